@@ -1,0 +1,296 @@
+/**
+ * Why an AMQP operation failed, as data: one class a reason.
+ *
+ * Every reason says what happened, what was expected and what to do in its `message`, whether trying again may help
+ * (`isRetryable`), and how far the damage reaches (`severity`):
+ *
+ * - `"operation"`: this call alone failed; its channel, if it had one, goes on working.
+ * - `"channel"`: the channel is closed or unfit; its connection and its siblings go on working.
+ * - `"connection"`: the connection is gone or could not be made.
+ *
+ * Reply codes are those of AMQP 0-9-1, section 1.3, as RabbitMQ uses them (https://www.rabbitmq.com/docs/channels#error-handling).
+ *
+ * @since 0.1.0
+ */
+import * as Schema from "effect/Schema"
+
+export const ReasonTypeId = "~@effect-amqp/core/AmqpError/Reason" as const
+
+/** How far the damage of a failure reaches. */
+export type Severity = "operation" | "channel" | "connection"
+
+const id = (tag: string) => `@effect-amqp/core/AmqpError/${tag}`
+
+const Fields = {
+  message: Schema.String,
+  /** The operation that failed, in AMQP's words: `queue.declare`, `channel.open`, `connection.open`. */
+  operation: Schema.optional(Schema.String),
+  /** What the driver or the system reported. Never holds a secret. */
+  cause: Schema.optional(Schema.Defect())
+}
+
+const ReplyFields = {
+  ...Fields,
+  /** The code of the broker's `channel.close` or `connection.close`. */
+  replyCode: Schema.optional(Schema.Int)
+}
+
+/** Every mistake in a configuration at once, each with the setting, what it got, and what it wants. */
+export class InvalidConfig extends Schema.TaggedError<InvalidConfig>(id("InvalidConfig"))("InvalidConfig", {
+  ...Fields,
+  issues: Schema.Array(Schema.Struct({ setting: Schema.String, got: Schema.String, wants: Schema.String }))
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** An argument that was refused before anything was sent. */
+export class InvalidArgument extends Schema.TaggedError<InvalidArgument>(id("InvalidArgument"))("InvalidArgument", {
+  ...Fields,
+  argument: Schema.String
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** Nothing listens there, or the host cannot be reached or resolved. The broker may be starting: retryable. */
+export class ConnectFailed extends Schema.TaggedError<ConnectFailed>(id("ConnectFailed"))("ConnectFailed", {
+  ...Fields,
+  /** The system's code: `ECONNREFUSED`, `ENOTFOUND`, `EHOSTUNREACH`. */
+  code: Schema.optional(Schema.String)
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = true
+}
+
+/** The peer accepted too slowly or never finished the handshake. */
+export class ConnectTimeout extends Schema.TaggedError<ConnectTimeout>(id("ConnectTimeout"))("ConnectTimeout", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = true
+}
+
+/** TLS failed: a certificate was refused, by us or by the peer, or there is no common protocol version. */
+export class TlsFailed extends Schema.TaggedError<TlsFailed>(id("TlsFailed"))("TlsFailed", {
+  ...Fields,
+  /** Node's or OpenSSL's code, such as `CERT_HAS_EXPIRED`. */
+  code: Schema.optional(Schema.String)
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = false
+}
+
+/** The broker refused the login: wrong user name, password, certificate or SASL mechanism (403 in the handshake). */
+export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>(id("AuthenticationFailed"))(
+  "AuthenticationFailed",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = false
+}
+
+/** The virtual host does not exist, or this user may not enter it (530 in the handshake). */
+export class VirtualHostRefused extends Schema.TaggedError<VirtualHostRefused>(id("VirtualHostRefused"))(
+  "VirtualHostRefused",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = false
+}
+
+/** The connection is not there: lost, closed by the broker (320), closed by us, or not made yet. */
+export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>(id("ConnectionClosed"))(
+  "ConnectionClosed",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = true
+}
+
+/** The broker has stopped reading from publishers (`connection.blocked`): it is short of memory or disk. */
+export class ConnectionBlocked extends Schema.TaggedError<ConnectionBlocked>(id("ConnectionBlocked"))(
+  "ConnectionBlocked",
+  Fields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** One side broke the protocol (501 to 505, 530, 540): a defect of the client, a proxy or the broker. */
+export class ProtocolError extends Schema.TaggedError<ProtocolError>(id("ProtocolError"))(
+  "ProtocolError",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = false
+}
+
+/** The broker failed on its side (541, or 506 for want of resources). */
+export class BrokerError extends Schema.TaggedError<BrokerError>(id("BrokerError"))("BrokerError", ReplyFields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "connection"
+  readonly isRetryable = true
+}
+
+/** This user may not do this to that queue or exchange (403). */
+export class AccessRefused extends Schema.TaggedError<AccessRefused>(id("AccessRefused"))(
+  "AccessRefused",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = false
+}
+
+/** No such queue or exchange (404). */
+export class NotFound extends Schema.TaggedError<NotFound>(id("NotFound"))("NotFound", ReplyFields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = false
+}
+
+/** An exclusive queue of another connection (405). It may be freed: retryable. */
+export class ResourceLocked extends Schema.TaggedError<ResourceLocked>(id("ResourceLocked"))(
+  "ResourceLocked",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = true
+}
+
+/** It exists with other properties, or a delivery tag is unknown (406). */
+export class PreconditionFailed extends Schema.TaggedError<PreconditionFailed>(id("PreconditionFailed"))(
+  "PreconditionFailed",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = false
+}
+
+/** The message is larger than the broker takes (311, or 406 on RabbitMQ). */
+export class MessageTooLarge extends Schema.TaggedError<MessageTooLarge>(id("MessageTooLarge"))(
+  "MessageTooLarge",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = false
+}
+
+/** The channel had died before this operation, of an earlier one or with its connection. Borrow another: retryable. */
+export class ChannelClosed extends Schema.TaggedError<ChannelClosed>(id("ChannelClosed"))(
+  "ChannelClosed",
+  ReplyFields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = true
+}
+
+/** The connection has no channel number left (its negotiated channel-max). */
+export class ChannelMaxReached extends Schema.TaggedError<ChannelMaxReached>(id("ChannelMaxReached"))(
+  "ChannelMaxReached",
+  { ...Fields, channelMax: Schema.Int }
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** The broker did not answer a method in time. The channel is discarded, since the reply may still come. */
+export class ReplyTimeout extends Schema.TaggedError<ReplyTimeout>(id("ReplyTimeout"))("ReplyTimeout", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = true
+}
+
+/** No channel could be lent within the acquire timeout. */
+export class AcquireTimeout extends Schema.TaggedError<AcquireTimeout>(id("AcquireTimeout"))("AcquireTimeout", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** As many borrowers wait as the pool's limit allows: this one was turned away at once. */
+export class PoolExhausted extends Schema.TaggedError<PoolExhausted>(id("PoolExhausted"))("PoolExhausted", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** The pool is shutting down or shut. */
+export class PoolClosed extends Schema.TaggedError<PoolClosed>(id("PoolClosed"))("PoolClosed", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** A handle was used after its scope had given the channel back. A mistake in the calling code. */
+export class ChannelReleased extends Schema.TaggedError<ChannelReleased>(id("ChannelReleased"))(
+  "ChannelReleased",
+  Fields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** The delivery was settled before, or by the end of the channel that delivered it. The broker has requeued it then. */
+export class DeliverySettled extends Schema.TaggedError<DeliverySettled>(id("DeliverySettled"))(
+  "DeliverySettled",
+  Fields
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** What no rule of the classifier knows. Worth a bug report. */
+export class UnknownError extends Schema.TaggedError<UnknownError>(id("UnknownError"))("UnknownError", ReplyFields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = false
+}
+
+/** Every reason, as a schema: for an HTTP API's error channel, or to send a failure elsewhere. */
+export const AmqpErrorReason = Schema.Union([
+  InvalidConfig,
+  InvalidArgument,
+  ConnectFailed,
+  ConnectTimeout,
+  TlsFailed,
+  AuthenticationFailed,
+  VirtualHostRefused,
+  ConnectionClosed,
+  ConnectionBlocked,
+  ProtocolError,
+  BrokerError,
+  AccessRefused,
+  NotFound,
+  ResourceLocked,
+  PreconditionFailed,
+  MessageTooLarge,
+  ChannelClosed,
+  ChannelMaxReached,
+  ReplyTimeout,
+  AcquireTimeout,
+  PoolExhausted,
+  PoolClosed,
+  ChannelReleased,
+  DeliverySettled,
+  UnknownError
+])
+
+/** Every reason, as a type. */
+export type AmqpErrorReason = typeof AmqpErrorReason.Type
