@@ -215,6 +215,13 @@ export class ReplyTimeout extends Schema.TaggedError<ReplyTimeout>(id("ReplyTime
   readonly isRetryable = true
 }
 
+/** The connection took no more bytes within the publish timeout. The message says whether it was sent. */
+export class PublishTimeout extends Schema.TaggedError<PublishTimeout>(id("PublishTimeout"))("PublishTimeout", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
 /** No channel could be lent within the acquire timeout. */
 export class AcquireTimeout extends Schema.TaggedError<AcquireTimeout>(id("AcquireTimeout"))("AcquireTimeout", Fields) {
   readonly [ReasonTypeId] = ReasonTypeId
@@ -284,6 +291,7 @@ export const AmqpErrorReason = Schema.Union([
   ChannelClosed,
   ChannelMaxReached,
   ReplyTimeout,
+  PublishTimeout,
   AcquireTimeout,
   PoolExhausted,
   PoolClosed,

@@ -1,0 +1,277 @@
+/**
+ * The connection to the broker: made, kept, made again, closed.
+ *
+ * A scope owns it. While the scope is open there is at most one live connection; when that is lost, another is made, on
+ * the next of the configured hosts. Nobody else reconnects. When the scope closes, `connection.close` is sent and the
+ * socket destroyed, within `closeTimeout`, whatever the broker or the network does.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import type { AmqpConfig, Host } from "./AmqpConfig.ts"
+import * as AmqpError from "./AmqpError.ts"
+import * as Amqplib from "./internal/amqplib.ts"
+
+/** What the connection is doing. */
+export type State =
+  | { readonly _tag: "Connecting" }
+  | {
+      readonly _tag: "Open"
+      /** The peer, as `host:port`. */
+      readonly peer: string
+      /** The broker's product and version, as it says. */
+      readonly product: string
+      /** Counts the connections of this service: 1 is the first. */
+      readonly generation: number
+      /** As negotiated. */
+      readonly channelMax: number
+      /** As negotiated, in bytes. */
+      readonly frameMax: number
+      /** As negotiated. Zero: none. */
+      readonly heartbeat: Duration.Duration
+    }
+  | { readonly _tag: "Reconnecting"; readonly attempt: number; readonly reason: AmqpError.AmqpErrorReason }
+  | { readonly _tag: "Closed"; readonly reason: AmqpError.AmqpErrorReason }
+
+/** Whether the broker reads what is published (`connection.blocked`; https://www.rabbitmq.com/docs/connection-blocked). */
+export type Flow = { readonly _tag: "Flowing" } | { readonly _tag: "Blocked"; readonly reason: string }
+
+/**
+ * The connection, as a service. Applications watch it; channels come from the `AmqpPool`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream, SubscriptionRef } from "effect"
+ * import { AmqpConnection } from "@effect-amqp/core"
+ *
+ * const logStates = Effect.gen(function*() {
+ *   const connection = yield* AmqpConnection.AmqpConnection
+ *   yield* Stream.runForEach(SubscriptionRef.changes(connection.state), (state) => Effect.log(state._tag))
+ * })
+ * ```
+ */
+export class AmqpConnection extends Context.Service<
+  AmqpConnection,
+  {
+    readonly config: AmqpConfig
+    /** The present state, and its changes as a stream. For reading: do not set it. */
+    readonly state: SubscriptionRef.SubscriptionRef<State>
+    /** The present flow state, and its changes as a stream. A lost connection is not blocked. For reading. */
+    readonly flow: SubscriptionRef.SubscriptionRef<Flow>
+    /** @internal The live connection, once there is one. Fails when there will be none any more. */
+    readonly link: Effect.Effect<Amqplib.Link, AmqpError.AmqpError>
+    /** @internal The live connection, if there is one now. */
+    readonly currentLink: () => Amqplib.Link | undefined
+  }
+>()("@effect-amqp/core/AmqpConnection") {}
+
+// Reconnecting waits a random time up to a bound that doubles ("full jitter"): clients of a restarted broker do not
+// come back all at once. A connection that lasted `healthyAfter` starts the count anew.
+const firstBound = 100
+const lastBound = 30_000
+const healthyAfter = 30_000
+
+const backoff = (attempt: number) =>
+  Effect.flatMap(Random.next, (random) =>
+    Effect.sleep(Duration.millis(random * Math.min(lastBound, firstBound * 2 ** Math.min(attempt, 20))))
+  )
+
+/**
+ * Connects, and keeps connected until the scope closes.
+ *
+ * The first connect tries every host, `connectionAttempts` times with `retryDelay` between the rounds, and fails with
+ * the last reason; what no retry can mend (login, virtual host, certificate) fails at once. Later losses are
+ * mended without an end, except by those same reasons, which close the connection for good.
+ */
+export const make = Effect.fnUntraced(function* (
+  config: AmqpConfig
+): Effect.fn.Return<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> {
+  const state = yield* SubscriptionRef.make<State>({ _tag: "Connecting" })
+  const flow = yield* SubscriptionRef.make<Flow>({ _tag: "Flowing" })
+  const runFork = Effect.runForkWith(yield* Effect.context())
+  const clock = yield* Effect.clockWith(Effect.succeed)
+
+  let current: Amqplib.Link | undefined
+  let closedBy: AmqpError.AmqpErrorReason | undefined
+  let generation = 0
+  let nextHost = 0
+  let arrival = Deferred.makeUnsafe<Amqplib.Link, AmqpError.AmqpError>()
+  let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
+  let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
+
+  const setFlow = (value: Flow) => runFork(SubscriptionRef.set(flow, value))
+
+  const onUnblocked = () => {
+    blockedTimer?.interruptUnsafe()
+    blockedTimer = undefined
+    if (flow.value._tag === "Blocked") setFlow({ _tag: "Flowing" })
+  }
+
+  const onBlocked = (reason: string) => {
+    if (flow.value._tag === "Flowing") setFlow({ _tag: "Blocked", reason })
+    const timeout = config.blockedConnectionTimeout
+    if (timeout === undefined || blockedTimer !== undefined) return
+    const link = current
+    blockedTimer = runFork(
+      Effect.andThen(
+        Effect.sleep(timeout),
+        Effect.sync(() =>
+          link?.destroy(
+            new AmqpError.ConnectionClosed({
+              message: `the broker blocked this connection for longer than ${Duration.format(timeout)} (blockedConnectionTimeout): ${reason}`
+            })
+          )
+        )
+      )
+    )
+  }
+
+  const connectTo = (host: Host) => {
+    let mine: Amqplib.Link | undefined
+    const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
+    return Amqplib.connect(
+      config,
+      host,
+      {
+        onBlocked,
+        onUnblocked,
+        onClosed: (reason) => {
+          // At once, not when the supervisor runs: nobody may be handed a dead link in between.
+          if (mine !== undefined && mine === current) {
+            current = undefined
+            arrival = Deferred.makeUnsafe()
+          }
+          Deferred.doneUnsafe(ended, Effect.succeed(reason))
+        }
+      },
+      (link) => {
+        mine = link
+        current = link
+        loss = ended
+      }
+    )
+  }
+
+  const tryEveryHost = Effect.gen(function* () {
+    let last: AmqpError.AmqpError | undefined
+    for (let i = 0; i < config.hosts.length; i++) {
+      const host = config.hosts[nextHost++ % config.hosts.length]!
+      const error = yield* Effect.match(connectTo(host), { onFailure: (error) => error, onSuccess: () => undefined })
+      if (error === undefined) return
+      if (isFinal(error.reason)) return yield* Effect.fail(error)
+      last = error
+    }
+    return yield* Effect.fail(last!)
+  })
+
+  const opened = Effect.suspend(() => {
+    generation++
+    // It may have died already: then `loss` is done, and the supervisor goes on from there.
+    if (current === undefined) return Effect.void
+    const link = current
+    Deferred.doneUnsafe(arrival, Effect.succeed(link))
+    return Effect.andThen(
+      SubscriptionRef.set(state, {
+        _tag: "Open",
+        peer: link.peer,
+        product: link.product,
+        generation,
+        channelMax: link.channelMax,
+        frameMax: link.frameMax,
+        heartbeat: Duration.seconds(link.heartbeat)
+      }),
+      Effect.logInfo("AMQP connection open").pipe(
+        Effect.annotateLogs({ peer: link.peer, product: link.product, generation })
+      )
+    )
+  })
+
+  const closedFor = (reason: AmqpError.AmqpErrorReason) =>
+    Effect.suspend(() => {
+      closedBy = reason
+      Deferred.doneUnsafe(arrival, Effect.fail(AmqpError.fromReason(reason)))
+      return SubscriptionRef.set(state, { _tag: "Closed", reason })
+    })
+
+  const lost = (reason: AmqpError.AmqpErrorReason) =>
+    Effect.suspend(() => {
+      onUnblocked()
+      return Effect.andThen(
+        SubscriptionRef.set(state, { _tag: "Reconnecting", attempt: 0, reason }),
+        Effect.logWarning("AMQP connection lost, reconnecting").pipe(Effect.annotateLogs({ reason: reason.message }))
+      )
+    })
+
+  const supervise = Effect.gen(function* () {
+    let attempt = 0
+    while (true) {
+      const openedAt = clock.currentTimeMillisUnsafe()
+      const reason = yield* Deferred.await(loss)
+      yield* lost(reason)
+      if (clock.currentTimeMillisUnsafe() - openedAt >= healthyAfter) attempt = 0
+      while (true) {
+        yield* backoff(attempt)
+        attempt++
+        const error = yield* Effect.match(tryEveryHost, { onFailure: (error) => error, onSuccess: () => undefined })
+        if (error === undefined) break
+        if (isFinal(error.reason)) {
+          yield* Effect.logError("AMQP connection closed for good").pipe(Effect.annotateLogs({ reason: error.message }))
+          return yield* closedFor(error.reason)
+        }
+        yield* SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, reason: error.reason })
+      }
+      yield* opened
+    }
+  })
+
+  const first = tryEveryHost.pipe(
+    Effect.retry({
+      times: config.connectionAttempts - 1,
+      schedule: Schedule.spaced(config.retryDelay),
+      while: (error) => !isFinal(error.reason)
+    })
+  )
+
+  // In this order: the finalizer must exist before the first socket does.
+  yield* Effect.addFinalizer(() =>
+    Effect.gen(function* () {
+      blockedTimer?.interruptUnsafe()
+      if (current !== undefined) yield* current.close(config.closeTimeout)
+      current = undefined
+      if (closedBy === undefined) {
+        yield* closedFor(
+          new AmqpError.ConnectionClosed({ message: "the connection was closed by this application: its scope has ended" })
+        )
+      }
+    })
+  )
+  yield* first
+  yield* opened
+  yield* Effect.forkScoped(supervise)
+
+  return AmqpConnection.of({
+    config,
+    state,
+    flow,
+    currentLink: () => current,
+    link: Effect.suspend(() => {
+      if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
+      return current === undefined ? Deferred.await(arrival) : Effect.succeed(current)
+    })
+  })
+})
+
+// Waiting mends none of these.
+const isFinal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
+
+/** The connection as a layer: made when the layer is built, closed when its scope closes. */
+export const layer = (config: AmqpConfig): Layer.Layer<AmqpConnection, AmqpError.AmqpError> =>
+  Layer.effect(AmqpConnection, make(config))

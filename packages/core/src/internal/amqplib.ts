@@ -1,0 +1,284 @@
+/**
+ * The only module that knows amqplib: one open connection, made, watched and ended.
+ *
+ * Hazards of amqplib 2.3 that this module answers:
+ * - `connect` has no way to be given up: an `AbortSignal` among the socket options destroys the socket.
+ * - `vhost` is percent-decoded again by amqplib, so it is encoded first.
+ * - `close()` never settles when the peer is gone or silent: it is bounded, and the socket destroyed afterwards; with an
+ *   error, since without one pending confirms would stay pending.
+ * - A connection that amqplib gives up (heartbeat) leaves its socket open: destroyed here too.
+ * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
+ */
+import amqplib from "amqplib"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type { Duplex } from "node:stream"
+import type { AmqpConfig, Host } from "../AmqpConfig.ts"
+import * as AmqpError from "../AmqpError.ts"
+import { classify } from "./classify.ts"
+
+export type Model = amqplib.ChannelModel
+export type Channel = amqplib.Channel
+export type PublishOptions = amqplib.Options.Publish
+export type GetMessage = amqplib.GetMessage
+
+// What amqplib does not declare, and what of it may be missing in another version.
+interface Internals {
+  readonly stream?: Duplex
+  readonly channelMax?: number
+  readonly frameMax?: number
+  readonly heartbeat?: number
+  freshChannel?: (channel: Channel, options: unknown) => number
+}
+
+const internals = (model: Model) => model.connection as unknown as Internals
+
+/** What a link tells its owner. Called from amqplib's own event handlers: must not throw. */
+export interface LinkEvents {
+  readonly onBlocked: (reason: string) => void
+  readonly onUnblocked: () => void
+  /** Once, when the link has ended, whoever ended it. */
+  readonly onClosed: (reason: AmqpError.AmqpErrorReason) => void
+}
+
+/** One open connection. It never comes back to life: the next one is another link. */
+export class Link {
+  readonly peer: string
+  readonly channelMax: number
+  readonly frameMax: number
+  readonly heartbeat: number
+  readonly product: string
+  /** Why the link has ended; undefined while it is open. */
+  closedBy: AmqpError.AmqpErrorReason | undefined = undefined
+  /** The broker's reason while it reads nothing from us (`connection.blocked`). */
+  blockedBy: string | undefined = undefined
+  /** Called on every change of `blockedBy` and `closedBy`. Owned by the channels, which remove themselves. */
+  readonly watchers = new Set<() => void>()
+
+  readonly #model: Model
+  readonly #events: LinkEvents
+  #opening: Channel | undefined = undefined
+  #lastError: unknown = undefined
+  #closing = false
+
+  constructor(model: Model, peer: string, events: LinkEvents) {
+    this.#model = model
+    this.#events = events
+    this.peer = peer
+    const connection = internals(model)
+    this.channelMax = connection.channelMax ?? 0
+    this.frameMax = connection.frameMax ?? 0
+    this.heartbeat = connection.heartbeat ?? 0
+    const properties = model.connection.serverProperties
+    this.product = `${properties?.product ?? "unknown"} ${properties?.version ?? ""}`.trim()
+    // The channel object exists before its `channel.open` is answered, but amqplib hands it out only afterwards. It is
+    // wanted at once, for its listeners and to be able to give it up.
+    const fresh = connection.freshChannel
+    if (fresh !== undefined) {
+      connection.freshChannel = (channel, options) => {
+        this.#opening = channel
+        return fresh.call(connection, channel, options)
+      }
+    }
+    model.on("error", this.#onError)
+    model.on("close", this.#onClose)
+    model.on("blocked", this.#onBlocked)
+    model.on("unblocked", this.#onUnblocked)
+  }
+
+  readonly #onError = (error: unknown) => {
+    this.#lastError ??= error
+  }
+
+  readonly #onClose = (error: unknown) => {
+    this.#end(
+      this.#closing
+        ? closedByUs(this.peer)
+        : classify(this.#lastError ?? error ?? new Error("Unexpected close"), {
+            operation: "connection",
+            peer: this.peer
+          })
+    )
+  }
+
+  readonly #onBlocked = (reason: string) => {
+    this.blockedBy = reason
+    this.#changed()
+    this.#events.onBlocked(reason)
+  }
+
+  readonly #onUnblocked = () => {
+    this.blockedBy = undefined
+    this.#changed()
+    this.#events.onUnblocked()
+  }
+
+  #changed() {
+    for (const watcher of Array.from(this.watchers)) watcher()
+  }
+
+  #end(reason: AmqpError.AmqpErrorReason) {
+    if (this.closedBy !== undefined) return
+    this.closedBy = reason
+    this.blockedBy = undefined
+    const model = this.#model
+    model.removeListener("close", this.#onClose)
+    model.removeListener("blocked", this.#onBlocked)
+    model.removeListener("unblocked", this.#onUnblocked)
+    // A destroyed socket can still report: `error` keeps its listener, which now only takes it in.
+    internals(model).stream?.destroy(new Error(reason.message))
+    this.#changed()
+    this.watchers.clear()
+    this.#events.onClosed(reason)
+  }
+
+  /**
+   * Sends `channel.open`. `onChannel` gets the channel object at once where amqplib lets us have it, else with the
+   * promise's own result.
+   */
+  openChannel(onChannel: (channel: Channel) => void): Promise<Channel> {
+    this.#opening = undefined
+    const opened = this.#model.createChannel()
+    const early = this.#opening as Channel | undefined
+    this.#opening = undefined
+    if (early !== undefined) {
+      onChannel(early)
+      return opened
+    }
+    return opened.then((channel) => {
+      onChannel(channel)
+      return channel
+    })
+  }
+
+  /** Ends the link at once, without a word to the broker. */
+  destroy(reason: AmqpError.AmqpErrorReason): void {
+    this.#end(reason)
+  }
+
+  /** `connection.close`, bounded by `timeout`; the socket is destroyed in every case. */
+  close(timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (this.closedBy !== undefined) return resume(Effect.void)
+      this.#closing = true
+      const done = () => resume(Effect.void)
+      // Throws when amqplib has given the connection up a moment ago.
+      try {
+        this.#model.close().then(done, done)
+      } catch {
+        done()
+      }
+      return undefined
+    }).pipe(
+      Effect.timeoutOption(timeout),
+      Effect.ensuring(Effect.sync(() => this.#end(closedByUs(this.peer)))),
+      Effect.asVoid
+    )
+  }
+}
+
+const closedByUs = (peer: string) =>
+  new AmqpError.ConnectionClosed({ message: `the connection to ${peer} was closed by this application` })
+
+const credentialsOf = (config: AmqpConfig) =>
+  config.credentials._tag === "External"
+    ? amqplib.credentials.external()
+    : amqplib.credentials.plain(config.credentials.username, Redacted.value(config.credentials.password))
+
+const bytes = (value: string | Uint8Array): string | Buffer =>
+  typeof value === "string" ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+
+const tlsOptionsOf = (config: AmqpConfig): Record<string, unknown> => {
+  const tls = config.tls
+  if (tls === undefined) return {}
+  return {
+    rejectUnauthorized: tls.verify,
+    minVersion: tls.minVersion,
+    ...(tls.ca === undefined ? undefined : { ca: tls.ca.map(bytes) }),
+    ...(tls.cert === undefined ? undefined : { cert: bytes(tls.cert) }),
+    ...(tls.key === undefined ? undefined : { key: Redacted.value(tls.key) }),
+    ...(tls.passphrase === undefined ? undefined : { passphrase: Redacted.value(tls.passphrase) }),
+    ...(tls.servername === undefined ? undefined : { servername: tls.servername })
+  }
+}
+
+/**
+ * Opens a link to one host, within `connectTimeout`, and hands it to `own` in the tick in which it arrives. Given up, by
+ * interruption or time, it leaves no socket behind.
+ */
+export const connect = (
+  config: AmqpConfig,
+  host: Host,
+  events: LinkEvents,
+  own: (link: Link) => void
+): Effect.Effect<void, AmqpError.AmqpError> => {
+  const peer = `${host.host.includes(":") ? `[${host.host}]` : host.host}:${host.port}`
+  const operation = "connection.open"
+  return Effect.callback<void, AmqpError.AmqpError>((resume) => {
+    const aborting = new AbortController()
+    let givenUp = false
+    const failed = (cause: unknown) =>
+      resume(
+        Effect.fail(
+          AmqpError.fromReason(classify(cause, { operation, peer, vhost: config.vhost, handshake: true }))
+        )
+      )
+    // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
+    const socketOptions = {
+      credentials: credentialsOf(config),
+      clientProperties: {
+        product: "effect-amqp",
+        ...config.clientProperties,
+        ...(config.connectionName === undefined ? undefined : { connection_name: config.connectionName })
+      },
+      noDelay: config.tcp.noDelay,
+      keepAlive: config.tcp.keepAlive,
+      keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
+      timeout: Duration.toMillis(config.socketTimeout),
+      signal: aborting.signal,
+      ...tlsOptionsOf(config)
+    }
+    let connecting: Promise<Model>
+    try {
+      connecting = amqplib.connect(
+        {
+          protocol: config.tls === undefined ? "amqp" : "amqps",
+          hostname: host.host,
+          port: host.port,
+          vhost: encodeURIComponent(config.vhost),
+          locale: config.locale,
+          frameMax: config.frameMax,
+          channelMax: config.channelMax,
+          heartbeat: Duration.toSeconds(config.heartbeat)
+        },
+        socketOptions
+      )
+    } catch (cause) {
+      return failed(cause)
+    }
+    connecting.then((model) => {
+      const link = new Link(model, peer, events)
+      if (givenUp) return link.destroy(closedByUs(peer))
+      own(link)
+      return resume(Effect.void)
+    }, failed)
+    return Effect.sync(() => {
+      givenUp = true
+      aborting.abort()
+    })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: config.connectTimeout,
+      orElse: () =>
+        Effect.fail(
+          AmqpError.fromReason(
+            new AmqpError.ConnectTimeout({
+              message: `${operation}: ${peer} did not finish TCP, TLS and the AMQP handshake within ${Duration.format(config.connectTimeout)} (connectTimeout)`,
+              operation
+            })
+          )
+        )
+    })
+  )
+}

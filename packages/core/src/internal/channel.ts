@@ -1,0 +1,202 @@
+/**
+ * One AMQP channel, open or closed: what the pool keeps and a lease works on.
+ *
+ * It knows whether it is fit for the next borrower. Its listeners are put on once, when it is made, and come off when it
+ * has closed; operations wait by `watch`, never by listeners of their own, so that none can be left behind.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as AmqpError from "../AmqpError.ts"
+import type * as Amqplib from "./amqplib.ts"
+import { classify } from "./classify.ts"
+
+/** Why a channel was not lent again. */
+export type Discard = "closed" | "interrupted" | "defect" | "timeout" | "unclean" | "released"
+
+export class Channel {
+  readonly driver: Amqplib.Channel
+  readonly link: Amqplib.Link
+  /** When it opened, and how old it may become, in milliseconds of the pool's clock. */
+  openedAt = 0
+  maxAge = Infinity
+  idleSince = 0
+  /** Why it has closed; undefined while it is open. */
+  closedBy: AmqpError.AmqpErrorReason | undefined = undefined
+  /** Set by an operation that leaves the channel unfit for others although it may still be open. */
+  unfit: Discard | undefined = undefined
+  /** Whether an operation has failed with `closedBy`: then the caller knows, and the pool need not say it again. */
+  told = false
+  /** Requests whose reply has not come. */
+  requests = 0
+  /** Whether its write buffer is full: set by a publish, cleared by `drain`. */
+  full = false
+  /** Delivery tags that nobody has settled. */
+  readonly unsettled = new Set<number>()
+
+  readonly #watchers = new Set<() => void>()
+  #lastError: unknown = undefined
+  #closing = false
+
+  constructor(driver: Amqplib.Channel, link: Amqplib.Link) {
+    this.driver = driver
+    this.link = link
+    driver.on("error", this.#onError)
+    driver.on("close", this.#onClose)
+    driver.on("drain", this.#onDrain)
+    link.watchers.add(this.#changed)
+  }
+
+  readonly #onError = (error: unknown) => {
+    this.#lastError ??= error
+  }
+
+  readonly #onDrain = () => {
+    this.full = false
+    this.#changed()
+  }
+
+  readonly #onClose = () => {
+    const { driver, link } = this
+    this.closedBy = this.#closing
+      ? new AmqpError.ChannelClosed({ message: "the channel was closed by its pool" })
+      : this.#lastError === undefined
+        ? (link.closedBy ?? new AmqpError.ChannelClosed({ message: "the channel ended with its connection" }))
+        : classify(this.#lastError, { operation: "channel", peer: link.peer })
+    driver.removeListener("error", this.#onError)
+    driver.removeListener("close", this.#onClose)
+    driver.removeListener("drain", this.#onDrain)
+    link.watchers.delete(this.#changed)
+    this.unsettled.clear()
+    this.#changed()
+  }
+
+  readonly #changed = () => {
+    // A copy: a watcher that goes back to waiting would be met again by this very loop.
+    for (const watcher of Array.from(this.#watchers)) watcher()
+  }
+
+  /** Wakes whoever waits on this channel, to look again. */
+  wake(): void {
+    this.#changed()
+  }
+
+  /** Calls `watcher` after every change of what decides about waiting; returns how to stop it. */
+  watch(watcher: () => void): () => void {
+    this.#watchers.add(watcher)
+    return () => this.#watchers.delete(watcher)
+  }
+
+  get isOpen(): boolean {
+    return this.closedBy === undefined && this.link.closedBy === undefined
+  }
+
+  /** Whether the next borrower may have it as it is. */
+  get isFit(): boolean {
+    return this.unfit === undefined && this.requests === 0 && this.isOpen
+  }
+
+  /**
+   * Puts the channel into the state a borrower finds it in: unsettled deliveries go back to their queue. Without a round
+   * trip, since a channel handles its methods in order. What cannot be put right is marked unfit.
+   */
+  clean(): void {
+    if (this.requests > 0) this.unfit ??= "interrupted"
+    if (this.unsettled.size > 0 && this.isOpen) {
+      this.unsettled.clear()
+      try {
+        this.driver.nackAll(true)
+      } catch {
+        this.unfit ??= "unclean"
+      }
+    }
+  }
+
+  /** `channel.close`, bounded by `timeout`. Never fails: a channel that does not answer is left to its connection's end. */
+  close(timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (!this.isOpen) return resume(Effect.void)
+      const done = () => resume(Effect.void)
+      this.#closing = true
+      // Throws when the channel is closing already.
+      try {
+        this.driver.close().then(done, done)
+      } catch {
+        done()
+      }
+      return undefined
+    }).pipe(Effect.timeoutOption(timeout), Effect.asVoid)
+  }
+
+  /** Sends `channel.close` without waiting. For channels that nobody wants any more. */
+  abandon(): void {
+    this.#closing = true
+    try {
+      this.driver.close().catch(() => {})
+    } catch {
+      // It is closed, or closing: nothing is left to be done.
+    }
+  }
+}
+
+/**
+ * Opens a channel on a link and hands it to `own`, in the same tick in which it arrives: an effect's result can be lost
+ * to an interruption, a channel must not be.
+ *
+ * Given up, by interruption or after `timeout`, it sends `channel.close` behind its `channel.open`, on the same stream,
+ * so that the broker never holds it beside the one that takes its place.
+ */
+export const open = (
+  link: Amqplib.Link,
+  timeout: Duration.Duration,
+  own: (channel: Channel) => void
+): Effect.Effect<void, AmqpError.AmqpError> =>
+  Effect.callback<void, AmqpError.AmqpError>((resume) => {
+    let channel: Channel | undefined
+    let givenUp = false
+    const failed = (cause: unknown) =>
+      resume(Effect.fail(AmqpError.fromReason(channel?.closedBy ?? link.closedBy ?? openFailed(cause, link))))
+    try {
+      link
+        .openChannel((driver) => {
+          channel = new Channel(driver, link)
+          if (givenUp) channel.abandon()
+        })
+        .then(() => {
+          if (givenUp) return
+          own(channel!)
+          resume(Effect.void)
+        }, failed)
+    } catch (cause) {
+      failed(cause)
+      return undefined
+    }
+    return Effect.sync(() => {
+      givenUp = true
+      channel?.abandon()
+    })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: timeout,
+      orElse: () =>
+        Effect.fail(
+          AmqpError.fromReason(
+            new AmqpError.ReplyTimeout({
+              message:
+                `channel.open: ${link.peer} did not answer within ${Duration.format(timeout)} (continuationTimeout)` +
+                (link.blockedBy === undefined ? "" : `; the broker has blocked this connection: ${link.blockedBy}`),
+              operation: "channel.open"
+            })
+          )
+        )
+    })
+  )
+
+const openFailed = (cause: unknown, link: Amqplib.Link): AmqpError.AmqpErrorReason => {
+  const reason = classify(cause, { operation: "channel.open", peer: link.peer })
+  if (reason._tag !== "ChannelMaxReached") return reason
+  return new AmqpError.ChannelMaxReached({
+    message: `channel.open: all ${link.channelMax} channels of this connection are in use: lower the pool's max, or raise channelMax`,
+    operation: "channel.open",
+    channelMax: link.channelMax
+  })
+}

@@ -1,0 +1,218 @@
+/**
+ * The one classifier of failures: what amqplib, Node and the broker report becomes an `AmqpErrorReason`.
+ *
+ * amqplib has no error classes. A reply code arrives as a number in `code`, or only inside a message (in the handshake);
+ * Node's codes arrive as a string in `code`; the rest can be told by the message alone. The texts below are those of
+ * amqplib 2.3; a test pins each of them against a real broker.
+ */
+import * as Predicate from "effect/Predicate"
+import * as Reason from "../AmqpErrorReason.ts"
+
+/** Where the failure happened, for the message and for codes that mean different things in different places. */
+export interface Context {
+  readonly operation: string
+  /** The peer, as `host:port`. */
+  readonly peer?: string | undefined
+  readonly vhost?: string | undefined
+  /** Whether the connection was not open yet: a 403 then means the login. */
+  readonly handshake?: boolean | undefined
+}
+
+const codeOf = (cause: unknown): string | number | undefined => {
+  if (!Predicate.hasProperty(cause, "code")) return undefined
+  const code = cause.code
+  return Predicate.isNumber(code) || Predicate.isString(code) ? code : undefined
+}
+
+const messageOf = (cause: unknown): string => {
+  if (!(cause instanceof Error)) return String(cause)
+  // Both of "localhost"'s addresses were refused: the message of the aggregate is empty, its parts say which.
+  if (cause instanceof AggregateError && cause.message === "") {
+    return cause.errors.map((error) => messageOf(error)).join(", ")
+  }
+  return cause.message
+}
+
+// The reply code inside amqplib's texts: `Handshake terminated by server: 403 (ACCESS-REFUSED) with message "..."`.
+const replyCodeInText = /\b([2-5]\d\d) \([A-Z-]+\) with message "(.*)"$/s
+
+// What OpenSSL and Node call the ways in which a certificate or a TLS handshake can fail.
+const tlsCode =
+  /^(CERT_|ERR_TLS_|ERR_SSL_|ERR_OSSL_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|EPROTO)/
+
+const byReplyCode = (
+  replyCode: number,
+  text: string,
+  context: Context,
+  cause: unknown
+): Reason.AmqpErrorReason | undefined => {
+  const { operation } = context
+  const fields = { message: `${operation}: ${text}`, operation, replyCode, cause }
+  switch (replyCode) {
+    case 311:
+      return new Reason.MessageTooLarge(fields)
+    case 320:
+      return new Reason.ConnectionClosed({
+        ...fields,
+        message: `${operation}: the broker closed the connection: ${text}`
+      })
+    case 402:
+    case 530:
+      return context.handshake === true
+        ? new Reason.VirtualHostRefused({ ...fields, message: vhostRefused(context, text) })
+        : new Reason.ProtocolError(fields)
+    case 403:
+      return context.handshake === true
+        ? new Reason.AuthenticationFailed({
+            ...fields,
+            message: `${operation}: ${context.peer ?? "the broker"} refused the login (${text}). Check the user name, the password and the SASL mechanism.`
+          })
+        : new Reason.AccessRefused(fields)
+    case 404:
+      return new Reason.NotFound(fields)
+    case 405:
+      return new Reason.ResourceLocked(fields)
+    case 406:
+      // RabbitMQ says 406, not 311, for a message above its own limit.
+      return /message size \d+ is larger than/.test(text)
+        ? new Reason.MessageTooLarge(fields)
+        : new Reason.PreconditionFailed(fields)
+    case 501:
+    case 502:
+    case 503:
+    case 504:
+    case 505:
+    case 540:
+      return new Reason.ProtocolError(fields)
+    case 506:
+    case 541:
+      return new Reason.BrokerError(fields)
+    default:
+      return undefined
+  }
+}
+
+const vhostRefused = (context: Context, text: string) =>
+  `${context.operation}: the broker refused the virtual host ${JSON.stringify(context.vhost ?? "")} (${text}). ` +
+  "It does not exist, or this user has no permission for it, or a connection limit is reached."
+
+const bySystemCode = (code: string, text: string, context: Context, cause: unknown) => {
+  const { operation } = context
+  const peer = context.peer ?? "the broker"
+  if (tlsCode.test(code)) {
+    return new Reason.TlsFailed({
+      message: `${operation}: TLS with ${peer} failed: ${text}. Check ca, cert, key and servername.`,
+      operation,
+      cause,
+      code
+    })
+  }
+  switch (code) {
+    case "ECONNREFUSED":
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+    case "EHOSTUNREACH":
+    case "ENETUNREACH":
+    case "EADDRNOTAVAIL":
+    case "EACCES":
+      return new Reason.ConnectFailed({
+        message: `${operation}: cannot reach ${peer}: ${text}. Is the broker running there?`,
+        operation,
+        cause,
+        code
+      })
+    case "ETIMEDOUT":
+      return context.handshake === true
+        ? new Reason.ConnectTimeout({ message: `${operation}: ${peer} did not answer: ${text}`, operation, cause })
+        : new Reason.ConnectionClosed({ message: `${operation}: the connection was lost: ${text}`, operation, cause })
+    case "ECONNRESET":
+    case "ECONNABORTED":
+    case "EPIPE":
+      return new Reason.ConnectionClosed({
+        message: `${operation}: the connection to ${peer} was lost: ${text}`,
+        operation,
+        cause
+      })
+    default:
+      return undefined
+  }
+}
+
+const byText = (text: string, context: Context, cause: unknown): Reason.AmqpErrorReason | undefined => {
+  const { operation } = context
+  const peer = context.peer ?? "the broker"
+  if (text === "connect ETIMEDOUT") {
+    return new Reason.ConnectTimeout({
+      message: `${operation}: ${peer} accepted the connection or the address, but went silent`,
+      operation,
+      cause
+    })
+  }
+  if (text === "No channels left to allocate") {
+    return new Reason.ChannelMaxReached({
+      message: `${operation}: ${text}: raise channelMax, or lower the pool's max`,
+      operation,
+      cause,
+      channelMax: 0
+    })
+  }
+  if (text.startsWith("SASL mechanism")) {
+    return new Reason.AuthenticationFailed({ message: `${operation}: ${text} (${peer})`, operation, cause })
+  }
+  // The text of the close is not in amqplib's error here: it prints the frame without its fields.
+  if (text.startsWith("Expected ConnectionOpenOk; got <ConnectionClose")) {
+    return new Reason.VirtualHostRefused({
+      message: vhostRefused(context, "its reason is in the broker's log"),
+      operation,
+      cause
+    })
+  }
+  if (
+    text.startsWith("Heartbeat timeout") ||
+    text.startsWith("Unexpected close") ||
+    text.startsWith("Socket closed abruptly") ||
+    text.startsWith("Connection clos")
+  ) {
+    return new Reason.ConnectionClosed({
+      message: `${operation}: the connection to ${peer} is gone: ${text}`,
+      operation,
+      cause
+    })
+  }
+  if (text.startsWith("Channel clos") || text.startsWith("Channel ended")) {
+    return new Reason.ChannelClosed({ message: `${operation}: ${text}`, operation, cause })
+  }
+  if (/^(Expected |Frame |Unexpected frame|Invalid frame|Oversize|Server frameMax|Wasn't expecting)/.test(text)) {
+    return new Reason.ProtocolError({ message: `${operation}: ${text}`, operation, cause })
+  }
+  return undefined
+}
+
+/** Tells what a failure of amqplib, of the system or of the broker means. */
+export const classify = (cause: unknown, context: Context): Reason.AmqpErrorReason => {
+  const text = messageOf(cause)
+  const code = codeOf(cause)
+  if (Predicate.isNumber(code)) {
+    const quoted = replyCodeInText.exec(text)
+    const known = byReplyCode(code, quoted?.[2] ?? text, context, cause)
+    if (known !== undefined) return known
+  }
+  if (Predicate.isString(code)) {
+    const known = bySystemCode(code, text, context, cause)
+    if (known !== undefined) return known
+  }
+  const quoted = replyCodeInText.exec(text)
+  if (quoted !== null) {
+    const known = byReplyCode(Number(quoted[1]), quoted[2]!, context, cause)
+    if (known !== undefined) return known
+  }
+  return (
+    byText(text, context, cause) ??
+    new Reason.UnknownError({
+      message: `${context.operation}: ${text}`,
+      operation: context.operation,
+      cause,
+      replyCode: Predicate.isNumber(code) ? code : undefined
+    })
+  )
+}

@@ -1,0 +1,475 @@
+/** The pool's working: places from Effect's `Pool`, channels in them, borrowers in line, recycling, shutdown. */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Pool from "effect/Pool"
+import * as Random from "effect/Random"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import type { AmqpChannel } from "../AmqpChannel.ts"
+import type { AmqpConfig } from "../AmqpConfig.ts"
+import type { AmqpConnection } from "../AmqpConnection.ts"
+import * as AmqpError from "../AmqpError.ts"
+import type { AmqpPool, Stats } from "../AmqpPool.ts"
+import * as Channel from "./channel.ts"
+import { Lease } from "./lease.ts"
+import { type Fork, Slot } from "./slot.ts"
+import { type Waiter, Waiters } from "./waiters.ts"
+
+type Settings = Exclude<AmqpConfig["pool"], false>
+
+/** Without pooling: a channel a borrow, as many as there are borrowers. */
+const unpooled = (config: AmqpConfig): Settings => ({
+  min: 0,
+  max: Infinity,
+  recycle: undefined,
+  idleTimeout: undefined,
+  acquireTimeout: config.continuationTimeout,
+  maxWaiting: Infinity
+})
+
+// A channel's age limit is drawn from the last tenth below `recycle`, so that channels opened together, as they are after
+// a reconnect, are not replaced together.
+const ageJitter = 0.1
+
+/** A borrow: the handle, the place it works in, and the scope that gives the place back to Effect's pool. */
+class Borrow {
+  readonly lease: Lease
+  readonly place = Scope.makeUnsafe()
+  slot: Slot | undefined = undefined
+
+  constructor(config: AmqpConfig) {
+    this.lease = new Lease(config)
+  }
+}
+
+/** What a scope has borrowed by `ofScope`. One permit: two fibers of one scope must not borrow twice. */
+class ScopeEntry {
+  readonly semaphore = Semaphore.makeUnsafe(1)
+  borrow: Borrow | undefined = undefined
+  ended = false
+}
+
+const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fromReason(reason))
+
+const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed: the scope that made it has ended" })
+
+export class ChannelPool {
+  readonly #connection: AmqpConnection["Service"]
+  readonly #config: AmqpConfig
+  readonly #settings: Settings
+  readonly #acquireTimeout: number
+  readonly #clock: Clock.Clock
+  readonly #waiters: Waiters
+  readonly #run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
+  /** The places: as a list, and as Effect's pool lends them. Neither without pooling. */
+  readonly #slots: ReadonlyArray<Slot>
+  readonly #places: Pool.Pool<Slot> | undefined
+  readonly #borrows = new Set<Borrow>()
+  readonly #ofScope = new WeakMap<Scope.Scope, ScopeEntry>()
+  /** What is interrupted at shutdown: openings and timers. */
+  readonly #background = new Set<Fiber.Fiber<void>>()
+  /** What is waited for at shutdown, being bounded itself. */
+  readonly #closings = new Set<Fiber.Fiber<void>>()
+  #shutdown = false
+  #allReturned: Deferred.Deferred<void> | undefined = undefined
+  #created = 0
+  #recycled = 0
+  #discarded = 0
+  #timedOut = 0
+
+  static readonly make = Effect.fnUntraced(function* (
+    connection: AmqpConnection["Service"]
+  ): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
+    const { config } = connection
+    const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
+    const slots = config.pool === false ? [] : Array.from({ length: settings.max }, () => new Slot())
+    const placesScope = yield* Scope.make()
+    let next = 0
+    const places =
+      config.pool === false
+        ? undefined
+        : yield* Pool.make({ acquire: Effect.sync(() => slots[next++]!), size: settings.max }).pipe(
+            Scope.provide(placesScope)
+          )
+    const self = new ChannelPool(
+      connection,
+      settings,
+      slots,
+      places,
+      yield* Clock.Clock,
+      Effect.runForkWith(yield* Effect.context())
+    )
+    yield* Effect.addFinalizer(() => Effect.andThen(self.#close, Scope.close(placesScope, Exit.void)))
+    yield* Effect.forkScoped(self.#recycle)
+    return { get: self.#get, ofScope: self.#getOfScope, use: self.#use, stats: self.#stats }
+  })
+
+  constructor(
+    connection: AmqpConnection["Service"],
+    settings: Settings,
+    slots: ReadonlyArray<Slot>,
+    places: Pool.Pool<Slot> | undefined,
+    clock: Clock.Clock,
+    run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
+  ) {
+    this.#connection = connection
+    this.#config = connection.config
+    this.#settings = settings
+    this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
+    this.#slots = slots
+    this.#places = places
+    this.#clock = clock
+    this.#run = run
+    this.#waiters = new Waiters(clock, this.#forkBackground, this.#late)
+  }
+
+  readonly #forkBackground: Fork = (effect) => this.#fork(this.#background, effect)
+  readonly #forkClosing: Fork = (effect) => this.#fork(this.#closings, effect)
+
+  #fork(owner: Set<Fiber.Fiber<void>>, effect: Effect.Effect<void>): Fiber.Fiber<void> {
+    const fiber = this.#run(effect)
+    if (fiber.pollUnsafe() === undefined) {
+      owner.add(fiber)
+      fiber.addObserver(() => owner.delete(fiber))
+    }
+    return fiber
+  }
+
+  // --- Borrowing -----------------------------------------------------------------------------------------------------
+
+  /** Gets a place and a channel in it. On any failure the caller releases the borrow, whatever it holds by then. */
+  #acquire(borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      if (this.#shutdown) return failWith(poolClosed)
+      const places = this.#places
+      if (places === undefined) {
+        this.#placed(borrow, new Slot())
+        return this.#refill(borrow, this.#dueAt())
+      }
+      // Nobody in line and a place free: no deadline is needed, since nothing will wait.
+      if (places.state.waiters.size === 0 && places.state.availableHead !== undefined) {
+        return Effect.flatMap(Scope.provide(Pool.get(places), borrow.place), (slot) => {
+          this.#placed(borrow, slot)
+          return this.#lend(borrow) ? Effect.void : this.#refill(borrow, this.#dueAt())
+        })
+      }
+      const dueAt = this.#dueAt()
+      return Effect.flatMap(this.#waitForPlace(places, borrow, dueAt), () =>
+        this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
+      )
+    })
+  }
+
+  #dueAt(): number {
+    return this.#clock.currentTimeMillisUnsafe() + this.#acquireTimeout
+  }
+
+  #placed(borrow: Borrow, slot: Slot): void {
+    slot.lent = true
+    borrow.slot = slot
+    this.#borrows.add(borrow)
+  }
+
+  /** Begins the lease if the place holds a channel fit to be lent. */
+  #lend(borrow: Borrow): boolean {
+    const channel = borrow.slot!.channel
+    if (channel === undefined || !channel.isFit || this.#isOld(channel)) return false
+    borrow.lease.begin(channel)
+    return true
+  }
+
+  #isOld(channel: Channel.Channel): boolean {
+    return (
+      channel.maxAge !== Infinity && this.#clock.currentTimeMillisUnsafe() - channel.openedAt >= channel.maxAge
+    )
+  }
+
+  #waitForPlace(
+    places: Pool.Pool<Slot>,
+    borrow: Borrow,
+    dueAt: number
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.callback<void, AmqpError.AmqpError>((resume) => {
+      if (this.#waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
+      // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
+      const fiber = this.#run(Scope.provide(Pool.get(places), borrow.place))
+      const waiter: Waiter = {
+        dueAt,
+        fail: (reason) => {
+          resume(failWith(reason))
+          fiber.interruptUnsafe()
+        }
+      }
+      this.#waiters.enter(waiter)
+      fiber.addObserver((exit) => {
+        // Too late: the scope of the place is closed by whoever gave up, and has given it back.
+        if (!this.#waiters.leave(waiter)) return
+        if (Exit.isSuccess(exit)) {
+          this.#placed(borrow, exit.value)
+          resume(Effect.void)
+        } else resume(failWith(poolClosed))
+      })
+      return Effect.suspend(() => {
+        this.#waiters.leave(waiter)
+        return Fiber.interrupt(fiber)
+      })
+    })
+  }
+
+  /** Replaces what is in the place, until the lease can begin or its time is up. */
+  #refill(borrow: Borrow, dueAt: number): Effect.Effect<void, AmqpError.AmqpError> {
+    const slot = borrow.slot!
+    const loop: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
+      if (this.#shutdown) return failWith(poolClosed)
+      if (slot.closing !== undefined) return Effect.andThen(Deferred.await(slot.closing), loop)
+      if (slot.channel === undefined) return Effect.andThen(Deferred.await(this.#startOpening(slot)), loop)
+      if (this.#lend(borrow)) return Effect.void
+      this.#retire(slot)
+      return loop
+    })
+    return Effect.timeoutOrElse(loop, {
+      duration: Duration.millis(Math.max(0, dueAt - this.#clock.currentTimeMillisUnsafe())),
+      orElse: () => failWith(this.#late())
+    })
+  }
+
+  #startOpening(slot: Slot): Deferred.Deferred<void, AmqpError.AmqpError> {
+    const maxAge = this.#settings.recycle === undefined ? Infinity : Duration.toMillis(this.#settings.recycle)
+    const open = Effect.flatMap(Effect.zip(this.#connection.link, Random.next), ([link, random]) =>
+      Channel.open(link, this.#config.continuationTimeout, (channel) => {
+        channel.openedAt = channel.idleSince = this.#clock.currentTimeMillisUnsafe()
+        channel.maxAge = maxAge * (1 - ageJitter * random)
+        slot.channel = channel
+        this.#created++
+      })
+    )
+    return slot.startOpening(this.#forkBackground, open, AmqpError.fromReason(poolClosed))
+  }
+
+  /** Takes a channel that is not to be lent again out of its place, and counts why. */
+  #retire(slot: Slot): void {
+    if (slot.channel?.isFit === true) this.#recycled++
+    else this.#discarded++
+    slot.startClosing(this.#forkClosing, (channel) => channel.close(this.#config.closeTimeout))
+  }
+
+  // --- Returning -----------------------------------------------------------------------------------------------------
+
+  /** Ends a borrow in whatever state it is. Twice does no harm. Returns at once: closing goes on in the background. */
+  #release(borrow: Borrow): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const slot = borrow.slot
+      if (slot === undefined) return Scope.close(borrow.place, Exit.void)
+      borrow.slot = undefined
+      slot.lent = false
+      this.#borrows.delete(borrow)
+      if (this.#borrows.size === 0 && this.#allReturned !== undefined) {
+        Deferred.doneUnsafe(this.#allReturned, Effect.void)
+      }
+      const channel = borrow.lease.end()
+      if (this.#places === undefined) slot.abandonOpening()
+      if (channel !== undefined) {
+        if (channel.isFit && !this.#isOld(channel) && this.#places !== undefined) {
+          channel.idleSince = this.#clock.currentTimeMillisUnsafe()
+        } else {
+          this.#report(channel)
+          this.#retire(slot)
+        }
+      }
+      // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
+      const closing = slot.closing
+      if (closing === undefined) return Scope.close(borrow.place, Exit.void)
+      this.#forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
+      return Effect.void
+    })
+  }
+
+  /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */
+  #report(channel: Channel.Channel): void {
+    const reason = channel.closedBy
+    if (channel.told || reason === undefined || reason.severity === "connection") return
+    this.#run(
+      Effect.logWarning("AMQP channel closed by the broker").pipe(
+        Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
+      )
+    )
+  }
+
+  // --- The three ways to borrow --------------------------------------------------------------------------------------
+
+  #acquireOrRelease(
+    borrow: Borrow,
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.onError(restore(this.#acquire(borrow)), () => this.#release(borrow))
+  }
+
+  readonly #get: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
+    Effect.withFiber((fiber) => {
+      const scope = Context.getUnsafe(fiber.context, Scope.Scope)
+      const borrow = new Borrow(this.#config)
+      return Effect.flatMap(this.#acquireOrRelease(borrow, restore), () =>
+        Effect.as(Scope.addFinalizer(scope, this.#release(borrow)), borrow.lease)
+      )
+    })
+  )
+
+  readonly #use = <A, E, R>(
+    f: (channel: AmqpChannel) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
+    Effect.uninterruptibleMask((restore) => {
+      const borrow = new Borrow(this.#config)
+      return Effect.flatMap(this.#acquireOrRelease(borrow, restore), () =>
+        Effect.onExit(restore(Effect.suspend(() => f(borrow.lease))), () => this.#release(borrow))
+      )
+    })
+
+  readonly #getOfScope: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
+    const scope = Context.getUnsafe(fiber.context, Scope.Scope)
+    const entry = this.#ofScope.get(scope)
+    const lease = entry?.borrow?.lease
+    if (lease?.channel?.isOpen === true) return Effect.succeed(lease)
+    return entry === undefined ? this.#enterScope(scope) : this.#borrowFor(entry)
+  })
+
+  #enterScope(scope: Scope.Scope): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
+    const entry = new ScopeEntry()
+    this.#ofScope.set(scope, entry)
+    const leave = Effect.suspend(() => {
+      entry.ended = true
+      return entry.borrow === undefined ? Effect.void : this.#release(entry.borrow)
+    })
+    return Effect.andThen(Scope.addFinalizer(scope, leave), this.#borrowFor(entry))
+  }
+
+  #borrowFor(entry: ScopeEntry): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
+    return entry.semaphore.withPermit(
+      Effect.uninterruptibleMask((restore) => {
+        const held = entry.borrow
+        // Another fiber of this scope may have borrowed while this one waited for the permit.
+        if (held?.lease.channel?.isOpen === true) return Effect.succeed(held.lease)
+        const borrow = new Borrow(this.#config)
+        const acquire = Effect.flatMap(this.#acquireOrRelease(borrow, restore), () => {
+          entry.borrow = borrow
+          return entry.ended ? Effect.as(this.#release(borrow), borrow.lease) : Effect.succeed(borrow.lease)
+        })
+        // The place of a channel that has died is given back first: else a pool of one would wait for itself.
+        return held === undefined ? acquire : Effect.andThen(this.#release(held), acquire)
+      })
+    )
+  }
+
+  // --- Recycling and the end -----------------------------------------------------------------------------------------
+
+  /** Closes idle channels that are too old or idle for too long, and keeps `min` open. */
+  readonly #recycle: Effect.Effect<void> = Effect.suspend(() => {
+    const { idleTimeout, min, recycle } = this.#settings
+    const shortest = Math.min(...[recycle, idleTimeout].map((d) => (d === undefined ? Infinity : Duration.toMillis(d))))
+    const interval = Duration.millis(Math.min(5_000, Math.max(10, shortest / 10)))
+    const sweep = Effect.sync(() => {
+      const now = this.#clock.currentTimeMillisUnsafe()
+      const idleLimit = idleTimeout === undefined ? Infinity : Duration.toMillis(idleTimeout)
+      let open = this.#slots.reduce((n, slot) => (slot.channel?.isOpen === true || slot.opening ? n + 1 : n), 0)
+      for (const slot of this.#slots) {
+        const channel = slot.channel
+        if (slot.lent || channel === undefined) continue
+        const idleTooLong = open > min && now - channel.idleSince >= idleLimit
+        if (channel.isFit && !this.#isOld(channel) && !idleTooLong) continue
+        if (channel.isOpen) open--
+        this.#retire(slot)
+      }
+      if (this.#connection.currentLink() === undefined) return
+      for (const slot of this.#slots) {
+        if (open >= min) break
+        if (slot.lent || slot.channel !== undefined || slot.opening !== undefined || slot.closing !== undefined) continue
+        this.#startOpening(slot)
+        open++
+      }
+    })
+    return Effect.forever(Effect.andThen(sweep, Effect.sleep(interval)))
+  })
+
+  readonly #close: Effect.Effect<void> = Effect.suspend(() => {
+    this.#shutdown = true
+    this.#waiters.failAll(poolClosed)
+    return Effect.gen({ self: this }, function* () {
+      yield* Fiber.interruptAll(Array.from(this.#background))
+      if (this.#borrows.size > 0) {
+        this.#allReturned = Deferred.makeUnsafe()
+        const returned = yield* Effect.timeoutOption(
+          Deferred.await(this.#allReturned),
+          this.#config.shutdownTimeout
+        )
+        if (returned._tag === "None") {
+          yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
+            Effect.annotateLogs({ channels: this.#borrows.size })
+          )
+        }
+        for (const borrow of Array.from(this.#borrows)) yield* this.#release(borrow)
+      }
+      for (const slot of this.#slots) {
+        slot.startClosing(this.#forkClosing, (channel) => channel.close(this.#config.closeTimeout))
+      }
+      yield* Fiber.awaitAll(Array.from(this.#closings))
+    })
+  })
+
+  // --- Counts --------------------------------------------------------------------------------------------------------
+
+  readonly #stats: Effect.Effect<Stats> = Effect.sync(() => ({
+    idle: this.#countIdle(),
+    used: this.#borrows.size,
+    pending: this.#waiters.size,
+    min: this.#settings.min,
+    max: this.#settings.max,
+    created: this.#created,
+    recycled: this.#recycled,
+    discarded: this.#discarded,
+    timedOut: this.#timedOut
+  }))
+
+  #countIdle(): number {
+    return this.#slots.reduce((n, slot) => (!slot.lent && slot.channel?.isOpen === true ? n + 1 : n), 0)
+  }
+
+  #counts(): string {
+    const link = this.#connection.currentLink()
+    const connection =
+      link === undefined
+        ? "not connected, reconnecting"
+        : link.blockedBy === undefined
+          ? `connected to ${link.peer}`
+          : `blocked by the broker: ${link.blockedBy}`
+    return `${this.#borrows.size} of ${this.#settings.max} in use, ${this.#countIdle()} idle, ${this.#waiters.size} waiting; ${connection}`
+  }
+
+  readonly #late = (): AmqpError.AmqpErrorReason => {
+    this.#timedOut++
+    return new AmqpError.AcquireTimeout({
+      message: `no channel within ${Duration.format(this.#settings.acquireTimeout)} (pool.acquireTimeout): ${this.#counts()}`
+    })
+  }
+
+  #exhausted(): AmqpError.AmqpErrorReason {
+    return new AmqpError.PoolExhausted({
+      message: `turned away, ${this.#settings.maxWaiting} borrowers wait already (pool.maxWaiting): ${this.#counts()}`
+    })
+  }
+}
+
+/** A pool cannot hold more channels than the connection may have. */
+const withinChannelMax = (settings: Settings, connection: AmqpConnection["Service"]) => {
+  const channelMax = connection.currentLink()?.channelMax ?? settings.max
+  if (settings.max <= channelMax) return Effect.succeed(settings)
+  return Effect.as(
+    Effect.logWarning("AMQP pool limited to the connection's channel-max").pipe(
+      Effect.annotateLogs({ "pool.max": settings.max, channelMax })
+    ),
+    { ...settings, max: channelMax, min: Math.min(settings.min, channelMax) }
+  )
+}
