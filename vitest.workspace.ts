@@ -17,6 +17,8 @@ const project = (name: string) => ({
 
 export default defineConfig({
   test: {
+    // One broker for the whole run, started when the first test wants one.
+    globalSetup: ["packages/core/src/testing/vitest.ts"],
     projects: [project("core"), project("http"), project("examples")]
   }
 })

@@ -9,7 +9,6 @@ import * as Fiber from "effect/Fiber"
 import * as Pool from "effect/Pool"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import type { AmqpChannel } from "../AmqpChannel.ts"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import type { AmqpConnection } from "../AmqpConnection.ts"
@@ -47,12 +46,23 @@ class Borrow {
   }
 }
 
-/** What a scope has borrowed by `ofScope`. One permit: two fibers of one scope must not borrow twice. */
+/** What a scope has borrowed by `ofScope`. */
 class ScopeEntry {
-  readonly semaphore = Semaphore.makeUnsafe(1)
   borrow: Borrow | undefined = undefined
+  /** While one of the scope's fibers is borrowing: two must not. */
+  acquiring = false
+  /** What its other fibers wait for then; made by the first that has to. */
+  acquired: Deferred.Deferred<void> | undefined = undefined
   ended = false
 }
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Takes a place from Effect's pool for as long as the borrow's own scope is open. */
+const takePlace = (places: Pool.Pool<Slot>, borrow: Borrow): Effect.Effect<Slot> =>
+  Effect.updateContext(Pool.get(places), (context: Context.Context<never>) =>
+    Context.add(context, Scope.Scope, borrow.place)
+  )
 
 const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fromReason(reason))
 
@@ -142,27 +152,37 @@ export class ChannelPool {
 
   // --- Borrowing -----------------------------------------------------------------------------------------------------
 
-  /** Gets a place and a channel in it. On any failure the caller releases the borrow, whatever it holds by then. */
-  #acquire(borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.suspend(() => {
-      if (this.#shutdown) return failWith(poolClosed)
-      const places = this.#places
-      if (places === undefined) {
-        this.#placed(borrow, new Slot())
-        return this.#refill(borrow, this.#dueAt())
-      }
-      // Nobody in line and a place free: no deadline is needed, since nothing will wait.
-      if (places.state.waiters.size === 0 && places.state.availableHead !== undefined) {
-        return Effect.flatMap(Scope.provide(Pool.get(places), borrow.place), (slot) => {
-          this.#placed(borrow, slot)
-          return this.#lend(borrow) ? Effect.void : this.#refill(borrow, this.#dueAt())
-        })
-      }
-      const dueAt = this.#dueAt()
-      return Effect.flatMap(this.#waitForPlace(places, borrow, dueAt), () =>
-        this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
+  /** Gets a place and a channel in it. On any failure the borrow is released, whatever it holds by then. */
+  #acquire(borrow: Borrow, restore: Restore): Effect.Effect<void, AmqpError.AmqpError> {
+    if (this.#shutdown) return failWith(poolClosed)
+    const places = this.#places
+    if (places === undefined) {
+      this.#placed(borrow, new Slot())
+      return this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt())))
+    }
+    // Nobody in line and a place free: this cannot wait, so it needs neither a deadline nor to be interruptible.
+    if (places.state.waiters.size === 0 && places.state.availableHead !== undefined) {
+      return Effect.flatMap(takePlace(places, borrow), (slot) => {
+        this.#placed(borrow, slot)
+        return this.#lend(borrow) ? Effect.void : this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt())))
+      })
+    }
+    const dueAt = this.#dueAt()
+    return this.#orRelease(
+      borrow,
+      restore(
+        Effect.flatMap(this.#waitForPlace(places, borrow, dueAt), () =>
+          this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
+        )
       )
-    })
+    )
+  }
+
+  #orRelease(
+    borrow: Borrow,
+    acquire: Effect.Effect<void, AmqpError.AmqpError>
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.onError(acquire, () => this.#release(borrow))
   }
 
   #dueAt(): number {
@@ -197,7 +217,7 @@ export class ChannelPool {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
       if (this.#waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
       // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
-      const fiber = this.#run(Scope.provide(Pool.get(places), borrow.place))
+      const fiber = this.#run(takePlace(places, borrow))
       const waiter: Waiter = {
         dueAt,
         fail: (reason) => {
@@ -260,33 +280,34 @@ export class ChannelPool {
 
   // --- Returning -----------------------------------------------------------------------------------------------------
 
-  /** Ends a borrow in whatever state it is. Twice does no harm. Returns at once: closing goes on in the background. */
+  /**
+   * Ends a borrow in whatever state it is. Twice does no harm. Ends at once: what has to be closed is closed in the
+   * background.
+   */
   #release(borrow: Borrow): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const slot = borrow.slot
-      if (slot === undefined) return Scope.close(borrow.place, Exit.void)
-      borrow.slot = undefined
-      slot.lent = false
-      this.#borrows.delete(borrow)
-      if (this.#borrows.size === 0 && this.#allReturned !== undefined) {
-        Deferred.doneUnsafe(this.#allReturned, Effect.void)
+    const slot = borrow.slot
+    if (slot === undefined) return Scope.closeUnsafe(borrow.place, Exit.void) ?? Effect.void
+    borrow.slot = undefined
+    slot.lent = false
+    this.#borrows.delete(borrow)
+    if (this.#allReturned !== undefined && this.#borrows.size === 0) {
+      Deferred.doneUnsafe(this.#allReturned, Effect.void)
+    }
+    const channel = borrow.lease.end()
+    if (this.#places === undefined) slot.abandonOpening()
+    if (channel !== undefined) {
+      if (channel.isFit && !this.#isOld(channel) && this.#places !== undefined) {
+        channel.idleSince = this.#clock.currentTimeMillisUnsafe()
+      } else {
+        this.#report(channel)
+        this.#retire(slot)
       }
-      const channel = borrow.lease.end()
-      if (this.#places === undefined) slot.abandonOpening()
-      if (channel !== undefined) {
-        if (channel.isFit && !this.#isOld(channel) && this.#places !== undefined) {
-          channel.idleSince = this.#clock.currentTimeMillisUnsafe()
-        } else {
-          this.#report(channel)
-          this.#retire(slot)
-        }
-      }
-      // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
-      const closing = slot.closing
-      if (closing === undefined) return Scope.close(borrow.place, Exit.void)
-      this.#forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
-      return Effect.void
-    })
+    }
+    const closing = slot.closing
+    if (closing === undefined) return Scope.closeUnsafe(borrow.place, Exit.void) ?? Effect.void
+    // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
+    this.#forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
+    return Effect.void
   }
 
   /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */
@@ -302,19 +323,15 @@ export class ChannelPool {
 
   // --- The three ways to borrow --------------------------------------------------------------------------------------
 
-  #acquireOrRelease(
-    borrow: Borrow,
-    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.onError(restore(this.#acquire(borrow)), () => this.#release(borrow))
-  }
-
   readonly #get: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
     Effect.withFiber((fiber) => {
       const scope = Context.getUnsafe(fiber.context, Scope.Scope)
       const borrow = new Borrow(this.#config)
-      return Effect.flatMap(this.#acquireOrRelease(borrow, restore), () =>
-        Effect.as(Scope.addFinalizer(scope, this.#release(borrow)), borrow.lease)
+      return Effect.flatMap(this.#acquire(borrow, restore), () =>
+        Effect.as(
+          Scope.addFinalizerExit(scope, () => this.#release(borrow)),
+          borrow.lease
+        )
       )
     })
   )
@@ -324,7 +341,7 @@ export class ChannelPool {
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
     Effect.uninterruptibleMask((restore) => {
       const borrow = new Borrow(this.#config)
-      return Effect.flatMap(this.#acquireOrRelease(borrow, restore), () =>
+      return Effect.flatMap(this.#acquire(borrow, restore), () =>
         Effect.onExit(restore(Effect.suspend(() => f(borrow.lease))), () => this.#release(borrow))
       )
     })
@@ -340,28 +357,38 @@ export class ChannelPool {
   #enterScope(scope: Scope.Scope): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
     const entry = new ScopeEntry()
     this.#ofScope.set(scope, entry)
-    const leave = Effect.suspend(() => {
+    const leave = () => {
       entry.ended = true
       return entry.borrow === undefined ? Effect.void : this.#release(entry.borrow)
-    })
-    return Effect.andThen(Scope.addFinalizer(scope, leave), this.#borrowFor(entry))
+    }
+    return Effect.andThen(Scope.addFinalizerExit(scope, leave), this.#borrowFor(entry))
   }
 
   #borrowFor(entry: ScopeEntry): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
-    return entry.semaphore.withPermit(
-      Effect.uninterruptibleMask((restore) => {
-        const held = entry.borrow
-        // Another fiber of this scope may have borrowed while this one waited for the permit.
-        if (held?.lease.channel?.isOpen === true) return Effect.succeed(held.lease)
-        const borrow = new Borrow(this.#config)
-        const acquire = Effect.flatMap(this.#acquireOrRelease(borrow, restore), () => {
-          entry.borrow = borrow
-          return entry.ended ? Effect.as(this.#release(borrow), borrow.lease) : Effect.succeed(borrow.lease)
-        })
-        // The place of a channel that has died is given back first: else a pool of one would wait for itself.
-        return held === undefined ? acquire : Effect.andThen(this.#release(held), acquire)
+    return Effect.uninterruptibleMask((restore) => {
+      // Another fiber of this scope is borrowing: what it gets is for both.
+      if (entry.acquiring) {
+        entry.acquired ??= Deferred.makeUnsafe()
+        return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
+      }
+      const held = entry.borrow
+      if (held?.lease.channel?.isOpen === true) return Effect.succeed(held.lease)
+      const borrow = new Borrow(this.#config)
+      entry.acquiring = true
+      const acquire = Effect.onExit(this.#acquire(borrow, restore), (exit) => {
+        entry.acquiring = false
+        if (exit._tag === "Success") entry.borrow = borrow
+        const { acquired } = entry
+        entry.acquired = undefined
+        // Last: it runs those who wait at once, and they look at the entry.
+        if (acquired !== undefined) Deferred.doneUnsafe(acquired, Effect.void)
+        // The scope ended while its fiber went on: the handle fails, and nothing is held.
+        return entry.ended && exit._tag === "Success" ? this.#release(borrow) : Effect.void
       })
-    )
+      const lease = Effect.as(acquire, borrow.lease)
+      // The place of a channel that has died is given back first: else a pool of one would wait for itself.
+      return held === undefined ? lease : Effect.andThen(Effect.suspend(() => this.#release(held)), lease)
+    })
   }
 
   // --- Recycling and the end -----------------------------------------------------------------------------------------

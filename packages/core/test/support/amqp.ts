@@ -1,0 +1,69 @@
+/** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
+import { Duration, Effect, Layer, Redacted } from "effect"
+import { type AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+
+const seconds = Duration.seconds
+
+const pool: AmqpConfig.PoolConfig = {
+  min: 0,
+  max: 4,
+  recycle: undefined,
+  idleTimeout: undefined,
+  acquireTimeout: seconds(5),
+  maxWaiting: 10_000
+}
+
+export interface Overrides extends Partial<Omit<AmqpConfig.AmqpConfig, "pool">> {
+  readonly pool?: false | Partial<AmqpConfig.PoolConfig>
+}
+
+/** The settings for a broker's URL, without the conveniences of `AmqpConfig.fromUrl`, which has tests of its own. */
+export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.AmqpConfig => {
+  const { hostname, password, pathname, port, username } = new URL(url)
+  return {
+    hosts: [{ host: hostname, port: Number(port) }],
+    vhost: pathname.length > 1 ? decodeURIComponent(pathname.slice(1)) : "/",
+    credentials: {
+      _tag: "Plain",
+      username: decodeURIComponent(username) || "guest",
+      password: Redacted.make(decodeURIComponent(password) || "guest")
+    },
+    tls: undefined,
+    heartbeat: seconds(10),
+    channelMax: 2047,
+    frameMax: 131_072,
+    locale: "en_US",
+    connectionName: undefined,
+    clientProperties: {},
+    connectionAttempts: 1,
+    retryDelay: seconds(2),
+    socketTimeout: seconds(10),
+    connectTimeout: seconds(10),
+    closeTimeout: seconds(3),
+    continuationTimeout: seconds(20),
+    publishTimeout: seconds(10),
+    blockedConnectionTimeout: undefined,
+    tcp: { noDelay: true, keepAlive: true, keepAliveDelay: seconds(30) },
+    shutdownTimeout: seconds(10),
+    ...overrides,
+    pool: overrides.pool === false ? false : { ...pool, ...overrides.pool }
+  }
+}
+
+/** A connection and its pool. */
+export const layerOf = (url: string, overrides?: Overrides) =>
+  Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(configOf(url, overrides)))
+
+/** Runs a program with a connection and a pool of its own, all gone afterwards. */
+export const withPool = (url: string, overrides?: Overrides) => Effect.provide(layerOf(url, overrides), { local: true })
+
+/** Waits, by looking every millisecond of real time, until the pool's counts are as wanted; at most 5 seconds. */
+export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) =>
+  Effect.gen(function* () {
+    for (let i = 0; i < 5000; i++) {
+      const stats = yield* AmqpPool.stats
+      if (wanted(stats)) return stats
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
+    }
+    return yield* Effect.die(new Error(`the pool stayed at ${JSON.stringify(yield* AmqpPool.stats)}`))
+  })
