@@ -92,14 +92,16 @@ export class Link {
   }
 
   readonly #onClose = (error: unknown) => {
-    this.#end(
-      this.#closing
-        ? closedByUs(this.peer)
-        : classify(this.#lastError ?? error ?? new Error("Unexpected close"), {
-            operation: "connection",
-            peer: this.peer
-          })
-    )
+    this.#lastError ??= error
+    this.#end(this.endedBy)
+  }
+
+  /** Why it has ended or, as far as is known yet, is about to. */
+  get endedBy(): AmqpError.AmqpErrorReason {
+    if (this.closedBy !== undefined) return this.closedBy
+    if (this.#closing) return closedByUs(this.peer)
+    const error = this.#lastError ?? new Error("Connection closed")
+    return classify(error, { operation: "connection", peer: this.peer })
   }
 
   readonly #onBlocked = (reason: string) => {
@@ -162,14 +164,18 @@ export class Link {
     return Effect.callback<void>((resume) => {
       if (this.closedBy !== undefined) return resume(Effect.void)
       this.#closing = true
-      const done = () => resume(Effect.void)
-      // Throws when amqplib has given the connection up a moment ago.
-      try {
-        this.#model.close().then(done, done)
-      } catch {
-        done()
+      const ended = () => {
+        if (this.closedBy !== undefined) resume(Effect.void)
       }
-      return undefined
+      this.watchers.add(ended)
+      // The promise tells nothing that the `close` event does not, and stays pending when the peer dies before its reply.
+      // The call itself throws when amqplib has given the connection up a moment ago.
+      try {
+        this.#model.close().catch(() => {})
+      } catch {
+        resume(Effect.void)
+      }
+      return Effect.sync(() => this.watchers.delete(ended))
     }).pipe(
       Effect.timeoutOption(timeout),
       Effect.ensuring(Effect.sync(() => this.#end(closedByUs(this.peer)))),

@@ -59,8 +59,9 @@ export class Channel {
     const { driver, link } = this
     this.closedBy = this.#closing
       ? new AmqpError.ChannelClosed({ message: "the channel was closed by its pool" })
-      : this.#lastError === undefined
-        ? (link.closedBy ?? new AmqpError.ChannelClosed({ message: "the channel ended with its connection" }))
+      : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
+        this.#lastError === undefined
+        ? link.endedBy
         : classify(this.#lastError, { operation: "channel", peer: link.peer })
     driver.removeListener("error", this.#onError)
     driver.removeListener("close", this.#onClose)
@@ -115,15 +116,12 @@ export class Channel {
   close(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       if (!this.isOpen) return resume(Effect.void)
-      const done = () => resume(Effect.void)
-      this.#closing = true
-      // Throws when the channel is closing already.
-      try {
-        this.driver.close().then(done, done)
-      } catch {
-        done()
-      }
-      return undefined
+      // amqplib's promise is no help: it never settles when the peer dies before its reply.
+      const stop = this.watch(() => {
+        if (!this.isOpen) resume(Effect.sync(stop))
+      })
+      this.abandon()
+      return Effect.sync(stop)
     }).pipe(Effect.timeoutOption(timeout), Effect.asVoid)
   }
 

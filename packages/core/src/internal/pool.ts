@@ -90,7 +90,7 @@ export class ChannelPool {
   #created = 0
   #recycled = 0
   #discarded = 0
-  #timedOut = 0
+  #openedTooLate = 0
 
   static readonly make = Effect.fnUntraced(function* (
     connection: AmqpConnection["Service"]
@@ -254,7 +254,10 @@ export class ChannelPool {
     })
     return Effect.timeoutOrElse(loop, {
       duration: Duration.millis(Math.max(0, dueAt - this.#clock.currentTimeMillisUnsafe())),
-      orElse: () => failWith(this.#late())
+      orElse: () => {
+        this.#openedTooLate++
+        return failWith(this.#late())
+      }
     })
   }
 
@@ -396,6 +399,7 @@ export class ChannelPool {
   /** Closes idle channels that are too old or idle for too long, and keeps `min` open. */
   readonly #recycle: Effect.Effect<void> = Effect.suspend(() => {
     const { idleTimeout, min, recycle } = this.#settings
+    if (idleTimeout === undefined && recycle === undefined && min === 0) return Effect.void
     const shortest = Math.min(...[recycle, idleTimeout].map((d) => (d === undefined ? Infinity : Duration.toMillis(d))))
     const interval = Duration.millis(Math.min(5_000, Math.max(10, shortest / 10)))
     const sweep = Effect.sync(() => {
@@ -457,7 +461,7 @@ export class ChannelPool {
     created: this.#created,
     recycled: this.#recycled,
     discarded: this.#discarded,
-    timedOut: this.#timedOut
+    timedOut: this.#waiters.timedOut + this.#openedTooLate
   }))
 
   #countIdle(): number {
@@ -475,12 +479,10 @@ export class ChannelPool {
     return `${this.#borrows.size} of ${this.#settings.max} in use, ${this.#countIdle()} idle, ${this.#waiters.size} waiting; ${connection}`
   }
 
-  readonly #late = (): AmqpError.AmqpErrorReason => {
-    this.#timedOut++
-    return new AmqpError.AcquireTimeout({
+  readonly #late = (): AmqpError.AmqpErrorReason =>
+    new AmqpError.AcquireTimeout({
       message: `no channel within ${Duration.format(this.#settings.acquireTimeout)} (pool.acquireTimeout): ${this.#counts()}`
     })
-  }
 
   #exhausted(): AmqpError.AmqpErrorReason {
     return new AmqpError.PoolExhausted({

@@ -16,6 +16,8 @@ export interface Waiter {
 }
 
 export class Waiters {
+  /** How many have been sent away because their time was up. */
+  timedOut = 0
   readonly #line = new Set<Waiter>()
   readonly #clock: Clock.Clock
   readonly #runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
@@ -62,6 +64,7 @@ export class Waiters {
         return Effect.andThen(Effect.sleep(waiter.dueAt - now), this.#watch)
       }
       this.#line.delete(waiter)
+      this.timedOut++
       waiter.fail((late ??= this.#late()))
     }
     this.#timer = undefined

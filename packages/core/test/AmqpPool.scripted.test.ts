@@ -1,0 +1,355 @@
+/** The pool's promises where no real broker will fail on command: one that never answers, answers late, or dies first. */
+import { assert, describe, it } from "@effect/vitest"
+import { type AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { untilStats, withPool } from "./support/amqp.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason._tag)
+
+const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
+
+/** Fills the pool: as many channels as it has places, all at once, each of which works. */
+const fill = (places: number) =>
+  Effect.scoped(
+    Effect.forEach(
+      Array.from({ length: places }),
+      () => Effect.flatMap(AmqpPool.get, (channel) => channel.queueDeclare("q")),
+      { concurrency: "unbounded", discard: true }
+    )
+  )
+
+/** Each step of an acquisition at which it can be stopped: how to bring it there, and how to know it is there. */
+const steps: Record<string, (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, AmqpPool.AmqpPool>> =
+  {
+    "in line": () =>
+      Effect.gen(function* () {
+        const stats = yield* AmqpPool.stats
+        yield* untilStats((now) => now.pending > stats.pending)
+      }),
+    "while the channel opens": (broker) => broker.received("channel.open", broker.count("channel.open") + 1)
+  }
+
+describe("2. No reservation is lost", () => {
+  it.live("an acquisition interrupted in line or while its channel opens gives its place back", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
+      yield* Effect.gen(function* () {
+        for (let round = 0; round < 3; round++) {
+          const opening = yield* Effect.forEach(
+            [1, 2],
+            () => Effect.forkChild(declare, { startImmediately: true })
+          )
+          const inLine = yield* Effect.forEach(
+            [1, 2, 3],
+            () => Effect.forkChild(declare, { startImmediately: true })
+          )
+          yield* untilStats((stats) => stats.used === 2 && stats.pending === 3)
+          yield* broker.until((now) => now.held("channel.open") === 2)
+          yield* Fiber.interruptAll([...inLine, ...opening])
+          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+        }
+        broker.off("channel.open")
+        broker.release("channel.open")
+        yield* fill(2)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, idle: 2 })
+        assert.isAtMost(broker.maxOpenChannels, 2)
+      }).pipe(withPool(broker.url, { pool: { max: 2 } }))
+      yield* broker.socketsClosed
+    })
+  )
+
+  it.live("an open that fails gives its place back: the channel is closed instead of opened", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (let round = 0; round < 5; round++) {
+          broker.once("channel.open", (open) => open.closeChannel(504, "CHANNEL_ERROR - scripted"))
+          assert.strictEqual(yield* reasonOf(declare), "ProtocolError")
+          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+        }
+        yield* fill(2)
+      }).pipe(withPool(broker.url, { pool: { max: 2 } }))
+    })
+  )
+
+  it.live("an open that fails gives its place back: the connection dies instead", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (let round = 0; round < 5; round++) {
+          broker.once("channel.open", (open) => open.destroy())
+          assert.strictEqual(yield* reasonOf(declare), "ConnectionClosed")
+          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+        }
+        yield* fill(2)
+      }).pipe(withPool(broker.url, { pool: { max: 2 } }))
+    })
+  )
+
+  it.live("an acquisition that times out at any step gives its place back", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
+      yield* Effect.gen(function* () {
+        const reasons = yield* Effect.forEach([1, 2, 3, 4], () => reasonOf(declare), { concurrency: "unbounded" })
+        assert.deepStrictEqual(reasons, Array.from({ length: 4 }, () => "AcquireTimeout"))
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, timedOut: 4 })
+        broker.off("channel.open")
+        broker.release("channel.open")
+        yield* fill(2)
+      }).pipe(withPool(broker.url, { pool: { max: 2, acquireTimeout: Duration.millis(100) } }))
+    })
+  )
+
+  it.live("an acquisition that is stopped while the connection is away gives its place back", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { currentLink } = yield* AmqpConnection.AmqpConnection
+        yield* broker.down
+        yield* untilStats(() => currentLink() === undefined)
+        const waiting = yield* Effect.forkChild(declare, { startImmediately: true })
+        yield* untilStats((stats) => stats.used === 1)
+        yield* Fiber.interrupt(waiting)
+        const error = yield* Effect.flip(declare)
+        assert.strictEqual(error.reason._tag, "AcquireTimeout")
+        assert.include(error.message, "not connected, reconnecting")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+        yield* broker.up
+        yield* Effect.retry(fill(2), { while: (error) => error.isRetryable })
+      }).pipe(withPool(broker.url, { pool: { max: 2, acquireTimeout: Duration.millis(100) } }))
+    })
+  )
+
+  it.live("however often it is stopped at each step, in any mixture", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (let round = 0; round < 50; round++) {
+          const name = round % 2 === 0 ? "in line" : "while the channel opens"
+          broker.on("channel.open", (open) => (round % 3 === 0 ? open.proceed() : open.hold()))
+          const fibers = yield* Effect.forEach(
+            Array.from({ length: 6 }),
+            () => Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
+          )
+          yield* Effect.race(steps[name]!(broker), Effect.sleep("5 millis"))
+          yield* Fiber.interruptAll(fibers)
+          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+        }
+        broker.off("channel.open")
+        broker.release("channel.open")
+        yield* fill(3)
+        assert.isAtMost(broker.maxOpenChannels, 3)
+      }).pipe(withPool(broker.url, { pool: { max: 3 } }))
+    })
+  )
+})
+
+describe("3. A channel that arrives after its opener gave up is closed", () => {
+  it.live("when the opener's time was up", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      yield* Effect.gen(function* () {
+        broker.once("channel.open", (open) => open.hold())
+        assert.strictEqual(yield* reasonOf(declare), "ReplyTimeout")
+        // The close is sent behind the open: the broker never holds the late channel beside the next one.
+        yield* broker.received("channel.close")
+        broker.release("channel.open")
+        yield* fill(1)
+        yield* broker.until((now) => now.openChannels === 1)
+        assert.isAtMost(broker.maxOpenChannels, 2)
+      }).pipe(withPool(broker.url, { pool: { max: 1 }, continuationTimeout: Duration.millis(50) }))
+      yield* broker.socketsClosed
+    })
+  )
+
+  it.live("when the borrower was interrupted, without pooling", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      yield* Effect.gen(function* () {
+        broker.once("channel.open", (open) => open.hold())
+        const opening = yield* Effect.forkChild(declare, { startImmediately: true })
+        yield* broker.received("channel.open")
+        yield* Fiber.interrupt(opening)
+        yield* broker.received("channel.close")
+        broker.release("channel.open")
+        yield* declare
+        yield* broker.until((now) => now.openChannels === 0)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0 })
+      }).pipe(withPool(broker.url, { pool: false }))
+    })
+  )
+
+  it.live("when the pool was closed meanwhile", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        protocolErrors: "record",
+        on: { "channel.open": (open) => open.hold() }
+      })
+      const waiting = yield* Effect.gen(function* () {
+        const waiting = yield* Effect.forkDetach(declare, { startImmediately: true })
+        yield* broker.received("channel.open")
+        return waiting
+      }).pipe(withPool(broker.url, { closeTimeout: Duration.millis(200) }))
+      assert.strictEqual(yield* reasonOf(Fiber.join(waiting)), "PoolClosed")
+      yield* broker.socketsClosed
+      assert.strictEqual(broker.openChannels, 0)
+    })
+  )
+
+  it.live("a channel that arrives when its borrower has left serves the next one: it is opened once", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.once("channel.open", (open) => open.hold())
+        const opening = yield* Effect.forkChild(declare, { startImmediately: true })
+        yield* broker.received("channel.open")
+        yield* Fiber.interrupt(opening)
+        const next = yield* Effect.forkChild(declare, { startImmediately: true })
+        broker.release("channel.open")
+        yield* Fiber.join(next)
+        assert.strictEqual(broker.count("channel.open"), 1)
+      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+    })
+  )
+})
+
+describe("4. Open channels never exceed the pool's max, nor the negotiated channel-max", () => {
+  const churn = (borrows: number) =>
+    Effect.forEach(
+      Array.from({ length: borrows }, (_, i) => i),
+      (i) =>
+        Effect.scoped(
+          AmqpChannel.use((channel) => {
+            // A third break their channel, a third interrupt a request, a third are well behaved.
+            if (i % 3 === 0) return Effect.exit(channel.get("missing"))
+            const declaring = channel.queueDeclare("q")
+            if (i % 3 === 2) return declaring
+            return Effect.flatMap(Effect.forkChild(declaring, { startImmediately: true }), Fiber.interrupt)
+          })
+        ),
+      { concurrency: 20, discard: true }
+    )
+  const missing: ScriptedBroker.Script = {
+    "basic.get": (get) => get.closeChannel(404, "NOT_FOUND - no queue 'missing' in vhost '/'")
+  }
+
+  it.live("while replacing discarded ones too", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: missing })
+      yield* Effect.gen(function* () {
+        yield* churn(600)
+        const stats = yield* untilStats((now) => now.used === 0)
+        assert.isAbove(stats.discarded, 200)
+      }).pipe(withPool(broker.url, { pool: { max: 4 } }))
+      assert.strictEqual(broker.maxOpenChannels, 4)
+    })
+  )
+
+  it.live("a pool larger than channel-max is cut to it", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: missing, tune: { channelMax: 3 } })
+      yield* Effect.gen(function* () {
+        yield* churn(200)
+        assert.strictEqual((yield* AmqpPool.stats).max, 3)
+      }).pipe(withPool(broker.url, { pool: { max: 10 } }))
+      assert.strictEqual(broker.maxOpenChannels, 3)
+    })
+  )
+
+  it.live("without pooling, one channel too many is ChannelMaxReached", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ tune: { channelMax: 2 } })
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* AmqpPool.get
+          yield* AmqpPool.get
+          const error = yield* Effect.flip(AmqpPool.get)
+          assert.strictEqual(error.reason._tag, "ChannelMaxReached")
+          assert.include(error.message, "all 2 channels")
+        })
+      ).pipe(withPool(broker.url, { pool: false }))
+    })
+  )
+})
+
+describe("7. A channel known to be closed is never lent", () => {
+  it.live("when the broker closed it while it was idle", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* fill(3)
+        broker.closeChannels(541, "INTERNAL_ERROR - scripted")
+        yield* untilStats((stats) => stats.idle === 0)
+        yield* fill(3)
+        assert.deepInclude(yield* AmqpPool.stats, { created: 6, discarded: 3, idle: 3 })
+      }).pipe(withPool(broker.url))
+    })
+  )
+})
+
+describe("10. Every close is bounded in time", () => {
+  const silent: ScriptedBroker.Script = { "channel.close": () => {}, "connection.close": () => {} }
+  const dying: ScriptedBroker.Script = {
+    "channel.close": (close) => close.destroy(),
+    "connection.close": (close) => close.destroy()
+  }
+  const quick = { closeTimeout: Duration.millis(100), shutdownTimeout: Duration.millis(100) }
+
+  for (const [name, on] of Object.entries({ "never answers": silent, "dies before close-ok": dying })) {
+    it.live(`with a broker that ${name}, the pool and the connection close and leave no socket`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ on })
+        yield* Effect.timeout(fill(3).pipe(withPool(broker.url, quick)), "2 seconds")
+        yield* broker.socketsClosed
+      })
+    )
+
+    it.live(`with a broker that ${name}, a discarded channel delays neither its borrower nor the next`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ on })
+        yield* Effect.gen(function* () {
+          broker.once("queue.declare", () => {})
+          const asking = yield* Effect.forkChild(declare, { startImmediately: true })
+          yield* broker.received("queue.declare")
+          yield* Effect.timeout(Fiber.interrupt(asking), "90 millis")
+          assert.strictEqual((yield* AmqpPool.stats).used, 0)
+          yield* Effect.timeout(Effect.retry(declare, { while: (error) => error.isRetryable }), "2 seconds")
+        }).pipe(withPool(broker.url, { ...quick, pool: { max: 1 } }))
+        yield* broker.socketsClosed
+      })
+    )
+  }
+
+  it.live("a dead network: the peer's host takes nothing and says nothing", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const gone = Effect.gen(function* () {
+        yield* fill(3)
+        broker.pause()
+      }).pipe(withPool(broker.url, quick))
+      yield* Effect.timeout(gone, "2 seconds")
+      broker.resume()
+      yield* broker.socketsClosed
+    })
+  )
+
+  it.live("with borrowers that never return: their handles fail with ChannelReleased", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const scope = yield* Scope.make()
+      broker.on("queue.declare", () => {})
+      const { asking, channel } = yield* Effect.gen(function* () {
+        const channel = yield* Scope.provide(AmqpPool.get, scope)
+        const asking = yield* Effect.forkDetach(channel.queueDeclare("never"), { startImmediately: true })
+        yield* broker.received("queue.declare")
+        return { asking, channel }
+      }).pipe(withPool(broker.url, quick), Effect.timeout("2 seconds"))
+      assert.strictEqual(yield* reasonOf(Fiber.join(asking)), "ChannelReleased")
+      assert.strictEqual(yield* reasonOf(channel.publish({ routingKey: "q", content: "" })), "ChannelReleased")
+      yield* broker.socketsClosed
+      yield* Scope.close(scope, Exit.void)
+    })
+  )
+})
