@@ -33,7 +33,7 @@ export interface Context<E extends BrokerEvent = BrokerEvent> extends Received<E
 /** A handler that does nothing never answers. One that returns an Effect answers when that gets there. */
 export type Handler<E extends BrokerEvent> = (context: Context<E>) => void | Effect.Effect<void, unknown>
 
-export type Handlers = { readonly [E in BrokerEvent]?: Handler<E> }
+export type Script = { readonly [E in BrokerEvent]?: Handler<E> }
 
 type AnyHandler = (context: Context) => void | Effect.Effect<void, unknown>
 
@@ -71,7 +71,7 @@ export class BrokerScript {
   private readonly holds = new Map<string, Array<() => void>>()
   private readonly answer: (received: AnyReceived) => void
 
-  constructor(handlers: Handlers, answer: (received: AnyReceived) => void) {
+  constructor(handlers: Script, answer: (received: AnyReceived) => void) {
     this.lasting = new Map(Object.entries(handlers) as Array<[string, AnyHandler]>)
     this.answer = answer
   }

@@ -75,8 +75,8 @@ export const make = Effect.fnUntraced(function* (
   const target = typeof upstream === "number" ? { host, port: upstream } : upstream
   const faults = { up: noFaults(), down: noFaults() }
   const passed = {
-    up: { bytes: 0, dropped: 0, corrupted: 0 },
-    down: { bytes: 0, dropped: 0, corrupted: 0 }
+    up: { bytes: 0, held: 0, dropped: 0, corrupted: 0 },
+    down: { bytes: 0, held: 0, dropped: 0, corrupted: 0 }
   }
   const links = new Set<Link>()
   let acceptedCount = 0
@@ -119,7 +119,7 @@ export const make = Effect.fnUntraced(function* (
     }
     const broker = connect({ ...target, allowHalfOpen: true, noDelay: true })
     broker.on("error", () => {})
-    const on = { reset: () => reset(link), passed: changed }
+    const on = { reset: () => reset(link), changed }
     const link: Link = {
       sockets: { up: broker, down: client },
       lanes: [

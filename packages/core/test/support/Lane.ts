@@ -32,6 +32,8 @@ export const noFaults = (): Faults => ({
 
 export interface Passed {
   bytes: number
+  /** Bytes read but not written yet, of all links. */
+  held: number
   dropped: number
   corrupted: number
 }
@@ -41,7 +43,7 @@ interface Piece {
   readonly bytes: Buffer | "fin"
 }
 
-/** Bytes held in a lane before it stops reading. */
+/** Bytes that a lane holds before it stops reading. */
 const HIGH_WATER = 1024 * 1024
 
 export class Lane {
@@ -50,7 +52,7 @@ export class Lane {
   private readonly faults: Faults
   private readonly passed: Passed
   private readonly onReset: () => void
-  private readonly onPassed: () => void
+  private readonly onChanged: () => void
   private readonly pieces: Array<Piece> = []
   private queued = 0
   private lastDue = 0
@@ -63,14 +65,14 @@ export class Lane {
     sink: Socket,
     faults: Faults,
     passed: Passed,
-    on: { readonly reset: () => void; readonly passed: () => void }
+    on: { readonly reset: () => void; readonly changed: () => void }
   ) {
     this.source = source
     this.sink = sink
     this.faults = faults
     this.passed = passed
     this.onReset = on.reset
-    this.onPassed = on.passed
+    this.onChanged = on.changed
     source.on("data", (bytes: Buffer) => this.take(bytes))
     source.on("end", () => this.push("fin", 0))
     source.on("close", (hadError) => {
@@ -96,12 +98,14 @@ export class Lane {
   stop(): void {
     this.dead = true
     this.pieces.length = 0
+    this.passed.held -= this.queued
+    this.queued = 0
   }
 
   private take(bytes: Buffer): void {
     if (this.faults.dropping) {
       this.passed.dropped += bytes.length
-      this.onPassed()
+      this.onChanged()
       return
     }
     const { chop, rate } = this.faults
@@ -112,6 +116,7 @@ export class Lane {
       const piece = bytes.subarray(at, at + size)
       this.push(piece, rate > 0 ? (piece.length / rate) * 1000 : 0)
     }
+    this.onChanged()
   }
 
   private push(bytes: Buffer | "fin", transferMs: number): void {
@@ -119,6 +124,7 @@ export class Lane {
     this.lastDue = Math.max(Date.now() + this.faults.delayMs, this.lastDue) + transferMs
     this.pieces.push({ due: this.lastDue, bytes })
     this.queued += bytes.length
+    this.passed.held += bytes.length
     if (this.queued >= HIGH_WATER) this.source.pause()
     this.forward()
   }
@@ -134,6 +140,7 @@ export class Lane {
     }
     this.pieces.shift()
     this.queued -= piece.bytes.length
+    this.passed.held -= piece.bytes.length
     if (piece.bytes === "fin") {
       this.sink.end()
       return
@@ -158,7 +165,7 @@ export class Lane {
     this.passed.bytes += sent.length
     this.busy = true
     this.sink.write(sent, () => {
-      this.onPassed()
+      this.onChanged()
       if (cut) setImmediate(this.onReset)
       // Each piece gets a turn of the event loop, so that a receiver in this process reads it by itself.
       else if (this.faults.chop > 0) setImmediate(() => this.next())

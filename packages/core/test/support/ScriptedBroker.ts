@@ -18,20 +18,20 @@ import type { AnyReceived, BrokerEvent, Host, Received, Tune } from "./BrokerCon
 import { BrokerConnection } from "./BrokerConnection.ts"
 import { BrokerQueues } from "./BrokerQueues.ts"
 import type { FieldTable } from "./fieldTable.ts"
-import type { Handler, Handlers } from "./BrokerScript.ts"
+import type { Handler, Script } from "./BrokerScript.ts"
 import { BrokerScript, closeArgs } from "./BrokerScript.ts"
 import type { Args, Properties, ServerMethod } from "./methods.ts"
 import * as Watch from "./Watch.ts"
 
 export type { AnyReceived, BrokerConnection, BrokerEvent, Received } from "./BrokerConnection.ts"
-export type { Context, Handler, Handlers } from "./BrokerScript.ts"
+export type { Context, Handler, Script } from "./BrokerScript.ts"
 export { refuseLogin, unknownVhost } from "./BrokerScript.ts"
 
 export interface Options {
   readonly tune?: Partial<Tune>
   readonly serverProperties?: FieldTable
-  /** Handlers in place from the start. */
-  readonly on?: Handlers
+  /** Script in place from the start. */
+  readonly on?: Script
   /** Whether the broker sends the heartbeats that were agreed on. Default: true. */
   readonly heartbeats?: boolean
   /** Writes in pieces of so many bytes, each read by itself. */

@@ -4,9 +4,11 @@
 import type { Channel, ChannelModel, ConsumeMessage } from "amqplib"
 import { connect } from "amqplib"
 import { Effect } from "effect"
+import type { Socket } from "node:net"
 import { connect as connectSocket } from "node:net"
 import { encodeMessage, PROTOCOL_HEADER } from "./frames.ts"
 import type { ScriptedBroker } from "./ScriptedBroker.ts"
+import * as Watch from "./Watch.ts"
 
 export const call = <A>(f: () => PromiseLike<A>): Effect.Effect<A, Error> =>
   Effect.tryPromise({ try: f, catch: (error) => error as Error })
@@ -42,22 +44,45 @@ export const consuming = Effect.fnUntraced(function* (channel: Channel, queue: s
   return { consumerTag, deliveries }
 })
 
+export interface RawClient {
+  readonly write: (...parts: Array<Buffer>) => void
+  /** All that came so far. */
+  readonly seen: () => Buffer
+  /** In how many pieces it came. */
+  readonly reads: () => number
+  /** Completes when so many bytes have come. */
+  readonly received: (bytes: number) => Effect.Effect<void>
+  /** Completes when the socket has closed; everything that came before is `seen` by then. */
+  readonly closed: Effect.Effect<void>
+}
+
 /** A socket that says what it is told to and nothing else. */
 export const rawClient = (broker: ScriptedBroker) =>
   Effect.acquireRelease(
-    Effect.callback<{ readonly write: (...parts: Array<Buffer>) => void; readonly seen: () => Buffer; close(): void }>(
-      (resume) => {
-        const seen: Array<Buffer> = []
-        const socket = connectSocket(broker.port, broker.host, () => {
-          const write = (...parts: Array<Buffer>) => void socket.write(Buffer.concat(parts))
-          resume(Effect.succeed({ write, seen: () => Buffer.concat(seen), close: () => void socket.destroy() }))
-        })
-        socket.on("data", (bytes) => seen.push(bytes))
-        socket.on("error", () => {})
+    Effect.callback<{ readonly client: RawClient; readonly socket: Socket }>((resume) => {
+      const watch = Watch.make()
+      let chunks: ReadonlyArray<Buffer> = []
+      let open = true
+      const client: RawClient = {
+        write: (...parts) => void socket.write(Buffer.concat(parts)),
+        seen: () => Buffer.concat(chunks),
+        reads: () => chunks.length,
+        received: (bytes) => watch.until(() => client.seen().length >= bytes),
+        closed: watch.until(() => !open)
       }
-    ),
-    (client) => Effect.sync(() => client.close())
-  )
+      const socket = connectSocket(broker.port, broker.host, () => resume(Effect.succeed({ client, socket })))
+      socket.on("data", (bytes) => {
+        chunks = [...chunks, bytes]
+        watch.changed()
+      })
+      socket.on("close", () => {
+        open = false
+        watch.changed()
+      })
+      socket.on("error", () => {})
+    }),
+    ({ socket }) => Effect.sync(() => socket.destroy())
+  ).pipe(Effect.map(({ client }) => client))
 
 /** What a client says until its connection is open, all at once. */
 export const clientHandshake: Buffer = Buffer.concat([

@@ -1,0 +1,353 @@
+/** The connection: its states, its end, what it says of a peer that does not work. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Duration, Effect, Fiber, Queue, Redacted, Stream, SubscriptionRef } from "effect"
+import { createServer, type Server, type Socket } from "node:net"
+import { configOf, withPool } from "./support/amqp.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const millis = Duration.millis
+
+/** Every state from now on, as a queue. */
+const states = Effect.gen(function* () {
+  const { state } = yield* AmqpConnection.AmqpConnection
+  const queue = yield* Queue.unbounded<AmqpConnection.State>()
+  yield* Effect.forkScoped(Stream.runForEach(SubscriptionRef.changes(state), (now) => Queue.offer(queue, now)))
+  return queue
+})
+
+const nextState = Effect.fnUntraced(function* (
+  queue: Queue.Dequeue<AmqpConnection.State>,
+  tag: AmqpConnection.State["_tag"]
+) {
+  while (true) {
+    const now = yield* Queue.take(queue)
+    if (now._tag === tag) return now
+  }
+})
+
+const connecting = (config: Parameters<typeof AmqpConnection.make>[0]) =>
+  Effect.map(Effect.flip(Effect.scoped(AmqpConnection.make(config))), (error) => error.reason)
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("on a real broker", () => {
+    it.effect("it is open, reconnects after a loss, and is closed at the end of its scope", () =>
+      Effect.gen(function* () {
+        const { awaitCensus, closeConnections, url } = yield* TestBroker.TestBroker
+        const state = yield* Effect.gen(function* () {
+          const { state } = yield* AmqpConnection.AmqpConnection
+          const seen = yield* states
+          const first = yield* nextState(seen, "Open")
+          assert.deepInclude(first, { generation: 1, channelMax: 2047, frameMax: 131_072 })
+          yield* closeConnections()
+          const lost = yield* nextState(seen, "Reconnecting")
+          assert.deepInclude(lost, { attempt: 0 })
+          if (lost._tag === "Reconnecting") {
+            assert.strictEqual(lost.reason._tag, "ConnectionClosed")
+            assert.include(lost.reason.message, "CONNECTION_FORCED")
+          }
+          assert.deepInclude(yield* nextState(seen, "Open"), { generation: 2 })
+          yield* AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
+          yield* awaitCensus({ connections: 1 })
+          return state
+        }).pipe(Effect.scoped, withPool(url))
+        assert.strictEqual(state.value._tag, "Closed")
+        yield* awaitCensus({ connections: 0, channels: 0 })
+      })
+    )
+
+    it.effect("a wrong password is AuthenticationFailed, at once and however many attempts are allowed", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const reason = yield* connecting({
+          ...configOf(url, { connectionAttempts: 100, retryDelay: Duration.hours(1) }),
+          credentials: { _tag: "Plain", username: "guest", password: Redacted.make("canary-4711") }
+        })
+        assert.strictEqual(reason._tag, "AuthenticationFailed")
+        assert.deepInclude(reason, { replyCode: 403, isRetryable: false, severity: "connection" })
+        assert.notInclude(JSON.stringify(reason) + String(reason.stack), "canary-4711")
+      })
+    )
+
+    it.effect("an unknown virtual host is VirtualHostRefused, with its name", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const reason = yield* connecting(configOf(url, { vhost: "nowhere/50%" }))
+        assert.strictEqual(reason._tag, "VirtualHostRefused")
+        assert.include(reason.message, '"nowhere/50%"')
+      })
+    )
+
+    it.effect("the client's name and properties are what the broker shows", () =>
+      Effect.gen(function* () {
+        const { evaluate, url, vhost } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          const shown = yield* evaluate(
+            `[proplists:get_value(client_properties, C) || C <- rabbit_networking:connection_info_all([vhost, client_properties]), proplists:get_value(vhost, C) =:= <<"${vhost}">>].`
+          )
+          for (const text of ["the order service", "effect-amqp", "blue"]) assert.include(shown, text)
+        }).pipe(withPool(url, { connectionName: "the order service", clientProperties: { deployment: "blue" } }))
+      })
+    )
+  })
+})
+
+describe("a peer that does not work", () => {
+  it.live("nothing listens: ConnectFailed, retryable", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* broker.down
+      const reason = yield* connecting(configOf(broker.url))
+      assert.strictEqual(reason._tag, "ConnectFailed")
+      assert.deepInclude(reason, { code: "ECONNREFUSED", isRetryable: true })
+      assert.include(reason.message, `cannot reach 127.0.0.1:${broker.port}`)
+    })
+  )
+
+  it.live("no such host: ConnectFailed", () =>
+    Effect.gen(function* () {
+      const reason = yield* connecting(configOf("amqp://guest:guest@no-such-host.invalid:5672"))
+      assert.strictEqual(reason._tag, "ConnectFailed")
+    })
+  )
+
+  it.live("a peer that accepts and says nothing: ConnectTimeout, within the deadline, and its socket is closed", () =>
+    Effect.gen(function* () {
+      const sockets: Array<Socket> = []
+      const closed = yield* Queue.unbounded<void>()
+      const server = yield* Effect.acquireRelease(
+        Effect.callback<Server>((resume) => {
+          const server = createServer((socket) => {
+            sockets.push(socket)
+            socket.on("error", () => {})
+            socket.on("close", () => Queue.offerUnsafe(closed, undefined))
+            socket.resume()
+          }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      const address = server.address()
+      const port = typeof address === "object" && address !== null ? address.port : 0
+      for (const timeouts of [{ connectTimeout: millis(100) }, { socketTimeout: millis(100) }]) {
+        const reason = yield* Effect.timeout(
+          connecting(configOf(`amqp://guest:guest@127.0.0.1:${port}`, timeouts)),
+          "2 seconds"
+        )
+        assert.strictEqual(reason._tag, "ConnectTimeout")
+        yield* Queue.take(closed)
+      }
+      const interrupted = yield* Effect.forkChild(
+        Effect.scoped(AmqpConnection.make(configOf(`amqp://guest:guest@127.0.0.1:${port}`)))
+      )
+      yield* Effect.race(Fiber.join(interrupted), Effect.sleep("50 millis"))
+      yield* Fiber.interrupt(interrupted)
+      yield* Queue.take(closed)
+      assert.isTrue(sockets.every((socket) => socket.destroyed))
+    })
+  )
+
+  it.live("an HTTP server: ProtocolError or ConnectionClosed, not a hang", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        protocolErrors: "record",
+        on: { "protocol-header": (header) => header.write(Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n")) }
+      })
+      const reason = yield* Effect.timeout(
+        connecting(configOf(broker.url, { connectTimeout: millis(500) })),
+        "2 seconds"
+      )
+      assert.include(["ProtocolError", "ConnectionClosed", "ConnectTimeout"], reason._tag)
+      yield* broker.socketsClosed
+    })
+  )
+
+  for (const [name, config] of Object.entries({ login: "connection.start-ok", "virtual host": "connection.open" } as const)) {
+    it.live(`it dies during the handshake (${name}): ConnectionClosed, retryable, and it is tried again`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        broker.once(config, (context) => context.destroy())
+        broker.once(config, (context) => context.end())
+        yield* AmqpChannel.use((channel) => channel.queueDeclare("q")).pipe(
+          Effect.scoped,
+          withPool(broker.url, { connectionAttempts: 3, retryDelay: millis(1) })
+        )
+        assert.strictEqual(broker.count(config), 3)
+      })
+    )
+  }
+
+  it.live("of several hosts the first that works is taken, and after a loss the next", () =>
+    Effect.gen(function* () {
+      const dead = yield* ScriptedBroker.make()
+      yield* dead.down
+      const one = yield* ScriptedBroker.make()
+      const two = yield* ScriptedBroker.make()
+      const hosts = [dead, one, two].map(({ host, port }) => ({ host, port }))
+      yield* Effect.gen(function* () {
+        const seen = yield* states
+        assert.deepInclude(yield* nextState(seen, "Open"), { peer: `127.0.0.1:${one.port}` })
+        yield* one.down
+        assert.deepInclude(yield* nextState(seen, "Open"), { peer: `127.0.0.1:${two.port}`, generation: 2 })
+      }).pipe(Effect.scoped, withPool(one.url, { hosts: hosts as never }))
+    })
+  )
+
+  it.live("what no retry can mend closes a connection that was open before, for good", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const seen = yield* states
+        yield* nextState(seen, "Open")
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.destroy()
+        const closed = yield* nextState(seen, "Closed")
+        if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+        const error = yield* Effect.flip(AmqpChannel.use(() => Effect.void))
+        assert.strictEqual(error.reason._tag, "AuthenticationFailed")
+      }).pipe(Effect.scoped, withPool(broker.url))
+    })
+  )
+})
+
+describe("flow", () => {
+  it.live("is Blocked while the broker says so, and replays that to a new listener", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { flow } = yield* AmqpConnection.AmqpConnection
+        const seen = (tag: AmqpConnection.Flow["_tag"]) =>
+          SubscriptionRef.changes(flow).pipe(
+            Stream.filter((now) => now._tag === tag),
+            Stream.runHead
+          )
+        broker.block("low on memory")
+        yield* seen("Blocked")
+        assert.deepStrictEqual(flow.value, { _tag: "Blocked", reason: "low on memory" })
+        yield* seen("Blocked")
+        broker.unblock()
+        yield* seen("Flowing")
+      }).pipe(withPool(broker.url))
+    })
+  )
+
+  it.live("a blocked connection that is lost is not blocked any more", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { flow } = yield* AmqpConnection.AmqpConnection
+        const seen = yield* states
+        yield* nextState(seen, "Open")
+        broker.block("low on disk")
+        yield* SubscriptionRef.changes(flow).pipe(
+          Stream.filter((now) => now._tag === "Blocked"),
+          Stream.runHead
+        )
+        broker.destroy()
+        yield* nextState(seen, "Open")
+        assert.strictEqual(flow.value._tag, "Flowing")
+        yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content: "" }))
+      }).pipe(Effect.scoped, withPool(broker.url))
+    })
+  )
+
+  it.live("a connection blocked for longer than blockedConnectionTimeout is given up for another", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const seen = yield* states
+        yield* nextState(seen, "Open")
+        broker.block("low on memory")
+        const lost = yield* nextState(seen, "Reconnecting")
+        if (lost._tag === "Reconnecting") assert.include(lost.reason.message, "blockedConnectionTimeout")
+        yield* nextState(seen, "Open")
+      }).pipe(Effect.scoped, withPool(broker.url, { blockedConnectionTimeout: millis(50) }))
+      yield* broker.socketsClosed
+    })
+  )
+})
+
+describe("publishing against back-pressure", () => {
+  const publish = (onBlocked?: "wait" | "fail") =>
+    AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content: "m" }, { onBlocked }))
+  const blocked = (broker: ScriptedBroker.ScriptedBroker) =>
+    Effect.gen(function* () {
+      const { flow } = yield* AmqpConnection.AmqpConnection
+      broker.block("low on memory")
+      yield* SubscriptionRef.changes(flow).pipe(
+        Stream.filter((now) => now._tag === "Blocked"),
+        Stream.runHead
+      )
+    })
+  const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+    Effect.map(Effect.flip(effect), (error) => error.reason)
+
+  it.live("a publish waits while the connection is blocked, and nothing is sent until it is not", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* AmqpChannel.use(() => Effect.void)
+        yield* blocked(broker)
+        const waiting = yield* Effect.forkChild(publish(), { startImmediately: true })
+        yield* Effect.yieldNow
+        assert.isUndefined(waiting.pollUnsafe())
+        assert.strictEqual(broker.count("basic.publish"), 0)
+        broker.unblock()
+        yield* Fiber.join(waiting)
+        yield* broker.received("basic.publish")
+      }).pipe(Effect.scoped, withPool(broker.url))
+    })
+  )
+
+  it.live("it fails at once with ConnectionBlocked when told to, and after publishTimeout otherwise", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* AmqpChannel.use(() => Effect.void)
+        yield* blocked(broker)
+        const reason = yield* reasonOf(publish("fail"))
+        assert.strictEqual(reason._tag, "ConnectionBlocked")
+        assert.include(reason.message, "low on memory")
+        assert.strictEqual((yield* reasonOf(publish()))._tag, "ConnectionBlocked")
+        broker.unblock()
+        yield* publish()
+        yield* broker.received("basic.publish")
+        assert.strictEqual(broker.count("basic.publish"), 1)
+        assert.strictEqual((yield* AmqpPool.stats).discarded, 0)
+      }).pipe(Effect.scoped, withPool(broker.url, { publishTimeout: millis(50) }))
+    })
+  )
+
+  it.live("a publisher that waits when its connection dies fails with ConnectionClosed", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* AmqpChannel.use(() => Effect.void)
+        yield* blocked(broker)
+        const waiting = yield* Effect.forkChild(publish(), { startImmediately: true })
+        broker.destroy()
+        assert.strictEqual((yield* reasonOf(Fiber.join(waiting)))._tag, "ConnectionClosed")
+      }).pipe(Effect.scoped, withPool(broker.url))
+    })
+  )
+
+  it.live("a peer that stops reading makes publishers wait, then PublishTimeout; memory stays bounded", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const content = new Uint8Array(100_000)
+        const many = AmqpChannel.use((channel) =>
+          Effect.forever(channel.publish({ routingKey: "q", content }), { disableYield: false })
+        )
+        yield* AmqpChannel.use(() => Effect.void)
+        broker.pause()
+        const before = process.memoryUsage().arrayBuffers
+        assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
+        assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
+        assert.isBelow(process.memoryUsage().arrayBuffers - before, 200e6)
+        broker.resume()
+        yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content }))
+      }).pipe(Effect.scoped, withPool(broker.url, { publishTimeout: millis(200) }))
+    })
+  )
+})

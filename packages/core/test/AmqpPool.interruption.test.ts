@@ -1,0 +1,86 @@
+/** A hundred thousand fibers, each interrupted at a moment of its own. Seeded: a failure can be run again. */
+import { assert, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect, Fiber, Option } from "effect"
+import { untilStats, withPool } from "./support/amqp.ts"
+
+const fibers = 100_000
+const atOnce = 2_000
+const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000)
+
+/** A small generator with a seed (mulberry32), so that the moments can be had again. */
+const generator = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  it.effect(
+    `${fibers} fibers interrupted while acquiring, using and releasing leave 0 channels and 0 borrowed (seed ${seed})`,
+    () =>
+      Effect.gen(function* () {
+        const { awaitCensus, census, url } = yield* TestBroker.TestBroker
+        const random = generator(seed)
+        yield* Effect.gen(function* () {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.andThen(
+                channel.queueDeclare("work"),
+                Effect.forEach(Array.from({ length: 50 }), () => channel.publish({ routingKey: "work", content: "x" }))
+              )
+            )
+          )
+          // What borrowers do: nothing, publish, take without settling, take and settle, ask, break the channel, fail.
+          const uses = [
+            AmqpChannel.use(() => Effect.void),
+            AmqpChannel.use((channel) => channel.publish({ routingKey: "work", content: "x" })),
+            AmqpChannel.use((channel) => channel.get("work")),
+            AmqpChannel.use((channel) =>
+              Effect.flatMap(channel.get("work"), (taken) =>
+                Option.isSome(taken) ? channel.ack(taken.value) : Effect.void
+              )
+            ),
+            AmqpChannel.use((channel) => channel.queueDeclare("work")),
+            AmqpChannel.use(() => Effect.fail("business")),
+            AmqpChannel.use(() => Effect.yieldNow),
+            AmqpPool.get
+          ]
+          const broken = AmqpChannel.use((channel) => channel.get("missing"))
+          for (let wave = 0; wave < fibers / atOnce; wave++) {
+            const running: Array<Fiber.Fiber<unknown, unknown>> = []
+            for (let i = 0; i < atOnce; i++) {
+              const use = random() < 0.002 ? broken : uses[Math.floor(random() * uses.length)]!
+              const fiber = yield* Effect.forkChild(Effect.scoped(use), { startImmediately: true })
+              running.push(fiber)
+              // Some at once, some later, some never: they end in every state there is.
+              const moment = random()
+              if (moment < 0.3) fiber.interruptUnsafe()
+              else if (moment < 0.35) yield* Effect.yieldNow
+              else if (moment < 0.4) running[Math.floor(random() * running.length)]!.interruptUnsafe()
+            }
+            for (let i = 0; i < running.length; i++) {
+              if (random() < 0.3) running[Math.floor(random() * running.length)]!.interruptUnsafe()
+              if (random() < 0.01) yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+            }
+            yield* Fiber.awaitAll(running)
+            assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 }, `after wave ${wave}`)
+          }
+          // What is being discarded holds its place until the broker has closed it; then the two counts agree.
+          yield* Effect.scoped(
+            Effect.forEach(Array.from({ length: 8 }), () => AmqpPool.get, { concurrency: 8, discard: true })
+          )
+          const stats = yield* untilStats((now) => now.used === 0 && now.pending === 0)
+          yield* awaitCensus({ connections: 1, channels: stats.idle, unacked: 0 })
+          assert.isAtMost(stats.idle, 8)
+          // It was not all fair weather.
+          assert.isAbove(stats.discarded, 500)
+        }).pipe(withPool(url, { pool: { max: 8, maxWaiting: fibers } }))
+        yield* awaitCensus({ connections: 0, channels: 0 })
+        assert.deepInclude(yield* census, { unacked: 0, consumers: 0 })
+      }),
+    120_000
+  )
+})
