@@ -1,0 +1,211 @@
+/** What the broker, the driver and the system report, and the reason it becomes. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpError, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect, Schema } from "effect"
+import { classify } from "../src/internal/classify.ts"
+import { withPool } from "./support/amqp.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
+const once = <A>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, AmqpError.AmqpError>) =>
+  Effect.scoped(AmqpChannel.use(f))
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("a broker's refusal becomes its reason, with the code and the broker's words", () => {
+    const refusals: Record<
+      string,
+      {
+        readonly tag: AmqpError.AmqpErrorReason["_tag"]
+        readonly code: number
+        readonly words: string
+        readonly cause: Effect.Effect<unknown, AmqpError.AmqpError, AmqpPool.AmqpPool>
+      }
+    > = {
+      "a queue that does not exist": {
+        tag: "NotFound",
+        code: 404,
+        words: "no queue 'missing'",
+        cause: once((channel) => channel.get("missing"))
+      },
+      "a queue declared with other properties": {
+        tag: "PreconditionFailed",
+        code: 406,
+        words: "inequivalent arg 'durable'",
+        cause: Effect.andThen(
+          once((channel) => channel.queueDeclare("other", { durable: true })),
+          once((channel) => channel.queueDeclare("other", { durable: false }))
+        )
+      },
+      "a name that only the broker may give": {
+        tag: "AccessRefused",
+        code: 403,
+        words: "amq.",
+        cause: once((channel) => channel.exchangeDeclare("amq.mine", "fanout"))
+      },
+      "an exchange of an unknown type": {
+        tag: "ProtocolError",
+        code: 503,
+        words: "unknown exchange type",
+        cause: once((channel) => channel.exchangeDeclare("x", "no-such-type"))
+      }
+    }
+    for (const [name, { cause, code, tag, words }] of Object.entries(refusals)) {
+      it.effect(name, () =>
+        Effect.gen(function* () {
+          const { url } = yield* TestBroker.TestBroker
+          const reason = yield* reasonOf(cause).pipe(withPool(url))
+          assert.strictEqual(reason._tag, tag)
+          assert.deepInclude(reason, { replyCode: code })
+          assert.include(reason.message, words)
+        })
+      )
+    }
+
+    it.effect("an exclusive queue of another connection: ResourceLocked, 405", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const { queue } = yield* once((channel) => channel.queueDeclare("", { exclusive: true })).pipe(
+          Effect.tap(({ queue }) =>
+            Effect.gen(function* () {
+              const reason = yield* reasonOf(once((channel) => channel.get(queue))).pipe(withPool(url))
+              assert.strictEqual(reason._tag, "ResourceLocked")
+              assert.deepInclude(reason, { replyCode: 405, severity: "channel", isRetryable: true })
+            })
+          ),
+          withPool(url)
+        )
+        assert.match(queue, /^amq\.gen-/)
+      })
+    )
+
+    it.effect("a user without permission: AccessRefused, 403, and its channel alone is lost", () =>
+      Effect.gen(function* () {
+        const { ctl, url, vhost } = yield* TestBroker.TestBroker
+        const user = `limited-${vhost}`
+        yield* ctl("add_user", user, "limited")
+        yield* ctl("set_permissions", "-p", vhost, user, "", "", ".*")
+        const as = new URL(url)
+        as.username = user
+        as.password = "limited"
+        yield* Effect.gen(function* () {
+          const sibling = yield* AmqpPool.get
+          const reason = yield* reasonOf(once((channel) => channel.queueDeclare("forbidden")))
+          assert.strictEqual(reason._tag, "AccessRefused")
+          assert.include(reason.message, user)
+          yield* sibling.publish({ routingKey: "q", content: "" })
+        }).pipe(Effect.scoped, withPool(as.href))
+        yield* ctl("delete_user", user)
+      })
+    )
+
+    it.effect("a publish to a missing exchange: the next operation says so", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const reason = yield* reasonOf(
+          once((channel) =>
+            Effect.andThen(
+              channel.publish({ exchange: "missing", routingKey: "", content: "lost" }),
+              channel.queueDeclare("", { exclusive: true })
+            )
+          )
+        ).pipe(withPool(url))
+        assert.include(reason.message, "no exchange 'missing'")
+        assert.strictEqual(reason.severity, "channel")
+      })
+    )
+  })
+})
+
+describe("a broker that ends the connection", () => {
+  const codes: Record<number, AmqpError.AmqpErrorReason["_tag"]> = {
+    320: "ConnectionClosed",
+    501: "ProtocolError",
+    504: "ProtocolError",
+    506: "BrokerError",
+    530: "ProtocolError",
+    541: "BrokerError"
+  }
+  for (const [code, tag] of Object.entries(codes)) {
+    it.live(`with ${code}: ${tag}, of severity "connection"`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        broker.once("queue.declare", (context) => context.closeConnection(Number(code)))
+        const reason = yield* reasonOf(once((channel) => channel.queueDeclare("q"))).pipe(withPool(broker.url))
+        assert.strictEqual(reason._tag, tag)
+        assert.strictEqual(reason.severity, "connection")
+      })
+    )
+  }
+})
+
+describe("what Node reports", () => {
+  const handshake = { operation: "connection.open", peer: "rabbit:5671", handshake: true }
+  const failure = (code: string, message = "it failed") => Object.assign(new Error(message), { code })
+  const codes: Record<string, AmqpError.AmqpErrorReason["_tag"]> = {
+    ECONNREFUSED: "ConnectFailed",
+    ENOTFOUND: "ConnectFailed",
+    EHOSTUNREACH: "ConnectFailed",
+    ETIMEDOUT: "ConnectTimeout",
+    ECONNRESET: "ConnectionClosed",
+    EPIPE: "ConnectionClosed",
+    CERT_HAS_EXPIRED: "TlsFailed",
+    DEPTH_ZERO_SELF_SIGNED_CERT: "TlsFailed",
+    SELF_SIGNED_CERT_IN_CHAIN: "TlsFailed",
+    UNABLE_TO_VERIFY_LEAF_SIGNATURE: "TlsFailed",
+    ERR_TLS_CERT_ALTNAME_INVALID: "TlsFailed",
+    ERR_SSL_TLSV1_ALERT_UNKNOWN_CA: "TlsFailed"
+  }
+  for (const [code, tag] of Object.entries(codes)) {
+    it(`${code} is ${tag}`, () => assert.strictEqual(classify(failure(code), handshake)._tag, tag))
+  }
+
+  it("both addresses of a host refused: each is named", () => {
+    const both = Object.assign(
+      new AggregateError([failure("ECONNREFUSED", "connect ::1"), failure("ECONNREFUSED", "connect 127.0.0.1")], ""),
+      { code: "ECONNREFUSED" }
+    )
+    const reason = classify(both, handshake)
+    assert.strictEqual(reason._tag, "ConnectFailed")
+    assert.include(reason.message, "connect ::1, connect 127.0.0.1")
+  })
+
+  it("what no rule knows is UnknownError, and keeps its words and its cause", () => {
+    const cause = new Error("something new")
+    const reason = classify(cause, { operation: "queue.declare" })
+    assert.strictEqual(reason._tag, "UnknownError")
+    assert.include(reason.message, "something new")
+    assert.strictEqual(reason.cause, cause)
+  })
+})
+
+describe("AmqpError", () => {
+  const error = AmqpError.fromReason(new AmqpError.NotFound({ message: "no queue", replyCode: 404 }))
+
+  it("says what its reason says", () => {
+    assert.strictEqual(error.message, "no queue")
+    assert.strictEqual(error.severity, "channel")
+    assert.isFalse(error.isRetryable)
+    assert.strictEqual(error.cause, error.reason)
+    assert.isTrue(AmqpError.isAmqpError(error))
+    assert.isTrue(AmqpError.isAmqpErrorReason(error.reason))
+  })
+
+  it("survives being sent elsewhere", () => {
+    const sent = JSON.parse(JSON.stringify(Schema.encodeSync(AmqpError.AmqpError)(error)))
+    const back = Schema.decodeUnknownSync(AmqpError.AmqpError)(sent)
+    assert.strictEqual(back.reason._tag, "NotFound")
+    assert.strictEqual(back.message, "no queue")
+  })
+
+  it.effect("is taken apart by its reason", () =>
+    Effect.gen(function* () {
+      const caught = yield* Effect.fail(error).pipe(
+        Effect.catchReason("AmqpError", "NotFound", (reason) => Effect.succeed(reason.replyCode))
+      )
+      assert.strictEqual(caught, 404)
+    })
+  )
+})
