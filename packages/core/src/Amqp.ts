@@ -14,7 +14,8 @@ import * as AmqpPool from "./AmqpPool.ts"
 /** What these layers provide. */
 export type Amqp = AmqpConnection.AmqpConnection | AmqpPool.AmqpPool
 
-const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
+/** A connection and its pool, by settings that have been checked. */
+export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
   Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
 
 /**

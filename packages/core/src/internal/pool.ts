@@ -35,15 +35,10 @@ const unpooled = (config: AmqpConfig): Settings => ({
 // a reconnect, are not replaced together.
 const ageJitter = 0.1
 
-/** A borrow: the handle, the place it works in, and the scope that gives the place back to Effect's pool. */
-class Borrow {
-  readonly lease: Lease
+/** A lease with the place it works in, and the scope that gives the place back to Effect's pool. */
+class Borrow extends Lease {
   readonly place = Scope.makeUnsafe()
-  slot: Slot | undefined = undefined
-
-  constructor(config: AmqpConfig) {
-    this.lease = new Lease(config)
-  }
+  slot: Slot<Borrow> | undefined = undefined
 }
 
 /** What a scope has borrowed by `ofScope`. */
@@ -59,7 +54,7 @@ class ScopeEntry {
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /** Takes a place from Effect's pool for as long as the borrow's own scope is open. */
-const takePlace = (places: Pool.Pool<Slot>, borrow: Borrow): Effect.Effect<Slot> =>
+const takePlace = (places: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> =>
   Effect.updateContext(Pool.get(places), (context: Context.Context<never>) =>
     Context.add(context, Scope.Scope, borrow.place)
   )
@@ -77,10 +72,13 @@ export class ChannelPool {
   readonly #waiters: Waiters
   readonly #run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   /** The places: as a list, and as Effect's pool lends them. Neither without pooling. */
-  readonly #slots: ReadonlyArray<Slot>
-  readonly #places: Pool.Pool<Slot> | undefined
-  readonly #borrows = new Set<Borrow>()
-  readonly #ofScope = new WeakMap<Scope.Scope, ScopeEntry>()
+  readonly #slots: ReadonlyArray<Slot<Borrow>>
+  readonly #places: Pool.Pool<Slot<Borrow>> | undefined
+  /** Places without pooling, which no list holds otherwise. */
+  readonly #unpooled = new Set<Slot<Borrow>>()
+  #used = 0
+  /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
+  readonly #ofScope = new Map<Scope.Scope, ScopeEntry>()
   /** What is interrupted at shutdown: openings and timers. */
   readonly #background = new Set<Fiber.Fiber<void>>()
   /** What is waited for at shutdown, being bounded itself. */
@@ -97,7 +95,7 @@ export class ChannelPool {
   ): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
     const { config } = connection
     const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
-    const slots = config.pool === false ? [] : Array.from({ length: settings.max }, () => new Slot())
+    const slots = config.pool === false ? [] : Array.from({ length: settings.max }, () => new Slot<Borrow>())
     const placesScope = yield* Scope.make()
     let next = 0
     const places =
@@ -122,8 +120,8 @@ export class ChannelPool {
   constructor(
     connection: AmqpConnection["Service"],
     settings: Settings,
-    slots: ReadonlyArray<Slot>,
-    places: Pool.Pool<Slot> | undefined,
+    slots: ReadonlyArray<Slot<Borrow>>,
+    places: Pool.Pool<Slot<Borrow>> | undefined,
     clock: Clock.Clock,
     run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   ) {
@@ -157,7 +155,9 @@ export class ChannelPool {
     if (this.#shutdown) return failWith(poolClosed)
     const places = this.#places
     if (places === undefined) {
-      this.#placed(borrow, new Slot())
+      const slot = new Slot<Borrow>()
+      this.#unpooled.add(slot)
+      this.#placed(borrow, slot)
       return this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt())))
     }
     // Nobody in line and a place free: this cannot wait, so it needs neither a deadline nor to be interruptible.
@@ -186,31 +186,33 @@ export class ChannelPool {
   }
 
   #dueAt(): number {
-    return this.#clock.currentTimeMillisUnsafe() + this.#acquireTimeout
+    return this.#now + this.#acquireTimeout
   }
 
-  #placed(borrow: Borrow, slot: Slot): void {
-    slot.lent = true
+  #placed(borrow: Borrow, slot: Slot<Borrow>): void {
+    slot.lease = borrow
     borrow.slot = slot
-    this.#borrows.add(borrow)
+    this.#used++
   }
 
   /** Begins the lease if the place holds a channel fit to be lent. */
   #lend(borrow: Borrow): boolean {
     const channel = borrow.slot!.channel
-    if (channel === undefined || !channel.isFit || this.#isOld(channel)) return false
-    borrow.lease.begin(channel)
+    if (channel === undefined || !channel.isFit || this.#isOld(channel, this.#now)) return false
+    borrow.begin(channel)
     return true
   }
 
-  #isOld(channel: Channel.Channel): boolean {
-    return (
-      channel.maxAge !== Infinity && this.#clock.currentTimeMillisUnsafe() - channel.openedAt >= channel.maxAge
-    )
+  get #now(): number {
+    return this.#clock.currentTimeMillisUnsafe()
+  }
+
+  #isOld(channel: Channel.Channel, now: number): boolean {
+    return now - channel.openedAt >= channel.maxAge
   }
 
   #waitForPlace(
-    places: Pool.Pool<Slot>,
+    places: Pool.Pool<Slot<Borrow>>,
     borrow: Borrow,
     dueAt: number
   ): Effect.Effect<void, AmqpError.AmqpError> {
@@ -253,7 +255,7 @@ export class ChannelPool {
       return loop
     })
     return Effect.timeoutOrElse(loop, {
-      duration: Duration.millis(Math.max(0, dueAt - this.#clock.currentTimeMillisUnsafe())),
+      duration: Duration.millis(Math.max(0, dueAt - this.#now)),
       orElse: () => {
         this.#openedTooLate++
         return failWith(this.#late())
@@ -261,11 +263,11 @@ export class ChannelPool {
     })
   }
 
-  #startOpening(slot: Slot): Deferred.Deferred<void, AmqpError.AmqpError> {
+  #startOpening(slot: Slot<Borrow>): Deferred.Deferred<void, AmqpError.AmqpError> {
     const maxAge = this.#settings.recycle === undefined ? Infinity : Duration.toMillis(this.#settings.recycle)
     const open = Effect.flatMap(Effect.zip(this.#connection.link, Random.next), ([link, random]) =>
       Channel.open(link, this.#config.continuationTimeout, (channel) => {
-        channel.openedAt = channel.idleSince = this.#clock.currentTimeMillisUnsafe()
+        channel.openedAt = channel.idleSince = this.#now
         channel.maxAge = maxAge * (1 - ageJitter * random)
         slot.channel = channel
         this.#created++
@@ -275,7 +277,7 @@ export class ChannelPool {
   }
 
   /** Takes a channel that is not to be lent again out of its place, and counts why. */
-  #retire(slot: Slot): void {
+  #retire(slot: Slot<Borrow>): void {
     if (slot.channel?.isFit === true) this.#recycled++
     else this.#discarded++
     slot.startClosing(this.#forkClosing, (channel) => channel.close(this.#config.closeTimeout))
@@ -291,16 +293,20 @@ export class ChannelPool {
     const slot = borrow.slot
     if (slot === undefined) return Scope.closeUnsafe(borrow.place, Exit.void) ?? Effect.void
     borrow.slot = undefined
-    slot.lent = false
-    this.#borrows.delete(borrow)
-    if (this.#allReturned !== undefined && this.#borrows.size === 0) {
+    slot.lease = undefined
+    this.#used--
+    if (this.#allReturned !== undefined && this.#used === 0) {
       Deferred.doneUnsafe(this.#allReturned, Effect.void)
     }
-    const channel = borrow.lease.end()
-    if (this.#places === undefined) slot.abandonOpening()
+    const channel = borrow.end()
+    if (this.#places === undefined) {
+      this.#unpooled.delete(slot)
+      slot.abandonOpening()
+    }
     if (channel !== undefined) {
-      if (channel.isFit && !this.#isOld(channel) && this.#places !== undefined) {
-        channel.idleSince = this.#clock.currentTimeMillisUnsafe()
+      const now = this.#now
+      if (channel.isFit && !this.#isOld(channel, now) && this.#places !== undefined) {
+        channel.idleSince = now
       } else {
         this.#report(channel)
         this.#retire(slot)
@@ -333,7 +339,7 @@ export class ChannelPool {
       return Effect.flatMap(this.#acquire(borrow, restore), () =>
         Effect.as(
           Scope.addFinalizerExit(scope, () => this.#release(borrow)),
-          borrow.lease
+          borrow as AmqpChannel
         )
       )
     })
@@ -345,15 +351,15 @@ export class ChannelPool {
     Effect.uninterruptibleMask((restore) => {
       const borrow = new Borrow(this.#config)
       return Effect.flatMap(this.#acquire(borrow, restore), () =>
-        Effect.onExit(restore(Effect.suspend(() => f(borrow.lease))), () => this.#release(borrow))
+        Effect.onExit(restore(Effect.suspend(() => f(borrow))), () => this.#release(borrow))
       )
     })
 
   readonly #getOfScope: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
     const scope = Context.getUnsafe(fiber.context, Scope.Scope)
     const entry = this.#ofScope.get(scope)
-    const lease = entry?.borrow?.lease
-    if (lease?.channel?.isOpen === true) return Effect.succeed(lease)
+    const borrow = entry?.borrow
+    if (borrow?.channel?.isOpen === true) return Effect.succeed(borrow)
     return entry === undefined ? this.#enterScope(scope) : this.#borrowFor(entry)
   })
 
@@ -362,6 +368,7 @@ export class ChannelPool {
     this.#ofScope.set(scope, entry)
     const leave = () => {
       entry.ended = true
+      this.#ofScope.delete(scope)
       return entry.borrow === undefined ? Effect.void : this.#release(entry.borrow)
     }
     return Effect.andThen(Scope.addFinalizerExit(scope, leave), this.#borrowFor(entry))
@@ -375,7 +382,7 @@ export class ChannelPool {
         return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
       }
       const held = entry.borrow
-      if (held?.lease.channel?.isOpen === true) return Effect.succeed(held.lease)
+      if (held?.channel?.isOpen === true) return Effect.succeed(held)
       const borrow = new Borrow(this.#config)
       entry.acquiring = true
       const acquire = Effect.onExit(this.#acquire(borrow, restore), (exit) => {
@@ -388,7 +395,7 @@ export class ChannelPool {
         // The scope ended while its fiber went on: the handle fails, and nothing is held.
         return entry.ended && exit._tag === "Success" ? this.#release(borrow) : Effect.void
       })
-      const lease = Effect.as(acquire, borrow.lease)
+      const lease = Effect.as(acquire, borrow)
       // The place of a channel that has died is given back first: else a pool of one would wait for itself.
       return held === undefined ? lease : Effect.andThen(Effect.suspend(() => this.#release(held)), lease)
     })
@@ -403,21 +410,21 @@ export class ChannelPool {
     const shortest = Math.min(...[recycle, idleTimeout].map((d) => (d === undefined ? Infinity : Duration.toMillis(d))))
     const interval = Duration.millis(Math.min(5_000, Math.max(10, shortest / 10)))
     const sweep = Effect.sync(() => {
-      const now = this.#clock.currentTimeMillisUnsafe()
+      const now = this.#now
       const idleLimit = idleTimeout === undefined ? Infinity : Duration.toMillis(idleTimeout)
       let open = this.#slots.reduce((n, slot) => (slot.channel?.isOpen === true || slot.opening ? n + 1 : n), 0)
       for (const slot of this.#slots) {
         const channel = slot.channel
-        if (slot.lent || channel === undefined) continue
+        if (slot.lease !== undefined || channel === undefined) continue
         const idleTooLong = open > min && now - channel.idleSince >= idleLimit
-        if (channel.isFit && !this.#isOld(channel) && !idleTooLong) continue
+        if (channel.isFit && !this.#isOld(channel, now) && !idleTooLong) continue
         if (channel.isOpen) open--
         this.#retire(slot)
       }
       if (this.#connection.currentLink() === undefined) return
       for (const slot of this.#slots) {
         if (open >= min) break
-        if (slot.lent || slot.channel !== undefined || slot.opening !== undefined || slot.closing !== undefined) continue
+        if (slot.lease !== undefined || !slot.isEmpty) continue
         this.#startOpening(slot)
         open++
       }
@@ -430,7 +437,7 @@ export class ChannelPool {
     this.#waiters.failAll(poolClosed)
     return Effect.gen({ self: this }, function* () {
       yield* Fiber.interruptAll(Array.from(this.#background))
-      if (this.#borrows.size > 0) {
+      if (this.#used > 0) {
         this.#allReturned = Deferred.makeUnsafe()
         const returned = yield* Effect.timeoutOption(
           Deferred.await(this.#allReturned),
@@ -438,10 +445,12 @@ export class ChannelPool {
         )
         if (returned._tag === "None") {
           yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
-            Effect.annotateLogs({ channels: this.#borrows.size })
+            Effect.annotateLogs({ channels: this.#used })
           )
         }
-        for (const borrow of Array.from(this.#borrows)) yield* this.#release(borrow)
+        for (const { lease } of [...this.#slots, ...this.#unpooled]) {
+          if (lease !== undefined) yield* this.#release(lease)
+        }
       }
       for (const slot of this.#slots) {
         slot.startClosing(this.#forkClosing, (channel) => channel.close(this.#config.closeTimeout))
@@ -454,7 +463,7 @@ export class ChannelPool {
 
   readonly #stats: Effect.Effect<Stats> = Effect.sync(() => ({
     idle: this.#countIdle(),
-    used: this.#borrows.size,
+    used: this.#used,
     pending: this.#waiters.size,
     min: this.#settings.min,
     max: this.#settings.max,
@@ -465,7 +474,7 @@ export class ChannelPool {
   }))
 
   #countIdle(): number {
-    return this.#slots.reduce((n, slot) => (!slot.lent && slot.channel?.isOpen === true ? n + 1 : n), 0)
+    return this.#slots.reduce((n, slot) => (slot.lease === undefined && slot.channel?.isOpen === true ? n + 1 : n), 0)
   }
 
   #counts(): string {
@@ -476,7 +485,7 @@ export class ChannelPool {
         : link.blockedBy === undefined
           ? `connected to ${link.peer}`
           : `blocked by the broker: ${link.blockedBy}`
-    return `${this.#borrows.size} of ${this.#settings.max} in use, ${this.#countIdle()} idle, ${this.#waiters.size} waiting; ${connection}`
+    return `${this.#used} of ${this.#settings.max} in use, ${this.#countIdle()} idle, ${this.#waiters.size} waiting; ${connection}`
   }
 
   readonly #late = (): AmqpError.AmqpErrorReason =>

@@ -13,14 +13,19 @@ import type { Channel } from "./channel.ts"
 /** Runs an effect in the background, owned by the pool. */
 export type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 
-export class Slot {
+export class Slot<Lease> {
   channel: Channel | undefined = undefined
-  /** Whether a borrower holds this place. */
-  lent = false
+  /** The lease that holds this place. */
+  lease: Lease | undefined = undefined
   /** The opening under way: it goes on when its borrower leaves, and serves the next one. */
   opening: Deferred.Deferred<void, AmqpError> | undefined = undefined
   /** The closing under way: the next opening waits for it. */
   closing: Deferred.Deferred<void> | undefined = undefined
+
+  /** Whether a channel may be opened here. */
+  get isEmpty(): boolean {
+    return this.channel === undefined && this.opening === undefined && this.closing === undefined
+  }
 
   #opener: Fiber.Fiber<void> | undefined = undefined
 

@@ -43,6 +43,8 @@ interface Piece {
   readonly bytes: Buffer | "fin"
 }
 
+const sizeOf = (bytes: Piece["bytes"]): number => (bytes === "fin" ? 0 : bytes.length)
+
 /** Bytes that a lane holds before it stops reading. */
 const HIGH_WATER = 1024 * 1024
 
@@ -98,8 +100,7 @@ export class Lane {
   stop(): void {
     this.dead = true
     this.pieces.length = 0
-    this.passed.held -= this.queued
-    this.queued = 0
+    this.hold(-this.queued)
   }
 
   private take(bytes: Buffer): void {
@@ -123,10 +124,14 @@ export class Lane {
     if (this.dead) return
     this.lastDue = Math.max(Date.now() + this.faults.delayMs, this.lastDue) + transferMs
     this.pieces.push({ due: this.lastDue, bytes })
-    this.queued += bytes.length
-    this.passed.held += bytes.length
+    this.hold(sizeOf(bytes))
     if (this.queued >= HIGH_WATER) this.source.pause()
     this.forward()
+  }
+
+  private hold(bytes: number): void {
+    this.queued += bytes
+    this.passed.held += bytes
   }
 
   private forward(): void {
@@ -139,8 +144,7 @@ export class Lane {
       return
     }
     this.pieces.shift()
-    this.queued -= piece.bytes.length
-    this.passed.held -= piece.bytes.length
+    this.hold(-sizeOf(piece.bytes))
     if (piece.bytes === "fin") {
       this.sink.end()
       return

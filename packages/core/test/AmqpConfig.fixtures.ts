@@ -1,0 +1,90 @@
+/** What the tests of `AmqpConfig` share. */
+import { AmqpConfig, AmqpError } from "@effect-amqp/core"
+import { Config, ConfigProvider, Effect } from "effect"
+
+/** A self-signed certificate of CN=orders, valid until 2126, and its key. They protect nothing. */
+export const certificate = `-----BEGIN CERTIFICATE-----
+MIIBeTCCAR+gAwIBAgIUQzx7PUrze5RVdW2T+myg8qsf9bYwCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGb3JkZXJzMCAXDTI2MTEyMDIyMzgwMloYDzIxMjYxMDI3MjIz
+ODAyWjARMQ8wDQYDVQQDDAZvcmRlcnMwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AARVwGHhcxNX6curbpaYzsY4p8Jyjbj+27v8xcT1nvs61UP/RpTl5hT1XmcQR8GJ
+N9/hG3+MkpiEHL/ooBT7yZ1Ho1MwUTAdBgNVHQ4EFgQUK6OYYQB9h7O2r6sxqx7p
+aCuF/WMwHwYDVR0jBBgwFoAUK6OYYQB9h7O2r6sxqx7paCuF/WMwDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiBAu2CJYxaNWyB8C3COjCgn/g/azxKY
+ZyI6CS947J0tGgIhANc2MVV62L7j2kmpQp/nmW/2P2sCkkMreaoL8AmLGECh
+-----END CERTIFICATE-----
+`
+
+export const key = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgM3oei2ROYjrHBT7B
+LfuEDpnC8TczmgOcNz52kZxRPzuhRANCAARVwGHhcxNX6curbpaYzsY4p8Jyjbj+
+27v8xcT1nvs61UP/RpTl5hT1XmcQR8GJN9/hG3+MkpiEHL/ooBT7yZ1H
+-----END PRIVATE KEY-----
+`
+
+/** The key of no certificate here. */
+export const otherKey = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg7MQzSWabSKqjAX7i
+baojaYjpi3/6F8VkuZ1xSExiVeahRANCAAT3wd+/kUPmHkMotAJhBFKglfgxWrbk
+OHfVgqws3KIwPOrhC9OM7PXRWNlp6waB19AHI9BG53A6sL+NCFLOpxMA
+-----END PRIVATE KEY-----
+`
+
+/** `key`, encrypted with `passphrase`. */
+export const encryptedKey = `-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAiHUNQZnycnOAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEOFVJkidK4xf/BuDXDZxFfIEgZD3
+YAMEI3xV+/IWM9OBXVs+iNfXEsgihhV95uxUpZeKLt93ypSxvQTYylwf8hR/43qN
+z8p+ufa4AigKQz9b5x0SK8ubP5ePQzz6Nth+kMvaOpSzWnE6FiZkYUarcm45Wq5i
+6Oj6r7c7G5lJN4O0AODFUk664ySVqqTgSbHYgzREUIpR9hZqYl6l/KVw2sBjT9Q=
+-----END ENCRYPTED PRIVATE KEY-----
+`
+
+export const passphrase = "open-sesame"
+
+type Issues = AmqpError.InvalidConfig["issues"]
+
+/** The mistakes that a configuration is refused with. */
+export const issuesOf = (
+  effect: Effect.Effect<AmqpConfig.AmqpConfig, AmqpError.AmqpError>
+): Effect.Effect<Issues, unknown> =>
+  Effect.flatMap(Effect.flip(effect), ({ reason }) =>
+    reason._tag === "InvalidConfig" ? Effect.succeed(reason.issues) : Effect.fail(reason)
+  )
+
+/** The settings that are refused, in order. */
+export const refused = (
+  effect: Effect.Effect<AmqpConfig.AmqpConfig, AmqpError.AmqpError>
+): Effect.Effect<ReadonlyArray<string>, unknown> =>
+  Effect.map(issuesOf(effect), (issues) => issues.map((issue) => issue.setting))
+
+/** Options as JavaScript may write them, past the types. */
+export const untyped = (options: unknown): AmqpConfig.Options => options as AmqpConfig.Options
+
+/** The configuration that an environment says. */
+export const fromEnvironment = (
+  env: Record<string, string>,
+  config: Config.Config<AmqpConfig.AmqpConfig> = AmqpConfig.config
+): Effect.Effect<AmqpConfig.AmqpConfig, Config.ConfigError> =>
+  Effect.provideService(
+    Effect.gen(function* () {
+      return yield* config
+    }),
+    ConfigProvider.ConfigProvider,
+    ConfigProvider.fromEnv({ env })
+  )
+
+/** What an environment is refused with: a line of got and wants, and a line that names the variable, for each. */
+export const refusedEnvironment = (
+  env: Record<string, string>,
+  config?: Config.Config<AmqpConfig.AmqpConfig>
+): Effect.Effect<string, AmqpConfig.AmqpConfig> => Effect.map(Effect.flip(fromEnvironment(env, config)), String)
+
+/** The variables that are refused, in order. */
+export const refusedVariables = (
+  env: Record<string, string>,
+  config?: Config.Config<AmqpConfig.AmqpConfig>
+): Effect.Effect<ReadonlyArray<string>, AmqpConfig.AmqpConfig> =>
+  Effect.map(refusedEnvironment(env, config), (text) =>
+    [...text.matchAll(/at \["([^"]*)"\]/g)].map(([, name]) => name ?? "")
+  )

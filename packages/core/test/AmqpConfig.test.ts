@@ -1,0 +1,413 @@
+/** Settings from a plain object: defaults, bounds, and mistakes. */
+import { assert, describe, it } from "@effect/vitest"
+import { AmqpConfig } from "@effect-amqp/core"
+import { Duration, Effect, Redacted } from "effect"
+import { issuesOf, refused, untyped } from "./AmqpConfig.fixtures.ts"
+
+const millis = (duration: Duration.Duration | undefined) =>
+  duration === undefined ? undefined : Duration.toMillis(duration)
+
+describe("defaults", () => {
+  it.effect("nothing given means a broker on this machine, with the documented defaults", () =>
+    Effect.gen(function* () {
+      const config = yield* AmqpConfig.make()
+      const { credentials, pool } = config
+      assert.deepStrictEqual(config.hosts, [{ host: "localhost", port: 5672 }])
+      assert.strictEqual(config.vhost, "/")
+      assert.isTrue(credentials._tag === "Plain" && credentials.username === "guest")
+      assert.isTrue(credentials._tag === "Plain" && Redacted.value(credentials.password) === "guest")
+      assert.isUndefined(config.tls)
+      assert.strictEqual(millis(config.heartbeat), 10_000)
+      assert.strictEqual(config.channelMax, 2047)
+      assert.strictEqual(config.frameMax, 131_072)
+      assert.strictEqual(config.locale, "en_US")
+      assert.isUndefined(config.connectionName)
+      assert.deepStrictEqual({ ...config.clientProperties }, {})
+      assert.strictEqual(config.connectionAttempts, 1)
+      assert.strictEqual(millis(config.retryDelay), 2000)
+      assert.strictEqual(millis(config.socketTimeout), 10_000)
+      assert.strictEqual(millis(config.connectTimeout), 10_000)
+      assert.strictEqual(millis(config.closeTimeout), 3000)
+      assert.strictEqual(millis(config.continuationTimeout), 20_000)
+      assert.strictEqual(millis(config.publishTimeout), 10_000)
+      assert.isUndefined(config.blockedConnectionTimeout)
+      assert.isTrue(config.tcp.noDelay && config.tcp.keepAlive)
+      assert.strictEqual(millis(config.tcp.keepAliveDelay), 30_000)
+      assert.strictEqual(millis(config.shutdownTimeout), 10_000)
+      assert.isTrue(pool !== false)
+      if (pool === false) return
+      assert.deepStrictEqual([pool.min, pool.max, pool.maxWaiting], [0, 16, 10_000])
+      assert.deepStrictEqual(
+        [pool.recycle, pool.idleTimeout, pool.acquireTimeout].map(millis),
+        [600_000, 300_000, 5000]
+      )
+    })
+  )
+
+  it.effect("undefined is not given, at every level", () =>
+    Effect.gen(function* () {
+      const config = yield* AmqpConfig.make({
+        host: undefined,
+        tls: undefined,
+        heartbeat: undefined,
+        tcp: { noDelay: undefined },
+        pool: { max: undefined }
+      })
+      assert.deepStrictEqual(config, yield* AmqpConfig.make())
+    })
+  )
+
+  it.effect("TLS moves the default port to 5671, and leaves a given one alone", () =>
+    Effect.gen(function* () {
+      const login = { username: "orders", password: "s3cret", tls: true }
+      const config = yield* AmqpConfig.make({ ...login, hosts: ["a", "b:5672", { host: "c" }, "[::1]:1"] })
+      assert.deepStrictEqual(config.hosts, [
+        { host: "a", port: 5671 },
+        { host: "b", port: 5672 },
+        { host: "c", port: 5671 },
+        { host: "::1", port: 1 }
+      ])
+      const named = yield* AmqpConfig.make({ ...login, hosts: ["a", "b:1"], port: 9 })
+      assert.deepStrictEqual(
+        named.hosts.map((host) => host.port),
+        [9, 1]
+      )
+    })
+  )
+
+  it.effect("a pool is never larger than the channels of a connection", () =>
+    Effect.gen(function* () {
+      const { pool } = yield* AmqpConfig.make({ channelMax: 8 })
+      assert.strictEqual(pool === false ? 0 : pool.max, 8)
+      assert.deepStrictEqual(yield* refused(AmqpConfig.make({ channelMax: 8, pool: { max: 9 } })), ["pool.max"])
+    })
+  )
+})
+
+describe("durations", () => {
+  it.effect("a number is milliseconds, and every other Duration.Input is what Effect says", () =>
+    Effect.gen(function* () {
+      const config = yield* AmqpConfig.make({
+        heartbeat: 5000,
+        retryDelay: 0,
+        socketTimeout: "2 minutes",
+        connectTimeout: Duration.seconds(7),
+        closeTimeout: 1_500_000_000n,
+        continuationTimeout: [1, 500_000_000],
+        publishTimeout: { minutes: 1, seconds: 5 },
+        blockedConnectionTimeout: "1 hour"
+      })
+      const read = [
+        config.heartbeat,
+        config.retryDelay,
+        config.socketTimeout,
+        config.connectTimeout,
+        config.closeTimeout,
+        config.continuationTimeout,
+        config.publishTimeout,
+        config.blockedConnectionTimeout
+      ]
+      assert.deepStrictEqual(read.map(millis), [5000, 0, 120_000, 7000, 1500, 1500, 65_000, 3_600_000])
+    })
+  )
+
+  it.effect("Infinity means never where never makes sense, and is refused elsewhere", () =>
+    Effect.gen(function* () {
+      const config = yield* AmqpConfig.make({
+        blockedConnectionTimeout: "Infinity",
+        pool: { recycle: Infinity, idleTimeout: Duration.infinity }
+      })
+      assert.isUndefined(config.blockedConnectionTimeout)
+      assert.isTrue(config.pool !== false && config.pool.recycle === undefined)
+      assert.isTrue(config.pool !== false && config.pool.idleTimeout === undefined)
+      const settings = yield* refused(
+        AmqpConfig.make({ socketTimeout: Infinity, retryDelay: "Infinity", pool: { acquireTimeout: "Infinity" } })
+      )
+      assert.deepStrictEqual(settings, ["retryDelay", "socketTimeout", "pool.acquireTimeout"])
+    })
+  )
+
+  for (const heartbeat of [0, 1000, 65_535_000]) {
+    it.effect(`a heartbeat of ${heartbeat} ms is taken`, () =>
+      Effect.map(AmqpConfig.make({ heartbeat }), (config) => assert.strictEqual(millis(config.heartbeat), heartbeat))
+    )
+  }
+
+  const wrong: Record<string, unknown> = {
+    "a fraction of a second": 1500,
+    "more than 16 bits of seconds": 65_536_000,
+    negative: -1000,
+    NaN: Number.NaN,
+    "infinite": Infinity,
+    "a text without a unit": "10",
+    "a misspelt unit": "10 secs",
+    "an object with a misspelt field": { second: 10 },
+    "an empty object": {},
+    "a tuple of other things": ["10", 0],
+    "a Date": new Date(10_000),
+    null: null,
+    "a boolean": true
+  }
+  for (const [name, heartbeat] of Object.entries(wrong)) {
+    it.effect(`a heartbeat that is ${name} is refused`, () =>
+      Effect.map(refused(AmqpConfig.make(untyped({ heartbeat }))), (settings) =>
+        assert.deepStrictEqual(settings, ["heartbeat"])
+      )
+    )
+  }
+
+  it.effect("a timeout longer than Node's longest timer is refused, since it would fire at once", () =>
+    Effect.gen(function* () {
+      yield* AmqpConfig.make({ socketTimeout: 2 ** 31 - 1 })
+      assert.deepStrictEqual(yield* refused(AmqpConfig.make({ socketTimeout: 2 ** 31 })), ["socketTimeout"])
+      assert.deepStrictEqual(yield* refused(AmqpConfig.make({ pool: { recycle: "30 days" } })), ["pool.recycle"])
+    })
+  )
+})
+
+describe("bounds", () => {
+  const login = { username: "orders", password: "s3cret" }
+  const taken: ReadonlyArray<AmqpConfig.Options> = [
+    { port: 1 },
+    { port: 65_535 },
+    { channelMax: 1 },
+    { channelMax: 65_535 },
+    { frameMax: 4096 },
+    { frameMax: 2 ** 32 - 1 },
+    { pool: { max: 1, min: 1, maxWaiting: 0 } },
+    { vhost: "é".repeat(127) },
+    { ...login, username: "u".repeat(255) },
+    { host: "::1" },
+    { host: "[::1]" },
+    { host: "127.0.0.1" },
+    { host: "rabbit.localhost" },
+    { ...login, host: "rabbit_1.example.org." }
+  ]
+  for (const options of taken) {
+    it.effect(`${JSON.stringify(options).slice(0, 60)} is taken`, () => AmqpConfig.make(options))
+  }
+
+  const wrong: ReadonlyArray<readonly [options: unknown, setting: string]> = [
+    [{ port: 0 }, "port"],
+    [{ port: 65_536 }, "port"],
+    [{ port: -1 }, "port"],
+    [{ port: 5672.5 }, "port"],
+    [{ port: Number.NaN }, "port"],
+    [{ port: Infinity }, "port"],
+    [{ port: "5672" }, "port"],
+    [{ channelMax: 0 }, "channelMax"],
+    [{ channelMax: 65_536 }, "channelMax"],
+    [{ frameMax: 4095 }, "frameMax"],
+    [{ frameMax: 2 ** 32 }, "frameMax"],
+    [{ connectionAttempts: 0 }, "connectionAttempts"],
+    [{ pool: { max: 0 } }, "pool.max"],
+    [{ pool: { max: 65_536 } }, "pool.max"],
+    [{ pool: { min: -1 } }, "pool.min"],
+    [{ pool: { min: 17 } }, "pool.min"],
+    [{ pool: { max: 4, min: 5 } }, "pool.min"],
+    [{ pool: { maxWaiting: -1 } }, "pool.maxWaiting"],
+    [{ pool: { maxWaiting: Infinity } }, "pool.maxWaiting"],
+    [{ pool: { acquireTimeout: 0 } }, "pool.acquireTimeout"],
+    [{ pool: true }, "pool"],
+    [{ pool: 16 }, "pool"],
+    [{ tcp: false }, "tcp"],
+    [{ tcp: { noDelay: "yes" } }, "tcp.noDelay"],
+    [{ tcp: { keepAliveDelay: 999 } }, "tcp.keepAliveDelay"],
+    [{ tls: "true" }, "tls"],
+    [{ vhost: "" }, "vhost"],
+    [{ vhost: "é".repeat(128) }, "vhost"],
+    [{ vhost: "a\0b" }, "vhost"],
+    [{ vhost: "\ud800" }, "vhost"],
+    [{ vhost: 3 }, "vhost"],
+    [{ ...login, username: "u".repeat(256) }, "username"],
+    [{ ...login, username: "" }, "username"],
+    [{ ...login, username: "a\0b" }, "username"],
+    [{ locale: "" }, "locale"],
+    [{ connectionName: "x".repeat(256) }, "connectionName"],
+    [{ host: "" }, "host"],
+    [{ host: "a b" }, "host"],
+    [{ host: "localhost:5672" }, "host"],
+    [{ host: "a,b" }, "host"],
+    [{ host: "999.1.1.1" }, "host"],
+    [{ host: "[fe80" }, "host"],
+    [{ host: "größe.example" }, "host"],
+    [{ host: "a".repeat(64) }, "host"],
+    [{ host: "amqp://localhost" }, "host"],
+    [{ hosts: [] }, "hosts"],
+    [{ hosts: "localhost" }, "hosts"],
+    [{ hosts: ["localhost:0"] }, "hosts"],
+    [{ hosts: ["localhost", "localhost:x"] }, "hosts[1]"],
+    [{ hosts: ["localhost", { host: "localhost", port: 70_000 }] }, "hosts[1]"],
+    [{ hosts: ["localhost", { host: "localhost", prot: 70_000 }] }, "hosts[1]"],
+    [{ hosts: ["localhost", "::1:5672:"] }, "hosts[1]"],
+    [{ hosts: ["localhost:1"], port: 2 }, "port"],
+    [{ host: "localhost", hosts: ["localhost"] }, "host"]
+  ]
+  for (const [options, setting] of wrong) {
+    it.effect(`${JSON.stringify(options).slice(0, 60)} is refused, and nothing else of it`, () =>
+      Effect.map(refused(AmqpConfig.make(untyped(options))), (settings) => assert.deepStrictEqual(settings, [setting]))
+    )
+  }
+})
+
+describe("mistakes", () => {
+  it.effect("every mistake is in one error, with what it got and what it wants", () =>
+    Effect.gen(function* () {
+      const effect = AmqpConfig.make(
+        untyped({ port: 99_999, heartbeat: "soon", channelMax: 1.5, pool: { max: 0 }, tls: { verfy: false }, vhots: "x" })
+      )
+      const issues = yield* issuesOf(effect)
+      const error = yield* Effect.flip(effect)
+      assert.strictEqual(error.reason._tag, "InvalidConfig")
+      assert.isFalse(error.isRetryable)
+      assert.deepStrictEqual(
+        issues.map(({ got, setting }) => [setting, got]),
+        [
+          ["tls.verfy", "an unknown option"],
+          ["vhots", "an unknown option"],
+          ["port", "99999"],
+          ["channelMax", "1.5"],
+          ["heartbeat", '"soon"'],
+          ["pool.max", "0"]
+        ]
+      )
+      for (const { got, setting, wants } of issues) {
+        assert.include(error.message, `${setting}: got ${got}, wants ${wants}`)
+      }
+    })
+  )
+
+  const misspelt: ReadonlyArray<readonly [options: unknown, setting: string, meant: string]> = [
+    [{ tls: { verfy: true } }, "tls.verfy", "tls.verify"],
+    [{ tls: { rejectUnauthorized: true } }, "tls.rejectUnauthorized", "verify"],
+    [{ tls: { rejectUnauthorised: true } }, "tls.rejectUnauthorised", "verify"],
+    [{ pool: { size: 3 } }, "pool.size", "max"],
+    [{ pool: { idletimeout: 3 } }, "pool.idletimeout", "pool.idleTimeout"],
+    [{ tcp: { nodelay: true } }, "tcp.nodelay", "tcp.noDelay"],
+    [{ heartBeat: 3 }, "heartBeat", "heartbeat"],
+    [{ virtualHost: "x" }, "virtualHost", "vhost"],
+    [{ authMechanism: "external" }, "authMechanism", "credentials"],
+    [{ "pool.max": 3 }, "pool.max", "pool"],
+    [{ credentials: { _tag: "External", usrname: "x" } }, "credentials.usrname", "credentials.username"],
+    [JSON.parse('{ "__proto__": { "host": "evil.example" } }'), "__proto__", "host"]
+  ]
+  for (const [options, setting, meant] of misspelt) {
+    it.effect(`an unknown option, ${setting}, is refused, with those that there are`, () =>
+      Effect.map(issuesOf(AmqpConfig.make(untyped(options))), (issues) => {
+        assert.deepStrictEqual(
+          issues.map((issue) => issue.setting),
+          [setting]
+        )
+        assert.include(issues[0]?.wants, meant)
+      })
+    )
+  }
+
+  for (const options of [null, "amqp://localhost", 3, [], () => ({})]) {
+    it.effect(`options that are ${Array.isArray(options) ? "an array" : String(options)} are refused`, () =>
+      Effect.map(refused(AmqpConfig.make(untyped(options))), (settings) =>
+        assert.deepStrictEqual(settings, ["options"])
+      )
+    )
+  }
+})
+
+describe("credentials", () => {
+  const outcomes: ReadonlyArray<readonly [options: unknown, refusedSettings: ReadonlyArray<string>]> = [
+    [{ username: "orders" }, ["password"]],
+    [{ password: "s3cret" }, ["username"]],
+    [{ username: "orders", password: "" }, ["password"]],
+    [{ username: "orders", password: Redacted.make("") }, ["password"]],
+    [{ username: "orders", password: Redacted.make(3) }, ["password"]],
+    [{ username: "orders", password: "a\0b" }, ["password"]],
+    [{ credentials: { _tag: "Plain" } }, ["credentials.username", "credentials.password"]],
+    [{ credentials: { _tag: "Plain", username: "orders" } }, ["credentials.password"]],
+    [{ credentials: { _tag: "External", username: "orders" } }, ["credentials.username"]],
+    [{ credentials: { _tag: "plain", username: "orders", password: "s3cret" } }, ["credentials._tag"]],
+    [{ credentials: "External" }, ["credentials"]],
+    [{ credentials: { _tag: "Plain", username: "a", password: "b" }, username: "c" }, ["username"]],
+    [{ credentials: { _tag: "External" }, username: "c", password: "d" }, ["username", "password"]]
+  ]
+  for (const [options, settings] of outcomes) {
+    it.effect(`${JSON.stringify(options)} is refused for ${settings.join(" and ")}`, () =>
+      Effect.map(refused(AmqpConfig.make(untyped(options))), (found) =>
+        assert.deepStrictEqual([...found].sort(), [...settings].sort())
+      )
+    )
+  }
+
+  it.effect("a wiped password is refused", () =>
+    Effect.gen(function* () {
+      const password = Redacted.make("s3cret")
+      Redacted.wipeUnsafe(password)
+      assert.deepStrictEqual(yield* refused(AmqpConfig.make({ username: "orders", password })), ["password"])
+    })
+  )
+
+  it.effect("guest is assumed for this machine only", () =>
+    Effect.gen(function* () {
+      for (const host of ["localhost", "127.0.0.1", "127.1.2.3", "::1", "LOCALHOST"]) {
+        yield* AmqpConfig.make({ host })
+      }
+      for (const host of ["rabbit", "10.0.0.1", "localhost.example.org", "::2", "127.example.org"]) {
+        assert.deepStrictEqual(yield* refused(AmqpConfig.make({ host })), ["username"])
+      }
+      assert.deepStrictEqual(yield* refused(AmqpConfig.make({ hosts: ["localhost", "rabbit"] })), ["username"])
+      yield* AmqpConfig.make({ host: "rabbit", username: "guest", password: "guest" })
+    })
+  )
+
+  it.effect("EXTERNAL needs neither user name nor password", () =>
+    Effect.gen(function* () {
+      const config = yield* AmqpConfig.make({ host: "rabbit", tls: true, credentials: { _tag: "External" } })
+      assert.deepStrictEqual(config.credentials, { _tag: "External" })
+    })
+  )
+})
+
+describe("client properties", () => {
+  it.effect("are copied deeply, without prototypes, and a connection name among them is the connection's", () =>
+    Effect.gen(function* () {
+      const labels = ["a"]
+      const config = yield* AmqpConfig.make({
+        clientProperties: { product: "shop", connection_name: "orders", nested: { labels, none: undefined } }
+      })
+      labels.push("b")
+      assert.strictEqual(config.connectionName, "orders")
+      assert.strictEqual(JSON.stringify(config.clientProperties), '{"product":"shop","nested":{"labels":["a"]}}')
+      assert.isNull(Object.getPrototypeOf(config.clientProperties))
+    })
+  )
+
+  const cyclic: Record<string, unknown> = {}
+  cyclic["self"] = cyclic
+  const wrong: ReadonlyArray<readonly [properties: unknown, setting: string]> = [
+    ["product", "clientProperties"],
+    [[1], "clientProperties"],
+    [new Map(), "clientProperties"],
+    [{ f: () => 1 }, "clientProperties.f"],
+    [{ n: Number.NaN }, "clientProperties.n"],
+    [{ d: { e: [1, new Date(0)] } }, "clientProperties.d.e[1]"],
+    [{ capabilities: {} }, "clientProperties.capabilities"],
+    [JSON.parse('{ "__proto__": 1 }'), "clientProperties.__proto__"],
+    [{ x: "x".repeat(2048) }, "clientProperties"],
+    [{ connection_name: 3 }, "clientProperties.connection_name"]
+  ]
+  for (const [clientProperties, setting] of wrong) {
+    it.effect(`${setting} that AMQP's tables cannot hold, or must not, is refused`, () =>
+      Effect.map(refused(AmqpConfig.make(untyped({ clientProperties }))), (settings) =>
+        assert.deepStrictEqual(settings, [setting])
+      )
+    )
+  }
+
+  it.effect("that never end are refused", () =>
+    Effect.map(refused(AmqpConfig.make({ clientProperties: cyclic })), (settings) => assert.lengthOf(settings, 1))
+  )
+
+  it.effect("two names for the connection are refused", () =>
+    Effect.map(refused(AmqpConfig.make({ connectionName: "a", clientProperties: { connection_name: "b" } })), (settings) =>
+      assert.deepStrictEqual(settings, ["clientProperties.connection_name"])
+    )
+  )
+})
