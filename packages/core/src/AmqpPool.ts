@@ -57,9 +57,7 @@ export class AmqpPool extends Context.Service<
     /** The channel of the current scope: borrowed at first use, the same one afterwards. See `AmqpChannel.use`. */
     readonly ofScope: Effect.Effect<AmqpChannel, AmqpError, Scope.Scope>
     /** Borrows a channel for the time of one effect. */
-    readonly use: <A, E, R>(
-      f: (channel: AmqpChannel) => Effect.Effect<A, E, R>
-    ) => Effect.Effect<A, E | AmqpError, R>
+    readonly use: <A, E, R>(f: (channel: AmqpChannel) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | AmqpError, R>
     /** The pool's counts. */
     readonly stats: Effect.Effect<Stats>
   }

@@ -19,7 +19,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const properties = {
               contentType: "application/json",
               contentEncoding: "utf-8",
-              headers: { text: "ü", whole: 7, half: 0.5, yes: true, nothing: null, list: [1, "a"], nested: { a: { b: 1 } } },
+              headers: {
+                text: "ü",
+                whole: 7,
+                half: 0.5,
+                yes: true,
+                nothing: null,
+                list: [1, "a"],
+                nested: { a: { b: 1 } }
+              },
               persistent: false,
               priority: 5,
               correlationId: "c-1",
@@ -35,7 +43,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const delivery = yield* take(channel, queue)
             assert.strictEqual(AmqpMessage.text(delivery), '{"ü":1}')
             assert.deepStrictEqual({ ...delivery.properties.headers }, properties.headers as never)
-            assert.deepStrictEqual({ ...delivery.properties, headers: undefined }, { ...properties, headers: undefined })
+            assert.deepStrictEqual(
+              { ...delivery.properties, headers: undefined },
+              { ...properties, headers: undefined }
+            )
             assert.deepInclude(delivery, { exchange: "", routingKey: queue, redelivered: false, messageCount: 0 })
             yield* channel.ack(delivery)
           })

@@ -162,7 +162,10 @@ describe("a peer that does not work", () => {
     })
   )
 
-  for (const [name, config] of Object.entries({ login: "connection.start-ok", "virtual host": "connection.open" } as const)) {
+  for (const [name, config] of Object.entries({
+    login: "connection.start-ok",
+    "virtual host": "connection.open"
+  } as const)) {
     it.live(`it dies during the handshake (${name}): ConnectionClosed, retryable, and it is tried again`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()

@@ -21,15 +21,17 @@ const fill = (places: number) =>
   )
 
 /** Each step of an acquisition at which it can be stopped: how to bring it there, and how to know it is there. */
-const steps: Record<string, (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, AmqpPool.AmqpPool>> =
-  {
-    "in line": () =>
-      Effect.gen(function* () {
-        const stats = yield* AmqpPool.stats
-        yield* untilStats((now) => now.pending > stats.pending)
-      }),
-    "while the channel opens": (broker) => broker.received("channel.open", broker.count("channel.open") + 1)
-  }
+const steps: Record<
+  string,
+  (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, AmqpPool.AmqpPool>
+> = {
+  "in line": () =>
+    Effect.gen(function* () {
+      const stats = yield* AmqpPool.stats
+      yield* untilStats((now) => now.pending > stats.pending)
+    }),
+  "while the channel opens": (broker) => broker.received("channel.open", broker.count("channel.open") + 1)
+}
 
 describe("2. No reservation is lost", () => {
   it.live("an acquisition interrupted in line or while its channel opens gives its place back", () =>
@@ -37,14 +39,8 @@ describe("2. No reservation is lost", () => {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       yield* Effect.gen(function* () {
         for (let round = 0; round < 3; round++) {
-          const opening = yield* Effect.forEach(
-            [1, 2],
-            () => Effect.forkChild(declare, { startImmediately: true })
-          )
-          const inLine = yield* Effect.forEach(
-            [1, 2, 3],
-            () => Effect.forkChild(declare, { startImmediately: true })
-          )
+          const opening = yield* Effect.forEach([1, 2], () => Effect.forkChild(declare, { startImmediately: true }))
+          const inLine = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(declare, { startImmediately: true }))
           yield* untilStats((stats) => stats.used === 2 && stats.pending === 3)
           yield* broker.until((now) => now.held("channel.open") === 2)
           yield* Fiber.interruptAll([...inLine, ...opening])
@@ -93,7 +89,10 @@ describe("2. No reservation is lost", () => {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       yield* Effect.gen(function* () {
         const reasons = yield* Effect.forEach([1, 2, 3, 4], () => reasonOf(declare), { concurrency: "unbounded" })
-        assert.deepStrictEqual(reasons, Array.from({ length: 4 }, () => "AcquireTimeout"))
+        assert.deepStrictEqual(
+          reasons,
+          Array.from({ length: 4 }, () => "AcquireTimeout")
+        )
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, timedOut: 4 })
         broker.off("channel.open")
         broker.release("channel.open")
@@ -129,9 +128,8 @@ describe("2. No reservation is lost", () => {
         for (let round = 0; round < 50; round++) {
           const name = round % 2 === 0 ? "in line" : "while the channel opens"
           broker.on("channel.open", (open) => (round % 3 === 0 ? open.proceed() : open.hold()))
-          const fibers = yield* Effect.forEach(
-            Array.from({ length: 6 }),
-            () => Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
+          const fibers = yield* Effect.forEach(Array.from({ length: 6 }), () =>
+            Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
           )
           yield* Effect.race(steps[name]!(broker), Effect.sleep("5 millis"))
           yield* Fiber.interruptAll(fibers)

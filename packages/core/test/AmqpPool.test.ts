@@ -1,15 +1,15 @@
 /** The pool's promises, on a real broker. Their numbers are those of docs/lifecycle.md. */
-import { assert, describe, it, layer } from "@effect/vitest"
-import { type AmqpChannel as Ch, AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { assert, describe, layer } from "@effect/vitest"
+import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, References, Scope } from "effect"
 import type { Lease } from "../src/internal/lease.ts"
 import { untilStats, withPool } from "./support/amqp.ts"
 
 /** The channel behind a handle: which one it is, and what listens to it. */
-const behind = (handle: Ch.AmqpChannel) => (handle as Lease).channel!
+const behind = (handle: AmqpChannel.AmqpChannel) => (handle as Lease).channel!
 
-const reasonOf = <A, R>(effect: Effect.Effect<A, import("@effect-amqp/core").AmqpError.AmqpError, R>) =>
+const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.reason._tag)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
@@ -23,9 +23,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     for (const [name, exit] of Object.entries(exits)) {
       for (const [way, borrow] of Object.entries({
         "AmqpChannel.use": AmqpChannel.use,
-        "AmqpPool.get": <A, E, R>(f: (channel: Ch.AmqpChannel) => Effect.Effect<A, E, R>) =>
+        "AmqpPool.get": <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E, R>) =>
           Effect.flatMap(AmqpPool.get, f),
-        "AmqpPool.use": <A, E, R>(f: (channel: Ch.AmqpChannel) => Effect.Effect<A, E, R>) =>
+        "AmqpPool.use": <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E, R>) =>
           Effect.flatMap(AmqpPool.AmqpPool, (pool) => AmqpPool.use(pool, f))
       })) {
         it.effect(`${way}, by ${name}`, () =>
@@ -389,6 +389,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
+    it.effect("a broker's error that no operation was told of is logged: it may be a lost message", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const warned = yield* Deferred.make<string>()
+        const logger = Logger.make(({ fiber, logLevel }) => {
+          if (logLevel !== "Warn") return
+          Deferred.doneUnsafe(warned, Effect.succeed(String(fiber.getRef(References.CurrentLogAnnotations)["reason"])))
+        })
+        yield* Effect.gen(function* () {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) => channel.publish({ exchange: "missing", routingKey: "", content: "lost" }))
+          )
+          assert.include(yield* Deferred.await(warned), "no exchange 'missing'")
+        }).pipe(withPool(url, { pool: { max: 1 } }), Effect.provide(Logger.layer([logger])))
+      })
+    )
+
     it.effect("an interrupted request discards it: its reply reaches nobody else", () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
@@ -448,7 +465,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   stale.queueBind(queue, "amq.fanout", ""),
                   stale.queuePurge(queue),
                   stale.queueDelete(queue)
-                ] as ReadonlyArray<Effect.Effect<unknown, import("@effect-amqp/core").AmqpError.AmqpError>>) {
+                ] as ReadonlyArray<Effect.Effect<unknown, AmqpError.AmqpError>>) {
                   assert.strictEqual(yield* reasonOf(use), "ChannelReleased")
                 }
                 yield* channel.ack(delivery)

@@ -226,9 +226,7 @@ export const connect = (
     let givenUp = false
     const failed = (cause: unknown) =>
       resume(
-        Effect.fail(
-          AmqpError.fromReason(classify(cause, { operation, peer, vhost: config.vhost, handshake: true }))
-        )
+        Effect.fail(AmqpError.fromReason(classify(cause, { operation, peer, vhost: config.vhost, handshake: true })))
       )
     // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
     const socketOptions = {

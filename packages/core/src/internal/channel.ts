@@ -26,6 +26,8 @@ export class Channel {
   unfit: Discard | undefined = undefined
   /** Whether an operation has failed with `closedBy`: then the caller knows, and the pool need not say it again. */
   told = false
+  /** Called once, when it has closed. */
+  onClosed: (() => void) | undefined = undefined
   /** Requests whose reply has not come. */
   requests = 0
   /** Whether its write buffer is full: set by a publish, cleared by `drain`. */
@@ -69,6 +71,7 @@ export class Channel {
     link.watchers.delete(this.#changed)
     this.unsettled.clear()
     this.#changed()
+    this.onClosed?.()
   }
 
   readonly #changed = () => {

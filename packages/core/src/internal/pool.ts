@@ -271,6 +271,10 @@ export class ChannelPool {
         channel.maxAge = maxAge * (1 - ageJitter * random)
         slot.channel = channel
         this.#created++
+        // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
+        channel.onClosed = () => {
+          if (slot.lease === undefined) this.#report(channel)
+        }
       })
     )
     return slot.startOpening(this.#forkBackground, open, AmqpError.fromReason(poolClosed))
@@ -322,7 +326,8 @@ export class ChannelPool {
   /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */
   #report(channel: Channel.Channel): void {
     const reason = channel.closedBy
-    if (channel.told || reason === undefined || reason.severity === "connection") return
+    if (channel.told || reason === undefined || reason.severity === "connection" || reason._tag === "ChannelClosed")
+      return
     this.#run(
       Effect.logWarning("AMQP channel closed by the broker").pipe(
         Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
@@ -397,7 +402,12 @@ export class ChannelPool {
       })
       const lease = Effect.as(acquire, borrow)
       // The place of a channel that has died is given back first: else a pool of one would wait for itself.
-      return held === undefined ? lease : Effect.andThen(Effect.suspend(() => this.#release(held)), lease)
+      return held === undefined
+        ? lease
+        : Effect.andThen(
+            Effect.suspend(() => this.#release(held)),
+            lease
+          )
     })
   }
 
@@ -439,10 +449,7 @@ export class ChannelPool {
       yield* Fiber.interruptAll(Array.from(this.#background))
       if (this.#used > 0) {
         this.#allReturned = Deferred.makeUnsafe()
-        const returned = yield* Effect.timeoutOption(
-          Deferred.await(this.#allReturned),
-          this.#config.shutdownTimeout
-        )
+        const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#config.shutdownTimeout)
         if (returned._tag === "None") {
           yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
             Effect.annotateLogs({ channels: this.#used })

@@ -45,9 +45,8 @@ const number = (value: unknown): number | undefined => (typeof value === "number
 
 const fromMilliseconds = (value: unknown): number | undefined =>
   Option.getOrUndefined(
-    Option.filter(
-      Option.map(Option.fromNullishOr(text(value)), Number),
-      (milliseconds) => Number.isSafeInteger(milliseconds)
+    Option.filter(Option.map(Option.fromNullishOr(text(value)), Number), (milliseconds) =>
+      Number.isSafeInteger(milliseconds)
     )
   )
 
@@ -58,7 +57,8 @@ export const fromAmqplib = (properties: GetMessage["properties"]): Properties =>
   return {
     contentType: text(properties.contentType),
     contentEncoding: text(properties.contentEncoding),
-    headers: typeof headers === "object" && headers !== null ? copyHeaders(headers as Record<string, unknown>) : undefined,
+    headers:
+      typeof headers === "object" && headers !== null ? copyHeaders(headers as Record<string, unknown>) : undefined,
     persistent: properties.deliveryMode === 2,
     priority: number(properties.priority),
     correlationId: text(properties.correlationId),

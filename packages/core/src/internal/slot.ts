@@ -30,7 +30,11 @@ export class Slot<Lease> {
   #opener: Fiber.Fiber<void> | undefined = undefined
 
   /** Starts `open`, which puts a channel here, unless one is under way. Its failure is that of everyone who waits. */
-  startOpening(fork: Fork, open: Effect.Effect<void, AmqpError>, givenUp: AmqpError): Deferred.Deferred<void, AmqpError> {
+  startOpening(
+    fork: Fork,
+    open: Effect.Effect<void, AmqpError>,
+    givenUp: AmqpError
+  ): Deferred.Deferred<void, AmqpError> {
     if (this.opening !== undefined) return this.opening
     const opening = Deferred.makeUnsafe<void, AmqpError>()
     const done = (result: Effect.Effect<void, AmqpError>) =>

@@ -40,7 +40,7 @@ export class Waiters {
 
   enter(waiter: Waiter): void {
     this.#line.add(waiter)
-    this.#timer ??= this.#runFork(this.#watch)
+    if (this.#timer === undefined) this.#timer = this.#runFork(this.#watch)
   }
 
   /** Whether it was still in line. */
