@@ -248,7 +248,9 @@ export const make = Effect.fnUntraced(function* (
       current = undefined
       if (closedBy === undefined) {
         yield* closedFor(
-          new AmqpError.ConnectionClosed({ message: "the connection was closed by this application: its scope has ended" })
+          new AmqpError.ConnectionClosed({
+            message: "the connection was closed by this application: its scope has ended"
+          })
         )
       }
     })
