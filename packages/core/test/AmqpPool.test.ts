@@ -209,6 +209,26 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
+  describe("the pool after it has ended", () => {
+    it.effect("fails every use of a scope that goes on, and none hangs", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const pool = yield* AmqpPool.AmqpPool.pipe(withPool(url))
+        const uses = Effect.provideService(
+          AmqpChannel.use(() => Effect.void),
+          AmqpPool.AmqpPool,
+          pool
+        )
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            assert.strictEqual(yield* reasonOf(uses), "PoolClosed")
+            assert.strictEqual(yield* Effect.timeout(reasonOf(uses), "1 second"), "PoolClosed")
+          })
+        )
+      })
+    )
+  })
+
   describe("6. Waiters are served first come, first served", () => {
     it.effect("and a cancelled waiter never swallows a place", () =>
       Effect.gen(function* () {

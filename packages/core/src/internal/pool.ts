@@ -39,7 +39,12 @@ const ageJitter = 0.1
 class Borrow extends Lease {
   readonly place = Scope.makeUnsafe()
   slot: Slot<Borrow> | undefined = undefined
+  /** Called when acquiring has failed, after the release. */
+  failed: (() => void) | undefined = undefined
 }
+
+// How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
+const opsUntilPlaced = 16
 
 /** What a scope has borrowed by `ofScope`. */
 class ScopeEntry {
@@ -49,6 +54,14 @@ class ScopeEntry {
   /** What its other fibers wait for then; made by the first that has to. */
   acquired: Deferred.Deferred<void> | undefined = undefined
   ended = false
+
+  /** To be called last: it runs those who wait at once, and they look at the entry. */
+  acquisitionEnded(): void {
+    const { acquired } = this
+    this.acquiring = false
+    this.acquired = undefined
+    if (acquired !== undefined) Deferred.doneUnsafe(acquired, Effect.void)
+  }
 }
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -150,39 +163,53 @@ export class ChannelPool {
 
   // --- Borrowing -----------------------------------------------------------------------------------------------------
 
-  /** Gets a place and a channel in it. On any failure the borrow is released, whatever it holds by then. */
-  #acquire(borrow: Borrow, restore: Restore): Effect.Effect<void, AmqpError.AmqpError> {
-    if (this.#shutdown) return failWith(poolClosed)
+  /**
+   * Gets a place and a channel in it, then goes on with `lent`, which nothing can interrupt before it has begun. On any
+   * failure the borrow is released, whatever it holds by then.
+   */
+  #acquire<A, E, R>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    borrow: Borrow,
+    restore: Restore,
+    lent: () => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
+    if (this.#shutdown) return Effect.flatMap(this.#orRelease(borrow, failWith(poolClosed)), lent)
     const places = this.#places
     if (places === undefined) {
       const slot = new Slot<Borrow>()
       this.#unpooled.add(slot)
       this.#placed(borrow, slot)
-      return this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt())))
+      return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt()))), lent)
     }
-    // Nobody in line and a place free: this cannot wait, so it needs neither a deadline nor to be interruptible.
-    if (places.state.waiters.size === 0 && places.state.availableHead !== undefined) {
+    // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
+    // the place, and others take them all meanwhile: hence the look at what is left of its turn.
+    if (
+      places.state.waiters.size === 0 &&
+      places.state.availableHead !== undefined &&
+      fiber.currentOpCount + opsUntilPlaced < fiber.cache.maxOpsBeforeYield
+    ) {
       return Effect.flatMap(takePlace(places, borrow), (slot) => {
         this.#placed(borrow, slot)
-        return this.#lend(borrow) ? Effect.void : this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt())))
+        if (this.#lend(borrow)) return lent()
+        return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt()))), lent)
       })
     }
     const dueAt = this.#dueAt()
-    return this.#orRelease(
-      borrow,
-      restore(
-        Effect.flatMap(this.#waitForPlace(places, borrow, dueAt), () =>
-          this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
-        )
-      )
+    const wait = Effect.flatMap(this.#waitForPlace(places, borrow, dueAt), () =>
+      this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
     )
+    return Effect.flatMap(this.#orRelease(borrow, restore(wait)), lent)
   }
 
   #orRelease(
     borrow: Borrow,
     acquire: Effect.Effect<void, AmqpError.AmqpError>
   ): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.onError(acquire, () => this.#release(borrow))
+    return Effect.onError(acquire, () => {
+      const released = this.#release(borrow)
+      borrow.failed?.()
+      return released
+    })
   }
 
   #dueAt(): number {
@@ -341,24 +368,21 @@ export class ChannelPool {
     Effect.withFiber((fiber) => {
       const scope = Context.getUnsafe(fiber.context, Scope.Scope)
       const borrow = new Borrow(this.#config)
-      return Effect.flatMap(this.#acquire(borrow, restore), () =>
-        Effect.as(
-          Scope.addFinalizerExit(scope, () => this.#release(borrow)),
-          borrow as AmqpChannel
-        )
-      )
+      const release = () => this.#release(borrow)
+      return this.#acquire(fiber, borrow, restore, () => Effect.as(Scope.addFinalizerExit(scope, release), borrow))
     })
   )
 
   readonly #use = <A, E, R>(
     f: (channel: AmqpChannel) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
-    Effect.uninterruptibleMask((restore) => {
-      const borrow = new Borrow(this.#config)
-      return Effect.flatMap(this.#acquire(borrow, restore), () =>
-        Effect.onExit(restore(Effect.suspend(() => f(borrow))), () => this.#release(borrow))
-      )
-    })
+    Effect.uninterruptibleMask((restore) =>
+      Effect.withFiber((fiber) => {
+        const borrow = new Borrow(this.#config)
+        const run = Effect.suspend(() => f(borrow))
+        return this.#acquire(fiber, borrow, restore, () => Effect.onExit(restore(run), () => this.#release(borrow)))
+      })
+    )
 
   readonly #getOfScope: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
     const scope = Context.getUnsafe(fiber.context, Scope.Scope)
@@ -380,35 +404,31 @@ export class ChannelPool {
   }
 
   #borrowFor(entry: ScopeEntry): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
-    return Effect.uninterruptibleMask((restore) => {
-      // Another fiber of this scope is borrowing: what it gets is for both.
-      if (entry.acquiring) {
-        entry.acquired ??= Deferred.makeUnsafe()
-        return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
-      }
-      const held = entry.borrow
-      if (held?.channel?.isOpen === true) return Effect.succeed(held)
-      const borrow = new Borrow(this.#config)
-      entry.acquiring = true
-      const acquire = Effect.onExit(this.#acquire(borrow, restore), (exit) => {
-        entry.acquiring = false
-        if (exit._tag === "Success") entry.borrow = borrow
-        const { acquired } = entry
-        entry.acquired = undefined
-        // Last: it runs those who wait at once, and they look at the entry.
-        if (acquired !== undefined) Deferred.doneUnsafe(acquired, Effect.void)
-        // The scope ended while its fiber went on: the handle fails, and nothing is held.
-        return entry.ended && exit._tag === "Success" ? this.#release(borrow) : Effect.void
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.withFiber((fiber) => {
+        // Another fiber of this scope is borrowing: what it gets is for both.
+        if (entry.acquiring) {
+          entry.acquired ??= Deferred.makeUnsafe()
+          return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
+        }
+        const held = entry.borrow
+        if (held !== undefined) {
+          if (held.channel?.isOpen === true) return Effect.succeed(held)
+          // The place of a channel that has died is given back first: else a pool of one would wait for itself.
+          entry.borrow = undefined
+          return Effect.andThen(this.#release(held), this.#borrowFor(entry))
+        }
+        const borrow = new Borrow(this.#config)
+        entry.acquiring = true
+        borrow.failed = () => entry.acquisitionEnded()
+        return this.#acquire(fiber, borrow, restore, () => {
+          entry.borrow = borrow
+          entry.acquisitionEnded()
+          // The scope ended while its fiber went on: the handle fails, and nothing is held.
+          return entry.ended ? Effect.as(this.#release(borrow), borrow) : Effect.succeed(borrow)
+        })
       })
-      const lease = Effect.as(acquire, borrow)
-      // The place of a channel that has died is given back first: else a pool of one would wait for itself.
-      return held === undefined
-        ? lease
-        : Effect.andThen(
-            Effect.suspend(() => this.#release(held)),
-            lease
-          )
-    })
+    )
   }
 
   // --- Recycling and the end -----------------------------------------------------------------------------------------
