@@ -192,20 +192,18 @@ const credentialsOf = (config: AmqpConfig) =>
     ? amqplib.credentials.external()
     : amqplib.credentials.plain(config.credentials.username, Redacted.value(config.credentials.password))
 
-const bytes = (value: string | Uint8Array): string | Buffer =>
-  typeof value === "string" ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-
 const tlsOptionsOf = (config: AmqpConfig): Record<string, unknown> => {
   const tls = config.tls
   if (tls === undefined) return {}
   return {
     rejectUnauthorized: tls.verify,
     minVersion: tls.minVersion,
-    ...(tls.ca === undefined ? undefined : { ca: tls.ca.map(bytes) }),
-    ...(tls.cert === undefined ? undefined : { cert: bytes(tls.cert) }),
+    ...(tls.ca === undefined ? undefined : { ca: [...tls.ca] }),
+    ...(tls.cert === undefined ? undefined : { cert: tls.cert }),
     ...(tls.key === undefined ? undefined : { key: Redacted.value(tls.key) }),
     ...(tls.passphrase === undefined ? undefined : { passphrase: Redacted.value(tls.passphrase) }),
-    ...(tls.servername === undefined ? undefined : { servername: tls.servername })
+    ...(tls.servername === undefined ? undefined : { servername: tls.servername }),
+    ...(tls.ciphers === undefined ? undefined : { ciphers: tls.ciphers })
   }
 }
 

@@ -51,8 +51,11 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
 }
 
 /** A connection and its pool. */
-export const layerOf = (url: string, overrides?: Overrides) =>
-  Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(configOf(url, overrides)))
+export const layerWith = (config: AmqpConfig.AmqpConfig) =>
+  Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
+
+/** A connection and its pool on the broker of a URL. */
+export const layerOf = (url: string, overrides?: Overrides) => layerWith(configOf(url, overrides))
 
 /** Runs a program with a connection and a pool of its own, all gone afterwards. */
 export const withPool = (url: string, overrides?: Overrides) => Effect.provide(layerOf(url, overrides), { local: true })

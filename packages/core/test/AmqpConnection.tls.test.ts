@@ -1,0 +1,120 @@
+/** TLS, on a scripted broker behind a TLS server. Verification cannot be lost by accident. */
+import { assert, describe, it } from "@effect/vitest"
+import { AmqpChannel, AmqpConfig, AmqpConnection } from "@effect-amqp/core"
+import { Effect } from "effect"
+import { connect } from "node:net"
+import { createServer, type Server, type TlsOptions } from "node:tls"
+import { layerWith } from "./support/amqp.ts"
+import * as Certificates from "./support/certificates.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+/** A scripted broker that speaks TLS: its port. */
+const tlsBroker = Effect.fnUntraced(function* (options: TlsOptions = {}) {
+  const broker = yield* ScriptedBroker.make()
+  const server = yield* Effect.acquireRelease(
+    Effect.callback<Server>((resume) => {
+      const server = createServer({ ...Certificates.server, ...options }, (client) => {
+        const upstream = connect(broker.port, broker.host)
+        client.pipe(upstream).pipe(client)
+        client.on("error", () => upstream.destroy())
+        upstream.on("error", () => client.destroy())
+      })
+      server.on("tlsClientError", () => {})
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close())
+  )
+  const address = server.address()
+  return { broker, port: typeof address === "object" && address !== null ? address.port : 0 }
+})
+
+const options = (port: number, tls: AmqpConfig.TlsOptions): AmqpConfig.Options => ({
+  host: "localhost",
+  port,
+  username: "guest",
+  password: "guest",
+  connectTimeout: "3 seconds",
+  tls
+})
+
+const works = (port: number, tls: AmqpConfig.TlsOptions, more?: AmqpConfig.Options) =>
+  Effect.gen(function* () {
+    const config = yield* AmqpConfig.make({ ...options(port, tls), ...more })
+    yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q"))).pipe(
+      Effect.provide(layerWith(config), { local: true })
+    )
+  })
+
+const refused = (port: number, tls: AmqpConfig.TlsOptions) =>
+  Effect.gen(function* () {
+    const config = yield* AmqpConfig.make(options(port, tls))
+    const error = yield* Effect.flip(Effect.scoped(AmqpConnection.make(config)))
+    return error.reason
+  })
+
+describe("TLS", () => {
+  it.live("a server whose certificate the given authority has signed is trusted", () =>
+    Effect.gen(function* () {
+      const { broker, port } = yield* tlsBroker()
+      yield* works(port, { ca: Certificates.ca })
+      yield* broker.socketsClosed
+    })
+  )
+
+  it.live("an authority that is not known is TlsFailed, and no retry helps", () =>
+    Effect.gen(function* () {
+      const { broker, port } = yield* tlsBroker()
+      const reason = yield* refused(port, {})
+      assert.strictEqual(reason._tag, "TlsFailed")
+      assert.isFalse(reason.isRetryable)
+      assert.strictEqual(broker.count("connection.start-ok"), 0, "no password was sent")
+    })
+  )
+
+  it.live("a certificate for another name is TlsFailed", () =>
+    Effect.gen(function* () {
+      const { port } = yield* tlsBroker()
+      const reason = yield* refused(port, { ca: Certificates.ca, servername: "rabbit.example" })
+      assert.strictEqual(reason._tag, "TlsFailed")
+      assert.deepInclude(reason, { code: "ERR_TLS_CERT_ALTNAME_INVALID" })
+    })
+  )
+
+  it.live("only verify: false accepts any certificate", () =>
+    Effect.gen(function* () {
+      const { port } = yield* tlsBroker()
+      yield* works(port, { verify: false })
+    })
+  )
+
+  it.live("a client certificate is shown to a server that asks for one, and EXTERNAL needs no password", () =>
+    Effect.gen(function* () {
+      const { broker, port } = yield* tlsBroker({ requestCert: true, rejectUnauthorized: true, ca: Certificates.ca })
+      broker.on("connection.start-ok", (start) => {
+        assert.strictEqual(start.args.mechanism, "EXTERNAL")
+        start.proceed()
+      })
+      yield* works(
+        port,
+        { ca: Certificates.ca, ...Certificates.client },
+        { username: undefined, password: undefined, credentials: { _tag: "External" } }
+      )
+    })
+  )
+
+  it.live("a client without the certificate that the server wants is refused within the deadline", () =>
+    Effect.gen(function* () {
+      const { port } = yield* tlsBroker({ requestCert: true, rejectUnauthorized: true, ca: Certificates.ca })
+      const reason = yield* refused(port, { ca: Certificates.ca })
+      assert.strictEqual(reason._tag, "TlsFailed")
+    })
+  )
+
+  it.live("a server below TLS 1.2 is refused", () =>
+    Effect.gen(function* () {
+      const { port } = yield* tlsBroker({ minVersion: "TLSv1", maxVersion: "TLSv1.1", ciphers: "DEFAULT@SECLEVEL=0" })
+      const reason = yield* refused(port, { ca: Certificates.ca })
+      assert.strictEqual(reason._tag, "TlsFailed")
+    })
+  )
+})
