@@ -1,6 +1,9 @@
 /** What the tests of `AmqpConfig` share. */
-import { AmqpConfig, AmqpError } from "@effect-amqp/core"
-import { Config, ConfigProvider, Effect } from "effect"
+import { AmqpConfig, type AmqpError } from "@effect-amqp/core"
+import { type Config, ConfigProvider, Effect, type Scope } from "effect"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 
 /** A self-signed certificate of CN=orders, valid until 2126, and its key. They protect nothing. */
 export const certificate = `-----BEGIN CERTIFICATE-----
@@ -87,4 +90,14 @@ export const refusedVariables = (
 ): Effect.Effect<ReadonlyArray<string>, AmqpConfig.AmqpConfig> =>
   Effect.map(refusedEnvironment(env, config), (text) =>
     [...text.matchAll(/at \["([^"]*)"\]/g)].map(([, name]) => name ?? "")
+  )
+
+/** A file of this content, gone at the end of the test. */
+export const pemFile = (content: string): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "effect-amqp-config-"))),
+    (folder) => Effect.promise(() => rm(folder, { recursive: true }))
+  ).pipe(
+    Effect.map((folder) => join(folder, "file.pem")),
+    Effect.tap((path) => Effect.promise(() => writeFile(path, content)))
   )

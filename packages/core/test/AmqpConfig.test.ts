@@ -138,7 +138,7 @@ describe("durations", () => {
     "more than 16 bits of seconds": 65_536_000,
     negative: -1000,
     NaN: Number.NaN,
-    "infinite": Infinity,
+    infinite: Infinity,
     "a text without a unit": "10",
     "a misspelt unit": "10 secs",
     "an object with a misspelt field": { second: 10 },
@@ -205,6 +205,7 @@ describe("bounds", () => {
     [{ pool: { min: -1 } }, "pool.min"],
     [{ pool: { min: 17 } }, "pool.min"],
     [{ pool: { max: 4, min: 5 } }, "pool.min"],
+    [{ pool: { max: 0, min: 20 } }, "pool.max"],
     [{ pool: { maxWaiting: -1 } }, "pool.maxWaiting"],
     [{ pool: { maxWaiting: Infinity } }, "pool.maxWaiting"],
     [{ pool: { acquireTimeout: 0 } }, "pool.acquireTimeout"],
@@ -232,6 +233,7 @@ describe("bounds", () => {
     [{ host: "[fe80" }, "host"],
     [{ host: "größe.example" }, "host"],
     [{ host: "a".repeat(64) }, "host"],
+    [{ host: `${"a.".repeat(126)}aa` }, "host"],
     [{ host: "amqp://localhost" }, "host"],
     [{ hosts: [] }, "hosts"],
     [{ hosts: "localhost" }, "hosts"],
@@ -254,7 +256,14 @@ describe("mistakes", () => {
   it.effect("every mistake is in one error, with what it got and what it wants", () =>
     Effect.gen(function* () {
       const effect = AmqpConfig.make(
-        untyped({ port: 99_999, heartbeat: "soon", channelMax: 1.5, pool: { max: 0 }, tls: { verfy: false }, vhots: "x" })
+        untyped({
+          port: 99_999,
+          heartbeat: "soon",
+          channelMax: 1.5,
+          pool: { max: 0 },
+          tls: { verfy: false },
+          vhots: "x"
+        })
       )
       const issues = yield* issuesOf(effect)
       const error = yield* Effect.flip(effect)
@@ -406,8 +415,9 @@ describe("client properties", () => {
   )
 
   it.effect("two names for the connection are refused", () =>
-    Effect.map(refused(AmqpConfig.make({ connectionName: "a", clientProperties: { connection_name: "b" } })), (settings) =>
-      assert.deepStrictEqual(settings, ["clientProperties.connection_name"])
+    Effect.map(
+      refused(AmqpConfig.make({ connectionName: "a", clientProperties: { connection_name: "b" } })),
+      (settings) => assert.deepStrictEqual(settings, ["clientProperties.connection_name"])
     )
   )
 })

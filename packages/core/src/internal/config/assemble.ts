@@ -1,0 +1,167 @@
+/** From what was given to the whole configuration: defaults, and the rules that span several settings. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type { AmqpConfig, Credentials, Host, PoolConfig, Tcp } from "../../AmqpConfig.ts"
+import type { Draft } from "./draft.ts"
+import { type HostAndPort, isLoopback } from "./hosts.ts"
+import { type Key, keys } from "./settings.ts"
+import { isTlsOn, readTls } from "./tls.ts"
+
+const isNonEmpty = <A>(items: ReadonlyArray<A>): items is readonly [A, ...Array<A>] => items.length > 0
+
+const listHosts = (draft: Draft): ReadonlyArray<HostAndPort> | undefined => {
+  const one = draft.get("host")
+  const several = draft.get("hosts")
+  if (one === undefined && several === undefined) return [{ host: "localhost", port: undefined }]
+  if (one !== undefined && several !== undefined) {
+    draft.report.add(one.setting, `a host beside ${several.setting}`, "one of the two")
+  }
+  const host = draft.read("host")
+  return draft.read("hosts") ?? (host === undefined ? undefined : [{ host, port: undefined }])
+}
+
+const readHosts = (draft: Draft, tls: boolean): readonly [Host, ...Array<Host>] | undefined => {
+  const listed = listHosts(draft)
+  const port = draft.read("port")
+  const given = draft.get("port")
+  if (listed === undefined) return undefined
+  if (given !== undefined && listed.every((host) => host.port !== undefined)) {
+    draft.report.show(given.setting, given.value, "not to be given: every host names its own port")
+  }
+  const hosts = listed.map((host): Host => ({ host: host.host, port: host.port ?? port ?? (tls ? 5671 : 5672) }))
+  return isNonEmpty(hosts) ? hosts : undefined
+}
+
+const guest: Credentials = { _tag: "Plain", username: "guest", password: Redacted.make("guest") }
+
+const readPlain = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): Credentials | undefined => {
+  const { report } = draft
+  const username = draft.read("username")
+  const password = draft.read("password")
+  const hasUsername = draft.get("username") !== undefined
+  const hasPassword = draft.get("password") !== undefined
+  if (hasUsername && !hasPassword) {
+    report.add(draft.nameOf("password"), "nothing", "the password of the user; none is assumed")
+  }
+  if (hasPassword && !hasUsername) {
+    report.add(draft.nameOf("username"), "nothing", "the user name of the password; none is assumed")
+  }
+  if (!hasUsername && !hasPassword) {
+    if (hosts === undefined || hosts.every(({ host }) => isLoopback(host))) return guest
+    const wants = "a user name and a password: guest is assumed for a broker on this machine (localhost) only"
+    report.add(draft.nameOf("username"), "nothing", wants)
+  }
+  return username === undefined || password === undefined ? undefined : { _tag: "Plain", username, password }
+}
+
+const readCredentials = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): Credentials | undefined => {
+  if (draft.read("authMechanism") !== "External") return readPlain(draft, hosts)
+  for (const key of ["username", "password"] as const) {
+    const given = draft.get(key)
+    if (given === undefined) continue
+    draft.report.add(
+      given.setting,
+      `a ${key === "username" ? "user name" : key}`,
+      "not to be given: EXTERNAL takes the user from the client certificate"
+    )
+  }
+  return { _tag: "External" }
+}
+
+const poolKeys = keys.filter((key) => key.startsWith("pool."))
+
+// Never is `Infinity` while it is read, and no timer at all where it is used.
+const unlessNever = (duration: Duration.Duration): Duration.Duration | undefined =>
+  Duration.isFinite(duration) ? duration : undefined
+
+const readPool = (draft: Draft, channelMax: number): false | PoolConfig => {
+  const off = draft.read("pool") === false ? draft.get("pool") : undefined
+  if (off !== undefined) {
+    for (const key of poolKeys) {
+      const given = draft.get(key)
+      if (given !== undefined)
+        draft.report.add(
+          given.setting,
+          "a setting of the pool",
+          `a pool, which ${off.setting} switches off, or not to be given`
+        )
+    }
+    return false
+  }
+  const size = draft.read("pool.max")
+  const max = size ?? Math.min(16, channelMax)
+  const min = draft.read("pool.min") ?? 0
+  const given = (key: Key) => draft.get(key)?.setting ?? draft.nameOf(key)
+  if (max > channelMax) {
+    draft.report.show(
+      given("pool.max"),
+      max,
+      `at most ${channelMax}, the channels of a connection (${given("channelMax")})`
+    )
+  }
+  if (min > max && (size !== undefined || draft.get("pool.max") === undefined)) {
+    draft.report.show(given("pool.min"), min, `at most ${max}, the size of the pool (${given("pool.max")})`)
+  }
+  return {
+    min,
+    max,
+    recycle: unlessNever(draft.read("pool.recycle") ?? Duration.minutes(10)),
+    idleTimeout: unlessNever(draft.read("pool.idleTimeout") ?? Duration.minutes(5)),
+    acquireTimeout: draft.read("pool.acquireTimeout") ?? Duration.seconds(5),
+    maxWaiting: draft.read("pool.maxWaiting") ?? 10_000
+  }
+}
+
+const readTcp = (draft: Draft): Tcp => ({
+  noDelay: draft.read("tcp.noDelay") ?? true,
+  keepAlive: draft.read("tcp.keepAlive") ?? true,
+  keepAliveDelay: draft.read("tcp.keepAliveDelay") ?? Duration.seconds(30)
+})
+
+/** Pika sets a connection's name as a client property; it is the same setting. */
+const readName = (
+  draft: Draft,
+  { connection_name: fromProperties, ...properties }: Readonly<Record<string, unknown>>
+): Pick<AmqpConfig, "connectionName" | "clientProperties"> => {
+  const clientProperties = Object.assign(Object.create(null) as Record<string, unknown>, properties)
+  if (fromProperties === undefined) return { connectionName: draft.read("connectionName"), clientProperties }
+  const setting = `${draft.get("clientProperties")?.setting ?? "clientProperties"}.connection_name`
+  draft.give("connectionName", { setting, value: fromProperties, form: "plain" })
+  return { connectionName: draft.read("connectionName"), clientProperties }
+}
+
+/** The configuration, or every mistake in what was given. */
+export const assemble = Effect.fnUntraced(function* (draft: Draft) {
+  const tlsOn = isTlsOn(draft)
+  const hosts = readHosts(draft, tlsOn)
+  const vhost = draft.read("vhost") ?? "/"
+  const credentials = readCredentials(draft, hosts)
+  const tls = yield* readTls(draft, tlsOn)
+  const channelMax = draft.read("channelMax") ?? 2047
+  const settings = {
+    vhost,
+    tls,
+    heartbeat: draft.read("heartbeat") ?? Duration.seconds(10),
+    channelMax,
+    frameMax: draft.read("frameMax") ?? 131_072,
+    locale: draft.read("locale") ?? "en_US",
+    ...readName(draft, draft.read("clientProperties") ?? {}),
+    connectionAttempts: draft.read("connectionAttempts") ?? 1,
+    retryDelay: draft.read("retryDelay") ?? Duration.seconds(2),
+    socketTimeout: draft.read("socketTimeout") ?? Duration.seconds(10),
+    connectTimeout: draft.read("connectTimeout") ?? Duration.seconds(10),
+    closeTimeout: draft.read("closeTimeout") ?? Duration.seconds(3),
+    continuationTimeout: draft.read("continuationTimeout") ?? Duration.seconds(20),
+    publishTimeout: draft.read("publishTimeout") ?? Duration.seconds(10),
+    blockedConnectionTimeout: unlessNever(draft.read("blockedConnectionTimeout") ?? Duration.infinity),
+    tcp: readTcp(draft),
+    shutdownTimeout: draft.read("shutdownTimeout") ?? Duration.seconds(10),
+    pool: readPool(draft, channelMax)
+  }
+  if (draft.report.size > 0 || hosts === undefined || credentials === undefined) {
+    return yield* draft.report.error()
+  }
+  const config: AmqpConfig = { hosts, credentials, ...settings }
+  return config
+})
