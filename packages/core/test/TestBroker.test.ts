@@ -2,7 +2,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { assert, describe, it, layer } from "@effect/vitest"
 import type { ChannelModel } from "amqplib"
 import * as Amqplib from "amqplib"
-import { Context, Effect, Exit, Fiber, Layer, Result, Schedule, Scope } from "effect"
+import { Context, Effect, Fiber, Layer, Result, Schedule } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as FileSystem from "node:fs"
 import * as Net from "node:net"
@@ -76,7 +76,7 @@ const temporaryFolder = Effect.acquireRelease(
 )
 
 /** A program of its own that starts a private broker, says where it is, and stays. */
-const program = `
+const privateProgram = `
   import { TestBroker } from "@effect-amqp/core/testing"
   import { Effect } from "effect"
   const main = Effect.gen(function* () {
@@ -89,29 +89,71 @@ const program = `
   await Effect.runPromise(Effect.provide(main, TestBroker.layerPrivate()))
 `
 
-interface Report {
+interface PrivateReport {
   readonly origin: TestBroker.Origin
   readonly processes: TestBroker.Processes
   readonly url: string
   readonly uid: number
 }
 
-const runProgram = (options: { readonly uid?: number; readonly gid?: number; readonly env?: NodeJS.ProcessEnv } = {}) =>
+/** A program of its own that uses the shared broker, and ends. */
+const sharedProgram = `
+  import { TestBroker } from "@effect-amqp/core/testing"
+  import { Effect } from "effect"
+  const main = Effect.gen(function* () {
+    const { census, origin, processes, url, vhost } = yield* TestBroker.TestBroker
+    const counted = yield* Effect.match(census, { onSuccess: ({ connections }) => connections, onFailure: String })
+    console.log(JSON.stringify({ counted, origin, processes, url, vhost }))
+  })
+  await Effect.runPromise(Effect.provide(main, TestBroker.layer))
+`
+
+interface SharedReport {
+  readonly origin: TestBroker.Origin
+  readonly processes: TestBroker.Processes
+  readonly url: string
+  readonly vhost: string
+  readonly counted: number | string
+}
+
+/** A test run of its own: two workers at a time, and the end of the run. */
+const runProgramText = `
+  import setup from "./src/testing/vitest.ts"
+  import { execFile } from "node:child_process"
+  import { promisify } from "node:util"
+  const teardown = await setup()
+  const worker = () => promisify(execFile)(process.execPath, process.execArgv.concat("--eval", process.env.WORKER))
+  const workers = await Promise.all([worker(), worker()])
+  await teardown()
+  console.log("[" + workers.map(({ stdout }) => stdout.split("\\n").find((line) => line.startsWith("{"))) + "]")
+`
+
+const flags = ["--conditions=@effect-amqp/source", "--input-type=module"]
+
+/** Runs a program until it has printed its report, one line of JSON; ends it with the scope. */
+const run = <A>(
+  program: string,
+  options: { readonly uid?: number; readonly gid?: number; readonly env?: NodeJS.ProcessEnv } = {}
+) =>
   Effect.acquireRelease(
     Effect.sync(() =>
-      ChildProcess.spawn(
-        process.execPath,
-        ["--conditions=@effect-amqp/source", "--input-type=module", "--eval", program],
-        { cwd: Path.join(import.meta.dirname, ".."), stdio: ["ignore", "pipe", "inherit"], ...options }
-      )
+      ChildProcess.spawn(process.execPath, [...flags, "--eval", program], {
+        ...options,
+        cwd: Path.join(import.meta.dirname, ".."),
+        // Not the lobby of the run that this test belongs to.
+        env: { ...(options.env ?? process.env), EFFECT_AMQP_TEST_LOBBY: undefined, NODE_OPTIONS: undefined },
+        stdio: ["ignore", "pipe", "inherit"]
+      })
     ),
     (child) => Effect.sync(() => child.kill("SIGKILL"))
   ).pipe(
     Effect.flatMap((child) =>
-      Effect.callback<{ readonly child: ChildProcess.ChildProcess; readonly report: Report }, Error>((resume) => {
+      Effect.callback<{ readonly child: ChildProcess.ChildProcess; readonly report: A }, Error>((resume) => {
         const lines = Readline.createInterface({ input: child.stdout })
-        lines.once("line", (line) => resume(Effect.succeed({ child, report: JSON.parse(line) as Report })))
-        child.once("exit", (code) => resume(Effect.fail(new Error(`the program ended with code ${code}`))))
+        lines.on("line", (line) => {
+          if (/^[[{]["{]/.test(line)) resume(Effect.succeed({ child, report: JSON.parse(line) as A }))
+        })
+        child.once("close", (code) => resume(Effect.fail(new Error(`the program ended with code ${code}`))))
       })
     )
   )
@@ -197,11 +239,15 @@ layer(TestBroker.layer, { timeout: patience })("TestBroker.layer", (it) => {
   it.effect("deletes its virtual host when the layer closes", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
-      const scope = yield* Scope.make()
-      const other = Context.get(yield* Scope.provide(build(TestBroker.layer), scope), TestBroker.TestBroker)
-      assert.include((yield* broker.ctl("list_vhosts", "name")).split("\n"), other.vhost)
-      yield* Scope.close(scope, Exit.void)
-      assert.notInclude((yield* broker.ctl("list_vhosts", "name")).split("\n"), other.vhost)
+      const listed = Effect.map(broker.ctl("list_vhosts", "name"), (output) => output.split("\n"))
+      const vhost = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const other = Context.get(yield* build(TestBroker.layer), TestBroker.TestBroker)
+          assert.include(yield* listed, other.vhost)
+          return other.vhost
+        })
+      )
+      assert.notInclude(yield* listed, vhost)
     })
   )
 
@@ -271,19 +317,22 @@ describe("TestBroker.layerPrivate", () => {
     "runs two brokers at the same time, and leaves nothing of them",
     () =>
       Effect.gen(function* () {
-        const scope = yield* Scope.make()
-        const started = yield* Effect.all(
-          [0, 1].map(() => Scope.provide(build(TestBroker.layerPrivate()), scope)),
-          { concurrency: "unbounded" }
+        let before = 0
+        const brokers = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const started = yield* Effect.all([build(TestBroker.layerPrivate()), build(TestBroker.layerPrivate())], {
+              concurrency: "unbounded"
+            })
+            const brokers = started.map((context) => Context.get(context, TestBroker.TestBroker))
+            assert.strictEqual(new Set(brokers.map(({ url }) => new URL(url).port)).size, 2)
+            for (const broker of brokers) {
+              yield* Effect.scoped(connect(broker.url))
+              assert.strictEqual((yield* broker.ctl("list_vhosts", "name")).split("\n").length, 3)
+            }
+            before = Date.now()
+            return brokers
+          })
         )
-        const brokers = started.map((context) => Context.get(context, TestBroker.TestBroker))
-        assert.strictEqual(new Set(brokers.map(({ url }) => new URL(url).port)).size, 2)
-        for (const broker of brokers) {
-          yield* Effect.scoped(connect(broker.url))
-          assert.strictEqual((yield* broker.ctl("list_vhosts", "name")).split("\n").length, 3)
-        }
-        const before = Date.now()
-        yield* Scope.close(scope, Exit.void)
         assert.isBelow(Date.now() - before, 3_000)
         for (const broker of brokers) assert.deepStrictEqual(yield* remains(broker), nothing)
       }),
@@ -294,7 +343,7 @@ describe("TestBroker.layerPrivate", () => {
     "leaves nothing behind when the process that started it is killed",
     () =>
       Effect.gen(function* () {
-        const { child, report } = yield* runProgram()
+        const { child, report } = yield* run<PrivateReport>(privateProgram)
         assert.deepStrictEqual(yield* remains(report), { answering: true, server: true, epmd: true, folder: true })
         child.kill("SIGKILL")
         assert.deepStrictEqual(yield* awaitGone(report), nothing)
@@ -353,12 +402,62 @@ describe("TestBroker.layerPrivate", () => {
         const folder = yield* temporaryFolder
         FileSystem.chmodSync(folder, 0o777)
         const { HOME: _, ...env } = process.env
-        const { child, report } = yield* runProgram({ ...nobody, env: { ...env, TMPDIR: folder } })
+        const { child, report } = yield* run<PrivateReport>(privateProgram, {
+          ...nobody,
+          env: { ...env, TMPDIR: folder }
+        })
         assert.strictEqual(report.uid, nobody.uid)
         assert.strictEqual(FileSystem.statSync(report.processes.directory).uid, nobody.uid)
         yield* Effect.scoped(connect(report.url))
         child.kill("SIGKILL")
         assert.deepStrictEqual(yield* awaitGone(report), nothing)
+      }),
+    patience
+  )
+})
+
+describe("TestBroker.layer and the processes of a run", () => {
+  it.live(
+    "share one broker, each with a virtual host of its own, and end it with the run",
+    () =>
+      Effect.gen(function* () {
+        const { report } = yield* run<ReadonlyArray<SharedReport>>(runProgramText, {
+          env: { ...process.env, WORKER: sharedProgram }
+        })
+        assert.lengthOf(report, 2)
+        const [one, two] = report
+        assert(one !== undefined && two !== undefined)
+        assert.strictEqual(new URL(one.url).host, new URL(two.url).host)
+        assert.notStrictEqual(one.vhost, two.vhost)
+        assert.strictEqual(one.counted, 0)
+        if (one.origin !== "url") assert.isFalse(yield* answers(one.url))
+      }),
+    patience
+  )
+
+  it.live(
+    "use the broker at AMQP_URL as far as a rabbitmqctl reaches it",
+    (context) =>
+      Effect.gen(function* () {
+        const broker = yield* Resolve.first(Resolve.ways({ exclusive: true }))
+        const cli = broker.cli
+        if (cli === undefined || typeof cli.env === "string") {
+          return context.skip("needs a rabbitmqctl on this machine")
+        }
+        const AMQP_URL = `${broker.url}/%2F`
+        const { HOME, PATH, ERL_EPMD_PORT, ERL_INETRC } = cli.env
+        const without = yield* run<SharedReport>(sharedProgram, { env: { AMQP_URL, PATH: "/nonexistent" } })
+        assert.strictEqual(without.report.origin, "url")
+        assert.strictEqual(without.report.vhost, "/")
+        assert.match(String(without.report.counted), /AMQP_TEST_RABBITMQCTL/)
+        const variables = Object.entries({ HOME, PATH, ERL_EPMD_PORT, ERL_INETRC, LC_ALL: "C.UTF-8" })
+        const words = ["env", ...variables.map(([name, value]) => `${name}=${value}`), cli.command, ...cli.args]
+        const reached = yield* run<SharedReport>(sharedProgram, {
+          env: { ...process.env, AMQP_URL, AMQP_TEST_RABBITMQCTL: words.join(" ") }
+        })
+        assert.strictEqual(reached.report.origin, "url")
+        assert.match(reached.report.vhost, /^test-/)
+        assert.strictEqual(reached.report.counted, 0)
       }),
     patience
   )
@@ -469,20 +568,18 @@ describe("the container", () => {
     `serves, is counted, and is gone afterwards${noContainer}`,
     () =>
       Effect.gen(function* () {
-        const scope = yield* Scope.make()
         const container = Resolve.ways({ exclusive: true }).find(({ origin }) => origin === "container")
         assert(container !== undefined)
-        const coordinates = yield* Scope.provide(Resolve.first([container]), scope)
-        const broker = fromCoordinates(coordinates)
-        yield* Effect.scoped(
+        const url = yield* Effect.scoped(
           Effect.gen(function* () {
+            const broker = fromCoordinates(yield* Resolve.first([container]))
             yield* connect(broker.url)
             assert.strictEqual((yield* Operations.census(broker, "/")).connections, 1)
+            assert.include(yield* broker.ctl("list_users"), "guest")
+            return broker.url
           })
         )
-        assert.include(yield* broker.ctl("list_users"), "guest")
-        yield* Scope.close(scope, Exit.void)
-        assert.isFalse(yield* answers(broker.url))
+        assert.isFalse(yield* answers(url))
       }),
     { timeout: 300_000 }
   )

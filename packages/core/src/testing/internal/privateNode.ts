@@ -1,0 +1,209 @@
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as ChildProcess from "node:child_process"
+import * as Crypto from "node:crypto"
+import * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import * as Readline from "node:readline"
+import * as Url from "node:url"
+import { TestBrokerError } from "../TestBrokerError.ts"
+import type { Cli, Coordinates, Origin } from "./broker.ts"
+import * as ControlServer from "./controlServer.ts"
+import type { Installation } from "./installation.ts"
+import { live } from "./liveClock.ts"
+import * as Ports from "./ports.ts"
+import type { Event, Plan } from "./supervisor.ts"
+
+/** What a private node may be given beyond its defaults. */
+export interface NodeOptions {
+  /** Lines of `rabbitmq.conf`, after our own. */
+  readonly config?: ReadonlyArray<string> | undefined
+  /** Plugins to enable, such as `rabbitmq_auth_mechanism_ssl`. */
+  readonly plugins?: ReadonlyArray<string> | undefined
+}
+
+const failed = (message: string) => new TestBrokerError({ reason: "StartFailed", message })
+
+const supervisorFile = Url.fileURLToPath(
+  new URL(`./supervisor${Path.extname(Url.fileURLToPath(import.meta.url))}`, import.meta.url)
+)
+
+// What would redirect the node to the system's broker or change its Erlang, and what is none of its business.
+const foreign = /^(?:RABBITMQ_|ERL_|NODE_|AMQP_|VITEST|EFFECT_AMQP_)/
+
+const inherited = (env: NodeJS.ProcessEnv): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(env).flatMap(([name, value]) => (value === undefined || foreign.test(name) ? [] : [[name, value]]))
+  )
+
+const draw = Effect.fnUntraced(function* (installation: Installation, options: NodeOptions) {
+  const id = Crypto.randomBytes(6).toString("hex")
+  const token = Crypto.randomBytes(24).toString("hex")
+  const [amqp = 0, distribution = 0, epmd = 0, ...cli] = yield* Ports.free(4)
+  const directory = Path.join(Os.tmpdir(), `effect-amqp-${id}`)
+  const at = (name: string) => Path.join(directory, name)
+  const node = `effect-amqp-${id}@localhost`
+  const loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+  const env: Record<string, string> = {
+    PATH: installation.path,
+    HOME: at("home"),
+    LC_ALL: "C.UTF-8",
+    RABBITMQ_CONF_ENV_FILE: "/dev/null",
+    RABBITMQ_NODENAME: node,
+    RABBITMQ_NODE_IP_ADDRESS: "127.0.0.1",
+    RABBITMQ_NODE_PORT: String(amqp),
+    RABBITMQ_DIST_PORT: String(distribution),
+    RABBITMQ_MNESIA_BASE: at("data"),
+    RABBITMQ_LOG_BASE: at("log"),
+    RABBITMQ_PID_FILE: at("pid"),
+    RABBITMQ_CONFIG_FILE: at("rabbitmq.conf"),
+    RABBITMQ_ADVANCED_CONFIG_FILE: at("advanced.config"),
+    RABBITMQ_CONFIG_FILES: at("conf.d/*.conf"),
+    RABBITMQ_ENABLED_PLUGINS_FILE: at("enabled_plugins"),
+    RABBITMQ_FEATURE_FLAGS_FILE: at("feature_flags"),
+    RABBITMQ_GENERATED_CONFIG_DIR: at("config"),
+    RABBITMQ_CTL_DIST_PORT_MIN: String(cli[0]),
+    RABBITMQ_CTL_DIST_PORT_MAX: String((cli[0] ?? 0) + 40),
+    RABBITMQ_CTL_ERL_ARGS: loopback,
+    ERL_EPMD_PORT: String(epmd),
+    ERL_EPMD_ADDRESS: "127.0.0.1",
+    ERL_CRASH_DUMP_SECONDS: "0",
+    ERL_INETRC: at("inetrc"),
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: `+S 2:2 ${loopback}`
+  }
+  const plan: Plan = {
+    directory,
+    files: {
+      "home/.erlang.cookie": { content: Crypto.randomBytes(18).toString("hex"), mode: 0o400 },
+      "rabbitmq.conf": {
+        mode: 0o600,
+        content: [
+          `listeners.tcp.1 = 127.0.0.1:${amqp}`,
+          "loopback_users = none",
+          "log.file.level = info",
+          "disk_free_limit.absolute = 50MB",
+          "vm_memory_high_watermark.absolute = 2GB",
+          ...(options.config ?? []),
+          ""
+        ].join("\n")
+      },
+      // The node's name must resolve, which it does not where /etc/hosts does not say so.
+      inetrc: { content: '{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n', mode: 0o600 },
+      enabled_plugins: { content: `[${(options.plugins ?? []).join(",")}].\n`, mode: 0o600 },
+      "guard.erl": { content: ControlServer.guard({ epmdPort: epmd, directory }), mode: 0o600 },
+      "control.erl": { content: ControlServer.script({ token, port: 0, address: "127.0.0.1" }), mode: 0o600 }
+    },
+    // With this the script exec()s erl instead of waiting for it, so that the pid we have is the node's; `-noinput`
+    // then keeps the Erlang shell off the standard input, which belongs to the guard.
+    env: { ...inherited(process.env), ...env, RABBITMQ_ALLOW_INPUT: "1" },
+    // In the foreground, so that its pid is ours to end; relaxed, so that the guard may end it.
+    epmd: [installation.epmd, "-port", String(epmd), "-address", "127.0.0.1", "-relaxed_command_check"],
+    server: [
+      Path.join(installation.scripts, "rabbitmq-server"),
+      "-noinput",
+      ...["guard.erl", "control.erl"].flatMap((name) => ["-eval", `{ok,_}=file:script("${at(name)}").`])
+    ],
+    ready: ControlServer.ready.source
+  }
+  const ctl: Cli = { command: Path.join(installation.scripts, "rabbitmqctl"), args: ["-q", "-n", node], env }
+  return { plan, amqp, token, ctl }
+})
+
+/** Writes the plan to a new supervisor. Its pipes do not keep our process alive, once the node is up. */
+const spawn = (plan: Plan) => {
+  const { NODE_OPTIONS: _, NODE_V8_COVERAGE: __, ...env } = process.env
+  const child = ChildProcess.spawn(process.execPath, [supervisorFile], {
+    cwd: "/",
+    env,
+    detached: true,
+    stdio: ["pipe", "pipe", "ignore"]
+  })
+  // Heard of again below, as far as anybody cares; unheard, these would end our process.
+  child.on("error", () => {})
+  child.stdin.on("error", () => {})
+  child.stdin.write(`${JSON.stringify(plan)}\n`)
+  return child
+}
+
+type Supervisor = ReturnType<typeof spawn>
+
+const isOver = (child: Supervisor) => child.pid === undefined || child.exitCode !== null || child.signalCode !== null
+
+const keepsUsAlive = (child: Supervisor, yes: boolean) => {
+  const method = yes ? "ref" : "unref"
+  child[method]()
+  for (const stream of [child.stdin, child.stdout]) {
+    if (stream instanceof Net.Socket) stream[method]()
+  }
+}
+
+const stop = (child: Supervisor) =>
+  Effect.callback<void>((resume) => {
+    if (isOver(child)) return resume(Effect.void)
+    keepsUsAlive(child, true)
+    child.once("exit", () => resume(Effect.void))
+    child.stdin.end()
+  }).pipe(
+    // Then the guard inside the node does what is left.
+    Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.sync(() => child.kill("SIGKILL")) }),
+    live
+  )
+
+const awaitReady = (child: Supervisor) =>
+  Effect.callback<Extract<Event, { readonly type: "ready" }>, TestBrokerError>((resume) => {
+    const lines = Readline.createInterface({ input: child.stdout })
+    const fail = (output: string) =>
+      resume(Effect.fail(failed(`The private rabbitmq-server did not start:\n${output.trim()}`)))
+    if (child.pid === undefined) return fail(`${process.execPath} cannot be started`)
+    child.once("exit", (code) => fail(`its supervisor ended with code ${code}`))
+    lines.on("line", (line) => {
+      // Written by `supervisor.ts` of the same version.
+      const event = JSON.parse(line) as Event
+      if (event.type === "ready") resume(Effect.succeed(event))
+      else fail(event.output)
+    })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: "60 seconds",
+      orElse: () => Effect.fail(failed("The private rabbitmq-server was not ready within 60 seconds"))
+    })
+  )
+
+const attempt = Effect.fnUntraced(function* (installation: Installation, origin: Origin, options: NodeOptions) {
+  const { amqp, ctl, plan, token } = yield* draw(installation, options)
+  const supervisor = yield* Effect.acquireRelease(
+    Effect.sync(() => spawn(plan)),
+    stop
+  )
+  const ready = yield* Effect.tapError(awaitReady(supervisor), () => stop(supervisor))
+  keepsUsAlive(supervisor, false)
+  const coordinates: Coordinates = {
+    origin,
+    url: `amqp://guest:guest@127.0.0.1:${amqp}`,
+    description: `a private rabbitmq-server from ${installation.scripts} (pid ${ready.server})`,
+    control: { host: "127.0.0.1", port: ready.port, token },
+    cli: ctl,
+    processes: {
+      supervisor: supervisor.pid ?? 0,
+      server: ready.server,
+      epmd: ready.epmd,
+      directory: plan.directory
+    }
+  }
+  return coordinates
+})
+
+/**
+ * Starts a node of its own, on 127.0.0.1 and free ports, with its own epmd, cookie and temporary folder, ready in 4 to
+ * 8 seconds. It is gone, folder and all, when the scope has closed, and also when this process dies, however it dies.
+ */
+export const start = (
+  installation: Installation,
+  origin: Origin,
+  options: NodeOptions
+): Effect.Effect<Coordinates, TestBrokerError, Scope.Scope> =>
+  // Somebody else may have taken a port after we had looked; epmd then ends without a word.
+  attempt(installation, origin, options).pipe(
+    Effect.retry({ times: 2, while: (error) => /eaddrinuse|in.use|epmd ended/i.test(error.message) })
+  )

@@ -1,0 +1,99 @@
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { TestBrokerError } from "../TestBrokerError.ts"
+import type { Coordinates, Origin } from "./broker.ts"
+import * as Container from "./container.ts"
+import * as DebianPackage from "./debianPackage.ts"
+import * as Installation from "./installation.ts"
+import { live } from "./liveClock.ts"
+import * as PrivateNode from "./privateNode.ts"
+import * as Url from "./url.ts"
+
+/** One way of getting a broker: whether it can be tried at all, and what it takes. */
+export interface Way {
+  readonly origin: Origin
+  /** Fails with the reason why this machine does not offer this way. */
+  readonly start: Effect.Effect<Effect.Effect<Coordinates, TestBrokerError, Scope.Scope>, string>
+}
+
+/** `AMQP_TEST_BROKER` names the only ways that may be taken, such as `container` on a machine that has a binary too. */
+const chosen = (all: ReadonlyArray<Way>): ReadonlyArray<Way> => {
+  const names = (process.env["AMQP_TEST_BROKER"] ?? "").split(/[\s,]+/).filter((name) => name !== "")
+  return names.length === 0
+    ? all
+    : all.map((way) =>
+        names.includes(way.origin)
+          ? way
+          : { ...way, start: Effect.fail(`AMQP_TEST_BROKER=${names.join(",")} does not allow it`) }
+      )
+}
+
+/** The ways of this machine, in order. A broker for one test file alone is never the one at `AMQP_URL`. */
+export const ways = (options: PrivateNode.NodeOptions & { readonly exclusive: boolean }): ReadonlyArray<Way> => {
+  const url: Way = {
+    origin: "url",
+    start: Effect.suspend(() => {
+      const text = process.env["AMQP_URL"] ?? ""
+      return text === "" ? Effect.fail("AMQP_URL is not set") : Effect.succeed(Url.connect(text))
+    })
+  }
+  const node = (origin: Origin) =>
+    Effect.suspend(() => {
+      const found = Installation.find(process.env)
+      return typeof found === "string" ? Effect.fail(found) : Effect.succeed(PrivateNode.start(found, origin, options))
+    })
+  const binary: Way = { origin: "binary", start: node("binary") }
+  const container: Way = { origin: "container", start: Effect.as(Container.engine, Container.start(options)) }
+  const debianPackage: Way = {
+    origin: "package",
+    start: Effect.suspend(() => {
+      const installable = DebianPackage.installable()
+      if (installable !== true) return Effect.fail(installable)
+      return Effect.succeed(
+        Effect.gen(function* () {
+          yield* Effect.logInfo("Installing rabbitmq-server with apt-get, for a private broker")
+          yield* DebianPackage.install
+          const start = yield* Effect.mapError(
+            node("package"),
+            (message) => new TestBrokerError({ reason: "StartFailed", message })
+          )
+          return yield* start
+        })
+      )
+    })
+  }
+  return chosen([...(options.exclusive ? [] : [url]), binary, container, debianPackage])
+}
+
+const advice = [
+  "Any one of these gets you a broker:",
+  "  - a broker that runs already:  export AMQP_URL=amqp://user:password@host:5672",
+  "  - Debian, Ubuntu:              sudo apt-get install --no-install-recommends rabbitmq-server",
+  "  - Fedora:                      sudo dnf install rabbitmq-server",
+  "  - macOS:                       brew install rabbitmq",
+  "  - an unpacked generic build:   export RABBITMQ_HOME=/path/to/rabbitmq_server-4.x (and erl on the PATH)",
+  "  - Docker or Podman:            start the engine; the image is AMQP_TEST_IMAGE, by default rabbitmq:4.2"
+].join("\n")
+
+/** The first way that works, or one error that says what was tried and what to do. */
+export const first = Effect.fnUntraced(function* (
+  candidates: ReadonlyArray<Way>
+): Effect.fn.Return<Coordinates, TestBrokerError, Scope.Scope> {
+  const reasons: Array<string> = []
+  for (const way of candidates) {
+    const start = yield* way.start.pipe(Effect.catch((reason) => Effect.succeed(reason)))
+    if (typeof start === "string") {
+      reasons.push(`  - ${way.origin}: ${start}`)
+      continue
+    }
+    // Whoever names a broker means that one, and no other.
+    if (way.origin === "url") return yield* start
+    const result = yield* start.pipe(Effect.catch((error) => Effect.succeed(error)))
+    if (!(result instanceof TestBrokerError)) return result
+    reasons.push(`  - ${way.origin}: ${result.message}`)
+  }
+  return yield* new TestBrokerError({
+    reason: "NoBroker",
+    message: `No RabbitMQ broker to work with:\n${reasons.join("\n")}\n${advice}`
+  })
+}, live)

@@ -1,0 +1,105 @@
+/**
+ * A program of its own: the parent of a private node's two processes, in a session of its own.
+ *
+ * It lives exactly as long as its standard input: when the process that started it stops the node, exits, crashes or is
+ * killed with SIGKILL, the pipe closes, and the node, its epmd and its folder go. Standard input carries one line, the
+ * {@link Plan}; standard output carries one JSON {@link Event} a line.
+ */
+import * as ChildProcess from "node:child_process"
+import * as FileSystem from "node:fs"
+import * as Path from "node:path"
+import * as Readline from "node:readline"
+
+export interface Plan {
+  /** Created here, with `files` in it, and removed at the end. */
+  readonly directory: string
+  readonly files: Readonly<Record<string, { readonly content: string; readonly mode: number }>>
+  readonly env: Readonly<Record<string, string>>
+  readonly epmd: ReadonlyArray<string>
+  readonly server: ReadonlyArray<string>
+  /** The node is up once its output matches; the first group is the port of its evaluation server. */
+  readonly ready: string
+}
+
+export type Event =
+  | { readonly type: "ready"; readonly port: number; readonly server: number; readonly epmd: number }
+  | { readonly type: "exit"; readonly output: string }
+
+const emit = (event: Event) => process.stdout.write(`${JSON.stringify(event)}\n`)
+
+// A parent that died does not read any more.
+process.stdout.on("error", () => {})
+
+const exited = (child: ChildProcess.ChildProcess) =>
+  new Promise<void>((resolve) => {
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) resolve()
+    else child.once("exit", () => resolve())
+  })
+
+let started: { readonly plan: Plan; readonly children: ReadonlyArray<ChildProcess.ChildProcess> } | undefined
+let ending = false
+
+const end = async () => {
+  if (ending) return
+  ending = true
+  if (started !== undefined) {
+    // Not even SIGTERM: what a private broker stores is worth nothing, and a clean stop takes seconds.
+    for (const child of started.children) child.kill("SIGKILL")
+    await Promise.all(started.children.map(exited))
+    FileSystem.rmSync(started.plan.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
+  }
+  process.exit(0)
+}
+
+const start = (plan: Plan) => {
+  FileSystem.mkdirSync(plan.directory, { mode: 0o700 })
+  for (const [name, file] of Object.entries(plan.files)) {
+    const path = Path.join(plan.directory, name)
+    FileSystem.mkdirSync(Path.dirname(path), { recursive: true, mode: 0o700 })
+    FileSystem.writeFileSync(path, file.content, { mode: file.mode })
+  }
+  let output = ""
+  let isReady = false
+  const ready = new RegExp(plan.ready, "m")
+  const spawn = ([command, ...args]: ReadonlyArray<string>, stdin: "ignore" | "pipe") => {
+    const child = ChildProcess.spawn(command ?? "", args, {
+      cwd: plan.directory,
+      env: plan.env,
+      stdio: [stdin, "pipe", "pipe"]
+    })
+    child.stdin?.on("error", () => {})
+    return child
+  }
+  const epmd = spawn(plan.epmd, "ignore")
+  const server = spawn(plan.server, "pipe")
+  started = { plan, children: [server, epmd] }
+  const read = (chunk: string) => {
+    output = (output + chunk).slice(-16_384)
+    const match = isReady ? null : ready.exec(output)
+    if (match !== null) {
+      isReady = true
+      emit({ type: "ready", port: Number(match[1]), server: server.pid ?? 0, epmd: epmd.pid ?? 0 })
+    }
+  }
+  for (const child of [server, epmd]) {
+    child.stdout?.setEncoding("utf8").on("data", read)
+    child.stderr?.setEncoding("utf8").on("data", read)
+    child.on("error", (error) => emit({ type: "exit", output: `${child.spawnfile}: ${error.message}` }))
+    child.on("close", () => emit({ type: "exit", output: `${Path.basename(child.spawnfile)} ended\n${output}` }))
+  }
+}
+
+process.on("SIGTERM", end)
+process.on("SIGINT", () => {})
+process.on("SIGHUP", () => {})
+
+const input = Readline.createInterface({ input: process.stdin })
+input.once("line", (line) => {
+  try {
+    // Written by `privateNode.ts` of the same version, which is the only one to start this program.
+    start(JSON.parse(line) as Plan)
+  } catch (error) {
+    emit({ type: "exit", output: String(error) })
+  }
+})
+input.once("close", end)
