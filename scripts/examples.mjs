@@ -10,7 +10,9 @@ rmSync(folder, { recursive: true, force: true })
 mkdirSync(folder)
 
 let count = 0
-for (const path of globSync(["README.md", "docs/*.md", "packages/*/README.md", "packages/*/src/**/*.ts"], { cwd: root })) {
+for (const path of globSync(["README.md", "docs/*.md", "packages/*/README.md", "packages/*/src/**/*.ts"], {
+  cwd: root
+})) {
   const text = readFileSync(join(root, path), "utf8")
   // In a docstring every line begins with a star.
   const source = path.endsWith(".ts") ? text.replaceAll(/^[ \t]*\* ?/gm, "") : text

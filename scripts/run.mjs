@@ -1,0 +1,42 @@
+import { spawn } from "node:child_process"
+import { constants } from "node:os"
+import { environment, node, root } from "./dependencies.mjs"
+
+const tether = new URL("./tether.mjs", import.meta.url).href
+
+/**
+ * Runs a program with the installed Node and ends as it ends.
+ *
+ * A Ctrl-C reaches every process of the terminal's group, and npm passes the signals it gets on to its script, so an
+ * ordinary child would hear of one Ctrl-C up to three times. This one has a group of its own and hears it from us,
+ * once; in return it must be told when we die without a word, which is what the tether is for.
+ */
+export const run = (args) => {
+  console.error(`> node ${args.join(" ")}`)
+  const child = spawn(node, ["--import", tether, ...args], {
+    cwd: root,
+    env: environment(),
+    detached: true,
+    stdio: ["ignore", "inherit", "inherit", "pipe"]
+  })
+  child.stdio[3].on("error", () => {})
+  let passedOn = 0
+  const passOn = (signal) => {
+    const now = Date.now()
+    // The same Ctrl-C by another way; a second one, of an impatient user, comes later.
+    if (now - passedOn < 500) return
+    passedOn = now
+    child.kill(signal)
+  }
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, passOn)
+  // When npm is told to end, it tells the shell between us, which dies of it without telling us.
+  const parent = process.ppid
+  if (process.env.npm_lifecycle_event !== undefined) {
+    setInterval(() => process.ppid !== parent && passOn("SIGTERM"), 500).unref()
+  }
+  child.on("error", (error) => {
+    console.error(`${node} could not be started: ${error.message}`)
+    process.exit(1)
+  })
+  child.on("exit", (code, signal) => process.exit(code ?? 128 + (constants.signals[signal] ?? 0)))
+}
