@@ -1,7 +1,7 @@
 /** The pool's promises where no real broker will fail on command: one that never answers, answers late, or dies first. */
 import { assert, describe, it } from "@effect/vitest"
 import { type AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
-import { Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { untilStats, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -287,6 +287,30 @@ describe("7. A channel known to be closed is never lent", () => {
   )
 })
 
+describe("9. An interrupted request discards its channel", () => {
+  it.live("even if its reply came before the scope ended", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              broker.once("queue.declare", (declare) => declare.hold())
+              const asking = yield* Effect.forkChild(channel.queueDeclare("asked"), { startImmediately: true })
+              yield* broker.received("queue.declare")
+              yield* Fiber.interrupt(asking)
+              broker.release("queue.declare")
+              // Replies come in order: with this one, the first has come too.
+              yield* channel.queuePurge("asked")
+            })
+          )
+        )
+        assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, created: 1 })
+      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+    })
+  )
+})
+
 describe("10. Every close is bounded in time", () => {
   const silent: ScriptedBroker.Script = { "channel.close": () => {}, "connection.close": () => {} }
   const dying: ScriptedBroker.Script = {
@@ -319,6 +343,47 @@ describe("10. Every close is bounded in time", () => {
       })
     )
   }
+
+  it.live("while a discarded channel is closing, the next borrower gets a place whose channel is open", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "channel.close": () => {} } })
+      yield* Effect.gen(function* () {
+        yield* fill(2)
+        broker.once("queue.purge", () => {})
+        const asking = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use((channel) => channel.queuePurge("q"))), {
+          startImmediately: true
+        })
+        yield* broker.received("queue.purge")
+        yield* Fiber.interrupt(asking)
+        yield* broker.received("channel.close")
+        yield* Effect.timeout(declare, "1 second")
+        assert.strictEqual(broker.count("channel.open"), 2)
+      }).pipe(withPool(broker.url, { pool: { max: 2 }, closeTimeout: Duration.seconds(2) }))
+    })
+  )
+
+  it.live("borrowers in line are turned away at once, not after those who hold a channel", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const scope = yield* Scope.make()
+      const line = yield* Deferred.make<Fiber.Fiber<unknown, AmqpError.AmqpError>>()
+      const ending = yield* Effect.gen(function* () {
+        yield* Scope.provide(AmqpPool.get, scope)
+        const waiting = yield* Effect.forkDetach(declare, { startImmediately: true })
+        yield* untilStats((stats) => stats.pending === 1)
+        return waiting
+      }).pipe(
+        Effect.flatMap((waiting) => Effect.andThen(Deferred.succeed(line, waiting), Effect.void)),
+        withPool(broker.url, { pool: { max: 1 }, shutdownTimeout: Duration.seconds(10) }),
+        Effect.forkChild({ startImmediately: true })
+      )
+      const waiting = yield* Deferred.await(line)
+      assert.strictEqual(yield* Effect.timeout(reasonOf(Fiber.join(waiting)), "1 second"), "PoolClosed")
+      assert.isUndefined(ending.pollUnsafe())
+      yield* Scope.close(scope, Exit.void)
+      yield* Fiber.join(ending)
+    })
+  )
 
   it.live("a dead network: the peer's host takes nothing and says nothing", () =>
     Effect.gen(function* () {

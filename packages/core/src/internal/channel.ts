@@ -104,7 +104,6 @@ export class Channel {
    * trip, since a channel handles its methods in order. What cannot be put right is marked unfit.
    */
   clean(): void {
-    if (this.requests > 0) this.unfit ??= "interrupted"
     if (this.unsettled.size > 0 && this.isOpen) {
       this.unsettled.clear()
       try {
