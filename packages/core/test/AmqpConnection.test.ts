@@ -2,8 +2,20 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Queue, Redacted, Stream, SubscriptionRef } from "effect"
+import {
+  Duration,
+  Effect,
+  Fiber,
+  Logger,
+  Predicate,
+  Queue,
+  Redacted,
+  References,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import { createServer, type Server, type Socket } from "node:net"
+import { inspect } from "node:util"
 import { configOf, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -79,6 +91,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
+    it.effect("a hundred connections, made, used and closed, leave no socket, timer or listener", () =>
+      Effect.gen(function* () {
+        const { awaitCensus, url } = yield* TestBroker.TestBroker
+        const once = AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })).pipe(
+          Effect.scoped,
+          withPool(url)
+        )
+        yield* once
+        yield* awaitCensus({ connections: 0 })
+        const open = Effect.promise(async () => {
+          // A destroyed socket is gone from the list in the next turn of the loop.
+          await new Promise((resolve) => setImmediate(resolve))
+          return process.getActiveResourcesInfo().filter((name) => /Socket|TCP|Timeout/.test(name)).length
+        })
+        const before = yield* open
+        const listeners = process.eventNames().map((name) => process.listenerCount(name))
+        yield* Effect.forEach(Array.from({ length: 100 }), () => once, { concurrency: 10, discard: true })
+        yield* awaitCensus({ connections: 0 })
+        assert.isAtMost(yield* open, before)
+        assert.deepStrictEqual(
+          process.eventNames().map((name) => process.listenerCount(name)),
+          listeners
+        )
+      })
+    )
+
     it.effect("the client's name and properties are what the broker shows", () =>
       Effect.gen(function* () {
         const { evaluate, url, vhost } = yield* TestBroker.TestBroker
@@ -91,6 +129,53 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
   })
+})
+
+describe("the password", () => {
+  it.live("is in nothing that can be printed: connection, pool, channel, states, errors, logs", () =>
+    Effect.gen(function* () {
+      const canary = "canary-0815"
+      const broker = yield* ScriptedBroker.make()
+      const printed: Array<string> = []
+      const print = (value: unknown) => {
+        printed.push(inspect(value, { depth: 20, showHidden: true, getters: true }), String(value))
+        // Services are graphs of objects, which JSON refuses.
+        printed.push(
+          Result.getOrElse(
+            Result.try(() => JSON.stringify(value) ?? ""),
+            () => ""
+          )
+        )
+      }
+      const logger = Logger.make((entry) =>
+        print([entry.message, entry.cause, entry.fiber.getRef(References.CurrentLogAnnotations)])
+      )
+      yield* Effect.gen(function* () {
+        const connection = yield* AmqpConnection.AmqpConnection
+        const pool = yield* AmqpPool.AmqpPool
+        yield* AmqpChannel.use((channel) =>
+          Effect.sync(() => [connection.config, connection, pool, channel].forEach(print))
+        )
+        const seen = yield* states
+        print(yield* nextState(seen, "Open"))
+        broker.once("queue.declare", (declare) => declare.closeChannel(403))
+        print(yield* Effect.flip(AmqpChannel.use((channel) => channel.queueDeclare("q"))))
+        broker.once("connection.start-ok", (start) => start.destroy())
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.destroy()
+        print(yield* nextState(seen, "Closed"))
+        print(yield* Effect.flip(AmqpChannel.use((channel) => channel.queueDeclare("q"))))
+      }).pipe(
+        Effect.scoped,
+        withPool(broker.url, {
+          credentials: { _tag: "Plain", username: "alice", password: Redacted.make(canary) }
+        }),
+        Effect.provide(Logger.layer([logger]))
+      )
+      assert.isAbove(printed.join("").length, 10_000)
+      assert.notInclude(printed.join(""), canary)
+    })
+  )
 })
 
 describe("a peer that does not work", () => {
