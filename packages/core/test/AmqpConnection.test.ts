@@ -2,18 +2,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import {
-  Duration,
-  Effect,
-  Fiber,
-  Logger,
-  Predicate,
-  Queue,
-  Redacted,
-  References,
-  Stream,
-  SubscriptionRef
-} from "effect"
+import { Duration, Effect, Fiber, Logger, Result, Queue, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 import { inspect } from "node:util"
 import { configOf, withPool } from "./support/amqp.ts"
