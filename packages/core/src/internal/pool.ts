@@ -1,4 +1,4 @@
-/** The pool's working: places from Effect's `Pool`, channels in them, borrowers in line, recycling, shutdown. */
+/** Borrowing: places lent by Effect's `Pool`, borrowers in line, the channel of a scope, shutdown. */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -7,19 +7,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Pool from "effect/Pool"
-import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import type { AmqpChannel } from "../AmqpChannel.ts"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import * as AmqpError from "../AmqpError.ts"
 import type { AmqpPool, Stats } from "../AmqpPool.ts"
-import * as Channel from "./channel.ts"
 import { Lease } from "./lease.ts"
-import { type Fork, Slot } from "./slot.ts"
+import { Places, type Settings } from "./places.ts"
+import { Slot } from "./slot.ts"
 import { type Waiter, Waiters } from "./waiters.ts"
-
-type Settings = Exclude<AmqpConfig["pool"], false>
 
 /** Without pooling: a channel a borrow, as many as there are borrowers. */
 const unpooled = (config: AmqpConfig): Settings => ({
@@ -30,10 +27,6 @@ const unpooled = (config: AmqpConfig): Settings => ({
   acquireTimeout: config.continuationTimeout,
   maxWaiting: Infinity
 })
-
-// A channel's age limit is drawn from the last tenth below `recycle`, so that channels opened together, as they are after
-// a reconnect, are not replaced together.
-const ageJitter = 0.1
 
 /** A lease with the place it works in, and the scope that gives the place back to Effect's pool. */
 class Borrow extends Lease {
@@ -67,8 +60,8 @@ class ScopeEntry {
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /** Takes a place from Effect's pool for as long as the borrow's own scope is open. */
-const takePlace = (places: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> =>
-  Effect.updateContext(Pool.get(places), (context: Context.Context<never>) =>
+const takePlace = (lent: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> =>
+  Effect.updateContext(Pool.get(lent), (context: Context.Context<never>) =>
     Context.add(context, Scope.Scope, borrow.place)
   )
 
@@ -81,60 +74,49 @@ export class ChannelPool {
   readonly #config: AmqpConfig
   readonly #settings: Settings
   readonly #acquireTimeout: number
-  readonly #clock: Clock.Clock
-  readonly #waiters: Waiters
   readonly #run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
-  /** The places: as a list, and as Effect's pool lends them. Neither without pooling. */
-  readonly #slots: ReadonlyArray<Slot<Borrow>>
-  readonly #places: Pool.Pool<Slot<Borrow>> | undefined
+  readonly #places: Places<Borrow>
+  /** The same places as Effect's pool lends them; undefined without pooling. */
+  readonly #lending: Pool.Pool<Slot<Borrow>> | undefined
+  readonly #waiters: Waiters
+  /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
+  readonly #ofScope = new Map<Scope.Scope, ScopeEntry>()
   /** Places without pooling, which no list holds otherwise. */
   readonly #unpooled = new Set<Slot<Borrow>>()
   #used = 0
-  /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
-  readonly #ofScope = new Map<Scope.Scope, ScopeEntry>()
-  /** What is interrupted at shutdown: openings and timers. */
-  readonly #background = new Set<Fiber.Fiber<void>>()
-  /** What is waited for at shutdown, being bounded itself. */
-  readonly #closings = new Set<Fiber.Fiber<void>>()
+  #openedTooLate = 0
   #shutdown = false
   #allReturned: Deferred.Deferred<void> | undefined = undefined
-  #created = 0
-  #recycled = 0
-  #discarded = 0
-  #openedTooLate = 0
 
   static readonly make = Effect.fnUntraced(function* (
     connection: AmqpConnection["Service"]
   ): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
     const { config } = connection
+    const pooled = config.pool !== false
     const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
-    const slots = config.pool === false ? [] : Array.from({ length: settings.max }, () => new Slot<Borrow>())
-    const placesScope = yield* Scope.make()
+    const clock = yield* Clock.Clock
+    const run = Effect.runForkWith(yield* Effect.context())
+    const givenUp = AmqpError.fromReason(poolClosed)
+    const places = new Places<Borrow>({ connection, settings, pooled, clock, run, givenUp })
+    const lendingScope = yield* Scope.make()
     let next = 0
-    const places =
-      config.pool === false
-        ? undefined
-        : yield* Pool.make({ acquire: Effect.sync(() => slots[next++]!), size: settings.max }).pipe(
-            Scope.provide(placesScope)
-          )
-    const self = new ChannelPool(
-      connection,
-      settings,
-      slots,
-      places,
-      yield* Clock.Clock,
-      Effect.runForkWith(yield* Effect.context())
-    )
-    yield* Effect.addFinalizer(() => Effect.andThen(self.#close, Scope.close(placesScope, Exit.void)))
-    yield* Effect.forkScoped(self.#recycle)
+    const lending = pooled
+      ? yield* Scope.provide(
+          Pool.make({ acquire: Effect.sync(() => places.slots[next++]!), size: settings.max }),
+          lendingScope
+        )
+      : undefined
+    const self = new ChannelPool(connection, settings, places, lending, clock, run)
+    yield* Effect.addFinalizer(() => Effect.andThen(self.#close, Scope.close(lendingScope, Exit.void)))
+    yield* Effect.forkScoped(places.recycle)
     return { get: self.#get, ofScope: self.#getOfScope, use: self.#use, stats: self.#stats }
   })
 
   constructor(
     connection: AmqpConnection["Service"],
     settings: Settings,
-    slots: ReadonlyArray<Slot<Borrow>>,
-    places: Pool.Pool<Slot<Borrow>> | undefined,
+    places: Places<Borrow>,
+    lending: Pool.Pool<Slot<Borrow>> | undefined,
     clock: Clock.Clock,
     run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   ) {
@@ -142,23 +124,10 @@ export class ChannelPool {
     this.#config = connection.config
     this.#settings = settings
     this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
-    this.#slots = slots
     this.#places = places
-    this.#clock = clock
+    this.#lending = lending
+    this.#waiters = new Waiters(clock, places.forkBackground, this.#late)
     this.#run = run
-    this.#waiters = new Waiters(clock, this.#forkBackground, this.#late)
-  }
-
-  readonly #forkBackground: Fork = (effect) => this.#fork(this.#background, effect)
-  readonly #forkClosing: Fork = (effect) => this.#fork(this.#closings, effect)
-
-  #fork(owner: Set<Fiber.Fiber<void>>, effect: Effect.Effect<void>): Fiber.Fiber<void> {
-    const fiber = this.#run(effect)
-    if (fiber.pollUnsafe() === undefined) {
-      owner.add(fiber)
-      fiber.addObserver(() => owner.delete(fiber))
-    }
-    return fiber
   }
 
   // --- Borrowing -----------------------------------------------------------------------------------------------------
@@ -174,8 +143,8 @@ export class ChannelPool {
     lent: () => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
     if (this.#shutdown) return Effect.flatMap(this.#orRelease(borrow, failWith(poolClosed)), lent)
-    const places = this.#places
-    if (places === undefined) {
+    const lending = this.#lending
+    if (lending === undefined) {
       const slot = new Slot<Borrow>()
       this.#unpooled.add(slot)
       this.#placed(borrow, slot)
@@ -184,18 +153,18 @@ export class ChannelPool {
     // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
     // the place, and others take them all meanwhile: hence the look at what is left of its turn.
     if (
-      places.state.waiters.size === 0 &&
-      places.state.availableHead !== undefined &&
+      lending.state.waiters.size === 0 &&
+      lending.state.availableHead !== undefined &&
       fiber.currentOpCount + opsUntilPlaced < fiber.cache.maxOpsBeforeYield
     ) {
-      return Effect.flatMap(takePlace(places, borrow), (slot) => {
+      return Effect.flatMap(takePlace(lending, borrow), (slot) => {
         this.#placed(borrow, slot)
         if (this.#lend(borrow)) return lent()
         return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt()))), lent)
       })
     }
     const dueAt = this.#dueAt()
-    const wait = Effect.flatMap(this.#waitForPlace(places, borrow, dueAt), () =>
+    const wait = Effect.flatMap(this.#waitForPlace(lending, borrow, dueAt), () =>
       this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
     )
     return Effect.flatMap(this.#orRelease(borrow, restore(wait)), lent)
@@ -213,7 +182,7 @@ export class ChannelPool {
   }
 
   #dueAt(): number {
-    return this.#now + this.#acquireTimeout
+    return this.#places.now + this.#acquireTimeout
   }
 
   #placed(borrow: Borrow, slot: Slot<Borrow>): void {
@@ -225,28 +194,20 @@ export class ChannelPool {
   /** Begins the lease if the place holds a channel fit to be lent. */
   #lend(borrow: Borrow): boolean {
     const channel = borrow.slot!.channel
-    if (channel === undefined || !channel.isFit || this.#isOld(channel, this.#now)) return false
+    if (channel === undefined || !channel.isFit || this.#places.isOld(channel, this.#places.now)) return false
     borrow.begin(channel)
     return true
   }
 
-  get #now(): number {
-    return this.#clock.currentTimeMillisUnsafe()
-  }
-
-  #isOld(channel: Channel.Channel, now: number): boolean {
-    return now - channel.openedAt >= channel.maxAge
-  }
-
   #waitForPlace(
-    places: Pool.Pool<Slot<Borrow>>,
+    lending: Pool.Pool<Slot<Borrow>>,
     borrow: Borrow,
     dueAt: number
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
       if (this.#waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
       // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
-      const fiber = this.#run(takePlace(places, borrow))
+      const fiber = this.#run(takePlace(lending, borrow))
       const waiter: Waiter = {
         dueAt,
         fail: (reason) => {
@@ -276,42 +237,18 @@ export class ChannelPool {
     const loop: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
       if (this.#shutdown) return failWith(poolClosed)
       if (slot.closing !== undefined) return Effect.andThen(Deferred.await(slot.closing), loop)
-      if (slot.channel === undefined) return Effect.andThen(Deferred.await(this.#startOpening(slot)), loop)
+      if (slot.channel === undefined) return Effect.andThen(Deferred.await(this.#places.open(slot)), loop)
       if (this.#lend(borrow)) return Effect.void
-      this.#retire(slot)
+      this.#places.retire(slot)
       return loop
     })
     return Effect.timeoutOrElse(loop, {
-      duration: Duration.millis(Math.max(0, dueAt - this.#now)),
+      duration: Duration.millis(Math.max(0, dueAt - this.#places.now)),
       orElse: () => {
         this.#openedTooLate++
         return failWith(this.#late())
       }
     })
-  }
-
-  #startOpening(slot: Slot<Borrow>): Deferred.Deferred<void, AmqpError.AmqpError> {
-    const maxAge = this.#settings.recycle === undefined ? Infinity : Duration.toMillis(this.#settings.recycle)
-    const open = Effect.flatMap(Effect.zip(this.#connection.link, Random.next), ([link, random]) =>
-      Channel.open(link, this.#config.continuationTimeout, (channel) => {
-        channel.openedAt = channel.idleSince = this.#now
-        channel.maxAge = maxAge * (1 - ageJitter * random)
-        slot.channel = channel
-        this.#created++
-        // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
-        channel.onClosed = () => {
-          if (slot.lease === undefined) this.#report(channel)
-        }
-      })
-    )
-    return slot.startOpening(this.#forkBackground, open, AmqpError.fromReason(poolClosed))
-  }
-
-  /** Takes a channel that is not to be lent again out of its place, and counts why. */
-  #retire(slot: Slot<Borrow>): void {
-    if (slot.channel?.isFit === true) this.#recycled++
-    else this.#discarded++
-    slot.startClosing(this.#forkClosing, (channel) => channel.close(this.#config.closeTimeout))
   }
 
   // --- Returning -----------------------------------------------------------------------------------------------------
@@ -330,36 +267,24 @@ export class ChannelPool {
       Deferred.doneUnsafe(this.#allReturned, Effect.void)
     }
     const channel = borrow.end()
-    if (this.#places === undefined) {
+    if (this.#lending === undefined) {
       this.#unpooled.delete(slot)
       slot.abandonOpening()
     }
     if (channel !== undefined) {
-      const now = this.#now
-      if (channel.isFit && !this.#isOld(channel, now) && this.#places !== undefined) {
+      const { now } = this.#places
+      if (channel.isFit && !this.#places.isOld(channel, now) && this.#lending !== undefined) {
         channel.idleSince = now
       } else {
-        this.#report(channel)
-        this.#retire(slot)
+        this.#places.report(channel)
+        this.#places.retire(slot)
       }
     }
     const closing = slot.closing
     if (closing === undefined) return Scope.closeUnsafe(borrow.place, Exit.void) ?? Effect.void
     // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
-    this.#forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
+    this.#places.forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
     return Effect.void
-  }
-
-  /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */
-  #report(channel: Channel.Channel): void {
-    const reason = channel.closedBy
-    if (channel.told || reason === undefined || reason.severity === "connection" || reason._tag === "ChannelClosed")
-      return
-    this.#run(
-      Effect.logWarning("AMQP channel closed by the broker").pipe(
-        Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
-      )
-    )
   }
 
   // --- The three ways to borrow --------------------------------------------------------------------------------------
@@ -431,42 +356,13 @@ export class ChannelPool {
     )
   }
 
-  // --- Recycling and the end -----------------------------------------------------------------------------------------
-
-  /** Closes idle channels that are too old or idle for too long, and keeps `min` open. */
-  readonly #recycle: Effect.Effect<void> = Effect.suspend(() => {
-    const { idleTimeout, min, recycle } = this.#settings
-    if (idleTimeout === undefined && recycle === undefined && min === 0) return Effect.void
-    const shortest = Math.min(...[recycle, idleTimeout].map((d) => (d === undefined ? Infinity : Duration.toMillis(d))))
-    const interval = Duration.millis(Math.min(5_000, Math.max(10, shortest / 10)))
-    const sweep = Effect.sync(() => {
-      const now = this.#now
-      const idleLimit = idleTimeout === undefined ? Infinity : Duration.toMillis(idleTimeout)
-      let open = this.#slots.reduce((n, slot) => (slot.channel?.isOpen === true || slot.opening ? n + 1 : n), 0)
-      for (const slot of this.#slots) {
-        const channel = slot.channel
-        if (slot.lease !== undefined || channel === undefined) continue
-        const idleTooLong = open > min && now - channel.idleSince >= idleLimit
-        if (channel.isFit && !this.#isOld(channel, now) && !idleTooLong) continue
-        if (channel.isOpen) open--
-        this.#retire(slot)
-      }
-      if (this.#connection.currentLink() === undefined) return
-      for (const slot of this.#slots) {
-        if (open >= min) break
-        if (slot.lease !== undefined || !slot.isEmpty) continue
-        this.#startOpening(slot)
-        open++
-      }
-    })
-    return Effect.forever(Effect.andThen(sweep, Effect.sleep(interval)))
-  })
+  // --- The end --------------------------------------------------------------------------------------------------------
 
   readonly #close: Effect.Effect<void> = Effect.suspend(() => {
     this.#shutdown = true
     this.#waiters.failAll(poolClosed)
     return Effect.gen({ self: this }, function* () {
-      yield* Fiber.interruptAll(Array.from(this.#background))
+      yield* this.#places.interrupt
       if (this.#used > 0) {
         this.#allReturned = Deferred.makeUnsafe()
         const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#config.shutdownTimeout)
@@ -475,34 +371,27 @@ export class ChannelPool {
             Effect.annotateLogs({ channels: this.#used })
           )
         }
-        for (const { lease } of [...this.#slots, ...this.#unpooled]) {
+        for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
           if (lease !== undefined) yield* this.#release(lease)
         }
       }
-      for (const slot of this.#slots) {
-        slot.startClosing(this.#forkClosing, (channel) => channel.close(this.#config.closeTimeout))
-      }
-      yield* Fiber.awaitAll(Array.from(this.#closings))
+      yield* this.#places.close
     })
   })
 
   // --- Counts --------------------------------------------------------------------------------------------------------
 
   readonly #stats: Effect.Effect<Stats> = Effect.sync(() => ({
-    idle: this.#countIdle(),
+    idle: this.#places.idle,
     used: this.#used,
     pending: this.#waiters.size,
     min: this.#settings.min,
     max: this.#settings.max,
-    created: this.#created,
-    recycled: this.#recycled,
-    discarded: this.#discarded,
+    created: this.#places.created,
+    recycled: this.#places.recycled,
+    discarded: this.#places.discarded,
     timedOut: this.#waiters.timedOut + this.#openedTooLate
   }))
-
-  #countIdle(): number {
-    return this.#slots.reduce((n, slot) => (slot.lease === undefined && slot.channel?.isOpen === true ? n + 1 : n), 0)
-  }
 
   #counts(): string {
     const link = this.#connection.currentLink()
@@ -512,7 +401,7 @@ export class ChannelPool {
         : link.blockedBy === undefined
           ? `connected to ${link.peer}`
           : `blocked by the broker: ${link.blockedBy}`
-    return `${this.#used} of ${this.#settings.max} in use, ${this.#countIdle()} idle, ${this.#waiters.size} waiting; ${connection}`
+    return `${this.#used} of ${this.#settings.max} in use, ${this.#places.idle} idle, ${this.#waiters.size} waiting; ${connection}`
   }
 
   readonly #late = (): AmqpError.AmqpErrorReason =>

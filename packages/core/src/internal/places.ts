@@ -1,0 +1,170 @@
+/** The places of a pool and the channels in them: opening, recycling, closing, counting. Who borrows is not its business. */
+import type * as Clock from "effect/Clock"
+import type * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Random from "effect/Random"
+import type { AmqpConfig } from "../AmqpConfig.ts"
+import type { AmqpConnection } from "../AmqpConnection.ts"
+import type { AmqpError } from "../AmqpError.ts"
+import * as Channel from "./channel.ts"
+import { type Fork, Slot } from "./slot.ts"
+
+export type Settings = Exclude<AmqpConfig["pool"], false>
+
+// A channel's age limit is drawn from the last tenth below `recycle`, so that channels opened together, as they are after
+// a reconnect, are not replaced together.
+const ageJitter = 0.1
+
+const toMillis = (duration: Duration.Duration | undefined) =>
+  duration === undefined ? Infinity : Duration.toMillis(duration)
+
+export class Places<Lease> {
+  /** All places; none without pooling, where each borrow makes its own. */
+  readonly slots: ReadonlyArray<Slot<Lease>>
+  created = 0
+  recycled = 0
+  discarded = 0
+
+  readonly #connection: AmqpConnection["Service"]
+  readonly #config: AmqpConfig
+  readonly #settings: Settings
+  readonly #maxAge: number
+  readonly #clock: Clock.Clock
+  readonly #run: Fork
+  readonly #givenUp: AmqpError
+  /** What is interrupted at the end: openings and timers. */
+  readonly #background = new Set<Fiber.Fiber<void>>()
+  /** What is waited for at the end, being bounded itself. */
+  readonly #closings = new Set<Fiber.Fiber<void>>()
+
+  constructor(options: {
+    readonly connection: AmqpConnection["Service"]
+    readonly settings: Settings
+    readonly pooled: boolean
+    readonly clock: Clock.Clock
+    readonly run: Fork
+    /** What those fail with who wait for an opening when the pool ends. */
+    readonly givenUp: AmqpError
+  }) {
+    this.#connection = options.connection
+    this.#config = options.connection.config
+    this.#settings = options.settings
+    this.#maxAge = toMillis(options.settings.recycle)
+    this.#clock = options.clock
+    this.#run = options.run
+    this.#givenUp = options.givenUp
+    this.slots = options.pooled ? Array.from({ length: options.settings.max }, () => new Slot<Lease>()) : []
+  }
+
+  /** The pool's clock, in milliseconds. */
+  get now(): number {
+    return this.#clock.currentTimeMillisUnsafe()
+  }
+
+  /** Open channels that nobody has borrowed. */
+  get idle(): number {
+    return this.slots.reduce((n, slot) => (slot.lease === undefined && slot.channel?.isOpen === true ? n + 1 : n), 0)
+  }
+
+  /** Runs an effect until the pool ends. */
+  readonly forkBackground: Fork = (effect) => this.#fork(this.#background, effect)
+
+  /** Runs an effect that the end of the pool waits for. */
+  readonly forkClosing: Fork = (effect) => this.#fork(this.#closings, effect)
+
+  #fork(owner: Set<Fiber.Fiber<void>>, effect: Effect.Effect<void>): Fiber.Fiber<void> {
+    const fiber = this.#run(effect)
+    if (fiber.pollUnsafe() === undefined) {
+      owner.add(fiber)
+      fiber.addObserver(() => owner.delete(fiber))
+    }
+    return fiber
+  }
+
+  /** Whether a channel may be lent again, or is past its age. */
+  isOld(channel: Channel.Channel, now: number): boolean {
+    return now - channel.openedAt >= channel.maxAge
+  }
+
+  /** Starts opening a channel in an empty place, unless that is under way. */
+  open(slot: Slot<Lease>): Deferred.Deferred<void, AmqpError> {
+    const open = Effect.flatMap(Effect.zip(this.#connection.link, Random.next), ([link, random]) =>
+      Channel.open(link, this.#config.continuationTimeout, (channel) => {
+        channel.openedAt = channel.idleSince = this.now
+        channel.maxAge = this.#maxAge * (1 - ageJitter * random)
+        slot.channel = channel
+        this.created++
+        // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
+        channel.onClosed = () => {
+          if (slot.lease === undefined) this.report(channel)
+        }
+      })
+    )
+    return slot.startOpening(this.forkBackground, open, this.#givenUp)
+  }
+
+  /** Takes a channel that is not to be lent again out of its place, and counts why. */
+  retire(slot: Slot<Lease>): void {
+    if (slot.channel?.isFit === true) this.recycled++
+    else this.discarded++
+    this.#close(slot)
+  }
+
+  #close(slot: Slot<Lease>): void {
+    slot.startClosing(this.forkClosing, (channel) => channel.close(this.#config.closeTimeout))
+  }
+
+  /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */
+  report(channel: Channel.Channel): void {
+    const reason = channel.closedBy
+    if (channel.told || reason === undefined || reason.severity === "connection" || reason._tag === "ChannelClosed") {
+      return
+    }
+    this.#run(
+      Effect.logWarning("AMQP channel closed by the broker").pipe(
+        Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
+      )
+    )
+  }
+
+  /** Closes idle channels that are too old or idle for too long, and keeps `min` open, for ever. */
+  readonly recycle: Effect.Effect<void> = Effect.suspend(() => {
+    const { idleTimeout, min } = this.#settings
+    const idleLimit = toMillis(idleTimeout)
+    const shortest = Math.min(this.#maxAge, idleLimit)
+    if (shortest === Infinity && min === 0) return Effect.void
+    const interval = Duration.millis(Math.min(5_000, Math.max(10, shortest / 10)))
+    const sweep = Effect.sync(() => {
+      const { now } = this
+      let open = this.slots.reduce((n, slot) => (slot.channel?.isOpen === true || slot.opening ? n + 1 : n), 0)
+      for (const slot of this.slots) {
+        const channel = slot.channel
+        if (slot.lease !== undefined || channel === undefined) continue
+        const idleTooLong = open > min && now - channel.idleSince >= idleLimit
+        if (channel.isFit && !this.isOld(channel, now) && !idleTooLong) continue
+        if (channel.isOpen) open--
+        this.retire(slot)
+      }
+      // An opening would wait for the connection, and take the turn of a borrower's.
+      if (this.#connection.currentLink() === undefined) return
+      for (const slot of this.slots) {
+        if (open >= min) break
+        if (slot.lease !== undefined || !slot.isEmpty) continue
+        this.open(slot)
+        open++
+      }
+    })
+    return Effect.forever(Effect.andThen(sweep, Effect.sleep(interval)))
+  })
+
+  /** Gives up all openings. */
+  readonly interrupt: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(Array.from(this.#background)))
+
+  /** Closes all channels at once, and waits for that. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    for (const slot of this.slots) this.#close(slot)
+    return Effect.asVoid(Fiber.awaitAll(Array.from(this.#closings)))
+  })
+}
