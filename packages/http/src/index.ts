@@ -1,1 +1,3 @@
-export {}
+/** AMQP in Effect's `HttpRouter`: a request borrows a channel, the response's end returns it. */
+export * as AmqpHttp from "./AmqpHttp.ts"
+export * as AmqpHttpError from "./AmqpHttpError.ts"

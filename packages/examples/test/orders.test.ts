@@ -1,0 +1,149 @@
+/** The order service as its customers see it: over HTTP, with a real queue behind it. */
+import { assert, describe, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpConfig, AmqpConnection, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Effect, Layer, Option } from "effect"
+import { HttpServer } from "effect/http"
+import { createServer } from "node:http"
+import { OrdersService } from "../src/orders.ts"
+
+const Broker = Layer.unwrap(
+  Effect.gen(function* () {
+    const { url } = yield* TestBroker.TestBroker
+    const config = yield* AmqpConfig.fromUrl(url)
+    return Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
+  })
+)
+
+const Service = OrdersService.pipe(
+  Layer.provideMerge(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 })),
+  Layer.provideMerge(Broker),
+  Layer.provideMerge(TestBroker.layer)
+)
+
+const ask = (path: string, init?: RequestInit) =>
+  Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
+    Effect.promise(async (signal) => {
+      const response = await fetch(HttpServer.formatAddress(address) + path, { ...init, signal })
+      return { status: response.status, type: response.headers.get("content-type"), body: await response.text() }
+    })
+  )
+
+const post = (body: string) => ask("/orders", { method: "POST", body })
+
+const next = ask("/orders/next")
+
+/** What the answer to a bad order says of it. */
+const mistakesIn = (body: string) =>
+  Effect.map(post(body), (answer) => {
+    assert.strictEqual(answer.status, 400)
+    assert.strictEqual(answer.type, "application/problem+json")
+    const { errors, ...problem } = JSON.parse(answer.body)
+    return { problem, errors }
+  })
+
+layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("POST /orders", () => {
+    it.effect("puts the order into the queue, by a channel that goes back, and answers 202 with its id", () =>
+      Effect.gen(function* () {
+        const { status, body } = yield* post('{"product":"tea","quantity":2}')
+        assert.strictEqual(status, 202)
+        const { id, ...rest } = JSON.parse(body)
+        assert.match(id, /^[0-9a-f-]{36}$/)
+        assert.deepStrictEqual(rest, {})
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, created: 1 })
+        // Looked at from the other side.
+        const delivery = yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.tap(Effect.map(channel.get("orders"), Option.getOrThrow), (delivery) => channel.ack(delivery))
+          )
+        )
+        assert.deepStrictEqual(JSON.parse(AmqpMessage.text(delivery)), { id, product: "tea", quantity: 2 })
+        assert.deepInclude(delivery.properties, { messageId: id, contentType: "application/json", persistent: true })
+      })
+    )
+
+    it.effect("says where a bad order is wrong, all places at once, and what was expected there", () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* mistakesIn('{"product":"","quantity":1.5,"price":1,"a/b":2}'), {
+          problem: { type: "about:blank", title: "Bad Request", status: 400, detail: "The body is not an order." },
+          errors: [
+            { pointer: "/price", detail: "Expected no excess property" },
+            { pointer: "/a~1b", detail: "Expected no excess property" },
+            { pointer: "/product", detail: "Expected a value with a length of at least 1" },
+            { pointer: "/quantity", detail: "Expected an integer" }
+          ]
+        })
+        assert.deepStrictEqual((yield* mistakesIn('{"product":7,"quantity":1001}')).errors, [
+          { pointer: "/product", detail: "Expected string" },
+          { pointer: "/quantity", detail: "Expected a value between 1 and 1000" }
+        ])
+        assert.deepStrictEqual((yield* mistakesIn('{"product":"tea"}')).errors, [
+          { pointer: "/quantity", detail: "Missing key" }
+        ])
+        assert.deepStrictEqual((yield* mistakesIn("[]")).errors, [{ pointer: "", detail: "Expected object" }])
+      })
+    )
+
+    it.effect("says where bad JSON goes wrong", () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* mistakesIn('{"product":"tea"'), {
+          problem: { type: "about:blank", title: "Bad Request", status: 400, detail: "The body is not JSON." },
+          errors: [
+            {
+              pointer: "",
+              detail: "Expected ',' or '}' after property value in JSON at position 16 (line 1 column 17)"
+            }
+          ]
+        })
+        assert.include((yield* mistakesIn('{"product":tea}')).errors[0].detail, '"{"product":tea}" is not valid JSON')
+      })
+    )
+
+    it.effect("publishes nothing of what it refuses, and borrows no channel for it", () =>
+      Effect.gen(function* () {
+        const { created } = yield* AmqpPool.stats
+        yield* Effect.forEach(["", "null", "{", '{"product":"tea","quantity":0}'], mistakesIn)
+        assert.strictEqual((yield* post("x".repeat(70_000))).status, 413)
+        assert.strictEqual((yield* AmqpPool.stats).created, created)
+        assert.strictEqual((yield* next).status, 204)
+      })
+    )
+  })
+
+  describe("GET /orders/next", () => {
+    it.effect("takes the orders out of the queue, oldest first, then answers 204", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        yield* Effect.forEach([1, 2, 3], (quantity) => post(`{"product":"tea","quantity":${quantity}}`))
+        const orders = yield* Effect.forEach([1, 2, 3], () => next)
+        assert.deepStrictEqual(
+          orders.map(({ body, status, type }) => [status, type, JSON.parse(body).quantity]),
+          [1, 2, 3].map((quantity) => [200, "application/json", quantity])
+        )
+        assert.deepInclude(yield* next, { status: 204, body: "" })
+        yield* awaitCensus({ messages: 0, unacked: 0 })
+      })
+    )
+
+    it.effect("hands each of many orders to one of many customers", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        const posts = yield* Effect.forEach(
+          Array.from({ length: 200 }, (_, i) => i + 1),
+          (quantity) => post(`{"product":"tea","quantity":${quantity}}`),
+          { concurrency: 20 }
+        )
+        yield* awaitCensus({ messages: 200 })
+        const taken = yield* Effect.forEach(posts, () => next, { concurrency: 20 })
+        const ids = (answers: ReadonlyArray<{ readonly body: string }>) =>
+          answers.map(({ body }) => String(JSON.parse(body).id)).toSorted()
+        assert.deepStrictEqual(ids(taken), ids(posts))
+        const { idle, used } = yield* AmqpPool.stats
+        assert.strictEqual(used, 0)
+        yield* awaitCensus({ messages: 0, unacked: 0, channels: idle })
+      })
+    )
+  })
+})

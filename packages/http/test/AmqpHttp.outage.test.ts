@@ -1,0 +1,167 @@
+/** Routes with AMQP while the broker is away, blocks, hangs or refuses: on a broker of this file's own. */
+import { assert, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Deferred, Effect, Fiber } from "effect"
+import { HttpServerResponse } from "effect/http"
+import { type Answer, get, untilFlow, untilState, withService } from "./support/service.ts"
+
+const ok = HttpServerResponse.text("ok")
+
+const touch = Effect.as(
+  AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })),
+  ok
+)
+
+const publish = (content: string, onBlocked?: "wait" | "fail") =>
+  Effect.as(
+    AmqpChannel.use((channel) => channel.publish({ routingKey: "nowhere", content }, { onBlocked })),
+    ok
+  )
+
+/** The whole answer is a problem of this status, and says nothing more than this. */
+const isProblem = (
+  { body, headers, status }: Answer,
+  expected: { readonly status: number; readonly retryAfter?: string; readonly title: string; readonly detail: string }
+) => {
+  const { retryAfter, ...problem } = expected
+  assert.strictEqual(status, expected.status)
+  assert.strictEqual(headers["content-type"], "application/problem+json")
+  assert.strictEqual(headers["retry-after"], retryAfter)
+  assert.deepStrictEqual(JSON.parse(body), { type: "about:blank", ...problem })
+}
+
+const tooLate = {
+  status: 503,
+  retryAfter: "1",
+  title: "Service Unavailable",
+  detail: "The service did not get to its message broker in time. Try again in a moment."
+}
+
+const disconnected = {
+  status: 503,
+  retryAfter: "5",
+  title: "Service Unavailable",
+  detail: "The service has no connection to its message broker. Try again later."
+}
+
+const blocked = {
+  status: 503,
+  retryAfter: "10",
+  title: "Service Unavailable",
+  detail: "The message broker takes no messages at the moment. Try again later."
+}
+
+const timedOut = {
+  status: 504,
+  title: "Gateway Timeout",
+  detail: "The message broker did not answer in time. Whether the request took effect is not known."
+}
+
+const tooLarge = {
+  status: 413,
+  title: "Content Too Large",
+  detail: "The message is larger than the message broker takes."
+}
+
+layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
+  excludeTestServices: true,
+  timeout: "2 minutes"
+})((it) => {
+  it.effect("a lost connection is a 503 with Retry-After, for the request it hits and until it is back", () =>
+    Effect.gen(function* () {
+      const { awaitCensus, ctl, killConnections, url } = yield* TestBroker.TestBroker
+      const reached = yield* Deferred.make<void>()
+      const goOn = yield* Deferred.make<void>()
+      const amid = AmqpChannel.use((channel) =>
+        Deferred.succeed(reached, undefined).pipe(
+          Effect.andThen(Deferred.await(goOn)),
+          Effect.andThen(channel.publish({ routingKey: "nowhere", content: "too late" })),
+          Effect.as(ok)
+        )
+      )
+      yield* Effect.gen(function* () {
+        const asking = yield* Effect.forkChild(get("/amid"))
+        yield* Deferred.await(reached)
+        yield* Effect.acquireRelease(ctl("suspend_listeners"), () => Effect.orDie(ctl("resume_listeners")))
+        yield* killConnections
+        yield* untilState((state) => state._tag === "Reconnecting")
+        yield* Deferred.succeed(goOn, undefined)
+        isProblem(yield* Fiber.join(asking), disconnected)
+        // Until there is a connection again, a request waits for a channel, as long as it may.
+        isProblem(yield* get("/"), tooLate)
+        assert.strictEqual((yield* get("/without")).status, 200)
+        yield* ctl("resume_listeners")
+        yield* untilState((state) => state._tag === "Open" && state.generation === 2)
+        assert.strictEqual((yield* get("/")).status, 200)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, idle: 1 })
+        yield* awaitCensus({ connections: 1, channels: 1 })
+      }).pipe(
+        withService(
+          url,
+          { "/amid": amid, "/": touch, "/without": Effect.succeed(ok) },
+          { amqp: { pool: { max: 2, acquireTimeout: "1 second" } } }
+        )
+      )
+    })
+  )
+
+  it.effect("a blocked connection is a 503 with Retry-After, at once or after waiting, and only for publishers", () =>
+    Effect.gen(function* () {
+      const { blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
+      yield* Effect.gen(function* () {
+        yield* blockPublishers
+        // The broker tells a publisher, when it publishes.
+        assert.strictEqual((yield* get("/waiting")).status, 200)
+        yield* untilFlow("Blocked")
+        isProblem(yield* get("/waiting"), blocked)
+        isProblem(yield* get("/impatient"), blocked)
+        assert.strictEqual((yield* get("/without")).status, 200)
+        yield* unblockPublishers
+        yield* untilFlow("Flowing")
+        assert.strictEqual((yield* get("/waiting")).status, 200)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      }).pipe(
+        withService(
+          url,
+          {
+            "/waiting": publish("a message"),
+            "/impatient": publish("a message", "fail"),
+            "/without": Effect.succeed(ok)
+          },
+          { amqp: { publishTimeout: "100 millis" } }
+        )
+      )
+    })
+  )
+
+  it.effect("a message that is too large for the broker is a 413", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestBroker.TestBroker
+      const large = Effect.andThen(publish("x".repeat(20_000)), touch)
+      yield* Effect.gen(function* () {
+        isProblem(yield* get("/large"), tooLarge)
+        assert.strictEqual((yield* get("/")).status, 200)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, discarded: 1 })
+      }).pipe(withService(url, { "/large": large, "/": touch }))
+    })
+  )
+
+  it.effect("a broker that does not answer is a 504", (test) =>
+    Effect.gen(function* () {
+      const { awaitCensus, processes, url } = yield* TestBroker.TestBroker
+      if (processes === undefined) return test.skip("the broker is not a process of ours that could be paused")
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* get("/")).status, 200)
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => process.kill(processes.server, "SIGSTOP")),
+          () => Effect.map(get("/"), (answer) => isProblem(answer, timedOut)),
+          () => Effect.sync(() => process.kill(processes.server, "SIGCONT"))
+        )
+        assert.strictEqual((yield* get("/")).status, 200)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, discarded: 1 })
+      }).pipe(withService(url, { "/": touch }, { amqp: { continuationTimeout: "1 second" } }))
+      yield* awaitCensus({ connections: 0, channels: 0 })
+    })
+  )
+})

@@ -1,0 +1,84 @@
+/** Every AMQP error has an answer, and none gives anything away. */
+import { assert, describe, it } from "@effect/vitest"
+import { AmqpError } from "@effect-amqp/core"
+import { AmqpHttpError } from "@effect-amqp/http"
+
+const secret = "amqp://alice:s3cret@rabbit-7.internal:5672/shop refused queue 'orders.eu'"
+
+const details = {
+  message: secret,
+  operation: secret,
+  cause: new Error(secret),
+  issues: [],
+  argument: secret,
+  channelMax: 7
+}
+
+const errors = AmqpError.AmqpErrorReason.members.map((Reason) => AmqpError.fromReason(new Reason(details)))
+
+const bodyOf = (error: AmqpError.AmqpError) => {
+  const { body } = AmqpHttpError.toResponse(error)
+  assert.strictEqual(body._tag, "Uint8Array")
+  return body._tag === "Uint8Array" ? new TextDecoder().decode(body.body) : ""
+}
+
+const answerOf = (error: AmqpError.AmqpError) => {
+  const { headers, status } = AmqpHttpError.toResponse(error)
+  return { status, retryAfter: headers["retry-after"] }
+}
+
+describe("AmqpHttpError.toResponse", () => {
+  for (const error of errors) {
+    const tag = error.reason._tag
+
+    it(`${tag} is a problem of its status, without internals`, () => {
+      const { headers, status } = AmqpHttpError.toResponse(error)
+      const problem: unknown = JSON.parse(bodyOf(error))
+      assert.strictEqual(headers["content-type"], "application/problem+json")
+      assert.deepInclude(problem, { type: "about:blank", status })
+      for (const word of ["alice", "s3cret", "rabbit-7", "5672", "shop", "orders.eu", tag, "AMQP", "Amqp"]) {
+        assert.notInclude(bodyOf(error), word)
+      }
+    })
+
+    it(`${tag} has Retry-After if waiting helps, and only then`, () => {
+      const { retryAfter, status } = answerOf(error)
+      assert.strictEqual(retryAfter !== undefined, status === 503)
+      if (status === 500 || status === 413) assert.isFalse(error.isRetryable)
+    })
+  }
+
+  it("tells those that wait, those that gave up, and those that are wrong apart", () => {
+    assert.deepStrictEqual(
+      Object.fromEntries(errors.map((error) => [error.reason._tag, Object.values(answerOf(error)).join(" ").trim()])),
+      {
+        InvalidConfig: "500",
+        InvalidArgument: "500",
+        ConnectFailed: "503 5",
+        ConnectTimeout: "503 5",
+        TlsFailed: "500",
+        AuthenticationFailed: "500",
+        VirtualHostRefused: "500",
+        ConnectionClosed: "503 5",
+        ConnectionBlocked: "503 10",
+        ProtocolError: "500",
+        BrokerError: "503 5",
+        AccessRefused: "500",
+        NotFound: "500",
+        ResourceLocked: "503 1",
+        PreconditionFailed: "500",
+        MessageTooLarge: "413",
+        ChannelClosed: "503 1",
+        ChannelMaxReached: "503 1",
+        ReplyTimeout: "504",
+        PublishTimeout: "504",
+        AcquireTimeout: "503 1",
+        PoolExhausted: "503 1",
+        PoolClosed: "503 5",
+        ChannelReleased: "500",
+        DeliverySettled: "500",
+        UnknownError: "500"
+      }
+    )
+  })
+})

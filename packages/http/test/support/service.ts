@@ -1,0 +1,115 @@
+/** A service under test: routes with AMQP, on a broker, listening on a free port; and what its clients do to it. */
+import { type AmqpError, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { AmqpHttp } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Deferred, Effect, Layer, Schema, type Scope, Stream, SubscriptionRef } from "effect"
+import { HttpRouter, HttpServer, HttpServerRespondable, HttpServerResponse } from "effect/http"
+import { createServer, get as httpGet, type IncomingHttpHeaders, type IncomingMessage } from "node:http"
+import { text } from "node:stream/consumers"
+
+/** The context of a test: what the service runs on. */
+export type Service = HttpServer.HttpServer | AmqpConnection.AmqpConnection | AmqpPool.AmqpPool
+
+/** A failure of the application's own, which says itself how it is answered. */
+export class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {
+  [HttpServerRespondable.symbol]() {
+    return Effect.succeed(HttpServerResponse.text("refused", { status: 402 }))
+  }
+}
+
+/** What a route may fail with, and need. */
+export type Handler = Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  AmqpError.AmqpError | Refused,
+  AmqpConnection.AmqpConnection | AmqpPool.AmqpPool | Scope.Scope
+>
+
+export type Routes = { readonly [path in `/${string}`]: Handler }
+
+export interface ServiceOptions {
+  readonly amqp?: AmqpConfig.Options | undefined
+  readonly http?: AmqpHttp.Options | undefined
+}
+
+const server = NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 })
+
+/** The routes answer GET. */
+export const serve = (
+  url: string,
+  routes: Routes,
+  { amqp, http }: ServiceOptions = {}
+): Layer.Layer<Service, AmqpError.AmqpError> => {
+  const added = Object.entries(routes).map(([path, handler]) => HttpRouter.route("GET", path as `/${string}`, handler))
+  const app = HttpRouter.addAll(added).pipe(
+    Layer.provide(http === undefined ? AmqpHttp.layer : AmqpHttp.layerWith(http))
+  )
+  const broker = Layer.unwrap(
+    Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 4 }, ...amqp }), (config) =>
+      Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
+    )
+  )
+  return HttpRouter.serve(app, { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provideMerge(Layer.orDie(server)),
+    Layer.provideMerge(broker)
+  )
+}
+
+/** Runs a test against a service of its own, all gone afterwards. */
+export const withService = (url: string, routes: Routes, options?: ServiceOptions) =>
+  Effect.provide(serve(url, routes, options), { local: true })
+
+/** What a client got. */
+export interface Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly body: string
+}
+
+/** Sends a request on a connection of its own. Interrupting it is the client hanging up. */
+const ask = (path: string): Effect.Effect<IncomingMessage, Error, HttpServer.HttpServer> =>
+  Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
+    Effect.callback((resume) => {
+      const url = HttpServer.formatAddress(address) + path
+      const request = httpGet(url, { agent: false }, (response) => resume(Effect.succeed(response)))
+      request.once("error", (error) => resume(Effect.fail(error)))
+      return Effect.sync(() => request.destroy())
+    })
+  )
+
+/** Asks, and reads the whole answer. */
+export const get = (path: string): Effect.Effect<Answer, Error, HttpServer.HttpServer> =>
+  Effect.flatMap(ask(path), (response) =>
+    Effect.map(
+      Effect.promise(() => text(response)),
+      (body) => ({ status: response.statusCode ?? 0, headers: response.headers, body })
+    )
+  )
+
+/** Asks, and reads of the body what has come first. */
+export const open = (path: string) =>
+  Effect.gen(function* () {
+    const response = yield* ask(path)
+    const chunks: AsyncIterator<Buffer, undefined> = response[Symbol.asyncIterator]()
+    /** The next part of the body, or nothing at its end. Fails if the connection breaks off. */
+    const read = Effect.map(
+      Effect.tryPromise(() => chunks.next()),
+      ({ value }) => String(value ?? "")
+    )
+    return { first: yield* read, read, hangUp: Effect.sync(() => response.destroy()) }
+  })
+
+/** Tells when a request's scope has closed: run first in a handler, so that it closes last. */
+export const atEnd = (ended: Deferred.Deferred<void>): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.addFinalizer(() => Deferred.succeed(ended, undefined))
+
+/** Waits until the connection is as wanted. */
+export const untilState = (wanted: (state: AmqpConnection.State) => boolean) =>
+  Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
+    Stream.runHead(Stream.filter(SubscriptionRef.changes(state), wanted))
+  )
+
+/** Waits until the broker has blocked the connection, or lets it go on. */
+export const untilFlow = (wanted: AmqpConnection.Flow["_tag"]) =>
+  Effect.flatMap(AmqpConnection.AmqpConnection, ({ flow }) =>
+    Stream.runHead(Stream.filter(SubscriptionRef.changes(flow), ({ _tag }) => _tag === wanted))
+  )
