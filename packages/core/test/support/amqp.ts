@@ -1,5 +1,5 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
-import { Duration, Effect, Layer, Redacted } from "effect"
+import { Duration, Effect, flow, Layer, Redacted, References } from "effect"
 import { type AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 
 const seconds = Duration.seconds
@@ -57,8 +57,12 @@ export const layerWith = (config: AmqpConfig.AmqpConfig) =>
 /** A connection and its pool on the broker of a URL. */
 export const layerOf = (url: string, overrides?: Overrides) => layerWith(configOf(url, overrides))
 
-/** Runs a program with a connection and a pool of its own, all gone afterwards. */
-export const withPool = (url: string, overrides?: Overrides) => Effect.provide(layerOf(url, overrides), { local: true })
+/** Runs a program with a connection and a pool of its own, all gone afterwards. Its log begins at warnings. */
+export const withPool = (url: string, overrides?: Overrides) =>
+  flow(
+    Effect.provide(layerOf(url, overrides), { local: true }),
+    Effect.provideService(References.MinimumLogLevel, "Warn")
+  )
 
 /** Waits, by looking every millisecond of real time, until the pool's counts are as wanted; at most 5 seconds. */
 export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) =>
