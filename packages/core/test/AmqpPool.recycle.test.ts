@@ -11,7 +11,7 @@ const minutes = Duration.minutes
 const borrowAll = (n: number) =>
   Effect.scoped(Effect.forEach(Array.from({ length: n }), () => AmqpPool.get, { discard: true, concurrency: n }))
 
-describe("11. Recycling by age and by idleness are two settings", () => {
+describe("11. Recycling by age (with jitter) and by idleness are two settings; neither resets the other; none cuts a borrower off.", () => {
   it.effect("a channel in constant use is replaced at its age, between 90 % and 100 % of recycle", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()

@@ -33,7 +33,7 @@ const steps: Record<
   "while the channel opens": (broker) => broker.received("channel.open", broker.count("channel.open") + 1)
 }
 
-describe("2. No reservation is lost", () => {
+describe("2. No reservation is lost: an open that fails, times out or is interrupted at any step gives its place back.", () => {
   it.live("an acquisition interrupted in line or while its channel opens gives its place back", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
@@ -144,7 +144,7 @@ describe("2. No reservation is lost", () => {
   )
 })
 
-describe("3. A channel that arrives after its opener gave up is closed", () => {
+describe("3. A channel that arrives after its opener gave up is closed.", () => {
   it.live("when the opener's time was up", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
@@ -213,7 +213,7 @@ describe("3. A channel that arrives after its opener gave up is closed", () => {
   )
 })
 
-describe("4. Open channels never exceed the pool's max, nor the negotiated channel-max", () => {
+describe("4. Open channels never exceed the pool's `max`, nor the negotiated channel-max, while replacing discarded ones too.", () => {
   const churn = (borrows: number) =>
     Effect.forEach(
       Array.from({ length: borrows }, (_, i) => i),
@@ -272,7 +272,27 @@ describe("4. Open channels never exceed the pool's max, nor the negotiated chann
   )
 })
 
-describe("7. A channel known to be closed is never lent", () => {
+describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClosed`, or the error of opening.", () => {
+  it.live("with the error of opening, for everyone who waits for that place", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.once("channel.open", (open) => open.hold())
+        const first = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
+        yield* broker.received("channel.open")
+        yield* Fiber.interrupt(first)
+        const second = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
+        yield* untilStats((stats) => stats.used === 1)
+        broker.closeConnections(541, "INTERNAL_ERROR - scripted")
+        const error = yield* Fiber.join(second)
+        assert.strictEqual(error.reason._tag, "BrokerError")
+        assert.include(error.message, "INTERNAL_ERROR - scripted")
+      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+    })
+  )
+})
+
+describe("7. A channel known to be closed is never lent.", () => {
   it.live("when the broker closed it while it was idle", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
@@ -287,7 +307,7 @@ describe("7. A channel known to be closed is never lent", () => {
   )
 })
 
-describe("9. An interrupted request discards its channel", () => {
+describe("9. Business errors keep the channel; channel errors, defects in an operation and interrupted requests discard it.", () => {
   it.live("even if its reply came before the scope ended", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
@@ -311,7 +331,7 @@ describe("9. An interrupted request discards its channel", () => {
   )
 })
 
-describe("10. Every close is bounded in time", () => {
+describe("10. Every close is bounded in time, whatever the broker or the network does; shutdown meets its deadline even with borrowers that never return, whose handles then fail with `ChannelReleased`.", () => {
   const silent: ScriptedBroker.Script = { "channel.close": () => {}, "connection.close": () => {} }
   const dying: ScriptedBroker.Script = {
     "channel.close": (close) => close.destroy(),

@@ -13,7 +13,7 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.reason._tag)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("1. Leaving a scope by success, failure, defect or interruption settles its channel exactly once", () => {
+  describe("1. Leaving a scope by success, failure, defect or interruption settles its channel exactly once. There is no return call.", () => {
     const exits: Record<string, Effect.Effect<void, string>> = {
       success: Effect.void,
       failure: Effect.fail("business"),
@@ -161,7 +161,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("5. A checkout always ends", () => {
+  describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClosed`, or the error of opening.", () => {
     it.effect("with AcquireTimeout, which says how the pool stood", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -229,7 +229,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("6. Waiters are served first come, first served", () => {
+  describe("6. Waiters are served first come, first served; a cancelled waiter never swallows a place.", () => {
     it.effect("and a cancelled waiter never swallows a place", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -290,7 +290,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("7. A channel known to be closed is never lent", () => {
+  describe("7. A channel known to be closed is never lent.", () => {
     it.effect("after the broker has closed all connections, the next borrower gets a channel that works", () =>
       Effect.gen(function* () {
         const { closeConnections, url } = yield* TestBroker.TestBroker
@@ -308,7 +308,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("8. A lent channel is clean", () => {
+  describe("8. A lent channel is clean: no consumers, no unsettled deliveries, no pending confirms, default prefetch, no stray listeners. One that cannot be made clean is discarded.", () => {
     it.effect("unsettled deliveries of the last borrower are back in their queue, and cannot be settled any more", () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
@@ -340,6 +340,30 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
           yield* awaitCensus({ unacked: 0 })
           assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0 })
+        }).pipe(withPool(url, { pool: { max: 1 } }))
+      })
+    )
+
+    it.effect("one whose deliveries cannot be given back is discarded, and the broker requeues them", () =>
+      Effect.gen(function* () {
+        const { awaitCensus, url } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.gen(function* () {
+                yield* channel.queueDeclare("stuck")
+                yield* channel.publish({ routingKey: "stuck", content: "a" })
+                yield* channel.get("stuck")
+                // What amqplib does when a channel is on its way out.
+                behind(channel).driver.nackAll = () => {
+                  throw new Error("Channel closing")
+                }
+              })
+            )
+          )
+          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("stuck")))
+          yield* awaitCensus({ unacked: 0, channels: 1 })
+          assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
         }).pipe(withPool(url, { pool: { max: 1 } }))
       })
     )
@@ -376,7 +400,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("9. What keeps a channel, and what discards it", () => {
+  describe("9. Business errors keep the channel; channel errors, defects in an operation and interrupted requests discard it.", () => {
     it.effect("a business error keeps it", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -444,6 +468,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
+    it.effect("a defect inside an operation discards it", () =>
+      Effect.gen(function* () {
+        const { awaitCensus, url } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          const reason = yield* reasonOf(
+            Effect.scoped(
+              AmqpChannel.use((channel) => {
+                behind(channel).driver.assertQueue = () => {
+                  throw new Error("a defect of the driver")
+                }
+                return channel.queueDeclare("q")
+              })
+            )
+          )
+          assert.strictEqual(reason, "UnknownError")
+          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
+          assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
+          yield* awaitCensus({ channels: 1 })
+        }).pipe(withPool(url, { pool: { max: 1 } }))
+      })
+    )
+
     it.effect("what cannot be encoded is refused before anything is sent, and keeps it", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -463,7 +509,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("16. A handle used after its scope closed fails with ChannelReleased", () => {
+  describe("16. A handle used after its scope closed fails with `ChannelReleased`; it never touches the next borrower's channel.", () => {
     it.effect("and never touches the next borrower's channel", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
