@@ -19,6 +19,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import * as Amqplib from "./internal/amqplib.ts"
+import { register } from "./internal/links.ts"
 
 /** What the connection is doing. */
 export type State =
@@ -66,10 +67,6 @@ export class AmqpConnection extends Context.Service<
     readonly state: SubscriptionRef.SubscriptionRef<State>
     /** The present flow state, and its changes as a stream. A lost connection is not blocked. For reading. */
     readonly flow: SubscriptionRef.SubscriptionRef<Flow>
-    /** @internal The live connection, once there is one. Fails when there will be none any more. */
-    readonly link: Effect.Effect<Amqplib.Link, AmqpError.AmqpError>
-    /** @internal The live connection, if there is one now. */
-    readonly currentLink: () => Amqplib.Link | undefined
   }
 >()("@effect-amqp/core/AmqpConnection") {}
 
@@ -259,12 +256,9 @@ export const make = Effect.fnUntraced(function* (
   yield* opened
   yield* Effect.forkScoped(supervise)
 
-  return AmqpConnection.of({
-    config,
-    state,
-    flow,
-    currentLink: () => current,
-    link: Effect.suspend(() => {
+  return register(AmqpConnection.of({ config, state, flow }), {
+    current: () => current,
+    next: Effect.suspend(() => {
       if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
       return current === undefined ? Deferred.await(arrival) : Effect.succeed(current)
     })

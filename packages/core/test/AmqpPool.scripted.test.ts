@@ -105,9 +105,9 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
-        const { currentLink } = yield* AmqpConnection.AmqpConnection
+        const { state } = yield* AmqpConnection.AmqpConnection
         yield* broker.down
-        yield* untilStats(() => currentLink() === undefined)
+        yield* untilStats(() => state.value._tag === "Reconnecting")
         const waiting = yield* Effect.forkChild(declare, { startImmediately: true })
         yield* untilStats((stats) => stats.used === 1)
         yield* Fiber.interrupt(waiting)

@@ -9,6 +9,7 @@ import type { AmqpConfig } from "../AmqpConfig.ts"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
 import * as Channel from "./channel.ts"
+import { type Links, linksOf } from "./links.ts"
 import { type Fork, Slot } from "./slot.ts"
 
 export type Settings = Exclude<AmqpConfig["pool"], false>
@@ -27,7 +28,7 @@ export class Places<Lease> {
   recycled = 0
   discarded = 0
 
-  readonly #connection: AmqpConnection["Service"]
+  readonly #links: Links
   readonly #config: AmqpConfig
   readonly #settings: Settings
   readonly #maxAge: number
@@ -48,7 +49,7 @@ export class Places<Lease> {
     /** What those fail with who wait for an opening when the pool ends. */
     readonly givenUp: AmqpError
   }) {
-    this.#connection = options.connection
+    this.#links = linksOf(options.connection)
     this.#config = options.connection.config
     this.#settings = options.settings
     this.#maxAge = toMillis(options.settings.recycle)
@@ -90,7 +91,7 @@ export class Places<Lease> {
 
   /** Starts opening a channel in an empty place, unless that is under way. */
   open(slot: Slot<Lease>): Deferred.Deferred<void, AmqpError> {
-    const open = Effect.flatMap(Effect.zip(this.#connection.link, Random.next), ([link, random]) =>
+    const open = Effect.flatMap(Effect.zip(this.#links.next, Random.next), ([link, random]) =>
       Channel.open(link, this.#config.continuationTimeout, (channel) => {
         channel.openedAt = channel.idleSince = this.now
         channel.maxAge = this.#maxAge * (1 - ageJitter * random)
@@ -148,7 +149,7 @@ export class Places<Lease> {
         this.retire(slot)
       }
       // An opening would wait for the connection, and take the turn of a borrower's.
-      if (this.#connection.currentLink() === undefined) return
+      if (this.#links.current() === undefined) return
       for (const slot of this.slots) {
         if (open >= min) break
         if (slot.lease !== undefined || !slot.isEmpty) continue

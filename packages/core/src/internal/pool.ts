@@ -14,6 +14,7 @@ import type { AmqpConnection } from "../AmqpConnection.ts"
 import * as AmqpError from "../AmqpError.ts"
 import type { AmqpPool, Stats } from "../AmqpPool.ts"
 import { Lease } from "./lease.ts"
+import { type Links, linksOf } from "./links.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
 import { type Waiter, Waiters } from "./waiters.ts"
@@ -70,7 +71,7 @@ const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fr
 const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed: the scope that made it has ended" })
 
 export class ChannelPool {
-  readonly #connection: AmqpConnection["Service"]
+  readonly #links: Links
   readonly #config: AmqpConfig
   readonly #settings: Settings
   readonly #acquireTimeout: number
@@ -120,7 +121,7 @@ export class ChannelPool {
     clock: Clock.Clock,
     run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   ) {
-    this.#connection = connection
+    this.#links = linksOf(connection)
     this.#config = connection.config
     this.#settings = settings
     this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
@@ -394,7 +395,7 @@ export class ChannelPool {
   }))
 
   #counts(): string {
-    const link = this.#connection.currentLink()
+    const link = this.#links.current()
     const connection =
       link === undefined
         ? "not connected, reconnecting"
@@ -418,7 +419,7 @@ export class ChannelPool {
 
 /** A pool cannot hold more channels than the connection may have. */
 const withinChannelMax = (settings: Settings, connection: AmqpConnection["Service"]) => {
-  const channelMax = connection.currentLink()?.channelMax ?? settings.max
+  const channelMax = linksOf(connection).current()?.channelMax ?? settings.max
   if (settings.max <= channelMax) return Effect.succeed(settings)
   return Effect.as(
     Effect.logWarning("AMQP pool limited to the connection's channel-max").pipe(
