@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -126,4 +127,4 @@ export interface AmqpChannel {
 export const use = <A, E, R>(
   f: (channel: AmqpChannel) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | AmqpError, R | Scope.Scope | AmqpPool> =>
-  Effect.flatMap(AmqpPool, (pool) => Effect.flatMap(pool.ofScope, f))
+  Effect.withFiber((fiber) => Effect.flatMap(Context.getUnsafe(fiber.context, AmqpPool).ofScope, f))

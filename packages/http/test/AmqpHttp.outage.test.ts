@@ -70,7 +70,9 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
 })((it) => {
   it.effect("a lost connection is a 503 with Retry-After, for the request it hits and until it is back", () =>
     Effect.gen(function* () {
-      const { awaitCensus, ctl, killConnections, url } = yield* TestBroker.TestBroker
+      const { awaitCensus, evaluate, killConnections, url } = yield* TestBroker.TestBroker
+      const listening = (yes: boolean) =>
+        evaluate(`rabbit_maintenance:${yes ? "resume" : "suspend"}_all_client_listeners().`)
       const reached = yield* Deferred.make<void>()
       const goOn = yield* Deferred.make<void>()
       const amid = AmqpChannel.use((channel) =>
@@ -83,7 +85,7 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
       yield* Effect.gen(function* () {
         const asking = yield* Effect.forkChild(get("/amid"))
         yield* Deferred.await(reached)
-        yield* Effect.acquireRelease(ctl("suspend_listeners"), () => Effect.orDie(ctl("resume_listeners")))
+        yield* Effect.acquireRelease(listening(false), () => Effect.orDie(listening(true)))
         yield* killConnections
         yield* untilState((state) => state._tag === "Reconnecting")
         yield* Deferred.succeed(goOn, undefined)
@@ -91,8 +93,8 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
         // Until there is a connection again, a request waits for a channel, as long as it may.
         isProblem(yield* get("/"), tooLate)
         assert.strictEqual((yield* get("/without")).status, 200)
-        yield* ctl("resume_listeners")
-        yield* untilState((state) => state._tag === "Open" && state.generation === 2)
+        yield* listening(true)
+        yield* untilState((state) => state._tag === "Open")
         assert.strictEqual((yield* get("/")).status, 200)
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, idle: 1 })
         yield* awaitCensus({ connections: 1, channels: 1 })
