@@ -76,6 +76,7 @@ const postOrder = Effect.gen(function* () {
   Effect.catchTag("HttpServerError", badJson)
 )
 
+// Settled before it is answered: whoever asks and hangs up has taken the order all the same.
 const nextOrder = AmqpChannel.use((channel) =>
   Effect.gen(function* () {
     const delivery = yield* channel.get(queue)

@@ -9,7 +9,6 @@
  * @since 0.1.0
  */
 import { type Amqp, AmqpConnection, AmqpError, AmqpPool } from "@effect-amqp/core"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -65,15 +64,19 @@ const log = Effect.fnUntraced(function* (error: AmqpError.AmqpError, status: num
 export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.Amqp> =>
   HttpRouter.middleware<{ provides: Amqp.Amqp; handles: AmqpError.AmqpError }>()(
     Effect.gen(function* () {
-      // Not the whole context: its scope is the application's, and would take the place of the request's.
-      const services = Context.make(AmqpPool.AmqpPool, yield* AmqpPool.AmqpPool).pipe(
-        Context.add(AmqpConnection.AmqpConnection, yield* AmqpConnection.AmqpConnection)
-      )
+      // One by one: merging contexts would copy the request's.
+      const pool = yield* AmqpPool.AmqpPool
+      const connection = yield* AmqpConnection.AmqpConnection
       const answer = (error: AmqpError.AmqpError) => {
         const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
         return Effect.as(log(error, response.status), response)
       }
-      return (handler) => handler.pipe(Effect.provideContext(services), Effect.catchIf(AmqpError.isAmqpError, answer))
+      return (handler) =>
+        handler.pipe(
+          Effect.provideService(AmqpPool.AmqpPool, pool),
+          Effect.provideService(AmqpConnection.AmqpConnection, connection),
+          Effect.catchIf(AmqpError.isAmqpError, answer)
+        )
     })
   ).layer
 
