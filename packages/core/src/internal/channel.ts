@@ -10,8 +10,8 @@ import * as AmqpError from "../AmqpError.ts"
 import type * as Amqplib from "./amqplib.ts"
 import { classify } from "./classify.ts"
 
-/** Why a channel was not lent again. */
-export type Discard = "closed" | "interrupted" | "defect" | "timeout" | "unclean" | "released"
+/** Why an open channel is not lent again. */
+export type Unfit = "interrupted" | "defect" | "unclean"
 
 export class Channel {
   readonly driver: Amqplib.Channel
@@ -23,7 +23,7 @@ export class Channel {
   /** Why it has closed; undefined while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
   /** Set by an operation that leaves the channel unfit for others although it may still be open. */
-  unfit: Discard | undefined = undefined
+  unfit: Unfit | undefined = undefined
   /** Whether an operation has failed with `closedBy`: then the caller knows, and the pool need not say it again. */
   told = false
   /** Called once, when it has closed. */
