@@ -4,23 +4,57 @@
  * A channel belongs to a scope. The scope borrows it from the `AmqpPool` and gives it back, or discards it when it is not
  * fit for the next borrower: there is no call to return it, so none can be forgotten.
  *
+ * Its kind is a type. `use` borrows a regular channel, whose `publish` completes when the bytes are on their way;
+ * `useConfirm` one whose `publish` completes with the broker's confirm; `useTransaction` one whose publishes and
+ * acknowledgements take effect together, or not at all.
+ *
+ * A borrowed channel is exclusive. That is what `get`, transactions, returns and declarations want; for publishing in
+ * volume there is `AmqpPublisher`, and for consuming `AmqpConsumer`.
+ *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Option from "effect/Option"
+import type * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type { AmqpError } from "./AmqpError.ts"
-import type { Delivery, Headers, Message } from "./AmqpMessage.ts"
+import type { Delivery, Headers, Message, Properties } from "./AmqpMessage.ts"
 import { AmqpPool } from "./AmqpPool.ts"
 
-/** How a publish waits. */
+/** How a publish waits, and what becomes of a message that no queue takes. */
 export interface PublishOptions {
   /**
-   * What to do while the broker has blocked the connection: wait (up to `timeout`), or fail at once with
-   * `ConnectionBlocked`. Default: `"wait"`.
+   * What to do while the broker takes nothing from publishers (`connection.blocked`, `channel.flow`): wait, up to
+   * `timeout`, or fail at once with `PublishForbidden`. Default: `"wait"`.
    */
   readonly onBlocked?: "wait" | "fail" | undefined
+  /**
+   * Asks the broker to give the message back if it reaches no queue. On a confirm channel `publish` fails with
+   * `PublishReturned` then; on the others the message arrives in `returns`. Default: `false`, the broker drops it.
+   */
+  readonly mandatory?: boolean | undefined
+  /** The longest wait of this publish, its confirm included. At least 1 ms. Default: `publishTimeout` of the configuration. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/** The broker's `basic.ack` for a published message: it has taken responsibility for it. */
+export interface Confirmed {
+  readonly _tag: "Confirmed"
+}
+
+/** A mandatory message that reached no queue (`basic.return`). */
+export interface Returned {
+  readonly content: Uint8Array
+  readonly properties: Properties
+  readonly exchange: string
+  readonly routingKey: string
+  /** 312 (no route) on RabbitMQ. */
+  readonly replyCode: number
+  readonly replyText: string
 }
 
 /** The kinds of exchange that RabbitMQ has built in. Plugins add others. */
@@ -34,19 +68,58 @@ export interface ExchangeDeclareOptions {
   readonly autoDelete?: boolean | undefined
   /** Takes messages from bindings only, not from publishers. Default: `false`. */
   readonly internal?: boolean | undefined
-  /** Further arguments, such as `alternate-exchange`. */
+  /** Where messages go that no binding takes (`alternate-exchange`). */
+  readonly alternateExchange?: string | undefined
+  /** Further arguments, such as those of a plugin's exchange type. */
   readonly arguments?: Headers | undefined
 }
 
-/** `queue.declare`. */
+/**
+ * `queue.declare`. Those that travel in the table of arguments have their `x-` name beside them; all are RabbitMQ's
+ * (https://www.rabbitmq.com/docs/queues#optional-arguments).
+ */
 export interface QueueDeclareOptions {
-  /** Survives a restart of the broker. Default: `true`. */
+  /** Survives a restart of the broker. Quorum queues and streams are always durable. Default: `true`. */
   readonly durable?: boolean | undefined
   /** Only this connection may use it, and it goes with the connection. Default: `false`. */
   readonly exclusive?: boolean | undefined
   /** Deleted when its last consumer goes. Default: `false`. */
   readonly autoDelete?: boolean | undefined
-  /** Further arguments, such as `x-queue-type` or `x-message-ttl`. */
+  /** `x-queue-type`. Default: the virtual host's, `"classic"` unless it was configured. */
+  readonly queueType?: "classic" | "quorum" | "stream" | undefined
+  /** `x-queue-mode`: `"lazy"` keeps messages on disk. Classic queues; RabbitMQ 3.12 and later do so anyway. */
+  readonly queueMode?: "default" | "lazy" | undefined
+  /** `x-single-active-consumer`: one consumer at a time gets messages, the others stand by. */
+  readonly singleActiveConsumer?: boolean | undefined
+  /** `x-delivery-limit`: deliveries of a message before it is dropped or dead-lettered. Quorum queues. At least 0. */
+  readonly deliveryLimit?: number | undefined
+  /** `x-max-length`: messages in the queue, at most. At least 0. */
+  readonly maxLength?: number | undefined
+  /** `x-max-length-bytes`: bytes of content in the queue, at most. At least 0. */
+  readonly maxLengthBytes?: number | undefined
+  /** `x-overflow`: what happens at the maximum. Default: `"drop-head"`, the oldest go. */
+  readonly overflow?: "drop-head" | "reject-publish" | "reject-publish-dlx" | undefined
+  /** `x-dead-letter-exchange`: where rejected, expired and overflowing messages go. `""` is the default exchange. */
+  readonly deadLetterExchange?: string | undefined
+  /** `x-dead-letter-routing-key`. Default: the message's own. */
+  readonly deadLetterRoutingKey?: string | undefined
+  /** `x-dead-letter-strategy`: `"at-least-once"` needs a quorum queue with `overflow: "reject-publish"`. */
+  readonly deadLetterStrategy?: "at-most-once" | "at-least-once" | undefined
+  /** `x-message-ttl`: how long a message may stay. A number is milliseconds. 0 to 2^32 - 1 ms. */
+  readonly messageTtl?: Duration.Input | undefined
+  /** `x-expires`: the queue goes after being unused for this long. A number is milliseconds. 1 to 2^32 - 1 ms. */
+  readonly expires?: Duration.Input | undefined
+  /** `x-max-priority`: 1 to 255; RabbitMQ recommends up to 5. Classic queues. */
+  readonly maxPriority?: number | undefined
+  /** `x-max-age`: how long a stream keeps messages, in whole seconds. */
+  readonly maxAge?: Duration.Input | undefined
+  /** `x-stream-max-segment-size-bytes`. Streams. */
+  readonly streamMaxSegmentSizeBytes?: number | undefined
+  /** `x-quorum-initial-group-size`: replicas of a quorum queue. At least 1. */
+  readonly quorumInitialGroupSize?: number | undefined
+  /** `x-queue-leader-locator`: where the leader is placed. */
+  readonly queueLeaderLocator?: "client-local" | "balanced" | undefined
+  /** Further arguments, or the same by their `x-` names. One that is given both ways is refused. */
   readonly arguments?: Headers | undefined
 }
 
@@ -58,51 +131,185 @@ export interface QueueDeclared {
   readonly consumerCount: number
 }
 
-/**
- * The channel that a scope has borrowed.
- *
- * Every operation is one effect, may be interrupted, and fails with an `AmqpError`. Common to all are `ChannelReleased`
- * (the scope has ended), `ChannelClosed` (the channel died earlier) and, for those that wait for a reply, `ReplyTimeout`
- * (`continuationTimeout`). A channel error (`NotFound`, `AccessRefused`, `PreconditionFailed`, ...) closes this channel;
- * the next `use` in the same scope borrows a fresh one.
- */
-export interface AmqpChannel {
+/** `queue.bind`, `queue.unbind`, `exchange.bind`, `exchange.unbind`. */
+export interface BindOptions {
+  /** What a headers exchange compares, such as `x-match`. */
+  readonly arguments?: Headers | undefined
+}
+
+/** `basic.consume`. */
+export interface ConsumeOptions {
+  /** The consumer's name on this channel. Default: the broker chooses. */
+  readonly consumerTag?: string | undefined
+  /** Deliveries count as acknowledged when they are sent: what is in flight at a crash is lost. Default: `false`. */
+  readonly noAck?: boolean | undefined
+  /** Refuses other consumers on the queue. Default: `false`. */
+  readonly exclusive?: boolean | undefined
+  /** `x-priority`: consumers of higher priority are served first. An integer. Default: 0. */
+  readonly priority?: number | undefined
+  /** `x-stream-offset` and others. */
+  readonly arguments?: Headers | undefined
+}
+
+/** A consumer on a borrowed channel. */
+export interface Consumer {
+  readonly consumerTag: string
   /**
-   * `basic.publish`, without a confirm: completes when the connection has taken the bytes and has room for more.
+   * Deliveries as they come. Done after `cancel`; fails with `ConsumerCancelled` if the broker ends the consumer,
+   * `ChannelClosed` or `ConnectionClosed` if the channel dies, `ChannelReleased` when its scope ends.
    *
-   * It waits, up to `publishTimeout`, while the broker has blocked the connection (then `ConnectionBlocked`: nothing was
-   * sent) or while this channel's write buffer is full (then `PublishTimeout`). An exchange that does not exist shows only later: the broker closes the channel,
-   * and the message is lost. Use confirms where that matters.
+   * Nothing but `qos` limits how many the broker sends ahead.
    */
-  publish(message: Message, options?: PublishOptions): Effect.Effect<void, AmqpError>
-  /** `basic.get`: takes one message, if there is one. It stays unsettled until `ack` or `nack`. */
-  get(queue: string): Effect.Effect<Option.Option<Delivery>, AmqpError>
+  readonly deliveries: Queue.Dequeue<Delivery, AmqpError | Cause.Done>
+}
+
+/**
+ * What channels of every kind can do.
+ *
+ * Every operation is one effect, may be interrupted, and fails with an `AmqpError`. Common to all are `InvalidArgument`
+ * (an argument or option was refused, nothing was sent), `ChannelReleased` (the scope has ended), `ChannelClosed` or
+ * `ConnectionClosed` (it died earlier) and, for those that wait for a reply, `ReplyTimeout` (`continuationTimeout`). A
+ * channel error (`NotFound`, `AccessRefused`, `PreconditionFailed`, ...) closes this channel; the next `use` in the same
+ * scope borrows a fresh one.
+ *
+ * Names of queues and exchanges and routing keys have at most 255 bytes. An empty queue name, which in AMQP means the
+ * queue declared last on the channel, is refused except in `queueDeclare`: on a pooled channel that may have been
+ * somebody else.
+ */
+export interface Operations {
+  /** `basic.get`: takes one message, if there is one. It stays unsettled until it is settled, unless `noAck`. */
+  get(
+    queue: string,
+    options?: { readonly noAck?: boolean | undefined }
+  ): Effect.Effect<Option.Option<Delivery>, AmqpError>
   /**
-   * `basic.ack`. Fails with `DeliverySettled` if the delivery was settled before, or was made on another channel or to an
-   * earlier borrower: the broker has requeued it then.
+   * `basic.ack`; with `multiple` this delivery and all earlier ones of this channel that are unsettled. Fails with
+   * `DeliverySettled` if the delivery was settled before, or was made on another channel or to an earlier borrower: the
+   * broker has requeued it then.
    */
-  ack(delivery: Delivery): Effect.Effect<void, AmqpError>
-  /** `basic.nack`: gives the message back to its queue (`requeue`, the default), or drops or dead-letters it. */
-  nack(delivery: Delivery, options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
-  /** `exchange.declare`. Fails with `PreconditionFailed` if it exists with other properties. */
+  ack(delivery: Delivery, options?: { readonly multiple?: boolean | undefined }): Effect.Effect<void, AmqpError>
+  /**
+   * `basic.nack`: gives the message back to its queue (`requeue`, the default), or drops or dead-letters it. With
+   * `multiple` all earlier ones too.
+   */
+  nack(
+    delivery: Delivery,
+    options?: { readonly multiple?: boolean | undefined; readonly requeue?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError>
+  /** `basic.reject`: what `nack` does, for one delivery, in AMQP's original words. */
+  reject(delivery: Delivery, options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
+  /** `basic.recover`: requeues every unsettled delivery of this channel. */
+  readonly recover: Effect.Effect<void, AmqpError>
+  /**
+   * `basic.qos`: how many unsettled deliveries a consumer (with `global`: this channel) may have. 0 to 65535; 0 means no
+   * limit. It applies to consumers started afterwards.
+   */
+  qos(prefetchCount: number, options?: { readonly global?: boolean | undefined }): Effect.Effect<void, AmqpError>
+  /** `basic.consume`. The scope's end ends the consumer; services consume by `AmqpConsumer`. */
+  consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError>
+  /** `basic.cancel`: ends a consumer of this channel. Its unsettled deliveries stay unsettled. */
+  cancel(consumerTag: string): Effect.Effect<void, AmqpError>
+  /**
+   * `channel.flow`: asks the broker to stop (`false`) or resume (`true`) deliveries on this channel; the state it is in
+   * then. RabbitMQ closes the whole connection when asked to stop (540), so `false` is refused there with
+   * `InvalidArgument`: use `qos`, or `cancel`.
+   */
+  flow(active: boolean): Effect.Effect<boolean, AmqpError>
+  /** `exchange.declare`. Fails with `PreconditionFailed`, which names the difference, if it exists with other properties. */
   exchangeDeclare(
     exchange: string,
     type: ExchangeType,
     options?: ExchangeDeclareOptions
   ): Effect.Effect<void, AmqpError>
-  /** `queue.declare`. An empty name lets the broker choose one. Fails with `PreconditionFailed` if it exists with other properties. */
+  /** `exchange.declare`, passive: fails with `NotFound` if it does not exist. */
+  exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError>
+  /** `exchange.delete`. With `ifUnused` it fails with `PreconditionFailed` while something is bound to it. */
+  exchangeDelete(
+    exchange: string,
+    options?: { readonly ifUnused?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError>
+  /** `exchange.bind` (RabbitMQ): messages go from `source` to `destination`. */
+  exchangeBind(
+    destination: string,
+    source: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError>
+  /** `exchange.unbind` (RabbitMQ). It takes the same arguments as the binding. */
+  exchangeUnbind(
+    destination: string,
+    source: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError>
+  /**
+   * `queue.declare`. An empty name lets the broker choose one. Fails with `PreconditionFailed`, which names the
+   * difference, if it exists with other properties.
+   */
   queueDeclare(queue: string, options?: QueueDeclareOptions): Effect.Effect<QueueDeclared, AmqpError>
+  /** `queue.declare`, passive: its counts; fails with `NotFound` if it does not exist. */
+  queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError>
   /** `queue.bind`. */
-  queueBind(
+  queueBind(queue: string, exchange: string, routingKey: string, options?: BindOptions): Effect.Effect<void, AmqpError>
+  /** `queue.unbind`. It takes the same arguments as the binding. */
+  queueUnbind(
     queue: string,
     exchange: string,
     routingKey: string,
-    options?: { readonly arguments?: Headers | undefined }
+    options?: BindOptions
   ): Effect.Effect<void, AmqpError>
-  /** `queue.delete`: how many messages went with it. */
-  queueDelete(queue: string): Effect.Effect<number, AmqpError>
-  /** `queue.purge`: how many messages were dropped. */
+  /** `queue.purge`: how many messages were dropped. Unsettled deliveries are not among them. */
   queuePurge(queue: string): Effect.Effect<number, AmqpError>
+  /**
+   * `queue.delete`: how many messages went with it. With `ifEmpty` or `ifUnused` it fails with `PreconditionFailed` while
+   * it has messages or consumers. Classic queues only: others answer a condition with an error of the connection (540).
+   */
+  queueDelete(
+    queue: string,
+    options?: { readonly ifEmpty?: boolean | undefined; readonly ifUnused?: boolean | undefined }
+  ): Effect.Effect<number, AmqpError>
+}
+
+/** A regular channel, borrowed by `use`. */
+export interface AmqpChannel extends Operations {
+  readonly kind: "regular"
+  /**
+   * `basic.publish`, without a confirm: completes when the connection has taken the bytes and has room for more.
+   *
+   * It waits, up to `publishTimeout`, while the broker has blocked publishers (`PublishTimeout` with `sent: false`) or
+   * while this channel's write buffer is full (`sent: true`). An exchange that does not exist shows only later: the broker
+   * closes the channel, and the message is lost. Use confirms where that matters. A message that cannot be encoded fails
+   * with `InvalidArgument`, naming the property, and nothing is sent.
+   */
+  publish(message: Message, options?: PublishOptions): Effect.Effect<void, AmqpError>
+  /** Mandatory messages that reached no queue. Fails with `ChannelReleased` when the scope has ended, or why the channel died. */
+  readonly returns: Queue.Dequeue<Returned, AmqpError>
+}
+
+/** A channel in confirm mode (`confirm.select`), borrowed by `useConfirm`. */
+export interface ConfirmChannel extends Operations {
+  readonly kind: "confirm"
+  /**
+   * `basic.publish`; completes when the broker has confirmed the message. Fibers may publish at the same time.
+   *
+   * Fails with `PublishNacked`, `PublishReturned` (with `mandatory`), `PublishTimeout` (`sent` says whether it may have
+   * arrived), `PublishUnknown` (the channel died before the confirm), or, for the message that killed the channel, with
+   * the reason of that: `NotFound` for an exchange that does not exist.
+   */
+  publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError>
+}
+
+/** A channel in transaction mode (`tx.select`), borrowed by `useTransaction`. */
+export interface TransactionChannel extends Operations {
+  readonly kind: "transaction"
+  /** `basic.publish`: takes effect with the commit. */
+  publish(message: Message, options?: PublishOptions): Effect.Effect<void, AmqpError>
+  /** Mandatory messages that reached no queue; they come with the commit. */
+  readonly returns: Queue.Dequeue<Returned, AmqpError>
+  /** `tx.commit`: what was published and settled so far takes effect. `useTransaction` does it at the end. */
+  readonly commit: Effect.Effect<void, AmqpError>
+  /** `tx.rollback`: what was published and settled so far is undone; the deliveries stay unsettled. */
+  readonly rollback: Effect.Effect<void, AmqpError>
 }
 
 /**
@@ -128,3 +335,72 @@ export const use = <A, E, R>(
   f: (channel: AmqpChannel) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | AmqpError, R | Scope.Scope | AmqpPool> =>
   Effect.withFiber((fiber) => Effect.flatMap(Context.getUnsafe(fiber.context, AmqpPool).ofScope, f))
+
+/**
+ * Uses the confirm channel of the current scope: as `use`, with a channel whose `publish` completes with the broker's
+ * confirm. A scope may hold a regular and a confirm channel beside each other; each comes from a pool of its own.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { AmqpChannel, AmqpLive } from "@effect-amqp/core"
+ *
+ * const program = Effect.scoped(
+ *   AmqpChannel.useConfirm((channel) =>
+ *     channel.publish({ routingKey: "orders", content: "one order" }, { mandatory: true })
+ *   )
+ * ).pipe(
+ *   Effect.catchReason("AmqpError", "PublishReturned", () => Effect.logError("nobody has declared the queue")),
+ *   Effect.provide(AmqpLive)
+ * )
+ * ```
+ */
+export const useConfirm = <A, E, R>(
+  f: (channel: ConfirmChannel) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | AmqpError, R | Scope.Scope | AmqpPool> =>
+  Effect.withFiber((fiber) => Effect.flatMap(Context.getUnsafe(fiber.context, AmqpPool).confirm.ofScope, f))
+
+/**
+ * Runs an effect in a transaction: what it publishes and settles on the channel takes effect when it has succeeded
+ * (`tx.commit`), or not at all when it fails, dies or is interrupted (`tx.rollback`).
+ *
+ * The channel is borrowed for this effect alone, so it needs no scope, and a transaction within a transaction is another
+ * one. RabbitMQ's transactions are atomic for a single queue, and slow: a commit waits for the disk. For safe publishing
+ * alone confirms are cheaper (https://www.rabbitmq.com/docs/semantics#tx).
+ *
+ * Fails as borrowing does, with the effect's own error, or with that of the commit: then the outcome is unknown if the
+ * channel died or the reply did not come in time.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Option } from "effect"
+ * import { AmqpChannel } from "@effect-amqp/core"
+ *
+ * // A message moves from one queue to another, or stays where it was.
+ * const move = AmqpChannel.useTransaction((channel) =>
+ *   Effect.gen(function* () {
+ *     const delivery = yield* channel.get("incoming")
+ *     if (Option.isNone(delivery)) return
+ *     yield* channel.publish({ routingKey: "accepted", content: delivery.value.content })
+ *     yield* channel.ack(delivery.value)
+ *   })
+ * )
+ * ```
+ */
+export const useTransaction = <A, E, R>(
+  f: (channel: TransactionChannel) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | AmqpError, R | AmqpPool> =>
+  Effect.flatMap(AmqpPool, (pool) =>
+    pool.transaction.use((channel) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.flatMap(
+          Effect.exit(restore(Effect.suspend(() => f(channel)))),
+          (exit): Effect.Effect<A, E | AmqpError> => {
+            if (Exit.isSuccess(exit)) return Effect.as(restore(channel.commit), exit.value)
+            // Interrupted or not, the channel is never lent with an open transaction: an unfinished one is discarded with it.
+            return Effect.andThen(Effect.ignore(restore(channel.rollback)), Effect.failCause(exit.cause))
+          }
+        )
+      )
+    )
+  )

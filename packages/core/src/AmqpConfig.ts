@@ -116,6 +116,7 @@ export interface AmqpConfig {
   readonly closeTimeout: Duration.Duration
   readonly continuationTimeout: Duration.Duration
   readonly publishTimeout: Duration.Duration
+  readonly writeBufferSize: number
   /** `undefined`: a blocked connection is kept however long. */
   readonly blockedConnectionTimeout: Duration.Duration | undefined
   readonly tcp: Tcp
@@ -259,6 +260,12 @@ export interface Options {
   readonly continuationTimeout?: Duration.Input | undefined
   /** The longest wait of a publish for back-pressure or a blocked connection. Default: 10 s. */
   readonly publishTimeout?: Duration.Input | undefined
+  /**
+   * How many bytes may wait in a channel's write buffer before publishers on it wait: 4096 to 2^30. Default: 262,144. A
+   * message is always written as a whole, so a larger one fills the buffer alone. Pika's back-pressure multiplier is the
+   * nearest relative.
+   */
+  readonly writeBufferSize?: number | undefined
   /**
    * How long a connection may stay blocked by the broker before it is given up. Default: `"Infinity"`, Pika's None: for
    * ever. See https://www.rabbitmq.com/docs/connection-blocked.

@@ -256,13 +256,13 @@ export const make = Effect.fnUntraced(function* (
   yield* opened
   yield* Effect.forkScoped(supervise)
 
-  return register(AmqpConnection.of({ config, state, flow }), {
-    current: () => current,
-    next: Effect.suspend(() => {
-      if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
-      return current === undefined ? Deferred.await(arrival) : Effect.succeed(current)
-    })
+  const next: Effect.Effect<Amqplib.Link, AmqpError.AmqpError> = Effect.suspend(() => {
+    if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
+    if (current === undefined) return Deferred.await(arrival)
+    // Its channels were told first, and one of their borrowers is here already: the link itself hears it next.
+    return current.isEnding ? Effect.andThen(Effect.yieldNow, next) : Effect.succeed(current)
   })
+  return register(AmqpConnection.of({ config, state, flow }), { current: () => current, next })
 })
 
 // Waiting mends none of these.

@@ -114,9 +114,12 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>(id("C
   readonly isRetryable = true
 }
 
-/** The broker has stopped reading from publishers (`connection.blocked`): it is short of memory or disk. */
-export class ConnectionBlocked extends Schema.TaggedError<ConnectionBlocked>(id("ConnectionBlocked"))(
-  "ConnectionBlocked",
+/**
+ * Publishing is not possible at the moment, and the publisher was told not to wait: the broker has blocked the connection
+ * (`connection.blocked`, short of memory or disk) or stopped the channel (`channel.flow`). Nothing was sent.
+ */
+export class PublishForbidden extends Schema.TaggedError<PublishForbidden>(id("PublishForbidden"))(
+  "PublishForbidden",
   Fields
 ) {
   readonly [ReasonTypeId] = ReasonTypeId
@@ -168,10 +171,18 @@ export class ResourceLocked extends Schema.TaggedError<ResourceLocked>(id("Resou
   readonly isRetryable = true
 }
 
-/** It exists with other properties, or a delivery tag is unknown (406). */
+/** It exists with other properties, or a delivery tag is unknown, or a condition (`ifEmpty`, `ifUnused`) is not met (406). */
 export class PreconditionFailed extends Schema.TaggedError<PreconditionFailed>(id("PreconditionFailed"))(
   "PreconditionFailed",
-  ReplyFields
+  {
+    ...ReplyFields,
+    /** Which property differs, for a declaration: `durable`, `x-message-ttl`, `type`. */
+    argument: Schema.optional(Schema.String),
+    /** What the declaration asked for, as the broker prints it. */
+    received: Schema.optional(Schema.String),
+    /** What it exists with, as the broker prints it. */
+    current: Schema.optional(Schema.String)
+  }
 ) {
   readonly [ReasonTypeId] = ReasonTypeId
   readonly severity = "channel"
@@ -215,11 +226,100 @@ export class ReplyTimeout extends Schema.TaggedError<ReplyTimeout>(id("ReplyTime
   readonly isRetryable = true
 }
 
-/** The connection took no more bytes within the publish timeout. The message says whether it was sent. */
-export class PublishTimeout extends Schema.TaggedError<PublishTimeout>(id("PublishTimeout"))("PublishTimeout", Fields) {
+/**
+ * A publish did not end in time. `sent` says what is known: `false`, nothing was sent (the broker had blocked publishers,
+ * or too much was in flight); `true`, it was written, and may or may not have arrived.
+ */
+export class PublishTimeout extends Schema.TaggedError<PublishTimeout>(id("PublishTimeout"))("PublishTimeout", {
+  ...Fields,
+  sent: Schema.Boolean
+}) {
   readonly [ReasonTypeId] = ReasonTypeId
   readonly severity = "operation"
   readonly isRetryable = true
+}
+
+/** The broker refused responsibility for the message (`basic.nack`): it is not stored. Trying again may help. */
+export class PublishNacked extends Schema.TaggedError<PublishNacked>(id("PublishNacked"))("PublishNacked", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** A mandatory message reached no queue: the broker gave it back (`basic.return`). */
+export class PublishReturned extends Schema.TaggedError<PublishReturned>(id("PublishReturned"))("PublishReturned", {
+  ...Fields,
+  /** The broker's code: 312 (no route) on RabbitMQ. */
+  replyCode: Schema.Int,
+  /** The broker's text: `NO_ROUTE`. */
+  replyText: Schema.String,
+  exchange: Schema.String,
+  routingKey: Schema.String
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/**
+ * The channel or its connection died before the broker confirmed the message: it may have been stored, or lost.
+ * Publishing it again gives at-least-once delivery, with a duplicate if it had been stored.
+ */
+export class PublishUnknown extends Schema.TaggedError<PublishUnknown>(id("PublishUnknown"))("PublishUnknown", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "channel"
+  readonly isRetryable = true
+}
+
+/** The broker ended the consumer (`basic.cancel`): its queue was deleted, or the queue's node is gone. */
+export class ConsumerCancelled extends Schema.TaggedError<ConsumerCancelled>(id("ConsumerCancelled"))(
+  "ConsumerCancelled",
+  { ...Fields, queue: Schema.String, consumerTag: Schema.String }
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** No delivery came within a consumer's inactivity timeout. */
+export class InactivityTimeout extends Schema.TaggedError<InactivityTimeout>(id("InactivityTimeout"))(
+  "InactivityTimeout",
+  { ...Fields, queue: Schema.String }
+) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** The content of a message is not what its schema, content type or content encoding wants. */
+export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(id("DecodeFailed"))("DecodeFailed", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** No reply to a request came in time. The request may have been handled. */
+export class RequestTimeout extends Schema.TaggedError<RequestTimeout>(id("RequestTimeout"))("RequestTimeout", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = true
+}
+
+/** The server of a request failed in a way that its error schema does not know. Its details stay in its own log. */
+export class RemoteFailure extends Schema.TaggedError<RemoteFailure>(id("RemoteFailure"))("RemoteFailure", Fields) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
+/** Every mistake in a topology at once, found before the broker is asked. */
+export class InvalidTopology extends Schema.TaggedError<InvalidTopology>(id("InvalidTopology"))("InvalidTopology", {
+  ...Fields,
+  issues: Schema.Array(Schema.String)
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
 }
 
 /** No channel could be lent within the acquire timeout. */
@@ -280,7 +380,7 @@ export const AmqpErrorReason = Schema.Union([
   AuthenticationFailed,
   VirtualHostRefused,
   ConnectionClosed,
-  ConnectionBlocked,
+  PublishForbidden,
   ProtocolError,
   BrokerError,
   AccessRefused,
@@ -292,6 +392,15 @@ export const AmqpErrorReason = Schema.Union([
   ChannelMaxReached,
   ReplyTimeout,
   PublishTimeout,
+  PublishNacked,
+  PublishReturned,
+  PublishUnknown,
+  ConsumerCancelled,
+  InactivityTimeout,
+  DecodeFailed,
+  RequestTimeout,
+  RemoteFailure,
+  InvalidTopology,
   AcquireTimeout,
   PoolExhausted,
   PoolClosed,

@@ -11,10 +11,10 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { AmqpChannel } from "./AmqpChannel.ts"
+import type { AmqpChannel, ConfirmChannel, TransactionChannel } from "./AmqpChannel.ts"
 import { AmqpConnection } from "./AmqpConnection.ts"
 import type { AmqpError } from "./AmqpError.ts"
-import { ChannelPool } from "./internal/pool.ts"
+import * as internal from "./internal/pool.ts"
 
 /** A count of the pool, at one moment. The last five count from the pool's start. */
 export interface Stats {
@@ -38,28 +38,37 @@ export interface Stats {
   readonly timedOut: number
 }
 
+/** The pooled channels of one kind. */
+export interface ChannelsOf<Channel> {
+  /**
+   * Borrows a channel until the scope closes.
+   *
+   * Ends, in at most `acquireTimeout`, with a channel, `AcquireTimeout`, `PoolClosed`, `PoolExhausted` (`maxWaiting`
+   * are in line already), or the error of opening.
+   */
+  readonly get: Effect.Effect<Channel, AmqpError, Scope.Scope>
+  /** The channel of the current scope: borrowed at first use, the same one afterwards. See `AmqpChannel.use`. */
+  readonly ofScope: Effect.Effect<Channel, AmqpError, Scope.Scope>
+  /** Borrows a channel for the time of one effect. */
+  readonly use: <A, E, R>(f: (channel: Channel) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | AmqpError, R>
+  /** The counts of this kind. */
+  readonly stats: Effect.Effect<Stats>
+}
+
 /**
- * The pool, as a service.
+ * The pool, as a service: regular channels, and beside them confirm and transaction channels, each kind lent from places
+ * of its own.
  *
- * Its settings are those of `AmqpConfig`'s `pool`. With `pool: false` every borrow opens a channel of its own and
- * closes it afterwards.
+ * Its settings are those of `AmqpConfig`'s `pool`, `max` for each kind. Channels are opened at first need. With
+ * `pool: false` every borrow opens a channel of its own and closes it afterwards.
  */
 export class AmqpPool extends Context.Service<
   AmqpPool,
-  {
-    /**
-     * Borrows a channel until the scope closes.
-     *
-     * Ends, in at most `acquireTimeout`, with a channel, `AcquireTimeout`, `PoolClosed`, `PoolExhausted` (`maxWaiting`
-     * are in line already), or the error of opening.
-     */
-    readonly get: Effect.Effect<AmqpChannel, AmqpError, Scope.Scope>
-    /** The channel of the current scope: borrowed at first use, the same one afterwards. See `AmqpChannel.use`. */
-    readonly ofScope: Effect.Effect<AmqpChannel, AmqpError, Scope.Scope>
-    /** Borrows a channel for the time of one effect. */
-    readonly use: <A, E, R>(f: (channel: AmqpChannel) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | AmqpError, R>
-    /** The pool's counts. */
-    readonly stats: Effect.Effect<Stats>
+  ChannelsOf<AmqpChannel> & {
+    /** Channels in confirm mode. See `AmqpChannel.useConfirm`. */
+    readonly confirm: ChannelsOf<ConfirmChannel>
+    /** Channels in transaction mode. See `AmqpChannel.useTransaction`. */
+    readonly transaction: ChannelsOf<TransactionChannel>
   }
 >()("@effect-amqp/core/AmqpPool") {}
 
@@ -101,7 +110,7 @@ export const stats: Effect.Effect<Stats, never, AmqpPool> = Effect.flatMap(AmqpP
  */
 export const make: Effect.Effect<AmqpPool["Service"], never, AmqpConnection | Scope.Scope> = Effect.flatMap(
   AmqpConnection,
-  (connection) => ChannelPool.make(connection)
+  (connection) => internal.make(connection)
 )
 
 /** The pool as a layer. */

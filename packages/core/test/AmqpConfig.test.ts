@@ -30,6 +30,7 @@ describe("defaults", () => {
       assert.strictEqual(millis(config.closeTimeout), 3000)
       assert.strictEqual(millis(config.continuationTimeout), 20_000)
       assert.strictEqual(millis(config.publishTimeout), 10_000)
+      assert.strictEqual(config.writeBufferSize, 262_144)
       assert.isUndefined(config.blockedConnectionTimeout)
       assert.isTrue(config.tcp.noDelay && config.tcp.keepAlive)
       assert.strictEqual(millis(config.tcp.keepAliveDelay), 30_000)

@@ -376,16 +376,16 @@ describe("publishing against back-pressure", () => {
     })
   )
 
-  it.live("it fails at once with ConnectionBlocked when told to, and after publishTimeout otherwise", () =>
+  it.live("it fails at once with PublishForbidden when told to, and after publishTimeout otherwise", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         yield* AmqpChannel.use(() => Effect.void)
         yield* blocked(broker)
         const reason = yield* reasonOf(publish("fail"))
-        assert.strictEqual(reason._tag, "ConnectionBlocked")
+        assert.strictEqual(reason._tag, "PublishForbidden")
         assert.include(reason.message, "low on memory")
-        assert.strictEqual((yield* reasonOf(publish()))._tag, "ConnectionBlocked")
+        assert.deepInclude(yield* reasonOf(publish()), { _tag: "PublishTimeout", sent: false })
         broker.unblock()
         yield* publish()
         yield* broker.received("basic.publish")
@@ -421,7 +421,7 @@ describe("publishing against back-pressure", () => {
         const before = process.memoryUsage().arrayBuffers
         assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
         assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
-        assert.isBelow(process.memoryUsage().arrayBuffers - before, 200e6)
+        assert.isBelow(process.memoryUsage().arrayBuffers - before, 20e6)
         broker.resume()
         // A hundred megabytes go out first: how long that takes is the machine's business.
         yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content })).pipe(

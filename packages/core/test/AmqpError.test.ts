@@ -181,6 +181,90 @@ describe("what Node reports", () => {
   })
 })
 
+describe("a refused declaration tells what differs", () => {
+  const reasonFor = (text: string) =>
+    classify(
+      Object.assign(
+        new Error(
+          `Operation failed: QueueDeclare; 406 (PRECONDITION-FAILED) with message "PRECONDITION_FAILED - ${text}"`
+        ),
+        { code: 406 }
+      ),
+      { operation: "queue.declare" }
+    )
+  const texts: Record<
+    string,
+    { readonly text: string; readonly argument?: string; readonly received?: string; readonly current?: string }
+  > = {
+    "two values": {
+      text: "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'",
+      argument: "durable",
+      received: "false",
+      current: "true"
+    },
+    "a value that was not there": {
+      text: "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received the value '10' of type 'byte' but current is none",
+      argument: "x-message-ttl",
+      received: "10",
+      current: "none"
+    },
+    "a value that is missing": {
+      text: "inequivalent arg 'alternate-exchange' for exchange 'x' in vhost 'a b': received none but current is the value 'y' of type 'longstr'",
+      argument: "alternate-exchange",
+      received: "none",
+      current: "y"
+    },
+    "values with quotes": {
+      text: "inequivalent arg 'x-dead-letter-exchange' for queue 'it's' in vhost 'its 'own'': received 'b's' but current is 'the 'a''",
+      argument: "x-dead-letter-exchange",
+      received: "b's",
+      current: "the 'a'"
+    },
+    "a text cut off in a value": {
+      text: `inequivalent arg 'x-dead-letter-exchange' for queue 'q' in vhost '/': received '${"b".repeat(100)}...`,
+      argument: "x-dead-letter-exchange"
+    },
+    "a text cut off in a name": {
+      text: `inequivalent arg 'x-dead-letter-exchange' for queue '${"n".repeat(150)}...`,
+      argument: "x-dead-letter-exchange"
+    },
+    "an argument of another kind of queue": {
+      text: "invalid arg 'x-max-priority' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue",
+      argument: "x-max-priority"
+    },
+    "a property of another kind of queue": {
+      text: "invalid property 'non-durable' for queue 'q' in vhost '/'",
+      argument: "non-durable"
+    },
+    "no declaration": { text: "unknown delivery tag 7" },
+    "no declaration either": { text: "queue 'q' in vhost '/' not empty" }
+  }
+  for (const [name, { argument, current, received, text }] of Object.entries(texts)) {
+    it(name, () => {
+      const reason = reasonFor(text)
+      assert.strictEqual(reason._tag, "PreconditionFailed")
+      if (reason._tag !== "PreconditionFailed") return
+      assert.deepStrictEqual([reason.argument, reason.received, reason.current], [argument, received, current])
+      assert.include(reason.message, text)
+    })
+  }
+
+  it("and proposes a policy where one would do", () => {
+    const added = (argument: string) =>
+      reasonFor(
+        `inequivalent arg '${argument}' for queue 'q' in vhost '/': received the value '1' of type 'byte' but current is none`
+      ).message
+    assert.include(added("x-max-length"), "leave x-max-length out and set it by a policy")
+    assert.notInclude(added("x-max-priority"), "policy")
+    assert.notInclude(
+      reasonFor(
+        "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '1' of type 'byte'"
+      ).message,
+      "policy"
+    )
+  })
+})
+
 describe("AmqpError", () => {
   const error = AmqpError.fromReason(new AmqpError.NotFound({ message: "no queue", replyCode: 404 }))
 

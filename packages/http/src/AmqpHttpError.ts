@@ -6,9 +6,10 @@
  * | --- | --- | --- |
  * | `AcquireTimeout`, `PoolExhausted`, `ChannelMaxReached`: no channel is free | 503 | 1 s |
  * | `ConnectionClosed`, `ConnectFailed`, `ConnectTimeout`, `PoolClosed`, `BrokerError`: not connected | 503 | 5 s |
- * | `ConnectionBlocked`: the broker is short of memory or disk | 503 | 10 s |
+ * | `PublishForbidden`, `PublishTimeout` with nothing sent: the broker is short of memory or disk | 503 | 10 s |
  * | other reasons that are `isRetryable` | 503 | 1 s |
- * | `PublishTimeout`, `ReplyTimeout` | 504 | |
+ * | `PublishTimeout` of a message that was sent, `PublishUnknown`, `ReplyTimeout`, `RequestTimeout` | 504 | |
+ * | `RemoteFailure` | 502 | |
  * | `MessageTooLarge` | 413 | |
  * | every other: a mistake in the program, the configuration or the broker's permissions | 500 | |
  *
@@ -62,9 +63,16 @@ const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } 
   ConnectTimeout: disconnected,
   PoolClosed: disconnected,
   BrokerError: disconnected,
-  ConnectionBlocked: blocked,
+  PublishForbidden: blocked,
   PublishTimeout: timedOut,
+  PublishUnknown: timedOut,
   ReplyTimeout: timedOut,
+  RequestTimeout: timedOut,
+  RemoteFailure: {
+    status: 502,
+    title: "Bad Gateway",
+    detail: "A service behind this one failed."
+  },
   MessageTooLarge: {
     status: 413,
     title: "Content Too Large",
@@ -95,7 +103,9 @@ const internal: Answer = { status: 500, title: "Internal Server Error" }
  * ```
  */
 export const toResponse = (error: AmqpError.AmqpError): HttpServerResponse.HttpServerResponse => {
-  const { retryAfter, ...problem } = answers[error.reason._tag] ?? (error.isRetryable ? passing : internal)
+  const { reason } = error
+  const known = reason._tag === "PublishTimeout" && !reason.sent ? blocked : answers[reason._tag]
+  const { retryAfter, ...problem } = known ?? (error.isRetryable ? passing : internal)
   const response = ProblemDetails.toResponse({ type: ProblemDetails.blankType, ...problem })
   return retryAfter === undefined ? response : Response.setHeader(response, "retry-after", String(retryAfter))
 }

@@ -11,7 +11,14 @@ const details = {
   cause: new Error(secret),
   issues: [],
   argument: secret,
-  channelMax: 7
+  channelMax: 7,
+  sent: true,
+  replyCode: 312,
+  replyText: secret,
+  exchange: secret,
+  routingKey: secret,
+  queue: secret,
+  consumerTag: secret
 }
 
 const errors = AmqpError.AmqpErrorReason.members.map((Reason) => AmqpError.fromReason(new Reason(details)))
@@ -60,7 +67,7 @@ describe("AmqpHttpError.toResponse", () => {
         AuthenticationFailed: "500",
         VirtualHostRefused: "500",
         ConnectionClosed: "503 5",
-        ConnectionBlocked: "503 10",
+        PublishForbidden: "503 10",
         ProtocolError: "500",
         BrokerError: "503 5",
         AccessRefused: "500",
@@ -72,6 +79,15 @@ describe("AmqpHttpError.toResponse", () => {
         ChannelMaxReached: "503 1",
         ReplyTimeout: "504",
         PublishTimeout: "504",
+        PublishNacked: "503 1",
+        PublishReturned: "500",
+        PublishUnknown: "504",
+        ConsumerCancelled: "503 1",
+        InactivityTimeout: "503 1",
+        DecodeFailed: "500",
+        RequestTimeout: "504",
+        RemoteFailure: "502",
+        InvalidTopology: "500",
         AcquireTimeout: "503 1",
         PoolExhausted: "503 1",
         PoolClosed: "503 5",
@@ -80,5 +96,10 @@ describe("AmqpHttpError.toResponse", () => {
         UnknownError: "500"
       }
     )
+  })
+
+  it("a publish that timed out with nothing sent may be tried again later", () => {
+    const error = AmqpError.fromReason(new AmqpError.PublishTimeout({ message: secret, sent: false }))
+    assert.deepStrictEqual(answerOf(error), { status: 503, retryAfter: "10" })
   })
 })

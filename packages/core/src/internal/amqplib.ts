@@ -8,20 +8,26 @@
  *   error, since without one pending confirms would stay pending.
  * - A connection that amqplib gives up (heartbeat) leaves its socket open: destroyed here too.
  * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
+ * - A channel's write buffer is 1,024 frames, whatever their size: it is replaced by one that counts bytes.
+ * - `channel.flow` from the broker crashes the connection, and confirms are matched in an array: both are taken before
+ *   amqplib sees them.
  */
 import amqplib from "amqplib"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import type { Duplex } from "node:stream"
+import { type Duplex, PassThrough } from "node:stream"
 import type { AmqpConfig, Host } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
 import { classify } from "./classify.ts"
+import { readContentHeaders } from "./contentHeader.ts"
 
 export type Model = amqplib.ChannelModel
 export type Channel = amqplib.Channel
 export type PublishOptions = amqplib.Options.Publish
 export type GetMessage = amqplib.GetMessage
+export type ConsumeMessage = amqplib.ConsumeMessage
+export type ReturnMessage = amqplib.Message
 
 // What amqplib does not declare, and what of it may be missing in another version.
 interface Internals {
@@ -29,7 +35,85 @@ interface Internals {
   readonly channelMax?: number
   readonly frameMax?: number
   readonly heartbeat?: number
+  readonly channels?: Array<{ buffer: Duplex } | null>
+  readonly muxer?: { readonly pipeFrom: (stream: Duplex) => void; readonly unpipeFrom: (stream: Duplex) => void }
   freshChannel?: (channel: Channel, options: unknown) => number
+}
+
+interface ChannelInternals {
+  accept: (frame: { readonly id?: number; readonly fields: Record<string, unknown> }) => void
+  readonly sendImmediately: (method: number, fields: Record<string, unknown>) => void
+  readonly rpc: (method: number, fields: Record<string, unknown>, reply: number) => Promise<Record<string, unknown>>
+  readonly onBufferDrain: () => void
+}
+
+// Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).
+const method = (classId: number, methodId: number) => (classId << 16) | methodId
+const channelFlow = method(20, 20)
+const channelFlowOk = method(20, 21)
+const basicAck = method(60, 80)
+const basicNack = method(60, 120)
+
+/** Methods that amqplib has no function for: their numbers, and those of their replies. */
+export const methods = {
+  "channel.flow": [channelFlow, channelFlowOk],
+  "confirm.select": [method(85, 10), method(85, 11)],
+  "tx.select": [method(90, 10), method(90, 11)],
+  "tx.commit": [method(90, 20), method(90, 21)],
+  "tx.rollback": [method(90, 30), method(90, 31)]
+} as const
+
+/** Sends a method that amqplib has no function for, and waits for its reply. */
+export const request = (
+  driver: Channel,
+  name: keyof typeof methods,
+  fields: Record<string, unknown> = {}
+): Promise<Record<string, unknown>> => {
+  const [sent, reply] = methods[name]
+  return (driver as unknown as ChannelInternals).rpc(sent, fields, reply)
+}
+
+/** What a channel is told by the broker unasked. Called from amqplib's own event handlers: must not throw. */
+export interface ChannelEvents {
+  /** `basic.ack` (or `basic.nack`) of messages published on a confirm channel. */
+  readonly onConfirm: (deliveryTag: number, multiple: boolean, acked: boolean) => void
+  /** `channel.flow`, answered already. */
+  readonly onFlow: (active: boolean) => void
+}
+
+/** Puts `events` before amqplib's own handling. amqplib takes them off itself when the channel is closing. */
+export const intercept = (driver: Channel, events: ChannelEvents): void => {
+  const channel = driver as unknown as ChannelInternals
+  const accept = channel.accept
+  channel.accept = (frame) => {
+    switch (frame.id) {
+      case basicAck:
+      case basicNack:
+        return events.onConfirm(
+          frame.fields["deliveryTag"] as number,
+          frame.fields["multiple"] as boolean,
+          frame.id === basicAck
+        )
+      case channelFlow: {
+        const active = frame.fields["active"] as boolean
+        channel.sendImmediately(channelFlowOk, { active })
+        return events.onFlow(active)
+      }
+      default:
+        return accept.call(driver, frame)
+    }
+  }
+}
+
+// In bytes instead of frames. A byte buffer is read as a whole, so that it also makes one socket write of many frames.
+const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number) => {
+  const record = connection.channels?.[number]
+  const muxer = connection.muxer
+  if (record === undefined || record === null || muxer === undefined) return
+  muxer.unpipeFrom(record.buffer)
+  record.buffer = new PassThrough({ highWaterMark: size })
+  record.buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
+  muxer.pipeFrom(record.buffer)
 }
 
 const internals = (model: Model) => model.connection as unknown as Internals
@@ -51,6 +135,8 @@ export class Link {
   readonly product: string
   /** Why the link has ended; undefined while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
+  /** Set when its channels have been told that it ends, a moment before it tells so itself. */
+  isEnding = false
   /** The broker's reason while it reads nothing from us (`connection.blocked`). */
   blockedBy: string | undefined = undefined
   /** Called on every change of `blockedBy` and `closedBy`. Owned by the channels, which remove themselves. */
@@ -62,7 +148,7 @@ export class Link {
   #lastError: unknown = undefined
   #closing = false
 
-  constructor(model: Model, peer: string, events: LinkEvents) {
+  constructor(model: Model, peer: string, events: LinkEvents, writeBufferSize: number) {
     this.#model = model
     this.#events = events
     this.peer = peer
@@ -78,9 +164,12 @@ export class Link {
     if (fresh !== undefined) {
       connection.freshChannel = (channel, options) => {
         this.#opening = channel
-        return fresh.call(connection, channel, options)
+        const number = fresh.call(connection, channel, options)
+        boundWriteBuffer(connection, number, channel, writeBufferSize)
+        return number
       }
     }
+    readContentHeaders(connection)
     model.on("error", this.#onError)
     model.on("close", this.#onClose)
     model.on("blocked", this.#onBlocked)
@@ -260,7 +349,7 @@ export const connect = (
       return failed(cause)
     }
     connecting.then((model) => {
-      const link = new Link(model, peer, events)
+      const link = new Link(model, peer, events, config.writeBufferSize)
       if (givenUp) return link.destroy(closedByUs(peer))
       own(link)
       return resume(Effect.void)

@@ -1,21 +1,51 @@
 /**
- * One AMQP channel, open or closed: what the pool keeps and a lease works on.
+ * One AMQP channel, open or closed: what the pool keeps and a lease works on, and what publishers and consumers hold.
  *
  * It knows whether it is fit for the next borrower. Its listeners are put on once, when it is made, and come off when it
  * has closed; operations wait by `watch`, never by listeners of their own, so that none can be left behind.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import * as AmqpError from "../AmqpError.ts"
-import type * as Amqplib from "./amqplib.ts"
+import type { Returned } from "../AmqpChannel.ts"
+import type { Headers } from "../AmqpMessage.ts"
+import * as Amqplib from "./amqplib.ts"
 import { classify } from "./classify.ts"
+import { Confirms } from "./confirms.ts"
+import { fromAmqplib } from "./properties.ts"
+
+/** What a channel is for: fixed when it opens, since AMQP has no way back from confirm or transaction mode. */
+export type Kind = "regular" | "confirm" | "transaction"
+
+/** Who takes the deliveries of one consumer. None of these may throw: that would end the connection. */
+export interface ConsumerSink {
+  /** In order, also before the start has been answered to its caller. */
+  readonly deliver: (message: Amqplib.ConsumeMessage) => void
+  /** The broker has ended it (`basic.cancel`). */
+  readonly cancelled: (consumerTag: string) => void
+  /** Its channel has died. */
+  readonly closed: (reason: AmqpError.AmqpErrorReason) => void
+}
+
+/** How to start a consumer, checked already. */
+export interface ConsumerStart {
+  readonly queue: string
+  readonly consumerTag: string
+  readonly noAck: boolean
+  readonly exclusive: boolean
+  readonly arguments: Headers
+}
 
 /** Why an open channel is not lent again. */
 export type Unfit = "interrupted" | "defect" | "unclean"
 
 export class Channel {
+  readonly kind: Kind
   readonly driver: Amqplib.Channel
   readonly link: Amqplib.Link
+  /** What waits for its confirm; undefined unless this is a confirm channel. */
+  readonly confirms: Confirms | undefined
   /** When it opened, and how old it may become, in milliseconds of the pool's clock. */
   openedAt = 0
   maxAge = Infinity
@@ -32,16 +62,33 @@ export class Channel {
   requests = 0
   /** Whether its write buffer is full: set by a publish, cleared by `drain`. */
   full = false
+  /** Whether the broker has stopped publishers on it (`channel.flow`). */
+  stopped = false
   /** Delivery tags that nobody has settled. */
   readonly unsettled = new Set<number>()
+  /** Set by operations whose effect cannot be taken back without a round trip: prefetch, flow, an open transaction. */
+  altered = false
+  /** Takes what the channel gets back; without it a confirm channel finds the publish it belongs to. */
+  onReturned: ((returned: Returned) => void) | undefined = undefined
 
   readonly #watchers = new Set<() => void>()
+  readonly #consumers = new Set<ConsumerSink>()
   #lastError: unknown = undefined
   #closing = false
 
-  constructor(driver: Amqplib.Channel, link: Amqplib.Link) {
+  constructor(driver: Amqplib.Channel, link: Amqplib.Link, kind: Kind) {
+    this.kind = kind
     this.driver = driver
     this.link = link
+    this.confirms = kind === "confirm" ? new Confirms() : undefined
+    Amqplib.intercept(driver, {
+      onConfirm: (deliveryTag, multiple, acked) => this.confirms?.confirmed(deliveryTag, multiple, acked),
+      onFlow: (active) => {
+        this.stopped = !active
+        this.#changed()
+      }
+    })
+    driver.on("return", this.#onReturn)
     driver.on("error", this.#onError)
     driver.on("close", this.#onClose)
     driver.on("drain", this.#onDrain)
@@ -57,8 +104,17 @@ export class Channel {
     this.#changed()
   }
 
+  readonly #onReturn = (message: Amqplib.ReturnMessage) => {
+    const { exchange, replyCode, replyText, routingKey } = message.fields as unknown as Returned
+    const properties = fromAmqplib(message.properties)
+    const returned: Returned = { content: message.content, properties, exchange, routingKey, replyCode, replyText }
+    if (this.onReturned !== undefined) this.onReturned(returned)
+    else this.confirms?.returned(returned)
+  }
+
   readonly #onClose = () => {
     const { driver, link } = this
+    if (!this.#closing && this.#lastError === undefined) link.isEnding = true
     this.closedBy = this.#closing
       ? new AmqpError.ChannelClosed({ message: "the channel was closed by its pool" })
       : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
@@ -68,8 +124,14 @@ export class Channel {
     driver.removeListener("error", this.#onError)
     driver.removeListener("close", this.#onClose)
     driver.removeListener("drain", this.#onDrain)
+    driver.removeListener("return", this.#onReturn)
     link.watchers.delete(this.#changed)
     this.unsettled.clear()
+    this.stopped = false
+    if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
+    this.confirms?.closed(this.closedBy, isByPublish(this.#lastError))
+    for (const consumer of Array.from(this.#consumers)) consumer.closed(this.closedBy)
+    this.#consumers.clear()
     this.#changed()
     this.onClosed?.()
   }
@@ -94,16 +156,59 @@ export class Channel {
     return this.closedBy === undefined && this.link.closedBy === undefined
   }
 
+  /** Why a publish would not be sent now; undefined when it would. */
+  get forbids(): string | undefined {
+    const { blockedBy } = this.link
+    if (blockedBy !== undefined) return `the broker has blocked publishers on this connection: ${blockedBy}`
+    return this.stopped ? "the broker has stopped publishers on this channel (channel.flow)" : undefined
+  }
+
+  /** How many consumers it has. */
+  get consumers(): number {
+    return this.#consumers.size
+  }
+
+  /** `basic.consume`; its promise may fail as those of amqplib do. The sink hears everything until `cancel` or the end. */
+  consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
+    let tag = start.consumerTag
+    const onMessage = (message: Amqplib.ConsumeMessage | null) => {
+      if (message !== null) {
+        if (!start.noAck) this.unsettled.add(message.fields.deliveryTag)
+        return sink.deliver(message)
+      }
+      this.#consumers.delete(sink)
+      return sink.cancelled(tag)
+    }
+    this.#consumers.add(sink)
+    return this.driver.consume(start.queue, onMessage, start).then(
+      ({ consumerTag }) => (tag = consumerTag),
+      (cause) => {
+        this.#consumers.delete(sink)
+        throw cause
+      }
+    )
+  }
+
+  /** `basic.cancel`. The sink hears nothing any more when it has been answered. */
+  async cancel(consumerTag: string, sink: ConsumerSink): Promise<void> {
+    await this.driver.cancel(consumerTag)
+    this.#consumers.delete(sink)
+  }
+
   /** Whether the next borrower may have it as it is. */
   get isFit(): boolean {
     return this.unfit === undefined && this.requests === 0 && this.isOpen
   }
 
   /**
-   * Puts the channel into the state a borrower finds it in: unsettled deliveries go back to their queue. Without a round
+   * Puts the channel into the state a borrower finds it in: unsettled deliveries go back to their queue, returned messages
+   * to nobody. Consumers, pending confirms, another prefetch and an open transaction would take a round trip to undo: a
+   * channel with these is discarded. Without a round
    * trip, since a channel handles its methods in order. What cannot be put right is marked unfit.
    */
   clean(): void {
+    this.onReturned = undefined
+    if (this.altered || this.#consumers.size > 0 || (this.confirms?.size ?? 0) > 0) this.unfit ??= "unclean"
     if (this.unsettled.size > 0 && this.isOpen) {
       this.unsettled.clear()
       try {
@@ -147,6 +252,7 @@ export class Channel {
  */
 export const open = (
   link: Amqplib.Link,
+  kind: Kind,
   timeout: Duration.Duration,
   own: (channel: Channel) => void
 ): Effect.Effect<void, AmqpError.AmqpError> =>
@@ -158,14 +264,19 @@ export const open = (
     try {
       link
         .openChannel((driver) => {
-          channel = new Channel(driver, link)
+          channel = new Channel(driver, link, kind)
           if (givenUp) channel.abandon()
         })
+        .then((driver) => (kind === "regular" ? undefined : Amqplib.request(driver, modes[kind], { nowait: false })))
         .then(() => {
           if (givenUp) return
           own(channel!)
           resume(Effect.void)
-        }, failed)
+        })
+        .catch((cause) => {
+          channel?.abandon()
+          failed(cause)
+        })
     } catch (cause) {
       failed(cause)
       return undefined
@@ -190,6 +301,15 @@ export const open = (
         )
     })
   )
+
+const modes = { confirm: "confirm.select", transaction: "tx.select" } as const
+
+// Whether the broker closed the channel over a `basic.publish`.
+const isByPublish = (error: unknown) =>
+  Predicate.hasProperty(error, "classId") &&
+  Predicate.hasProperty(error, "methodId") &&
+  error.classId === 60 &&
+  error.methodId === 40
 
 const openFailed = (cause: unknown, link: Amqplib.Link): AmqpError.AmqpErrorReason => {
   const reason = classify(cause, { operation: "channel.open", peer: link.peer })

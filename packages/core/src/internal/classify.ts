@@ -76,7 +76,7 @@ const byReplyCode = (
       // RabbitMQ says 406, not 311, for a message above its own limit.
       return /message size \d+ is larger than/.test(text)
         ? new Reason.MessageTooLarge(fields)
-        : new Reason.PreconditionFailed(fields)
+        : new Reason.PreconditionFailed({ ...fields, ...differenceIn(text, operation) })
     case 501:
     case 502:
     case 503:
@@ -89,6 +89,43 @@ const byReplyCode = (
       return new Reason.BrokerError(fields)
     default:
       return undefined
+  }
+}
+
+// What RabbitMQ says of a declaration that it refuses: `inequivalent arg 'durable' for queue 'q' in vhost '/': received
+// 'false' but current is 'true'`, or `none`, or `the value '10' of type 'byte'`; `invalid arg 'x-max-priority' for queue 'q'`.
+// A reply text has at most 255 bytes: it ends in "..." where it was cut off, so every later part may be missing.
+const refusedArgument = /\b(inequivalent|invalid) (?:arg|property) '([^']*)' for ((?:queue|exchange) '.*)$/s
+const bothValues = /^(.*) in vhost '.*': received (.*) but current is (.*)$/s
+const printedValue = [/^the value '(.*)' of type '\w+'$/s, /^'(.*)'$/s]
+
+// These may be set by a policy, which changes them on a queue or exchange that exists (https://www.rabbitmq.com/docs/policies).
+const isPolicy =
+  /^(?:x-(?:message-ttl|expires|max-length|max-length-bytes|overflow|dead-letter-exchange|dead-letter-routing-key|dead-letter-strategy|delivery-limit|queue-mode|max-age)|alternate-exchange)$/
+
+/** Which argument of a declaration differs from what exists, with both values, and what to do about it. */
+const differenceIn = (text: string, operation: string) => {
+  const [, verdict, argument, rest = ""] = refusedArgument.exec(text) ?? []
+  if (argument === undefined) return undefined
+  if (verdict === "invalid") return { argument }
+  const [, subject, ...values] = bothValues.exec(rest) ?? []
+  const [received, current] = values.map((value) => {
+    for (const form of printedValue) {
+      const inside = form.exec(value)?.[1]
+      if (inside !== undefined) return inside
+    }
+    return value
+  })
+  if (subject === undefined || received === undefined || current === undefined) return { argument }
+  const policy =
+    isPolicy.test(argument) && current === "none" ? `, or leave ${argument} out and set it by a policy` : ""
+  return {
+    argument,
+    received,
+    current,
+    message:
+      `${operation}: ${subject} exists with another ${argument}: ${current}, where this declaration has ${received}. ` +
+      `Declare it as it is, or delete it first, with the messages in it${policy}. The broker said: ${text}`
   }
 }
 

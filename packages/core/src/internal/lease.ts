@@ -3,346 +3,578 @@
  *
  * The handle is the borrower's; the channel is not. Once released, the handle knows no channel any more, so a late use
  * fails instead of touching the next borrower's.
+ *
+ * One class serves channels of all kinds; which of its methods a borrower sees is the business of the types.
  */
-import * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import type {
-  AmqpChannel,
+  BindOptions,
+  Confirmed,
+  ConsumeOptions,
+  Consumer,
   ExchangeDeclareOptions,
   ExchangeType,
+  Operations,
   PublishOptions,
   QueueDeclareOptions,
-  QueueDeclared
+  QueueDeclared,
+  Returned
 } from "../AmqpChannel.ts"
 import * as AmqpError from "../AmqpError.ts"
-import type { Delivery, Headers, Message } from "../AmqpMessage.ts"
-import type * as Amqplib from "./amqplib.ts"
-import type { Channel } from "./channel.ts"
-import { classify } from "./classify.ts"
-import { fromAmqplib, toBuffer, toPublishOptions } from "./properties.ts"
-
-const fail = (reason: AmqpError.AmqpErrorReason): Effect.Effect<never, AmqpError.AmqpError> =>
-  Effect.fail(AmqpError.fromReason(reason))
+import type { Delivery, Message } from "../AmqpMessage.ts"
+import * as Amqplib from "./amqplib.ts"
+import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
+import * as Check from "./declarations.ts"
+import { isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
+import { diedOf, fail, Handle, type Terms } from "./handle.ts"
+import { type Outgoing, toPublish } from "./properties.ts"
+import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer, write } from "./publishing.ts"
 
 const released = new AmqpError.ChannelReleased({
   message:
     "this channel was given back when its scope ended, and may be another borrower's now: use a channel inside the scope that borrowed it"
 })
 
-/** The deadlines of a lease's operations. */
-export interface Deadlines {
-  readonly continuationTimeout: Duration.Duration
-  readonly publishTimeout: Duration.Duration
-}
+// Returned messages that nobody has read: the oldest give way.
+const mostReturns = 10_000
 
-// The channel that delivered a message: its tag means nothing on another.
-const origin = new WeakMap<Delivery, Channel>()
+type Deliveries = Queue.Queue<Delivery, AmqpError.AmqpError | Cause.Done>
 
-export class Lease implements AmqpChannel {
-  readonly #deadlines: Deadlines
-  #channel: Channel | undefined = undefined
-  #endedBy: AmqpError.AmqpErrorReason = released
+/** A consumer of this lease. */
+class LeaseConsumer implements ConsumerSink {
+  readonly #channel: Channel
+  readonly #queue: string
+  readonly deliveries: Deliveries
+  #cancelledByBroker = false
 
-  constructor(deadlines: Deadlines) {
-    this.#deadlines = deadlines
+  constructor(channel: Channel, queue: string, deliveries: Deliveries) {
+    this.#channel = channel
+    this.#queue = queue
+    this.deliveries = deliveries
   }
 
-  /** The channel, while this lease holds one. */
-  get channel(): Channel | undefined {
-    return this.#channel
+  /** Whether the broker knows it no more. */
+  get hasEnded(): boolean {
+    return this.#cancelledByBroker
+  }
+
+  deliver(message: Amqplib.ConsumeMessage): void {
+    Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message))
+  }
+
+  cancelled(consumerTag: string): void {
+    this.#cancelledByBroker = true
+    this.end(
+      new AmqpError.ConsumerCancelled({
+        message: `basic.consume: the broker ended the consumer ${JSON.stringify(consumerTag)}: its queue ${JSON.stringify(this.#queue)} was deleted, or the node that held it is gone`,
+        operation: "basic.consume",
+        queue: this.#queue,
+        consumerTag
+      })
+    )
+  }
+
+  closed(reason: AmqpError.AmqpErrorReason): void {
+    this.end(diedOf(reason))
+  }
+
+  end(reason: AmqpError.AmqpErrorReason): void {
+    Queue.failCauseUnsafe(this.deliveries, Cause.fail(AmqpError.fromReason(reason)))
+  }
+}
+
+export class Lease extends Handle implements Operations {
+  readonly #consumers = new Map<string, LeaseConsumer>()
+  #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
+  /** What the open transaction has settled: a rollback takes it back. */
+  #settledInTransaction: Array<number> | undefined = undefined
+
+  constructor(terms: Terms) {
+    super(terms, released)
+  }
+
+  // --- Its beginning and end -----------------------------------------------------------------------------------------
+
+  get kind(): Channel["kind"] {
+    return this.held?.kind ?? "regular"
   }
 
   /** Begins the lease. */
   begin(channel: Channel): void {
-    this.#channel = channel
+    this.held = channel
+  }
+
+  /** Mandatory messages that came back and were not looked at. */
+  get unreadReturns(): number {
+    return this.#returns === undefined ? 0 : Queue.sizeUnsafe(this.#returns)
   }
 
   /** Ends the lease: takes the channel from the handle, cleaned for the next borrower or marked unfit. */
   end(): Channel | undefined {
-    const channel = this.#channel
+    const channel = this.held
     if (channel === undefined) return undefined
-    this.#channel = undefined
+    this.held = undefined
     // A channel that died is the better explanation of why its handle does not work.
-    if (channel.closedBy !== undefined) this.#endedBy = diedOf(channel.closedBy)
+    if (channel.closedBy !== undefined) this.endedBy = diedOf(channel.closedBy)
     channel.clean()
     channel.wake()
+    for (const consumer of this.#consumers.values()) consumer.end(this.endedBy)
+    this.#consumers.clear()
+    if (this.#returns !== undefined) {
+      Queue.failCauseUnsafe(this.#returns, Cause.fail(AmqpError.fromReason(this.endedBy)))
+    }
     return channel
   }
 
-  /** The channel, or why there is none to work with. */
-  #usable(): Channel | AmqpError.AmqpErrorReason {
-    const channel = this.#channel
-    if (channel === undefined) return this.#endedBy
-    const closedBy = channel.closedBy ?? channel.link.closedBy
-    if (closedBy === undefined) return channel
-    channel.told = true
-    return diedOf(closedBy)
+  /** A request whose arguments may be refused. */
+  #checked<A>(
+    operation: string,
+    refused: AmqpError.InvalidArgument | undefined,
+    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>
+  ): Effect.Effect<A, AmqpError.AmqpError> {
+    return refused === undefined ? this.request(operation, send) : fail(refused)
   }
 
-  /** A method and its reply. */
-  #request<A>(operation: string, send: (driver: Amqplib.Channel) => Promise<A>): Effect.Effect<A, AmqpError.AmqpError> {
-    const timeout = this.#deadlines.continuationTimeout
-    return Effect.timeoutOrElse(
-      Effect.callback<A, AmqpError.AmqpError>((resume) => {
-        const channel = this.#usable()
-        if ("_tag" in channel) return resume(fail(channel))
-        let waiting = true
-        let reply: Promise<A>
-        try {
-          reply = send(channel.driver)
-        } catch (cause) {
-          return resume(fail(this.#refused(operation, channel, cause)))
-        }
-        channel.requests++
-        reply.then(
-          (value) => {
-            channel.requests--
-            if (!waiting) return
-            waiting = false
-            resume(Effect.succeed(value))
-          },
-          (cause) => {
-            channel.requests--
-            if (!waiting) return
-            waiting = false
-            resume(fail(this.#failed(operation, channel, cause)))
-          }
-        )
-        // The reply would be taken for the next borrower's: this channel is nobody else's any more.
-        return Effect.sync(() => {
-          if (waiting) channel.unfit ??= "interrupted"
-          waiting = false
-        })
-      }),
-      {
-        duration: timeout,
-        orElse: () =>
-          fail(
-            new AmqpError.ReplyTimeout({
-              message: `${operation}: the broker did not answer within ${Duration.format(timeout)} (continuationTimeout)`,
-              operation
-            })
-          )
-      }
-    )
-  }
+  // --- Publishing ----------------------------------------------------------------------------------------------------
 
-  // amqplib throws before it sends when it cannot encode, and when the channel is closing.
-  #refused(operation: string, channel: Channel, cause: unknown): AmqpError.AmqpErrorReason {
-    const usable = this.#usable()
-    if ("_tag" in usable) return usable
-    if (cause instanceof TypeError || cause instanceof RangeError) {
-      return new AmqpError.InvalidArgument({
-        message: `${operation}: an argument cannot be encoded, nothing was sent: ${cause.message}`,
-        operation,
-        argument: operation,
-        cause
-      })
-    }
-    channel.unfit ??= "defect"
-    return classify(cause, { operation, peer: channel.link.peer })
-  }
-
-  #failed(operation: string, channel: Channel, cause: unknown): AmqpError.AmqpErrorReason {
-    if (this.#channel !== channel) return this.#endedBy
-    channel.told = true
-    const reason = classify(cause, { operation, peer: channel.link.peer })
-    // amqplib says only that the channel ended: what ended it says more.
-    if (reason._tag === "ChannelClosed" && channel.closedBy !== undefined) return diedOf(channel.closedBy)
-    return reason
-  }
-
-  publish(message: Message, options?: PublishOptions): Effect.Effect<void, AmqpError.AmqpError> {
+  publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError.AmqpError>
+  publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      const channel = this.#usable()
+      const settings = Check.readPublish(options)
+      if (Check.isRefused(settings)) return fail(settings)
+      const outgoing = toPublish(message, this.held?.link.frameMax)
+      if (Check.isRefused(outgoing)) return fail(outgoing)
+      if (settings.mandatory) outgoing.options.mandatory = true
+      const timeout = settings.timeout ?? this.terms.publishTimeout
+      const channel = this.usable()
       if ("_tag" in channel) return fail(channel)
-      if (channel.full || channel.link.blockedBy !== undefined) {
-        return Effect.andThen(this.#untilFlowing(options), this.publish(message, options))
-      }
+      if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, timeout)
+      if (!settings.wait && channel.forbids !== undefined) return fail(forbidden(channel.forbids))
+      return this.#sendLater(message, outgoing, timeout)
+    })
+  }
+
+  #sendLater(
+    message: Message,
+    outgoing: Outgoing,
+    timeout: number
+  ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    const { deadlines } = this.terms
+    const dueAt = deadlines.now + timeout
+    const because = () => (this.held && obstacle(this.held)) ?? "others were always before it"
+    const loop: Effect.Effect<Confirmed | void, AmqpError.AmqpError> = Effect.suspend(() => {
+      const channel = this.usable()
+      if ("_tag" in channel) return fail(channel)
+      const left = dueAt - deadlines.now
+      if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, Math.max(1, left))
+      return Effect.andThen(
+        this.until(
+          (channel) => obstacle(channel) === undefined,
+          left,
+          () => timedOutBefore(timeout, because())
+        ),
+        loop
+      )
+    })
+    return loop
+  }
+
+  #send(
+    channel: Channel,
+    message: Message,
+    outgoing: Outgoing,
+    timeout: number,
+    left: number
+  ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    const mandatory = outgoing.options.mandatory === true
+    if (channel.confirms === undefined) {
+      if (mandatory) this.#listenForReturns(channel)
       try {
-        channel.full = !channel.driver.publish(
-          message.exchange ?? "",
-          message.routingKey,
-          toBuffer(message.content),
-          toPublishOptions(message)
-        )
+        write(channel, outgoing)
       } catch (cause) {
-        return fail(this.#refused("basic.publish", channel, cause))
+        return fail(this.refused("basic.publish", channel, cause))
       }
-      return channel.full ? this.#untilDrained : Effect.void
-    })
-  }
-
-  /** Waits until `done` says so, or the channel cannot be used any more. */
-  #until(done: (channel: Channel) => boolean, timedOut: () => AmqpError.AmqpErrorReason) {
-    return Effect.timeoutOrElse(
-      Effect.callback<void, AmqpError.AmqpError>((resume) => {
-        const look = (): boolean => {
-          const channel = this.#usable()
-          if ("_tag" in channel) resume(fail(channel))
-          else if (done(channel)) resume(Effect.void)
-          else return false
-          return true
-        }
-        const channel = this.#channel
-        if (look() || channel === undefined) return undefined
-        const stop = channel.watch(() => {
-          if (look()) stop()
-        })
-        return Effect.sync(stop)
-      }),
-      { duration: this.#deadlines.publishTimeout, orElse: () => fail(timedOut()) }
-    )
-  }
-
-  #untilFlowing(options: PublishOptions | undefined): Effect.Effect<void, AmqpError.AmqpError> {
-    const blocked = () => {
-      const reason = this.#channel?.link.blockedBy
-      return reason === undefined ? this.#full("nothing was sent") : blockedBy(reason)
+      if (channel.kind === "transaction") channel.altered = true
+      return channel.full
+        ? this.until(
+            (channel) => !channel.full,
+            left,
+            () => timedOutInBuffer(timeout)
+          )
+        : Effect.void
     }
-    if (options?.onBlocked === "fail" && this.#channel?.link.blockedBy !== undefined) return fail(blocked())
-    return this.#until((channel) => !channel.full && channel.link.blockedBy === undefined, blocked)
+    return Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => {
+      // Looked at again: between the making of this effect and its run the channel may have ended.
+      const usable = this.usable()
+      if ("_tag" in usable) return resume(fail(usable))
+      try {
+        write(channel, outgoing)
+      } catch (cause) {
+        return resume(fail(this.refused("basic.publish", channel, cause)))
+      }
+      const { deadlines } = this.terms
+      const dueAt = deadlines.now + left
+      const publication = new Publication(message, { mandatory, dueAt, timeout, deadlines }, resume)
+      publication.begin(channel)
+      return Effect.sync(() => publication.giveUp())
+    })
   }
 
-  get #untilDrained(): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#until(
-      (channel) => !channel.full,
-      () => this.#full("the message is in the write buffer and may still be sent")
+  get returns(): Queue.Dequeue<Returned, AmqpError.AmqpError> {
+    if (this.#returns !== undefined) return this.#returns
+    const returns = Effect.runSync(Queue.sliding<Returned, AmqpError.AmqpError>(mostReturns))
+    this.#returns = returns
+    const channel = this.usable()
+    if ("_tag" in channel) Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(channel)))
+    else this.#listenForReturns(channel)
+    return returns
+  }
+
+  #listenForReturns(channel: Channel): void {
+    if (channel.onReturned !== undefined) return
+    const returns = this.returns as Queue.Queue<Returned, AmqpError.AmqpError>
+    channel.onReturned = (returned) => Queue.offerUnsafe(returns, returned)
+    const stop = channel.watch(() => {
+      if (channel.isOpen) return
+      stop()
+      Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(diedOf(channel.closedBy ?? channel.link.endedBy))))
+    })
+  }
+
+  // --- Transactions --------------------------------------------------------------------------------------------------
+
+  get commit(): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.request("tx.commit", (driver, channel) =>
+      Amqplib.request(driver, "tx.commit").then(() => {
+        channel.altered = false
+        this.#settledInTransaction = undefined
+      })
     )
   }
 
-  #full(state: string): AmqpError.AmqpErrorReason {
-    return new AmqpError.PublishTimeout({
-      message: `basic.publish: the connection took no more bytes for ${Duration.format(this.#deadlines.publishTimeout)} (publishTimeout): ${state}`,
-      operation: "basic.publish"
-    })
-  }
-
-  get(queue: string): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
-    return this.#request("basic.get", (driver) => {
-      const channel = this.#channel!
-      return driver.get(queue).then((message) => {
-        if (message === false) return Option.none()
-        channel.unsettled.add(message.fields.deliveryTag)
-        const delivery: Delivery = {
-          content: message.content,
-          properties: fromAmqplib(message.properties),
-          exchange: message.fields.exchange,
-          routingKey: message.fields.routingKey,
-          redelivered: message.fields.redelivered,
-          deliveryTag: message.fields.deliveryTag,
-          messageCount: message.fields.messageCount
-        }
-        origin.set(delivery, channel)
-        return Option.some(delivery)
+  get rollback(): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.request("tx.rollback", (driver, channel) =>
+      Amqplib.request(driver, "tx.rollback").then(() => {
+        channel.altered = false
+        for (const tag of this.#settledInTransaction ?? []) channel.unsettled.add(tag)
+        this.#settledInTransaction = undefined
       })
-    })
+    )
   }
 
-  ack(delivery: Delivery): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#settle("basic.ack", delivery, (driver, message) => driver.ack(message))
+  // --- Taking and settling -------------------------------------------------------------------------------------------
+
+  get(
+    queue: string,
+    options?: { readonly noAck?: boolean | undefined }
+  ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.get", options, { noAck: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#checked("basic.get", Check.checkName("basic.get", "queue", queue), (driver, channel) =>
+      driver.get(queue, flags).then((message) => {
+        if (message === false) return Option.none()
+        if (!flags.noAck) channel.unsettled.add(message.fields.deliveryTag)
+        return Option.some(makeDelivery(channel, message))
+      })
+    )
+  }
+
+  ack(
+    delivery: Delivery,
+    options?: { readonly multiple?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.ack", options, { multiple: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#settle("basic.ack", delivery, flags.multiple, (driver, message) => driver.ack(message, flags.multiple))
   }
 
   nack(
     delivery: Delivery,
+    options?: { readonly multiple?: boolean | undefined; readonly requeue?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.nack", options, { multiple: false, requeue: true })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#settle("basic.nack", delivery, flags.multiple, (driver, message) =>
+      driver.nack(message, flags.multiple, flags.requeue)
+    )
+  }
+
+  reject(
+    delivery: Delivery,
     options?: { readonly requeue?: boolean | undefined }
   ): Effect.Effect<void, AmqpError.AmqpError> {
-    const requeue = options?.requeue ?? true
-    return this.#settle("basic.nack", delivery, (driver, message) => driver.nack(message, false, requeue))
+    const flags = Check.readFlags("basic.reject", options, { requeue: true })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#settle("basic.reject", delivery, false, (driver, message) => driver.reject(message, flags.requeue))
   }
 
   #settle(
     operation: string,
     delivery: Delivery,
+    multiple: boolean,
     send: (driver: Amqplib.Channel, message: Amqplib.GetMessage) => void
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      const channel = this.#usable()
+      const channel = this.usable()
       if ("_tag" in channel) return fail(channel)
-      if (origin.get(delivery) !== channel || !channel.unsettled.delete(delivery.deliveryTag)) {
+      if (!isUnsettled(channel, delivery)) {
         return fail(
           new AmqpError.DeliverySettled({
-            message: `${operation}: delivery ${delivery.deliveryTag} is not this borrower's to settle: it was settled before, or its own channel has ended and the broker has requeued it`,
+            message: `${operation}: delivery ${String(delivery?.deliveryTag)} is not this borrower's to settle: it was settled before or needs no settling, or its own channel has ended and the broker has requeued it`,
             operation
           })
         )
       }
+      const { deliveryTag } = delivery
       try {
-        send(channel.driver, { fields: { deliveryTag: delivery.deliveryTag } } as Amqplib.GetMessage)
+        send(channel.driver, { fields: { deliveryTag } } as Amqplib.GetMessage)
       } catch (cause) {
-        return fail(this.#refused(operation, channel, cause))
+        return fail(this.refused(operation, channel, cause))
+      }
+      const settled = multiple ? upTo(channel, deliveryTag) : [deliveryTag]
+      for (const tag of settled) channel.unsettled.delete(tag)
+      if (channel.kind === "transaction") {
+        channel.altered = true
+        ;(this.#settledInTransaction ??= []).push(...settled)
       }
       return Effect.void
     })
   }
+
+  get recover(): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.asVoid(
+      this.request("basic.recover", (driver, channel) => {
+        const recovering = driver.recover()
+        // From here on the broker knows none of them: an ack in between would close the channel (406).
+        channel.unsettled.clear()
+        return recovering
+      })
+    )
+  }
+
+  // --- Consuming -----------------------------------------------------------------------------------------------------
+
+  qos(
+    prefetchCount: number,
+    options?: { readonly global?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.qos", options, { global: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return Effect.asVoid(
+      this.#checked("basic.qos", Check.checkPrefetch("basic.qos", prefetchCount), (driver, channel) => {
+        channel.altered = true
+        return driver.prefetch(prefetchCount, flags.global)
+      })
+    )
+  }
+
+  consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    const start = Check.readConsume(queue, options)
+    if (Check.isRefused(start)) return fail(start)
+    if (start.consumerTag !== "" && this.#consumers.has(start.consumerTag)) {
+      return fail(
+        new AmqpError.InvalidArgument({
+          message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(start.consumerTag)}. Nothing was sent.`,
+          operation: "basic.consume",
+          argument: "consumerTag"
+        })
+      )
+    }
+    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) =>
+      this.#startConsumer(start, deliveries)
+    )
+  }
+
+  #startConsumer(start: ConsumerStart, deliveries: Deliveries): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    return this.request("basic.consume", (_driver, channel) => {
+      const consumer = new LeaseConsumer(channel, start.queue, deliveries)
+      return channel.consume(start, consumer).then((consumerTag) => {
+        if (this.held === channel) this.#consumers.set(consumerTag, consumer)
+        return { consumerTag, deliveries }
+      })
+    })
+  }
+
+  cancel(consumerTag: string): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const consumer = this.#consumers.get(consumerTag)
+      if (consumer === undefined) {
+        const usable = this.usable()
+        if ("_tag" in usable) return fail(usable)
+        return fail(
+          new AmqpError.InvalidArgument({
+            message: `basic.cancel: consumerTag: wants that of a consumer of this channel, got ${JSON.stringify(consumerTag)}. Nothing was sent.`,
+            operation: "basic.cancel",
+            argument: "consumerTag"
+          })
+        )
+      }
+      const done = Effect.sync(() => {
+        this.#consumers.delete(consumerTag)
+        Queue.endUnsafe(consumer.deliveries)
+      })
+      if (consumer.hasEnded) return done
+      return Effect.andThen(
+        this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag, consumer)),
+        done
+      )
+    })
+  }
+
+  flow(active: boolean): Effect.Effect<boolean, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const product = this.held?.link.product ?? ""
+      if (typeof active !== "boolean" || (!active && product.startsWith("RabbitMQ"))) {
+        return fail(
+          new AmqpError.InvalidArgument({
+            message: `channel.flow: active: wants true${typeof active === "boolean" ? ` (${product} closes the connection when it is asked to stop; limit deliveries by qos, or cancel the consumer)` : " or false"}, got ${String(active)}. Nothing was sent.`,
+            operation: "channel.flow",
+            argument: "active"
+          })
+        )
+      }
+      return this.request("channel.flow", (driver, channel) => {
+        if (!active) channel.altered = true
+        return Amqplib.request(driver, "channel.flow", { active }).then((reply) => reply["active"] === true)
+      })
+    })
+  }
+
+  // --- Exchanges -----------------------------------------------------------------------------------------------------
 
   exchangeDeclare(
     exchange: string,
     type: ExchangeType,
     options?: ExchangeDeclareOptions
   ): Effect.Effect<void, AmqpError.AmqpError> {
+    const operation = "exchange.declare"
+    const checked = Check.readExchangeDeclare(options)
+    if (Check.isRefused(checked)) return fail(checked)
+    const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
+    return Effect.asVoid(this.#checked(operation, refused, (driver) => driver.assertExchange(exchange, type, checked)))
+  }
+
+  exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError.AmqpError> {
+    const operation = "exchange.declare"
     return Effect.asVoid(
-      this.#request("exchange.declare", (driver) =>
-        driver.assertExchange(exchange, type, {
-          durable: options?.durable ?? true,
-          autoDelete: options?.autoDelete ?? false,
-          internal: options?.internal ?? false,
-          arguments: options?.arguments
-        })
+      this.#checked(operation, Check.checkName(operation, "exchange", exchange), (driver) =>
+        driver.checkExchange(exchange)
       )
     )
   }
 
-  queueDeclare(queue: string, options?: QueueDeclareOptions): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
-    return this.#request("queue.declare", (driver) =>
-      driver.assertQueue(queue, {
-        durable: options?.durable ?? true,
-        exclusive: options?.exclusive ?? false,
-        autoDelete: options?.autoDelete ?? false,
-        arguments: options?.arguments
-      })
+  exchangeDelete(
+    exchange: string,
+    options?: { readonly ifUnused?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const operation = "exchange.delete"
+    const flags = Check.readFlags(operation, options, { ifUnused: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return Effect.asVoid(
+      this.#checked(operation, Check.checkName(operation, "exchange", exchange), (driver) =>
+        driver.deleteExchange(exchange, flags)
+      )
     )
+  }
+
+  exchangeBind(
+    destination: string,
+    source: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("exchange.bind", { destination, source, routingKey }, options, (driver, table) =>
+      driver.bindExchange(destination, source, routingKey, table)
+    )
+  }
+
+  exchangeUnbind(
+    destination: string,
+    source: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("exchange.unbind", { destination, source, routingKey }, options, (driver, table) =>
+      driver.unbindExchange(destination, source, routingKey, table)
+    )
+  }
+
+  #bind(
+    operation: string,
+    names: { readonly [argument: string]: string },
+    options: BindOptions | undefined,
+    send: (driver: Amqplib.Channel, table: object) => Promise<unknown>
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const table = Check.readBind(operation, options)
+    if (Check.isRefused(table)) return fail(table)
+    let refused: AmqpError.InvalidArgument | undefined
+    for (const [argument, value] of Object.entries(names)) {
+      refused ??= (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
+    }
+    return Effect.asVoid(this.#checked(operation, refused, (driver) => send(driver, table)))
+  }
+
+  // --- Queues --------------------------------------------------------------------------------------------------------
+
+  queueDeclare(queue: string, options?: QueueDeclareOptions): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
+    const operation = "queue.declare"
+    const checked = Check.readQueueDeclare(options)
+    if (Check.isRefused(checked)) return fail(checked)
+    return this.#checked(operation, Check.checkText(operation, "queue", queue), (driver) =>
+      driver.assertQueue(queue, checked)
+    )
+  }
+
+  queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
+    const operation = "queue.declare"
+    return this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.checkQueue(queue))
   }
 
   queueBind(
     queue: string,
     exchange: string,
     routingKey: string,
-    options?: { readonly arguments?: Headers | undefined }
+    options?: BindOptions
   ): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.asVoid(
-      this.#request("queue.bind", (driver) => driver.bindQueue(queue, exchange, routingKey, options?.arguments ?? {}))
+    return this.#bind("queue.bind", { queue, exchange, routingKey }, options, (driver, table) =>
+      driver.bindQueue(queue, exchange, routingKey, table)
     )
   }
 
-  queueDelete(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
-    return Effect.map(
-      this.#request("queue.delete", (driver) => driver.deleteQueue(queue)),
-      (reply) => reply.messageCount
+  queueUnbind(
+    queue: string,
+    exchange: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("queue.unbind", { queue, exchange, routingKey }, options, (driver, table) =>
+      driver.unbindQueue(queue, exchange, routingKey, table)
     )
   }
 
   queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
+    const operation = "queue.purge"
     return Effect.map(
-      this.#request("queue.purge", (driver) => driver.purgeQueue(queue)),
+      this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.purgeQueue(queue)),
+      (reply) => reply.messageCount
+    )
+  }
+
+  queueDelete(
+    queue: string,
+    options?: { readonly ifEmpty?: boolean | undefined; readonly ifUnused?: boolean | undefined }
+  ): Effect.Effect<number, AmqpError.AmqpError> {
+    const operation = "queue.delete"
+    const flags = Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return Effect.map(
+      this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) =>
+        driver.deleteQueue(queue, flags)
+      ),
       (reply) => reply.messageCount
     )
   }
 }
-
-const blockedBy = (reason: string) =>
-  new AmqpError.ConnectionBlocked({
-    message: `basic.publish: nothing was sent, the broker has blocked publishers on this connection: ${reason}. Try again later.`,
-    operation: "basic.publish"
-  })
-
-/** What ended the channel, as the failure of a later operation. */
-const diedOf = (reason: AmqpError.AmqpErrorReason): AmqpError.AmqpErrorReason =>
-  reason.severity === "connection"
-    ? reason
-    : new AmqpError.ChannelClosed({
-        message: `the channel was closed before: ${reason.message}`,
-        cause: reason,
-        replyCode: "replyCode" in reason ? reason.replyCode : undefined
-      })

@@ -28,6 +28,7 @@ export class Places<Lease> {
   recycled = 0
   discarded = 0
 
+  readonly #kind: Channel.Kind
   readonly #links: Links
   readonly #config: AmqpConfig
   readonly #settings: Settings
@@ -41,6 +42,7 @@ export class Places<Lease> {
   readonly #closings = new Set<Fiber.Fiber<void>>()
 
   constructor(options: {
+    readonly kind: Channel.Kind
     readonly connection: AmqpConnection["Service"]
     readonly settings: Settings
     readonly pooled: boolean
@@ -49,6 +51,7 @@ export class Places<Lease> {
     /** What those fail with who wait for an opening when the pool ends. */
     readonly givenUp: AmqpError
   }) {
+    this.#kind = options.kind
     this.#links = linksOf(options.connection)
     this.#config = options.connection.config
     this.#settings = options.settings
@@ -92,7 +95,7 @@ export class Places<Lease> {
   /** Starts opening a channel in an empty place, unless that is under way. */
   open(slot: Slot<Lease>): Deferred.Deferred<void, AmqpError> {
     const open = Effect.flatMap(Effect.zip(this.#links.next, Random.next), ([link, random]) =>
-      Channel.open(link, this.#config.continuationTimeout, (channel) => {
+      Channel.open(link, this.#kind, this.#config.continuationTimeout, (channel) => {
         channel.openedAt = channel.idleSince = this.now
         channel.maxAge = this.#maxAge * (1 - ageJitter * random)
         slot.channel = channel
@@ -126,6 +129,15 @@ export class Places<Lease> {
     this.#run(
       Effect.logWarning("AMQP channel closed by the broker").pipe(
         Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
+      )
+    )
+  }
+
+  /** Nobody knows that these messages reached no queue. */
+  reportUnread(messages: number): void {
+    this.#run(
+      Effect.logWarning("AMQP mandatory messages came back, and nobody read channel.returns").pipe(
+        Effect.annotateLogs({ messages })
       )
     )
   }

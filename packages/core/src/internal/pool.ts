@@ -8,11 +8,14 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Pool from "effect/Pool"
 import * as Scope from "effect/Scope"
-import type { AmqpChannel } from "../AmqpChannel.ts"
+import type { AmqpChannel, ConfirmChannel, TransactionChannel } from "../AmqpChannel.ts"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import * as AmqpError from "../AmqpError.ts"
-import type { AmqpPool, Stats } from "../AmqpPool.ts"
+import type { AmqpPool, ChannelsOf, Stats } from "../AmqpPool.ts"
+import type { Kind } from "./channel.ts"
+import { Deadlines } from "./deadlines.ts"
+import type { Terms } from "./handle.ts"
 import { Lease } from "./lease.ts"
 import { type Links, linksOf } from "./links.ts"
 import { Places, type Settings } from "./places.ts"
@@ -34,7 +37,7 @@ class Borrow extends Lease {
   readonly place = Scope.makeUnsafe()
   slot: Slot<Borrow> | undefined = undefined
   /** Called when acquiring has failed, after the release. */
-  failed: (() => void) | undefined = undefined
+  onFailed: (() => void) | undefined = undefined
 }
 
 // How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
@@ -70,11 +73,20 @@ const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fr
 
 const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed: the scope that made it has ended" })
 
-export class ChannelPool {
+/** What a borrower sees of a channel of each kind. */
+interface Channels {
+  readonly regular: AmqpChannel
+  readonly confirm: ConfirmChannel
+  readonly transaction: TransactionChannel
+}
+
+/** The pool of channels of one kind. */
+class ChannelPool<K extends Kind> {
   readonly #links: Links
   readonly #config: AmqpConfig
   readonly #settings: Settings
   readonly #acquireTimeout: number
+  readonly #terms: Terms
   readonly #run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   readonly #places: Places<Borrow>
   /** The same places as Effect's pool lends them; undefined without pooling. */
@@ -89,16 +101,16 @@ export class ChannelPool {
   #shutdown = false
   #allReturned: Deferred.Deferred<void> | undefined = undefined
 
-  static readonly make = Effect.fnUntraced(function* (
-    connection: AmqpConnection["Service"]
-  ): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
-    const { config } = connection
-    const pooled = config.pool !== false
-    const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
+  static readonly make = Effect.fnUntraced(function* <K extends Kind>(
+    kind: K,
+    connection: AmqpConnection["Service"],
+    settings: Settings
+  ): Effect.fn.Return<ChannelPool<K>, never, Scope.Scope> {
+    const pooled = connection.config.pool !== false
     const clock = yield* Clock.Clock
     const run = Effect.runForkWith(yield* Effect.context())
     const givenUp = AmqpError.fromReason(poolClosed)
-    const places = new Places<Borrow>({ connection, settings, pooled, clock, run, givenUp })
+    const places = new Places<Borrow>({ kind, connection, settings, pooled, clock, run, givenUp })
     const lendingScope = yield* Scope.make()
     let next = 0
     const lending = pooled
@@ -107,10 +119,9 @@ export class ChannelPool {
           lendingScope
         )
       : undefined
-    const self = new ChannelPool(connection, settings, places, lending, clock, run)
-    yield* Effect.addFinalizer(() => Effect.andThen(self.#close, Scope.close(lendingScope, Exit.void)))
+    yield* Effect.addFinalizer(() => Scope.close(lendingScope, Exit.void))
     yield* Effect.forkScoped(places.recycle)
-    return { get: self.#get, ofScope: self.#getOfScope, use: self.#use, stats: self.#stats }
+    return new ChannelPool(connection, settings, places, lending, clock, run)
   })
 
   constructor(
@@ -129,6 +140,15 @@ export class ChannelPool {
     this.#lending = lending
     this.#waiters = new Waiters(clock, places.forkBackground, this.#late)
     this.#run = run
+    this.#terms = {
+      continuationTimeout: this.#config.continuationTimeout,
+      publishTimeout: Duration.toMillis(this.#config.publishTimeout),
+      deadlines: new Deadlines(clock, places.forkBackground)
+    }
+  }
+
+  get channels(): ChannelsOf<Channels[K]> {
+    return { get: this.#get, ofScope: this.#getOfScope, use: this.#use, stats: this.#stats }
   }
 
   // --- Borrowing -----------------------------------------------------------------------------------------------------
@@ -177,7 +197,7 @@ export class ChannelPool {
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.onError(acquire, () => {
       const released = this.#release(borrow)
-      borrow.failed?.()
+      borrow.onFailed?.()
       return released
     })
   }
@@ -267,6 +287,8 @@ export class ChannelPool {
     if (this.#allReturned !== undefined && this.#used === 0) {
       Deferred.doneUnsafe(this.#allReturned, Effect.void)
     }
+    const unread = borrow.unreadReturns
+    if (unread > 0) this.#places.reportUnread(unread)
     const channel = borrow.end()
     if (this.#lending === undefined) {
       this.#unpooled.delete(slot)
@@ -290,35 +312,40 @@ export class ChannelPool {
 
   // --- The three ways to borrow --------------------------------------------------------------------------------------
 
-  readonly #get: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
+  // The channels of this pool are all of one kind, and a lease can do what each kind can.
+  readonly #handle = (borrow: Borrow) => borrow as unknown as Channels[K]
+
+  readonly #get: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
     Effect.withFiber((fiber) => {
       const scope = Context.getUnsafe(fiber.context, Scope.Scope)
-      const borrow = new Borrow(this.#config)
+      const borrow = new Borrow(this.#terms)
       const release = () => this.#release(borrow)
-      return this.#acquire(fiber, borrow, restore, () => Effect.as(Scope.addFinalizerExit(scope, release), borrow))
+      return this.#acquire(fiber, borrow, restore, () =>
+        Effect.as(Scope.addFinalizerExit(scope, release), this.#handle(borrow))
+      )
     })
   )
 
   readonly #use = <A, E, R>(
-    f: (channel: AmqpChannel) => Effect.Effect<A, E, R>
+    f: (channel: Channels[K]) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
-        const borrow = new Borrow(this.#config)
-        const run = Effect.suspend(() => f(borrow))
+        const borrow = new Borrow(this.#terms)
+        const run = Effect.suspend(() => f(this.#handle(borrow)))
         return this.#acquire(fiber, borrow, restore, () => Effect.onExit(restore(run), () => this.#release(borrow)))
       })
     )
 
-  readonly #getOfScope: Effect.Effect<AmqpChannel, AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
+  readonly #getOfScope: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
     const scope = Context.getUnsafe(fiber.context, Scope.Scope)
     const entry = this.#ofScope.get(scope)
     const borrow = entry?.borrow
-    if (borrow?.channel?.isOpen === true) return Effect.succeed(borrow)
+    if (borrow?.channel?.isOpen === true) return Effect.succeed(this.#handle(borrow))
     return entry === undefined ? this.#enterScope(scope) : this.#borrowFor(entry)
   })
 
-  #enterScope(scope: Scope.Scope): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
+  #enterScope(scope: Scope.Scope): Effect.Effect<Channels[K], AmqpError.AmqpError> {
     const entry = new ScopeEntry()
     this.#ofScope.set(scope, entry)
     const leave = () => {
@@ -329,7 +356,7 @@ export class ChannelPool {
     return Effect.andThen(Scope.addFinalizerExit(scope, leave), this.#borrowFor(entry))
   }
 
-  #borrowFor(entry: ScopeEntry): Effect.Effect<AmqpChannel, AmqpError.AmqpError> {
+  #borrowFor(entry: ScopeEntry): Effect.Effect<Channels[K], AmqpError.AmqpError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
         // Another fiber of this scope is borrowing: what it gets is for both.
@@ -339,19 +366,20 @@ export class ChannelPool {
         }
         const held = entry.borrow
         if (held !== undefined) {
-          if (held.channel?.isOpen === true) return Effect.succeed(held)
+          if (held.channel?.isOpen === true) return Effect.succeed(this.#handle(held))
           // The place of a channel that has died is given back first: else a pool of one would wait for itself.
           entry.borrow = undefined
           return Effect.andThen(this.#release(held), this.#borrowFor(entry))
         }
-        const borrow = new Borrow(this.#config)
+        const borrow = new Borrow(this.#terms)
         entry.acquiring = true
-        borrow.failed = () => entry.acquisitionEnded()
+        borrow.onFailed = () => entry.acquisitionEnded()
         return this.#acquire(fiber, borrow, restore, () => {
           entry.borrow = borrow
           entry.acquisitionEnded()
           // The scope ended while its fiber went on: the handle fails, and nothing is held.
-          return entry.ended ? Effect.as(this.#release(borrow), borrow) : Effect.succeed(borrow)
+          const handle = this.#handle(borrow)
+          return entry.ended ? Effect.as(this.#release(borrow), handle) : Effect.succeed(handle)
         })
       })
     )
@@ -359,7 +387,8 @@ export class ChannelPool {
 
   // --- The end --------------------------------------------------------------------------------------------------------
 
-  readonly #close: Effect.Effect<void> = Effect.suspend(() => {
+  /** Ends the pool. Bounded by `shutdownTimeout` and `closeTimeout`. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.#shutdown = true
     this.#waiters.failAll(poolClosed)
     return Effect.gen({ self: this }, function* () {
@@ -416,6 +445,24 @@ export class ChannelPool {
     })
   }
 }
+
+/**
+ * The pools of all kinds. Channels are opened at first need, so a kind that nobody uses costs nothing on the broker; for
+ * the same reason `min` is the regular kind's alone. They close at the same time, within the deadlines of one.
+ */
+export const make = Effect.fnUntraced(function* (
+  connection: AmqpConnection["Service"]
+): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
+  const { config } = connection
+  const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
+  const regular = yield* ChannelPool.make("regular", connection, settings)
+  const confirm = yield* ChannelPool.make("confirm", connection, { ...settings, min: 0 })
+  const transaction = yield* ChannelPool.make("transaction", connection, { ...settings, min: 0 })
+  yield* Effect.addFinalizer(() =>
+    Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
+  )
+  return { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels }
+})
 
 /** A pool cannot hold more channels than the connection may have. */
 const withinChannelMax = (settings: Settings, connection: AmqpConnection["Service"]) => {

@@ -1,73 +1,293 @@
-/** Message properties to and from amqplib's shapes. */
-import * as Option from "effect/Option"
-import type { Headers, Message, Properties } from "../AmqpMessage.ts"
+/**
+ * Messages to amqplib's shapes, checked on the way; and properties from the shapes that it decodes.
+ *
+ * Properties usually come from `contentHeader`, ready to be handed out. amqplib's own shapes are read here for an amqplib
+ * that could not be told to leave content headers alone.
+ */
+import * as BigDecimal from "effect/BigDecimal"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import { InvalidArgument } from "../AmqpErrorReason.ts"
+import type { DeliveredProperties, FieldTable, FieldValue, Message, Properties } from "../AmqpMessage.ts"
 import type { GetMessage, PublishOptions } from "./amqplib.ts"
+import { noHeaders, toDate, toMilliseconds } from "./contentHeader.ts"
+import {
+  isName,
+  isRecord,
+  kindOf,
+  kindOfName,
+  largestTable,
+  refused,
+  toSeconds,
+  toTable,
+  viewOf,
+  wantsName
+} from "./fieldTable.ts"
+
+/** A message as amqplib's `publish` takes it. */
+export interface Outgoing {
+  readonly exchange: string
+  readonly routingKey: string
+  readonly content: Buffer
+  readonly options: PublishOptions
+}
+
+/** RabbitMQ refuses longer ones (https://www.rabbitmq.com/docs/ttl). */
+const longestExpiration = 2 ** 32 - 1
 
 /** The content as amqplib takes it: a view, not a copy. */
 export const toBuffer = (content: string | Uint8Array): Buffer =>
-  typeof content === "string"
-    ? Buffer.from(content)
-    : Buffer.isBuffer(content)
-      ? content
-      : Buffer.from(content.buffer, content.byteOffset, content.byteLength)
+  typeof content === "string" ? Buffer.from(content) : viewOf(content)
 
-/** amqplib's publish options. `persistent` is the default here: losing messages is a choice, not an oversight. */
-export const toPublishOptions = (message: Message): PublishOptions => {
-  const options: PublishOptions = { persistent: message.persistent ?? true }
-  if (message.contentType !== undefined) options.contentType = message.contentType
-  if (message.contentEncoding !== undefined) options.contentEncoding = message.contentEncoding
-  if (message.headers !== undefined) options.headers = message.headers
-  if (message.priority !== undefined) options.priority = message.priority
-  if (message.correlationId !== undefined) options.correlationId = message.correlationId
-  if (message.replyTo !== undefined) options.replyTo = message.replyTo
-  if (message.expiration !== undefined) options.expiration = String(message.expiration)
-  if (message.messageId !== undefined) options.messageId = message.messageId
-  if (message.timestamp !== undefined) options.timestamp = Math.floor(message.timestamp.getTime() / 1000)
-  if (message.type !== undefined) options.type = message.type
-  if (message.userId !== undefined) options.userId = message.userId
-  if (message.appId !== undefined) options.appId = message.appId
-  return options
+const wantsContent = "a well-formed text or bytes (Uint8Array)"
+const wantsMessage =
+  "one of exchange, routingKey, content, contentType, contentEncoding, headers, persistent, priority, correlationId, replyTo, expiration, messageId, timestamp, type, userId, appId"
+
+const toExpiration = (value: unknown): number | undefined => {
+  let milliseconds = value
+  if (typeof value !== "number") {
+    try {
+      milliseconds = Duration.toMillis(Duration.fromInputUnsafe(value as Duration.Input))
+    } catch {
+      return undefined
+    }
+  }
+  return Number.isInteger(milliseconds) && Number(milliseconds) >= 0 && Number(milliseconds) <= longestExpiration
+    ? Number(milliseconds)
+    : undefined
 }
 
-// A header called `__proto__` has become the prototype of amqplib's object: without one, it is a key like any other.
-const copyHeaders = (headers: Record<string, unknown>): Headers => {
-  const copy: Record<string, unknown> = Object.create(null)
-  for (const key of Object.keys(headers)) copy[key] = headers[key]
-  const prototype: unknown = Object.getPrototypeOf(headers)
-  if (prototype !== Object.prototype && prototype !== null) {
-    Object.defineProperty(copy, "__proto__", { value: prototype, enumerable: true, writable: true, configurable: true })
+/**
+ * A message as it is published, or why it is not: the first property that cannot be sent.
+ *
+ * @param frameMax the connection's, since a content header is one frame; 0: no limit
+ */
+export const toPublish = (message: Message, frameMax = 0, operation = "basic.publish"): Outgoing | InvalidArgument => {
+  if (typeof message !== "object" || message === null) {
+    return refused(operation, "message", "an object with routingKey and content", kindOf(message))
   }
-  return copy
+  let exchange = ""
+  let routingKey: string | undefined
+  let content: Buffer | undefined
+  let headers: unknown
+  // Losing messages is a choice, not an oversight.
+  const options: PublishOptions = { persistent: true }
+  for (const key in message) {
+    const value: unknown = message[key as keyof Message]
+    switch (key) {
+      case "exchange":
+        if (value === undefined) break
+        if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
+        exchange = value
+        break
+      case "routingKey":
+        if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
+        routingKey = value
+        break
+      case "content":
+        if (typeof value === "string" ? !value.isWellFormed() : !(value instanceof Uint8Array)) {
+          return refused(operation, key, wantsContent, kindOf(value))
+        }
+        content = toBuffer(value as string | Uint8Array)
+        break
+      case "headers":
+        headers = value
+        break
+      case "contentType":
+      case "contentEncoding":
+      case "correlationId":
+      case "replyTo":
+      case "messageId":
+      case "type":
+      case "userId":
+      case "appId":
+        if (value === undefined) break
+        if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
+        options[key] = value
+        break
+      case "persistent":
+        if (value === undefined) break
+        if (typeof value !== "boolean") return refused(operation, key, "true or false", kindOf(value))
+        options.persistent = value
+        break
+      case "priority":
+        if (value === undefined) break
+        if (!(Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 255)) {
+          return refused(operation, key, "an integer from 0 to 255", kindOf(value))
+        }
+        options.priority = value as number
+        break
+      case "expiration": {
+        if (value === undefined) break
+        const milliseconds = toExpiration(value)
+        if (milliseconds === undefined) {
+          return refused(operation, key, `a duration of 0 to ${longestExpiration} whole milliseconds`, kindOf(value))
+        }
+        options.expiration = String(milliseconds)
+        break
+      }
+      case "timestamp": {
+        if (value === undefined) break
+        const seconds = toSeconds(value)
+        if (!(seconds >= 0)) return refused(operation, key, "a Date or DateTime from 1970 on", kindOf(value))
+        options.timestamp = seconds
+        break
+      }
+      default:
+        // Somebody may have put something on `Object.prototype`: that is no property of this message.
+        if (Object.hasOwn(message, key)) return refused(operation, key, wantsMessage, "a property of this name")
+    }
+  }
+  if (routingKey === undefined) return refused(operation, "routingKey", wantsName, "undefined")
+  if (content === undefined) return refused(operation, "content", wantsContent, "undefined")
+  if (headers !== undefined) {
+    const table = toTable(headers, "headers", operation, roomForHeaders(options, frameMax))
+    if (table instanceof InvalidArgument) return table
+    options.headers = table
+  }
+  return { exchange, routingKey, content, options }
+}
+
+const roomForHeaders = (options: PublishOptions, frameMax: number): number => {
+  // A frame of this size has room for the largest table beside whatever other properties there can be.
+  if (frameMax === 0 || frameMax >= largestTable + 4096) return largestTable
+  // The frame's own 8 bytes; class, weight, content size, flags; delivery mode, priority, timestamp.
+  let others = 8 + 14 + 10
+  for (const value of Object.values(options)) if (typeof value === "string") others += 1 + Buffer.byteLength(value)
+  return Math.min(largestTable, frameMax - others)
+}
+
+/** amqplib's publish options, of a message that was checked before. */
+export const toPublishOptions = (message: Message): PublishOptions => {
+  const outgoing = toPublish(message)
+  if (outgoing instanceof InvalidArgument) throw new TypeError(outgoing.message)
+  return outgoing.options
 }
 
 const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
 const number = (value: unknown): number | undefined => (typeof value === "number" ? value : undefined)
 
-const fromMilliseconds = (value: unknown): number | undefined =>
-  Option.getOrUndefined(
-    Option.filter(Option.map(Option.fromNullishOr(text(value)), Number), (milliseconds) =>
-      Number.isSafeInteger(milliseconds)
-    )
-  )
+// What amqplib does not decode, it hands out as it would take it.
+const fromTyped = (type: unknown, value: unknown): FieldValue => {
+  if (type === "timestamp") return toDate(Number(value)) ?? BigInt(Number(value))
+  const { digits, places } = value as { readonly digits: number; readonly places: number }
+  return BigDecimal.make(BigInt(digits), places)
+}
 
-/** The properties of a message that amqplib delivered. */
-export const fromAmqplib = (properties: GetMessage["properties"]): Properties => {
+const fromValue = (value: unknown): FieldValue => {
+  if (typeof value !== "object" || value === null) return value as FieldValue
+  if (value instanceof Uint8Array) return new Uint8Array(value)
+  if (Array.isArray(value)) return value.map(fromValue)
+  const record = value as Record<string, unknown>
+  return record["!"] === "timestamp" || record["!"] === "decimal"
+    ? fromTyped(record["!"], record["value"])
+    : fromTable(record)
+}
+
+// A header called `__proto__` has become the prototype of amqplib's object: without one, it is a key like any other.
+const fromTable = (headers: object): FieldTable => {
+  const copy: Record<string, FieldValue> = Object.create(null)
+  for (const [key, value] of Object.entries(headers)) copy[key] = fromValue(value)
+  const prototype: unknown = Object.getPrototypeOf(headers)
+  if (prototype !== Object.prototype && prototype !== null) copy["__proto__"] = fromValue(prototype)
+  return copy
+}
+
+const isDelivered = (properties: object): properties is DeliveredProperties => "persistent" in properties
+
+/** The properties of a message that came through amqplib. */
+export const fromAmqplib = (properties: GetMessage["properties"]): DeliveredProperties => {
+  if (isDelivered(properties)) return properties
   const timestamp = number(properties.timestamp)
   const headers: unknown = properties.headers
+  const expiration = text(properties.expiration)
   return {
     contentType: text(properties.contentType),
     contentEncoding: text(properties.contentEncoding),
-    headers:
-      typeof headers === "object" && headers !== null ? copyHeaders(headers as Record<string, unknown>) : undefined,
+    headers: typeof headers === "object" && headers !== null ? fromTable(headers) : noHeaders,
     persistent: properties.deliveryMode === 2,
     priority: number(properties.priority),
     correlationId: text(properties.correlationId),
     replyTo: text(properties.replyTo),
-    expiration: fromMilliseconds(properties.expiration),
+    expiration: expiration === undefined ? undefined : toMilliseconds(expiration),
     messageId: text(properties.messageId),
-    timestamp: timestamp === undefined ? undefined : new Date(timestamp * 1000),
+    timestamp: timestamp === undefined ? undefined : toDate(timestamp),
     type: text(properties.type),
     userId: text(properties.userId),
     appId: text(properties.appId)
   }
+}
+
+/** What `sameMessage` compares a message with. */
+export interface Arrived {
+  readonly content: Uint8Array
+  readonly properties: Properties
+  readonly exchange: string
+  readonly routingKey: string
+}
+
+/**
+ * Whether a message that the broker gave back is the one that was published.
+ *
+ * Not exactly what was published comes back: the broker takes the header `BCC` away, and may have been set up to add a
+ * timestamp and headers of its own (https://www.rabbitmq.com/docs/configure#config-items, `message_interceptors`).
+ */
+export const sameMessage = (message: Message, arrived: Arrived): boolean => {
+  const { content } = message
+  const { content: bytes, properties } = arrived
+  return (
+    message.routingKey === arrived.routingKey &&
+    (message.exchange ?? "") === arrived.exchange &&
+    (typeof content === "string" ? Buffer.byteLength(content) : content.byteLength) === bytes.byteLength &&
+    message.messageId === properties.messageId &&
+    message.correlationId === properties.correlationId &&
+    message.contentType === properties.contentType &&
+    message.contentEncoding === properties.contentEncoding &&
+    (message.persistent ?? true) === properties.persistent &&
+    message.priority === properties.priority &&
+    (message.replyTo === properties.replyTo ||
+      // The broker has written the channel's own address in its place (direct reply-to).
+      (message.replyTo === "amq.rabbitmq.reply-to" &&
+        properties.replyTo?.startsWith("amq.rabbitmq.reply-to.") === true)) &&
+    (message.expiration === undefined ? undefined : toExpiration(message.expiration)) === properties.expiration &&
+    (message.timestamp === undefined || toSeconds(message.timestamp) === toSeconds(properties.timestamp)) &&
+    message.type === properties.type &&
+    message.userId === properties.userId &&
+    message.appId === properties.appId &&
+    sameHeaders(message.headers ?? noHeaders, properties.headers ?? noHeaders) &&
+    toBuffer(content).equals(bytes)
+  )
+}
+
+// Keys whose value is undefined are left out when a table is sent.
+const keysOf = (table: FieldTable): Array<string> => Object.keys(table).filter((key) => table[key] !== undefined)
+
+const includes = (sent: FieldTable, keys: ReadonlyArray<string>, arrived: FieldTable): boolean =>
+  keys.every((key) => Object.hasOwn(arrived, key) && sameValue(sent[key], arrived[key]))
+
+const sameHeaders = (sent: FieldTable, arrived: FieldTable): boolean => {
+  const keys = keysOf(sent).filter((key) => key !== "BCC")
+  return (
+    includes(sent, keys, arrived) &&
+    Object.keys(arrived).every((key) => keys.includes(key) || key.startsWith("x-") || key === "timestamp_in_ms")
+  )
+}
+
+const sameTable = (sent: FieldTable, arrived: FieldTable): boolean => {
+  const keys = keysOf(sent)
+  return keys.length === Object.keys(arrived).length && includes(sent, keys, arrived)
+}
+
+const sameValue = (sent: unknown, arrived: unknown): boolean => {
+  // A 64-bit integer arrives as a number if it fits.
+  if (typeof sent === "bigint") return sent === (Number.isInteger(arrived) ? BigInt(arrived as number) : arrived)
+  if (typeof sent !== "object" || sent === null) return Object.is(sent, arrived)
+  if (typeof arrived !== "object" || arrived === null) return false
+  if (sent instanceof Uint8Array) return arrived instanceof Uint8Array && viewOf(sent).equals(arrived)
+  if (sent instanceof Date || DateTime.isDateTime(sent)) return toSeconds(sent) === toSeconds(arrived)
+  if (BigDecimal.isBigDecimal(sent)) return BigDecimal.isBigDecimal(arrived) && BigDecimal.equals(sent, arrived)
+  if (!Array.isArray(sent)) return isRecord(arrived) && sameTable(sent as FieldTable, arrived as FieldTable)
+  return (
+    Array.isArray(arrived) && sent.length === arrived.length && sent.every((item, i) => sameValue(item, arrived[i]))
+  )
 }

@@ -42,6 +42,7 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
     closeTimeout: seconds(3),
     continuationTimeout: seconds(20),
     publishTimeout: seconds(10),
+    writeBufferSize: 262_144,
     blockedConnectionTimeout: undefined,
     tcp: { noDelay: true, keepAlive: true, keepAliveDelay: seconds(30) },
     shutdownTimeout: seconds(10),

@@ -154,6 +154,7 @@ export const assemble = Effect.fnUntraced(function* (draft: Draft) {
     closeTimeout: draft.read("closeTimeout") ?? Duration.seconds(3),
     continuationTimeout: draft.read("continuationTimeout") ?? Duration.seconds(20),
     publishTimeout: draft.read("publishTimeout") ?? Duration.seconds(10),
+    writeBufferSize: draft.read("writeBufferSize") ?? 262_144,
     blockedConnectionTimeout: unlessNever(draft.read("blockedConnectionTimeout") ?? Duration.infinity),
     tcp: readTcp(draft),
     shutdownTimeout: draft.read("shutdownTimeout") ?? Duration.seconds(10),

@@ -65,6 +65,7 @@ export const settings = {
   closeTimeout: setting(timeout(), { env: "CLOSE_TIMEOUT" }),
   continuationTimeout: setting(timeout(), { env: "CONTINUATION_TIMEOUT" }),
   publishTimeout: setting(timeout(), { env: "PUBLISH_TIMEOUT" }),
+  writeBufferSize: setting(integer(4096, 2 ** 30), { env: "WRITE_BUFFER_SIZE" }),
   blockedConnectionTimeout: setting(timeout({ never: true }), {
     env: "BLOCKED_CONNECTION_TIMEOUT",
     pika: "blocked_connection_timeout"

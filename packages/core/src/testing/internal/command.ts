@@ -1,3 +1,4 @@
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ChildProcess from "node:child_process"
 
@@ -8,12 +9,15 @@ export interface Outcome {
   readonly stderr: string
 }
 
-/** Runs a command to its end; never fails, ends it when interrupted. */
-export const run = (
-  command: string,
-  args: ReadonlyArray<string>,
-  options?: { readonly env?: NodeJS.ProcessEnv | undefined; readonly cwd?: string | undefined }
-): Effect.Effect<Outcome> =>
+export interface Options {
+  readonly env?: NodeJS.ProcessEnv | undefined
+  readonly cwd?: string | undefined
+  /** After this the command is killed, and `stderr` says so. Real time, whatever the test's clock. Default: 60 seconds. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/** Runs a command to its end; never fails, ends it when interrupted or too slow. */
+export const run = (command: string, args: ReadonlyArray<string>, options?: Options): Effect.Effect<Outcome> =>
   Effect.callback((resume) => {
     let stdout = ""
     let stderr = ""
@@ -22,9 +26,27 @@ export const run = (
       ...(options?.cwd === undefined ? {} : { cwd: options.cwd }),
       stdio: ["ignore", "pipe", "pipe"]
     })
+    // Children of the child may hold the pipes open: then there is no "close", and they would keep this process alive.
+    const kill = () => {
+      child.kill("SIGKILL")
+      child.stdout.destroy()
+      child.stderr.destroy()
+    }
+    const end = (code: number | undefined, remark = "") => {
+      clearTimeout(deadline)
+      resume(Effect.succeed({ code, stdout, stderr: stderr + remark }))
+    }
+    const timeout = Duration.fromInputUnsafe(options?.timeout ?? "60 seconds")
+    const deadline = setTimeout(() => {
+      kill()
+      end(undefined, `killed, because it had not ended after ${Duration.format(timeout)}`)
+    }, Duration.toMillis(timeout))
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => (stdout += chunk))
     child.stderr.setEncoding("utf8").on("data", (chunk: string) => (stderr += chunk))
-    child.on("error", (error) => resume(Effect.succeed({ code: undefined, stdout, stderr: stderr + error.message })))
-    child.on("close", (code) => resume(Effect.succeed({ code: code ?? undefined, stdout, stderr })))
-    return Effect.sync(() => child.kill("SIGKILL"))
+    child.on("error", (error) => end(undefined, error.message))
+    child.on("close", (code) => end(code ?? undefined))
+    return Effect.sync(() => {
+      clearTimeout(deadline)
+      kill()
+    })
   })

@@ -32,7 +32,9 @@ const withoutServices = Effect.acquireRelease(
 
 const apt = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   const { code, stderr, stdout } = yield* Command.run("/usr/bin/apt-get", ["-o", "DPkg::Lock::Timeout=300", ...args], {
-    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" }
+    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+    // Above the wait for the lock, and long enough for a slow mirror: a killed installation is half of one.
+    timeout: "15 minutes"
   })
   if (code !== 0) {
     return yield* new TestBrokerError({

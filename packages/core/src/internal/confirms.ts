@@ -1,0 +1,128 @@
+/**
+ * What was published on one confirm channel and is not confirmed yet.
+ *
+ * A publish is numbered when it is written; the broker's `basic.ack` and `basic.nack` name these numbers, and `multiple`
+ * means all up to one. A returned message comes before its ack. Each entry is told its outcome exactly once.
+ */
+import * as AmqpError from "../AmqpError.ts"
+import type { Message } from "../AmqpMessage.ts"
+import type { Returned } from "../AmqpChannel.ts"
+import { sameMessage } from "./properties.ts"
+
+/** A message on its way. */
+export interface Unconfirmed {
+  readonly message: Message
+  readonly mandatory: boolean
+  /** Called once: with nothing, confirmed; else with why not. Must not throw. */
+  readonly settle: (failure: AmqpError.AmqpErrorReason | undefined) => void
+}
+
+interface Entry {
+  readonly of: Unconfirmed
+  returned: Returned | undefined
+}
+
+const nacked = new AmqpError.PublishNacked({
+  message:
+    "basic.publish: the broker refused the message (basic.nack): a queue was full and rejects publishes, or had an internal error. It is not stored; try again later.",
+  operation: "basic.publish"
+})
+
+export const returnedBecause = (returned: Returned) =>
+  new AmqpError.PublishReturned({
+    message: `basic.publish: no queue took the message, the broker returned it: ${returned.replyCode} ${returned.replyText} (exchange ${JSON.stringify(returned.exchange)}, routing key ${JSON.stringify(returned.routingKey)}). Is the queue declared and bound?`,
+    operation: "basic.publish",
+    replyCode: returned.replyCode,
+    replyText: returned.replyText,
+    exchange: returned.exchange,
+    routingKey: returned.routingKey
+  })
+
+/** What RabbitMQ says of a publish that it closes the channel for, and how the message of it can be told. */
+const accusations: ReadonlyArray<readonly [RegExp, (message: Message, found: string) => boolean]> = [
+  [/exchange '(.*)' in vhost '/s, (message, exchange) => (message.exchange ?? "") === exchange],
+  [/message size (\d+) /, (message, size) => sizeOf(message) === Number(size)],
+  [/user_id property set to '(.*)' but/s, (message, userId) => message.userId === userId]
+]
+
+const sizeOf = (message: Message) =>
+  typeof message.content === "string" ? Buffer.byteLength(message.content) : message.content.byteLength
+
+export class Confirms {
+  #published = 0
+  readonly #pending = new Map<number, Entry>()
+  /** Exchanges that have taken a message of this channel: they existed. */
+  readonly #known = new Set<string>()
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  /** To be called in the tick in which the message was written, in the same order. */
+  published(of: Unconfirmed): void {
+    this.#pending.set(++this.#published, { of, returned: undefined })
+  }
+
+  returned(returned: Returned): void {
+    // Identical messages cannot be told apart, and need not be: whichever is blamed, as many of them went nowhere.
+    for (const entry of this.#pending.values()) {
+      if (entry.of.mandatory && entry.returned === undefined && sameMessage(entry.of.message, returned)) {
+        entry.returned = returned
+        return
+      }
+    }
+  }
+
+  confirmed(deliveryTag: number, multiple: boolean, acked: boolean): void {
+    if (!multiple) return this.#settle(deliveryTag, acked)
+    // 0 means all there are: now, not what those who are told here publish at once.
+    const last = deliveryTag === 0 ? this.#published : deliveryTag
+    for (const tag of this.#pending.keys()) {
+      if (tag > last) return
+      this.#settle(tag, acked)
+    }
+  }
+
+  #settle(tag: number, acked: boolean): void {
+    const entry = this.#pending.get(tag)
+    if (entry === undefined) return
+    this.#pending.delete(tag)
+    const { exchange } = entry.of.message
+    if (acked && exchange !== undefined && this.#known.size < 1000) this.#known.add(exchange)
+    entry.of.settle(!acked ? nacked : entry.returned === undefined ? undefined : returnedBecause(entry.returned))
+  }
+
+  /**
+   * The channel has died. The message that caused it gets the broker's reason, where it can be told; of the others nobody
+   * knows whether they arrived.
+   */
+  closed(reason: AmqpError.AmqpErrorReason, byPublish: boolean): void {
+    const pending = Array.from(this.#pending.values())
+    this.#pending.clear()
+    const culprit = byPublish ? this.#culprit(pending, reason.message) : undefined
+    if (pending.length === 0) return
+    const unknown = new AmqpError.PublishUnknown({
+      message: `basic.publish: the channel ended before the broker had confirmed the message, which may or may not have arrived: ${reason.message}`,
+      operation: "basic.publish",
+      cause: reason
+    })
+    for (const entry of pending) {
+      // Returned, so it reached no queue, whatever became of the channel.
+      const known = entry.returned === undefined ? unknown : returnedBecause(entry.returned)
+      entry.of.settle(entry === culprit ? reason : known)
+    }
+  }
+
+  #culprit(pending: ReadonlyArray<Entry>, text: string): Entry | undefined {
+    // The broker takes messages in order, and this one has ended the channel: the only one left is the one.
+    if (pending.length === 1) return pending[0]
+    for (const [pattern, isMeant] of accusations) {
+      const found = pattern.exec(text)?.[1]
+      if (found === undefined) continue
+      const suspects = pending.filter((entry) => isMeant(entry.of.message, found))
+      // The first of several has met the broker's refusal, unless earlier ones did not: the exchange was deleted since.
+      return suspects.length === 1 || !this.#known.has(found) ? suspects[0] : undefined
+    }
+    return undefined
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The content header of a delivered message, read here instead of by amqplib: its properties are exact then, and in the
+ * shape that they are handed out in.
+ */
+import type { DeliveredProperties, FieldTable } from "../AmqpMessage.ts"
+import { latest, malformed, Reader } from "./fieldReader.ts"
+
+/** A frame as amqplib's channels take it. */
+interface HeaderFrame {
+  readonly id: number
+  readonly channel: number
+  /** Bytes of content that follow. */
+  readonly size: number
+  readonly fields: DeliveredProperties
+}
+
+// AMQP 0-9-1, section 2.3.5 and 4.2 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
+const headerFrame = 2
+const frameEnd = 0xce
+/** Before the payload: type, channel, size. */
+const prefix = 7
+const classBasic = 60
+
+const hasContentType = 1 << 15
+const hasContentEncoding = 1 << 14
+const hasHeaders = 1 << 13
+const hasDeliveryMode = 1 << 12
+const hasPriority = 1 << 11
+const hasCorrelationId = 1 << 10
+const hasReplyTo = 1 << 9
+const hasExpiration = 1 << 8
+const hasMessageId = 1 << 7
+const hasTimestamp = 1 << 6
+const hasType = 1 << 5
+const hasUserId = 1 << 4
+const hasAppId = 1 << 3
+const hasClusterId = 1 << 2
+const unknownProperties = 0b11
+
+/** The headers of a message without any. */
+export const noHeaders: FieldTable = Object.freeze(Object.create(null) as FieldTable)
+
+/** `expiration`, which is text on the wire; undefined: not what RabbitMQ allows there. */
+export const toMilliseconds = (expiration: string): number | undefined => {
+  const milliseconds = /^\d+$/.test(expiration) ? Number(expiration) : Number.NaN
+  return Number.isSafeInteger(milliseconds) ? milliseconds : undefined
+}
+
+/** A timestamp's seconds; undefined: beyond the years of a `Date`. */
+export const toDate = (seconds: number): Date | undefined => (seconds <= latest ? new Date(seconds * 1000) : undefined)
+
+/** Reads a content header of class `basic` from its flags on. */
+export const readProperties = (reader: Reader): DeliveredProperties => {
+  const flags = reader.short()
+  if ((flags & unknownProperties) !== 0) throw malformed("it has properties that class basic does not have")
+  // In the order of the flags.
+  const contentType = flags & hasContentType ? reader.shortstr() : undefined
+  const contentEncoding = flags & hasContentEncoding ? reader.shortstr() : undefined
+  const headers = flags & hasHeaders ? reader.table() : noHeaders
+  const persistent = flags & hasDeliveryMode ? reader.octet() === 2 : false
+  const priority = flags & hasPriority ? reader.octet() : undefined
+  const correlationId = flags & hasCorrelationId ? reader.shortstr() : undefined
+  const replyTo = flags & hasReplyTo ? reader.shortstr() : undefined
+  const expiration = flags & hasExpiration ? toMilliseconds(reader.shortstr()) : undefined
+  const messageId = flags & hasMessageId ? reader.shortstr() : undefined
+  const timestamp = flags & hasTimestamp ? toDate(reader.longlong()) : undefined
+  const type = flags & hasType ? reader.shortstr() : undefined
+  const userId = flags & hasUserId ? reader.shortstr() : undefined
+  const appId = flags & hasAppId ? reader.shortstr() : undefined
+  if (flags & hasClusterId) reader.shortstr()
+  if (!reader.isAtEnd) throw malformed("bytes are left over")
+  return {
+    contentType,
+    contentEncoding,
+    headers,
+    persistent,
+    priority,
+    correlationId,
+    replyTo,
+    expiration,
+    messageId,
+    timestamp,
+    type,
+    userId,
+    appId
+  }
+}
+
+interface Connection {
+  rest: Buffer
+  readonly maxFrameSize: number
+  recvFrame: () => unknown
+}
+
+const isConnection = (value: object): value is Connection =>
+  "rest" in value &&
+  Buffer.isBuffer(value.rest) &&
+  "maxFrameSize" in value &&
+  typeof value.maxFrameSize === "number" &&
+  "recvFrame" in value &&
+  typeof value.recvFrame === "function"
+
+/** The content header that the bytes received begin with, if it is one of class `basic` and complete. */
+const next = (connection: Connection): HeaderFrame | undefined => {
+  const { maxFrameSize, rest } = connection
+  if (rest.length < prefix || rest[0] !== headerFrame) return undefined
+  const size = rest.readUInt32BE(3)
+  const end = prefix + size
+  // Too large, incomplete, not ended by its end: amqplib has its ways with these.
+  if ((maxFrameSize > 0 && size > maxFrameSize) || rest.length <= end || rest[end] !== frameEnd) return undefined
+  const reader = new Reader(rest, prefix, end)
+  const channel = rest.readUInt16BE(1)
+  // Taken before it is read, as amqplib does: a malformed one must not be met again.
+  connection.rest = rest.subarray(end + 1)
+  const id = reader.short()
+  if (id !== classBasic) throw malformed(`class ${id} has no content`)
+  reader.short()
+  const content = reader.longlong()
+  if (content > Number.MAX_SAFE_INTEGER) throw malformed("no content is so large")
+  return { id, channel, size: content, fields: readProperties(reader) }
+}
+
+/**
+ * Reads the content headers of an amqplib connection here from now on. An amqplib that receives frames in another way
+ * goes on reading them itself.
+ */
+export const readContentHeaders = (connection: object): void => {
+  if (!isConnection(connection)) return
+  const recvFrame = connection.recvFrame
+  // amqplib's calls this one again when it has read more bytes.
+  connection.recvFrame = () => next(connection) ?? recvFrame.call(connection)
+}

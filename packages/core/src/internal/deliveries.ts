@@ -1,0 +1,47 @@
+/** Deliveries, and to which channel each belongs: its tag means nothing on another. */
+import type { DeliveredProperties, Delivery } from "../AmqpMessage.ts"
+import type * as Amqplib from "./amqplib.ts"
+import type { Channel } from "./channel.ts"
+import { fromAmqplib } from "./properties.ts"
+
+class ChannelDelivery implements Delivery {
+  readonly content: Uint8Array
+  readonly properties: DeliveredProperties
+  readonly exchange: string
+  readonly routingKey: string
+  readonly redelivered: boolean
+  readonly deliveryTag: number
+  readonly messageCount: number | undefined
+  readonly #channel: Channel
+
+  constructor(channel: Channel, message: Amqplib.GetMessage | Amqplib.ConsumeMessage) {
+    const { fields } = message
+    this.content = message.content
+    this.properties = fromAmqplib(message.properties)
+    this.exchange = fields.exchange
+    this.routingKey = fields.routingKey
+    this.redelivered = fields.redelivered
+    this.deliveryTag = fields.deliveryTag
+    this.messageCount = "messageCount" in fields ? fields.messageCount : undefined
+    this.#channel = channel
+  }
+
+  static channelOf(delivery: object): Channel | undefined {
+    return #channel in delivery ? delivery.#channel : undefined
+  }
+}
+
+export const makeDelivery = (channel: Channel, message: Amqplib.GetMessage | Amqplib.ConsumeMessage): Delivery =>
+  new ChannelDelivery(channel, message)
+
+/** Whether a delivery may be settled on this channel: if not, the broker would close it (406). */
+export const isUnsettled = (channel: Channel, delivery: Delivery): boolean =>
+  typeof delivery === "object" &&
+  delivery !== null &&
+  ChannelDelivery.channelOf(delivery) === channel &&
+  channel.unsettled.has(delivery.deliveryTag)
+
+/** What `multiple` means: the unsettled deliveries of a channel up to a tag. */
+export const upTo = (channel: Channel, deliveryTag: number): Array<number> =>
+  // They are in the order in which they came, save those that a rollback has put back.
+  Array.from(channel.unsettled).filter((tag) => tag <= deliveryTag)

@@ -1,0 +1,178 @@
+/**
+ * Strings, numbers and field tables, read from the wire.
+ *
+ * amqplib's own reading rounds 64-bit integers, takes bytes that are not UTF-8 for text, and makes a key `__proto__` the
+ * prototype of its object.
+ */
+import * as BigDecimal from "effect/BigDecimal"
+import { isUtf8 } from "node:buffer"
+import type { FieldTable, FieldValue } from "../AmqpMessage.ts"
+import { deepest } from "./fieldTable.ts"
+
+/** What amqplib makes of other frames that are not as they should be. */
+export const malformed = (what: string) => new Error(`Invalid frame: malformed content header: ${what}`)
+
+/** The last second that a `Date` can hold. */
+export const latest = 8.64e12
+
+/**
+ * Reads AMQP's data from a part of a buffer, and never beyond it: what does not fit is an error, as it is when amqplib
+ * meets it.
+ */
+export class Reader {
+  readonly #buffer: Buffer
+  #at: number
+  #end: number
+  #depth = 0
+
+  constructor(buffer: Buffer, start: number, end: number) {
+    this.#buffer = buffer
+    this.#at = start
+    this.#end = end
+  }
+
+  get isAtEnd(): boolean {
+    return this.#at === this.#end
+  }
+
+  /** The next `bytes` bytes are taken: where they begin. */
+  #take(bytes: number): number {
+    const at = this.#at
+    if (bytes > this.#end - at) throw malformed(`${bytes} bytes wanted where ${this.#end - at} are left`)
+    this.#at = at + bytes
+    return at
+  }
+
+  octet(): number {
+    return this.#buffer[this.#take(1)]!
+  }
+
+  short(): number {
+    return this.#buffer.readUInt16BE(this.#take(2))
+  }
+
+  long(): number {
+    return this.#buffer.readUInt32BE(this.#take(4))
+  }
+
+  /** As a number, exact or at least 2^53. */
+  longlong(): number {
+    const at = this.#take(8)
+    return this.#buffer.readUInt32BE(at) * 2 ** 32 + this.#buffer.readUInt32BE(at + 4)
+  }
+
+  shortstr(): string {
+    const size = this.octet()
+    const at = this.#take(size)
+    return this.#buffer.toString("utf8", at, at + size)
+  }
+
+  #longstr(): string | Uint8Array {
+    const size = this.long()
+    const at = this.#take(size)
+    const text = this.#buffer.toString("utf8", at, at + size)
+    // What Node puts in the place of bytes that are not UTF-8, unless it was there before.
+    return text.includes("\uFFFD") && !isUtf8(this.#buffer.subarray(at, at + size)) ? this.#copy(at, size) : text
+  }
+
+  // A view would keep in memory all that the socket read with it.
+  #copy(at: number, size: number): Uint8Array {
+    return new Uint8Array(this.#buffer.subarray(at, at + size))
+  }
+
+  table(): FieldTable {
+    const table: Record<string, FieldValue> = Object.create(null)
+    const outer = this.#open()
+    while (this.#at < this.#end) table[this.shortstr()] = this.#value()
+    this.#end = outer
+    return table
+  }
+
+  #array(): ReadonlyArray<FieldValue> {
+    const values: Array<FieldValue> = []
+    const outer = this.#open()
+    while (this.#at < this.#end) values.push(this.#value())
+    this.#end = outer
+    return values
+  }
+
+  /** Goes into what a length says; returns where to end afterwards. */
+  #open(): number {
+    const size = this.long()
+    const outer = this.#end
+    this.#end = this.#take(size) + size
+    this.#at = this.#end - size
+    return outer
+  }
+
+  // A publisher must not be able to end the connections of consumers: too deep is no error here.
+  #nested(read: () => FieldValue): FieldValue {
+    if (this.#depth >= deepest) {
+      const size = this.long()
+      return this.#copy(this.#take(size), size)
+    }
+    this.#depth++
+    const value = read.call(this)
+    this.#depth--
+    return value
+  }
+
+  #value(): FieldValue {
+    const tag = this.octet()
+    switch (tag) {
+      case 0x53: // S
+        return this.#longstr()
+      case 0x49: // I
+        return this.#buffer.readInt32BE(this.#take(4))
+      case 0x74: // t
+        return this.octet() !== 0
+      case 0x6c: // l
+        return this.#signed64()
+      case 0x62: // b
+        return this.#buffer.readInt8(this.#take(1))
+      case 0x42: // B
+        return this.octet()
+      case 0x73: // s
+        return this.#buffer.readInt16BE(this.#take(2))
+      case 0x75: // u
+        return this.short()
+      case 0x69: // i
+        return this.long()
+      case 0x64: // d
+        return this.#buffer.readDoubleBE(this.#take(8))
+      case 0x66: // f
+        return this.#buffer.readFloatBE(this.#take(4))
+      case 0x54: // T
+        return this.#timestamp()
+      case 0x44: {
+        // D
+        const scale = this.octet()
+        return BigDecimal.make(BigInt(this.long()), scale)
+      }
+      case 0x46: // F
+        return this.#nested(this.table)
+      case 0x41: // A
+        return this.#nested(this.#array)
+      case 0x78: {
+        // x
+        const size = this.long()
+        return this.#copy(this.#take(size), size)
+      }
+      case 0x56: // V
+        return null
+      default:
+        throw malformed(`unexpected type tag ${JSON.stringify(String.fromCharCode(tag))}`)
+    }
+  }
+
+  #signed64(): number | bigint {
+    const at = this.#take(8)
+    const number = this.#buffer.readInt32BE(at) * 2 ** 32 + this.#buffer.readUInt32BE(at + 4)
+    return Number.isSafeInteger(number) ? number : this.#buffer.readBigInt64BE(at)
+  }
+
+  #timestamp(): Date | bigint {
+    const seconds = this.longlong()
+    return seconds <= latest ? new Date(seconds * 1000) : this.#buffer.readBigUInt64BE(this.#at - 8)
+  }
+}

@@ -1,0 +1,112 @@
+/** Writing a message to a channel, and waiting for its confirm. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { Confirmed } from "../AmqpChannel.ts"
+import * as AmqpError from "../AmqpError.ts"
+import type { Message } from "../AmqpMessage.ts"
+import type { Channel } from "./channel.ts"
+import type { Unconfirmed } from "./confirms.ts"
+import type { Deadlines, Due } from "./deadlines.ts"
+import { fail } from "./handle.ts"
+import type { Outgoing } from "./properties.ts"
+
+const operation = "basic.publish"
+
+const confirmed = Effect.succeed<Confirmed>({ _tag: "Confirmed" })
+
+const format = (milliseconds: number) => Duration.format(Duration.millis(milliseconds))
+
+export const forbidden = (because: string) =>
+  new AmqpError.PublishForbidden({
+    message: `${operation}: nothing was sent: ${because}. Try again later, or wait (onBlocked: "wait").`,
+    operation
+  })
+
+export const timedOutBefore = (timeout: number, because: string) =>
+  new AmqpError.PublishTimeout({
+    message: `${operation}: nothing was sent within ${format(timeout)}: ${because}`,
+    operation,
+    sent: false
+  })
+
+export const timedOutInBuffer = (timeout: number) =>
+  new AmqpError.PublishTimeout({
+    message: `${operation}: the connection took no more bytes for ${format(timeout)}: the message is in the write buffer and may still be sent`,
+    operation,
+    sent: true
+  })
+
+export const timedOutUnconfirmed = (timeout: number) =>
+  new AmqpError.PublishTimeout({
+    message: `${operation}: the broker did not confirm the message within ${format(timeout)}: it was sent, and may or may not have arrived`,
+    operation,
+    sent: true
+  })
+
+/** Why a publish would have to wait now; undefined when it would not. */
+export const obstacle = (channel: Channel): string | undefined =>
+  channel.forbids ?? (channel.full ? "the connection takes no more bytes, its write buffer is full" : undefined)
+
+/** Writes the message. Throws as amqplib does, before anything was written. */
+export const write = (channel: Channel, outgoing: Outgoing): void => {
+  // Its return value alone says that the buffer is full: `drain` takes that back.
+  if (!channel.driver.publish(outgoing.exchange, outgoing.routingKey, outgoing.content, outgoing.options)) {
+    channel.full = true
+  }
+}
+
+type Resume = (effect: Effect.Effect<Confirmed, AmqpError.AmqpError>) => void
+
+/** A fiber that waits for a confirm. */
+export class Publication implements Unconfirmed, Due {
+  readonly message: Message
+  readonly mandatory: boolean
+  readonly dueAt: number
+  readonly #deadlines: Deadlines
+  readonly #timeout: number
+  readonly #resume: Resume
+  /** Called once, when it waits no more: its outcome is known, its time is up, or it was given up. */
+  readonly #ended: (() => void) | undefined
+
+  constructor(
+    message: Message,
+    options: {
+      readonly mandatory: boolean
+      readonly dueAt: number
+      readonly timeout: number
+      readonly deadlines: Deadlines
+      readonly ended?: (() => void) | undefined
+    },
+    resume: Resume
+  ) {
+    this.message = message
+    this.mandatory = options.mandatory
+    this.dueAt = options.dueAt
+    this.#timeout = options.timeout
+    this.#deadlines = options.deadlines
+    this.#ended = options.ended
+    this.#resume = resume
+  }
+
+  /** To be called in the tick in which the message was written to the channel. */
+  begin(channel: Channel): void {
+    channel.confirms!.published(this)
+    this.#deadlines.add(this)
+  }
+
+  settle(failure: AmqpError.AmqpErrorReason | undefined): void {
+    if (!this.#deadlines.delete(this)) return
+    this.#resume(failure === undefined ? confirmed : fail(failure))
+    this.#ended?.()
+  }
+
+  expire(): void {
+    this.#resume(fail(timedOutUnconfirmed(this.#timeout)))
+    this.#ended?.()
+  }
+
+  /** For a fiber that was interrupted: the confirm, when it comes, concerns nobody. */
+  giveUp(): void {
+    if (this.#deadlines.delete(this)) this.#ended?.()
+  }
+}

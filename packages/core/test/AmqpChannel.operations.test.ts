@@ -1,0 +1,488 @@
+/** Every method of a borrowed channel, on a real broker. Publishing and taking single messages: `AmqpChannel.test.ts`. */
+import { assert, describe, layer } from "@effect/vitest"
+import { AmqpChannel, type AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { type Cause, Effect, Fiber, Option, Queue } from "effect"
+import { untilStats, withPool } from "./support/amqp.ts"
+
+type Channel = AmqpChannel.AmqpChannel
+
+/** Runs a program with one borrowed channel, on a pool of its own. */
+const borrowed = <A, E>(program: (channel: Channel) => Effect.Effect<A, E, AmqpPool.AmqpPool>) =>
+  Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
+    AmqpChannel.use(program).pipe(Effect.scoped, withPool(url, { pool: { max: 2 } }))
+  )
+
+/** Why it failed. A queue that has ended is not a failure, but a mistake of the test. */
+const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError | Cause.Done, R>) =>
+  Effect.map(Effect.flip(effect), (error) => (error._tag === "AmqpError" ? error.reason : assert.fail("it has ended")))
+
+const take = (channel: AmqpChannel.Operations, queue: string) =>
+  Effect.map(channel.get(queue), (delivery) => Option.getOrThrow(delivery))
+
+const bodies = (channel: Channel, queue: string) =>
+  Effect.gen(function* () {
+    const found: Array<string> = []
+    while (true) {
+      const delivery = yield* channel.get(queue, { noAck: true })
+      if (Option.isNone(delivery)) return found
+      found.push(AmqpMessage.text(delivery.value))
+    }
+  })
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("exchanges", () => {
+    it.effect("declared they exist, passively too; deleted they do not", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          yield* channel.exchangeDeclare("x", "fanout", { durable: false })
+          yield* channel.exchangeDeclarePassive("x")
+          yield* channel.exchangeDelete("x")
+          const reason = yield* reasonOf(channel.exchangeDeclarePassive("x"))
+          assert.deepInclude(reason, { _tag: "NotFound", replyCode: 404 })
+        })
+      )
+    )
+
+    it.effect("one that is in use is not deleted with ifUnused", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.exchangeDeclare("used", "fanout", { autoDelete: true })
+          yield* channel.queueBind(queue, "used", "")
+          assert.strictEqual(
+            (yield* reasonOf(channel.exchangeDelete("used", { ifUnused: true })))._tag,
+            "PreconditionFailed"
+          )
+        })
+      )
+    )
+
+    it.effect("bound to each other they pass messages on, and unbound no more", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.exchangeDeclare("source", "topic", { durable: false })
+          yield* channel.exchangeDeclare("destination", "fanout", { durable: false, internal: true })
+          yield* channel.exchangeBind("destination", "source", "a.*")
+          yield* channel.queueBind(queue, "destination", "")
+          for (const routingKey of ["a.b", "b.b"])
+            yield* channel.publish({ exchange: "source", routingKey, content: routingKey })
+          assert.deepStrictEqual(yield* bodies(channel, queue), ["a.b"])
+          yield* channel.exchangeUnbind("destination", "source", "a.*")
+          yield* channel.publish({ exchange: "source", routingKey: "a.b", content: "" })
+          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+          yield* channel.exchangeDelete("source")
+          yield* channel.exchangeDelete("destination")
+        })
+      )
+    )
+
+    it.effect("what no binding takes goes to the alternate exchange", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.exchangeDeclare("rest", "fanout", { durable: false })
+          yield* channel.exchangeDeclare("main", "direct", { durable: false, alternateExchange: "rest" })
+          yield* channel.queueBind(queue, "rest", "")
+          yield* channel.publish({ exchange: "main", routingKey: "nobody", content: "rest" })
+          assert.deepStrictEqual(yield* bodies(channel, queue), ["rest"])
+          yield* channel.exchangeDelete("main")
+          yield* channel.exchangeDelete("rest")
+        })
+      )
+    )
+
+    it.effect("a headers exchange compares the arguments of its bindings", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.exchangeDeclare("by-headers", "headers", { durable: false })
+          const binding = { arguments: { "x-match": "all", kind: "a", size: 3 } }
+          yield* channel.queueBind(queue, "by-headers", "", binding)
+          for (const headers of [{ kind: "a", size: 3 }, { kind: "a" }]) {
+            yield* channel.publish({
+              exchange: "by-headers",
+              routingKey: "",
+              content: JSON.stringify(headers),
+              headers
+            })
+          }
+          assert.deepStrictEqual(yield* bodies(channel, queue), ['{"kind":"a","size":3}'])
+          yield* channel.queueUnbind(queue, "by-headers", "", binding)
+          yield* channel.publish({
+            exchange: "by-headers",
+            routingKey: "",
+            content: "",
+            headers: { kind: "a", size: 3 }
+          })
+          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+          yield* channel.exchangeDelete("by-headers")
+        })
+      )
+    )
+  })
+
+  describe("queues", () => {
+    it.effect("a name chosen by the broker is told; a passive declare tells the counts", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          assert.match(queue, /^amq\.gen-/)
+          yield* channel.publish({ routingKey: queue, content: "" })
+          yield* take(channel, queue)
+          yield* channel.publish({ routingKey: queue, content: "" })
+          yield* take(channel, queue)
+          yield* channel.recover
+          const consumer = yield* channel.consume(queue, { noAck: true })
+          yield* Queue.take(consumer.deliveries)
+          yield* Queue.take(consumer.deliveries)
+          assert.deepStrictEqual(yield* channel.queueDeclarePassive(queue), {
+            queue,
+            messageCount: 0,
+            consumerCount: 1
+          })
+        })
+      )
+    )
+
+    it.effect("each option arrives as its x- argument", () =>
+      Effect.gen(function* () {
+        const { evaluate, vhost } = yield* TestBroker.TestBroker
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            yield* channel.queueDeclare("classic", {
+              queueType: "classic",
+              queueMode: "lazy",
+              singleActiveConsumer: true,
+              maxLength: 1000,
+              maxLengthBytes: 1_000_000,
+              overflow: "reject-publish-dlx",
+              deadLetterExchange: "",
+              deadLetterRoutingKey: "dead",
+              messageTtl: "1 minute",
+              expires: 90_000,
+              maxPriority: 5,
+              arguments: { "x-queue-master-locator": "client-local" }
+            })
+            yield* channel.queueDeclare("quorum", {
+              queueType: "quorum",
+              deliveryLimit: 3,
+              quorumInitialGroupSize: 1,
+              deadLetterExchange: "dlx",
+              deadLetterStrategy: "at-least-once",
+              overflow: "reject-publish",
+              queueLeaderLocator: "balanced"
+            })
+            yield* channel.queueDeclare("stream", {
+              queueType: "stream",
+              maxAge: "7 days",
+              streamMaxSegmentSizeBytes: 500_000
+            })
+          })
+        )
+        const found = yield* evaluate(
+          `iolist_to_binary([io_lib:format("~s ~s ~s~n", [element(4, amqqueue:get_name(Q)), K, case is_binary(V) of true -> V; false -> io_lib:format("~w", [V]) end]) || Q <- rabbit_amqqueue:list(<<"${vhost}">>), {K, _, V} <- amqqueue:get_arguments(Q)]).`
+        )
+        const lines = found
+          .split("\n")
+          .filter((line) => line !== "")
+          .sort()
+        assert.deepStrictEqual(lines, [
+          "classic x-dead-letter-exchange ",
+          "classic x-dead-letter-routing-key dead",
+          "classic x-expires 90000",
+          "classic x-max-length 1000",
+          "classic x-max-length-bytes 1000000",
+          "classic x-max-priority 5",
+          "classic x-message-ttl 60000",
+          "classic x-overflow reject-publish-dlx",
+          "classic x-queue-master-locator client-local",
+          "classic x-queue-mode lazy",
+          "classic x-queue-type classic",
+          "classic x-single-active-consumer true",
+          "quorum x-dead-letter-exchange dlx",
+          "quorum x-dead-letter-strategy at-least-once",
+          "quorum x-delivery-limit 3",
+          "quorum x-overflow reject-publish",
+          "quorum x-queue-leader-locator balanced",
+          "quorum x-queue-type quorum",
+          "quorum x-quorum-initial-group-size 1",
+          "stream x-max-age 604800s",
+          "stream x-queue-type stream",
+          "stream x-stream-max-segment-size-bytes 500000"
+        ])
+        yield* borrowed((channel) =>
+          Effect.forEach(["classic", "quorum", "stream"], (queue) => channel.queueDelete(queue), { discard: true })
+        )
+      })
+    )
+
+    it.effect("one with messages is not deleted with ifEmpty, one with consumers not with ifUnused", () =>
+      Effect.gen(function* () {
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            yield* channel.queueDeclare("kept")
+            yield* channel.publish({ routingKey: "kept", content: "" })
+            assert.strictEqual(
+              (yield* reasonOf(channel.queueDelete("kept", { ifEmpty: true })))._tag,
+              "PreconditionFailed"
+            )
+          })
+        )
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            yield* channel.consume("kept")
+            assert.strictEqual(
+              (yield* reasonOf(channel.queueDelete("kept", { ifUnused: true })))._tag,
+              "PreconditionFailed"
+            )
+          })
+        )
+        yield* borrowed((channel) => channel.queueDelete("kept"))
+      })
+    )
+  })
+
+  describe("settling", () => {
+    it.effect("multiple settles a delivery and all before it, and none after", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+            for (const content of ["1", "2", "3", "4"]) yield* channel.publish({ routingKey: queue, content })
+            const first = yield* take(channel, queue)
+            const second = yield* take(channel, queue)
+            const third = yield* take(channel, queue)
+            yield* channel.ack(second, { multiple: true })
+            assert.strictEqual((yield* reasonOf(channel.ack(first)))._tag, "DeliverySettled")
+            yield* awaitCensus({ unacked: 1 })
+            const fourth = yield* take(channel, queue)
+            yield* channel.nack(fourth, { multiple: true, requeue: true })
+            assert.strictEqual((yield* reasonOf(channel.reject(third)))._tag, "DeliverySettled")
+            yield* awaitCensus({ unacked: 0 })
+            assert.deepStrictEqual(yield* bodies(channel, queue), ["3", "4"])
+          })
+        )
+      })
+    )
+
+    it.effect("reject gives one message back, or drops it", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.publish({ routingKey: queue, content: "a" })
+          yield* channel.reject(yield* take(channel, queue))
+          const again = yield* take(channel, queue)
+          assert.isTrue(again.redelivered)
+          yield* channel.reject(again, { requeue: false })
+          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+        })
+      )
+    )
+
+    it.effect("recover gives back all that is unsettled, which nobody can settle any more", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          for (const content of ["1", "2"]) yield* channel.publish({ routingKey: queue, content })
+          const delivery = yield* take(channel, queue)
+          yield* take(channel, queue)
+          const recovering = yield* Effect.forkChild(channel.recover, { startImmediately: true })
+          assert.strictEqual((yield* reasonOf(channel.ack(delivery)))._tag, "DeliverySettled")
+          yield* Fiber.join(recovering)
+          assert.deepStrictEqual(yield* bodies(channel, queue), ["1", "2"])
+        })
+      )
+    )
+
+    it.effect("a message taken with noAck needs no settling, and cannot be settled", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.publish({ routingKey: queue, content: "a" })
+          const delivery = Option.getOrThrow(yield* channel.get(queue, { noAck: true }))
+          assert.strictEqual((yield* reasonOf(channel.ack(delivery)))._tag, "DeliverySettled")
+          yield* channel.recover
+          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+        })
+      )
+    )
+  })
+
+  describe("consuming", () => {
+    it.effect("deliveries come in order, and no more at once than qos allows", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          for (const content of ["1", "2", "3"]) yield* channel.publish({ routingKey: queue, content })
+          yield* channel.qos(2)
+          const { consumerTag, deliveries } = yield* channel.consume(queue)
+          assert.match(consumerTag, /^amq\.ctag-/)
+          const first = yield* Queue.take(deliveries)
+          assert.strictEqual(AmqpMessage.text(first), "1")
+          assert.strictEqual(AmqpMessage.text(yield* Queue.take(deliveries)), "2")
+          // A round trip on this channel: had the broker sent a third one, it would be here.
+          yield* channel.queueDeclarePassive(queue)
+          assert.strictEqual(yield* Queue.size(deliveries), 0)
+          yield* channel.ack(first)
+          assert.strictEqual(AmqpMessage.text(yield* Queue.take(deliveries)), "3")
+        })
+      )
+    )
+
+    it.effect("after cancel the deliveries end, and what is unsettled can still be settled", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+            yield* channel.publish({ routingKey: queue, content: "1" })
+            const { deliveries } = yield* channel.consume(queue, { consumerTag: "mine", priority: 3, exclusive: true })
+            const delivery = yield* Queue.take(deliveries)
+            yield* channel.cancel("mine")
+            assert.deepStrictEqual(yield* Queue.collect(deliveries), [])
+            yield* awaitCensus({ consumers: 0, unacked: 1 })
+            yield* channel.ack(delivery)
+            yield* awaitCensus({ unacked: 0 })
+            // Its name is free again.
+            yield* channel.consume(queue, { consumerTag: "mine" })
+          })
+        )
+      })
+    )
+
+    it.effect("a consumer whose queue is deleted fails with ConsumerCancelled", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          yield* channel.queueDeclare("short-lived")
+          const { consumerTag, deliveries } = yield* channel.consume("short-lived")
+          yield* AmqpPool.AmqpPool.use((pool) => pool.use((other) => other.queueDelete("short-lived")))
+          const reason = yield* reasonOf(Queue.collect(deliveries))
+          assert.deepInclude(reason, { _tag: "ConsumerCancelled", queue: "short-lived", consumerTag })
+          yield* channel.cancel(consumerTag)
+        })
+      )
+    )
+
+    it.effect("a consumer whose channel dies fails with why", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          const { deliveries } = yield* channel.consume(queue)
+          yield* reasonOf(channel.queueDeclarePassive("missing"))
+          const reason = yield* reasonOf(Queue.take(deliveries))
+          assert.strictEqual(reason._tag, "ChannelClosed")
+          assert.include(reason.message, "missing")
+        })
+      )
+    )
+
+    it.effect(
+      "leaving the scope ends the consumer, requeues what it had, and fails its deliveries with ChannelReleased",
+      () =>
+        Effect.gen(function* () {
+          const { awaitCensus, url } = yield* TestBroker.TestBroker
+          yield* Effect.gen(function* () {
+            yield* Effect.scoped(
+              AmqpChannel.use((channel) =>
+                Effect.gen(function* () {
+                  yield* channel.queueDeclare("left")
+                  for (const content of ["1", "2"]) yield* channel.publish({ routingKey: "left", content })
+                })
+              )
+            )
+            const { deliveries } = yield* Effect.scoped(
+              AmqpChannel.use((channel) =>
+                Effect.tap(channel.consume("left"), (consumer) => Queue.take(consumer.deliveries))
+              )
+            )
+            const ended = Effect.forever(Queue.take(deliveries))
+            assert.strictEqual((yield* reasonOf(ended))._tag, "ChannelReleased")
+            yield* awaitCensus({ consumers: 0, unacked: 0, messages: 2 })
+            // The next borrower gets a channel that nobody has altered.
+            assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, used: 0 })
+            assert.strictEqual(yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("left"))), 2)
+          }).pipe(withPool(url))
+        })
+    )
+
+    it.effect("8. A lent channel is clean: default prefetch. One with another is discarded.", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          yield* Effect.scoped(AmqpChannel.use((channel) => channel.qos(1, { global: true })))
+          yield* untilStats((stats) => stats.discarded === 1 && stats.idle === 0)
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.gen(function* () {
+                const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+                for (const content of ["1", "2"]) yield* channel.publish({ routingKey: queue, content })
+                const { deliveries } = yield* channel.consume(queue)
+                assert.lengthOf(yield* Queue.takeN(deliveries, 2), 2)
+              })
+            )
+          )
+        }).pipe(withPool(url, { pool: { max: 1 } }))
+      })
+    )
+
+    it.effect("a stream is read from the offset it is asked for", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          yield* channel.queueDeclare("log", { queueType: "stream" })
+          for (const content of ["0", "1", "2"]) yield* channel.publish({ routingKey: "log", content })
+          yield* channel.qos(10)
+          const { deliveries } = yield* channel.consume("log", { arguments: { "x-stream-offset": 1 } })
+          assert.strictEqual(AmqpMessage.text(yield* Queue.take(deliveries)), "1")
+          yield* channel.queueDelete("log")
+        })
+      )
+    )
+  })
+
+  describe("flow", () => {
+    it.effect("asking RabbitMQ to stop is refused, since it would close the connection; to resume is answered", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const reason = yield* reasonOf(channel.flow(false))
+          assert.deepInclude(reason, { _tag: "InvalidArgument", argument: "active" })
+          assert.isTrue(yield* channel.flow(true))
+        })
+      )
+    )
+  })
+
+  describe("returns", () => {
+    it.effect("a mandatory message that reaches no queue comes back with the code and the text", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          yield* channel.publish({ routingKey: "nobody", content: "back", headers: { n: 1 } }, { mandatory: true })
+          const returned = yield* Queue.take(channel.returns)
+          assert.deepInclude(returned, { exchange: "", routingKey: "nobody", replyCode: 312, replyText: "NO_ROUTE" })
+          assert.strictEqual(Buffer.from(returned.content).toString(), "back")
+          assert.deepStrictEqual({ ...returned.properties.headers }, { n: 1 })
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          yield* channel.publish({ routingKey: queue, content: "" }, { mandatory: true })
+          yield* take(channel, queue)
+          assert.strictEqual(yield* Queue.size(channel.returns), 0)
+        })
+      )
+    )
+
+    it.effect("after the scope, or the channel, there is nothing to wait for", () =>
+      Effect.gen(function* () {
+        const returns = yield* borrowed((channel) => Effect.succeed(channel.returns))
+        assert.strictEqual((yield* reasonOf(Queue.take(returns)))._tag, "ChannelReleased")
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            const { returns } = channel
+            yield* channel.publish({ exchange: "missing", routingKey: "", content: "" }, { mandatory: true })
+            assert.strictEqual((yield* reasonOf(Queue.take(returns)))._tag, "ChannelClosed")
+          })
+        )
+      })
+    )
+  })
+})
