@@ -10,7 +10,7 @@
  *
  * // One reason handled, the others passed on.
  * const orLater = publish.pipe(
- *   Effect.catchReason("AmqpError", "ConnectionBlocked", () => Effect.log("the broker is short of memory"))
+ *   Effect.catchReason("AmqpError", "PublishForbidden", () => Effect.log("the broker is short of memory"))
  * )
  * // Whatever may pass is tried again.
  * const persistent = publish.pipe(Effect.retry({ times: 3, while: (error) => error.isRetryable }))

@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Arbitrary, Effect, Option } from "effect"
+import { Arbitrary, Effect, Option, Queue } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import { sameMessage } from "../src/internal/properties.ts"
 import { withPool } from "./support/amqp.ts"
@@ -111,6 +111,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               )
             }),
           { runs: 200 }
+        )
+      )
+    )
+
+    it.effect("a message that the broker returns is recognised, without its BCC header", () =>
+      onQueue((channel) =>
+        holds(
+          Arbitrary.all({ properties, content: contents }),
+          ({ content, properties }) =>
+            Effect.gen(function* () {
+              const headers = { ...properties.headers, BCC: ["nowhere either"] }
+              const message = { ...properties, headers, content, routingKey: "nowhere" }
+              yield* channel.publish(message, { mandatory: true })
+              const returned = yield* Queue.take(channel.returns)
+              return !("BCC" in (returned.properties.headers ?? {})) && sameMessage(message, returned)
+            }),
+          { runs: 50 }
         )
       )
     )

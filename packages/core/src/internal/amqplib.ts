@@ -111,7 +111,8 @@ const boundWriteBuffer = (connection: Internals, number: number, driver: Channel
   const muxer = connection.muxer
   if (record === undefined || record === null || muxer === undefined) return
   muxer.unpipeFrom(record.buffer)
-  record.buffer = new PassThrough({ highWaterMark: size })
+  // Each of its two sides holds that much.
+  record.buffer = new PassThrough({ highWaterMark: size / 2 })
   record.buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
   muxer.pipeFrom(record.buffer)
 }

@@ -120,7 +120,10 @@ export class Channel {
       : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
         this.#lastError === undefined
         ? link.endedBy
-        : classify(this.#lastError, { operation: "channel", peer: link.peer })
+        : classify(this.#lastError, {
+            operation: isByPublish(this.#lastError) ? "basic.publish" : "channel",
+            peer: link.peer
+          })
     driver.removeListener("error", this.#onError)
     driver.removeListener("close", this.#onClose)
     driver.removeListener("drain", this.#onDrain)

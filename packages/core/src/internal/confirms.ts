@@ -39,11 +39,44 @@ export const returnedBecause = (returned: Returned) =>
   })
 
 /** What RabbitMQ says of a publish that it closes the channel for, and how the message of it can be told. */
-const accusations: ReadonlyArray<readonly [RegExp, (message: Message, found: string) => boolean]> = [
-  [/exchange '(.*)' in vhost '/s, (message, exchange) => (message.exchange ?? "") === exchange],
-  [/message size (\d+) /, (message, size) => sizeOf(message) === Number(size)],
-  [/user_id property set to '(.*)' but/s, (message, userId) => message.userId === userId]
+interface Accusation {
+  readonly pattern: RegExp
+  readonly isMeant: (message: Message, ...found: ReadonlyArray<string>) => boolean
+  /** Whether the broker refuses every such message: an exchange, unlike these, may have been there a moment ago. */
+  readonly always: boolean
+}
+
+// The first that fits decides: the refusal of a topic names the exchange too, which may take others.
+const accusations: ReadonlyArray<Accusation> = [
+  {
+    pattern: /access to topic '(.*)' in exchange '(.*)' in vhost '/s,
+    isMeant: (message, topic, exchange) => message.routingKey === topic && exchangeOf(message) === exchange,
+    always: true
+  },
+  {
+    pattern: /exchange '(.*)' in vhost '/s,
+    isMeant: (message, exchange) => exchangeOf(message) === (exchange === "amq.default" ? "" : exchange),
+    always: false
+  },
+  {
+    // A reply text has at most 255 bytes: a longer name is cut off, in the midst of a character maybe.
+    pattern: /(?:no|access to|internal) exchange '(.*?)\ufffd*\.\.\.$/s,
+    isMeant: (message, start = "") => exchangeOf(message).startsWith(start),
+    always: false
+  },
+  {
+    pattern: /message size (\d+) /,
+    isMeant: (message, size) => sizeOf(message) === Number(size),
+    always: true
+  },
+  {
+    pattern: /user_id property set to '(.*)' but/s,
+    isMeant: (message, userId) => message.userId === userId,
+    always: true
+  }
 ]
+
+const exchangeOf = (message: Message) => message.exchange ?? ""
 
 const sizeOf = (message: Message) =>
   typeof message.content === "string" ? Buffer.byteLength(message.content) : message.content.byteLength
@@ -87,8 +120,7 @@ export class Confirms {
     const entry = this.#pending.get(tag)
     if (entry === undefined) return
     this.#pending.delete(tag)
-    const { exchange } = entry.of.message
-    if (acked && exchange !== undefined && this.#known.size < 1000) this.#known.add(exchange)
+    if (acked && this.#known.size < 1000) this.#known.add(exchangeOf(entry.of.message))
     entry.of.settle(!acked ? nacked : entry.returned === undefined ? undefined : returnedBecause(entry.returned))
   }
 
@@ -116,12 +148,16 @@ export class Confirms {
   #culprit(pending: ReadonlyArray<Entry>, text: string): Entry | undefined {
     // The broker takes messages in order, and this one has ended the channel: the only one left is the one.
     if (pending.length === 1) return pending[0]
-    for (const [pattern, isMeant] of accusations) {
-      const found = pattern.exec(text)?.[1]
+    for (const { always, isMeant, pattern } of accusations) {
+      const found = pattern.exec(text)?.slice(1)
       if (found === undefined) continue
-      const suspects = pending.filter((entry) => isMeant(entry.of.message, found))
-      // The first of several has met the broker's refusal, unless earlier ones did not: the exchange was deleted since.
-      return suspects.length === 1 || !this.#known.has(found) ? suspects[0] : undefined
+      const suspects = pending.filter((entry) => isMeant(entry.of.message, ...found))
+      const [first] = suspects
+      if (first === undefined || suspects.length === 1 || always) return first
+      // The first of several has met the refusal, unless the exchange took messages before: it was deleted since.
+      const exchange = exchangeOf(first.of.message)
+      const same = suspects.every((entry) => exchangeOf(entry.of.message) === exchange)
+      return same && !this.#known.has(exchange) ? first : undefined
     }
     return undefined
   }

@@ -57,7 +57,9 @@ const name = (argument?: string): Option => ({
 
 const longestTtl = 2 ** 32 - 1
 
-export const toMillis = (value: unknown): number | undefined => {
+export // `Duration` takes a negative number and NaN for zero.
+const toMillis = (value: unknown): number | undefined => {
+  if (typeof value === "number") return value >= 0 && value < Infinity ? value : undefined
   try {
     const duration = Duration.fromInputUnsafe(value as Duration.Input)
     return Duration.isFinite(duration) ? Duration.toMillis(duration) : undefined
@@ -67,10 +69,10 @@ export const toMillis = (value: unknown): number | undefined => {
 }
 
 const milliseconds = (least: number, argument: string): Option => ({
-  wants: `a duration from ${least} to ${longestTtl} ms`,
+  wants: `a duration of ${least} to ${longestTtl} whole milliseconds`,
   read: (value) => {
     const millis = toMillis(value)
-    return millis !== undefined && millis >= least && millis <= longestTtl ? Math.round(millis) : undefined
+    return Number.isInteger(millis) && Number(millis) >= least && Number(millis) <= longestTtl ? millis : undefined
   },
   argument
 })

@@ -87,7 +87,8 @@ class LeaseConsumer implements ConsumerSink {
 }
 
 export class Lease extends Handle implements Operations {
-  readonly #consumers = new Map<string, LeaseConsumer>()
+  /** By their tags. Made with the first: a borrow that consumes nothing pays nothing. */
+  #consumers: Map<string, LeaseConsumer> | undefined = undefined
   #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
   /** What the open transaction has settled: a rollback takes it back. */
   #settledInTransaction: Array<number> | undefined = undefined
@@ -121,8 +122,10 @@ export class Lease extends Handle implements Operations {
     if (channel.closedBy !== undefined) this.endedBy = diedOf(channel.closedBy)
     channel.clean()
     channel.wake()
-    for (const consumer of this.#consumers.values()) consumer.end(this.endedBy)
-    this.#consumers.clear()
+    if (this.#consumers !== undefined) {
+      for (const consumer of this.#consumers.values()) consumer.end(this.endedBy)
+      this.#consumers = undefined
+    }
     if (this.#returns !== undefined) {
       Queue.failCauseUnsafe(this.#returns, Cause.fail(AmqpError.fromReason(this.endedBy)))
     }
@@ -374,7 +377,7 @@ export class Lease extends Handle implements Operations {
   consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
     const start = Check.readConsume(queue, options)
     if (Check.isRefused(start)) return fail(start)
-    if (start.consumerTag !== "" && this.#consumers.has(start.consumerTag)) {
+    if (start.consumerTag !== "" && this.#consumers?.has(start.consumerTag) === true) {
       return fail(
         new AmqpError.InvalidArgument({
           message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(start.consumerTag)}. Nothing was sent.`,
@@ -392,7 +395,7 @@ export class Lease extends Handle implements Operations {
     return this.request("basic.consume", (_driver, channel) => {
       const consumer = new LeaseConsumer(channel, start.queue, deliveries)
       return channel.consume(start, consumer).then((consumerTag) => {
-        if (this.held === channel) this.#consumers.set(consumerTag, consumer)
+        if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
         return { consumerTag, deliveries }
       })
     })
@@ -400,7 +403,7 @@ export class Lease extends Handle implements Operations {
 
   cancel(consumerTag: string): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      const consumer = this.#consumers.get(consumerTag)
+      const consumer = this.#consumers?.get(consumerTag)
       if (consumer === undefined) {
         const usable = this.usable()
         if ("_tag" in usable) return fail(usable)
@@ -413,7 +416,7 @@ export class Lease extends Handle implements Operations {
         )
       }
       const done = Effect.sync(() => {
-        this.#consumers.delete(consumerTag)
+        this.#consumers?.delete(consumerTag)
         Queue.endUnsafe(consumer.deliveries)
       })
       if (consumer.hasEnded) return done

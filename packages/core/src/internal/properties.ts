@@ -157,13 +157,6 @@ const roomForHeaders = (options: PublishOptions, frameMax: number): number => {
   return Math.min(largestTable, frameMax - others)
 }
 
-/** amqplib's publish options, of a message that was checked before. */
-export const toPublishOptions = (message: Message): PublishOptions => {
-  const outgoing = toPublish(message)
-  if (outgoing instanceof InvalidArgument) throw new TypeError(outgoing.message)
-  return outgoing.options
-}
-
 const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
 const number = (value: unknown): number | undefined => (typeof value === "number" ? value : undefined)
 

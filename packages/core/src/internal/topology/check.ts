@@ -1,0 +1,155 @@
+/** Every mistake of a topology that can be told without the broker. */
+import { checkText, isRefused, readBind } from "../declarations.ts"
+import type { InvalidArgument } from "../../AmqpErrorReason.ts"
+import { findCycles } from "./cycles.ts"
+import { deadLetterIssues } from "./deadLetters.ts"
+import { describe, propertiesOf, readOptions } from "./fingerprint.ts"
+import type { AmqpTopology, Binding, Exchange, Queue } from "./values.ts"
+
+const quoted = (name: string) => JSON.stringify(name)
+
+// Nothing was sent here, of any of them: it need not be said.
+const textOf = (refused: InvalidArgument) => refused.message.replace(/ Nothing was sent\.$/, "")
+
+const isBuiltIn = (exchange: string) => typeof exchange === "string" && exchange.startsWith("amq.")
+
+/** The mistakes, each as a sentence. */
+export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
+  const issues: Array<string> = []
+  const exchanges = new Set(topology.exchanges.map(({ name }) => name))
+  const queues = new Set(topology.queues.map(({ name }) => name))
+  for (const { name, type } of topology.external) (type === "exchange" ? exchanges : queues).add(name)
+
+  const needsExchange = (name: string, by: string) => {
+    if (!exchanges.has(name) && !isBuiltIn(name)) {
+      issues.push(
+        `${by}: exchange ${quoted(name)} is not declared here: declare it, or name it with externalExchange if somebody else does`
+      )
+    }
+  }
+  const needsQueue = (name: string, by: string) => {
+    if (!queues.has(name)) {
+      issues.push(
+        `${by}: queue ${quoted(name)} is not declared here: declare it, or name it with externalQueue if somebody else does`
+      )
+    }
+  }
+  const checkName = (part: Exchange | Queue) => {
+    const { name } = part
+    const refused = checkText(describe(part), "name", name)
+    if (refused !== undefined) {
+      issues.push(textOf(refused))
+    } else if (name === "") {
+      issues.push(
+        part._tag === "Queue"
+          ? 'queue "": a topology has no queues that the broker names: use AmqpChannel\'s queueDeclare, which tells the name'
+          : 'exchange "": the default exchange exists always, leave it out'
+      )
+    } else if (isBuiltIn(name)) {
+      issues.push(`${describe(part)}: names that begin with "amq." are the broker's, choose another`)
+    } else if (/[\r\n]/.test(name)) {
+      issues.push(`${describe(part)}: the broker would take the line breaks out of its name`)
+    }
+  }
+
+  for (const exchange of topology.exchanges) {
+    checkName(exchange)
+    if (typeof exchange.type !== "string" || exchange.type === "") {
+      issues.push(`${describe(exchange)}: its type is missing: "direct", "fanout", "topic", "headers" or a plugin's`)
+    }
+    const read = readOptions(exchange)
+    if (isRefused(read)) issues.push(textOf(read))
+    else if (exchange.options.alternateExchange !== undefined && exchange.options.alternateExchange !== "") {
+      needsExchange(exchange.options.alternateExchange, `${describe(exchange)}: alternateExchange`)
+    }
+  }
+
+  for (const queue of topology.queues) {
+    checkName(queue)
+    const read = readOptions(queue)
+    if (isRefused(read)) {
+      issues.push(textOf(read))
+      continue
+    }
+    const { deadLetterExchange, deadLetterRoutingKey } = queue.options
+    if (deadLetterExchange === undefined) {
+      if (deadLetterRoutingKey !== undefined) {
+        issues.push(`${describe(queue)}: deadLetterRoutingKey needs a deadLetterExchange`)
+      }
+    } else if (deadLetterExchange !== "") {
+      needsExchange(deadLetterExchange, `${describe(queue)}: deadLetterExchange`)
+    } else if (deadLetterRoutingKey !== undefined) {
+      needsQueue(deadLetterRoutingKey, `${describe(queue)}: deadLetterRoutingKey`)
+    }
+  }
+
+  for (const binding of topology.bindings) issues.push(...bindingIssues(binding))
+  for (const binding of topology.bindings) {
+    const { destination, destinationType, source } = binding
+    if (source !== "") needsExchange(source, describe(binding))
+    if (destinationType === "queue") needsQueue(destination, describe(binding))
+    else if (destination !== "") needsExchange(destination, describe(binding))
+  }
+
+  issues.push(...differences(topology.exchanges), ...differences(topology.queues))
+  issues.push(...exchangeCycles(topology), ...deadLetterIssues(readable(topology)))
+  return [...new Set(issues)]
+}
+
+/** Without what is no text where there should be one: it has been reported. */
+const readable = (topology: AmqpTopology): AmqpTopology => ({
+  ...topology,
+  queues: topology.queues.filter((queue) => !isRefused(readOptions(queue))),
+  bindings: topology.bindings.filter(({ routingKey }) => typeof routingKey === "string")
+})
+
+const bindingIssues = (binding: Binding): ReadonlyArray<string> => {
+  const issues: Array<string> = []
+  const by = describe(binding)
+  const toDefault = binding.destinationType === "exchange" && binding.destination === ""
+  if (binding.source === "" || toDefault) {
+    issues.push(`${by}: the default exchange takes no bindings: every queue is bound to it by its own name already`)
+  }
+  for (const refused of [checkText(by, "routingKey", binding.routingKey), readBind(by, binding.options)]) {
+    if (isRefused(refused)) issues.push(textOf(refused))
+  }
+  return issues
+}
+
+/** Declarations of one name that are not the same. */
+const differences = (parts: ReadonlyArray<Exchange | Queue>): ReadonlyArray<string> => {
+  const issues: Array<string> = []
+  const first = new Map<string, Exchange | Queue>()
+  for (const part of parts) {
+    const earlier = first.get(part.name)
+    if (earlier === undefined) {
+      first.set(part.name, part)
+      continue
+    }
+    const one = propertiesOf(earlier)
+    const other = propertiesOf(part)
+    if (one === undefined || other === undefined) continue
+    const differing = [...new Set([...one.keys(), ...other.keys()])]
+      .filter((name) => one.get(name) !== other.get(name))
+      .map((name) => `${name} (${one.get(name) ?? "none"} and ${other.get(name) ?? "none"})`)
+    if (differing.length > 0) issues.push(`${describe(part)}: described twice, with different ${differing.join(", ")}`)
+  }
+  return issues
+}
+
+const exchangeCycles = ({ bindings, exchanges }: AmqpTopology): ReadonlyArray<string> => {
+  const bound = new Map<string, Array<string>>()
+  for (const { destination, destinationType, source } of bindings) {
+    if (destinationType === "exchange") bound.set(source, [...(bound.get(source) ?? []), destination])
+  }
+  const alternates = new Map(
+    exchanges.flatMap(({ name, options }) =>
+      options.alternateExchange === undefined ? [] : [[name, [options.alternateExchange]] as const]
+    )
+  )
+  const cycles = (graph: ReadonlyMap<string, ReadonlyArray<string>>, says: string) =>
+    findCycles(graph.keys(), (name) => graph.get(name) ?? []).map(
+      (cycle) => `${says}: ${cycle.map(quoted).join(" -> ")}`
+    )
+  return [...cycles(bound, "bindings of exchanges go round"), ...cycles(alternates, "alternate exchanges go round")]
+}
