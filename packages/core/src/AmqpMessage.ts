@@ -97,7 +97,7 @@ export interface Properties {
   readonly replyTo?: string | undefined
   /**
    * Time to live, after which the broker drops or dead-letters the message. A number is milliseconds. Whole milliseconds
-   * from 0 to 2^32 - 1, RabbitMQ's maximum (https://www.rabbitmq.com/docs/ttl).
+   * from 0 to 315,360,000,000 (3650 days), RabbitMQ's maximum (https://www.rabbitmq.com/docs/ttl).
    */
   readonly expiration?: Duration.Input | undefined
   readonly messageId?: string | undefined

@@ -16,10 +16,11 @@ import amqplib from "amqplib"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import { type Duplex, PassThrough } from "node:stream"
+import type { Duplex } from "node:stream"
 import type { AmqpConfig, Host } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
 import { classify } from "./classify.ts"
+import { WriteBuffer } from "./writeBuffer.ts"
 import { readContentHeaders } from "./contentHeader.ts"
 
 export type Model = amqplib.ChannelModel
@@ -35,8 +36,12 @@ interface Internals {
   readonly channelMax?: number
   readonly frameMax?: number
   readonly heartbeat?: number
-  readonly channels?: Array<{ buffer: Duplex } | null>
-  readonly muxer?: { readonly pipeFrom: (stream: Duplex) => void; readonly unpipeFrom: (stream: Duplex) => void }
+  readonly channels?: Array<{ buffer: unknown } | null>
+  readonly muxer?: {
+    readonly pipeFrom: (stream: WriteBuffer) => void
+    readonly unpipeFrom: (stream: unknown) => void
+    _readIncoming?: () => void
+  }
   freshChannel?: (channel: Channel, options: unknown) => number
 }
 
@@ -105,16 +110,30 @@ export const intercept = (driver: Channel, events: ChannelEvents): void => {
   }
 }
 
-// In bytes instead of frames. A byte buffer is read as a whole, so that it also makes one socket write of many frames.
+// In bytes instead of frames.
 const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number) => {
   const record = connection.channels?.[number]
   const muxer = connection.muxer
   if (record === undefined || record === null || muxer === undefined) return
   muxer.unpipeFrom(record.buffer)
-  // Each of its two sides holds that much.
-  record.buffer = new PassThrough({ highWaterMark: size / 2 })
-  record.buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
-  muxer.pipeFrom(record.buffer)
+  const buffer = new WriteBuffer(size)
+  record.buffer = buffer
+  buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
+  muxer.pipeFrom(buffer)
+}
+
+// amqplib hands the socket frame by frame: corked, it gets many of them with one system call.
+const coalesceWrites = ({ muxer, stream }: Internals) => {
+  const readIncoming = muxer?._readIncoming
+  if (muxer === undefined || readIncoming === undefined || stream === undefined) return
+  muxer._readIncoming = () => {
+    stream.cork()
+    try {
+      readIncoming.call(muxer)
+    } finally {
+      stream.uncork()
+    }
+  }
 }
 
 const internals = (model: Model) => model.connection as unknown as Internals
@@ -159,6 +178,7 @@ export class Link {
     this.heartbeat = connection.heartbeat ?? 0
     const properties = model.connection.serverProperties
     this.product = `${properties?.product ?? "unknown"} ${properties?.version ?? ""}`.trim()
+    coalesceWrites(connection)
     // The channel object exists before its `channel.open` is answered, but amqplib hands it out only afterwards. It is
     // wanted at once, for its listeners and to be able to give it up.
     const fresh = connection.freshChannel

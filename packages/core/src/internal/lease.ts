@@ -8,6 +8,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type {
@@ -89,6 +90,8 @@ class LeaseConsumer implements ConsumerSink {
 export class Lease extends Handle implements Operations {
   /** By their tags. Made with the first: a borrow that consumes nothing pays nothing. */
   #consumers: Map<string, LeaseConsumer> | undefined = undefined
+  /** The tags of consumers that are being started. */
+  #reserved: Set<string> | undefined = undefined
   #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
   /** What the open transaction has settled: a rollback takes it back. */
   #settledInTransaction: Array<number> | undefined = undefined
@@ -377,28 +380,45 @@ export class Lease extends Handle implements Operations {
   consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
     const start = Check.readConsume(queue, options)
     if (Check.isRefused(start)) return fail(start)
-    if (start.consumerTag !== "" && this.#consumers?.has(start.consumerTag) === true) {
-      return fail(
-        new AmqpError.InvalidArgument({
-          message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(start.consumerTag)}. Nothing was sent.`,
-          operation: "basic.consume",
-          argument: "consumerTag"
+    return start.consumerTag === "" ? this.#startConsumer(start) : this.#startNamed(start)
+  }
+
+  /** The broker closes the whole connection for a tag that is taken (530): the tag is reserved before it is sent. */
+  #startNamed(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    const tag = start.consumerTag
+    return Effect.acquireUseRelease(
+      Effect.suspend(() => {
+        if (this.#consumers?.has(tag) !== true && this.#reserved?.has(tag) !== true) {
+          ;(this.#reserved ??= new Set()).add(tag)
+          return Effect.void
+        }
+        return fail(
+          new AmqpError.InvalidArgument({
+            message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(tag)}. Nothing was sent.`,
+            operation: "basic.consume",
+            argument: "consumerTag"
+          })
+        )
+      }),
+      () => this.#startConsumer(start),
+      // Interrupted, it may have reached the broker.
+      (_, exit) =>
+        Effect.sync(() => {
+          if (!Exit.hasInterrupts(exit)) this.#reserved?.delete(tag)
         })
-      )
-    }
-    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) =>
-      this.#startConsumer(start, deliveries)
     )
   }
 
-  #startConsumer(start: ConsumerStart, deliveries: Deliveries): Effect.Effect<Consumer, AmqpError.AmqpError> {
-    return this.request("basic.consume", (_driver, channel) => {
-      const consumer = new LeaseConsumer(channel, start.queue, deliveries)
-      return channel.consume(start, consumer).then((consumerTag) => {
-        if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
-        return { consumerTag, deliveries }
+  #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) =>
+      this.request("basic.consume", (_driver, channel) => {
+        const consumer = new LeaseConsumer(channel, start.queue, deliveries)
+        return channel.consume(start, consumer).then((consumerTag) => {
+          if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
+          return { consumerTag, deliveries }
+        })
       })
-    })
+    )
   }
 
   cancel(consumerTag: string): Effect.Effect<void, AmqpError.AmqpError> {

@@ -105,7 +105,7 @@ export const properties: Arbitrary.Arbitrary<AmqpMessage.Properties> = Arbitrary
   correlationId: maybe(name),
   replyTo: maybe(name),
   // Long enough to arrive.
-  expiration: maybe<Duration.Input>(oneOf<Duration.Input>(int(600_000, 2 ** 32 - 1), among("1 hour", "2 hours"))),
+  expiration: maybe<Duration.Input>(oneOf<Duration.Input>(int(600_000, 315_360_000_000), among("1 hour", "2 hours"))),
   messageId: maybe(name),
   timestamp: maybe(date),
   type: maybe(name),

@@ -1,0 +1,479 @@
+/**
+ * Confirmed publishing by many fibers over few channels.
+ *
+ * A message takes a place among those in flight, is written to a channel, and gives its place back when the broker has
+ * answered for it or the channel has died. What finds no place, or no channel that takes it, waits in line. Nothing here
+ * is a fiber a message: each is an entry in a line, in the confirms of a channel, and in the deadlines.
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import type { Confirmed, PublishOptions } from "../../AmqpChannel.ts"
+import type { AmqpConnection } from "../../AmqpConnection.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import type { Message } from "../../AmqpMessage.ts"
+import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
+import { Deadlines } from "../deadlines.ts"
+import * as Check from "../declarations.ts"
+import { fail } from "../handle.ts"
+import { type Links, linksOf } from "../links.ts"
+import { toPublish } from "../properties.ts"
+import { Attempt, type Outcome, type Owner } from "./attempt.ts"
+import { FlowState, flowing } from "./flow.ts"
+import type { Lane } from "./lane.ts"
+import { Lanes } from "./lanes.ts"
+import { Line } from "./line.ts"
+import { limitOf, readOptions, type Settings, tooLarge } from "./options.ts"
+import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed, write } from "../publishing.ts"
+import type { Fork } from "../slot.ts"
+
+const operation = "basic.publish"
+
+const confirmed = Effect.succeed<Confirmed>({ _tag: "Confirmed" })
+
+const publisherClosed = new AmqpError.PoolClosed({
+  message: `${operation}: nothing was sent: the publisher is closed, the scope that made it has ended`,
+  operation
+})
+
+const closedOver = new AmqpError.PoolClosed({
+  message: "the publisher was closed, and the confirm did not come within shutdownTimeout",
+  operation
+})
+
+/** What amqplib throws for what it cannot encode, before it writes anything; undefined for anything else. */
+const encodingRefused = (cause: unknown): AmqpError.InvalidArgument | undefined =>
+  cause instanceof TypeError || cause instanceof RangeError
+    ? new AmqpError.InvalidArgument({
+        message: `${operation}: message: cannot be encoded, nothing was sent: ${cause.message}`,
+        operation,
+        argument: "message",
+        cause
+      })
+    : undefined
+
+// A long text that has to wait is made into bytes when it is sent: else offering many would be copying them all for
+// nothing. In characters.
+const longText = 4096
+
+/** The size in bytes of a content that is long and well-formed text; undefined for any other. */
+const sizeOfLongText = (message: Message): number | undefined => {
+  const content: unknown = (message as Message | undefined)?.content
+  if (typeof content !== "string" || content.length < longText || !content.isWellFormed()) return undefined
+  return Buffer.byteLength(content)
+}
+
+/** To check the rest of it: all of its properties, inherited ones too. */
+const withoutContent = (message: Message): Message =>
+  Object.create(message, { content: { value: "", enumerable: true } }) as Message
+
+export class Publisher implements Owner {
+  readonly settings: Settings
+  readonly lanes: Lanes
+  readonly #connection: AmqpConnection["Service"]
+  readonly #links: Links
+  readonly #line = new Line()
+  readonly #deadlines: Deadlines
+  readonly #flow: FlowState
+  readonly #publishTimeout: number
+  readonly #run: Fork
+  /** What is interrupted at the end: openings and timers. */
+  readonly #background = new Set<Fiber.Fiber<void>>()
+  readonly #counts = { confirmed: 0, nacked: 0, returned: 0, unknown: 0, timedOut: 0, forbidden: 0, refused: 0 }
+  /** How large a message may be for the broker of this product. */
+  #limit = Infinity
+  #limitOf: string | undefined = undefined
+  #turn = 0
+  #inFlight = 0
+  #bytesInFlight = 0
+  /** Of those in flight, how many somebody listens to. */
+  #awaited = 0
+  #waiting = 0
+  /** Of those in line, how many want to be sent away when the broker takes nothing. */
+  #impatient = 0
+  #pumping = false
+  #closed = false
+  #drained: Deferred.Deferred<void> | undefined = undefined
+
+  constructor(options: {
+    readonly connection: AmqpConnection["Service"]
+    readonly settings: Settings
+    readonly flow: SubscriptionRef.SubscriptionRef<Flow>
+    readonly clock: Clock.Clock
+    readonly run: Fork
+  }) {
+    const { clock, connection, flow, run, settings } = options
+    const links = linksOf(connection)
+    const fork = this.#fork
+    this.settings = settings
+    this.#connection = connection
+    this.#links = links
+    this.#run = run
+    this.#deadlines = new Deadlines(clock, fork)
+    this.lanes = new Lanes({
+      count: settings.channels,
+      links,
+      timeout: connection.config.continuationTimeout,
+      deadlines: this.#deadlines,
+      fork,
+      events: { changed: this.changed, lost: this.#lost, failed: this.#cannotOpen }
+    })
+    this.#flow = new FlowState({ ref: flow, links, lanes: this.lanes.all, clock, fork })
+    this.#publishTimeout = Duration.toMillis(connection.config.publishTimeout)
+  }
+
+  readonly #fork: Fork = (effect) => {
+    const fiber = this.#run(effect)
+    if (fiber.pollUnsafe() === undefined) {
+      this.#background.add(fiber)
+      fiber.addObserver(() => this.#background.delete(fiber))
+    }
+    return fiber
+  }
+
+  // --- What comes in -------------------------------------------------------------------------------------------------
+
+  readonly publish = (message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError.AmqpError> =>
+    Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => {
+      const settings = Check.readPublish(options)
+      if (Check.isRefused(settings)) return resume(fail(settings))
+      const attempt = this.submit(message, settings, undefined, (failure) =>
+        resume(failure === undefined ? confirmed : fail(failure))
+      )
+      return attempt === undefined ? undefined : Effect.sync(() => this.giveUp(attempt))
+    })
+
+  /**
+   * Publishes a message and tells `outcome` what became of it, maybe before this returns. Messages of one `lane` are sent
+   * in the order of these calls. Undefined if the message was refused.
+   */
+  submit(
+    message: Message,
+    settings: Check.PublishSettings,
+    lane: Lane | undefined,
+    outcome: Outcome
+  ): Attempt | undefined {
+    const link = this.#links.current()
+    const free = this.#waiting === 0 && this.#inFlight < this.settings.maxInFlight ? this.lanes.ready(lane) : undefined
+    const size = free === undefined ? sizeOfLongText(message) : undefined
+    const outgoing = toPublish(size === undefined ? message : withoutContent(message), link?.frameMax)
+    const refused = Check.isRefused(outgoing)
+      ? outgoing
+      : this.#closed
+        ? publisherClosed
+        : this.#tooLarge(size ?? outgoing.content.byteLength, link?.product)
+    if (Check.isRefused(outgoing) || refused !== undefined) {
+      this.#count(refused)
+      return void outcome(refused)
+    }
+    if (settings.mandatory) outgoing.options.mandatory = true
+    const timeout = settings.timeout ?? this.#publishTimeout
+    const times = { turn: ++this.#turn, dueAt: this.#deadlines.now + timeout, timeout }
+    const attempt = new Attempt(this, message, outgoing, size, settings, times, lane, outcome)
+    if (free !== undefined && this.#hasRoom(attempt) && this.#send(free, attempt)) {
+      if (attempt.state === "sent") this.#deadlines.add(attempt)
+      return attempt
+    }
+    const because = attempt.waits ? undefined : this.#forbids(lane)
+    if (because !== undefined) {
+      this.#tell(attempt, forbidden(because))
+      return attempt
+    }
+    attempt.settleDown()
+    this.#enter(attempt, false)
+    this.#deadlines.add(attempt)
+    this.lanes.ensure(lane)
+    // Another lane's messages may be all that waits.
+    if (attempt.before === undefined) this.#pump()
+    return attempt
+  }
+
+  /** For a publish that nobody waits for any more. If it was sent, it keeps its place until the broker has answered. */
+  giveUp(attempt: Attempt): void {
+    if (attempt.state === "told") return
+    this.#deadlines.delete(attempt)
+    const wasSent = attempt.state === "sent"
+    attempt.state = "told"
+    if (wasSent) return this.#listensNoMore()
+    this.#leave(attempt)
+    // It may have been what the next in line could not get past.
+    return this.#pump()
+  }
+
+  // --- What goes out -------------------------------------------------------------------------------------------------
+
+  #hasRoom(attempt: Attempt): boolean {
+    return (
+      this.#inFlight < this.settings.maxInFlight &&
+      // A message above the bound goes alone: else it would never go.
+      (this.#inFlight === 0 || this.#bytesInFlight + attempt.size <= this.settings.maxInFlightBytes)
+    )
+  }
+
+  #tooLarge(size: number, product: string | undefined): AmqpError.MessageTooLarge | undefined {
+    const { maxMessageSize } = this.settings
+    if (maxMessageSize === undefined && product !== this.#limitOf) {
+      this.#limitOf = product
+      this.#limit = limitOf(product)
+    }
+    const limit = maxMessageSize ?? this.#limit
+    return size > limit ? tooLarge(size, limit) : undefined
+  }
+
+  /** Whether it was dealt with: sent, or told that it cannot be. */
+  #send(lane: Lane, attempt: Attempt): boolean {
+    const channel = lane.channel!
+    try {
+      write(channel, attempt.outgoing)
+    } catch (cause) {
+      const refused = encodingRefused(cause)
+      if (refused === undefined) {
+        // amqplib has given this channel up without a word: it is replaced, and the message goes with the next.
+        channel.unfit ??= "defect"
+        channel.abandon()
+        return false
+      }
+      this.#tell(attempt, refused)
+      return true
+    }
+    attempt.sent()
+    lane.sent++
+    this.#inFlight++
+    this.#bytesInFlight += attempt.size
+    this.#awaited++
+    channel.confirms!.published(attempt)
+    if (channel.full) this.#flow.refresh()
+    if (lane.load > 1) this.lanes.widen()
+    // Last: it may bring the next message.
+    attempt.onSent?.()
+    return true
+  }
+
+  /** Sends what waits, as far as there is room. */
+  #pump(): void {
+    // Whoever is told something may publish at once, and come here.
+    if (this.#pumping || this.#waiting === 0) return
+    this.#pumping = true
+    try {
+      while (this.#sendNext());
+    } finally {
+      this.#pumping = false
+    }
+  }
+
+  #sendNext(): boolean {
+    let next = this.#line.first
+    let lane = next === undefined ? undefined : this.lanes.ready(undefined)
+    if (lane === undefined) next = undefined
+    for (const one of this.lanes.all) {
+      const { first } = one.line
+      if (first === undefined || (next !== undefined && next.turn < first.turn) || !one.isReady) continue
+      next = first
+      lane = one
+    }
+    if (next === undefined || lane === undefined || !this.#hasRoom(next)) return false
+    this.#leave(next)
+    // The broker may be another one than when the message was taken in.
+    const refused = this.#tooLarge(next.size, lane.channel!.link.product)
+    if (refused !== undefined) this.#tell(next, refused)
+    else if (!this.#send(lane, next)) this.#enter(next, true)
+    return true
+  }
+
+  #enter(attempt: Attempt, asFirst: boolean): void {
+    const line = attempt.lane?.line ?? this.#line
+    if (asFirst) line.addFirst(attempt)
+    else line.add(attempt)
+    this.#waiting++
+    if (!attempt.waits) this.#impatient++
+  }
+
+  #leave(attempt: Attempt): void {
+    attempt.line!.remove(attempt)
+    this.#waiting--
+    if (!attempt.waits) this.#impatient--
+  }
+
+  /** Ends the wait of those in line for which there is a reason to. */
+  #dismiss(reasonFor: (attempt: Attempt) => AmqpError.AmqpErrorReason | undefined): void {
+    for (const line of [this.#line, ...this.lanes.all.map((lane) => lane.line)]) {
+      for (const attempt of line) {
+        // Whoever was told first may have made others leave.
+        if (attempt.line === undefined) continue
+        const reason = reasonFor(attempt)
+        if (reason === undefined) continue
+        this.#leave(attempt)
+        this.#tell(attempt, reason)
+      }
+    }
+  }
+
+  // --- What becomes of it --------------------------------------------------------------------------------------------
+
+  landed(attempt: Attempt, failure: AmqpError.AmqpErrorReason | undefined): void {
+    this.#inFlight--
+    this.#bytesInFlight -= attempt.size
+    if (attempt.state === "sent") this.#tell(attempt, failure)
+    this.#pump()
+  }
+
+  expired(attempt: Attempt): void {
+    if (attempt.state === "sent") return this.#tell(attempt, timedOutUnconfirmed(attempt.timeout))
+    const because = this.#because(attempt)
+    this.#leave(attempt)
+    this.#tell(attempt, timedOutBefore(attempt.timeout, because))
+    return this.#pump()
+  }
+
+  #tell(attempt: Attempt, failure: AmqpError.AmqpErrorReason | undefined): void {
+    const wasSent = attempt.state === "sent"
+    attempt.state = "told"
+    this.#deadlines.delete(attempt)
+    this.#count(failure)
+    attempt.outcome(failure)
+    if (wasSent) this.#listensNoMore()
+  }
+
+  #listensNoMore(): void {
+    this.#awaited--
+    if (this.#awaited === 0 && this.#drained !== undefined) Deferred.doneUnsafe(this.#drained, Effect.void)
+  }
+
+  #count(failure: AmqpError.AmqpErrorReason | undefined): void {
+    const counts = this.#counts
+    switch (failure?._tag) {
+      case undefined:
+        return void counts.confirmed++
+      case "PublishNacked":
+        return void counts.nacked++
+      case "PublishReturned":
+        return void counts.returned++
+      case "PublishUnknown":
+        return void counts.unknown++
+      case "PublishTimeout":
+        return void counts.timedOut++
+      case "PublishForbidden":
+        return void counts.forbidden++
+      default:
+        return void counts.refused++
+    }
+  }
+
+  /** How the broker keeps messages from this lane, or from any; undefined if it does not. */
+  #forbids(only: Lane | undefined): string | undefined {
+    const blockedBy = this.#links.current()?.blockedBy
+    if (blockedBy !== undefined) return `the broker has blocked publishers on this connection: ${blockedBy}`
+    let because: string | undefined
+    for (const lane of only === undefined ? this.lanes.all : [only]) {
+      if (!lane.isOpen) continue
+      because = lane.channel!.forbids
+      if (because === undefined) return undefined
+    }
+    return because
+  }
+
+  #because(attempt: Attempt): string {
+    const because = this.#forbids(attempt.lane)
+    if (because !== undefined) return because
+    const { value: state } = this.#connection.state
+    if (state._tag === "Reconnecting") return `there is no connection: ${state.reason.message}`
+    const open = (attempt.lane === undefined ? this.lanes.all : [attempt.lane]).find((lane) => lane.isOpen)
+    if (open === undefined) return "the broker has not opened a channel yet"
+    if (this.#hasRoom(attempt)) return obstacle(open.channel!) ?? "others were always before it"
+    const { maxInFlight, maxInFlightBytes } = this.settings
+    return `${this.#inFlight} messages with ${this.#bytesInFlight} bytes wait for their confirms already (maxInFlight ${maxInFlight}, maxInFlightBytes ${maxInFlightBytes})`
+  }
+
+  // --- Channels ------------------------------------------------------------------------------------------------------
+
+  /** To be called when something that decides about waiting has changed. */
+  readonly changed = (): void => {
+    this.#flow.refresh()
+    if (this.#impatient > 0) {
+      this.#dismiss((attempt) => {
+        const because = attempt.waits ? undefined : this.#forbids(attempt.lane)
+        return because === undefined ? undefined : forbidden(because)
+      })
+    }
+    this.#pump()
+  }
+
+  readonly #lost = (lane: Lane): void => {
+    this.#flow.refresh()
+    // At once, so that the next publish does not wait for it; but one that was of no use may stay away.
+    if (lane.sent > 0 || lane.line.size > 0) this.lanes.reopen(lane)
+    if (this.#line.size > 0) this.lanes.ensure(undefined)
+    this.#pump()
+  }
+
+  readonly #cannotOpen = (lane: Lane, reason: AmqpError.AmqpErrorReason, alone: boolean): void =>
+    // They have nothing to wait for. The next publish tries again.
+    this.#dismiss((attempt) => (attempt.lane === lane || (alone && attempt.lane === undefined) ? reason : undefined))
+
+  // --- The end, and counts -------------------------------------------------------------------------------------------
+
+  /** Bounded by `shutdownTimeout` for what is in flight, and `closeTimeout` for the channels. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.#closed = true
+    this.lanes.stop()
+    this.#dismiss(() => publisherClosed)
+    return Effect.gen({ self: this }, function* () {
+      const { closeTimeout, shutdownTimeout } = this.#connection.config
+      if (this.#awaited > 0) {
+        this.#drained = Deferred.makeUnsafe()
+        const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdownTimeout)
+        if (drained._tag === "None") {
+          yield* Effect.logWarning("AMQP publisher closed over messages that were not confirmed").pipe(
+            Effect.annotateLogs({ messages: this.#awaited })
+          )
+        }
+      }
+      yield* Fiber.interruptAll(Array.from(this.#background))
+      const channels = this.lanes.all.flatMap((lane) => lane.channel ?? [])
+      // Not when the channels have closed: that may be never.
+      for (const channel of channels) channel.confirms?.closed(closedOver, false)
+      yield* Effect.forEach(channels, (channel) => channel.close(closeTimeout), {
+        concurrency: "unbounded",
+        discard: true
+      })
+    })
+  })
+
+  readonly stats: Effect.Effect<Stats> = Effect.sync(() => ({
+    inFlight: this.#inFlight,
+    waiting: this.#waiting,
+    channels: this.lanes.open,
+    ...this.#counts
+  }))
+}
+
+const publishers = new WeakMap<AmqpPublisher["Service"], Publisher>()
+
+/** The publisher behind a service; undefined for one that was made otherwise, such as a test's. */
+export const publisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => publishers.get(service)
+
+export const make = Effect.fnUntraced(function* (
+  connection: AmqpConnection["Service"],
+  options: Options | undefined
+): Effect.fn.Return<AmqpPublisher["Service"], AmqpError.AmqpError, Scope.Scope> {
+  const settings = readOptions(options)
+  if (Check.isRefused(settings)) return yield* fail(settings)
+  const flow = yield* SubscriptionRef.make<Flow>(flowing)
+  const clock = yield* Clock.Clock
+  const run = Effect.runForkWith(yield* Effect.context())
+  const publisher = new Publisher({ connection, settings, flow, clock, run })
+  yield* Effect.addFinalizer(() => publisher.close)
+  // A connection may be blocked before there is a channel to hear of it.
+  yield* Effect.forkScoped(
+    Stream.runForEach(SubscriptionRef.changes(connection.flow), () => Effect.sync(() => publisher.changed()))
+  )
+  const { publish, stats } = publisher
+  const service: AmqpPublisher["Service"] = { publish, flow, stats }
+  publishers.set(service, publisher)
+  return service
+})

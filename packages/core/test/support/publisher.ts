@@ -1,0 +1,69 @@
+/** A publisher under test on a given broker, and ways to wait for its state. */
+import { Effect, Exit, Fiber, flow, Layer, References, Scope, SubscriptionRef } from "effect"
+import { AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { configOf, type Overrides } from "./amqp.ts"
+
+/** Runs a program with a connection, a publisher and a pool of its own, all gone afterwards. Its log begins at warnings. */
+export const withPublisher = (url: string, options: AmqpPublisher.Options = {}, overrides?: Overrides) =>
+  flow(
+    Effect.provide(
+      Layer.provideMerge(
+        Layer.merge(AmqpPublisher.layerWith(options), AmqpPool.layer),
+        AmqpConnection.layer(configOf(url, overrides))
+      ),
+      { local: true }
+    ),
+    Effect.provideService(References.MinimumLogLevel, "Warn")
+  )
+
+/** A publisher in a scope of its own, on the connection in context, and how to close that scope. */
+export const closable = (options?: AmqpPublisher.Options) =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    const publisher = yield* Scope.provide(AmqpPublisher.make(options), scope)
+    return { publisher, close: Scope.close(scope, Exit.void) }
+  })
+
+/** The tag of an effect's reason, or `Confirmed`. */
+export const outcomeOf = <A, R>(
+  effect: Effect.Effect<A, AmqpError.AmqpError, R>
+): Effect.Effect<"Confirmed" | AmqpError.AmqpErrorReason["_tag"], never, R> =>
+  Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Confirmed" as const })
+
+export const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
+/** Starts an effect at once, in a fiber whose outcome is awaited with `Fiber.join`. */
+export const start = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
+  Effect.forkChild(effect, { startImmediately: true })
+
+export const startAll = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) => Effect.forEach(effects, start)
+
+export const joinAll = <A, E>(fibers: ReadonlyArray<Fiber.Fiber<A, E>>) => Effect.forEach(fibers, Fiber.join)
+
+/** Waits, by looking every millisecond of real time, until the publisher's counts are as wanted; at most 5 seconds. */
+export const untilStats = (
+  wanted: (stats: AmqpPublisher.Stats) => boolean,
+  of?: AmqpPublisher.AmqpPublisher["Service"]
+) =>
+  Effect.gen(function* () {
+    const publisher = of ?? (yield* AmqpPublisher.AmqpPublisher)
+    for (let i = 0; i < 5000; i++) {
+      const stats = yield* publisher.stats
+      if (wanted(stats)) return stats
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
+    }
+    return yield* Effect.die(new Error(`the publisher stayed at ${JSON.stringify(yield* publisher.stats)}`))
+  })
+
+/** Waits until the publisher's flow is this. */
+export const untilFlow = (tag: AmqpPublisher.Flow["_tag"]) =>
+  Effect.gen(function* () {
+    const { flow } = yield* AmqpPublisher.AmqpPublisher
+    for (let i = 0; i < 5000; i++) {
+      const now = yield* SubscriptionRef.get(flow)
+      if (now._tag === tag) return now
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
+    }
+    return yield* Effect.die(new Error(`the flow stayed ${flow.value._tag}`))
+  })
