@@ -1,5 +1,5 @@
 /**
- * The whole of it, as layers: configuration, connection, pool.
+ * The whole of it, as layers: configuration, connection, pool, publisher, consumers.
  *
  * @since 0.1.0
  */
@@ -8,18 +8,30 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as AmqpConfig from "./AmqpConfig.ts"
 import * as AmqpConnection from "./AmqpConnection.ts"
+import * as AmqpConsumer from "./AmqpConsumer.ts"
 import type { AmqpError } from "./AmqpError.ts"
 import * as AmqpPool from "./AmqpPool.ts"
-
-/** What these layers provide. */
-export type Amqp = AmqpConnection.AmqpConnection | AmqpPool.AmqpPool
-
-/** A connection and its pool, by settings that have been checked. */
-export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
-  Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
+import * as AmqpPublisher from "./AmqpPublisher.ts"
 
 /**
- * A connection and its pool, by settings in code.
+ * What these layers provide: a connection, its pool of channels, its publisher, and the consumers with
+ * a connection of their own, which is made when the first of them starts. Channels are opened at first need.
+ */
+export type Amqp =
+  | AmqpConnection.AmqpConnection
+  | AmqpPool.AmqpPool
+  | AmqpPublisher.AmqpPublisher
+  | AmqpConsumer.AmqpConsumer
+
+/** All of it, by settings that have been checked. */
+export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
+  AmqpConsumer.layer.pipe(
+    Layer.provideMerge(Layer.merge(AmqpPublisher.layer, AmqpPool.layer)),
+    Layer.provideMerge(AmqpConnection.layer(config))
+  )
+
+/**
+ * All of it, by settings in code.
  *
  * Building it connects, so an application with this layer is up only when the broker is; `connectionAttempts` and
  * `retryDelay` say for how long it tries. Fails with `InvalidConfig`, which lists every mistake, or with why it could
@@ -36,7 +48,7 @@ export const layer = (options?: AmqpConfig.Options): Layer.Layer<Amqp, AmqpError
   Layer.unwrap(Effect.map(AmqpConfig.make(options), fromConfig))
 
 /**
- * A connection and its pool, by an Effect `Config`: `AmqpConfig.config` reads the environment, and another may be put
+ * All of it, by an Effect `Config`: `AmqpConfig.config` reads the environment, and another may be put
  * together from it.
  */
 export const layerConfig = (
@@ -44,7 +56,8 @@ export const layerConfig = (
 ): Layer.Layer<Amqp, AmqpError | Config.ConfigError> => Layer.unwrap(Effect.map(config, fromConfig))
 
 /**
- * What an application provides: a connection and its pool, configured by the environment (`AMQP_URL`, or `AMQP_HOST`,
- * `AMQP_PORT`, `AMQP_USERNAME`, `AMQP_PASSWORD`, `AMQP_VHOST`; `AMQP_POOL_SIZE`, `AMQP_POOL_RECYCLE` and the rest).
+ * What an application provides: connection, pool, publisher, and consumers, configured by the environment
+ * (`AMQP_URL`, or `AMQP_HOST`, `AMQP_PORT`, `AMQP_USERNAME`, `AMQP_PASSWORD`, `AMQP_VHOST`; `AMQP_POOL_SIZE`,
+ * `AMQP_POOL_RECYCLE` and the rest).
  */
 export const AmqpLive: Layer.Layer<Amqp, AmqpError | Config.ConfigError> = layerConfig(AmqpConfig.config)

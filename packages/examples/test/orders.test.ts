@@ -1,6 +1,6 @@
 /** The order service as its customers see it: over HTTP, with a real queue behind it. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConfig, AmqpConnection, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Effect, Layer, Option } from "effect"
@@ -12,7 +12,7 @@ const Broker = Layer.unwrap(
   Effect.gen(function* () {
     const { url } = yield* TestBroker.TestBroker
     const config = yield* AmqpConfig.fromUrl(url)
-    return Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
+    return Amqp.fromConfig(config)
   })
 )
 

@@ -1,14 +1,14 @@
 /**
  * AMQP in the handlers of `effect/http`'s `HttpRouter`.
  *
- * The layer gives every handler the pool and answers its AMQP errors. The rest follows from the scope that each request
- * has: the first `AmqpChannel.use` in a handler borrows a channel, further ones use the same, and it goes back when the
- * response has ended, which is after the last byte of a streamed body, or when the client hangs up, or when the handler
- * fails or dies. A handler that never calls it costs no channel.
+ * The layer gives every handler what `AmqpLive` provides, and answers its AMQP errors. The rest follows from the scope
+ * that each request has: the first `AmqpChannel.use` in a handler borrows a channel, further ones use the same, and it
+ * goes back when the response has ended, which is after the last byte of a streamed body, or when the client hangs up, or
+ * when the handler fails or dies. A handler that never calls it costs no channel.
  *
  * @since 0.1.0
  */
-import { type Amqp, AmqpConnection, AmqpError, AmqpPool } from "@effect-amqp/core"
+import { type Amqp, AmqpConnection, AmqpConsumer, AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -67,6 +67,8 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
       // One by one: merging contexts would copy the request's.
       const pool = yield* AmqpPool.AmqpPool
       const connection = yield* AmqpConnection.AmqpConnection
+      const publisher = yield* AmqpPublisher.AmqpPublisher
+      const consumer = yield* AmqpConsumer.AmqpConsumer
       const answer = (error: AmqpError.AmqpError) => {
         const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
         return Effect.as(log(error, response.status), response)
@@ -75,6 +77,8 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
         handler.pipe(
           Effect.provideService(AmqpPool.AmqpPool, pool),
           Effect.provideService(AmqpConnection.AmqpConnection, connection),
+          Effect.provideService(AmqpPublisher.AmqpPublisher, publisher),
+          Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
           Effect.catchIf(AmqpError.isAmqpError, answer)
         )
     })
@@ -83,11 +87,11 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
 /**
  * Puts AMQP into the handlers of the routes that it is provided to.
  *
- * - Handlers get the `AmqpPool` and the `AmqpConnection`, so `AmqpChannel.use` needs nothing else.
+ * - Handlers get all that `AmqpLive` provides, so `AmqpChannel.use` and `AmqpPublisher.publish` need nothing else.
  * - AMQP errors that a handler fails with are logged once, with their reason, and answered by `AmqpHttpError`: 503 with
  *   `Retry-After` when the pool is exhausted or the broker is away or blocks, 504, 413, else 500, without internals. Other
  *   errors are none of its business. A handler that wants to answer an AMQP error itself catches it.
- * - It needs a connection and a pool: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`. Provided outside of the server, as
+ * - It needs them in turn: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`. Provided outside of the server, as
  *   below, they outlive it: at shutdown the requests are finished first, then the channels are closed, then the connection.
  *
  * A streamed body is made of the channel that the handler borrowed, since its effects run when the handler has returned.

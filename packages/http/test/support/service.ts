@@ -1,5 +1,5 @@
 /** A service under test: routes with AMQP, on a broker, listening on a free port; and what its clients do to it. */
-import { type AmqpError, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { Amqp, AmqpConfig, AmqpConnection, type AmqpError } from "@effect-amqp/core"
 import { AmqpHttp } from "@effect-amqp/http"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Effect, Layer, Schema, type Scope, Stream, SubscriptionRef } from "effect"
@@ -8,7 +8,7 @@ import { createServer, get as httpGet, type IncomingHttpHeaders, type IncomingMe
 import { text } from "node:stream/consumers"
 
 /** The context of a test: what the service runs on. */
-export type Service = HttpServer.HttpServer | AmqpConnection.AmqpConnection | AmqpPool.AmqpPool
+export type Service = HttpServer.HttpServer | Amqp.Amqp
 
 /** A failure of the application's own, which says itself how it is answered. */
 export class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {
@@ -21,7 +21,7 @@ export class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {
 export type Handler = Effect.Effect<
   HttpServerResponse.HttpServerResponse,
   AmqpError.AmqpError | Refused,
-  AmqpConnection.AmqpConnection | AmqpPool.AmqpPool | Scope.Scope
+  Amqp.Amqp | Scope.Scope
 >
 
 export type Routes = { readonly [path in `/${string}`]: Handler }
@@ -43,11 +43,7 @@ export const serve = (
   const app = HttpRouter.addAll(added).pipe(
     Layer.provide(http === undefined ? AmqpHttp.layer : AmqpHttp.layerWith(http))
   )
-  const broker = Layer.unwrap(
-    Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 4 }, ...amqp }), (config) =>
-      Layer.provideMerge(AmqpPool.layer, AmqpConnection.layer(config))
-    )
-  )
+  const broker = Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 4 }, ...amqp }), Amqp.fromConfig))
   return HttpRouter.serve(app, { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provideMerge(Layer.orDie(server)),
     Layer.provideMerge(broker)

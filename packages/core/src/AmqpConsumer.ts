@@ -1,0 +1,379 @@
+/**
+ * Consuming: handlers that settle by how they end, streams of deliveries, batches.
+ *
+ * `consume` is for services: it runs a handler for each delivery, acknowledges what succeeded, and does with what failed
+ * what its policies say. `consumeBatch` does the same for many deliveries together. `stream` hands deliveries out one by
+ * one, for whoever settles them himself.
+ *
+ * All consumers of a layer share one connection, apart from that of the publishers: a broker that is short of memory
+ * blocks connections that publish, and deliveries and acknowledgements have to go on meanwhile. It is made for the first
+ * consumer, and closed some seconds after the last. Each consumer has a channel of its own on it.
+ *
+ * Deliveries come at least once: after a lost connection, a shutdown or a failure the same message comes again, perhaps
+ * after it was handled. Handlers have to be idempotent.
+ *
+ * Handlers are fibers, so heartbeats and acknowledgements go on while they wait, however long. One that computes without
+ * ever waiting holds up the whole process: after two to three heartbeats the broker takes the connection for dead. Let it
+ * pause with `Effect.yieldNow`, or compute in a worker thread.
+ *
+ * @since 0.1.0
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as AmqpChannel from "./AmqpChannel.ts"
+import { AmqpConnection } from "./AmqpConnection.ts"
+import type { AmqpError, InvalidArgument } from "./AmqpError.ts"
+import { type DeliveredProperties, json } from "./AmqpMessage.ts"
+import { AmqpPublisher } from "./AmqpPublisher.ts"
+import { sharedConnection } from "./internal/consumer/connection.ts"
+import { handleBatches, handleEach } from "./internal/consumer/handling.ts"
+import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
+import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
+import * as Streaming from "./internal/consumer/streaming.ts"
+import { isRefused } from "./internal/declarations.ts"
+import { fail } from "./internal/handle.ts"
+
+export * from "./internal/consumer/policies.ts"
+
+/**
+ * A message that a consumer got, and how to settle it.
+ *
+ * It is settled at most once, and only on the channel that delivered it: it knows that channel, and shows no delivery tag
+ * that could be used elsewhere. From any fiber, at any time: nothing is waited for. A late `ack` fails with
+ * `DeliverySettled` and sends nothing: it was settled before, or its channel has ended, in which case the broker has
+ * requeued the message and delivers it again.
+ */
+export interface Delivery {
+  /** A view into what the socket has read, which it keeps in memory: see `AmqpMessage.bytes`. */
+  readonly content: Uint8Array
+  readonly properties: DeliveredProperties
+  /** Where it was published first, also when `retry` has brought it back. */
+  readonly exchange: string
+  /** As it was published first. */
+  readonly routingKey: string
+  /** Whether the broker has handed this message out before, to whomever. */
+  readonly redelivered: boolean
+  /**
+   * Which delivery of the message this is, as far as can be told: 1 for the first.
+   *
+   * What counts: deliveries before a `retry`; what a quorum queue got back (`x-delivery-count`); what consumers of this
+   * queue have rejected, if a dead-letter exchange has brought it back (`x-death`). A classic queue does not count what
+   * is requeued: 2 means that it was delivered before, once or a thousand times.
+   */
+  readonly attempt: number
+  /** Whether there is nothing left to settle: it was done, or its channel has ended. */
+  readonly isSettled: boolean
+  /** `basic.ack`: handled. */
+  readonly ack: Effect.Effect<void, AmqpError>
+  /** `basic.nack`: back into the queue, or, with `requeue: false`, dead-lettered or dropped. Default: `true`. */
+  nack(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
+  /** `basic.reject`: what `nack` does, in AMQP's original words. */
+  reject(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
+}
+
+/** How a consumer has ended. */
+export interface End {
+  readonly queue: string
+  /** Why it failed; `undefined` if it was asked to end: interrupted, or nobody wanted more of the stream. */
+  readonly reason: AmqpError | undefined
+  /** Deliveries that the broker had sent ahead and nobody has seen: they are back in the queue. */
+  readonly requeued: number
+  /**
+   * Deliveries that were handed out and not settled: they are back in the queue too, and come again. After a lost channel
+   * it is not known how many there were: 0.
+   */
+  readonly unsettled: number
+}
+
+/** How to subscribe to a queue. */
+export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "consumerTag" | "noAck"> {
+  /** The consumer's name on its channel, as the broker's tools show it. Default: a random one. */
+  readonly consumerTag?: string | undefined
+  /**
+   * How many unsettled deliveries the broker sends ahead (`basic.qos`), and so how many are in memory at most. 1 to 65535.
+   * Default: 250, or as many as are handled at a time, if that is more. Fewer share the work more evenly among consumers;
+   * 1 costs a round trip for each delivery.
+   */
+  readonly prefetch?: number | undefined
+  /**
+   * Declares what is consumed, on the consumer's own channel and before each subscription: for an exclusive queue, which
+   * belongs to one connection and goes with it, and for an auto-delete one. Others are better declared by `AmqpTopology`.
+   * For nothing but declaring and binding.
+   */
+  readonly declare?: ((channel: AmqpChannel.AmqpChannel) => Effect.Effect<void, AmqpError>) | undefined
+  /**
+   * What follows when deliveries cease.
+   *
+   * - `"never"`: it ends with the reason: `ConsumerCancelled`, `ConnectionClosed`, `ChannelClosed` or what else closed the
+   *   channel.
+   * - `"lost"`: after a lost connection or channel it subscribes again. A cancel by the broker ends it, with
+   *   `ConsumerCancelled`: the queue was deleted, and somebody should know.
+   * - `"always"`: after a cancel, too, and as long as there is no such queue: for queues that are deleted and made anew,
+   *   or whose node comes back.
+   *
+   * It tries again after a random time below 100 ms, doubled with each attempt up to 30 s, and logs a warning each time.
+   * What no waiting mends ends it in any case: no such queue, no permission, a connection closed for good.
+   *
+   * Default: `"lost"`; for `stream` `"never"`, since whoever holds deliveries of a lost channel wants to know.
+   */
+  readonly resubscribe?: "never" | "lost" | "always" | undefined
+  /** Runs when it has ended, whatever the way; for as long as `shutdownTimeout` at most. */
+  readonly onEnd?: ((end: End) => Effect.Effect<void>) | undefined
+}
+
+/** How to consume by a handler that fails with `E`. */
+export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
+  /** How many deliveries are handled at a time, at most; with 1 in the order in which they come. Default: 1. */
+  readonly concurrency?: number | undefined
+  /**
+   * What becomes of a delivery whose handler has failed: a policy, or a function that chooses one by the error. Default:
+   * `deadLetter`, after which the message does not come back. If the queue has no dead-letter exchange, the broker drops
+   * it.
+   */
+  readonly onFailure?: Policy | ((error: E, delivery: Delivery) => Policy) | undefined
+  /** What becomes of a delivery whose handler has died of a defect, which is logged as an error. Default: `deadLetter`. */
+  readonly onDefect?: Policy | ((defect: unknown, delivery: Delivery) => Policy) | undefined
+  /**
+   * From the next delivery of a message on it is not handled any more. Compared with `Delivery.attempt`, which tells what
+   * is counted. At least 1. Default: no limit.
+   */
+  readonly maxDeliveries?: number | undefined
+  /** What becomes of a message that was delivered more often. Default: `deadLetter`. */
+  readonly onPoison?: FinalPolicy | undefined
+  /**
+   * How long running handlers may go on when the consumer ends; then they are interrupted, and their deliveries requeued.
+   * From 0. Default: `shutdownTimeout` of the configuration.
+   */
+  readonly shutdownTimeout?: Duration.Input | undefined
+}
+
+/** What is added when the content is decoded before it is handled. */
+export interface DecodeOptions<S extends Schema.Constraint> {
+  /** Of the JSON in the content. See `AmqpMessage.json`. */
+  readonly schema: S
+  /**
+   * What becomes of a message whose content is not what the schema wants (`DecodeFailed`). It never stops the consumer.
+   * Default: `deadLetter`.
+   */
+  readonly onDecodeFailure?: Policy | ((error: AmqpError, delivery: Delivery) => Policy) | undefined
+}
+
+/** When a batch is complete: whichever comes first. */
+export interface BatchOptions {
+  /** Deliveries in a batch, at most. 1 to 65535; times `concurrency` at most 65535. */
+  readonly size: number
+  /** How long the first delivery of a batch waits for the others. At least 1 ms. */
+  readonly within: Duration.Input
+}
+
+/** How to consume by a stream. */
+export interface StreamOptions extends SubscribeOptions {
+  /**
+   * Fails with `InactivityTimeout` when whoever pulls has waited for so long for a delivery. At least 1 ms. To end without
+   * an error, use `Stream.timeout` instead. Default: none, it waits for ever.
+   */
+  readonly inactivityTimeout?: Duration.Input | undefined
+}
+
+/** What `consume` and `consumeBatch` need: what the handler needs, save a scope, which each call of it has of its own. */
+export type Services<R> = Exclude<R, Scope.Scope> | AmqpConsumer
+
+/** What consumers share. */
+export class AmqpConsumer extends Context.Service<
+  AmqpConsumer,
+  {
+    /**
+     * The consumers' own connection, for as long as the scope is open: for a channel of one's own, or to watch its state.
+     * The first to ask for it connects, so it fails as `AmqpConnection.make` does.
+     */
+    readonly connection: Effect.Effect<AmqpConnection["Service"], AmqpError, Scope.Scope>
+    /** Publishes what is tried again later. */
+    readonly publisher: AmqpPublisher["Service"]
+  }
+>()("@effect-amqp/core/AmqpConsumer") {}
+
+/**
+ * Runs a handler for each delivery of a queue, and settles the delivery by how the handler ends:
+ *
+ * | the handler          | the delivery                                                                   |
+ * | -------------------- | ------------------------------------------------------------------------------ |
+ * | succeeds             | acknowledged                                                                   |
+ * | fails                | `onFailure`, by default `deadLetter`                                           |
+ * | dies of a defect     | `onDefect`, by default `deadLetter`; logged as an error                        |
+ * | is interrupted       | requeued: at once when the consumer ends, after a second if it was by itself   |
+ * | settles it itself    | as the handler did; how it ends is logged only                                 |
+ * | is not even called   | `onDecodeFailure` if it could not be decoded, `onPoison` if it comes too often |
+ *
+ * With a `schema` the handler gets the decoded value, and the delivery as its second argument. Each call has a scope of
+ * its own, closed before the delivery is settled, so `AmqpChannel.use` in a handler borrows for that call.
+ *
+ * It runs until it is interrupted, or fails with an `AmqpError`; never does it end in silence, and a failure is logged as
+ * an error besides. It fails with `InvalidArgument` (an option was refused, nothing was sent), with why the first
+ * connection could not be made, with `NotFound` or `AccessRefused` when it cannot consume, and as `resubscribe` says.
+ *
+ * Interrupted, it ends in order: the broker is asked for no more (`basic.cancel`), deliveries that nobody has seen go back
+ * at once, running handlers may go on for `shutdownTimeout`, the rest is interrupted and requeued, and the channel closed.
+ * Handlers that are running when their channel is lost go on too, but cannot settle: their deliveries come again.
+ *
+ * There are as many fibers as handlers run at a time, and `prefetch` deliveries in memory, however slow the handlers are.
+ * RabbitMQ closes the channel of a delivery that is not settled within 30 minutes (its `consumer_timeout`).
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { AmqpConsumer } from "@effect-amqp/core"
+ *
+ * class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { item: Schema.String }) {}
+ * class Timeout extends Schema.TaggedError<Timeout>()("Timeout", {}) {}
+ *
+ * const Order = Schema.Struct({ id: Schema.Int, item: Schema.String })
+ * declare const fulfil: (order: typeof Order.Type) => Effect.Effect<void, OutOfStock | Timeout>
+ *
+ * const orders = AmqpConsumer.consume("orders", fulfil, {
+ *   schema: Order,
+ *   concurrency: 10,
+ *   onFailure: (error) =>
+ *     error._tag === "Timeout"
+ *       ? AmqpConsumer.retry({ delays: ["1 second", "10 seconds", "1 minute"] })
+ *       : AmqpConsumer.deadLetter
+ * })
+ *
+ * // Beside the rest of the application, which ends if this does.
+ * declare const server: Effect.Effect<never>
+ * const main = Effect.raceFirst(server, orders)
+ * ```
+ */
+export const consume: {
+  <S extends Schema.Constraint, A, E, R>(
+    queue: string,
+    handler: (value: S["Type"], delivery: Delivery) => Effect.Effect<A, E, R>,
+    options: ConsumeOptions<NoInfer<E>> & DecodeOptions<S>
+  ): Effect.Effect<never, AmqpError, Services<R | S["DecodingServices"]>>
+  <A, E, R>(
+    queue: string,
+    handler: (delivery: Delivery) => Effect.Effect<A, E, R>,
+    options?: ConsumeOptions<NoInfer<E>>
+  ): Effect.Effect<never, AmqpError, Services<R>>
+} = <A, E, R>(
+  queue: string,
+  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
+  options?: ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
+): Effect.Effect<never, AmqpError, Services<R>> =>
+  Effect.flatMap(AmqpConsumer, (consumer) => {
+    const settings = readHandling(queue, options)
+    return isRefused(settings) ? refuse(queue, settings) : handleEach(consumer, settings, decoderOf(options), handler)
+  }) as Effect.Effect<never, AmqpError, Services<R>>
+
+/**
+ * Runs a handler for many deliveries together: for work that is cheaper in bulk, such as inserting rows.
+ *
+ * A batch has at least one delivery, and is complete with `size` of them or `within` a time of its first, whichever comes
+ * first. If the handler succeeds, all of them are acknowledged, with one `multiple` acknowledgement as far as that
+ * covers no delivery outside the batch; with a `concurrency` above 1 an earlier batch may still be at work. If it fails,
+ * dies or is interrupted, each delivery is settled by the policy, which a function may choose for each: a delivery that
+ * the handler has settled itself stays as it is. Those that cannot be decoded or come too often are taken out before.
+ *
+ * With a `schema` the handler gets the decoded values, and the deliveries in the same order as its second argument. For
+ * the rest it is like `consume`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { AmqpConsumer } from "@effect-amqp/core"
+ *
+ * const Reading = Schema.Struct({ sensor: Schema.String, celsius: Schema.Number })
+ * declare const insert: (rows: ReadonlyArray<typeof Reading.Type>) => Effect.Effect<void, Error>
+ *
+ * const readings = AmqpConsumer.consumeBatch("readings", (rows) => insert(rows), {
+ *   schema: Reading,
+ *   size: 500,
+ *   within: "200 millis",
+ *   onFailure: AmqpConsumer.retry({ delay: "5 seconds", times: 10 })
+ * })
+ * ```
+ */
+export const consumeBatch: {
+  <S extends Schema.Constraint, A, E, R>(
+    queue: string,
+    handler: (
+      values: NonEmptyReadonlyArray<S["Type"]>,
+      deliveries: NonEmptyReadonlyArray<Delivery>
+    ) => Effect.Effect<A, E, R>,
+    options: BatchOptions & ConsumeOptions<NoInfer<E>> & DecodeOptions<S>
+  ): Effect.Effect<never, AmqpError, Services<R | S["DecodingServices"]>>
+  <A, E, R>(
+    queue: string,
+    handler: (deliveries: NonEmptyReadonlyArray<Delivery>) => Effect.Effect<A, E, R>,
+    options: BatchOptions & ConsumeOptions<NoInfer<E>>
+  ): Effect.Effect<never, AmqpError, Services<R>>
+} = <A, E, R>(
+  queue: string,
+  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
+  options: BatchOptions & ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
+): Effect.Effect<never, AmqpError, Services<R>> =>
+  Effect.flatMap(AmqpConsumer, (consumer) => {
+    const settings = readBatching(queue, options)
+    return isRefused(settings)
+      ? refuse(queue, settings)
+      : handleBatches(consumer, settings, decoderOf(options), handler)
+  }) as Effect.Effect<never, AmqpError, Services<R>>
+
+// A consumer is often forked, and its failure awaited by nobody.
+const refuse = (queue: string, refused: InvalidArgument) =>
+  Effect.andThen(
+    Effect.annotateLogs(Effect.logError("AMQP consumer not started"), { queue, reason: refused.message }),
+    fail(refused)
+  )
+
+const decoderOf = (options: Partial<DecodeOptions<Schema.Constraint>> | undefined) =>
+  options?.schema === undefined ? undefined : json(options.schema).decode
+
+/**
+ * The deliveries of a queue as a stream, to be settled by `ack`, `nack` or `reject` of each.
+ *
+ * They are pulled one by one; up to `prefetch` wait in memory. The stream never ends by itself: it fails, as `resubscribe`
+ * says, or it is left: `Stream.take(10)` gets ten. Whatever the way, it cancels its consumer, the broker requeues what
+ * was sent ahead and what was not settled, and the channel is closed before the stream's end is seen. `onEnd` and the
+ * log tell how many there were. So settle deliveries inside of the stream: later, `ack` fails with `DeliverySettled`.
+ *
+ * To consume without acknowledgements (`noAck`) use `AmqpChannel`'s `consume`: nothing would limit what is sent ahead.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
+ *
+ * const firstTen = AmqpConsumer.stream("orders", { inactivityTimeout: "30 seconds" }).pipe(
+ *   Stream.tap((delivery) => Effect.andThen(Effect.log(AmqpMessage.text(delivery)), delivery.ack)),
+ *   Stream.take(10),
+ *   Stream.runDrain
+ * )
+ * ```
+ */
+export const stream = (queue: string, options?: StreamOptions): Stream.Stream<Delivery, AmqpError, AmqpConsumer> =>
+  Stream.unwrap(
+    Effect.map(AmqpConsumer, (consumer) => {
+      const settings = readStream(queue, options)
+      return isRefused(settings) ? Stream.fromEffect(fail(settings)) : Streaming.stream(consumer, settings)
+    })
+  )
+
+/** What consumers share, made of the connection and the publisher in context, until the scope closes. */
+export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection | AmqpPublisher | Scope.Scope> =
+  Effect.gen(function* () {
+    const { config } = yield* AmqpConnection
+    const publisher = yield* AmqpPublisher
+    return { connection: yield* sharedConnection(config), publisher }
+  })
+
+/**
+ * Consumers as a layer. They connect with the settings of the `AmqpConnection` in context, to the same broker, by a
+ * connection of their own, whose name ends in ` consumers`.
+ */
+export const layer: Layer.Layer<AmqpConsumer, never, AmqpConnection | AmqpPublisher> = Layer.effect(AmqpConsumer, make)

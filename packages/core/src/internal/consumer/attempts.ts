@@ -1,0 +1,116 @@
+/**
+ * How often a message was delivered, as far as its headers tell, and the headers that a retry adds.
+ *
+ * A quorum queue counts what comes back to it (`x-delivery-count`); the broker counts what was rejected into a
+ * dead-letter exchange (`x-death`); a retry is another message, so it carries the sum of its predecessors.
+ */
+import type { FieldTable, FieldValue, Headers } from "../../AmqpMessage.ts"
+
+const count = "x-retry-count"
+const deliveries = "x-retry-deliveries"
+const exchange = "x-retry-exchange"
+const routingKey = "x-retry-routing-key"
+const error = "x-retry-error"
+const reason = "x-retry-reason"
+
+// Longer ones are cut: headers have to fit into one frame.
+const longestTag = 128
+const longestReason = 1024
+
+const toCount = (value: unknown): number =>
+  typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0
+
+/** How often it was tried again. */
+export const retriesOf = (headers: Headers): number => toCount(headers[count])
+
+/** The exchange and the routing key of the first time, if this is not it. */
+export const originOf = (headers: Headers): { readonly exchange: string; readonly routingKey: string } | undefined => {
+  if (headers[count] === undefined) return undefined
+  const from = headers[exchange]
+  const key = headers[routingKey]
+  return typeof from === "string" && typeof key === "string" ? { exchange: from, routingKey: key } : undefined
+}
+
+const rejectionsFrom = (queue: string, deaths: FieldValue | undefined): number => {
+  let rejections = 0
+  if (!Array.isArray(deaths)) return rejections
+  for (const death of deaths as ReadonlyArray<FieldTable | null>) {
+    if (typeof death === "object" && death !== null && death["queue"] === queue && death["reason"] === "rejected") {
+      rejections += toCount(death["count"])
+    }
+  }
+  return rejections
+}
+
+/** Which delivery this is: 1 for the first, as far as can be told. */
+export const attemptOf = (queue: string, headers: Headers, redelivered: boolean): number => {
+  const before =
+    toCount(headers[deliveries]) + toCount(headers["x-delivery-count"]) + rejectionsFrom(queue, headers["x-death"])
+  // A classic queue does not count, but says that it was not the first time.
+  return 1 + (before === 0 && redelivered ? 1 : before)
+}
+
+// What the broker or an earlier retry has put there, and what would make the broker send copies again.
+const isLeftOut = (name: string): boolean =>
+  name === "CC" ||
+  name === "BCC" ||
+  name === "x-death" ||
+  name.startsWith("x-first-death-") ||
+  name.startsWith("x-last-death-") ||
+  name === "x-delivery-count" ||
+  name === "x-acquired-count" ||
+  name === error ||
+  name === reason
+
+const cut = (text: string, longest: number): string =>
+  // A surrogate pair may have been cut in two.
+  (text.length > longest ? `${text.slice(0, longest - 1)}…` : text).toWellFormed()
+
+/** An error as far as it is told: its tag, or its name, and its message. */
+export interface Failure {
+  readonly tag: string
+  readonly message: string
+}
+
+// A getter of somebody's error may throw.
+const textOf = (value: unknown, key: string): string | undefined => {
+  try {
+    const text: unknown = (value as Record<string, unknown>)[key]
+    return typeof text === "string" ? text : undefined
+  } catch {
+    return undefined
+  }
+}
+
+export const failureOf = (value: unknown): Failure => {
+  if (typeof value !== "object" || value === null) return { tag: typeof value, message: primitive(value) }
+  const tag = textOf(value, "_tag") ?? textOf(value, "name") ?? "Object"
+  return { tag, message: textOf(value, "message") ?? "" }
+}
+
+const primitive = (value: unknown): string => (typeof value === "function" ? "a function" : String(value))
+
+/** The headers of the message that is published for a retry. */
+export const retryHeaders = (
+  of: {
+    readonly headers: Headers
+    readonly attempt: number
+    readonly exchange: string
+    readonly routingKey: string
+  },
+  failure: Failure | undefined
+): Headers => {
+  const headers: Record<string, FieldValue | undefined> = Object.create(null)
+  for (const name of Object.keys(of.headers)) {
+    if (!isLeftOut(name)) headers[name] = of.headers[name]
+  }
+  headers[count] = retriesOf(of.headers) + 1
+  headers[deliveries] = of.attempt
+  headers[exchange] = of.exchange
+  headers[routingKey] = of.routingKey
+  if (failure !== undefined) {
+    headers[error] = cut(failure.tag, longestTag)
+    headers[reason] = cut(failure.message, longestReason)
+  }
+  return headers
+}

@@ -1,0 +1,43 @@
+/** The consumers' connection: there while somebody consumes. */
+import * as Effect from "effect/Effect"
+import * as RcRef from "effect/RcRef"
+import type * as Scope from "effect/Scope"
+import type { AmqpConfig } from "../../AmqpConfig.ts"
+import * as AmqpConnection from "../../AmqpConnection.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import { fail } from "../handle.ts"
+
+// Streams that come and go, one a request for instance, are not to connect each time.
+const idleTimeToLive = "10 seconds"
+
+const ended = new AmqpError.ConnectionClosed({
+  message: "basic.consume: nothing was sent: the scope of the AmqpConsumer has ended"
+})
+
+/** A connection of its own for all who ask for it, by the same settings. */
+export const sharedConnection = Effect.fnUntraced(function* (
+  config: AmqpConfig
+): Effect.fn.Return<
+  Effect.Effect<AmqpConnection.AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope>,
+  never,
+  Scope.Scope
+> {
+  const connectionName = config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`
+  const shared = yield* RcRef.make({ acquire: AmqpConnection.make({ ...config, connectionName }), idleTimeToLive })
+  let hasEnded = false
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      hasEnded = true
+    })
+  )
+  return Effect.suspend(() => {
+    // An ended `RcRef` interrupts whoever asks: a consumer would end without a word.
+    if (hasEnded) return fail(ended)
+    return Effect.flatMap(RcRef.get(shared), (connection) =>
+      // Closed for good, and kept by others that have not noticed yet.
+      connection.state.value._tag === "Closed"
+        ? Effect.andThen(RcRef.invalidate(shared), RcRef.get(shared))
+        : Effect.succeed(connection)
+    )
+  })
+})

@@ -1,0 +1,241 @@
+/** Consuming by handlers: from the connection to the settled delivery, and the way back when it ends. */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { AmqpConsumer, Delivery, End } from "../../AmqpConsumer.ts"
+import type { AmqpError } from "../../AmqpError.ts"
+import { Deadlines } from "../deadlines.ts"
+import type { Terms } from "../handle.ts"
+import { linksOf } from "../links.ts"
+import { Batches } from "./batches.ts"
+import type { ConsumerDelivery } from "./delivery.ts"
+import type { Batching, Handling, Subscribing } from "./options.ts"
+import { Retrying } from "./retrying.ts"
+import { type Restore, Settling } from "./settling.ts"
+import { Source } from "./source.ts"
+import { Workers } from "./workers.ts"
+
+type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+
+export const termsOf = (connection: AmqpConnection["Service"], clock: Clock.Clock, fork: Fork): Terms => ({
+  continuationTimeout: connection.config.continuationTimeout,
+  publishTimeout: Duration.toMillis(connection.config.publishTimeout),
+  deadlines: new Deadlines(clock, fork)
+})
+
+export const sourceOf = (
+  connection: AmqpConnection["Service"],
+  settings: Subscribing,
+  clock: Clock.Clock,
+  terms: Terms
+): Source =>
+  new Source({
+    links: linksOf(connection),
+    start: settings.start,
+    resubscribe: settings.resubscribe,
+    declare: settings.declare,
+    closeTimeout: connection.config.closeTimeout,
+    clock,
+    terms
+  })
+
+/** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
+export const report = (
+  settings: Subscribing,
+  end: Omit<End, "queue" | "reason">,
+  cause: Cause.Cause<AmqpError> | undefined,
+  timeout: Duration.Duration
+): Effect.Effect<void> => {
+  const { onEnd } = settings
+  const { queue } = settings.start
+  const reason = cause === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(cause))
+  const title = "AMQP consumer ended"
+  const log =
+    cause === undefined || Cause.hasInterruptsOnly(cause)
+      ? Effect.annotateLogs(Effect.logDebug(title), { queue, ...end })
+      : reason === undefined
+        ? Effect.annotateLogs(Effect.logError(title, cause), { queue, ...end })
+        : Effect.annotateLogs(Effect.logError(title), { queue, ...end, reason: reason.message })
+  if (onEnd === undefined) return log
+  return Effect.andThen(
+    log,
+    Effect.suspend(() => onEnd({ queue, ...end, reason })).pipe(
+      Effect.timeoutOption(timeout),
+      Effect.catchCause((cause) => Effect.logError("AMQP consumer: onEnd failed", cause))
+    )
+  )
+}
+
+/** The consumers' connection; if there is none, the consumer has ended before it began. */
+export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscribing, timeout: Duration.Duration) =>
+  Effect.tapCause(consumer.connection, (cause) => report(settings, { requeued: 0, unsettled: 0 }, cause, timeout))
+
+interface Parts {
+  readonly source: Source
+  readonly settling: Settling
+  readonly fork: Fork
+}
+
+/** How the deliveries of a source become work, and how that is done. */
+interface Labour<Work> {
+  readonly isReady: () => boolean
+  readonly take: () => Work | undefined
+  readonly handle: (work: Work, restore: Restore) => Effect.Effect<void>
+  /** Whether a worker is wanted for what has come. */
+  readonly changed: () => boolean
+  readonly stop: () => void
+}
+
+const run = <Work, R>(
+  consumer: AmqpConsumer["Service"],
+  settings: Handling,
+  labourOf: (parts: Parts, wake: () => void) => Labour<Work>
+): Effect.Effect<never, AmqpError, R> =>
+  Effect.contextWith((context: Context.Context<R>) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const connection = yield* connectionOf(consumer, settings, settings.shutdownTimeout ?? Duration.seconds(10))
+        const clock = yield* Clock.Clock
+        const fork = Effect.runForkWith(context as Context.Context<never>)
+        const terms = termsOf(connection, clock, fork)
+        const { config } = connection
+        const shutdownTimeout = settings.shutdownTimeout ?? config.shutdownTimeout
+        const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
+        const settling = new Settling(settings.start.queue, settings, retrying)
+        const source = sourceOf(connection, settings, clock, terms)
+        const labour = labourOf({ source, settling, fork }, () => workers.wake())
+        const workers = new Workers<Work>({ concurrency: settings.concurrency, fork, ...labour })
+        source.onChange = () => {
+          if (labour.changed()) workers.wake()
+        }
+        const stop = workers.stop(shutdownTimeout, config.closeTimeout, () => {
+          settling.stopping = true
+        })
+        return yield* Effect.onExit(source.run(settling.prepare), (exit) =>
+          Effect.gen(function* () {
+            labour.stop()
+            const end = yield* source.stop(stop)
+            yield* report(settings, end, Exit.isFailure(exit) ? exit.cause : undefined, shutdownTimeout)
+          })
+        )
+      })
+    )
+  )
+
+/** Each delivery by itself. */
+export const handleEach = <A, E, R, V, RD>(
+  consumer: AmqpConsumer["Service"],
+  settings: Handling,
+  decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
+  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
+): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
+  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, ({ settling, source }) => {
+    const handled = (delivery: ConsumerDelivery, restore: Restore, effect: Effect.Effect<A, E, R>) =>
+      Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
+        onSuccess: () => settling.succeeded(delivery),
+        onFailure: (cause) => settling.failed(delivery, cause, restore)
+      })
+    const handle =
+      decode === undefined
+        ? (delivery: ConsumerDelivery, restore: Restore) =>
+            handled(
+              delivery,
+              restore,
+              Effect.suspend(() => handler(delivery as never))
+            )
+        : (delivery: ConsumerDelivery, restore: Restore) =>
+            Effect.matchCauseEffect(restore(decode(delivery)), {
+              onSuccess: (value) =>
+                handled(
+                  delivery,
+                  restore,
+                  Effect.suspend(() => handler(value as never, delivery as never))
+                ),
+              onFailure: (cause) => settling.undecodable(delivery, cause, restore)
+            })
+    return {
+      isReady: () => source.size > 0,
+      take: () => source.take(),
+      changed: () => source.size > 0,
+      stop: () => {},
+      // What it needs is in the context of the fibers that run it.
+      handle: (delivery, restore) =>
+        settling.isPoison(delivery) ? settling.poison(delivery) : (handle(delivery, restore) as Effect.Effect<void>)
+    }
+  })
+
+/** As many as there are, up to a number or a time. */
+export const handleBatches = <A, E, R, V, RD>(
+  consumer: AmqpConsumer["Service"],
+  settings: Batching,
+  decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
+  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
+): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
+  run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts, wake) => {
+    const { fork, settling, source } = parts
+    const batches = new Batches(source, settings.size, settings.within, fork, wake)
+    const handled = (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore, effect: Effect.Effect<A, E, R>) =>
+      Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
+        onSuccess: () => settling.allSucceeded(batch),
+        onFailure: (cause) =>
+          Effect.forEach(batch, (delivery) => settling.failed(delivery, cause, restore), {
+            concurrency: "unbounded",
+            discard: true
+          })
+      })
+    const decodeAll = (
+      batch: ReadonlyArray<ConsumerDelivery>,
+      restore: Restore,
+      decode: (delivery: Delivery) => Effect.Effect<V, AmqpError, RD>
+    ) =>
+      Effect.gen(function* () {
+        const values: Array<V> = []
+        const decoded: Array<ConsumerDelivery> = []
+        for (const delivery of batch) {
+          yield* Effect.matchCauseEffect(restore(decode(delivery)), {
+            onSuccess: (value) => {
+              values.push(value)
+              decoded.push(delivery)
+              return Effect.void
+            },
+            onFailure: (cause) => settling.undecodable(delivery, cause, restore)
+          })
+        }
+        if (decoded.length > 0) {
+          yield* handled(
+            decoded,
+            restore,
+            Effect.suspend(() => handler(values as never, decoded as never))
+          )
+        }
+      })
+    const handle = Effect.fnUntraced(function* (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore) {
+      const sound: Array<ConsumerDelivery> = []
+      for (const delivery of batch) {
+        if (settling.isPoison(delivery)) yield* settling.poison(delivery)
+        else sound.push(delivery)
+      }
+      if (sound.length === 0) return
+      yield* decode === undefined
+        ? handled(
+            sound,
+            restore,
+            Effect.suspend(() => handler(sound as never))
+          )
+        : decodeAll(sound, restore, decode)
+    })
+    return {
+      isReady: () => batches.isReady,
+      take: () => batches.take(),
+      changed: () => batches.changed(),
+      stop: () => batches.stop(),
+      handle: (batch, restore) => handle(batch, restore) as Effect.Effect<void>
+    }
+  })

@@ -1,0 +1,275 @@
+/** Options of consumers, checked before anything is sent, and with their defaults. */
+import * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
+import * as Crypto from "node:crypto"
+import type * as AmqpError from "../../AmqpError.ts"
+import type { Delivery, End } from "../../AmqpConsumer.ts"
+import type * as Effect from "effect/Effect"
+import {
+  checkText,
+  integer,
+  isRefused,
+  type Option,
+  read,
+  readConsume,
+  readQueueDeclare,
+  shown,
+  toMillis
+} from "../declarations.ts"
+import { refused } from "../fieldTable.ts"
+import { retryQueueName, retryQueues } from "../topology/shapes.ts"
+import { deadLetter, type FinalPolicy, type Policy, type RetryOptions } from "./policies.ts"
+import type { Resubscribe } from "./source.ts"
+import type { Declare, Start } from "./subscription.ts"
+
+const operation = "basic.consume"
+
+// RabbitMQ's advice is 100 to 300 (https://www.rabbitmq.com/docs/confirms#channel-qos-prefetch-throughput).
+const defaultPrefetch = 250
+const longestTimer = 2 ** 31 - 1
+const longestDelay = 2 ** 32 - 1
+
+const duration = (least: number, most = longestTimer): Option => ({
+  wants: `a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`,
+  read: (value) => {
+    const millis = toMillis(value)
+    return millis !== undefined && millis >= least && millis <= most ? millis : undefined
+  }
+})
+
+const choice = (...values: ReadonlyArray<string>): Option => ({
+  wants: values.map((value) => JSON.stringify(value)).join(" or "),
+  read: (value) => (values.includes(value as string) ? value : undefined)
+})
+
+const callback: Option = { wants: "a function", read: (value) => (typeof value === "function" ? value : undefined) }
+
+export const isPolicy = (value: unknown): value is Policy =>
+  Predicate.hasProperty(value, "_tag") && ["Requeue", "DeadLetter", "Drop", "Retry"].includes(value._tag as string)
+
+const policy: Option = {
+  wants: "requeue, deadLetter, drop or retry, or a function that chooses",
+  read: (value) => (isPolicy(value) || typeof value === "function" ? value : undefined)
+}
+
+const isFinal = (value: unknown): value is FinalPolicy =>
+  isPolicy(value) && (value._tag === "DeadLetter" || value._tag === "Drop")
+
+const finalPolicy: Option = {
+  wants: "deadLetter or drop",
+  read: (value) => (isFinal(value) ? value : undefined)
+}
+
+// What is passed on to `basic.consume` is checked there.
+const passedOn: Option = { wants: "", read: (value) => value }
+
+const subscribing: Record<string, Option> = {
+  prefetch: integer(1, 65_535),
+  consumerTag: passedOn,
+  exclusive: passedOn,
+  priority: passedOn,
+  arguments: passedOn,
+  declare: callback,
+  resubscribe: choice("never", "lost", "always"),
+  onEnd: callback
+}
+
+const streaming: Record<string, Option> = { ...subscribing, inactivityTimeout: duration(1) }
+
+const handling: Record<string, Option> = {
+  ...subscribing,
+  concurrency: integer(1, 65_535),
+  onFailure: policy,
+  onDefect: policy,
+  onDecodeFailure: policy,
+  maxDeliveries: integer(1, Number.MAX_SAFE_INTEGER),
+  onPoison: finalPolicy,
+  shutdownTimeout: duration(0),
+  schema: {
+    wants: "a Schema",
+    read: (value) =>
+      (typeof value === "object" || typeof value === "function") && value !== null && "ast" in value ? value : undefined
+  }
+}
+
+const batching: Record<string, Option> = { ...handling, size: integer(1, 65_535), within: duration(1) }
+
+/** How to subscribe. */
+export interface Subscribing {
+  readonly start: Start
+  readonly declare: Declare | undefined
+  readonly resubscribe: Resubscribe
+  readonly onEnd: ((end: End) => Effect.Effect<void>) | undefined
+}
+
+export interface Streaming extends Subscribing {
+  /** In milliseconds. */
+  readonly inactivityTimeout: number | undefined
+}
+
+/** A policy, or how to choose one. */
+export type Choice = Policy | ((error: never, delivery: Delivery) => Policy)
+
+export interface Handling extends Subscribing {
+  readonly concurrency: number
+  readonly onFailure: Choice
+  readonly onDefect: Choice
+  readonly onDecodeFailure: Choice
+  readonly maxDeliveries: number
+  readonly onPoison: FinalPolicy
+  /** Undefined: the configuration's. */
+  readonly shutdownTimeout: Duration.Duration | undefined
+}
+
+export interface Batching extends Handling {
+  readonly size: number
+  /** In milliseconds. */
+  readonly within: number
+}
+
+type Fields = Record<string, unknown>
+
+const fieldsOf = (options: unknown, known: Record<string, Option>): Fields | AmqpError.InvalidArgument => {
+  const checked = read(operation, options, known, false)
+  return isRefused(checked) ? checked : checked.fields
+}
+
+const subscribingOf = (
+  queue: string,
+  fields: Fields,
+  resubscribe: Resubscribe,
+  atLeast: number
+): Subscribing | AmqpError.InvalidArgument => {
+  const { arguments: table, consumerTag, exclusive, priority } = fields
+  const consume = readConsume(queue, { consumerTag, exclusive, priority, arguments: table })
+  if (isRefused(consume)) return consume
+  const prefetch = fields["prefetch"] as number | undefined
+  if (prefetch !== undefined && prefetch < atLeast) {
+    const wants = `at least ${atLeast}, as many deliveries as are handled at a time`
+    return refused(operation, "prefetch", wants, shown(prefetch))
+  }
+  return {
+    start: {
+      ...consume,
+      consumerTag:
+        consume.consumerTag === "" ? `consumer-${Crypto.randomBytes(9).toString("base64url")}` : consume.consumerTag,
+      prefetch: prefetch ?? Math.max(defaultPrefetch, atLeast)
+    },
+    declare: fields["declare"] as Declare | undefined,
+    resubscribe: (fields["resubscribe"] as Resubscribe | undefined) ?? resubscribe,
+    onEnd: fields["onEnd"] as Subscribing["onEnd"]
+  }
+}
+
+export const readStream = (queue: string, options: unknown): Streaming | AmqpError.InvalidArgument => {
+  const fields = fieldsOf(options, streaming)
+  if (isRefused(fields)) return fields
+  const subscribing = subscribingOf(queue, fields, "never", 1)
+  if (isRefused(subscribing)) return subscribing
+  return { ...subscribing, inactivityTimeout: fields["inactivityTimeout"] as number | undefined }
+}
+
+const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | AmqpError.InvalidArgument => {
+  const subscribing = subscribingOf(queue, fields, "lost", atLeast)
+  if (isRefused(subscribing)) return subscribing
+  for (const name of ["onFailure", "onDefect", "onDecodeFailure"]) {
+    const given = fields[name]
+    if (!isPolicy(given) || given._tag !== "Retry") continue
+    const plan = planOf(queue, given.options, name)
+    if (isRefused(plan)) return plan
+  }
+  const { shutdownTimeout } = fields
+  return {
+    ...subscribing,
+    concurrency: (fields["concurrency"] as number | undefined) ?? 1,
+    onFailure: (fields["onFailure"] as Choice | undefined) ?? deadLetter,
+    onDefect: (fields["onDefect"] as Choice | undefined) ?? deadLetter,
+    onDecodeFailure: (fields["onDecodeFailure"] as Choice | undefined) ?? deadLetter,
+    maxDeliveries: (fields["maxDeliveries"] as number | undefined) ?? Infinity,
+    onPoison: (fields["onPoison"] as FinalPolicy | undefined) ?? deadLetter,
+    shutdownTimeout: shutdownTimeout === undefined ? undefined : Duration.millis(shutdownTimeout as number)
+  }
+}
+
+export const readHandling = (queue: string, options: unknown): Handling | AmqpError.InvalidArgument => {
+  const fields = fieldsOf(options, handling)
+  if (isRefused(fields)) return fields
+  return handlingOf(queue, fields, (fields["concurrency"] as number | undefined) ?? 1)
+}
+
+export const readBatching = (queue: string, options: unknown): Batching | AmqpError.InvalidArgument => {
+  const fields = fieldsOf(options, batching)
+  if (isRefused(fields)) return fields
+  for (const name of ["size", "within"]) {
+    if (fields[name] === undefined) return refused(operation, name, batching[name]!.wants, "undefined")
+  }
+  const size = fields["size"] as number
+  const atLeast = size * ((fields["concurrency"] as number | undefined) ?? 1)
+  if (atLeast > 65_535) {
+    return refused(
+      operation,
+      "size",
+      "size times concurrency to be at most 65535, the largest prefetch",
+      shown(atLeast)
+    )
+  }
+  const handling = handlingOf(queue, fields, atLeast)
+  return isRefused(handling) ? handling : { ...handling, size, within: fields["within"] as number }
+}
+
+/** A delay of a retry, and the queue in which messages wait for so long. */
+export interface Delay {
+  readonly queue: string
+  readonly declaration: Exclude<ReturnType<typeof readQueueDeclare>, AmqpError.InvalidArgument>
+}
+
+/** A policy of trying again, checked. */
+export interface Plan {
+  readonly delays: ReadonlyArray<Delay>
+  readonly times: number
+  readonly then: FinalPolicy
+}
+
+const retrying: Record<string, Option> = {
+  delay: duration(1, longestDelay),
+  delays: { wants: "an array of durations", read: (value) => (Array.isArray(value) ? value : undefined) },
+  times: integer(1, 1_000_000),
+  then: finalPolicy,
+  queueType: choice("classic", "quorum")
+}
+
+/** Reads what `retry` was given for this queue. */
+export const planOf = (queue: string, options: unknown, name: string): Plan | AmqpError.InvalidArgument => {
+  if (options === undefined) return refused(operation, name, "delay and times, or delays", "nothing")
+  const checked = read(`${operation}: ${name}`, options, retrying, false)
+  if (isRefused(checked)) return checked
+  const { delay, delays: several, queueType, then, times } = checked.fields
+  if ((delay === undefined) === (several === undefined)) {
+    return refused(operation, `${name}.delays`, "delay or delays", delay === undefined ? "neither" : "both")
+  }
+  if (delay !== undefined && times === undefined) {
+    return refused(operation, `${name}.times`, retrying["times"]!.wants, "undefined")
+  }
+  const given = several === undefined ? [delay] : (several as ReadonlyArray<unknown>)
+  if (given.length === 0) return refused(operation, `${name}.delays`, "at least one", "none")
+  const delays: Array<Delay> = []
+  for (const each of given) {
+    const millis = toMillis(each)
+    const { wants } = retrying["delay"]!
+    if (millis === undefined || !Number.isInteger(millis) || millis < 1 || millis > longestDelay) {
+      return refused(operation, `${name}.delays`, `${wants}, in whole milliseconds`, shown(each))
+    }
+    const waitingIn = retryQueueName(queue, millis)
+    const invalid = checkText(operation, `${name}.delays`, waitingIn)
+    if (invalid !== undefined) return invalid
+    const around = { queueType: queueType as RetryOptions["queueType"] }
+    const declaration = readQueueDeclare(retryQueues(queue, [millis], around).queues[0]!.options)
+    if (isRefused(declaration)) return declaration
+    delays.push({ queue: waitingIn, declaration })
+  }
+  return {
+    delays,
+    times: (times as number | undefined) ?? delays.length,
+    then: (then as FinalPolicy | undefined) ?? deadLetter
+  }
+}

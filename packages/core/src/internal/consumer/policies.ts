@@ -1,0 +1,92 @@
+/** What becomes of a delivery that was not handled, as plain values. */
+import type * as Duration from "effect/Duration"
+
+/**
+ * Back into the queue, to be delivered again at once, here or to another consumer. A message that always fails so goes
+ * round as fast as it can: use `retry` unless something else bounds it (`maxDeliveries`, a quorum queue's
+ * `deliveryLimit`).
+ */
+export interface Requeue {
+  readonly _tag: "Requeue"
+}
+
+/** Rejected: to the queue's dead-letter exchange. A queue without one drops the message. */
+export interface DeadLetter {
+  readonly _tag: "DeadLetter"
+}
+
+/** Acknowledged as if it had been handled: gone, and in no dead-letter queue. */
+export interface Drop {
+  readonly _tag: "Drop"
+}
+
+/** Published again to a queue in which it waits, and acknowledged when that is confirmed. See `retry`. */
+export interface Retry {
+  readonly _tag: "Retry"
+  readonly options: RetryOptions
+}
+
+/** What becomes of a delivery that was not handled: `requeue`, `deadLetter`, `drop` or `retry`. */
+export type Policy = Requeue | DeadLetter | Drop | Retry
+
+/** What ends it: the policies after which a message does not come back. */
+export type FinalPolicy = DeadLetter | Drop
+
+/** When to try again, how often, and what then. Either the same delay each time, or one for each time. */
+export type RetryOptions = {
+  /** What becomes of the message when all tries have failed. Default: `deadLetter`. */
+  readonly then?: FinalPolicy | undefined
+  /**
+   * The type of the delay queues, where they are not there yet. Classic ones hand their messages on at most once, should
+   * the broker die at that very moment; quorum queues at least once. Default: `"classic"`, as `AmqpTopology.workQueue`.
+   */
+  readonly queueType?: "classic" | "quorum" | undefined
+} & (
+  | {
+      /** 1 ms to 2^32 - 1 ms. A number is milliseconds. */
+      readonly delay: Duration.Input
+      /** How often it is tried again after the first time. 1 to 1,000,000. */
+      readonly times: number
+    }
+  | {
+      /** One after the other; the last one for all further tries. Each 1 ms to 2^32 - 1 ms. */
+      readonly delays: ReadonlyArray<Duration.Input>
+      /** Default: as many as there are delays. */
+      readonly times?: number | undefined
+    }
+)
+
+/** Back into the queue, to be delivered again at once: hot if it always fails. See `Requeue`. */
+export const requeue: Requeue = { _tag: "Requeue" }
+
+/** To the queue's dead-letter exchange; dropped if it has none. */
+export const deadLetter: DeadLetter = { _tag: "DeadLetter" }
+
+/** Gone, as if it had been handled. */
+export const drop: Drop = { _tag: "Drop" }
+
+/**
+ * Tries again later, at least once: the message is published to a delay queue (`AmqpTopology.retryQueueName`, declared by
+ * the consumer if it is not there), from which the broker puts it back at the end of its queue when the delay is over.
+ * The delivery is acknowledged when the broker has confirmed that; if it does not, the delivery is requeued after a pause
+ * of a second, and may come twice.
+ *
+ * Content, headers and properties stay as they were, and the delivery shows the exchange and routing key of the first
+ * time. The broker, which has them in the headers, routes a later dead letter by the queue's name. Not kept are
+ * `expiration`, which would cut the delay short; a `userId` other than the connection's, which the broker would refuse;
+ * the headers `CC` and `BCC`, which would send copies again; and the broker's own record of earlier deliveries
+ * (`x-death`, `x-delivery-count`), whose sum goes along.
+ *
+ * Added are `x-retry-count` (1 for the first retry), `x-retry-deliveries`, `x-retry-exchange`, `x-retry-routing-key`, and
+ * of the error its tag or name in `x-retry-error` and its message in `x-retry-reason`, at most 1024 characters. An
+ * error's message goes to the broker with it: keep secrets out of errors.
+ *
+ * @example
+ * ```ts
+ * import { AmqpConsumer } from "@effect-amqp/core"
+ *
+ * // After 1 s, 10 s, and a minute three times; then it is dead-lettered.
+ * const policy = AmqpConsumer.retry({ delays: ["1 second", "10 seconds", "1 minute"], times: 5 })
+ * ```
+ */
+export const retry = (options: RetryOptions): Retry => ({ _tag: "Retry", options })

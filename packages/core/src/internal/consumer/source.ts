@@ -1,0 +1,213 @@
+/**
+ * Deliveries of one queue, through one subscription after the other: who consumes sees a lost channel only where that is
+ * wanted.
+ *
+ * There is no loop without a pause: every attempt after the first waits a random time below a bound that doubles, as
+ * reconnecting does, until a subscription has lasted.
+ */
+import type * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import type * as AmqpError from "../../AmqpError.ts"
+import type { End } from "../../AmqpConsumer.ts"
+import { fail, type Terms } from "../handle.ts"
+import type { Links } from "../links.ts"
+import type { ConsumerDelivery } from "./delivery.ts"
+import { type Declare, type Start, Subscription } from "./subscription.ts"
+
+/** Which ends are followed by another subscription. */
+export type Resubscribe = "never" | "lost" | "always"
+
+// As AmqpConnection does.
+const firstBound = 100
+const lastBound = 30_000
+const healthyAfter = 30_000
+
+const backoff = (attempt: number) =>
+  Effect.flatMap(Random.next, (random) =>
+    Effect.sleep(random * Math.min(lastBound, firstBound * 2 ** Math.min(attempt, 20)))
+  )
+
+export class Source {
+  /** Called when there is something to be taken, and when it has failed. Must not throw. */
+  onChange: () => void = () => {}
+  /** Why there will be no more. */
+  failure: Cause.Cause<AmqpError.AmqpError> | undefined = undefined
+  readonly queue: string
+  readonly #links: Links
+  readonly #start: Start
+  readonly #terms: Terms
+  readonly #clock: Clock.Clock
+  readonly #closeTimeout: Duration.Duration
+  readonly #resubscribe: Resubscribe
+  readonly #declare: Declare | undefined
+  #current: Subscription | undefined = undefined
+  /** Cancelled by the broker, with deliveries that are still to be settled. */
+  readonly #draining = new Set<Subscription>()
+  #onEnded: (() => void) | undefined = undefined
+  #stopping = false
+  /** What the last subscription gave back when it ended by itself. */
+  #requeued = 0
+
+  constructor(options: {
+    readonly links: Links
+    readonly start: Start
+    readonly terms: Terms
+    readonly clock: Clock.Clock
+    readonly closeTimeout: Duration.Duration
+    readonly resubscribe: Resubscribe
+    readonly declare: Declare | undefined
+  }) {
+    this.queue = options.start.queue
+    this.#links = options.links
+    this.#start = options.start
+    this.#terms = options.terms
+    this.#clock = options.clock
+    this.#closeTimeout = options.closeTimeout
+    this.#resubscribe = options.resubscribe
+    this.#declare = options.declare
+  }
+
+  // --- What is taken -------------------------------------------------------------------------------------------------
+
+  get size(): number {
+    return this.#current === undefined || this.#stopping ? 0 : this.#current.size
+  }
+
+  take(): ConsumerDelivery | undefined {
+    if (this.#draining.size > 0) this.#closeDrained()
+    return this.#stopping ? undefined : this.#current?.take()
+  }
+
+  /** Deliveries of one channel, in their order. */
+  takeUpTo(most: number): Array<ConsumerDelivery> {
+    if (this.#draining.size > 0) this.#closeDrained()
+    return this.#stopping || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+  }
+
+  #closeDrained(): void {
+    for (const subscription of this.#draining) {
+      if (subscription.closeIfSettled()) this.#draining.delete(subscription)
+    }
+  }
+
+  // --- Subscribing ---------------------------------------------------------------------------------------------------
+
+  readonly #changed = () => {
+    if (this.#current?.endedBecause !== undefined) this.#onEnded?.()
+    this.onChange()
+  }
+
+  readonly #ended = (subscription: Subscription): Effect.Effect<AmqpError.AmqpErrorReason> =>
+    Effect.callback<AmqpError.AmqpErrorReason>((resume) => {
+      const look = () => {
+        if (subscription.endedBecause !== undefined) resume(Effect.succeed(subscription.endedBecause))
+      }
+      this.#onEnded = look
+      look()
+      return Effect.sync(() => {
+        this.#onEnded = undefined
+      })
+    })
+
+  /**
+   * Subscribes, and again as often as is wanted; ends with a failure only. `prepare` runs before the first subscription.
+   */
+  run(prepare: Effect.Effect<void, AmqpError.AmqpError>): Effect.Effect<never, AmqpError.AmqpError> {
+    const loop = Effect.gen({ self: this }, function* () {
+      let attempt = 0
+      let prepared = false
+      let hasSubscribed = false
+      while (true) {
+        // What no waiting mends: the connection is closed for good.
+        yield* this.#links.next
+        const subscription = new Subscription(this.#start, this.#terms, this.#changed)
+        // Known before it opens, so that whoever stops the source finds its channel.
+        this.#current = subscription
+        const open = Effect.andThen(prepared ? Effect.void : prepare, subscription.open(this.#links, this.#declare))
+        const failure = yield* Effect.match(open, {
+          onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
+          onSuccess: () => undefined
+        })
+        const openedAt = this.#clock.currentTimeMillisUnsafe()
+        if (failure === undefined) prepared = hasSubscribed = true
+        const reason = failure ?? (yield* this.#opened(subscription, attempt))
+        if (this.#clock.currentTimeMillisUnsafe() - openedAt >= healthyAfter) attempt = 0
+        yield* this.#leave(subscription)
+        if (!this.#isMended(reason, failure === undefined, hasSubscribed)) return yield* fail(reason)
+        yield* Effect.annotateLogs(Effect.logWarning("AMQP consumer interrupted, subscribing again"), {
+          queue: this.queue,
+          reason: reason.message
+        })
+        yield* backoff(attempt++)
+      }
+    })
+    return Effect.tapCause(loop, (cause) =>
+      Effect.sync(() => {
+        this.failure ??= cause
+        this.onChange()
+      })
+    )
+  }
+
+  #opened(subscription: Subscription, attempt: number): Effect.Effect<AmqpError.AmqpErrorReason> {
+    const log = attempt === 0 ? Effect.logDebug("AMQP consumer subscribed") : Effect.logInfo("AMQP consumer subscribed")
+    return Effect.andThen(Effect.annotateLogs(log, { queue: this.queue }), this.#ended(subscription))
+  }
+
+  /** What was delivered ahead goes back; what is in hand may still be settled, as long as the channel lives. */
+  #leave(subscription: Subscription): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.#requeued = subscription.requeueAhead()
+      const left = Effect.sync(() => {
+        this.#current = undefined
+      })
+      // It stays the current one until it is closed: interrupted before, `stop` closes it.
+      if (subscription.endedBecause === undefined) {
+        return Effect.andThen(subscription.close(this.#closeTimeout), left)
+      }
+      if (!subscription.closeIfSettled()) this.#draining.add(subscription)
+      return left
+    })
+  }
+
+  /** Whether another subscription is to follow the one that `hadStarted`, or that could not start. */
+  #isMended(reason: AmqpError.AmqpErrorReason, hadStarted: boolean, hasSubscribed: boolean): boolean {
+    if (this.#resubscribe === "never") return false
+    const always = this.#resubscribe === "always"
+    if (hadStarted) return always || reason._tag !== "ConsumerCancelled"
+    // The broker may hold on to a queue or a consumer of the connection that was lost, until it notices. At the first
+    // start it is somebody else's.
+    if (isHeld(reason)) return hasSubscribed
+    return reason.isRetryable || (always && reason._tag === "NotFound")
+  }
+
+  // --- The end -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Ends it: `basic.cancel`, and what was delivered ahead goes back to the queue. Then `settle` is waited for, and the
+   * channel closed. Bounded by what `settle` takes and twice `closeTimeout`.
+   */
+  stop(settle: Effect.Effect<void>): Effect.Effect<Omit<End, "queue" | "reason">> {
+    return Effect.gen({ self: this }, function* () {
+      this.#stopping = true
+      const current = this.#current
+      yield* current?.cancel(this.#closeTimeout) ?? Effect.void
+      const requeued = current?.requeueAhead() ?? this.#requeued
+      yield* settle
+      const all = current === undefined ? [...this.#draining] : [current, ...this.#draining]
+      let unsettled = 0
+      for (const subscription of all) unsettled += subscription.unsettled
+      yield* Effect.forEach(all, (subscription) => subscription.close(this.#closeTimeout), {
+        concurrency: "unbounded",
+        discard: true
+      })
+      return { requeued, unsettled }
+    })
+  }
+}
+
+const isHeld = (reason: AmqpError.AmqpErrorReason) =>
+  reason._tag === "ResourceLocked" || (reason._tag === "AccessRefused" && reason.message.includes("exclusive use"))

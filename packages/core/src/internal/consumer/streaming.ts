@@ -1,0 +1,81 @@
+/** Consuming by a stream: deliveries one after the other, settled by whoever takes them. */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { AmqpConsumer, Delivery } from "../../AmqpConsumer.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import { connectionOf, report, sourceOf, termsOf } from "./handling.ts"
+import type { Streaming } from "./options.ts"
+import type { Source } from "./source.ts"
+
+/** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
+const pullOf = (
+  source: Source,
+  inactivityTimeout: number | undefined
+): Effect.Effect<NonEmptyReadonlyArray<Delivery>, AmqpError.AmqpError> => {
+  const { queue } = source
+  const changed = Effect.callback<void>((resume) => {
+    const look = () => {
+      if (source.size > 0 || source.failure !== undefined) resume(Effect.void)
+    }
+    source.onChange = look
+    look()
+    return Effect.sync(() => {
+      source.onChange = () => {}
+    })
+  })
+  const wait: Effect.Effect<void, AmqpError.AmqpError> =
+    inactivityTimeout === undefined
+      ? changed
+      : Effect.timeoutOrElse(changed, {
+          duration: inactivityTimeout,
+          orElse: () => {
+            const error = AmqpError.fromReason(
+              new AmqpError.InactivityTimeout({
+                message: `basic.consume: nothing was delivered from the queue ${JSON.stringify(queue)} for ${Duration.format(Duration.millis(inactivityTimeout))} (inactivityTimeout)`,
+                operation: "basic.consume",
+                queue
+              })
+            )
+            source.failure = Cause.fail(error)
+            return Effect.fail(error)
+          }
+        })
+  // One at a time: what stays behind when the stream ends was seen by nobody, and is counted so.
+  const pull: Effect.Effect<NonEmptyReadonlyArray<Delivery>, AmqpError.AmqpError> = Effect.suspend(() => {
+    const delivery = source.take()
+    if (delivery !== undefined) return Effect.succeed([delivery])
+    if (source.failure !== undefined) return Effect.failCause(source.failure)
+    return Effect.andThen(wait, pull)
+  })
+  return pull
+}
+
+export const stream = (
+  consumer: AmqpConsumer["Service"],
+  settings: Streaming
+): Stream.Stream<Delivery, AmqpError.AmqpError> =>
+  Stream.unwrap(
+    Effect.gen(function* (): Effect.fn.Return<
+      Stream.Stream<Delivery, AmqpError.AmqpError>,
+      AmqpError.AmqpError,
+      Scope.Scope
+    > {
+      const connection = yield* connectionOf(consumer, settings, Duration.seconds(10))
+      const clock = yield* Clock.Clock
+      const fork = Effect.runForkWith(yield* Effect.context())
+      const source = sourceOf(connection, settings, clock, termsOf(connection, clock, fork))
+      yield* Effect.addFinalizer(() =>
+        Effect.flatMap(source.stop(Effect.void), (end) =>
+          report(settings, end, source.failure, connection.config.shutdownTimeout)
+        )
+      )
+      // After the finalizer, so that it is interrupted before that.
+      yield* Effect.forkScoped(Effect.exit(source.run(Effect.void)))
+      return Stream.fromPull(Effect.succeed(pullOf(source, settings.inactivityTimeout)))
+    })
+  )

@@ -1,0 +1,192 @@
+/**
+ * One `basic.consume` on a channel of its own, from its start to its end, and what was delivered ahead.
+ *
+ * It ends once: asked to, cancelled by the broker, or with its channel. It never starts again: the next one is another
+ * subscription, on another channel.
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { AmqpChannel } from "../../AmqpChannel.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import type * as Amqplib from "../amqplib.ts"
+import * as Channels from "../channel.ts"
+import { Handle, type Terms } from "../handle.ts"
+import { Lease } from "../lease.ts"
+import type { Links } from "../links.ts"
+import { ConsumerDelivery } from "./delivery.ts"
+
+/** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
+export interface Start extends Channels.ConsumerStart {
+  readonly prefetch: number
+}
+
+/** Makes what is to be consumed, on the channel that will consume it. */
+export type Declare = (channel: AmqpChannel) => Effect.Effect<void, AmqpError.AmqpError>
+
+const mostGaps = 1024
+
+const notOpen = new AmqpError.ChannelClosed({ message: "the consumer has no channel yet" })
+
+export class Subscription extends Handle implements Channels.ConsumerSink {
+  /** Why nothing more will come; undefined while it consumes. */
+  endedBecause: AmqpError.AmqpErrorReason | undefined = undefined
+  readonly #start: Start
+  /** Called when there is something to be taken, and when it has ended. Must not throw. */
+  readonly #changed: () => void
+  /** Whether the broker has started it, as far as is known. */
+  #consuming = false
+  /** Delivered and not taken, behind gaps where others were. */
+  #ahead: Array<ConsumerDelivery | undefined> = []
+  #taken = 0
+  #requeued = 0
+
+  constructor(start: Start, terms: Terms, changed: () => void) {
+    super(terms, notOpen)
+    this.#start = start
+    this.#changed = changed
+  }
+
+  // --- What comes ----------------------------------------------------------------------------------------------------
+
+  deliver(message: Amqplib.ConsumeMessage): void {
+    // The answer to the start has come, but its promise may not have been told yet.
+    this.#consuming = true
+    this.#ahead.push(new ConsumerDelivery(this.held!, this.#start.queue, message))
+    this.#changed()
+  }
+
+  cancelled(consumerTag: string): void {
+    const { queue } = this.#start
+    this.#end(
+      new AmqpError.ConsumerCancelled({
+        message: `basic.consume: the broker ended the consumer ${JSON.stringify(consumerTag)}: its queue ${JSON.stringify(queue)} was deleted, or the node that held it is gone`,
+        operation: "basic.consume",
+        queue,
+        consumerTag
+      })
+    )
+  }
+
+  closed(reason: AmqpError.AmqpErrorReason): void {
+    // The broker has requeued them already.
+    this.#requeued += this.#dropAhead()
+    this.#end(reason)
+  }
+
+  #end(reason: AmqpError.AmqpErrorReason): void {
+    if (this.endedBecause !== undefined) return
+    this.endedBecause = reason
+    this.#changed()
+  }
+
+  // --- What is taken -------------------------------------------------------------------------------------------------
+
+  /** How many deliveries can be taken. */
+  get size(): number {
+    return this.#ahead.length - this.#taken
+  }
+
+  take(): ConsumerDelivery | undefined {
+    if (this.#taken === this.#ahead.length) return undefined
+    const delivery = this.#ahead[this.#taken]
+    this.#ahead[this.#taken++] = undefined
+    // A broker that is faster than its consumer never lets it become empty: the gaps would grow without end.
+    if (this.#taken === this.#ahead.length || this.#taken >= mostGaps) {
+      this.#ahead = this.#ahead.slice(this.#taken)
+      this.#taken = 0
+    }
+    return delivery
+  }
+
+  takeUpTo(most: number): Array<ConsumerDelivery> {
+    const taken: Array<ConsumerDelivery> = []
+    while (taken.length < most) {
+      const delivery = this.take()
+      if (delivery === undefined) break
+      taken.push(delivery)
+    }
+    return taken
+  }
+
+  #dropAhead(): number {
+    const { size } = this
+    this.#ahead = []
+    this.#taken = 0
+    return size
+  }
+
+  /** Gives back what was not taken; how many there were, those included that went back with the channel. */
+  requeueAhead(): number {
+    const ahead = this.#ahead.slice(this.#taken)
+    this.#requeued += this.#dropAhead()
+    for (const delivery of ahead) delivery?.settle("requeue")
+    return this.#requeued
+  }
+
+  /** Deliveries that are neither ahead nor settled. */
+  get unsettled(): number {
+    return Math.max(0, (this.held?.unsettled.size ?? 0) - this.size)
+  }
+
+  // --- Its beginning and end -----------------------------------------------------------------------------------------
+
+  /** Opens the channel and starts consuming. Whatever it ends with, the channel it may hold is for `close`. */
+  open(links: Links, declare: Declare | undefined): Effect.Effect<void, AmqpError.AmqpError> {
+    const { continuationTimeout } = this.terms
+    return Effect.flatMap(links.next, (link) =>
+      Channels.open(link, "regular", continuationTimeout, (channel) => {
+        this.held = channel
+      })
+    ).pipe(
+      Effect.andThen(declare === undefined ? Effect.void : this.#declare(declare)),
+      Effect.andThen(this.request("basic.qos", (driver) => driver.prefetch(this.#start.prefetch, false))),
+      Effect.andThen(
+        this.request("basic.consume", (_driver, channel) =>
+          channel.consume(this.#start, this).then(() => {
+            this.#consuming = true
+          })
+        )
+      )
+    )
+  }
+
+  #declare(declare: Declare): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const lease = new Lease(this.terms)
+      lease.begin(this.held!)
+      return Effect.ensuring(
+        Effect.suspend(() => declare(lease as unknown as AmqpChannel)),
+        Effect.sync(() => lease.end())
+      )
+    })
+  }
+
+  /** `basic.cancel`, bounded by `timeout`. What is delivered until it is answered is ahead, like the rest. */
+  cancel(timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      const channel = this.held
+      if (channel?.isOpen !== true || !this.#consuming || this.endedBecause !== undefined) return resume(Effect.void)
+      const answered = () => resume(Effect.void)
+      // Its promise stays pending when the connection goes down without a word: the channel tells.
+      const stop = channel.watch(() => {
+        if (!channel.isOpen) answered()
+      })
+      channel.cancel(this.#start.consumerTag, this).then(answered, answered)
+      return Effect.sync(stop)
+    }).pipe(Effect.timeoutOption(timeout), Effect.asVoid)
+  }
+
+  /** Closes the channel, bounded by `timeout`: the broker requeues what is unsettled. */
+  close(timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.suspend(() => this.held?.close(timeout) ?? Effect.void)
+  }
+
+  /** Closes the channel without waiting, if nothing on it has to be settled any more. Whether there was nothing. */
+  closeIfSettled(): boolean {
+    const channel = this.held
+    if (channel === undefined || !channel.isOpen) return true
+    if (channel.unsettled.size > 0) return false
+    channel.abandon()
+    return true
+  }
+}

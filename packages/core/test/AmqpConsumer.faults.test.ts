@@ -1,0 +1,471 @@
+/** How consumers end, and how they go on: lost channels and connections, queues that are deleted, brokers that fall silent. */
+import { assert, describe, it as plain, layer } from "@effect/vitest"
+import { AmqpConnection, AmqpConsumer, type AmqpError, AmqpMessage } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Deferred, Duration, Effect, Fiber, Latch, Queue, References, Stream } from "effect"
+import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import * as FaultProxy from "./support/FaultProxy.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason._tag)
+
+const counting = Effect.map(Queue.unbounded<string>(), (got) => ({
+  got,
+  handler: (delivery: AmqpConsumer.Delivery) => Queue.offer(got, AmqpMessage.text(delivery))
+}))
+
+const promise15 =
+  "15. A consumer's end is explicit: a server cancel or a lost channel is an error with its reason or a resubscription, never silence."
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe(promise15, () => {
+    it.effect("a deleted queue ends handlers and streams with ConsumerCancelled", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const { handler } = yield* counting
+        const fibers = yield* Effect.forEach(
+          [
+            AmqpConsumer.consume(queue, handler),
+            AmqpConsumer.consumeBatch(queue, () => Effect.void, { size: 2, within: 10 }),
+            Stream.runDrain(AmqpConsumer.stream(queue)),
+            Stream.runDrain(AmqpConsumer.stream(queue, { resubscribe: "lost" }))
+          ],
+          (consumer) => Effect.forkScoped(Effect.flip(consumer))
+        )
+        yield* untilQueue(queue, { consumers: 4 })
+        yield* deleteQueue(queue)
+        for (const fiber of fibers) {
+          const { message, reason } = yield* Fiber.join(fiber)
+          assert.deepInclude(reason, { _tag: "ConsumerCancelled", queue })
+          assert.include(message, queue)
+        }
+      }).pipe(onBroker)
+    )
+
+    it.effect("or is waited for, as asked, and found again", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const { got, handler } = yield* counting
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { resubscribe: "always" }))
+        for (let round = 0; round < 3; round++) {
+          yield* untilQueue(queue, { consumers: 1 })
+          yield* send(queue, `round ${round}`)
+          assert.strictEqual(yield* Queue.take(got), `round ${round}`)
+          yield* deleteQueue(queue)
+          yield* declareQueue({}, queue)
+        }
+      }).pipe(onBroker)
+    )
+
+    it.effect("a handler that was running when the broker cancelled can still settle", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const settled = yield* Queue.unbounded<boolean>()
+        const gate = yield* Latch.make()
+        const started = yield* Latch.make()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) =>
+              Effect.gen(function* () {
+                yield* started.open
+                yield* gate.await
+                yield* delivery.ack
+                yield* Queue.offer(settled, delivery.isSettled)
+              }),
+            { resubscribe: "always", concurrency: 2 }
+          )
+        )
+        const broker = yield* TestBroker.TestBroker
+        yield* send(queue, "old")
+        yield* started.await
+        const { channels } = yield* broker.census
+        yield* deleteQueue(queue)
+        yield* declareQueue({}, queue)
+        yield* untilQueue(queue, { consumers: 1 })
+        yield* gate.open
+        yield* send(queue, "new")
+        assert.deepStrictEqual(yield* Queue.takeN(settled, 2), [true, true])
+        // The channel of the first subscription goes when nothing on it is left to settle.
+        yield* send(queue, "newer")
+        yield* Queue.take(settled)
+        yield* broker.awaitCensus({ unacked: 0, consumers: 1, channels })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a lost connection ends a stream with its reason", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const queue = yield* declareQueue()
+        const fiber = yield* Effect.forkScoped(reasonOf(Stream.runDrain(AmqpConsumer.stream(queue))))
+        yield* untilQueue(queue, { consumers: 1 })
+        yield* broker.closeConnections()
+        assert.strictEqual(yield* Fiber.join(fiber), "ConnectionClosed")
+      }).pipe(onBroker)
+    )
+
+    it.effect(
+      "after a lost connection handlers get deliveries again, on the next one, with all that they declared",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const broker = yield* TestBroker.TestBroker
+            const queue = "exclusive-of-consumers"
+            const { got, handler } = yield* counting
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(queue, handler, {
+                exclusive: true,
+                declare: (channel) => Effect.asVoid(channel.queueDeclare(queue, { exclusive: true }))
+              })
+            )
+            for (let round = 0; round < 3; round++) {
+              yield* untilQueue(queue, { consumers: 1 })
+              yield* Effect.retry(send(queue, `round ${round}`), { while: (error) => error.isRetryable })
+              assert.strictEqual(yield* Queue.take(got), `round ${round}`)
+              yield* broker.killConnections
+              // The queue goes with the connection: it is another one then.
+              yield* broker.queues.pipe(
+                Effect.repeat({ until: (queues) => queues.every(({ name }) => name !== queue), schedule: undefined }),
+                Effect.timeoutOption("1 second")
+              )
+            }
+            yield* untilQueue(queue, { consumers: 1 })
+            assert.isTrue(lines.some(({ level, text }) => level === "Warn" && text.includes(queue)))
+          })
+        ).pipe(onBroker)
+    )
+
+    it.effect("a queue that is not there fails at once, unless it is to be waited for", () =>
+      Effect.gen(function* () {
+        const { got, handler } = yield* counting
+        assert.strictEqual(yield* reasonOf(AmqpConsumer.consume("missing", handler)), "NotFound")
+        assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("missing"))), "NotFound")
+        yield* Effect.forkScoped(AmqpConsumer.consume("missing", handler, { resubscribe: "always" }))
+        yield* declareQueue({}, "missing")
+        yield* send("missing", "a")
+        assert.strictEqual(yield* Queue.take(got), "a")
+      }).pipe(onBroker)
+    )
+
+    it.effect(
+      "what is handled while connections are cut again and again is handled at least once, and nothing is left",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const proxy = yield* FaultProxy.make({
+            host: new URL(broker.url).hostname,
+            port: Number(new URL(broker.url).port)
+          })
+          const count = 2000
+          const seen = new Set<string>()
+          const all = yield* Deferred.make<void>()
+          // Messages come by another connection, which is not cut.
+          const queue = yield* Effect.gen(function* () {
+            const queue = yield* declareQueue()
+            yield* send(queue, ...Array.from({ length: count }, (_, i) => String(i)))
+            return queue
+          }).pipe(withConsumers(broker.url))
+          yield* Effect.gen(function* () {
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                queue,
+                (delivery) =>
+                  Effect.gen(function* () {
+                    yield* Effect.yieldNow
+                    seen.add(AmqpMessage.text(delivery))
+                    if (seen.size === count) yield* Deferred.succeed(all, undefined)
+                  }),
+                { concurrency: 10, prefetch: 50 }
+              )
+            )
+            for (const part of [0.1, 0.3, 0.5, 0.7]) {
+              yield* Effect.repeat(Effect.sleep(1), { until: () => seen.size > part * count })
+              proxy.rst()
+            }
+            yield* Deferred.await(all)
+            yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+          }).pipe(withConsumers(proxy.through(broker.url)))
+          yield* proxy.linksClosed
+          yield* broker.awaitCensus({ connections: 0, channels: 0, consumers: 0, unacked: 0 })
+        })
+    )
+
+    it.effect("a network that goes silent is noticed by the heartbeat", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make({
+          host: new URL(broker.url).hostname,
+          port: Number(new URL(broker.url).port)
+        })
+        yield* Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          const { got, handler } = yield* counting
+          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+          const ending = yield* Effect.forkScoped(reasonOf(Stream.runDrain(AmqpConsumer.stream(queue))))
+          yield* untilQueue(queue, { consumers: 2 })
+          proxy.stall()
+          assert.strictEqual(yield* Fiber.join(ending), "ConnectionClosed")
+          proxy.heal()
+          yield* Effect.retry(send(queue, "a"), { while: (error) => error.isRetryable })
+          assert.strictEqual(yield* Queue.take(got), "a")
+        }).pipe(
+          withConsumers(proxy.through(broker.url), {
+            heartbeat: Duration.seconds(1),
+            closeTimeout: Duration.millis(200)
+          })
+        )
+      })
+    )
+  })
+})
+
+describe(promise15, () => {
+  plain.live("a channel that the broker closes ends a stream with the broker's reason, and handlers go on", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { got, handler } = yield* counting
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
+        const ending = yield* Effect.forkScoped(reasonOf(Stream.runDrain(AmqpConsumer.stream("other"))))
+        yield* broker.received("basic.consume", 2)
+        yield* broker.until(({ openChannels }) => openChannels === 2)
+        broker.closeChannels(406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out")
+        assert.strictEqual(yield* Fiber.join(ending), "PreconditionFailed")
+        yield* broker.received("basic.consume", 3)
+        broker.enqueue("q", "a")
+        assert.strictEqual(yield* Queue.take(got), "a")
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("subscribing again is never a busy loop", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        on: {
+          "basic.consume": (consume) => {
+            consume.proceed()
+            consume.closeChannel(541, "INTERNAL_ERROR - scripted")
+          }
+        }
+      })
+      yield* Effect.gen(function* () {
+        const { handler } = yield* counting
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
+        yield* Effect.sleep("1 second")
+        // Full jitter below 100, 200, 400, 800 ms and so on: even half of that on average leaves room for few.
+        assert.isBelow(broker.count("basic.consume"), 30)
+        assert.isAbove(broker.count("basic.consume"), 1)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("a connection that is closed for good ends all consumers, with why", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { handler } = yield* counting
+        const fibers = yield* Effect.forEach(["a", "b"], (queue) =>
+          Effect.forkScoped(reasonOf(AmqpConsumer.consume(queue, handler, { resubscribe: "always" })))
+        )
+        yield* broker.received("basic.consume", 2)
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.destroy()
+        for (const fiber of fibers) assert.strictEqual(yield* Fiber.join(fiber), "AuthenticationFailed")
+        // The next consumer is not given that connection.
+        broker.off("connection.start-ok")
+        yield* Effect.forkScoped(AmqpConsumer.consume("c", handler))
+        yield* broker.received("basic.consume", 3)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("a consumer whose layer has ended fails, and is not merely interrupted", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const { handler } = yield* counting
+      const { consumer, running } = yield* Effect.gen(function* () {
+        const consumer = yield* AmqpConsumer.AmqpConsumer
+        const running = yield* Effect.forkDetach(reasonOf(AmqpConsumer.consume("q", handler)))
+        yield* broker.received("basic.consume")
+        return { consumer, running }
+      }).pipe(withConsumers(broker.url))
+      assert.strictEqual(yield* Fiber.join(running), "ConnectionClosed")
+      const later = AmqpConsumer.consume("q", handler).pipe(
+        Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
+        Effect.provideService(References.MinimumLogLevel, "None")
+      )
+      assert.strictEqual(yield* reasonOf(later), "ConnectionClosed")
+    })
+  )
+
+  plain.live("a consumer that cannot connect fails", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { handler } = yield* counting
+        yield* broker.down
+        assert.strictEqual(yield* reasonOf(AmqpConsumer.consume("q", handler)), "ConnectFailed")
+        assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ConnectFailed")
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
+
+describe("Starting and stopping are bounded, and leave no channel behind.", () => {
+  const steps = ["channel.open", "basic.qos", "basic.consume"] as const
+
+  for (const step of steps) {
+    plain.live(`a start without an answer to ${step} fails in time`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ on: { [step]: () => {} }, protocolErrors: "record" })
+        yield* Effect.gen(function* () {
+          const { handler } = yield* counting
+          const consume = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
+          assert.strictEqual(yield* reasonOf(consume), "ReplyTimeout")
+          assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ReplyTimeout")
+          yield* broker.until(({ openChannels }) => openChannels === 0)
+        }).pipe(
+          withConsumers(broker.url, { continuationTimeout: Duration.millis(50), closeTimeout: Duration.millis(200) })
+        )
+      })
+    )
+
+    plain.live(`a start that is interrupted before the answer to ${step} closes its channel`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({
+          on: { [step]: (context: { readonly hold: () => void }) => context.hold() },
+          protocolErrors: "record"
+        })
+        yield* Effect.gen(function* () {
+          const { handler } = yield* counting
+          for (const consumer of [AmqpConsumer.consume("q", handler), Stream.runDrain(AmqpConsumer.stream("q"))]) {
+            const nth = broker.count(step) + 1
+            const fiber = yield* Effect.forkScoped(consumer)
+            yield* broker.received(step, nth)
+            yield* Fiber.interrupt(fiber)
+            broker.release(step)
+            yield* broker.received("channel.close", nth)
+          }
+          yield* broker.until(({ openChannels }) => openChannels === 0)
+        }).pipe(withConsumers(broker.url, { closeTimeout: Duration.millis(200) }))
+      })
+    )
+  }
+
+  plain.live("a broker that answers neither cancel nor close holds nobody up for longer than closeTimeout each", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.cancel": () => {}, "channel.close": () => {} } })
+      yield* Effect.gen(function* () {
+        const ends = yield* Queue.unbounded<AmqpConsumer.End>()
+        const onEnd = (end: AmqpConsumer.End) => Queue.offer(ends, end)
+        const { got, handler } = yield* counting
+        broker.enqueue("q", "a")
+        const consumer = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { onEnd }))
+        yield* Queue.take(got)
+        const [time] = yield* Effect.timed(Fiber.interrupt(consumer))
+        assert.isBelow(Duration.toMillis(time), 2000)
+        broker.enqueue("other", "a")
+        broker.enqueue("other", "b")
+        yield* AmqpConsumer.stream("other", { onEnd }).pipe(
+          Stream.take(1),
+          Stream.runDrain,
+          Effect.timeoutOrElse({ duration: "2 seconds", orElse: () => Effect.die("it took too long") })
+        )
+        assert.strictEqual((yield* Queue.take(ends)).queue, "q")
+        assert.deepInclude(yield* Queue.take(ends), { queue: "other", requeued: 1, unsettled: 1 })
+      }).pipe(withConsumers(broker.url, { closeTimeout: Duration.millis(100) }))
+    })
+  )
+
+  plain.live("onEnd that never ends, or dies, holds nobody up", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (const onEnd of [() => Effect.never, () => Effect.die("broken")]) {
+          const { handler } = yield* counting
+          const nth = broker.count("basic.consume") + 1
+          const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { onEnd, shutdownTimeout: 50 }))
+          yield* broker.received("basic.consume", nth)
+          yield* Fiber.interrupt(fiber)
+        }
+        yield* broker.until(({ openChannels }) => openChannels === 0)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("deliveries that come while the cancel is under way go back, and are counted", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const ends = yield* Queue.unbounded<AmqpConsumer.End>()
+        broker.on("basic.cancel", (cancel) => {
+          broker.enqueue("q", "late 1")
+          broker.enqueue("q", "late 2")
+          cancel.proceed()
+        })
+        const { got, handler } = yield* counting
+        const fiber = yield* Effect.forkScoped(
+          AmqpConsumer.consume("q", handler, { onEnd: (end) => Queue.offer(ends, end) })
+        )
+        broker.enqueue("q", "a")
+        yield* Queue.take(got)
+        yield* broker.received("basic.ack")
+        yield* Fiber.interrupt(fiber)
+        assert.deepInclude(yield* Queue.take(ends), { requeued: 2, unsettled: 0 })
+        assert.strictEqual(yield* Queue.size(got), 0)
+        yield* broker.until((now) => now.ready("q") === 2)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
+
+describe("13. Blocked publishers wait or fail as configured; consumers go on consuming and acking.", () => {
+  plain.live("while the broker takes nothing from publishers, deliveries are handled and acknowledged", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { flow } = yield* AmqpConnection.AmqpConnection
+        const { got, handler } = yield* counting
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
+        yield* broker.received("basic.consume")
+        broker.block()
+        yield* Effect.repeat(Effect.sleep(1), { until: () => flow.value._tag === "Blocked" })
+        broker.enqueue("q", "a")
+        assert.strictEqual(yield* Queue.take(got), "a")
+        yield* broker.received("basic.ack")
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
+
+describe("8. A consumer's channel is its own: fresh when it starts, closed when it ends, never lent.", () => {
+  plain.live("each consumer opens one, sets its prefetch, and closes it; the pool has none of them", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { got, handler } = yield* counting
+        for (let round = 1; round <= 3; round++) {
+          const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { prefetch: round }))
+          broker.enqueue("q", "it has begun")
+          yield* Queue.take(got)
+          assert.strictEqual(broker.openChannels, 1)
+          assert.strictEqual((yield* broker.received("basic.qos", round)).args.prefetchCount, round)
+          yield* Fiber.interrupt(fiber)
+          yield* broker.until(({ openChannels }) => openChannels === 0)
+        }
+        const expected = ["channel.open", "basic.qos", "basic.consume", "basic.ack", "basic.cancel", "channel.close"]
+        assert.deepStrictEqual(
+          broker.log.filter(({ channel }) => channel > 0).map(({ method }) => method),
+          [...expected, ...expected, ...expected]
+        )
+        // One for the publishers, one for the consumers.
+        assert.strictEqual(broker.count("accept"), 2)
+        const names = broker.log.flatMap((received) =>
+          received.method === "connection.start-ok" ? [received.args.clientProperties["connection_name"]] : []
+        )
+        assert.deepStrictEqual(names, ["shop", "shop consumers"])
+      }).pipe(withConsumers(broker.url, { connectionName: "shop" }))
+    })
+  )
+})

@@ -1,0 +1,173 @@
+/** What consumers refuse before anything is sent, and what their types say. */
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import { type AmqpChannel, AmqpConsumer, type AmqpError } from "@effect-amqp/core"
+import { type Context, Effect, Schema, Stream } from "effect"
+import { withConsumers } from "./support/consuming.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const handler = () => Effect.void
+
+describe("A bad option is refused with its name, before anything is sent.", () => {
+  const subscribing: ReadonlyArray<readonly [string, unknown]> = [
+    ["prefetch", { prefetch: 0 }],
+    ["prefetch", { prefetch: 65_536 }],
+    ["prefetch", { prefetch: 1.5 }],
+    ["prefetch", { prefetch: Number.NaN }],
+    ["prefetch", { prefetch: "10" }],
+    ["consumerTag", { consumerTag: "x".repeat(256) }],
+    ["exclusive", { exclusive: 1 }],
+    ["priority", { priority: 0.5 }],
+    ["priority", { priority: null }],
+    ["arguments", { arguments: [] }],
+    ["resubscribe", { resubscribe: true }],
+    ["declare", { declare: "queue" }],
+    ["onEnd", { onEnd: Effect.void }],
+    ["noAck", { noAck: true }],
+    ["prefetchCount", { prefetchCount: 10 }],
+    ["options", null],
+    ["options", []]
+  ]
+  const handling: ReadonlyArray<readonly [string, unknown]> = [
+    ["concurrency", { concurrency: 0 }],
+    ["concurrency", { concurrency: -1 }],
+    ["concurrency", { concurrency: Infinity }],
+    ["prefetch", { concurrency: 20, prefetch: 10 }],
+    ["onFailure", { onFailure: "requeue" }],
+    ["onFailure", { onFailure: { _tag: "Nack" } }],
+    ["onDefect", { onDefect: 1 }],
+    ["onDecodeFailure", { onDecodeFailure: [] }],
+    ["onPoison", { onPoison: AmqpConsumer.requeue }],
+    ["maxDeliveries", { maxDeliveries: 0 }],
+    ["maxDeliveries", { maxDeliveries: Number.NaN }],
+    ["shutdownTimeout", { shutdownTimeout: -1 }],
+    ["shutdownTimeout", { shutdownTimeout: "soon" }],
+    ["shutdownTimeout", { shutdownTimeout: Infinity }],
+    ["schema", { schema: "string" }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [] }) }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [0] }) }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [0.5] }) }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [2 ** 32] }) }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({} as never) }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delay: 1, delays: [1], times: 1 } as never) }],
+    ["onFailure.times", { onFailure: AmqpConsumer.retry({ delay: 1 } as never) }],
+    ["times", { onDefect: AmqpConsumer.retry({ delay: 1, times: 0 }) }],
+    ["then", { onDefect: AmqpConsumer.retry({ delay: 1, times: 1, then: AmqpConsumer.requeue as never }) }],
+    ["queueType", { onDefect: AmqpConsumer.retry({ delay: 1, times: 1, queueType: "stream" as never }) }],
+    ["onFailure", { onFailure: { _tag: "Retry" } }],
+    ["inactivityTimeout", { inactivityTimeout: 10 }]
+  ]
+  const argumentOf = (error: AmqpError.AmqpError) => {
+    assert.strictEqual(error.reason._tag, "InvalidArgument", error.message)
+    return error.reason._tag === "InvalidArgument" ? error.reason.argument : ""
+  }
+
+  it.live("of consume, consumeBatch and stream", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (const [argument, options] of [...subscribing, ...handling]) {
+          const error = yield* Effect.flip(AmqpConsumer.consume("q", handler, options as AmqpConsumer.ConsumeOptions))
+          assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
+        }
+        for (const [argument, options] of subscribing) {
+          const error = yield* Effect.flip(Stream.runDrain(AmqpConsumer.stream("q", options as never)))
+          assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
+        }
+        for (const [argument, options] of [
+          ["size", { within: 10 }],
+          ["within", { size: 10 }],
+          ["size", { size: 0, within: 10 }],
+          ["within", { size: 10, within: 0 }],
+          ["prefetch", { size: 10, within: 10, prefetch: 9 }],
+          ["prefetch", { size: 10, within: 10, concurrency: 2, prefetch: 19 }],
+          ["size", { size: 65_535, within: 10, concurrency: 2 }]
+        ] as const) {
+          const error = yield* Effect.flip(
+            AmqpConsumer.consumeBatch("q", handler, options as AmqpConsumer.BatchOptions)
+          )
+          assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
+        }
+        const inactivity = AmqpConsumer.stream("q", { inactivityTimeout: 0 })
+        assert.strictEqual(argumentOf(yield* Effect.flip(Stream.runDrain(inactivity))), "inactivityTimeout")
+        for (const queue of ["", "x".repeat(256), 1 as never]) {
+          assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume(queue, handler))), "queue")
+        }
+        const long = AmqpConsumer.consume("x".repeat(250), handler, {
+          onFailure: AmqpConsumer.retry({ delay: 10_000, times: 1 })
+        })
+        assert.strictEqual(argumentOf(yield* Effect.flip(long)), "onFailure.delays")
+        // Not even a connection was made for them.
+        assert.strictEqual(broker.count("accept"), 1)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
+
+describe("Types", () => {
+  class Late extends Schema.TaggedError<Late>()("Late", {}) {}
+  interface Stock {
+    readonly _: unique symbol
+  }
+  const Order = Schema.Struct({ id: Schema.Int })
+  const needsStock = undefined as never as Effect.Effect<void, Late, Stock>
+
+  it("the handler's errors reach the policy, its needs the consumer, and its scope is its own", () => {
+    const consumer = () =>
+      AmqpConsumer.consume(
+        "q",
+        () =>
+          Effect.andThen(
+            Effect.addFinalizer(() => Effect.void),
+            needsStock
+          ),
+        {
+          onFailure: (error) => {
+            expectTypeOf(error).toEqualTypeOf<Late>()
+            return AmqpConsumer.requeue
+          }
+        }
+      )
+    expectTypeOf<ReturnType<typeof consumer>>().toEqualTypeOf<
+      Effect.Effect<never, AmqpError.AmqpError, Stock | AmqpConsumer.AmqpConsumer>
+    >()
+  })
+
+  it("a schema decides what the handler gets", () => {
+    const consumer = () =>
+      AmqpConsumer.consume(
+        "q",
+        (order, delivery) => {
+          expectTypeOf(order).toEqualTypeOf<{ readonly id: number }>()
+          expectTypeOf(delivery).toEqualTypeOf<AmqpConsumer.Delivery>()
+          return needsStock
+        },
+        { schema: Order, onFailure: (error) => (error._tag === "Late" ? AmqpConsumer.drop : AmqpConsumer.requeue) }
+      )
+    const batches = () =>
+      AmqpConsumer.consumeBatch(
+        "q",
+        (orders, deliveries) => {
+          expectTypeOf(orders[0]).toEqualTypeOf<{ readonly id: number }>()
+          expectTypeOf(deliveries[0]).toEqualTypeOf<AmqpConsumer.Delivery>()
+          return needsStock
+        },
+        { schema: Order, size: 10, within: "1 second" }
+      )
+    expectTypeOf<ReturnType<typeof batches>>().toEqualTypeOf<ReturnType<typeof consumer>>()
+  })
+
+  it("a delivery of a consumer is not one of a borrowed channel", () => {
+    const wrong = (channel: AmqpChannel.AmqpChannel, delivery: AmqpConsumer.Delivery) =>
+      // @ts-expect-error it has no delivery tag
+      channel.ack(delivery)
+    expectTypeOf(wrong).toBeFunction()
+    expectTypeOf<Context.Service.Shape<typeof AmqpConsumer.AmqpConsumer>>().toHaveProperty("connection")
+  })
+
+  it("a policy that ends a message does not bring it back", () => {
+    // @ts-expect-error requeue is not final
+    AmqpConsumer.retry({ delay: 1, times: 1, then: AmqpConsumer.requeue })
+    // @ts-expect-error one delay needs to be told how often
+    AmqpConsumer.retry({ delay: 1 })
+  })
+})

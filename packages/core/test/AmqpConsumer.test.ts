@@ -1,0 +1,492 @@
+/** Consuming by handlers, on a real broker. */
+import { assert, describe, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpConsumer, type AmqpError, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Deferred, Duration, Effect, Exit, Fiber, Latch, Queue, Schema } from "effect"
+import {
+  declareQueue,
+  declareWithDeadLetters,
+  logged,
+  next,
+  nextText,
+  onBroker,
+  send,
+  untilQueue,
+  withConsumers
+} from "./support/consuming.ts"
+
+/** A handler that tells what it got, and then does what it is told to. */
+const telling = <A, E, R>(then: Effect.Effect<A, E, R>) =>
+  Effect.map(Queue.unbounded<string>(), (told) => ({
+    told,
+    handler: (delivery: AmqpConsumer.Delivery) => Effect.andThen(Queue.offer(told, AmqpMessage.text(delivery)), then)
+  }))
+
+class Broken extends Schema.TaggedError<Broken>()("Broken", { message: Schema.String }) {}
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("A delivery is settled by how its handler ends.", () => {
+    it.effect("success acknowledges it", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const { handler, told } = yield* telling(Effect.void)
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+        yield* send(queue, "a", "b")
+        assert.deepStrictEqual([yield* Queue.take(told), yield* Queue.take(told)], ["a", "b"])
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("failure dead-letters it unless told otherwise, and the consumer goes on", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, () => Effect.fail(new Broken({ message: "no" }))))
+        yield* send(queue, "a", "b")
+        assert.strictEqual(yield* nextText(deadLetters), "a")
+        assert.strictEqual(yield* nextText(deadLetters), "b")
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a defect, thrown or died of, dead-letters it, is logged as an error, and the consumer goes on", () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const { deadLetters, queue } = yield* declareWithDeadLetters()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, (delivery) => {
+              if (AmqpMessage.text(delivery) === "throw") throw new Error("thrown")
+              return Effect.die(new Error("died"))
+            })
+          )
+          yield* send(queue, "throw", "die")
+          assert.strictEqual(yield* nextText(deadLetters), "throw")
+          assert.strictEqual(yield* nextText(deadLetters), "die")
+          const errors = lines.filter(({ level }) => level === "Error")
+          assert.lengthOf(errors, 2)
+          for (const { text } of errors) assert.include(text, `"queue":"${queue}"`)
+        })
+      ).pipe(onBroker)
+    )
+
+    it.effect("defects have a policy of their own", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) => (AmqpMessage.text(delivery) === "die" ? Effect.die("defect") : Effect.fail("failure")),
+            { onDefect: AmqpConsumer.drop }
+          )
+        )
+        yield* send(queue, "die", "fail")
+        assert.strictEqual(yield* nextText(deadLetters), "fail")
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        yield* untilQueue(deadLetters, { messages: 0 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a policy may be chosen by the error", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const seen = yield* Queue.unbounded<string>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) =>
+              Effect.gen(function* () {
+                const text = AmqpMessage.text(delivery)
+                yield* Queue.offer(seen, `${text} ${delivery.redelivered}`)
+                if (!delivery.redelivered || text !== "requeue") yield* new Broken({ message: text })
+              }),
+            {
+              onFailure: (error, delivery) => {
+                assert.strictEqual(error.message, AmqpMessage.text(delivery))
+                if (error.message === "requeue") return AmqpConsumer.requeue
+                return error.message === "drop" ? AmqpConsumer.drop : AmqpConsumer.deadLetter
+              }
+            }
+          )
+        )
+        yield* send(queue, "requeue")
+        assert.deepStrictEqual([yield* Queue.take(seen), yield* Queue.take(seen)], ["requeue false", "requeue true"])
+        yield* send(queue, "drop", "dead")
+        assert.strictEqual(yield* nextText(deadLetters), "dead")
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        yield* untilQueue(deadLetters, { messages: 0 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a policy that cannot be chosen dead-letters it, and the consumer goes on", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (delivery) => Effect.fail(AmqpMessage.text(delivery)), {
+            onFailure: (error) => {
+              if (error === "throws") throw new Error("no policy")
+              if (error === "nothing") return undefined as never
+              return AmqpConsumer.retry({ delay: Number.NaN, times: 1 })
+            }
+          })
+        )
+        yield* send(queue, "throws", "nothing", "invalid")
+        for (const text of ["throws", "nothing", "invalid"]) assert.strictEqual(yield* nextText(deadLetters), text)
+      }).pipe(onBroker)
+    )
+
+    it.effect("what the handler has settled itself stays so, however the handler ends", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const done = yield* Queue.unbounded<string>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (delivery) =>
+            Effect.gen(function* () {
+              const text = AmqpMessage.text(delivery)
+              if (text === "reject") yield* delivery.reject({ requeue: false })
+              else yield* delivery.ack
+              assert.isTrue(delivery.isSettled)
+              yield* Queue.offer(done, text)
+              if (text === "ack and fail") yield* new Broken({ message: "late" })
+            })
+          )
+        )
+        yield* send(queue, "ack", "ack and fail", "reject")
+        assert.deepStrictEqual(yield* Queue.takeN(done, 3), ["ack", "ack and fail", "reject"])
+        assert.strictEqual(yield* nextText(deadLetters), "reject")
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+        yield* untilQueue(deadLetters, { messages: 0 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a handler that interrupts itself has its delivery requeued, after a pause", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const times = yield* Queue.unbounded<number>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (delivery) =>
+            Effect.andThen(Queue.offer(times, Date.now()), delivery.redelivered ? Effect.void : Effect.interrupt)
+          )
+        )
+        yield* send(queue, "a")
+        const [first, second] = yield* Queue.takeN(times, 2)
+        assert.isAtLeast(second! - first!, 900)
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a handler has a scope of its own, closed before the delivery is settled", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const closing = yield* Queue.unbounded<boolean>()
+        const pool = yield* AmqpPool.AmqpPool
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (delivery) =>
+            Effect.gen(function* () {
+              yield* Effect.addFinalizer(() => Queue.offer(closing, delivery.isSettled))
+              yield* AmqpChannel.use((channel) => channel.queueDeclarePassive(queue))
+              assert.strictEqual((yield* pool.stats).used, 1)
+            })
+          )
+        )
+        yield* send(queue, "a", "b")
+        assert.deepStrictEqual(yield* Queue.takeN(closing, 2), [false, false])
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        assert.strictEqual((yield* pool.stats).used, 0)
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("What the schema says is decoded; what it does not never stops the consumer.", () => {
+    const Order = Schema.Struct({ id: Schema.Int, placed: Schema.Date })
+
+    it.effect("the handler gets the value, and the delivery", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const got = yield* Deferred.make<readonly [number, string, string]>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (order, delivery) =>
+              Deferred.succeed(got, [order.id, order.placed.toISOString(), delivery.properties.messageId ?? ""]),
+            { schema: Order }
+          )
+        )
+        const message = yield* AmqpMessage.json(Order).encode(
+          { id: 7, placed: new Date(0) },
+          { routingKey: queue, messageId: "m" }
+        )
+        yield* AmqpPublisher.publish(message)
+        assert.deepStrictEqual(yield* Deferred.await(got), [7, "1970-01-01T00:00:00.000Z", "m"])
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("others follow a policy of their own: dead-lettered, without telling the content", () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const { deadLetters, queue } = yield* declareWithDeadLetters()
+          const { handler, told } = yield* telling(Effect.void)
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, (_order, delivery) => handler(delivery), { schema: Order })
+          )
+          const good = '{"id":1,"placed":"1970-01-01T00:00:00.000Z"}'
+          yield* send(queue, "geheim", '{"id":"geheim"}', good)
+          assert.strictEqual(yield* Queue.take(told), good)
+          assert.strictEqual(yield* nextText(deadLetters), "geheim")
+          assert.strictEqual(yield* nextText(deadLetters), '{"id":"geheim"}')
+          yield* untilQueue(queue, { messages: 0, unacked: 0 })
+          assert.isAtLeast(lines.length, 2)
+          assert.notInclude(JSON.stringify(lines), "geheim")
+        })
+      ).pipe(onBroker)
+    )
+
+    it.effect("or as told, with the reason", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const reasons = yield* Queue.unbounded<string>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, () => Effect.void, {
+            schema: Order,
+            onDecodeFailure: (error) => {
+              Queue.offerUnsafe(reasons, error.reason._tag)
+              return AmqpConsumer.drop
+            }
+          })
+        )
+        yield* send(queue, "not json")
+        assert.strictEqual(yield* Queue.take(reasons), "DecodeFailed")
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        yield* untilQueue(deadLetters, { messages: 0 })
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("Messages that come too often are given up.", () => {
+    it.effect("a quorum queue counts every return", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
+        const attempts = yield* Queue.unbounded<number>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) => Effect.andThen(Queue.offer(attempts, delivery.attempt), Effect.fail("again")),
+            { maxDeliveries: 3, onFailure: AmqpConsumer.requeue }
+          )
+        )
+        yield* send(queue, "a")
+        assert.strictEqual(yield* nextText(deadLetters), "a")
+        assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1, 2, 3])
+      }).pipe(onBroker)
+    )
+
+    it.effect("a classic queue tells the first delivery from later ones", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const attempts = yield* Queue.unbounded<number>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) => Effect.andThen(Queue.offer(attempts, delivery.attempt), Effect.fail("again")),
+            { maxDeliveries: 1, onFailure: AmqpConsumer.requeue }
+          )
+        )
+        yield* send(queue, "a")
+        assert.strictEqual(yield* nextText(deadLetters), "a")
+        assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1])
+      }).pipe(onBroker)
+    )
+
+    it.effect("what was rejected and came back through a dead-letter exchange counts", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const waiting = yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: queue })
+        const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey: waiting })
+        // From the waiting queue into the first, and from there, by a bridge, back to the second: with its history.
+        const attempts = yield* Queue.unbounded<number>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(work, (delivery) =>
+            Effect.andThen(Queue.offer(attempts, delivery.attempt), Effect.fail("rejected"))
+          )
+        )
+        const bridge = AmqpConsumer.consume(queue, (delivery) =>
+          AmqpPublisher.publish(AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: work }))
+        )
+        yield* Effect.forkScoped(bridge)
+        yield* send(work, "a")
+        assert.deepStrictEqual(yield* Queue.takeN(attempts, 3), [1, 2, 3])
+      }).pipe(onBroker)
+    )
+
+    it.effect("or dropped, as told", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, () => Effect.fail("again"), {
+            maxDeliveries: 1,
+            onFailure: AmqpConsumer.requeue,
+            onPoison: AmqpConsumer.drop
+          })
+        )
+        yield* send(queue, "a")
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        yield* untilQueue(deadLetters, { messages: 0 })
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("Concurrency and prefetch bound what is handled and what is in memory.", () => {
+    it.effect("so many handlers run at a time, and so many deliveries are unsettled", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const gate = yield* Latch.make()
+        const started = yield* Queue.unbounded<void>()
+        let running = 0
+        let most = 0
+        yield* send(queue, ...Array.from({ length: 40 }, (_, i) => String(i)))
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            () =>
+              Effect.gen(function* () {
+                most = Math.max(most, ++running)
+                yield* Queue.offer(started, undefined)
+                yield* gate.await
+                running--
+              }),
+            { concurrency: 4, prefetch: 10 }
+          )
+        )
+        yield* Queue.takeN(started, 4)
+        yield* untilQueue(queue, { unacked: 10, ready: 30 })
+        assert.strictEqual(running, 4)
+        yield* gate.open
+        yield* Queue.takeN(started, 36)
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        assert.strictEqual(most, 4)
+      }).pipe(onBroker)
+    )
+
+    it.effect("with a concurrency of 1 they are handled in order", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const contents = Array.from({ length: 600 }, (_, i) => String(i))
+        const { handler, told } = yield* telling(Effect.yieldNow)
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { prefetch: 100 }))
+        yield* send(queue, ...contents)
+        assert.deepStrictEqual(yield* Queue.takeN(told, 600), contents)
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("Ending a consumer: no new deliveries, running handlers finish up to a deadline, the rest goes back.", () => {
+    it.effect("running handlers finish and are acknowledged, what nobody has seen is requeued and counted", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const gate = yield* Latch.make()
+        const { handler, told } = yield* telling(gate.await)
+        const ends = yield* Queue.unbounded<AmqpConsumer.End>()
+        yield* send(queue, "a", "b", "c", "d", "e")
+        const consumer = yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, handler, { concurrency: 2, onEnd: (end) => Queue.offer(ends, end) })
+        )
+        yield* Queue.takeN(told, 2)
+        yield* untilQueue(queue, { unacked: 5 })
+        const stopping = yield* Effect.forkScoped(Fiber.interrupt(consumer))
+        // At once, while the handlers go on.
+        yield* untilQueue(queue, { consumers: 0, ready: 3, unacked: 2 })
+        yield* gate.open
+        yield* Fiber.join(stopping)
+        yield* untilQueue(queue, { messages: 3, ready: 3, unacked: 0 })
+        assert.deepStrictEqual(yield* Queue.take(ends), { queue, reason: undefined, requeued: 3, unsettled: 0 })
+        assert.strictEqual(yield* Queue.size(told), 0)
+        assert.strictEqual(yield* nextText(queue), "c")
+      }).pipe(onBroker)
+    )
+
+    it.effect("a handler that takes longer is interrupted, and its delivery requeued, without a fuss", () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          const { handler, told } = yield* telling(Effect.never)
+          yield* send(queue, "a", "b")
+          const consumer = yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { shutdownTimeout: 50 }))
+          yield* Queue.take(told)
+          const [time] = yield* Effect.timed(Fiber.interrupt(consumer))
+          assert.isBelow(Duration.toMillis(time), 3000)
+          yield* untilQueue(queue, { ready: 2, unacked: 0, consumers: 0 })
+          assert.isTrue((yield* next(queue)).redelivered)
+          assert.notInclude(JSON.stringify(lines), queue)
+        })
+      ).pipe(onBroker)
+    )
+
+    it.effect("a handler that cannot be interrupted is not waited for, and cannot settle any more", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const gate = yield* Latch.make()
+        const late = yield* Deferred.make<Exit.Exit<void, AmqpError.AmqpError>>()
+        const started = yield* Latch.make()
+        yield* send(queue, "a")
+        const consumer = yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) =>
+              started.open.pipe(
+                Effect.andThen(gate.await),
+                Effect.andThen(Effect.exit(delivery.ack)),
+                Effect.andThen((exit) => Deferred.succeed(late, exit)),
+                Effect.uninterruptible
+              ),
+            { shutdownTimeout: 0 }
+          )
+        )
+        yield* started.await
+        yield* Fiber.interrupt(consumer)
+        yield* untilQueue(queue, { ready: 1, unacked: 0, consumers: 0 })
+        yield* gate.open
+        const exit = yield* Deferred.await(late)
+        assert.strictEqual(Exit.isFailure(exit) && (yield* Effect.flip(exit)).reason._tag, "DeliverySettled")
+      }).pipe((effect) => onBroker(effect, { closeTimeout: Duration.millis(200) }))
+    )
+
+    it.effect("nothing is left on the broker, and the connection goes with the layer", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const census = yield* broker.census
+        yield* Effect.gen(function* () {
+          const queue = yield* declareQueue({ exclusive: true })
+          const { handler, told } = yield* telling(Effect.void)
+          // Exclusive to the connection that declared it, which is not that of the consumers.
+          const refused = yield* Effect.flip(AmqpConsumer.consume(queue, handler))
+          assert.strictEqual(refused.reason._tag, "ResourceLocked")
+          const shared = yield* declareQueue({ autoDelete: true })
+          const consumers = yield* Effect.forEach([1, 2, 3], () =>
+            Effect.forkScoped(AmqpConsumer.consume(shared, handler))
+          )
+          yield* untilQueue(shared, { consumers: 3 })
+          yield* send(shared, "a", "b", "c")
+          yield* Queue.takeN(told, 3)
+          // One connection for the publishers, one for all consumers.
+          assert.strictEqual((yield* broker.census).connections, census.connections + 2)
+          yield* Fiber.interruptAll(consumers)
+        }).pipe(withConsumers(broker.url))
+        yield* broker.awaitCensus({ connections: census.connections, channels: census.channels, consumers: 0 })
+      })
+    )
+  })
+
+  it.effect("a handler that takes longer than three heartbeats keeps its connection, and acknowledges afterwards", () =>
+    Effect.gen(function* () {
+      const queue = yield* declareQueue()
+      const { handler, told } = yield* telling(Effect.sleep("3500 millis"))
+      const fiber = yield* Effect.forkScoped(
+        AmqpConsumer.consume(queue, handler, { resubscribe: "never", onFailure: AmqpConsumer.requeue })
+      )
+      yield* send(queue, "a")
+      yield* Queue.take(told)
+      yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+      assert.isUndefined(fiber.pollUnsafe())
+      assert.strictEqual(yield* Queue.size(told), 0)
+    }).pipe((effect) => onBroker(effect, { heartbeat: Duration.seconds(1) }))
+  )
+})
