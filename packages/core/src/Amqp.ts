@@ -1,5 +1,5 @@
 /**
- * The whole of it, as layers: configuration, connection, pool, publisher, consumers.
+ * The whole of it, as layers: configuration, connection, pool, publisher, consumers, requests.
  *
  * @since 0.1.0
  */
@@ -12,9 +12,10 @@ import * as AmqpConsumer from "./AmqpConsumer.ts"
 import type { AmqpError } from "./AmqpError.ts"
 import * as AmqpPool from "./AmqpPool.ts"
 import * as AmqpPublisher from "./AmqpPublisher.ts"
+import * as AmqpRpc from "./AmqpRpc.ts"
 
 /**
- * What these layers provide: a connection, its pool of channels, its publisher, and the consumers with
+ * What these layers provide: a connection, its pool of channels, its publisher, its client for requests, and the consumers with
  * a connection of their own, which is made when the first of them starts. Channels are opened at first need.
  */
 export type Amqp =
@@ -22,11 +23,12 @@ export type Amqp =
   | AmqpPool.AmqpPool
   | AmqpPublisher.AmqpPublisher
   | AmqpConsumer.AmqpConsumer
+  | AmqpRpc.AmqpRpc
 
 /** All of it, by settings that have been checked. */
 export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
   AmqpConsumer.layer.pipe(
-    Layer.provideMerge(Layer.merge(AmqpPublisher.layer, AmqpPool.layer)),
+    Layer.provideMerge(Layer.mergeAll(AmqpPublisher.layer, AmqpPool.layer, AmqpRpc.layer)),
     Layer.provideMerge(AmqpConnection.layer(config))
   )
 
@@ -56,7 +58,7 @@ export const layerConfig = (
 ): Layer.Layer<Amqp, AmqpError | Config.ConfigError> => Layer.unwrap(Effect.map(config, fromConfig))
 
 /**
- * What an application provides: connection, pool, publisher, and consumers, configured by the environment
+ * What an application provides: connection, pool, publisher, consumers and requests, configured by the environment
  * (`AMQP_URL`, or `AMQP_HOST`, `AMQP_PORT`, `AMQP_USERNAME`, `AMQP_PASSWORD`, `AMQP_VHOST`; `AMQP_POOL_SIZE`,
  * `AMQP_POOL_RECYCLE` and the rest).
  */

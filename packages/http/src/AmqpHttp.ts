@@ -8,7 +8,7 @@
  *
  * @since 0.1.0
  */
-import { type Amqp, AmqpConnection, AmqpConsumer, AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { type Amqp, AmqpConnection, AmqpConsumer, AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -69,6 +69,7 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
       const connection = yield* AmqpConnection.AmqpConnection
       const publisher = yield* AmqpPublisher.AmqpPublisher
       const consumer = yield* AmqpConsumer.AmqpConsumer
+      const rpc = yield* AmqpRpc.AmqpRpc
       const answer = (error: AmqpError.AmqpError) => {
         const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
         return Effect.as(log(error, response.status), response)
@@ -79,6 +80,7 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
           Effect.provideService(AmqpConnection.AmqpConnection, connection),
           Effect.provideService(AmqpPublisher.AmqpPublisher, publisher),
           Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
+          Effect.provideService(AmqpRpc.AmqpRpc, rpc),
           Effect.catchIf(AmqpError.isAmqpError, answer)
         )
     })

@@ -1,0 +1,142 @@
+/** One request, from the moment it is made until its outcome is known: a fiber that waits, and what it waits for. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as AmqpError from "../../AmqpError.ts"
+import type { Message } from "../../AmqpMessage.ts"
+import type { Unconfirmed } from "../confirms.ts"
+import type { Due } from "../deadlines.ts"
+import { fail } from "../handle.ts"
+import type { Outgoing } from "../properties.ts"
+import type { Session } from "./session.ts"
+import type { Reply } from "./wire.ts"
+
+const format = (milliseconds: number) => Duration.format(Duration.millis(milliseconds))
+
+export type Leaving = "replied" | "failed" | "timedOut" | "givenUp"
+
+/** Who holds the calls. */
+export interface CallOwner {
+  /** Takes a call out of everything that holds it. Called once for each, before it is told its outcome. */
+  readonly left: (call: Call, how: Leaving) => void
+  /** Why the calls in line are not sent yet. */
+  readonly waitsFor: () => string
+  /** Called when a call's publish has been confirmed. */
+  readonly confirmed: () => void
+}
+
+export class Call implements Due, Unconfirmed {
+  readonly name: string
+  readonly message: Message
+  readonly outgoing: Outgoing
+  readonly correlationId: string
+  readonly timeout: number
+  readonly dueAt: number
+  /** Whether it fails instead of waiting while publishers are blocked. */
+  readonly failsWhenBlocked: boolean
+  /** Whether the broker drops the request when the time is up. */
+  readonly expires: boolean
+  readonly mandatory = true
+  /** On which channel it went out; undefined while it is in line. */
+  session: Session | undefined = undefined
+  isConfirmed = false
+  #done = false
+
+  readonly #owner: CallOwner
+  readonly #resume: (effect: Effect.Effect<Reply, AmqpError.AmqpError>) => void
+
+  constructor(
+    request: {
+      readonly name: string
+      readonly message: Message
+      readonly outgoing: Outgoing
+      readonly correlationId: string
+      readonly timeout: number
+      readonly dueAt: number
+      readonly failsWhenBlocked: boolean
+      readonly expires: boolean
+    },
+    owner: CallOwner,
+    resume: (effect: Effect.Effect<Reply, AmqpError.AmqpError>) => void
+  ) {
+    this.name = request.name
+    this.message = request.message
+    this.outgoing = request.outgoing
+    this.correlationId = request.correlationId
+    this.timeout = request.timeout
+    this.dueAt = request.dueAt
+    this.failsWhenBlocked = request.failsWhenBlocked
+    this.expires = request.expires
+    this.#owner = owner
+    this.#resume = resume
+  }
+
+  #leave(how: Leaving): boolean {
+    if (this.#done) return false
+    this.#done = true
+    this.#owner.left(this, how)
+    return true
+  }
+
+  succeed(reply: Reply): void {
+    if (this.#leave("replied")) this.#resume(Effect.succeed(reply))
+  }
+
+  fail(reason: AmqpError.AmqpErrorReason, how: Leaving = "failed"): void {
+    if (this.#leave(how)) this.#resume(fail(reason))
+  }
+
+  /** For a fiber that was interrupted: a reply, when it comes, concerns nobody. */
+  giveUp(): void {
+    this.#leave("givenUp")
+  }
+
+  /** The broker's word on the publish. */
+  settle(failure: AmqpError.AmqpErrorReason | undefined): void {
+    if (failure !== undefined) this.fail(failure)
+    else if (!this.#done) this.isConfirmed = true
+    this.#owner.confirmed()
+  }
+
+  expire(): void {
+    this.fail(this.session === undefined ? this.#notSent() : this.#noReply(), "timedOut")
+  }
+
+  #notSent() {
+    return new AmqpError.PublishTimeout({
+      message: `${this.name}: nothing was sent within ${format(this.timeout)}: ${this.#owner.waitsFor()}`,
+      operation: this.name,
+      sent: false
+    })
+  }
+
+  #noReply() {
+    return new AmqpError.RequestTimeout({
+      message:
+        `${this.name}: no reply came within ${format(this.timeout)}. ` +
+        (this.isConfirmed
+          ? "The broker had queued the request: no server may have taken it, or one may have, or be still at work."
+          : "The broker had not confirmed the request: it may or may not have been handled."),
+      operation: this.name
+    })
+  }
+
+  /** The channel to which the reply would have come is gone. */
+  replyLost(because: AmqpError.AmqpErrorReason): void {
+    const { name } = this
+    if (!this.isConfirmed) {
+      this.fail(
+        new AmqpError.PublishUnknown({
+          message: `${name}: the channel ended before the broker had confirmed the request, which may or may not have been handled: ${because.message}`,
+          operation: name,
+          cause: because
+        })
+      )
+      return
+    }
+    const message = `${name}: the reply is lost with the channel it would have come on. The broker had queued the request, and it may be handled: ${because.message}`
+    const fields = { message, operation: name, cause: because }
+    this.fail(
+      because.severity === "connection" ? new AmqpError.ConnectionClosed(fields) : new AmqpError.ChannelClosed(fields)
+    )
+  }
+}

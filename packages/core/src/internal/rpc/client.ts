@@ -1,0 +1,289 @@
+/**
+ * Requests of many fibers over one channel: the line of those not sent yet, the channel and its replacement, the counts.
+ *
+ * A request costs an entry here and there, no fiber of its own. What happens to it is told by events: a reply, a return,
+ * a confirm, the channel's end, the one timer of all deadlines.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Crypto from "node:crypto"
+import type { AmqpConnection } from "../../AmqpConnection.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import type { AmqpRpc, CallOptions, Procedure, Stats } from "../../AmqpRpc.ts"
+import { Deadlines } from "../deadlines.ts"
+import { isRefused } from "../declarations.ts"
+import { fail, type Terms } from "../handle.ts"
+import { type Links, linksOf } from "../links.ts"
+import { toPublish } from "../properties.ts"
+import { limitOf, tooLarge } from "../publisher/options.ts"
+import { forbidden } from "../publishing.ts"
+import { Call, type CallOwner, type Leaving } from "./call.ts"
+import { type CallSettings, type Settings, readCallOptions } from "./options.ts"
+import { codecsOf } from "./procedure.ts"
+import { Session, type SessionOwner } from "./session.ts"
+import { directReplyTo, readReply, type Reply } from "./wire.ts"
+import type { Fork } from "../slot.ts"
+
+const ended = new AmqpError.PoolClosed({
+  message: "AmqpRpc: nothing was sent: the client is closed, the scope that made it has ended"
+})
+
+const closedByUs = new AmqpError.ChannelClosed({ message: "the scope that made this client has ended" })
+
+class Client implements CallOwner, SessionOwner {
+  readonly #links: Links
+  readonly #settings: Settings
+  readonly #closeTimeout: Duration.Duration
+  readonly #terms: Terms
+  readonly #fork: Fork
+  /** Requests that are not sent yet, first come, first served. */
+  readonly #line = new Set<Call>()
+  #session: Session | undefined = undefined
+  #isOpening = false
+  #isPumping = false
+  #hasEnded = false
+  // Of this client alone, whatever others use as theirs: a reply that took the wrong way is nobody's.
+  readonly #prefix = Crypto.randomBytes(6).toString("base64url")
+  #made = 0
+  #replied = 0
+  #timedOut = 0
+  #unclaimed = 0
+
+  constructor(connection: AmqpConnection["Service"], settings: Settings, clock: Clock.Clock, fork: Fork) {
+    const { closeTimeout, continuationTimeout, publishTimeout } = connection.config
+    this.#links = linksOf(connection)
+    this.#settings = settings
+    this.#closeTimeout = closeTimeout
+    this.#fork = fork
+    this.#terms = {
+      continuationTimeout,
+      publishTimeout: Duration.toMillis(publishTimeout),
+      deadlines: new Deadlines(clock, fork)
+    }
+  }
+
+  get stats(): Stats {
+    return {
+      inFlight: this.#session?.waiting ?? 0,
+      waiting: this.#line.size,
+      replied: this.#replied,
+      timedOut: this.#timedOut,
+      unclaimed: this.#unclaimed
+    }
+  }
+
+  // --- Requests ------------------------------------------------------------------------------------------------------
+
+  readonly call = <P extends Schema.Constraint, S extends Schema.Constraint, E extends Schema.Constraint>(
+    procedure: Procedure<P, S, E>,
+    payload: P["Type"],
+    options?: CallOptions
+  ): Effect.Effect<
+    S["Type"],
+    E["Type"] | AmqpError.AmqpError,
+    P["EncodingServices"] | S["DecodingServices"] | E["DecodingServices"]
+  > =>
+    Effect.suspend(() => {
+      const codecs = codecsOf(procedure)
+      if (isRefused(codecs)) return fail(codecs)
+      const settings = readCallOptions(options)
+      if (isRefused(settings)) return fail(settings)
+      const { exchange, name, routingKey } = procedure
+      const correlationId = `${this.#prefix}-${++this.#made}`
+      const envelope = {
+        exchange,
+        routingKey,
+        // It is worth nothing any more when the broker has been restarted: its client has another address by then.
+        persistent: false,
+        priority: settings.priority,
+        headers: settings.headers,
+        type: name,
+        correlationId,
+        replyTo: directReplyTo
+      }
+      const sent = Effect.flatMap(codecs.payload.encode(payload, envelope), (message) => {
+        const link = this.#links.current()
+        const outgoing = toPublish(message, link?.frameMax, name)
+        if (isRefused(outgoing)) return fail(outgoing)
+        const limit = this.#settings.maxMessageSize ?? limitOf(link?.product)
+        if (outgoing.content.length > limit) return fail(tooLarge(outgoing.content.length, limit))
+        outgoing.options.mandatory = true
+        return this.#send({ name, message, outgoing, correlationId }, settings)
+      })
+      return Effect.flatMap(sent, (reply) => readReply(name, codecs, reply))
+    })
+
+  #send(
+    request: Pick<Call, "name" | "message" | "outgoing" | "correlationId">,
+    { expires, onBlocked, timeout }: CallSettings
+  ): Effect.Effect<Reply, AmqpError.AmqpError> {
+    return Effect.callback<Reply, AmqpError.AmqpError>((resume) => {
+      const refused = this.#refuses(onBlocked === "fail")
+      if (refused !== undefined) return resume(fail(refused))
+      const { deadlines } = this.#terms
+      const dueAt = deadlines.now + timeout
+      const call = new Call(
+        { ...request, timeout, dueAt, expires, failsWhenBlocked: onBlocked === "fail" },
+        this,
+        resume
+      )
+      deadlines.add(call)
+      this.#line.add(call)
+      this.#pump()
+      return Effect.sync(() => call.giveUp())
+    })
+  }
+
+  #refuses(failsWhenBlocked: boolean): AmqpError.AmqpErrorReason | undefined {
+    if (this.#hasEnded) return ended
+    if (failsWhenBlocked) {
+      const blockedBy = this.#links.current()?.blockedBy
+      const forbids =
+        this.#session?.forbids ??
+        (blockedBy === undefined ? undefined : `the broker has blocked publishers on this connection: ${blockedBy}`)
+      if (forbids !== undefined) return forbidden(forbids)
+    }
+    // What a channel that is not open yet will take is no line.
+    const { maxInFlight, maxWaiting } = this.#settings
+    const limit = this.#session === undefined ? maxInFlight + maxWaiting : maxWaiting
+    if (this.#line.size < limit || this.#hasRoom) return undefined
+    return new AmqpError.PoolExhausted({
+      message: `AmqpRpc: nothing was sent: ${this.#line.size} requests are in line already (maxWaiting): ${this.waitsFor()}`
+    })
+  }
+
+  get #hasRoom(): boolean {
+    const session = this.#session
+    const { maxInFlight } = this.#settings
+    return (
+      session !== undefined &&
+      session.isOpen &&
+      session.obstacle === undefined &&
+      session.waiting < maxInFlight &&
+      // Also of those that were given up: else a broker that confirms nothing would be sent more and more.
+      session.unconfirmed < maxInFlight
+    )
+  }
+
+  /** Sends from the line what can be sent. */
+  readonly #pump = (): void => {
+    // Who is told of an outcome may ask again at once, and whoever leaves makes room: the loop below sees to both.
+    if (this.#isPumping || this.#line.size === 0) return
+    const session = this.#session
+    if (session === undefined || !session.isOpen) return this.#open()
+    this.#isPumping = true
+    for (const call of this.#line) {
+      if (!this.#hasRoom || !this.#session!.send(call)) break
+      this.#line.delete(call)
+    }
+    this.#isPumping = false
+    if (this.#session === undefined && this.#line.size > 0) this.#open()
+  }
+
+  left(call: Call, how: Leaving): void {
+    if (how === "replied") this.#replied++
+    if (how === "timedOut") this.#timedOut++
+    else this.#terms.deadlines.delete(call)
+    if (call.session === undefined) this.#line.delete(call)
+    else call.session.forget(call)
+    this.#pump()
+  }
+
+  waitsFor(): string {
+    const session = this.#session
+    if (session === undefined || !session.isOpen) {
+      return this.#links.current() === undefined ? "the connection is away" : "its channel is not open yet"
+    }
+    return session.obstacle ?? `${this.#settings.maxInFlight} requests are in flight (maxInFlight)`
+  }
+
+  confirmed(): void {
+    this.#pump()
+  }
+
+  // --- The channel ---------------------------------------------------------------------------------------------------
+
+  unclaimed(): void {
+    this.#unclaimed++
+  }
+
+  readonly changed = (): void => {
+    const forbids = this.#session?.forbids
+    if (forbids === undefined) return this.#pump()
+    const waiting = Array.from(this.#line).filter((call) => call.failsWhenBlocked)
+    if (waiting.length === 0) return
+    const reason = forbidden(forbids)
+    for (const call of waiting) call.fail(reason)
+  }
+
+  closed(session: Session): void {
+    if (this.#session === session) this.#session = undefined
+    this.#pump()
+  }
+
+  #open(): void {
+    if (this.#isOpening || this.#hasEnded) return
+    this.#isOpening = true
+    this.#fork(this.#opening)
+  }
+
+  // Later than now: a channel hears of the end of its connection before the connection itself does.
+  readonly #opening: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.andThen(
+      Effect.yieldNow,
+      Effect.matchEffect(this.#links.next, {
+        onFailure: (error) => this.#notOpened(error),
+        onSuccess: (link) =>
+          Effect.matchEffect(Session.open(link, this.#terms, this, this.#opened), {
+            // The connection is made again and nothing was sent: those in line wait for it, as those who come do.
+            onFailure: (error) =>
+              error.severity === "connection" && error.isRetryable && this.#line.size > 0
+                ? this.#opening
+                : this.#notOpened(error),
+            onSuccess: () => Effect.void
+          })
+      })
+    )
+  )
+
+  readonly #opened = (session: Session): void => {
+    this.#isOpening = false
+    if (this.#hasEnded) return session.abandon()
+    this.#session = session
+    return this.changed()
+  }
+
+  #notOpened(error: AmqpError.AmqpError): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const failed = Array.from(this.#line)
+      // Now: who is told may ask again at once, and that starts another opening.
+      this.#line.clear()
+      this.#isOpening = false
+      for (const call of failed) call.fail(error.reason)
+    })
+  }
+
+  /** Ends every request, then the channel. Bounded by `closeTimeout`. */
+  readonly end: Effect.Effect<void> = Effect.suspend(() => {
+    this.#hasEnded = true
+    for (const call of Array.from(this.#line)) call.fail(ended)
+    return this.#session?.close(closedByUs, this.#closeTimeout) ?? Effect.void
+  })
+}
+
+/** Opens its channel at the first request, and a new one at the next when that has died. */
+export const make = Effect.fnUntraced(function* (
+  connection: AmqpConnection["Service"],
+  settings: Settings
+): Effect.fn.Return<AmqpRpc["Service"], never, Scope.Scope> {
+  const clock = yield* Clock.Clock
+  const fork = yield* FiberSet.makeRuntime<never, void, never>()
+  const client = new Client(connection, settings, clock, fork)
+  // After the fork's own finalizer was put in place, so it runs before that.
+  yield* Effect.addFinalizer(() => client.end)
+  return { call: client.call, stats: Effect.sync(() => client.stats) }
+})

@@ -1,0 +1,86 @@
+/** Options of clients, calls and servers, checked. */
+import type { CallOptions, Options, ServeOptions } from "../../AmqpRpc.ts"
+import type { InvalidArgument } from "../../AmqpErrorReason.ts"
+import type { FieldTable } from "../../AmqpMessage.ts"
+import { boolean, integer, isRefused, type Option, publishOptions, read } from "../declarations.ts"
+
+/** The options of a call, with the timeout in milliseconds. */
+export interface CallSettings {
+  readonly timeout: number
+  readonly onBlocked: "wait" | "fail"
+  readonly expires: boolean
+  readonly priority: number | undefined
+  readonly headers: FieldTable | undefined
+}
+
+const callOptions: Record<keyof CallOptions, Option> = {
+  timeout: publishOptions.timeout,
+  onBlocked: publishOptions.onBlocked,
+  expires: boolean,
+  priority: integer(0, 255),
+  // What is in it is checked when the message is made.
+  headers: { wants: "an object", read: (value) => (typeof value === "object" && value !== null ? value : undefined) }
+}
+
+const defaults: CallSettings = {
+  timeout: 30_000,
+  onBlocked: "wait",
+  expires: true,
+  priority: undefined,
+  headers: undefined
+}
+
+export const readCallOptions = (options: CallOptions | undefined): CallSettings | InvalidArgument => {
+  if (options === undefined) return defaults
+  const checked = read("AmqpRpc.client", options, callOptions, false)
+  return isRefused(checked) ? checked : { ...defaults, ...checked.fields }
+}
+
+export interface Settings {
+  readonly maxInFlight: number
+  readonly maxWaiting: number
+  /** Undefined: as the broker's product and version say. */
+  readonly maxMessageSize: number | undefined
+}
+
+const most = Number.MAX_SAFE_INTEGER
+
+const layerOptions: Record<keyof Options, Option> = {
+  maxInFlight: integer(1, most),
+  maxWaiting: integer(0, most),
+  maxMessageSize: integer(1, most)
+}
+
+export const readOptions = (options: Options | undefined): Settings | InvalidArgument => {
+  const checked = read("AmqpRpc.makeClient", options, layerOptions, false)
+  return isRefused(checked)
+    ? checked
+    : { maxInFlight: 10_000, maxWaiting: 10_000, maxMessageSize: undefined, ...checked.fields }
+}
+
+// What `AmqpConsumer.consume` is given is checked there.
+const passedOn: Option = { wants: "", read: (value) => value }
+
+const serveOptions: Record<keyof ServeOptions, Option> = {
+  concurrency: integer(1, 65_535),
+  prefetch: passedOn,
+  consumerTag: passedOn,
+  declare: passedOn,
+  exclusive: passedOn,
+  priority: passedOn,
+  arguments: passedOn,
+  resubscribe: passedOn,
+  onEnd: passedOn,
+  maxDeliveries: passedOn,
+  onPoison: passedOn,
+  shutdownTimeout: passedOn
+}
+
+/** The options of the consumer that serves. */
+export const readServeOptions = (options: ServeOptions | undefined): ServeOptions | InvalidArgument => {
+  const checked = read("AmqpRpc.serve", options, serveOptions, false)
+  if (isRefused(checked)) return checked
+  const concurrency = (checked.fields["concurrency"] as number | undefined) ?? 16
+  // No more than are handled: a request that waited here would be handled even when its time is up.
+  return { prefetch: concurrency, ...checked.fields, concurrency }
+}

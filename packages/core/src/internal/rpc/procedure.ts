@@ -1,0 +1,113 @@
+/** A procedure as both sides see it: its name, where its requests go, and its codecs, compiled once. */
+import * as Schema from "effect/Schema"
+import { InvalidArgument } from "../../AmqpErrorReason.ts"
+import type { Json } from "../../AmqpMessage.ts"
+import type { PayloadSchema, Procedure, ProcedureOptions } from "../../AmqpRpc.ts"
+import { isRefused, type Option, read } from "../declarations.ts"
+import { isName, wantsName } from "../fieldTable.ts"
+import { json } from "../json.ts"
+
+type Any = Schema.Constraint
+
+const operation = "AmqpRpc.make"
+
+/** Procedures are shared values, so no prototype but this one, and no fields but these. */
+class Declared<P extends Any, S extends Any, E extends Any> implements Procedure<P, S, E> {
+  readonly name: string
+  readonly payloadSchema: P
+  readonly successSchema: S
+  readonly errorSchema: E
+  readonly queue: string
+  readonly exchange: string
+  readonly routingKey: string
+  /** What was wrong with its declaration: whoever uses it is told. */
+  readonly #refused: InvalidArgument | undefined
+  readonly #payload: Json<P>
+  readonly #success: Json<S>
+  readonly #error: Json<E>
+
+  constructor(
+    name: string,
+    schemas: { readonly payload: P; readonly success: S; readonly error: E },
+    route: { readonly queue?: string; readonly exchange?: string; readonly routingKey?: string },
+    refused: InvalidArgument | undefined
+  ) {
+    this.name = name
+    this.payloadSchema = schemas.payload
+    this.successSchema = schemas.success
+    this.errorSchema = schemas.error
+    this.queue = route.queue ?? name
+    this.exchange = route.exchange ?? ""
+    this.routingKey = route.routingKey ?? this.queue
+    this.#refused = refused
+    this.#payload = json(schemas.payload)
+    this.#success = json(schemas.success)
+    this.#error = json(schemas.error)
+  }
+
+  static codecsOf<P extends Any, S extends Any, E extends Any>(
+    procedure: Procedure<P, S, E>
+  ): Codecs<P, S, E> | InvalidArgument {
+    if (typeof procedure !== "object" || procedure === null || !(#refused in procedure)) {
+      return new InvalidArgument({
+        message: "AmqpRpc: procedure: wants what AmqpRpc.make has made, not a copy. Nothing was sent.",
+        operation: "AmqpRpc",
+        argument: "procedure"
+      })
+    }
+    const declared = procedure as unknown as Declared<P, S, E>
+    return declared.#refused ?? { payload: declared.#payload, success: declared.#success, error: declared.#error }
+  }
+}
+
+export interface Codecs<P extends Any, S extends Any, E extends Any> {
+  readonly payload: Json<P>
+  readonly success: Json<S>
+  readonly error: Json<E>
+}
+
+/** How values of a procedure are written and read; or why it cannot be used. */
+export const codecsOf = Declared.codecsOf
+
+const name: Option = { wants: wantsName, read: (value) => (isName(value) ? value : undefined) }
+const given: Option = {
+  ...name,
+  wants: `${wantsName}, not an empty one`,
+  read: (value) => (isName(value) && value !== "" ? value : undefined)
+}
+const schema: Option = { wants: "a schema", read: (value) => (Schema.isSchema(value) ? value : undefined) }
+
+const known = {
+  name: given,
+  payload: {
+    wants: "a schema, or the fields of a struct",
+    read: (value: unknown) => {
+      if (Schema.isSchema(value)) return value
+      const isFields = typeof value === "object" && value !== null && Object.values(value).every(Schema.isSchema)
+      return isFields ? Schema.Struct(value as Schema.Struct.Fields) : undefined
+    }
+  },
+  success: schema,
+  error: schema,
+  queue: given,
+  exchange: name,
+  routingKey: name
+} satisfies Record<string, Option>
+
+export const make = <
+  Payload extends Any | Schema.Struct.Fields = Schema.Void,
+  Success extends Any = Schema.Void,
+  Error extends Any = Schema.Never
+>(
+  procedureName: string,
+  options?: ProcedureOptions<Payload, Success, Error>
+): Procedure<PayloadSchema<Payload>, Success, Error> => {
+  const checked = read(operation, { ...options, name: procedureName }, known, false)
+  const fields = isRefused(checked) ? {} : checked.fields
+  const schemas = {
+    payload: (fields["payload"] ?? Schema.Void) as PayloadSchema<Payload>,
+    success: (fields["success"] ?? Schema.Void) as Success,
+    error: (fields["error"] ?? Schema.Never) as Error
+  }
+  return new Declared(procedureName, schemas, fields as {}, isRefused(checked) ? checked : undefined)
+}

@@ -1,0 +1,195 @@
+/** The server side: a consumer whose handlers end with a reply. */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as AmqpConsumer from "../../AmqpConsumer.ts"
+import type * as AmqpError from "../../AmqpError.ts"
+import type { Message } from "../../AmqpMessage.ts"
+import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
+import { isRefused } from "../declarations.ts"
+import { fail } from "../handle.ts"
+import { readServeOptions } from "./options.ts"
+import { type Codecs, codecsOf } from "./procedure.ts"
+import { isDirect, isSound } from "./wire.ts"
+
+type Any = Schema.Constraint
+
+export const unroutable = Metric.counter("amqp.rpc.unroutable_replies", {
+  description: "Replies that could not be delivered, because the address they were to go to was gone, or none",
+  incremental: true
+})
+
+/** How often a reply is tried again. */
+const retries = 2
+
+/** What is said, and as what. */
+type Answer = Pick<Message, "type" | "content" | "contentType" | "contentEncoding">
+
+/** What the client learns of what went wrong here: nothing that the log says. */
+const defect = (message: string): Answer => ({
+  type: "defect",
+  content: JSON.stringify({ message }),
+  contentType: "application/json",
+  contentEncoding: "utf-8"
+})
+
+/** A reply that could not be sent, or that nobody wants: for the policy. */
+class NotAnswered {
+  readonly message: string
+  readonly reason: AmqpError.AmqpErrorReason | undefined
+
+  constructor(message: string, reason?: AmqpError.AmqpErrorReason) {
+    this.message = message
+    this.reason = reason
+  }
+}
+
+// Another server, or this one with a new connection, may do better; but not for ever.
+const onFailure = ({ reason }: NotAnswered, { redelivered }: AmqpConsumer.Delivery): AmqpConsumer.Policy =>
+  reason !== undefined && !redelivered && (reason.isRetryable || reason._tag === "PoolClosed")
+    ? AmqpConsumer.requeue
+    : AmqpConsumer.deadLetter
+
+class Server<P extends Any, S extends Any, E extends Any, R> {
+  readonly #name: string
+  readonly #codecs: Codecs<P, S, E>
+  readonly #handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>
+  readonly #publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
+
+  constructor(
+    name: string,
+    codecs: Codecs<P, S, E>,
+    handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
+    publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
+  ) {
+    this.#name = name
+    this.#codecs = codecs
+    this.#handler = handler
+    this.#publisher = publisher
+  }
+
+  /** From the request to the confirmed reply. */
+  readonly handle = (request: AmqpConsumer.Delivery) => {
+    const { replyTo } = request.properties
+    return Effect.flatMap(this.#answer(request), ([answer, problem]) => {
+      if (replyTo !== undefined && replyTo !== "") return this.#reply(request, replyTo, answer)
+      // There was nobody to tell.
+      return problem === undefined ? Effect.void : Effect.fail(new NotAnswered(problem))
+    })
+  }
+
+  /** What is to be replied; and what went wrong, if so. */
+  #answer(request: AmqpConsumer.Delivery) {
+    const { type } = request.properties
+    if (type !== undefined && type !== this.#name) {
+      return this.#refuse(`it is for the procedure ${JSON.stringify(type)}, and this server is for ${this.#name} alone`)
+    }
+    return Effect.matchEffect(this.#codecs.payload.decode(request), {
+      onFailure: (error) => this.#refuse(`it cannot be read: ${error.message}`),
+      onSuccess: (payload) =>
+        Effect.matchCauseEffect(Effect.scoped(Effect.suspend(() => this.#handler(payload, request))), {
+          onSuccess: (value) =>
+            Effect.matchCauseEffect(this.#codecs.success.encode(value, envelope), {
+              onSuccess: (message): Effect.Effect<Outcome> =>
+                Effect.succeed([{ ...message, type: "success" }, undefined]),
+              onFailure: (cause) => this.#failed("has returned what cannot be written", cause)
+            }),
+          onFailure: (cause) => {
+            const found = Cause.findError(cause)
+            if (Result.isFailure(found)) return this.#failed("has died", cause)
+            return Effect.matchCauseEffect(this.#codecs.error.encode(found.success, envelope), {
+              onSuccess: (message): Effect.Effect<Outcome> =>
+                Effect.succeed([{ ...message, type: "failure" }, "its handler has failed"]),
+              onFailure: (cause) => this.#failed("has failed with what cannot be written", cause)
+            })
+          }
+        })
+    })
+  }
+
+  /** The client's mistake: it is told what is wrong. */
+  #refuse(because: string): Effect.Effect<Outcome> {
+    const message = `the request was refused: ${because}`
+    return Effect.as(
+      Effect.logWarning("AMQP RPC request refused").pipe(
+        Effect.annotateLogs({ procedure: this.#name, reason: because })
+      ),
+      [defect(message), message]
+    )
+  }
+
+  /** The server's own: the client learns no more than that. */
+  #failed(what: string, cause: Cause.Cause<unknown>): Effect.Effect<Outcome> {
+    const message = `its handler ${what}`
+    return Effect.as(
+      Effect.logError(`AMQP RPC handler ${what}`, cause).pipe(Effect.annotateLogs({ procedure: this.#name })),
+      [defect(message), message]
+    )
+  }
+
+  #reply(request: AmqpConsumer.Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
+    const direct = isDirect(replyTo)
+    if (direct && !isSound(replyTo)) return this.#undelivered(replyTo)
+    const { correlationId } = request.properties
+    const message: Message = { ...answer, routingKey: replyTo, correlationId, persistent: false }
+    // RabbitMQ gives back every mandatory message to a direct reply-to address, also those that it has delivered.
+    return this.#publisher.publish(message, { mandatory: !direct }).pipe(
+      Effect.retry({ times: retries, while: ({ reason }) => reason.isRetryable && !isFatal(reason) }),
+      Effect.asVoid,
+      Effect.catch(({ reason }) => {
+        switch (reason._tag) {
+          case "PublishReturned":
+            return this.#undelivered(replyTo)
+          case "MessageTooLarge":
+          case "InvalidArgument":
+            if (answer.type === "defect") break
+            return Effect.flatMap(
+              this.#failed("has ended with a reply that cannot be sent", Cause.fail(reason)),
+              ([answer]) => this.#reply(request, replyTo, answer)
+            )
+        }
+        return Effect.fail(new NotAnswered(`the reply could not be sent: ${reason.message}`, reason))
+      })
+    )
+  }
+
+  /** The client is gone, or never was. */
+  #undelivered(replyTo: string): Effect.Effect<void> {
+    return Effect.andThen(
+      Metric.update(unroutable, 1),
+      Effect.annotateLogs(Effect.logDebug("AMQP RPC reply to nobody"), { procedure: this.#name, replyTo })
+    )
+  }
+}
+
+// The broker has died of something on that connection, and it may have been this: not three times in a row.
+const isFatal = (reason: AmqpError.AmqpErrorReason): boolean =>
+  reason._tag === "PublishUnknown" && Predicate.hasProperty(reason.cause, "replyCode") && reason.cause.replyCode === 541
+
+type Outcome = readonly [answer: Answer, problem: string | undefined]
+
+// Where it goes is said later.
+const envelope = { routingKey: "" }
+
+export const serve = <P extends Any, S extends Any, E extends Any, R>(
+  procedure: Procedure<P, S, E>,
+  handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
+  options?: ServeOptions
+): Effect.Effect<
+  never,
+  AmqpError.AmqpError,
+  | AmqpConsumer.AmqpConsumer
+  | Exclude<R | P["DecodingServices"] | S["EncodingServices"] | E["EncodingServices"], Scope.Scope>
+> =>
+  Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ publisher }) => {
+    const codecs = codecsOf(procedure)
+    if (isRefused(codecs)) return fail(codecs)
+    const settings = readServeOptions(options)
+    if (isRefused(settings)) return fail(settings)
+    const server = new Server(procedure.name, codecs, handler, publisher)
+    return AmqpConsumer.consume(procedure.queue, server.handle, { ...settings, onFailure })
+  })

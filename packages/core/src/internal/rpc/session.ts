@@ -1,0 +1,183 @@
+/**
+ * The channel that requests go out on and replies come in on, until it dies.
+ *
+ * Both must be one channel: the broker writes the channel's own address into `replyTo`. A reply is found by its
+ * correlation id, so replies may come in any order, and before the confirm of their request.
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as AmqpError from "../../AmqpError.ts"
+import type { Returned } from "../../AmqpChannel.ts"
+import type * as Amqplib from "../amqplib.ts"
+import * as Channel from "../channel.ts"
+import { returnedBecause } from "../confirms.ts"
+import { Handle, type Terms } from "../handle.ts"
+import { fromAmqplib } from "../properties.ts"
+import { obstacle, write } from "../publishing.ts"
+import type { Call } from "./call.ts"
+import { directReplyTo } from "./wire.ts"
+
+/** Who holds the session. None of these may throw: they are called from amqplib's own event handlers. */
+export interface SessionOwner {
+  /** A reply that nobody waits for. */
+  readonly unclaimed: () => void
+  /** More may be sent now, or less. */
+  readonly changed: () => void
+  readonly closed: (session: Session) => void
+}
+
+const released = new AmqpError.ChannelReleased({ message: "the channel of this client was closed" })
+
+const start: Channel.ConsumerStart = {
+  queue: directReplyTo,
+  consumerTag: "",
+  noAck: true,
+  exclusive: false,
+  arguments: {}
+}
+
+export class Session extends Handle implements Channel.ConsumerSink {
+  readonly #channel: Channel.Channel
+  readonly #owner: SessionOwner
+  /** Requests whose reply has not come, by correlation id. */
+  readonly #waiting = new Map<string, Call>()
+  readonly #stopWatching: () => void
+
+  constructor(channel: Channel.Channel, terms: Terms, owner: SessionOwner) {
+    super(terms, released)
+    this.held = channel
+    this.#channel = channel
+    this.#owner = owner
+    channel.onReturned = this.#returned
+    this.#stopWatching = channel.watch(owner.changed)
+  }
+
+  /** Opens one and starts its consumer. Given up or failed, its channel is closed. */
+  static open(
+    link: Amqplib.Link,
+    terms: Terms,
+    owner: SessionOwner,
+    opened: (session: Session) => void
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      let session: Session | undefined
+      let isOwned = false
+      return Channel.open(link, "confirm", terms.continuationTimeout, (channel) => {
+        session = new Session(channel, terms, owner)
+      }).pipe(
+        Effect.andThen(Effect.suspend(() => session!.#start)),
+        Effect.andThen(
+          Effect.sync(() => {
+            isOwned = true
+            opened(session!)
+          })
+        ),
+        Effect.onError(() =>
+          Effect.sync(() => {
+            if (!isOwned) session?.abandon()
+          })
+        )
+      )
+    })
+  }
+
+  get #start(): Effect.Effect<string, AmqpError.AmqpError> {
+    return this.request("basic.consume", (_driver, channel) => channel.consume(start, this))
+  }
+
+  get isOpen(): boolean {
+    return this.#channel.isOpen
+  }
+
+  /** Why nothing can be sent now, if so. */
+  get forbids(): string | undefined {
+    return this.#channel.forbids
+  }
+
+  get obstacle(): string | undefined {
+    return obstacle(this.#channel)
+  }
+
+  /** Requests that wait for a reply. */
+  get waiting(): number {
+    return this.#waiting.size
+  }
+
+  /** Requests that the broker has not confirmed. Among them are those that nobody waits for any more. */
+  get unconfirmed(): number {
+    return this.#channel.confirms!.size
+  }
+
+  /** Whether the call was dealt with: sent, or told that it cannot be. If not, this session has ended. */
+  send(call: Call): boolean {
+    const channel = this.#channel
+    if (call.expires) {
+      call.outgoing.options.expiration = String(Math.max(1, Math.ceil(call.dueAt - this.terms.deadlines.now)))
+    }
+    try {
+      write(channel, call.outgoing)
+    } catch (cause) {
+      const reason = this.refused("basic.publish", channel, cause)
+      if (reason._tag === "InvalidArgument") {
+        call.fail(reason)
+        return true
+      }
+      // amqplib has given this channel up without a word.
+      this.abandon()
+      this.#lost(reason)
+      return false
+    }
+    call.session = this
+    this.#waiting.set(call.correlationId, call)
+    channel.confirms!.published(call)
+    return true
+  }
+
+  /** Nobody waits for this call's reply any more. */
+  forget(call: Call): void {
+    this.#waiting.delete(call.correlationId)
+  }
+
+  deliver(message: Amqplib.ConsumeMessage): void {
+    const properties = fromAmqplib(message.properties)
+    const call = this.#waiting.get(properties.correlationId ?? "")
+    if (call === undefined) return this.#owner.unclaimed()
+    return call.succeed({ content: message.content, properties })
+  }
+
+  // The return comes before the confirm. It is not matched by its properties, as others are: the broker has replaced
+  // `replyTo` by then.
+  readonly #returned = (returned: Returned) => {
+    this.#waiting.get(returned.properties.correlationId ?? "")?.fail(returnedBecause(returned))
+  }
+
+  /** The broker has ended the consumer: no reply will come any more. */
+  cancelled(): void {
+    this.abandon()
+    this.#lost(new AmqpError.ChannelClosed({ message: `the broker ended the consumer of replies (${directReplyTo})` }))
+  }
+
+  closed(reason: AmqpError.AmqpErrorReason): void {
+    this.#lost(reason)
+  }
+
+  #lost(reason: AmqpError.AmqpErrorReason): void {
+    this.#stopWatching()
+    // First of all: who is told below may begin anew at once.
+    this.#owner.closed(this)
+    for (const call of Array.from(this.#waiting.values())) call.replyLost(reason)
+  }
+
+  abandon(): void {
+    this.#stopWatching()
+    this.#channel.abandon()
+  }
+
+  /** Tells everybody that no reply will come, and closes the channel. */
+  close(reason: AmqpError.AmqpErrorReason, timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.#lost(reason)
+      return this.#channel.close(timeout)
+    })
+  }
+}
