@@ -1,0 +1,72 @@
+/** An application on the broker of the tests, as a port of a Pika program would be. */
+import { Amqp, AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect, flow, Layer, Option, References } from "effect"
+
+/** Everything that `AmqpLive` provides, on the broker of a URL. */
+export const layerOf = (url: string, options?: AmqpConfig.Options): Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> =>
+  Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, options), Amqp.fromConfig))
+
+/** Its log is not of interest: many of these tests are about failures. */
+export const quietly = Effect.provideService(References.MinimumLogLevel, "None")
+
+/** Provides a layer of one's own, gone afterwards. */
+export const provided = <A, E>(layer: Layer.Layer<A, E>) => flow(Effect.provide(layer, { local: true }), quietly)
+
+/** Runs a program on the broker of a URL. */
+export const connectedTo = (url: string, options?: AmqpConfig.Options) =>
+  flow(Effect.scoped, provided(layerOf(url, options)))
+
+/** Runs a program on the broker of the test. */
+export const connected =
+  (options?: AmqpConfig.Options) =>
+  <A, E, R>(program: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(TestBroker.TestBroker, ({ url }) => connectedTo(url, options)(program))
+
+/** The parts of the broker's URL, by the names of Pika. */
+export const parameters = Effect.map(TestBroker.TestBroker, ({ url, vhost }) => {
+  const { hostname, password, port, username } = new URL(url)
+  return {
+    host: hostname,
+    port: Number(port || 5672),
+    username: decodeURIComponent(username) || "guest",
+    password: decodeURIComponent(password) || "guest",
+    virtual_host: vhost
+  }
+})
+
+/** Why an effect failed. */
+export const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
+/** A new queue that goes with its connection. */
+export const ownQueue = Effect.scoped(
+  AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", { exclusive: true }), ({ queue }) => queue))
+)
+
+/** A new queue of the virtual host, which goes with the test's broker. */
+export const newQueue = (options?: AmqpChannel.QueueDeclareOptions) =>
+  Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))
+
+/** What is in a queue, taken out of it. */
+export const contents = (queue: string) =>
+  Effect.scoped(
+    AmqpChannel.use((channel) =>
+      Effect.gen(function* () {
+        const found: Array<string> = []
+        while (true) {
+          const delivery = yield* channel.get(queue, { noAck: true })
+          if (Option.isNone(delivery)) return found
+          found.push(AmqpMessage.text(delivery.value))
+        }
+      })
+    )
+  )
+
+/** Puts messages into a queue. */
+export const fill = (queue: string, ...texts: ReadonlyArray<string>) =>
+  Effect.scoped(
+    AmqpChannel.useConfirm((channel) =>
+      Effect.forEach(texts, (content) => channel.publish({ routingKey: queue, content }), { discard: true })
+    )
+  )

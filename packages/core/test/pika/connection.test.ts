@@ -1,0 +1,343 @@
+/** Connecting as Pika does: parameters, credentials, the life of a connection. Rows of `docs/pika.md` name these tests. */
+import { assert, layer } from "@effect/vitest"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Duration, Effect, Fiber, Redacted, Stream, SubscriptionRef } from "effect"
+import { connect } from "node:net"
+import { createServer, type Server, type TlsOptions } from "node:tls"
+import * as Certificates from "../support/certificates.ts"
+import * as FaultProxy from "../support/FaultProxy.ts"
+import * as ScriptedBroker from "../support/ScriptedBroker.ts"
+import { connected, connectedTo, contents, fill, ownQueue, parameters, provided, reasonOf } from "./broker.ts"
+
+/** What the connection says of itself while it is open. */
+const open = Effect.gen(function* () {
+  const { state } = yield* AmqpConnection.AmqpConnection
+  const now = yield* SubscriptionRef.get(state)
+  return now._tag === "Open" ? now : assert.fail(`it is ${now._tag}`)
+})
+
+/** The settings that the service was made with. */
+const config = Effect.map(AmqpConnection.AmqpConnection, ({ config }) => config)
+
+const untilState = (tag: AmqpConnection.State["_tag"], from: AmqpConnection.AmqpConnection["Service"]) =>
+  SubscriptionRef.changes(from.state).pipe(
+    Stream.filter((now) => now._tag === tag),
+    Stream.runHead
+  )
+
+/** A peer in front of the broker that does to its clients what a test tells it to. */
+const proxied = Effect.gen(function* () {
+  const { url } = yield* TestBroker.TestBroker
+  const { host, port } = yield* parameters
+  const proxy = yield* FaultProxy.make({ host, port })
+  return { proxy, url: proxy.through(url) }
+})
+
+/** A TLS server before a broker: its port. */
+const behindTls = Effect.fnUntraced(function* (
+  upstream: { readonly host: string; readonly port: number },
+  options: TlsOptions = {}
+) {
+  const server = yield* Effect.acquireRelease(
+    Effect.callback<Server>((resume) => {
+      const server = createServer({ ...Certificates.server, ...options }, (client) => {
+        const broker = connect(upstream.port, upstream.host)
+        client.pipe(broker).pipe(client)
+        client.on("error", () => broker.destroy())
+        broker.on("error", () => client.destroy())
+      })
+      server.on("tlsClientError", () => {})
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close())
+  )
+  const address = server.address()
+  return typeof address === "object" && address !== null ? address.port : 0
+})
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  it.effect("without parameters it is the broker of this machine, as guest", () =>
+    Effect.gen(function* () {
+      const config = yield* AmqpConfig.make()
+      assert.deepStrictEqual(config.hosts, [{ host: "localhost", port: 5672 }])
+      assert.strictEqual(config.vhost, "/")
+      assert.deepInclude(config.credentials, { _tag: "Plain", username: "guest" })
+      // The broker of the tests has a port and a virtual host of its own; the rest is left to the defaults.
+      const { password, port, username, virtual_host: vhost } = yield* parameters
+      yield* open.pipe(provided(Amqp.layer({ username, password, port, vhost })))
+    })
+  )
+
+  it.effect("host and port say where, and a list of hosts is tried in order", () =>
+    Effect.gen(function* () {
+      const { host, password, port, username, virtual_host: vhost } = yield* parameters
+      const refusing = yield* FaultProxy.make(1)
+      refusing.refuse()
+      const first = yield* open.pipe(provided(Amqp.layer({ host, port, username, password, vhost })))
+      assert.strictEqual(first.peer, `${host}:${port}`)
+      const hosts = [`127.0.0.1:${refusing.port}`, { host, port }]
+      const second = yield* open.pipe(provided(Amqp.layer({ hosts, username, password, vhost })))
+      assert.strictEqual(second.peer, `${host}:${port}`)
+      assert.isAtLeast(refusing.stats.refused, 1)
+    })
+  )
+
+  it.effect("the virtual host is where the broker counts the connection, and an unknown one is refused", () =>
+    Effect.gen(function* () {
+      const { awaitCensus, url, vhost } = yield* TestBroker.TestBroker
+      yield* awaitCensus({ connections: 1 }).pipe(connectedTo(url, { vhost }))
+      const reason = yield* reasonOf(open.pipe(connectedTo(url, { vhost: "nowhere" })))
+      assert.strictEqual(reason._tag, "VirtualHostRefused")
+    })
+  )
+
+  it.effect("a user name and a password log in, and wrong ones are told apart from a broker that is not there", () =>
+    Effect.gen(function* () {
+      const { host, password, port, username, virtual_host: vhost } = yield* parameters
+      const credentials = { _tag: "Plain", username, password: Redacted.make(password) } as const
+      yield* open.pipe(provided(Amqp.layer({ host, port, vhost, credentials })))
+      const wrong = { _tag: "Plain", username, password: "wrong" } as const
+      const reason = yield* reasonOf(open.pipe(provided(Amqp.layer({ host, port, vhost, credentials: wrong }))))
+      assert.strictEqual(reason._tag, "AuthenticationFailed")
+    })
+  )
+
+  it.effect("EXTERNAL logs in by the client's certificate", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      broker.on("connection.start-ok", (start) => {
+        assert.strictEqual(start.args.mechanism, "EXTERNAL")
+        start.proceed()
+      })
+      const port = yield* behindTls(broker, { requestCert: true, rejectUnauthorized: true, ca: Certificates.ca })
+      const options: AmqpConfig.Options = {
+        host: "localhost",
+        port,
+        credentials: { _tag: "External" },
+        tls: { ca: Certificates.ca, cert: Certificates.client.cert, key: Certificates.client.key }
+      }
+      yield* open.pipe(provided(Amqp.layer(options)))
+    })
+  )
+
+  it.effect("the password is kept, for reconnecting, and printed nowhere", () =>
+    Effect.gen(function* () {
+      const { password } = yield* parameters
+      const { credentials } = yield* config
+      assert.isTrue(credentials._tag === "Plain" && Redacted.value(credentials.password) === password)
+      assert.include(JSON.stringify(credentials), "redacted")
+    }).pipe(connected())
+  )
+
+  it.effect("channel_max, frame_max and heartbeat are proposed, and what was agreed on is told", () =>
+    Effect.gen(function* () {
+      const agreed = yield* open.pipe(connected({ channelMax: 100, frameMax: 8192, heartbeat: "5 seconds" }))
+      assert.deepInclude(agreed, { channelMax: 100, frameMax: 8192 })
+      assert.deepStrictEqual(agreed.heartbeat, Duration.seconds(5))
+    })
+  )
+
+  it.effect("TLS is switched on by tls, and the broker's certificate is checked", () =>
+    Effect.gen(function* () {
+      const { host, port, ...login } = yield* parameters
+      const behind: AmqpConfig.Options = {
+        host: "localhost",
+        port: yield* behindTls({ host, port }),
+        vhost: login.virtual_host,
+        username: login.username,
+        password: login.password
+      }
+      yield* open.pipe(provided(Amqp.layer({ ...behind, tls: { ca: Certificates.ca } })))
+      const reason = yield* reasonOf(open.pipe(provided(Amqp.layer({ ...behind, tls: true }))))
+      assert.strictEqual(reason._tag, "TlsFailed")
+    })
+  )
+
+  it.effect("the first connect is tried connection_attempts times, retry_delay apart", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      proxy.refuse()
+      const connecting = yield* Effect.forkChild(
+        open.pipe(connectedTo(url, { connectionAttempts: 1000, retryDelay: "10 millis" }))
+      )
+      yield* proxy.accepted(3)
+      proxy.heal()
+      yield* Fiber.join(connecting)
+      proxy.refuse()
+      assert.strictEqual((yield* reasonOf(open.pipe(connectedTo(url))))._tag, "ConnectionClosed")
+    })
+  )
+
+  it.effect("a peer that falls silent while connecting is given up after socket_timeout", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      proxy.stall()
+      const reason = yield* reasonOf(open.pipe(connectedTo(url, { socketTimeout: "50 millis" })))
+      assert.strictEqual(reason._tag, "ConnectTimeout")
+    })
+  )
+
+  it.effect("connecting to one host is given up after stack_timeout, however busy the peer looks", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      proxy.chop(1)
+      proxy.rate(100)
+      const reason = yield* reasonOf(open.pipe(connectedTo(url, { connectTimeout: "200 millis" })))
+      assert.strictEqual(reason._tag, "ConnectTimeout")
+    })
+  )
+
+  it.effect("the locale is what the handshake asks for", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const asked = yield* Effect.forkChild(broker.received("connection.start-ok"))
+      yield* open.pipe(connectedTo(broker.url, { locale: "en_US" }))
+      assert.strictEqual((yield* Fiber.join(asked)).args.locale, "en_US")
+    })
+  )
+
+  it.effect("client properties and the connection's name are what the broker shows", () =>
+    Effect.gen(function* () {
+      const { evaluate, vhost } = yield* TestBroker.TestBroker
+      const shown = evaluate(
+        `[proplists:get_value(client_properties, C) || C <- rabbit_networking:connection_info_all([vhost, client_properties]), proplists:get_value(vhost, C) =:= <<"${vhost}">>].`
+      )
+      const options: AmqpConfig.Options = { connectionName: "orders", clientProperties: { deployment: "blue" } }
+      const text = yield* shown.pipe(connected(options))
+      assert.include(text, "orders")
+      assert.include(text, "blue")
+    })
+  )
+
+  it.effect("TCP keep-alive is on, and set as tcp_options says", () =>
+    Effect.gen(function* () {
+      const byDefault = yield* config.pipe(connected())
+      assert.deepStrictEqual(byDefault.tcp, {
+        noDelay: true,
+        keepAlive: true,
+        keepAliveDelay: Duration.seconds(30)
+      })
+      const { tcp } = yield* config.pipe(connected({ tcp: { keepAliveDelay: "1 minute" } }))
+      assert.deepStrictEqual(tcp.keepAliveDelay, Duration.minutes(1))
+    })
+  )
+
+  it.effect("each parameter of URLParameters is one of our URLs", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestBroker.TestBroker
+      const query =
+        "?channel_max=100&frame_max=65536&heartbeat=30&locale=en_US&connection_attempts=3&retry_delay=0.25" +
+        "&socket_timeout=5&stack_timeout=7.5&blocked_connection_timeout=300.5" +
+        "&client_properties={'product': 'shop'}&tcp_options={'TCP_KEEPIDLE': 60}&backpressure_detection=t"
+      const read = yield* AmqpConfig.fromUrl(url + query)
+      const seconds = Duration.seconds
+      assert.deepInclude(read, { channelMax: 100, frameMax: 65_536, heartbeat: seconds(30), locale: "en_US" })
+      assert.deepInclude(read, { connectionAttempts: 3, retryDelay: Duration.millis(250) })
+      assert.deepInclude(read, { socketTimeout: seconds(5), connectTimeout: Duration.millis(7500) })
+      assert.deepInclude(read, { blockedConnectionTimeout: Duration.millis(300_500) })
+      assert.deepStrictEqual(read.tcp.keepAliveDelay, Duration.minutes(1))
+      assert.strictEqual(read.clientProperties["product"], "shop")
+      const agreed = yield* open.pipe(provided(Amqp.fromConfig(read)))
+      assert.deepInclude(agreed, { channelMax: 100, frameMax: 65_536, heartbeat: seconds(30) })
+    })
+  )
+
+  it.effect("ssl_options of a URL are Pika's", () =>
+    Effect.gen(function* () {
+      const { host, password, port, username, virtual_host } = yield* parameters
+      const tlsPort = yield* behindTls({ host, port })
+      const secure = `amqps://localhost:${tlsPort}/${virtual_host}?ssl_options={'server_hostname': 'localhost'}`
+      const read = yield* AmqpConfig.fromUrl(secure, { username, password, tls: { ca: Certificates.ca } })
+      assert.deepInclude(read.tls, { servername: "localhost", verify: true })
+      yield* open.pipe(provided(Amqp.fromConfig(read)))
+    })
+  )
+
+  it.effect("whether it is open is a state, with its changes as a stream", () =>
+    Effect.gen(function* () {
+      const { closeConnections } = yield* TestBroker.TestBroker
+      const connection = yield* AmqpConnection.AmqpConnection
+      assert.strictEqual((yield* SubscriptionRef.get(connection.state))._tag, "Open")
+      const lost = yield* Effect.forkChild(untilState("Reconnecting", connection), { startImmediately: true })
+      yield* closeConnections()
+      yield* Fiber.join(lost)
+      yield* untilState("Open", connection)
+    }).pipe(connected())
+  )
+
+  it.effect("a lost connection is made again, and the next borrower notices nothing", () =>
+    Effect.gen(function* () {
+      const { killConnections } = yield* TestBroker.TestBroker
+      const connection = yield* AmqpConnection.AmqpConnection
+      const lost = yield* Effect.forkChild(untilState("Reconnecting", connection), { startImmediately: true })
+      yield* killConnections
+      yield* Fiber.join(lost)
+      const queue = yield* ownQueue
+      yield* fill(queue, "after")
+      assert.deepStrictEqual(yield* contents(queue), ["after"])
+      assert.deepInclude(yield* open, { generation: 2 })
+    }).pipe(connected())
+  )
+
+  it.effect("it is closed with the scope that made it, and tells its peer", () =>
+    Effect.gen(function* () {
+      const { awaitCensus } = yield* TestBroker.TestBroker
+      const { state } = yield* AmqpConnection.AmqpConnection.pipe(connected())
+      assert.strictEqual((yield* SubscriptionRef.get(state))._tag, "Closed")
+      yield* awaitCensus({ connections: 0, channels: 0 })
+    })
+  )
+
+  it.effect("connecting is given up by interruption, and leaves no socket", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      proxy.stall()
+      const connecting = yield* Effect.forkChild(open.pipe(connectedTo(url)))
+      yield* proxy.accepted()
+      yield* Fiber.interrupt(connecting)
+      proxy.heal()
+      yield* proxy.linksClosed
+    })
+  )
+
+  it.effect("timers are those of Effect, and end with the fiber that waits", () =>
+    Effect.gen(function* () {
+      const queue = yield* ownQueue
+      const publish = fill(queue, "later")
+      yield* Effect.delay(publish, "10 millis")
+      const never = yield* Effect.forkChild(Effect.delay(publish, "1 hour"))
+      yield* Fiber.interrupt(never)
+      assert.deepStrictEqual(yield* contents(queue), ["later"])
+    }).pipe(connected())
+  )
+
+  it.effect("the server's product and version are told", () =>
+    Effect.gen(function* () {
+      const { product } = yield* open.pipe(connected())
+      assert.match(product, /^RabbitMQ \d/)
+    })
+  )
+
+  it.effect("channels are numbered by the connection, and opened by whoever borrows them", () =>
+    Effect.gen(function* () {
+      const { awaitCensus } = yield* TestBroker.TestBroker
+      const one = yield* AmqpPool.get
+      const two = yield* AmqpPool.get
+      assert.notStrictEqual(one, two)
+      yield* awaitCensus({ channels: 2 })
+    }).pipe(connected())
+  )
+
+  it.effect("an open channel is not asked whether it is open: an operation says why it is not", () =>
+    Effect.gen(function* () {
+      const reasons = yield* AmqpChannel.use((channel) =>
+        Effect.all([reasonOf(channel.queueDeclarePassive("missing")), reasonOf(channel.queueDeclare("q"))])
+      )
+      assert.deepStrictEqual(
+        reasons.map(({ _tag }) => _tag),
+        ["NotFound", "ChannelClosed"]
+      )
+    }).pipe(connected())
+  )
+})

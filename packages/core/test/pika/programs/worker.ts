@@ -1,0 +1,9 @@
+/** A worker thread with a connection of its own. */
+import { AmqpLive, AmqpPublisher } from "@effect-amqp/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { Effect } from "effect"
+
+AmqpPublisher.publish({ routingKey: "threads", content: "from a thread" }).pipe(
+  Effect.provide(AmqpLive),
+  NodeRuntime.runMain
+)
