@@ -1,0 +1,92 @@
+/** What must not compile, each with what does beside it. `tsc -b` checks it: a line that compiles although it must not is an error. */
+import { AmqpChannel, type AmqpError, AmqpLive, type AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { Effect, type Scope } from "effect"
+
+declare const message: AmqpMessage.Message
+declare const delivery: AmqpMessage.Delivery
+
+type Requirements<T> = T extends Effect.Effect<infer _A, infer _E, infer R> ? R : never
+type Failures<T> = T extends Effect.Effect<infer _A, infer E, infer _R> ? E : never
+type Equals<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+const is = <_T extends true>() => {}
+
+// --- A channel needs a scope -----------------------------------------------------------------------------------------
+
+const publish = AmqpChannel.use((channel) => channel.publish(message))
+is<Equals<Requirements<typeof publish>, Scope.Scope | AmqpPool.AmqpPool>>()
+
+void Effect.runPromise(Effect.scoped(publish).pipe(Effect.provide(AmqpLive)))
+// @ts-expect-error no scope ends, so the channel would never go back
+void Effect.runPromise(publish.pipe(Effect.provide(AmqpLive)))
+// @ts-expect-error a confirm channel neither
+void Effect.runPromise(AmqpChannel.useConfirm((channel) => channel.publish(message)).pipe(Effect.provide(AmqpLive)))
+// @ts-expect-error nor one that is borrowed by hand
+void Effect.runPromise(AmqpPool.get.pipe(Effect.provide(AmqpLive)))
+// A transaction ends with its effect.
+void Effect.runPromise(AmqpChannel.useTransaction((channel) => channel.publish(message)).pipe(Effect.provide(AmqpLive)))
+// @ts-expect-error and nothing runs without a pool
+void Effect.runPromise(Effect.scoped(publish))
+
+// --- The outcome of a confirm is not ignored --------------------------------------------------------------------------
+
+const confirming = AmqpChannel.useConfirm((channel) => channel.publish(message))
+is<Equals<Failures<typeof confirming>, AmqpError.AmqpError>>()
+const confirmed: Effect.Effect<AmqpChannel.Confirmed, AmqpError.AmqpError, Scope.Scope | AmqpPool.AmqpPool> = confirming
+// @ts-expect-error that it can fail is part of its type
+const unfailing: Effect.Effect<AmqpChannel.Confirmed, never, Scope.Scope | AmqpPool.AmqpPool> = confirming
+// @ts-expect-error a publish that is not confirmed is no proof of a confirm
+const unconfirmed: Effect.Effect<AmqpChannel.Confirmed, AmqpError.AmqpError, Scope.Scope | AmqpPool.AmqpPool> = publish
+
+// What goes on only with a message that the broker has.
+declare const tellCustomer: (proof: AmqpChannel.Confirmed) => Effect.Effect<void>
+Effect.flatMap(confirming, tellCustomer)
+// @ts-expect-error nothing is known of it
+Effect.flatMap(publish, tellCustomer)
+// @ts-expect-error an outcome is the value of an effect: it has to be run first
+tellCustomer(confirming)
+
+// --- Kinds of channels are not mixed up -------------------------------------------------------------------------------
+
+declare const regular: AmqpChannel.AmqpChannel
+declare const confirm: AmqpChannel.ConfirmChannel
+declare const transaction: AmqpChannel.TransactionChannel
+declare const needsConfirm: (channel: AmqpChannel.ConfirmChannel) => Effect.Effect<void>
+declare const needsTransaction: (channel: AmqpChannel.TransactionChannel) => Effect.Effect<void>
+declare const needsRegular: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<void>
+declare const needsAny: (channel: AmqpChannel.Operations) => Effect.Effect<void>
+
+AmqpChannel.useConfirm(needsConfirm)
+AmqpChannel.useTransaction(needsTransaction)
+// @ts-expect-error regular, where a confirm is needed
+AmqpChannel.use(needsConfirm)
+// @ts-expect-error regular, where a transaction is needed
+AmqpChannel.use(needsTransaction)
+// @ts-expect-error confirm, where a transaction is needed
+needsTransaction(confirm)
+// @ts-expect-error transaction, where a confirm is needed
+needsConfirm(transaction)
+// @ts-expect-error a publish of a transaction is none before its commit
+needsRegular(transaction)
+// @ts-expect-error the returns of a confirm channel are its publishes' failures
+needsRegular(confirm)
+// @ts-expect-error there is nothing to commit
+void regular.commit
+for (const channel of [regular, confirm, transaction]) needsAny(channel)
+
+// --- Names, options, values -------------------------------------------------------------------------------------------
+
+// @ts-expect-error a misspelt option
+regular.queueDeclare("q", { maxLenght: 1 })
+// @ts-expect-error a misspelt type of queue
+regular.queueDeclare("q", { queueType: "quorom" })
+// @ts-expect-error a misspelt property of a message
+regular.publish({ routingKey: "q", content: "", contenttype: "text/plain" })
+// @ts-expect-error a function is no value of a header
+regular.publish({ routingKey: "q", content: "", headers: { f: () => 1 } })
+// @ts-expect-error a message goes somewhere
+regular.publish({ content: "" })
+// @ts-expect-error what is not a delivery cannot be settled
+regular.ack(message)
+regular.ack(delivery)
+
+export { confirmed, unconfirmed, unfailing }
