@@ -105,9 +105,9 @@ export interface QueueDeclareOptions {
   readonly deadLetterRoutingKey?: string | undefined
   /** `x-dead-letter-strategy`: `"at-least-once"` needs a quorum queue with `overflow: "reject-publish"`. */
   readonly deadLetterStrategy?: "at-most-once" | "at-least-once" | undefined
-  /** `x-message-ttl`: how long a message may stay. A number is milliseconds. 0 to 2^32 - 1 ms. */
+  /** `x-message-ttl`: how long a message may stay. A number is milliseconds. 0 ms to 3650 days. */
   readonly messageTtl?: Duration.Input | undefined
-  /** `x-expires`: the queue goes after being unused for this long. A number is milliseconds. 1 to 2^32 - 1 ms. */
+  /** `x-expires`: the queue goes after being unused for this long. A number is milliseconds. 1 ms to 3650 days. */
   readonly expires?: Duration.Input | undefined
   /** `x-max-priority`: 1 to 255; RabbitMQ recommends up to 5. Classic queues. */
   readonly maxPriority?: number | undefined

@@ -220,3 +220,27 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 })
+
+describe("a reply that has only begun when the connection dies", () => {
+  it.live("ends its operation at once with what ended the connection", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        on: {
+          // The content that belongs to it never comes.
+          "basic.get": (get) => get.reply("basic.get-ok", { deliveryTag: 1, redelivered: false, routingKey: "q" })
+        }
+      })
+      yield* AmqpChannel.use((channel) =>
+        Effect.gen(function* () {
+          const getting = yield* Effect.forkChild(reasonOf(channel.get("q")), { startImmediately: true })
+          yield* broker.received("basic.get")
+          // Answered in the order in which it was asked: the broker has sent get-ok.
+          yield* Effect.sync(() => broker.flow(true))
+          yield* broker.received("channel.flow-ok")
+          broker.destroy()
+          assert.strictEqual((yield* Fiber.join(getting))._tag, "ConnectionClosed")
+        })
+      ).pipe(Effect.scoped, withPool(broker.url, { continuationTimeout: Duration.hours(1) }))
+    })
+  )
+})

@@ -46,7 +46,7 @@ describe("A bad option is refused with its name, before anything is sent.", () =
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [] }) }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [0] }) }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [0.5] }) }],
-    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [2 ** 32] }) }],
+    ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: ["3651 days"] }) }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({} as never) }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delay: 1, delays: [1], times: 1 } as never) }],
     ["onFailure.times", { onFailure: AmqpConsumer.retry({ delay: 1 } as never) }],

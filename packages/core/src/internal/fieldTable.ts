@@ -1,4 +1,3 @@
-/// <reference lib="es2024.string" />
 /**
  * Field tables, the typed key-value lists of AMQP's headers and arguments: checked, and made ready for amqplib's encoder.
  *

@@ -65,22 +65,35 @@ export class Handle {
           return resume(fail(this.refused(operation, channel, cause)))
         }
         channel.requests++
+        const stop = channel.watch(() => {
+          if (channel.isOpen) return
+          stop()
+          // amqplib rejects a reply that has not begun, and says why. It forgets a `basic.get` of which the content has
+          // not come.
+          setImmediate(() => {
+            const usable = this.usable()
+            if ("_tag" in usable) answer(fail(usable))
+          })
+        })
+        const answer = (outcome: Effect.Effect<A, AmqpError.AmqpError>) => {
+          if (!waiting) return
+          waiting = false
+          stop()
+          resume(outcome)
+        }
         reply.then(
           (value) => {
             channel.requests--
-            if (!waiting) return
-            waiting = false
-            resume(Effect.succeed(value))
+            answer(Effect.succeed(value))
           },
           (cause) => {
             channel.requests--
-            if (!waiting) return
-            waiting = false
-            resume(fail(this.failed(operation, channel, cause)))
+            if (waiting) answer(fail(this.failed(operation, channel, cause)))
           }
         )
         // The reply would be taken for the next borrower's: this channel is nobody else's any more.
         return Effect.sync(() => {
+          stop()
           if (waiting) channel.unfit ??= "interrupted"
           waiting = false
         })

@@ -11,6 +11,7 @@ import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { DeliveredProperties, FieldTable, FieldValue, Message, Properties } from "../AmqpMessage.ts"
 import type { GetMessage, PublishOptions } from "./amqplib.ts"
 import { noHeaders, toDate, toMilliseconds } from "./contentHeader.ts"
+import { longestTtl } from "./declarations.ts"
 import {
   isName,
   isRecord,
@@ -32,9 +33,6 @@ export interface Outgoing {
   readonly options: PublishOptions
 }
 
-/** 3650 days. RabbitMQ closes the channel on longer ones (measured on 3.10: `value_too_large`). */
-const longestExpiration = 315_360_000_000
-
 /** The content as amqplib takes it: a view, not a copy. */
 export const toBuffer = (content: string | Uint8Array): Buffer =>
   typeof content === "string" ? Buffer.from(content) : viewOf(content)
@@ -52,7 +50,7 @@ const toExpiration = (value: unknown): number | undefined => {
       return undefined
     }
   }
-  return Number.isInteger(milliseconds) && Number(milliseconds) >= 0 && Number(milliseconds) <= longestExpiration
+  return Number.isInteger(milliseconds) && Number(milliseconds) >= 0 && Number(milliseconds) <= longestTtl
     ? Number(milliseconds)
     : undefined
 }
@@ -121,7 +119,7 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
         if (value === undefined) break
         const milliseconds = toExpiration(value)
         if (milliseconds === undefined) {
-          return refused(operation, key, `a duration of 0 to ${longestExpiration} whole milliseconds`, kindOf(value))
+          return refused(operation, key, `a duration of 0 to ${longestTtl} whole milliseconds`, kindOf(value))
         }
         options.expiration = String(milliseconds)
         break

@@ -1,4 +1,3 @@
-/// <reference lib="es2024.string" />
 /** Messages of every kind, generated; and what they are to be when they arrive. */
 import type { AmqpMessage } from "@effect-amqp/core"
 import { Arbitrary, BigDecimal, DateTime, Duration, Schema } from "effect"

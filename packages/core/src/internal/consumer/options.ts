@@ -9,6 +9,7 @@ import {
   checkText,
   integer,
   isRefused,
+  longestTtl,
   type Option,
   read,
   readConsume,
@@ -27,7 +28,6 @@ const operation = "basic.consume"
 // RabbitMQ's advice is 100 to 300 (https://www.rabbitmq.com/docs/confirms#channel-qos-prefetch-throughput).
 const defaultPrefetch = 250
 const longestTimer = 2 ** 31 - 1
-const longestDelay = 2 ** 32 - 1
 
 const duration = (least: number, most = longestTimer): Option => ({
   wants: `a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`,
@@ -231,7 +231,7 @@ export interface Plan {
 }
 
 const retrying: Record<string, Option> = {
-  delay: duration(1, longestDelay),
+  delay: duration(1, longestTtl),
   delays: { wants: "an array of durations", read: (value) => (Array.isArray(value) ? value : undefined) },
   times: integer(1, 1_000_000),
   then: finalPolicy,
@@ -256,7 +256,7 @@ export const planOf = (queue: string, options: unknown, name: string): Plan | Am
   for (const each of given) {
     const millis = toMillis(each)
     const { wants } = retrying["delay"]!
-    if (millis === undefined || !Number.isInteger(millis) || millis < 1 || millis > longestDelay) {
+    if (millis === undefined || !Number.isInteger(millis) || millis < 1 || millis > longestTtl) {
       return refused(operation, `${name}.delays`, `${wants}, in whole milliseconds`, shown(each))
     }
     const waitingIn = retryQueueName(queue, millis)
