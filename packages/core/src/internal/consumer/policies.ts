@@ -43,13 +43,13 @@ export type RetryOptions = {
   readonly queueType?: "classic" | "quorum" | undefined
 } & (
   | {
-      /** 1 ms to 2^32 - 1 ms. A number is milliseconds. */
+      /** 1 ms to 3650 days. A number is milliseconds. */
       readonly delay: Duration.Input
       /** How often it is tried again after the first time. 1 to 1,000,000. */
       readonly times: number
     }
   | {
-      /** One after the other; the last one for all further tries. Each 1 ms to 2^32 - 1 ms. */
+      /** One after the other; the last one for all further tries. Each 1 ms to 3650 days. */
       readonly delays: ReadonlyArray<Duration.Input>
       /** Default: as many as there are delays. */
       readonly times?: number | undefined
