@@ -9,6 +9,8 @@
  * - A connection that amqplib gives up (heartbeat) leaves its socket open: destroyed here too.
  * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
  * - A channel's write buffer is 1,024 frames, whatever their size: it is replaced by one that counts bytes.
+ * - It reads on behind `connection.open-ok` before it hands the connection out, when nobody can listen yet: its
+ *   `Connection` tells us when it begins.
  * - `channel.flow` from the broker crashes the connection, and confirms are matched in an array: both are taken before
  *   amqplib sees them.
  */
@@ -16,6 +18,9 @@ import amqplib from "amqplib"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import type { EventEmitter } from "node:events"
+import { createRequire } from "node:module"
+import { dirname, join } from "node:path"
 import type { Duplex } from "node:stream"
 import type { AmqpConfig, Host } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
@@ -137,6 +142,73 @@ const coalesceWrites = ({ muxer, stream }: Internals) => {
 }
 
 const internals = (model: Model) => model.connection as unknown as Internals
+
+/** What a connection tells before there is a `Link` to listen. */
+class Beginning {
+  /** Why it cannot be used any more. */
+  endedBy: unknown = undefined
+  blockedBy: string | undefined = undefined
+  #connection: EventEmitter | undefined = undefined
+
+  readonly listen = (connection: EventEmitter): void => {
+    this.#connection = connection
+    connection.on("error", this.#onError)
+    connection.on("close", this.#onClose)
+    connection.on("blocked", this.#onBlocked)
+    connection.on("unblocked", this.#onUnblocked)
+  }
+
+  readonly #onError = (error: unknown) => {
+    this.endedBy ??= error
+  }
+
+  readonly #onClose = (error: unknown) => {
+    this.endedBy ??= error ?? new Error("Connection closed")
+  }
+
+  readonly #onBlocked = (reason: string) => {
+    this.blockedBy = reason
+  }
+
+  readonly #onUnblocked = () => {
+    this.blockedBy = undefined
+  }
+
+  /** A `Link` listens now. */
+  end(): void {
+    this.#connection?.removeListener("error", this.#onError)
+    this.#connection?.removeListener("close", this.#onClose)
+    this.#connection?.removeListener("blocked", this.#onBlocked)
+    this.#connection?.removeListener("unblocked", this.#onUnblocked)
+  }
+}
+
+/** Those of our connections, by the credentials that they send: amqplib passes nothing else of ours on as it is. */
+const beginnings = new WeakMap<object, Beginning>()
+
+interface ConnectionClass {
+  readonly prototype: { open: (this: EventEmitter, fields: { readonly response: object }, opened: unknown) => void }
+}
+
+// By its path, since amqplib does not export it. In a bundle it is not found: then what a broker sends right behind its
+// `open-ok`, which RabbitMQ does not, is heard by nobody.
+const listenFromTheBeginning = () => {
+  const require = createRequire(import.meta.url)
+  const { Connection } = require(join(dirname(require.resolve("amqplib")), "lib/connection.js")) as {
+    readonly Connection: ConnectionClass
+  }
+  const { open } = Connection.prototype
+  Connection.prototype.open = function (fields, opened) {
+    beginnings.get(fields.response)?.listen(this)
+    return open.call(this, fields, opened)
+  }
+}
+
+try {
+  listenFromTheBeginning()
+} catch {
+  // See above.
+}
 
 /** What a link tells its owner. Called from amqplib's own event handlers: must not throw. */
 export interface LinkEvents {
@@ -297,10 +369,18 @@ export class Link {
 const closedByUs = (peer: string) =>
   new AmqpError.ConnectionClosed({ message: `the connection to ${peer} was closed by this application` })
 
-const credentialsOf = (config: AmqpConfig) =>
-  config.credentials._tag === "External"
-    ? amqplib.credentials.external()
-    : amqplib.credentials.plain(config.credentials.username, Redacted.value(config.credentials.password))
+const credentialsOf = (config: AmqpConfig, beginning: Beginning) => {
+  const credentials =
+    config.credentials._tag === "External"
+      ? amqplib.credentials.external()
+      : amqplib.credentials.plain(config.credentials.username, Redacted.value(config.credentials.password))
+  const response = () => {
+    const bytes = credentials.response()
+    beginnings.set(bytes, beginning)
+    return bytes
+  }
+  return { ...credentials, response }
+}
 
 const tlsOptionsOf = (config: AmqpConfig): Record<string, unknown> => {
   const tls = config.tls
@@ -331,6 +411,7 @@ export const connect = (
   const operation = "connection.open"
   return Effect.callback<void, AmqpError.AmqpError>((resume) => {
     const aborting = new AbortController()
+    const beginning = new Beginning()
     let givenUp = false
     const failed = (cause: unknown) =>
       resume(
@@ -338,7 +419,7 @@ export const connect = (
       )
     // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
     const socketOptions = {
-      credentials: credentialsOf(config),
+      credentials: credentialsOf(config, beginning),
       clientProperties: {
         product: "effect-amqp",
         ...config.clientProperties,
@@ -370,9 +451,17 @@ export const connect = (
       return failed(cause)
     }
     connecting.then((model) => {
+      if (beginning.endedBy !== undefined) {
+        // With an error, which the model passes on: else amqplib's heartbeat would go on.
+        model.on("error", () => {})
+        internals(model).stream?.destroy(new Error("Connection closed"))
+        return failed(beginning.endedBy)
+      }
       const link = new Link(model, peer, events, config.writeBufferSize)
+      beginning.end()
       if (givenUp) return link.destroy(closedByUs(peer))
       own(link)
+      if (beginning.blockedBy !== undefined) model.emit("blocked", beginning.blockedBy)
       return resume(Effect.void)
     }, failed)
     return Effect.sync(() => {

@@ -170,6 +170,13 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
         operation,
         cause
       })
+    case "ERR_BUFFER_OUT_OF_BOUNDS":
+    case "ERR_OUT_OF_RANGE":
+      return new Reason.ProtocolError({
+        message: `${operation}: ${peer} sent a frame that ends before its fields do: ${text}`,
+        operation,
+        cause
+      })
     default:
       return undefined
   }
@@ -219,7 +226,11 @@ const byText = (text: string, context: Context, cause: unknown): Reason.AmqpErro
   if (text.startsWith("Channel clos") || text.startsWith("Channel ended")) {
     return new Reason.ChannelClosed({ message: `${operation}: ${text}`, operation, cause })
   }
-  if (/^(Expected |Frame |Unexpected frame|Invalid frame|Oversize|Server frameMax|Wasn't expecting)/.test(text)) {
+  if (
+    /^(Expected |Frame |Unexpected (frame|response|type tag)|Unknown (frame type|class)|Invalid frame|Oversize|Server frameMax|Wasn't expecting)/.test(
+      text
+    )
+  ) {
     return new Reason.ProtocolError({ message: `${operation}: ${text}`, operation, cause })
   }
   return undefined

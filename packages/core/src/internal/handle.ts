@@ -131,6 +131,8 @@ export class Handle {
     if (this.held !== channel) return this.endedBy
     channel.told = true
     const reason = classify(cause, { operation, peer: channel.link.peer })
+    // The reply was none: where the right one is, nobody knows.
+    if (reason._tag === "ProtocolError" || reason._tag === "UnknownError") channel.unfit ??= "defect"
     // amqplib says only that the channel ended: what ended it says more.
     if (reason._tag === "ChannelClosed" && channel.closedBy !== undefined) return diedOf(channel.closedBy)
     return reason
