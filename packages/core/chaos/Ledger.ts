@@ -1,0 +1,122 @@
+/** What became of each message: what its publisher was told, and how often a consumer has handled it. */
+
+const pending = 0
+const confirmed = 1
+const unknown = 2
+const refused = 3
+
+/** What a run comes to. */
+export interface Balance {
+  readonly published: number
+  readonly confirmed: number
+  /** Those of unknown outcome that arrived, and that did not. */
+  readonly unknownArrived: number
+  readonly unknownLost: number
+  /** Publishes that failed for certain: nothing was sent, or the broker refused. */
+  readonly refused: number
+  /** Confirmed, and never handled: must be 0. */
+  readonly lost: number
+  /** Publishes that were told twice what became of them, or never: must be 0. */
+  readonly misreported: number
+  /** Refused, and handled nevertheless: must be 0. */
+  readonly phantoms: number
+  /** Handled more than once: at-least-once. */
+  readonly duplicated: number
+}
+
+/** One byte a message for each side: a million messages take two megabytes. */
+export class Ledger {
+  #outcomes = new Uint8Array(1 << 16)
+  #handled = new Uint8Array(1 << 16)
+  #published = 0
+  #confirmed = 0
+  #misreported = 0
+  /** When a confirm came last, and the longest time between two, in milliseconds. */
+  #confirmedAt = performance.now()
+  #longestGap = 0
+  #firstHandled = 0
+
+  get confirmed(): number {
+    return this.#confirmed
+  }
+
+  get longestGap(): number {
+    return this.#longestGap
+  }
+
+  get confirmedAt(): number {
+    return this.#confirmedAt
+  }
+
+  /** Messages handled, each counted once. */
+  get arrived(): number {
+    return this.#firstHandled
+  }
+
+  /** The number of a new message. */
+  publish(): number {
+    if (this.#published === this.#outcomes.length) {
+      this.#outcomes = doubled(this.#outcomes)
+      this.#handled = doubled(this.#handled)
+    }
+    return this.#published++
+  }
+
+  #told(id: number, outcome: number): void {
+    if (this.#outcomes[id] !== pending) this.#misreported++
+    this.#outcomes[id] = outcome
+  }
+
+  confirm(id: number): void {
+    this.#told(id, confirmed)
+    this.#confirmed++
+    const now = performance.now()
+    this.#longestGap = Math.max(this.#longestGap, now - this.#confirmedAt)
+    this.#confirmedAt = now
+  }
+
+  fail(id: number, mayHaveArrived: boolean): void {
+    this.#told(id, mayHaveArrived ? unknown : refused)
+  }
+
+  handle(id: number): void {
+    if (this.#handled[id] === 0) this.#firstHandled++
+    if (this.#handled[id]! < 255) this.#handled[id]!++
+  }
+
+  /** Confirmed messages that nobody has handled yet. */
+  get missing(): number {
+    let missing = 0
+    for (let id = 0; id < this.#published; id++) {
+      if (this.#outcomes[id] === confirmed && this.#handled[id] === 0) missing++
+    }
+    return missing
+  }
+
+  balance(): Balance {
+    const count = (wanted: (outcome: number, handled: number) => boolean) => {
+      let matches = 0
+      for (let id = 0; id < this.#published; id++) {
+        if (wanted(this.#outcomes[id]!, this.#handled[id]!)) matches++
+      }
+      return matches
+    }
+    return {
+      published: this.#published,
+      confirmed: count((outcome) => outcome === confirmed),
+      unknownArrived: count((outcome, handled) => outcome === unknown && handled > 0),
+      unknownLost: count((outcome, handled) => outcome === unknown && handled === 0),
+      refused: count((outcome) => outcome === refused),
+      lost: this.missing,
+      misreported: this.#misreported + count((outcome) => outcome === pending),
+      phantoms: count((outcome, handled) => outcome === refused && handled > 0),
+      duplicated: count((_, handled) => handled > 1)
+    }
+  }
+}
+
+const doubled = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => {
+  const larger = new Uint8Array(bytes.length * 2)
+  larger.set(bytes)
+  return larger
+}

@@ -1,0 +1,241 @@
+/**
+ * Publishers and consumers at full speed while their connections are cut, starved, silenced and refused: what is confirmed
+ * must be handled.
+ *
+ * Run it by `npm run chaos`; `--short` is what CI runs. It prints its seed, with which it can be repeated (the faults and
+ * their order; not the moments at which they meet a message). Its exit code is 1 if a promise was broken.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import {
+  Amqp,
+  AmqpChannel,
+  AmqpConfig,
+  AmqpConnection,
+  AmqpConsumer,
+  type AmqpError,
+  type AmqpMessage,
+  AmqpPool,
+  AmqpPublisher
+} from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Console, Effect, Fiber, Queue, References, Stream, SubscriptionRef } from "effect"
+import { parseArgs } from "node:util"
+import * as FaultProxy from "../test/support/FaultProxy.ts"
+import { faults, sequence, type Site } from "./faults.ts"
+import { Ledger } from "./Ledger.ts"
+import { randomOf } from "./random.ts"
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string" },
+    messages: { type: "string" },
+    faults: { type: "string" },
+    publishers: { type: "string", default: "256" },
+    short: { type: "boolean", default: false },
+    mutant: { type: "string" }
+  }
+})
+
+/** Ways to break the library's promises, to see that this program notices. */
+const mutants = ["confirm-at-publish", "consume-without-acks"] as const
+type Mutant = (typeof mutants)[number]
+
+const seed = Number(values.seed ?? Date.now() % 2 ** 31)
+const messages = Number(values.messages ?? (values.short ? 50_000 : 1_000_000))
+const turns = Number(values.faults ?? (values.short ? 20 : 200))
+const mutant = mutants.find((name) => name === values.mutant) as Mutant | undefined
+if (values.mutant !== undefined && mutant === undefined) throw new Error(`There are the mutants ${mutants.join(", ")}`)
+
+const queue = "chaos"
+const size = 100
+
+const contentOf = (id: number): Uint8Array => {
+  const bytes = Buffer.alloc(size)
+  bytes.writeUInt32BE(id)
+  return bytes
+}
+
+const idOf = (delivery: { readonly content: Uint8Array }): number =>
+  new DataView(delivery.content.buffer, delivery.content.byteOffset).getUint32(0)
+
+const mayHaveArrived = ({ reason }: AmqpError.AmqpError) =>
+  reason._tag === "PublishUnknown" || (reason._tag === "PublishTimeout" && reason.sent)
+
+// --- Both ends ---------------------------------------------------------------------------------------------------------
+
+type Publish = (
+  message: AmqpMessage.Message
+) => Effect.Effect<unknown, AmqpError.AmqpError, AmqpPublisher.AmqpPublisher>
+
+const publish: Publish =
+  mutant === "confirm-at-publish"
+    ? (message) =>
+        Effect.asVoid(Effect.forkDetach(Effect.ignore(AmqpPublisher.publish(message)), { startImmediately: true }))
+    : (message) => AmqpPublisher.publish(message)
+
+const publisher = (ledger: Ledger, isDone: () => boolean) =>
+  Effect.gen(function* () {
+    while (!isDone()) {
+      const id = ledger.publish()
+      yield* publish({ routingKey: queue, content: contentOf(id) }).pipe(
+        Effect.match({
+          onSuccess: () => ledger.confirm(id),
+          onFailure: (error) => ledger.fail(id, mayHaveArrived(error))
+        })
+      )
+      // The mutant never waits.
+      if (mutant === "confirm-at-publish") yield* Effect.sleep(20)
+    }
+  })
+
+const consumer = (ledger: Ledger): Effect.Effect<never, AmqpError.AmqpError, Amqp.Amqp> =>
+  mutant === "consume-without-acks"
+    ? AmqpChannel.use((channel) => channel.consume(queue, { noAck: true })).pipe(
+        // Slower than they come, so that some are in memory only.
+        Effect.flatMap(({ deliveries }) =>
+          Queue.take(deliveries).pipe(
+            Effect.tap((delivery) => Effect.sync(() => ledger.handle(idOf(delivery)))),
+            Effect.andThen(Effect.sleep(1)),
+            Effect.forever
+          )
+        ),
+        Effect.scoped,
+        Effect.ignore,
+        Effect.forever
+      )
+    : AmqpConsumer.consume(queue, (delivery) => Effect.sync(() => ledger.handle(idOf(delivery))), {
+        concurrency: 50,
+        prefetch: 1000,
+        resubscribe: "always"
+      })
+
+// --- The weather -------------------------------------------------------------------------------------------------------
+
+interface Recovery {
+  readonly fault: string
+  /** From the end of the fault to the next confirm, in milliseconds. */
+  readonly after: number
+}
+
+const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger) {
+  const recoveries: Array<Recovery> = []
+  for (const [turn, fault] of sequence(site.random, turns).entries()) {
+    // So that each fault meets traffic.
+    const { confirmed } = ledger
+    const share = Math.floor(((turn + 1) * messages) / (turns + 1) / 20)
+    yield* Effect.sleep(10).pipe(Effect.repeat({ until: () => ledger.confirmed > confirmed + Math.min(share, 500) }))
+    yield* Effect.sleep(site.random.between(0, 100))
+    yield* faults[fault]!(site)
+    const ended = performance.now()
+    yield* Effect.sleep(2).pipe(Effect.repeat({ until: () => ledger.confirmedAt > ended }))
+    recoveries.push({ fault, after: ledger.confirmedAt - ended })
+  }
+  return recoveries
+})
+
+// --- The report --------------------------------------------------------------------------------------------------------
+
+const quantile = (numbers: ReadonlyArray<number>, of: number) =>
+  numbers.toSorted((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * of))] ?? 0
+
+const recoveryTable = (recoveries: ReadonlyArray<Recovery>): string =>
+  Object.keys(faults)
+    .map((name) => ({ name, times: recoveries.filter(({ fault }) => fault === name).map(({ after }) => after) }))
+    .filter(({ times }) => times.length > 0)
+    .map(
+      ({ name, times }) =>
+        `${name.padEnd(32)} ${String(times.length).padStart(4)} times   first confirm after ` +
+        `${quantile(times, 0.5).toFixed(0).padStart(5)} ms (median) ${Math.max(...times)
+          .toFixed(0)
+          .padStart(6)} ms (most)`
+    )
+    .join("\n")
+
+// --- The run -----------------------------------------------------------------------------------------------------------
+
+const run = Effect.gen(function* () {
+  const broker = yield* TestBroker.TestBroker
+  const { hostname, port } = new URL(broker.url)
+  const proxy = yield* FaultProxy.make({ host: hostname, port: Number(port) })
+  const config = yield* AmqpConfig.fromUrl(proxy.through(broker.url), {
+    heartbeat: "1 second",
+    connectTimeout: "2 seconds"
+  })
+  const ledger = new Ledger()
+  const startedAt = performance.now()
+  let memory = 0
+  let isDone = false
+
+  const traffic = Effect.gen(function* () {
+    yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
+    const { state } = yield* AmqpConnection.AmqpConnection
+    const noticed = SubscriptionRef.changes(state).pipe(
+      Stream.filter(({ _tag }) => _tag !== "Open"),
+      Stream.runHead,
+      Effect.timeoutOption("6 seconds"),
+      Effect.asVoid
+    )
+    const consuming = yield* Effect.forkChild(consumer(ledger))
+    yield* broker.awaitCensus({ consumers: 1 })
+    const publishers = yield* Effect.forEach(Array.from({ length: Number(values.publishers) }), () =>
+      Effect.forkChild(publisher(ledger, () => isDone))
+    )
+    yield* Effect.forkChild(
+      Effect.sync(() => {
+        memory = Math.max(memory, process.memoryUsage().rss)
+      }).pipe(Effect.andThen(Effect.sleep(200)), Effect.forever)
+    )
+    const recoveries = yield* weather({ proxy, broker, random: randomOf(seed), noticed }, ledger)
+    yield* Effect.sleep(20).pipe(Effect.repeat({ until: () => ledger.confirmed >= messages }))
+    isDone = true
+    yield* Fiber.joinAll(publishers)
+    // Whatever is not handled by then is lost; a mutant's losses need not be waited for that long.
+    yield* Effect.sleep(50).pipe(
+      Effect.repeat({ until: () => ledger.missing === 0 }),
+      Effect.timeoutOption(mutant === undefined ? "1 minute" : "5 seconds")
+    )
+    const pool = yield* AmqpPool.stats
+    const counts = yield* Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ stats }) => stats)
+    yield* Fiber.interrupt(consuming)
+    return { recoveries, pool, counts }
+  })
+
+  const { counts, pool, recoveries } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
+  const seconds = (performance.now() - startedAt) / 1000
+  const census = yield* broker.awaitCensus({ connections: 0, channels: 0, unacked: 0 })
+  const balance = ledger.balance()
+  const kinds = new Set(recoveries.map(({ fault }) => fault)).size
+  yield* Console.log(
+    [
+      "",
+      `chaos: seed ${seed}, ${recoveries.length} faults of ${kinds} kinds in ${seconds.toFixed(0)} s` +
+        (mutant === undefined ? "" : `, mutant ${mutant}`),
+      "",
+      recoveryTable(recoveries),
+      "",
+      `published ${balance.published}, confirmed ${balance.confirmed}, refused ${balance.refused}, ` +
+        `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived)`,
+      `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
+      `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s, memory at most ${(memory / 1e6).toFixed(0)} MB`,
+      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, ` +
+        `in line ${counts.waiting}; connections ${census.connections}, channels ${census.channels}`
+    ].join("\n")
+  )
+  const isKept =
+    balance.lost === 0 &&
+    balance.misreported === 0 &&
+    balance.phantoms === 0 &&
+    balance.confirmed >= messages &&
+    pool.used === 0 &&
+    pool.pending === 0 &&
+    counts.waiting === 0
+  yield* Console.log(isKept ? "\nKept: nothing lost" : "\nBROKEN")
+  if (!isKept) yield* Effect.sync(() => (process.exitCode = 1))
+})
+
+NodeRuntime.runMain(
+  Effect.scoped(run).pipe(
+    Effect.provide(TestBroker.layerPrivate()),
+    Effect.provideService(References.MinimumLogLevel, "None")
+  )
+)

@@ -1,0 +1,111 @@
+/** What happens to connections: by the network, in the form of a proxy, and by the broker. */
+import { Effect } from "effect"
+import type { TestBroker } from "@effect-amqp/core/testing"
+import type { FaultProxy } from "../test/support/FaultProxy.ts"
+import type { Random } from "./random.ts"
+
+/** Where faults are made, and how to wait for their being noticed. */
+export interface Site {
+  readonly proxy: FaultProxy
+  readonly broker: TestBroker.TestBroker["Service"]
+  readonly random: Random
+  /** Completes when the connection of the publishers is not open, or after some seconds. */
+  readonly noticed: Effect.Effect<void>
+}
+
+/** Makes a fault, and ends it: when it completes nothing stands in the way of recovery. */
+export type Fault = (site: Site) => Effect.Effect<void, unknown>
+
+const pause = (random: Random, least: number, most: number) => Effect.sleep(random.between(least, most))
+
+const directions = ["up", "down", "both"] as const
+
+/** A fault of the proxy that is ended by `heal`. */
+const whilst = (begin: (site: Site) => void, lasting: (site: Site) => Effect.Effect<void>): Fault =>
+  Effect.fnUntraced(function* (site) {
+    yield* Effect.sync(() => begin(site))
+    yield* Effect.ensuring(
+      lasting(site),
+      Effect.sync(() => site.proxy.heal())
+    )
+  })
+
+export const faults: Readonly<Record<string, Fault>> = {
+  // Both connections are reset in the midst of whatever they send.
+  reset: ({ proxy }) => Effect.sync(() => proxy.rst()),
+  "end of stream": ({ proxy, random }) => Effect.sync(() => proxy.fin(random.one(["up", "down"]))),
+  "reset after some bytes": Effect.fnUntraced(function* (site) {
+    const { proxy, random } = site
+    const { reset } = proxy.stats
+    proxy.cutAfter(1 + random.below(20_000), random.one(["up", "down"]))
+    yield* proxy.until((stats) => stats.reset > reset).pipe(Effect.timeoutOption("2 seconds"))
+    proxy.heal()
+  }),
+  "reset, and refused for a while": whilst(
+    ({ proxy }) => {
+      proxy.refuse()
+      proxy.rst()
+    },
+    ({ random }) => pause(random, 50, 500)
+  ),
+  // Reset at once after the handshake, again and again.
+  "reset while it reconnects": Effect.fnUntraced(function* ({ proxy, random }) {
+    for (let again = 0; again < 3; again++) {
+      proxy.rst()
+      yield* pause(random, 20, 150)
+    }
+  }),
+  // Nothing passes, and nobody says so: the heartbeat's business.
+  "silence until it is noticed": whilst(
+    ({ proxy, random }) => proxy.stall(random.one(directions)),
+    ({ noticed }) => noticed
+  ),
+  "silence for a moment": whilst(
+    ({ proxy, random }) => proxy.stall(random.one(directions)),
+    ({ random }) => pause(random, 50, 600)
+  ),
+  // Bytes are swallowed, so the stream has a hole: it cannot be healed, and is reset.
+  "bytes lost": whilst(
+    ({ proxy, random }) => proxy.drop(random.one(directions)),
+    ({ proxy, random }) =>
+      Effect.andThen(
+        pause(random, 20, 300),
+        Effect.sync(() => proxy.rst())
+      )
+  ),
+  delay: whilst(
+    ({ proxy, random }) => proxy.delay(random.between(5, 200)),
+    ({ random }) => pause(random, 100, 600)
+  ),
+  throttle: whilst(
+    ({ proxy, random }) => proxy.rate(random.between(20_000, 200_000)),
+    ({ random }) => pause(random, 100, 600)
+  ),
+  "few bytes at a time": whilst(
+    ({ proxy, random }) => proxy.chop(random.between(1, 9)),
+    ({ random }) => pause(random, 50, 200)
+  ),
+  "closed by the broker": ({ broker }) => broker.closeConnections("chaos"),
+  "killed in the broker": ({ broker }) => broker.killConnections,
+  "publishers blocked": ({ broker, random }) =>
+    Effect.acquireUseRelease(
+      broker.blockPublishers,
+      () => pause(random, 50, 500),
+      () => Effect.orDie(broker.unblockPublishers)
+    )
+}
+
+// How often, among the others. Silence takes seconds to be noticed, and the broker's tool a second to start.
+const rare = new Set([
+  "silence until it is noticed",
+  "closed by the broker",
+  "killed in the broker",
+  "publishers blocked"
+])
+
+/** A fault for each turn: every kind once in the first ones, then as chance has it. */
+export const sequence = (random: Random, count: number): ReadonlyArray<string> => {
+  const names = Object.keys(faults)
+  const weighted = names.flatMap((name) => (rare.has(name) ? [name] : [name, name, name, name]))
+  return Array.from({ length: count }, (_, turn) => names[turn] ?? random.one(weighted))
+}
