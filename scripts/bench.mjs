@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, node, root } from "./dependencies.mjs"
 
-const all = ["pool", "http"]
+const all = ["pool", "messages", "http"]
 
 ensureDependencies()
 const names = process.argv.slice(2)

@@ -61,9 +61,9 @@ type Encoded = Pick<Delivery, "content"> & { readonly properties: Properties }
 
 const parse = ({ content, properties }: Encoded): Effect.Effect<unknown, AmqpError.AmqpError> => {
   const type = properties.contentType
-  if (type !== undefined && !isJsonType(type)) return decodeFailed(`is not JSON by its contentType, ${shown(type)}`)
+  if (type !== undefined && type !== contentType && !isJsonType(type)) return decodeFailed(`is not JSON by its contentType, ${shown(type)}`)
   const encoding = properties.contentEncoding
-  if (encoding !== undefined && !isPlainEncoding(encoding)) {
+  if (encoding !== undefined && encoding !== contentEncoding && !isPlainEncoding(encoding)) {
     return decodeFailed(`has a contentEncoding that is not supported, ${shown(encoding)}: wants utf-8`)
   }
   if (!isUtf8(content)) return decodeFailed("is not UTF-8")
