@@ -1,7 +1,7 @@
 /** A broker, or whatever answers in its place, that does not keep to the protocol. */
 import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, type AmqpError, AmqpPublisher } from "@effect-amqp/core"
-import { Duration, Effect, Queue, References, Result, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, Queue, References, Result, Stream, SubscriptionRef } from "effect"
 import { type AddressInfo, connect, createServer, type Server } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -51,6 +51,28 @@ describe("what comes in one piece with open-ok", () => {
         assert.strictEqual((yield* SubscriptionRef.get(state))._tag, "Open")
       })
     )
+  )
+})
+
+describe("a broker that goes on after it has sent rubbish", () => {
+  it.live("without an answer to connection.close: its connection is given up, and made again", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "connection.close": () => {} }, protocolErrors: "record" })
+      yield* Effect.gen(function* () {
+        const { state } = yield* AmqpConnection.AmqpConnection
+        const again = yield* SubscriptionRef.changes(state).pipe(
+          Stream.filter((now) => now._tag === "Open" && now.generation > 1),
+          Stream.runHead,
+          Effect.forkChild({ startImmediately: true })
+        )
+        broker.connection().write(encodeFrame(77, 0, Buffer.of(1, 2, 3)))
+        yield* Fiber.join(again)
+        yield* broker.until((now) => now.connections === 1)
+      }).pipe(
+        withPool(broker.url, { closeTimeout: Duration.millis(100) }),
+        Effect.provideService(References.MinimumLogLevel, "None")
+      )
+    }).pipe(Effect.scoped)
   )
 })
 

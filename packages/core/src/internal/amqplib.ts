@@ -218,6 +218,9 @@ export interface LinkEvents {
   readonly onClosed: (reason: AmqpError.AmqpErrorReason) => void
 }
 
+/** How long a connection that has failed may take to end in order, in milliseconds. */
+const lastWords = 1000
+
 /** One open connection. It never comes back to life: the next one is another link. */
 export class Link {
   readonly peer: string
@@ -239,6 +242,7 @@ export class Link {
   #opening: Channel | undefined = undefined
   #lastError: unknown = undefined
   #closing = false
+  #doomed: NodeJS.Timeout | undefined = undefined
 
   constructor(model: Model, peer: string, events: LinkEvents, writeBufferSize: number) {
     this.#model = model
@@ -269,11 +273,13 @@ export class Link {
     model.on("unblocked", this.#onUnblocked)
   }
 
+  // After an error of its own amqplib sends `connection.close`, and waits for the reply for as long as it takes.
   readonly #onError = (error: unknown) => {
     this.#lastError ??= error
+    if (this.closedBy === undefined) this.#doomed ??= setTimeout(this.#onClose, lastWords)
   }
 
-  readonly #onClose = (error: unknown) => {
+  readonly #onClose = (error?: unknown) => {
     this.#lastError ??= error
     this.#end(this.endedBy)
   }
@@ -304,6 +310,7 @@ export class Link {
 
   #end(reason: AmqpError.AmqpErrorReason) {
     if (this.closedBy !== undefined) return
+    clearTimeout(this.#doomed)
     this.closedBy = reason
     this.blockedBy = undefined
     const model = this.#model

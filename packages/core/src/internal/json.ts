@@ -61,7 +61,8 @@ type Encoded = Pick<Delivery, "content"> & { readonly properties: Properties }
 
 const parse = ({ content, properties }: Encoded): Effect.Effect<unknown, AmqpError.AmqpError> => {
   const type = properties.contentType
-  if (type !== undefined && type !== contentType && !isJsonType(type)) return decodeFailed(`is not JSON by its contentType, ${shown(type)}`)
+  if (type !== undefined && type !== contentType && !isJsonType(type))
+    return decodeFailed(`is not JSON by its contentType, ${shown(type)}`)
   const encoding = properties.contentEncoding
   if (encoding !== undefined && encoding !== contentEncoding && !isPlainEncoding(encoding)) {
     return decodeFailed(`has a contentEncoding that is not supported, ${shown(encoding)}: wants utf-8`)
