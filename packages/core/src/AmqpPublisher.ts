@@ -22,9 +22,9 @@ import type { Confirmed, PublishOptions } from "./AmqpChannel.ts"
 import { AmqpConnection } from "./AmqpConnection.ts"
 import { type AmqpError, fromReason } from "./AmqpError.ts"
 import type { Message } from "./AmqpMessage.ts"
-import { isRefused } from "./internal/declarations.ts"
+import { isRefused, readPublish } from "./internal/declarations.ts"
 import * as internal from "./internal/publisher/publisher.ts"
-import { readPublishAll } from "./internal/publisher/options.ts"
+import { checkMessages, readPublishAll } from "./internal/publisher/options.ts"
 import { inSequence } from "./internal/publisher/sequence.ts"
 
 /** The settings of a publisher. Mistakes are `InvalidArgument`, when it is made. */
@@ -222,6 +222,8 @@ export const publishAll: {
     Effect.map(AmqpPublisher, (service): Stream.Stream<never, E | AmqpError, R> => {
       const settings = readPublishAll(options)
       if (isRefused(settings)) return Stream.fail(fromReason(settings))
+      const refused = checkMessages(messages)
+      if (refused !== undefined) return Stream.fail(fromReason(refused))
       const publisher = internal.publisherOf(service)
       // A service of somebody else's making, such as a test's, can only publish one by one.
       return (
@@ -266,7 +268,11 @@ export const sink: Sink.Sink<number, Message, never, AmqpError, AmqpPublisher> =
 
 /** `sink` with options for every message. */
 export const sinkWith = (options?: PublishOptions): Sink.Sink<number, Message, never, AmqpError, AmqpPublisher> =>
-  Sink.make<Message>()((messages) => Stream.runCount(publishAll(messages, options)))
+  Sink.make<Message>()((messages) => {
+    // Failures as values would be counted as confirmed.
+    const settings = readPublish(options)
+    return isRefused(settings) ? Effect.fail(fromReason(settings)) : Stream.runCount(publishAll(messages, options))
+  })
 
 /**
  * A publisher on the connection in context, with channels of its own, opened as they are needed and again after they or

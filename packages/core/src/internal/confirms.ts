@@ -97,13 +97,21 @@ export class Confirms {
   }
 
   returned(returned: Returned): void {
-    // Identical messages cannot be told apart, and need not be: whichever is blamed, as many of them went nowhere.
+    let likely: Entry | undefined
     for (const entry of this.#pending.values()) {
-      if (entry.of.mandatory && entry.returned === undefined && sameMessage(entry.of.message, returned)) {
+      const { mandatory, message } = entry.of
+      if (!mandatory || entry.returned !== undefined) continue
+      if (message.routingKey !== returned.routingKey || exchangeOf(message) !== returned.exchange) continue
+      // Identical messages cannot be told apart, and need not be: whichever is blamed, as many of them went nowhere.
+      if (sameMessage(message, returned)) {
         entry.returned = returned
         return
       }
+      likely ??= entry
     }
+    // A broker that adds to messages, or a content that was changed since: it went to the same place, and must not be
+    // taken for a success.
+    if (likely !== undefined) likely.returned = returned
   }
 
   confirmed(deliveryTag: number, multiple: boolean, acked: boolean): void {

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import type { Fork } from "./slot.ts"
 
 export interface Due {
-  /** In milliseconds of the clock. */
+  /** In milliseconds, as `now` of the deadlines. */
   readonly dueAt: number
   /** Called once, when the time has come; not after `delete`. Must not throw. */
   readonly expire: () => void
@@ -28,8 +28,9 @@ export class Deadlines {
     this.#fork = fork
   }
 
+  /** In milliseconds, from some beginning: not the time of day, which may be set while something waits. */
   get now(): number {
-    return this.#clock.currentTimeMillisUnsafe()
+    return Math.floor(Number(this.#clock.monotonicTimeNanosUnsafe()) / 1e6)
   }
 
   get size(): number {

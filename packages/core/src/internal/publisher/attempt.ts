@@ -39,6 +39,8 @@ export class Attempt implements Unconfirmed, Due {
   readonly lane: Lane | undefined
   /** Counts attempts: the lower of two came first. */
   readonly turn: number
+  /** The connection's, that its headers were measured against; undefined if there was none. */
+  readonly frameMax: number | undefined
   readonly outcome: Outcome
   state: "waiting" | "sent" | "told" = "waiting"
   /** Called when it has been sent, if it had to wait for that. */
@@ -61,7 +63,12 @@ export class Attempt implements Unconfirmed, Due {
     outgoing: Outgoing,
     size: number | undefined,
     settings: PublishSettings,
-    times: { readonly turn: number; readonly dueAt: number; readonly timeout: number },
+    times: {
+      readonly turn: number
+      readonly dueAt: number
+      readonly timeout: number
+      readonly frameMax: number | undefined
+    },
     lane: Lane | undefined,
     outcome: Outcome
   ) {
@@ -74,6 +81,7 @@ export class Attempt implements Unconfirmed, Due {
     this.turn = times.turn
     this.dueAt = times.dueAt
     this.timeout = times.timeout
+    this.frameMax = times.frameMax
     this.size = size ?? outgoing.content.byteLength
     this.lane = lane
     this.outcome = outcome

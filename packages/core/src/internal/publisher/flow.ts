@@ -41,6 +41,10 @@ export class FlowState {
     this.#fork = options.fork
   }
 
+  get #now(): number {
+    return Number(this.#clock.monotonicTimeNanosUnsafe()) / 1e6
+  }
+
   /** To be called when something may have changed. */
   refresh(): void {
     const now = this.#present()
@@ -48,7 +52,7 @@ export class FlowState {
       this.#fullSince = undefined
       return this.#set(now)
     }
-    this.#fullSince ??= this.#clock.currentTimeMillisUnsafe()
+    this.#fullSince ??= this.#now
     // Whatever else it was before, it is not any more.
     if (this.#ref.value._tag !== "Buffering") this.#set(flowing)
     if (this.#watching) return
@@ -60,7 +64,7 @@ export class FlowState {
     Effect.sleep(Duration.millis(bufferingAfter)),
     Effect.suspend(() => {
       if (this.#fullSince !== undefined && this.#ref.value._tag !== "Buffering") {
-        if (this.#clock.currentTimeMillisUnsafe() - this.#fullSince < bufferingAfter) return this.#announce
+        if (this.#now - this.#fullSince < bufferingAfter) return this.#announce
         this.#set(buffering)
       }
       this.#watching = false

@@ -42,14 +42,15 @@ export class Lane {
     this.#timeout = timeout
   }
 
+  /** Not if its connection is ending: amqplib tells one channel after the other, and takes messages for the rest. */
   get isOpen(): boolean {
-    return this.channel !== undefined && this.channel.isOpen
+    return this.channel !== undefined && this.channel.isOpen && !this.channel.link.isEnding
   }
 
   /** Whether a message would be written now. */
   get isReady(): boolean {
     const channel = this.channel
-    return channel !== undefined && channel.isOpen && channel.unfit === undefined && obstacle(channel) === undefined
+    return channel !== undefined && this.isOpen && channel.unfit === undefined && obstacle(channel) === undefined
   }
 
   /** Messages on their way, of all that nobody has confirmed. */

@@ -1,4 +1,5 @@
 /** The settings of a publisher, checked; and how large a message may be. */
+import * as Stream from "effect/Stream"
 import type { PublishOptions } from "../../AmqpChannel.ts"
 import type { Options, PublishAllOptions } from "../../AmqpPublisher.ts"
 import { type InvalidArgument, MessageTooLarge } from "../../AmqpErrorReason.ts"
@@ -11,6 +12,7 @@ import {
   read,
   readPublish
 } from "../declarations.ts"
+import { kindOf, refused } from "../fieldTable.ts"
 
 export interface Settings {
   readonly channels: number
@@ -63,6 +65,13 @@ const publishAllOptions: Record<keyof PublishAllOptions, Option> = {
     wants: '"end" or "values"',
     read: (value) => (value === "end" || value === "values" ? value : undefined)
   }
+}
+
+/** What `publishAll` publishes: a text is iterable, too, but not one of messages. */
+export const checkMessages = (messages: unknown): InvalidArgument | undefined => {
+  const isIterable = typeof messages === "object" && messages !== null && Symbol.iterator in messages
+  if (isIterable || Stream.isStream(messages)) return undefined
+  return refused("basic.publish", "messages", "a Stream or an iterable of messages", kindOf(messages))
 }
 
 /** The options of `publishAll`: those of each publish, and what a failure does. */

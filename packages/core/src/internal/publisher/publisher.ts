@@ -18,6 +18,7 @@ import type { AmqpConnection } from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
+import type { Link } from "../amqplib.ts"
 import { Deadlines } from "../deadlines.ts"
 import * as Check from "../declarations.ts"
 import { fail } from "../handle.ts"
@@ -63,14 +64,17 @@ const longText = 4096
 
 /** The size in bytes of a content that is long and well-formed text; undefined for any other. */
 const sizeOfLongText = (message: Message): number | undefined => {
-  const content: unknown = (message as Message | undefined)?.content
+  const content: unknown = typeof message === "object" && message !== null ? message.content : undefined
   if (typeof content !== "string" || content.length < longText || !content.isWellFormed()) return undefined
   return Buffer.byteLength(content)
 }
 
-/** To check the rest of it: all of its properties, inherited ones too. */
+/** To check the rest of it: its own properties and inherited ones, each as what it is. */
 const withoutContent = (message: Message): Message =>
-  Object.create(message, { content: { value: "", enumerable: true } }) as Message
+  Object.create(
+    Object.getPrototypeOf(message) as object | null,
+    Object.getOwnPropertyDescriptors({ ...message, content: "" })
+  ) as Message
 
 export class Publisher implements Owner {
   readonly settings: Settings
@@ -173,7 +177,7 @@ export class Publisher implements Owner {
     }
     if (settings.mandatory) outgoing.options.mandatory = true
     const timeout = settings.timeout ?? this.#publishTimeout
-    const times = { turn: ++this.#turn, dueAt: this.#deadlines.now + timeout, timeout }
+    const times = { turn: ++this.#turn, dueAt: this.#deadlines.now + timeout, timeout, frameMax: link?.frameMax }
     const attempt = new Attempt(this, message, outgoing, size, settings, times, lane, outcome)
     if (free !== undefined && this.#hasRoom(attempt) && this.#send(free, attempt)) {
       if (attempt.state === "sent") this.#deadlines.add(attempt)
@@ -223,6 +227,17 @@ export class Publisher implements Owner {
     }
     const limit = maxMessageSize ?? this.#limit
     return size > limit ? tooLarge(size, limit) : undefined
+  }
+
+  /** Whether a message that was taken in under another connection, or none, can be sent on this one. */
+  #tooLargeNow(attempt: Attempt, link: Link): AmqpError.AmqpErrorReason | undefined {
+    const refused = this.#tooLarge(attempt.size, link.product)
+    // Its headers are one frame: too large a one would end the connection.
+    if (refused !== undefined || attempt.frameMax === link.frameMax || attempt.message.headers === undefined) {
+      return refused
+    }
+    const outgoing = toPublish(withoutContent(attempt.message), link.frameMax)
+    return Check.isRefused(outgoing) ? outgoing : undefined
   }
 
   /** Whether it was dealt with: sent, or told that it cannot be. */
@@ -278,8 +293,7 @@ export class Publisher implements Owner {
     }
     if (next === undefined || lane === undefined || !this.#hasRoom(next)) return false
     this.#leave(next)
-    // The broker may be another one than when the message was taken in.
-    const refused = this.#tooLarge(next.size, lane.channel!.link.product)
+    const refused = this.#tooLargeNow(next, lane.channel!.link)
     if (refused !== undefined) this.#tell(next, refused)
     else if (!this.#send(lane, next)) this.#enter(next, true)
     return true

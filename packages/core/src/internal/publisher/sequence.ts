@@ -94,14 +94,16 @@ class Sequence<E> {
 
   #takeNext(): boolean {
     let next: IteratorResult<Message>
+    let isDone: boolean
     try {
       next = this.#source.next()
+      isDone = next.done === true
     } catch (defect) {
       this.#source = noMessages
       this.end(Exit.die(defect))
       return false
     }
-    if (next.done === true) {
+    if (isDone) {
       const exhausted = this.#onExhausted
       this.#source = noMessages
       this.#onExhausted = undefined
@@ -111,16 +113,33 @@ class Sequence<E> {
     }
     const entry = new Entry(next.value)
     this.#entries.push(entry)
-    entry.attempt = this.#publisher.submit(next.value, this.#settings, this.#lane, (failure) => {
+    try {
+      this.#publish(entry)
+    } catch (defect) {
+      // A message that throws when it is read. This may run in the driver's own handlers, which it would take down.
+      this.#entries.pop()
+      this.end(Exit.die(defect))
+      return false
+    }
+    return true
+  }
+
+  #publish(entry: Entry): void {
+    entry.attempt = this.#publisher.submit(entry.message, this.#settings, this.#lane, (failure) => {
       entry.result = failure === undefined ? confirmed : Result.fail(AmqpError.fromReason(failure))
-      // The reader will stop here: what comes after it need not be sent.
-      if (failure !== undefined && this.#stopAtFailure) this.end(Exit.void)
+      if (failure !== undefined && this.#stopAtFailure) this.#sendNoMore()
       if (entry === this.#entries[this.#head]) this.#wake()
       // The next had to wait for this one.
       if (entry.attempt?.onSent !== undefined) this.#fill()
     })
     if (entry.attempt?.state === "waiting") entry.attempt.onSent = () => this.#fill()
-    return true
+  }
+
+  /** The reader will stop at a failure: what comes after it need not be sent. Only the last may wait for that. */
+  #sendNoMore(): void {
+    this.end(Exit.void)
+    const last = this.#entries.at(-1)?.attempt
+    if (last?.state === "waiting") this.#publisher.giveUp(last)
   }
 
   // --- Its outcomes --------------------------------------------------------------------------------------------------
@@ -145,6 +164,9 @@ class Sequence<E> {
     })
 
   readonly #known = Effect.callback<void>((resume) => {
+    // A fiber may be suspended between any two steps: what came since it looked must not be waited for.
+    if (this.#entries[this.#head]?.result !== undefined) return resume(Effect.void)
+    if (this.#ended !== undefined && this.#head === this.#entries.length) return resume(Effect.void)
     this.#onKnown = () => resume(Effect.void)
     return Effect.sync(() => {
       this.#onKnown = undefined
@@ -212,16 +234,19 @@ export const inSequence = <E, R>(
     Channel.fromTransformBracket((_upstream, _scope, scope) =>
       Effect.gen(function* () {
         const sequence = new Sequence<E>(publisher, settings, failures === "end")
-        yield* Scope.addFinalizer(
+        const stop = Scope.addFinalizer(
           scope,
           Effect.sync(() => sequence.stop())
         )
         if (Stream.isStream(messages)) {
-          // Finalizers run in reverse: what pulls ends before what it pulls from.
+          // Finalizers run in reverse: nothing is sent any more before what pulls ends, and that before what it pulls from.
           const source = yield* Scope.fork(scope)
           const pull = yield* Channel.toPullScoped(Stream.toChannel(messages), source)
-          yield* Effect.forkIn(feed(sequence, pull), scope)
+          const feeding = yield* Scope.fork(scope)
+          yield* stop
+          yield* Effect.forkIn(feed(sequence, pull), feeding)
         } else {
+          yield* stop
           sequence.offer(messages, () => sequence.end(Exit.void))
         }
         return sequence.pull
