@@ -65,7 +65,7 @@ describe("a broker that goes on after it has sent rubbish", () => {
           Stream.runHead,
           Effect.forkChild({ startImmediately: true })
         )
-        broker.connection().write(encodeFrame(77, 0, Buffer.of(1, 2, 3)))
+        broker.connection().write(encodeMessage(7, "channel.open-ok"))
         yield* Fiber.join(again)
         yield* broker.until((now) => now.connections === 1)
       }).pipe(
