@@ -211,7 +211,9 @@ export class AmqpConsumer extends Context.Service<
  * | is not even called   | `onDecodeFailure` if it could not be decoded, `onPoison` if it comes too often |
  *
  * With a `schema` the handler gets the decoded value, and the delivery as its second argument. Each call has a scope of
- * its own, closed before the delivery is settled, so `AmqpChannel.use` in a handler borrows for that call.
+ * its own, closed before the delivery is settled, so `AmqpChannel.use` in a handler borrows for that call. Fork with
+ * `Effect.forkScoped` what is to end with the call: calls take turns on the same fibers, so what `Effect.forkChild` starts
+ * goes on until the consumer ends.
  *
  * It runs until it is interrupted, or fails with an `AmqpError`; never does it end in silence, and a failure is logged as
  * an error besides. It fails with `InvalidArgument` (an option was refused, nothing was sent), with why the first
@@ -266,7 +268,7 @@ export const consume: {
   options?: ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
 ): Effect.Effect<never, AmqpError, Services<R>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
-    const settings = readHandling(queue, options)
+    const settings = readHandling(queue, options, handler)
     return isRefused(settings) ? refuse(queue, settings) : handleEach(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -318,7 +320,7 @@ export const consumeBatch: {
   options: BatchOptions & ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
 ): Effect.Effect<never, AmqpError, Services<R>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
-    const settings = readBatching(queue, options)
+    const settings = readBatching(queue, options, handler)
     return isRefused(settings)
       ? refuse(queue, settings)
       : handleBatches(consumer, settings, decoderOf(options), handler)

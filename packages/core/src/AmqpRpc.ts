@@ -61,7 +61,7 @@ import * as AmqpError from "./AmqpError.ts"
 import type { FieldTable } from "./AmqpMessage.ts"
 import { isRefused } from "./internal/declarations.ts"
 import * as internalClient from "./internal/rpc/client.ts"
-import { readOptions } from "./internal/rpc/options.ts"
+import { mergeCallOptions, readOptions } from "./internal/rpc/options.ts"
 import * as internalProcedure from "./internal/rpc/procedure.ts"
 import * as internalServer from "./internal/rpc/server.ts"
 
@@ -260,8 +260,7 @@ export const client =
     options?: CallOptions
   ): Client<P, S, E> =>
   (payload, overrides) => {
-    const both =
-      options === undefined || overrides === undefined ? (overrides ?? options) : { ...options, ...overrides }
+    const both = mergeCallOptions(options, overrides)
     return Effect.withFiber((fiber) => Context.getUnsafe(fiber.context, AmqpRpc).call(procedure, payload, both))
   }
 

@@ -6,6 +6,7 @@ import { Effect, Fiber, Latch, Queue, Schema } from "effect"
 import {
   declareQueue,
   declareWithDeadLetters,
+  deleteQueue,
   nextText,
   onBroker,
   send,
@@ -75,6 +76,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* untilQueue(queue, { unacked: 5 })
         yield* gate.open
         assert.deepStrictEqual(yield* Queue.takeN(batches, 2), [["2", "3"], ["4"]])
+      }).pipe(onBroker)
+    )
+
+    it.effect("those that an earlier one left over have waited already", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const batches = yield* Queue.unbounded<readonly [number, ReadonlyArray<string>]>()
+        const gate = yield* Latch.make()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consumeBatch(
+            queue,
+            (deliveries) => Effect.andThen(Queue.offer(batches, [Date.now(), textsOf(deliveries)]), gate.await),
+            { size: 2, within: "2 seconds" }
+          )
+        )
+        yield* send(queue, ...numbers(5))
+        yield* Queue.take(batches)
+        yield* untilQueue(queue, { unacked: 5 })
+        yield* Effect.sleep("2 seconds")
+        yield* gate.open
+        const [[full, two], [rest, one]] = (yield* Queue.takeN(batches, 2)) as never as [
+          [number, Array<string>],
+          [number, Array<string>]
+        ]
+        assert.deepStrictEqual([...two, ...one], ["2", "3", "4"])
+        assert.isBelow(rest - full, 1500)
       }).pipe(onBroker)
     )
 
@@ -177,6 +204,30 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
+  it.effect("the channel of a cancelled subscription is closed when its last batch is settled", () =>
+    Effect.gen(function* () {
+      const broker = yield* TestBroker.TestBroker
+      const queue = yield* declareQueue()
+      const gate = yield* Latch.make()
+      const started = yield* Latch.make()
+      yield* Effect.forkScoped(
+        AmqpConsumer.consumeBatch(queue, () => Effect.andThen(started.open, gate.await), {
+          size: 2,
+          within: 20,
+          resubscribe: "always"
+        })
+      )
+      yield* send(queue, "old")
+      yield* started.await
+      const { channels } = yield* broker.census
+      yield* deleteQueue(queue)
+      yield* declareQueue({}, queue)
+      yield* untilQueue(queue, { consumers: 1 })
+      yield* gate.open
+      yield* broker.awaitCensus({ unacked: 0, consumers: 1, channels })
+    }).pipe(onBroker)
+  )
+
   it.effect("a batch that is interrupted is requeued, and so is one that is not complete", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
@@ -266,3 +317,23 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
     })
   )
 })
+
+plain.live("however many deliveries of a batch want a delay queue, it is declared once, on one channel at a time", () =>
+  Effect.gen(function* () {
+    const broker = yield* ScriptedBroker.make()
+    for (const text of numbers(100)) broker.enqueue("q", text)
+    yield* Effect.gen(function* () {
+      yield* Effect.forkScoped(
+        AmqpConsumer.consumeBatch("q", () => Effect.fail("no"), {
+          size: 100,
+          within: "1 hour",
+          onFailure: () => AmqpConsumer.retry({ delay: 5, times: 1 })
+        })
+      )
+      yield* broker.received("basic.ack", 100)
+      assert.strictEqual(broker.count("queue.declare"), 1)
+      // The consumer's, the publisher's, and the one that declares.
+      assert.isAtMost(broker.maxOpenChannels, 3)
+    }).pipe(withConsumers(broker.url))
+  })
+)

@@ -2,7 +2,7 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, type AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Latch, Queue, References, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream } from "effect"
 import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -251,11 +251,13 @@ describe(promise15, () => {
       })
       yield* Effect.gen(function* () {
         const { handler } = yield* counting
-        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
-        yield* Effect.sleep("1 second")
-        // Full jitter below 100, 200, 400, 800 ms and so on: even half of that on average leaves room for few.
-        assert.isBelow(broker.count("basic.consume"), 30)
-        assert.isAbove(broker.count("basic.consume"), 1)
+        // The longest waits that there may be.
+        const random = { nextDoubleUnsafe: () => 1, nextIntUnsafe: () => 1 }
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler).pipe(Effect.provideService(Random.Random, random)))
+        yield* broker.received("basic.consume")
+        const [time] = yield* Effect.timed(broker.received("basic.consume", 4))
+        // 100, 200 and 400 ms.
+        assert.isAtLeast(Duration.toMillis(time), 650)
       }).pipe(withConsumers(broker.url))
     })
   )

@@ -89,6 +89,12 @@ describe("A bad option is refused with its name, before anything is sent.", () =
         }
         const inactivity = AmqpConsumer.stream("q", { inactivityTimeout: 0 })
         assert.strictEqual(argumentOf(yield* Effect.flip(Stream.runDrain(inactivity))), "inactivityTimeout")
+        for (const given of [undefined, "handler", Effect.void]) {
+          const none = given as never as typeof handler
+          assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume("q", none))), "handler")
+          const batches = AmqpConsumer.consumeBatch("q", none, { size: 1, within: 1 })
+          assert.strictEqual(argumentOf(yield* Effect.flip(batches)), "handler")
+        }
         for (const queue of ["", "x".repeat(256), 1 as never]) {
           assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume(queue, handler))), "queue")
         }

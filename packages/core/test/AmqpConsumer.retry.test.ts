@@ -81,6 +81,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
         }
         assert.deepInclude(headersOf(third!), {
+          "x-retry-queue": queue,
           "x-retry-count": 2,
           "x-retry-deliveries": 2,
           "x-retry-exchange": "shop",
@@ -173,6 +174,51 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const reason = headersOf(dead)["x-retry-reason"] as string
         assert.isAtMost(reason.length, 1024)
         assert.isTrue(reason.isWellFormed())
+      }).pipe(onBroker)
+    )
+
+    it.effect("in another queue it starts from the beginning", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const onFailure = AmqpConsumer.retry({ delay: 5, times: 1 })
+        const first = yield* failing(Infinity)
+        const second = yield* failing(1)
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, first.handler, { onFailure }))
+        yield* Effect.forkScoped(AmqpConsumer.consume(deadLetters, second.handler, { onFailure, maxDeliveries: 2 }))
+        yield* send(queue, "a")
+        for (const [{ deliveries }, routingKey] of [
+          [first, queue],
+          [second, deadLetters]
+        ] as const) {
+          const seen = yield* Queue.takeN(deliveries, 2)
+          assert.deepStrictEqual(
+            seen.map((delivery) => [delivery.attempt, delivery.routingKey]),
+            [
+              [1, routingKey],
+              [2, routingKey]
+            ]
+          )
+        }
+        yield* untilQueue(deadLetters, { messages: 0, unacked: 0 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("what its handler has settled is not tried again", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const { deliveries, handler } = yield* failing(Infinity)
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (delivery) => Effect.andThen(delivery.ack, handler(delivery)), {
+            onFailure: AmqpConsumer.retry({ delay: 5, times: 3 })
+          })
+        )
+        yield* send(queue, "a", "b", "c")
+        yield* Queue.takeN(deliveries, 3)
+        yield* send(queue, "last")
+        yield* Queue.take(deliveries)
+        yield* untilQueue(AmqpTopology.retryQueueName(queue, 5), { messages: 0 })
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        assert.strictEqual(yield* Queue.size(deliveries), 0)
       }).pipe(onBroker)
     )
 

@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, type AmqpError, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Exit, Fiber, Latch, Queue, Schema } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Latch, Queue, Schema, SchemaGetter } from "effect"
 import {
   declareQueue,
   declareWithDeadLetters,
@@ -238,6 +238,31 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.notInclude(JSON.stringify(lines), "geheim")
         })
       ).pipe(onBroker)
+    )
+
+    it.effect("a schema that dies is a defect, and follows that policy", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const { handler, told } = yield* telling(Effect.void)
+        const fragile = Schema.String.pipe(
+          Schema.decodeTo(Schema.String, {
+            decode: SchemaGetter.transform((text): string => {
+              if (text === "die") throw new Error("died")
+              return text
+            }),
+            encode: SchemaGetter.passthrough()
+          })
+        )
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (_text, delivery) => handler(delivery), {
+            schema: fragile,
+            onDecodeFailure: AmqpConsumer.drop
+          })
+        )
+        yield* send(queue, '"die"', '"live"')
+        assert.strictEqual(yield* Queue.take(told), '"live"')
+        assert.strictEqual(yield* nextText(deadLetters), '"die"')
+      }).pipe(onBroker)
     )
 
     it.effect("or as told, with the reason", () =>

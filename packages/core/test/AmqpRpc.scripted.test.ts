@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpError, AmqpRpc } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope } from "effect"
 import { configOf, type Overrides } from "./support/amqp.ts"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 type Publish = ScriptedBroker.Context<"basic.publish">
@@ -96,6 +98,23 @@ describe("a request", () => {
       assert.deepInclude(sent[1]?.content?.properties, { headers: { tenant: "a" }, priority: 3 })
       assert.isUndefined(sent[1]?.content?.properties.expiration)
       assert.notStrictEqual(sent[0]?.content?.properties.correlationId, sent[1]?.content?.properties.correlationId)
+    })
+  )
+
+  it.live("takes the client's options, save those that the call itself gives", () =>
+    Effect.gen(function* () {
+      const broker = yield* brokerWith((publish) => reply(publish))
+      const impatient = AmqpRpc.client(Echo, { timeout: "10 seconds", priority: 3 })
+      yield* Effect.gen(function* () {
+        yield* impatient("one", { priority: 4 })
+        yield* impatient("two", { timeout: undefined, priority: undefined })
+      }).pipe(withRpc(broker.url))
+      const sent = broker.log.flatMap((received) => (received.method === "basic.publish" ? [received.content] : []))
+      assert.deepStrictEqual(
+        sent.map((content) => content?.properties.priority),
+        [4, 3]
+      )
+      for (const content of sent) assert.isAtMost(Number(content?.properties.expiration), 10_000)
     })
   )
 
@@ -302,6 +321,43 @@ describe("a request", () => {
   )
 })
 
+describe("memory", () => {
+  const collectGarbage = Effect.suspend(() => {
+    setFlagsFromString("--expose-gc")
+    const collect = runInNewContext("gc") as () => void
+    // A WeakRef keeps what it refers to until the end of the turn.
+    return Effect.promise(() => new Promise<void>((resolve) => setTimeout(() => resolve(collect()), 1)))
+  })
+
+  it.live("holds nothing of a request that has ended, however much time it had left", () =>
+    Effect.gen(function* () {
+      const broker = yield* brokerWith((publish) => {
+        confirm(publish)
+        if (bodyOf(publish) === '"answered"') reply(publish)
+      })
+      yield* Effect.gen(function* () {
+        const held: Array<WeakRef<object>> = []
+        const ask = (word: string, timeout: Duration.Input) =>
+          Effect.suspend(() => {
+            const headers = { word }
+            held.push(new WeakRef(headers))
+            return Effect.exit(echo(word, { timeout, headers }))
+          })
+        yield* ask("answered", "20 days")
+        yield* ask("late", 20)
+        const given = yield* Effect.forkChild(ask("given up", "20 days"))
+        yield* broker.received("basic.publish", 3)
+        yield* Fiber.interrupt(given)
+        for (let i = 0; i < 100 && held.some((ref) => ref.deref() !== undefined); i++) yield* collectGarbage
+        assert.deepStrictEqual(
+          held.map((ref) => ref.deref()),
+          [undefined, undefined, undefined]
+        )
+      }).pipe(withRpc(broker.url))
+    })
+  )
+})
+
 describe("a reply", () => {
   const answered = (body: string, type?: string) =>
     Effect.gen(function* () {
@@ -434,6 +490,7 @@ describe("the death of the channel", () => {
         assert.strictEqual((yield* Fiber.join(out))._tag, "ChannelClosed")
         broker.on("basic.publish", (publish) => reply(publish))
         assert.strictEqual(yield* echo("next"), "next")
+        yield* broker.until(({ openChannels }) => openChannels === 1)
       }).pipe(withRpc(broker.url))
     })
   )

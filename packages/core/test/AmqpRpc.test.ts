@@ -11,7 +11,20 @@ import {
   AmqpRpc
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Cause, Deferred, Effect, Exit, Fiber, Metric, Option, Queue, References, Schema, type Scope } from "effect"
+import {
+  Cause,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Metric,
+  Option,
+  Queue,
+  References,
+  Schema,
+  SchemaGetter,
+  type Scope
+} from "effect"
 import { configOf } from "./support/amqp.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 
@@ -204,6 +217,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
+    it.effect("RemoteFailure, when the schema of the payload dies", () =>
+      withAll(
+        Effect.gen(function* () {
+          const broken = Schema.String.pipe(
+            Schema.decodeTo(Schema.String, {
+              decode: SchemaGetter.transform((): string => {
+                throw new Error("the password is 1234")
+              }),
+              encode: SchemaGetter.passthrough()
+            })
+          )
+          const Broken = AmqpRpc.make("broken", { payload: broken })
+          yield* declare("broken")
+          yield* serving(Broken, () => Effect.void)
+          const reason = yield* reasonOf(AmqpRpc.client(Broken)("a"))
+          assert.strictEqual(reason._tag, "RemoteFailure")
+          assert.notInclude(reason.message, "1234")
+          yield* untilEmpty("broken")
+        })
+      )
+    )
+
     it.effect("RemoteFailure, when the reply is larger than the server's broker takes", () =>
       withAll(
         Effect.gen(function* () {
@@ -275,6 +310,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             ["name", AmqpRpc.make("")],
             ["name", AmqpRpc.make("x".repeat(256))],
             ["name", AmqpRpc.make(7 as never)],
+            ["name", AmqpRpc.make(undefined as never)],
+            ["name", AmqpRpc.make("q", { name: "p" } as never)],
+            ["options", AmqpRpc.make("q", null as never)],
+            ["options", AmqpRpc.make("q", [] as never)],
             ["queue", AmqpRpc.make("q", { queue: "" })],
             ["exchange", AmqpRpc.make("q", { exchange: 7 as never })],
             ["success", AmqpRpc.make("q", { success: "string" as never })],
@@ -288,6 +327,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             assert.strictEqual(yield* argument(AmqpRpc.serve(procedure as typeof Echo, Effect.succeed)), name)
           }
           assert.strictEqual(yield* argument(echo(7 as never)), "content")
+          assert.strictEqual(yield* argument(AmqpRpc.serve(Echo, undefined as never)), "handler")
+          for (const nothing of [null, [], "options"] as ReadonlyArray<unknown> as ReadonlyArray<never>) {
+            assert.strictEqual(yield* argument(echo("", nothing)), "options")
+            assert.strictEqual(yield* argument(AmqpRpc.client(Echo, nothing)("", { priority: 1 })), "options")
+            assert.strictEqual(yield* argument(AmqpRpc.client(Echo, { priority: 1 })("", nothing)), "options")
+          }
           for (const [name, option] of [
             ["concurrency", { concurrency: 0 }],
             ["prefetch", { prefetch: 2, concurrency: 3 }],

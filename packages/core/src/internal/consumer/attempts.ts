@@ -2,10 +2,12 @@
  * How often a message was delivered, as far as its headers tell, and the headers that a retry adds.
  *
  * A quorum queue counts what comes back to it (`x-delivery-count`); the broker counts what was rejected into a
- * dead-letter exchange (`x-death`); a retry is another message, so it carries the sum of its predecessors.
+ * dead-letter exchange (`x-death`); a retry is another message, so it carries the sum of its predecessors. A message that
+ * has gone on to another queue, dead-lettered or forwarded, still has these headers: there they count for nothing.
  */
 import type { FieldTable, FieldValue, Headers } from "../../AmqpMessage.ts"
 
+const of = "x-retry-queue"
 const count = "x-retry-count"
 const deliveries = "x-retry-deliveries"
 const exchange = "x-retry-exchange"
@@ -20,12 +22,16 @@ const longestReason = 1024
 const toCount = (value: unknown): number =>
   typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0
 
-/** How often it was tried again. */
-export const retriesOf = (headers: Headers): number => toCount(headers[count])
+/** How often it was tried again in this queue. */
+export const retriesOf = (queue: string, headers: Headers): number =>
+  headers[of] === queue ? toCount(headers[count]) : 0
 
 /** The exchange and the routing key of the first time, if this is not it. */
-export const originOf = (headers: Headers): { readonly exchange: string; readonly routingKey: string } | undefined => {
-  if (headers[count] === undefined) return undefined
+export const originOf = (
+  queue: string,
+  headers: Headers
+): { readonly exchange: string; readonly routingKey: string } | undefined => {
+  if (headers[of] !== queue) return undefined
   const from = headers[exchange]
   const key = headers[routingKey]
   return typeof from === "string" && typeof key === "string" ? { exchange: from, routingKey: key } : undefined
@@ -45,7 +51,9 @@ const rejectionsFrom = (queue: string, deaths: FieldValue | undefined): number =
 /** Which delivery this is: 1 for the first, as far as can be told. */
 export const attemptOf = (queue: string, headers: Headers, redelivered: boolean): number => {
   const before =
-    toCount(headers[deliveries]) + toCount(headers["x-delivery-count"]) + rejectionsFrom(queue, headers["x-death"])
+    (headers[of] === queue ? toCount(headers[deliveries]) : 0) +
+    toCount(headers["x-delivery-count"]) +
+    rejectionsFrom(queue, headers["x-death"])
   // A classic queue does not count, but says that it was not the first time.
   return 1 + (before === 0 && redelivered ? 1 : before)
 }
@@ -92,22 +100,24 @@ const primitive = (value: unknown): string => (typeof value === "function" ? "a 
 
 /** The headers of the message that is published for a retry. */
 export const retryHeaders = (
-  of: {
+  delivery: {
     readonly headers: Headers
     readonly attempt: number
     readonly exchange: string
     readonly routingKey: string
   },
+  queue: string,
   failure: Failure | undefined
 ): Headers => {
   const headers: Record<string, FieldValue | undefined> = Object.create(null)
-  for (const name of Object.keys(of.headers)) {
-    if (!isLeftOut(name)) headers[name] = of.headers[name]
+  for (const name of Object.keys(delivery.headers)) {
+    if (!isLeftOut(name)) headers[name] = delivery.headers[name]
   }
-  headers[count] = retriesOf(of.headers) + 1
-  headers[deliveries] = of.attempt
-  headers[exchange] = of.exchange
-  headers[routingKey] = of.routingKey
+  headers[of] = queue
+  headers[count] = retriesOf(queue, delivery.headers) + 1
+  headers[deliveries] = delivery.attempt
+  headers[exchange] = delivery.exchange
+  headers[routingKey] = delivery.routingKey
   if (failure !== undefined) {
     headers[error] = cut(failure.tag, longestTag)
     headers[reason] = cut(failure.message, longestReason)

@@ -42,6 +42,8 @@ export class Batches {
     if (!this.isReady) {
       // Its time was up for deliveries that have gone with their channel.
       this.#due = false
+      // Channels that are done with are closed when something is taken.
+      this.#source.takeUpTo(0)
       return undefined
     }
     const batch = this.#source.takeUpTo(this.#size)
@@ -52,9 +54,11 @@ export class Batches {
 
   #startTimer(): void {
     if (this.#timer !== undefined || this.#due || this.#source.size === 0) return
+    // Those left over by an earlier batch have waited already.
+    const left = Math.max(0, this.#within - this.#source.waited)
     this.#timer = this.#fork(
       Effect.andThen(
-        Effect.sleep(this.#within),
+        Effect.sleep(left),
         Effect.sync(() => {
           this.#timer = undefined
           this.#due = true

@@ -1,4 +1,5 @@
 /** The consumers' connection: there while somebody consumes. */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
@@ -31,13 +32,15 @@ export const sharedConnection = Effect.fnUntraced(function* (
     })
   )
   return Effect.suspend(() => {
-    // An ended `RcRef` interrupts whoever asks: a consumer would end without a word.
     if (hasEnded) return fail(ended)
     return Effect.flatMap(RcRef.get(shared), (connection) =>
       // Closed for good, and kept by others that have not noticed yet.
       connection.state.value._tag === "Closed"
         ? Effect.andThen(RcRef.invalidate(shared), RcRef.get(shared))
         : Effect.succeed(connection)
+    ).pipe(
+      // An ended `RcRef` interrupts whoever asks or waits: a consumer would end without a word.
+      Effect.catchCause((cause) => (hasEnded && Cause.hasInterruptsOnly(cause) ? fail(ended) : Effect.failCause(cause)))
     )
   })
 })

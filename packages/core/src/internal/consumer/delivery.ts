@@ -21,19 +21,22 @@ export class ConsumerDelivery implements Delivery {
   readonly exchange: string
   readonly routingKey: string
   readonly redelivered: boolean
+  /** In milliseconds, as `now` of the deadlines. */
+  readonly arrivedAt: number
   readonly #channel: Channel
   readonly #queue: string
   readonly #message: Amqplib.ConsumeMessage
   #settled = false
 
-  constructor(channel: Channel, queue: string, message: Amqplib.ConsumeMessage) {
+  constructor(channel: Channel, queue: string, message: Amqplib.ConsumeMessage, arrivedAt: number) {
     const { fields } = message
     this.content = message.content
     this.properties = fromAmqplib(message.properties)
-    const origin = originOf(this.properties.headers)
+    const origin = originOf(queue, this.properties.headers)
     this.exchange = origin === undefined ? fields.exchange : origin.exchange
     this.routingKey = origin === undefined ? fields.routingKey : origin.routingKey
     this.redelivered = fields.redelivered
+    this.arrivedAt = arrivedAt
     this.#channel = channel
     this.#queue = queue
     this.#message = message
@@ -58,6 +61,10 @@ export class ConsumerDelivery implements Delivery {
 
   get channel(): Channel {
     return this.#channel
+  }
+
+  get queue(): string {
+    return this.#queue
   }
 
   /** Settles at once; what it returns is why it could not. */

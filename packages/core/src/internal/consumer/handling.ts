@@ -171,6 +171,29 @@ export const handleEach = <A, E, R, V, RD>(
     }
   })
 
+// Each by itself and all together, so that one that waits for its retry holds up no other. Interruptible, so that an
+// interruption reaches the fiber of each, where it makes an end to waiting alone; what has no fiber yet goes back here.
+const allFailed = (
+  settling: Settling,
+  batch: ReadonlyArray<ConsumerDelivery>,
+  cause: Cause.Cause<unknown>,
+  restore: Restore
+): Effect.Effect<void> =>
+  restore(
+    Effect.forEach(
+      batch,
+      (delivery) => Effect.uninterruptible(settling.failed(delivery, cause, Effect.interruptible)),
+      { concurrency: "unbounded", discard: true }
+    )
+  ).pipe(
+    Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.failCause(cause))),
+    Effect.ensuring(
+      Effect.sync(() => {
+        for (const delivery of batch) if (!delivery.isSettled) delivery.settle("requeue")
+      })
+    )
+  )
+
 /** As many as there are, up to a number or a time. */
 export const handleBatches = <A, E, R, V, RD>(
   consumer: AmqpConsumer["Service"],
@@ -184,11 +207,7 @@ export const handleBatches = <A, E, R, V, RD>(
     const handled = (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore, effect: Effect.Effect<A, E, R>) =>
       Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
         onSuccess: () => settling.allSucceeded(batch),
-        onFailure: (cause) =>
-          Effect.forEach(batch, (delivery) => settling.failed(delivery, cause, restore), {
-            concurrency: "unbounded",
-            discard: true
-          })
+        onFailure: (cause) => allFailed(settling, batch, cause, restore)
       })
     const decodeAll = (
       batch: ReadonlyArray<ConsumerDelivery>,

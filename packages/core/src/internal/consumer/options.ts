@@ -169,6 +169,9 @@ export const readStream = (queue: string, options: unknown): Streaming | AmqpErr
   return { ...subscribing, inactivityTimeout: fields["inactivityTimeout"] as number | undefined }
 }
 
+// Without this check each delivery would die of it, and be dead-lettered.
+const noHandler = (value: unknown) => refused(operation, "handler", callback.wants, shown(value))
+
 const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | AmqpError.InvalidArgument => {
   const subscribing = subscribingOf(queue, fields, "lost", atLeast)
   if (isRefused(subscribing)) return subscribing
@@ -191,15 +194,25 @@ const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | 
   }
 }
 
-export const readHandling = (queue: string, options: unknown): Handling | AmqpError.InvalidArgument => {
+export const readHandling = (
+  queue: string,
+  options: unknown,
+  handler: unknown
+): Handling | AmqpError.InvalidArgument => {
   const fields = fieldsOf(options, handling)
   if (isRefused(fields)) return fields
+  if (typeof handler !== "function") return noHandler(handler)
   return handlingOf(queue, fields, (fields["concurrency"] as number | undefined) ?? 1)
 }
 
-export const readBatching = (queue: string, options: unknown): Batching | AmqpError.InvalidArgument => {
+export const readBatching = (
+  queue: string,
+  options: unknown,
+  handler: unknown
+): Batching | AmqpError.InvalidArgument => {
   const fields = fieldsOf(options, batching)
   if (isRefused(fields)) return fields
+  if (typeof handler !== "function") return noHandler(handler)
   for (const name of ["size", "within"]) {
     if (fields[name] === undefined) return refused(operation, name, batching[name]!.wants, "undefined")
   }

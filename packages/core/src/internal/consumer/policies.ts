@@ -77,7 +77,8 @@ export const drop: Drop = { _tag: "Drop" }
  * the headers `CC` and `BCC`, which would send copies again; and the broker's own record of earlier deliveries
  * (`x-death`, `x-delivery-count`), whose sum goes along.
  *
- * Added are `x-retry-count` (1 for the first retry), `x-retry-deliveries`, `x-retry-exchange`, `x-retry-routing-key`, and
+ * Added are `x-retry-queue`, `x-retry-count` (1 for the first retry), `x-retry-deliveries`, `x-retry-exchange`,
+ * `x-retry-routing-key`, for this queue alone (in another one the message is new, a dead-lettered one too), and
  * of the error its tag or name in `x-retry-error` and its message in `x-retry-reason`, at most 1024 characters. An
  * error's message goes to the broker with it: keep secrets out of errors.
  *

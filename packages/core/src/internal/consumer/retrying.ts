@@ -1,6 +1,7 @@
 /** Trying again later: the delay queues, and the message that is published to one of them. */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { fromDelivery, type Message } from "../../AmqpMessage.ts"
@@ -47,6 +48,8 @@ class Declaring extends Handle {
 
 export class Retrying {
   readonly #declared = new Set<string>()
+  // Deliveries that fail together want the same queue, and each declaration has a channel of its own.
+  readonly #oneAtATime = Semaphore.makeUnsafe(1)
   readonly #links: Links
   readonly #terms: Terms
   readonly #config: AmqpConfig
@@ -69,6 +72,12 @@ export class Retrying {
    * `AmqpTopology` for one, and its name says what matters.
    */
   declare(delay: Delay): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() =>
+      this.#declared.has(delay.queue) ? Effect.void : this.#oneAtATime.withPermits(1)(this.#declareNow(delay))
+    )
+  }
+
+  #declareNow(delay: Delay): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
       if (this.#declared.has(delay.queue)) return Effect.void
       const declaring = () => new Declaring(this.#terms, this.#links, this.#config.closeTimeout)
@@ -108,7 +117,7 @@ export class Retrying {
     return fromDelivery(delivery, {
       exchange: "",
       routingKey: delay.queue,
-      headers: retryHeaders({ headers, attempt, exchange, routingKey }, failure),
+      headers: retryHeaders({ headers, attempt, exchange, routingKey }, delivery.queue, failure),
       expiration: undefined,
       userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
     })

@@ -159,7 +159,7 @@ export class Settling {
   }
 
   #retry(delivery: ConsumerDelivery, plan: Plan, failure: Failure, restore: Restore): Effect.Effect<void> {
-    const retries = retriesOf(delivery.properties.headers)
+    const retries = retriesOf(this.#queue, delivery.properties.headers)
     if (retries >= plan.times) {
       this.#finish(delivery, plan.then)
       return this.#annotate(Effect.logWarning("AMQP delivery given up, all retries failed"), delivery, plan.then)

@@ -16,6 +16,7 @@ import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
+import { elapsed } from "../elapsed.ts"
 
 /** Which ends are followed by another subscription. */
 export type Resubscribe = "never" | "lost" | "always"
@@ -76,6 +77,12 @@ export class Source {
     return this.#current === undefined || this.#stopping ? 0 : this.#current.size
   }
 
+  /** How long the first of these has waited, in milliseconds. */
+  get waited(): number {
+    const { now } = this.#terms.deadlines
+    return now - (this.#current?.since ?? now)
+  }
+
   take(): ConsumerDelivery | undefined {
     if (this.#draining.size > 0) this.#closeDrained()
     return this.#stopping ? undefined : this.#current?.take()
@@ -131,10 +138,10 @@ export class Source {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined
         })
-        const openedAt = this.#clock.currentTimeMillisUnsafe()
+        const openedAt = elapsed(this.#clock)
         if (failure === undefined) prepared = hasSubscribed = true
         const reason = failure ?? (yield* this.#opened(subscription, attempt))
-        if (this.#clock.currentTimeMillisUnsafe() - openedAt >= healthyAfter) attempt = 0
+        if (elapsed(this.#clock) - openedAt >= healthyAfter) attempt = 0
         yield* this.#leave(subscription)
         if (!this.#isMended(reason, failure === undefined, hasSubscribed)) return yield* fail(reason)
         yield* Effect.annotateLogs(Effect.logWarning("AMQP consumer interrupted, subscribing again"), {
@@ -195,8 +202,10 @@ export class Source {
       this.#stopping = true
       const current = this.#current
       yield* current?.cancel(this.#closeTimeout) ?? Effect.void
-      const requeued = current?.requeueAhead() ?? this.#requeued
+      current?.requeueAhead()
       yield* settle
+      // Again: a broker that has not answered the cancel went on.
+      const requeued = current?.requeueAhead() ?? this.#requeued
       const all = current === undefined ? [...this.#draining] : [current, ...this.#draining]
       let unsettled = 0
       for (const subscription of all) unsettled += subscription.unsettled

@@ -51,7 +51,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   deliver(message: Amqplib.ConsumeMessage): void {
     // The answer to the start has come, but its promise may not have been told yet.
     this.#consuming = true
-    this.#ahead.push(new ConsumerDelivery(this.held!, this.#start.queue, message))
+    this.#ahead.push(new ConsumerDelivery(this.held!, this.#start.queue, message, this.terms.deadlines.now))
     this.#changed()
   }
 
@@ -84,6 +84,11 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   /** How many deliveries can be taken. */
   get size(): number {
     return this.#ahead.length - this.#taken
+  }
+
+  /** When the first of these arrived. */
+  get since(): number | undefined {
+    return this.#ahead[this.#taken]?.arrivedAt
   }
 
   take(): ConsumerDelivery | undefined {
@@ -166,7 +171,10 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     return Effect.callback<void>((resume) => {
       const channel = this.held
       if (channel?.isOpen !== true || !this.#consuming || this.endedBecause !== undefined) return resume(Effect.void)
-      const answered = () => resume(Effect.void)
+      const answered = () => {
+        stop()
+        resume(Effect.void)
+      }
       // Its promise stays pending when the connection goes down without a word: the channel tells.
       const stop = channel.watch(() => {
         if (!channel.isOpen) answered()

@@ -36,6 +36,19 @@ export const readCallOptions = (options: CallOptions | undefined): CallSettings 
   return isRefused(checked) ? checked : { ...defaults, ...checked.fields }
 }
 
+const isObject = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** The options of one call, on top of those for all calls. What is no object is left to be refused. */
+export const mergeCallOptions = (
+  all: CallOptions | undefined,
+  one: CallOptions | undefined
+): CallOptions | undefined => {
+  if (one === undefined || (all !== undefined && !isObject(all))) return all
+  if (all === undefined || !isObject(one)) return one
+  // Undefined says nothing, as everywhere.
+  return { ...all, ...Object.fromEntries(Object.entries(one).filter(([, value]) => value !== undefined)) }
+}
+
 export interface Settings {
   readonly maxInFlight: number
   readonly maxWaiting: number

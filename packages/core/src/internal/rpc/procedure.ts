@@ -3,8 +3,8 @@ import * as Schema from "effect/Schema"
 import { InvalidArgument } from "../../AmqpErrorReason.ts"
 import type { Json } from "../../AmqpMessage.ts"
 import type { PayloadSchema, Procedure, ProcedureOptions } from "../../AmqpRpc.ts"
-import { isRefused, type Option, read } from "../declarations.ts"
-import { isName, wantsName } from "../fieldTable.ts"
+import { isRefused, type Option, read, shown } from "../declarations.ts"
+import { isName, refused, wantsName } from "../fieldTable.ts"
 import { json } from "../json.ts"
 
 type Any = Schema.Constraint
@@ -78,7 +78,6 @@ const given: Option = {
 const schema: Option = { wants: "a schema", read: (value) => (Schema.isSchema(value) ? value : undefined) }
 
 const known = {
-  name: given,
   payload: {
     wants: "a schema, or the fields of a struct",
     read: (value: unknown) => {
@@ -102,7 +101,10 @@ export const make = <
   procedureName: string,
   options?: ProcedureOptions<Payload, Success, Error>
 ): Procedure<PayloadSchema<Payload>, Success, Error> => {
-  const checked = read(operation, { ...options, name: procedureName }, known, false)
+  const checked =
+    given.read(procedureName) === undefined
+      ? refused(operation, "name", given.wants, shown(procedureName))
+      : read(operation, options, known, false)
   const fields = isRefused(checked) ? {} : checked.fields
   const schemas = {
     payload: (fields["payload"] ?? Schema.Void) as PayloadSchema<Payload>,

@@ -10,7 +10,8 @@ import * as AmqpConsumer from "../../AmqpConsumer.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
-import { isRefused } from "../declarations.ts"
+import { isRefused, shown } from "../declarations.ts"
+import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
 import { readServeOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
@@ -88,8 +89,13 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     if (type !== undefined && type !== this.#name) {
       return this.#refuse(`it is for the procedure ${JSON.stringify(type)}, and this server is for ${this.#name} alone`)
     }
-    return Effect.matchEffect(this.#codecs.payload.decode(request), {
-      onFailure: (error) => this.#refuse(`it cannot be read: ${error.message}`),
+    return Effect.matchCauseEffect(this.#codecs.payload.decode(request), {
+      onFailure: (cause) => {
+        const found = Cause.findError(cause)
+        return Result.isSuccess(found)
+          ? this.#refuse(`it cannot be read: ${found.success.message}`)
+          : this.#failed("could not be called: the schema of its payload has died", cause)
+      },
       onSuccess: (payload) =>
         Effect.matchCauseEffect(Effect.scoped(Effect.suspend(() => this.#handler(payload, request))), {
           onSuccess: (value) =>
@@ -188,6 +194,9 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
   Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ publisher }) => {
     const codecs = codecsOf(procedure)
     if (isRefused(codecs)) return fail(codecs)
+    if (typeof handler !== "function") {
+      return fail(refused("AmqpRpc.serve", "handler", "a function", shown(handler)))
+    }
     const settings = readServeOptions(options)
     if (isRefused(settings)) return fail(settings)
     const server = new Server(procedure.name, codecs, handler, publisher)
