@@ -20,6 +20,7 @@ import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import * as Amqplib from "./internal/amqplib.ts"
 import { register } from "./internal/links.ts"
+import { elapsed } from "./internal/elapsed.ts"
 
 /** What the connection is doing. */
 export type State =
@@ -210,10 +211,10 @@ export const make = Effect.fnUntraced(function* (
   const supervise = Effect.gen(function* () {
     let attempt = 0
     while (true) {
-      const openedAt = clock.currentTimeMillisUnsafe()
+      const openedAt = elapsed(clock)
       const reason = yield* Deferred.await(loss)
       yield* lost(reason)
-      if (clock.currentTimeMillisUnsafe() - openedAt >= healthyAfter) attempt = 0
+      if (elapsed(clock) - openedAt >= healthyAfter) attempt = 0
       while (true) {
         yield* backoff(attempt)
         attempt++

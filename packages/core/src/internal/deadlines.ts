@@ -7,6 +7,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { Fork } from "./slot.ts"
+import { elapsed } from "./elapsed.ts"
 
 export interface Due {
   /** In milliseconds, as `now` of the deadlines. */
@@ -30,7 +31,7 @@ export class Deadlines {
 
   /** In milliseconds, from some beginning: not the time of day, which may be set while something waits. */
   get now(): number {
-    return Math.floor(Number(this.#clock.monotonicTimeNanosUnsafe()) / 1e6)
+    return elapsed(this.#clock)
   }
 
   get size(): number {

@@ -11,6 +11,7 @@ import type { AmqpError } from "../AmqpError.ts"
 import * as Channel from "./channel.ts"
 import { type Links, linksOf } from "./links.ts"
 import { type Fork, Slot } from "./slot.ts"
+import { elapsed } from "./elapsed.ts"
 
 export type Settings = Exclude<AmqpConfig["pool"], false>
 
@@ -64,7 +65,7 @@ export class Places<Lease> {
 
   /** The pool's clock, in milliseconds. */
   get now(): number {
-    return this.#clock.currentTimeMillisUnsafe()
+    return elapsed(this.#clock)
   }
 
   /** Open channels that nobody has borrowed. */

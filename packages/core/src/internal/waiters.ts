@@ -8,6 +8,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { AmqpErrorReason } from "../AmqpErrorReason.ts"
+import { elapsed } from "./elapsed.ts"
 
 export interface Waiter {
   readonly dueAt: number
@@ -56,7 +57,7 @@ export class Waiters {
   }
 
   readonly #watch: Effect.Effect<void> = Effect.suspend(() => {
-    const now = this.#clock.currentTimeMillisUnsafe()
+    const now = elapsed(this.#clock)
     let late: AmqpErrorReason | undefined
     for (const waiter of this.#line) {
       if (waiter.dueAt > now) {

@@ -8,6 +8,7 @@ import type { Flow } from "../../AmqpPublisher.ts"
 import type { Links } from "../links.ts"
 import type { Lane } from "./lane.ts"
 import type { Fork } from "../slot.ts"
+import { elapsed } from "../elapsed.ts"
 
 export const flowing: Flow = { _tag: "Flowing" }
 const stopped: Flow = { _tag: "Stopped" }
@@ -42,7 +43,7 @@ export class FlowState {
   }
 
   get #now(): number {
-    return Number(this.#clock.monotonicTimeNanosUnsafe()) / 1e6
+    return elapsed(this.#clock)
   }
 
   /** To be called when something may have changed. */
