@@ -50,7 +50,7 @@ export const toMilliseconds = (expiration: string): number | undefined => {
 export const toDate = (seconds: number): Date | undefined => (seconds <= latest ? new Date(seconds * 1000) : undefined)
 
 /** Reads a content header of class `basic` from its flags on. */
-export const readProperties = (reader: Reader): DeliveredProperties => {
+const readProperties = (reader: Reader): DeliveredProperties => {
   const flags = reader.short()
   if ((flags & unknownProperties) !== 0) throw malformed("it has properties that class basic does not have")
   // In the order of the flags.

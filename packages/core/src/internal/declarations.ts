@@ -43,11 +43,14 @@ export const integer = (least: number, most: number, argument?: string): Option 
   ...(argument === undefined ? undefined : { argument })
 })
 
-const choice = (values: ReadonlyArray<string>, argument: string): Option => ({
+export const choice = (values: ReadonlyArray<string>, argument?: string): Option => ({
   wants: values.map((value) => JSON.stringify(value)).join(" or "),
   read: (value) => (values.includes(value as string) ? value : undefined),
-  argument
+  ...(argument === undefined ? undefined : { argument })
 })
+
+/** For what is handed on to an operation that checks it itself. */
+export const passedOn: Option = { wants: "", read: (value) => value }
 
 const name = (argument?: string): Option => ({
   wants: wantsName,
@@ -252,10 +255,7 @@ export interface PublishSettings {
 }
 
 export const publishOptions: Record<keyof PublishOptions, Option> = {
-  onBlocked: {
-    wants: '"wait" or "fail"',
-    read: (value) => (value === "wait" || value === "fail" ? value : undefined)
-  },
+  onBlocked: choice(["wait", "fail"]),
   mandatory: boolean,
   timeout: {
     wants: "a duration from 1 ms to 24.8 days",

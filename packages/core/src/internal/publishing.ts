@@ -65,8 +65,6 @@ export class Publication implements Unconfirmed, Due {
   readonly #deadlines: Deadlines
   readonly #timeout: number
   readonly #resume: Resume
-  /** Called once, when it waits no more: its outcome is known, its time is up, or it was given up. */
-  readonly #ended: (() => void) | undefined
 
   constructor(
     message: Message,
@@ -75,7 +73,6 @@ export class Publication implements Unconfirmed, Due {
       readonly dueAt: number
       readonly timeout: number
       readonly deadlines: Deadlines
-      readonly ended?: (() => void) | undefined
     },
     resume: Resume
   ) {
@@ -84,7 +81,6 @@ export class Publication implements Unconfirmed, Due {
     this.dueAt = options.dueAt
     this.#timeout = options.timeout
     this.#deadlines = options.deadlines
-    this.#ended = options.ended
     this.#resume = resume
   }
 
@@ -97,16 +93,14 @@ export class Publication implements Unconfirmed, Due {
   settle(failure: AmqpError.AmqpErrorReason | undefined): void {
     if (!this.#deadlines.delete(this)) return
     this.#resume(failure === undefined ? confirmed : fail(failure))
-    this.#ended?.()
   }
 
   expire(): void {
     this.#resume(fail(timedOutUnconfirmed(this.#timeout)))
-    this.#ended?.()
   }
 
   /** For a fiber that was interrupted: the confirm, when it comes, concerns nobody. */
   giveUp(): void {
-    if (this.#deadlines.delete(this)) this.#ended?.()
+    this.#deadlines.delete(this)
   }
 }

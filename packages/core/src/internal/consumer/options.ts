@@ -7,10 +7,12 @@ import type { Delivery, End } from "../../AmqpConsumer.ts"
 import type * as Effect from "effect/Effect"
 import {
   checkText,
+  choice,
   integer,
   isRefused,
   longestTtl,
   type Option,
+  passedOn,
   read,
   readConsume,
   readQueueDeclare,
@@ -37,11 +39,6 @@ const duration = (least: number, most = longestTimer): Option => ({
   }
 })
 
-const choice = (...values: ReadonlyArray<string>): Option => ({
-  wants: values.map((value) => JSON.stringify(value)).join(" or "),
-  read: (value) => (values.includes(value as string) ? value : undefined)
-})
-
 const callback: Option = { wants: "a function", read: (value) => (typeof value === "function" ? value : undefined) }
 
 export const isPolicy = (value: unknown): value is Policy =>
@@ -61,8 +58,6 @@ const finalPolicy: Option = {
 }
 
 // What is passed on to `basic.consume` is checked there.
-const passedOn: Option = { wants: "", read: (value) => value }
-
 const subscribing: Record<string, Option> = {
   prefetch: integer(1, 65_535),
   consumerTag: passedOn,
@@ -70,7 +65,7 @@ const subscribing: Record<string, Option> = {
   priority: passedOn,
   arguments: passedOn,
   declare: callback,
-  resubscribe: choice("never", "lost", "always"),
+  resubscribe: choice(["never", "lost", "always"]),
   onEnd: callback
 }
 
@@ -248,7 +243,7 @@ const retrying: Record<string, Option> = {
   delays: { wants: "an array of durations", read: (value) => (Array.isArray(value) ? value : undefined) },
   times: integer(1, 1_000_000),
   then: finalPolicy,
-  queueType: choice("classic", "quorum")
+  queueType: choice(["classic", "quorum"])
 }
 
 /** Reads what `retry` was given for this queue. */

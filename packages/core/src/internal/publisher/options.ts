@@ -1,9 +1,10 @@
-/** The settings of a publisher, checked; and how large a message may be. */
+/** The settings of a publisher, checked. */
 import * as Stream from "effect/Stream"
 import type { PublishOptions } from "../../AmqpChannel.ts"
 import type { Options, PublishAllOptions } from "../../AmqpPublisher.ts"
-import { type InvalidArgument, MessageTooLarge } from "../../AmqpErrorReason.ts"
+import type { InvalidArgument } from "../../AmqpErrorReason.ts"
 import {
+  choice,
   integer,
   isRefused,
   type Option,
@@ -22,12 +23,10 @@ export interface Settings {
   readonly maxMessageSize: number | undefined
 }
 
-const mebibyte = 2 ** 20
-
 const defaults: Settings = {
   channels: 2,
   maxInFlight: 1000,
-  maxInFlightBytes: 64 * mebibyte,
+  maxInFlightBytes: 64 * 2 ** 20,
   maxMessageSize: undefined
 }
 
@@ -43,28 +42,9 @@ export const readOptions = (options: Options | undefined): Settings | InvalidArg
   return isRefused(checked) ? checked : { ...defaults, ...checked.fields }
 }
 
-/**
- * The largest content in bytes that a broker takes unless it is configured otherwise: RabbitMQ's `max_message_size`
- * (https://www.rabbitmq.com/docs/configure#config-items). Of other products nothing is known.
- */
-export const limitOf = (product: string | undefined): number => {
-  const version = /^RabbitMQ (\d+)\./.exec(product ?? "")?.[1]
-  if (version === undefined) return Infinity
-  return Number(version) >= 4 ? 16 * mebibyte : 128 * mebibyte
-}
-
-export const tooLarge = (size: number, limit: number): MessageTooLarge =>
-  new MessageTooLarge({
-    message: `basic.publish: content: wants at most ${limit} bytes (maxMessageSize, or the broker's own limit), got ${size}. Nothing was sent.`,
-    operation: "basic.publish"
-  })
-
 const publishAllOptions: Record<keyof PublishAllOptions, Option> = {
   ...publishOptions,
-  failures: {
-    wants: '"end" or "values"',
-    read: (value) => (value === "end" || value === "values" ? value : undefined)
-  }
+  failures: choice(["end", "values"])
 }
 
 /** What `publishAll` publishes: a text is iterable, too, but not one of messages. */

@@ -29,8 +29,9 @@ import { FlowState, flowing } from "./flow.ts"
 import type { Lane } from "./lane.ts"
 import { Lanes } from "./lanes.ts"
 import { Line } from "./line.ts"
-import { limitOf, readOptions, type Settings, tooLarge } from "./options.ts"
+import { readOptions, type Settings } from "./options.ts"
 import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed, write } from "../publishing.ts"
+import { SizeLimit } from "../sizeLimit.ts"
 import type { Fork } from "../slot.ts"
 
 const operation = "basic.publish"
@@ -85,13 +86,11 @@ export class Publisher implements Owner {
   readonly #deadlines: Deadlines
   readonly #flow: FlowState
   readonly #publishTimeout: number
+  readonly #limit: SizeLimit
   readonly #run: Fork
   /** What is interrupted at the end: openings and timers. */
   readonly #background = new Set<Fiber.Fiber<void>>()
   readonly #counts = { confirmed: 0, nacked: 0, returned: 0, unknown: 0, timedOut: 0, forbidden: 0, refused: 0 }
-  /** How large a message may be for the broker of this product. */
-  #limit = Infinity
-  #limitOf: string | undefined = undefined
   #turn = 0
   #inFlight = 0
   #bytesInFlight = 0
@@ -115,6 +114,7 @@ export class Publisher implements Owner {
     const links = linksOf(connection)
     const fork = this.#fork
     this.settings = settings
+    this.#limit = new SizeLimit(settings.maxMessageSize)
     this.#connection = connection
     this.#links = links
     this.#run = run
@@ -170,7 +170,7 @@ export class Publisher implements Owner {
       ? outgoing
       : this.#closed
         ? publisherClosed
-        : this.#tooLarge(size ?? outgoing.content.byteLength, link?.product)
+        : this.#limit.refuses(size ?? outgoing.content.byteLength, link?.product)
     if (Check.isRefused(outgoing) || refused !== undefined) {
       this.#count(refused)
       return void outcome(refused)
@@ -219,19 +219,9 @@ export class Publisher implements Owner {
     )
   }
 
-  #tooLarge(size: number, product: string | undefined): AmqpError.MessageTooLarge | undefined {
-    const { maxMessageSize } = this.settings
-    if (maxMessageSize === undefined && product !== this.#limitOf) {
-      this.#limitOf = product
-      this.#limit = limitOf(product)
-    }
-    const limit = maxMessageSize ?? this.#limit
-    return size > limit ? tooLarge(size, limit) : undefined
-  }
-
   /** Whether a message that was taken in under another connection, or none, can be sent on this one. */
   #tooLargeNow(attempt: Attempt, link: Link): AmqpError.AmqpErrorReason | undefined {
-    const refused = this.#tooLarge(attempt.size, link.product)
+    const refused = this.#limit.refuses(attempt.size, link.product)
     // Its headers are one frame: too large a one would end the connection.
     if (refused !== undefined || attempt.frameMax === link.frameMax || attempt.message.headers === undefined) {
       return refused

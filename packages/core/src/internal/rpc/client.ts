@@ -19,8 +19,8 @@ import { isRefused } from "../declarations.ts"
 import { fail, type Terms } from "../handle.ts"
 import { type Links, linksOf } from "../links.ts"
 import { toPublish } from "../properties.ts"
-import { limitOf, tooLarge } from "../publisher/options.ts"
 import { forbidden } from "../publishing.ts"
+import { SizeLimit } from "../sizeLimit.ts"
 import { Call, type CallOwner, type Leaving } from "./call.ts"
 import { type CallSettings, type Settings, readCallOptions } from "./options.ts"
 import { codecsOf } from "./procedure.ts"
@@ -37,6 +37,7 @@ const closedByUs = new AmqpError.ChannelClosed({ message: "the scope that made t
 class Client implements CallOwner, SessionOwner {
   readonly #links: Links
   readonly #settings: Settings
+  readonly #limit: SizeLimit
   readonly #closeTimeout: Duration.Duration
   readonly #terms: Terms
   readonly #fork: Fork
@@ -57,6 +58,7 @@ class Client implements CallOwner, SessionOwner {
     const { closeTimeout, continuationTimeout, publishTimeout } = connection.config
     this.#links = linksOf(connection)
     this.#settings = settings
+    this.#limit = new SizeLimit(settings.maxMessageSize)
     this.#closeTimeout = closeTimeout
     this.#fork = fork
     this.#terms = {
@@ -109,8 +111,8 @@ class Client implements CallOwner, SessionOwner {
         const link = this.#links.current()
         const outgoing = toPublish(message, link?.frameMax, name)
         if (isRefused(outgoing)) return fail(outgoing)
-        const limit = this.#settings.maxMessageSize ?? limitOf(link?.product)
-        if (outgoing.content.length > limit) return fail(tooLarge(outgoing.content.length, limit))
+        const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
+        if (tooLarge !== undefined) return fail(tooLarge)
         outgoing.options.mandatory = true
         return this.#send({ name, message, outgoing, correlationId }, settings)
       })

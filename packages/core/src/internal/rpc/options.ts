@@ -2,7 +2,7 @@
 import type { CallOptions, Options, ServeOptions } from "../../AmqpRpc.ts"
 import type { InvalidArgument } from "../../AmqpErrorReason.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
-import { boolean, integer, isRefused, type Option, publishOptions, read } from "../declarations.ts"
+import { boolean, integer, isRefused, type Option, passedOn, publishOptions, read } from "../declarations.ts"
 
 /** The options of a call, with the timeout in milliseconds. */
 export interface CallSettings {
@@ -72,8 +72,6 @@ export const readOptions = (options: Options | undefined): Settings | InvalidArg
 }
 
 // What `AmqpConsumer.consume` is given is checked there.
-const passedOn: Option = { wants: "", read: (value) => value }
-
 const serveOptions: Record<keyof ServeOptions, Option> = {
   concurrency: integer(1, 65_535),
   prefetch: passedOn,

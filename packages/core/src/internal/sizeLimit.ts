@@ -1,0 +1,40 @@
+/** How large a message may be: a larger one would make the broker close the channel, and with it others' messages. */
+import { MessageTooLarge } from "../AmqpErrorReason.ts"
+
+const mebibyte = 2 ** 20
+
+/**
+ * The largest content in bytes that a broker takes unless it is configured otherwise: RabbitMQ's `max_message_size`
+ * (https://www.rabbitmq.com/docs/configure#config-items). Of other products nothing is known.
+ */
+const limitOf = (product: string | undefined): number => {
+  const version = /^RabbitMQ (\d+)\./.exec(product ?? "")?.[1]
+  if (version === undefined) return Infinity
+  return Number(version) >= 4 ? 16 * mebibyte : 128 * mebibyte
+}
+
+export class SizeLimit {
+  readonly #configured: number | undefined
+  // The last broker's: the next is mostly the same.
+  #product: string | undefined = undefined
+  #ofProduct = Infinity
+
+  /** @param configured `maxMessageSize`; undefined: as the broker's product and version say */
+  constructor(configured: number | undefined) {
+    this.#configured = configured
+  }
+
+  /** Why a content of so many bytes cannot be sent to a broker of this product; undefined if it can. */
+  refuses(size: number, product: string | undefined): MessageTooLarge | undefined {
+    if (this.#configured === undefined && product !== this.#product) {
+      this.#product = product
+      this.#ofProduct = limitOf(product)
+    }
+    const limit = this.#configured ?? this.#ofProduct
+    if (size <= limit) return undefined
+    return new MessageTooLarge({
+      message: `basic.publish: content: wants at most ${limit} bytes (maxMessageSize, or the broker's own limit), got ${size}. Nothing was sent.`,
+      operation: "basic.publish"
+    })
+  }
+}
