@@ -479,6 +479,49 @@ describe("the death of the channel", () => {
     })
   )
 
+  it.live(
+    "and a successor that takes smaller frames: headers that do not fit any more are refused, the rest goes out",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({
+          tune: { frameMax: 8192 },
+          on: { "basic.publish": reply, "basic.consume": startConsumer }
+        })
+        yield* Effect.gen(function* () {
+          const { state } = yield* AmqpConnection.AmqpConnection
+          yield* broker.down
+          while (state.value._tag === "Open") yield* Effect.yieldNow
+          const headers = { h: "x".repeat(9000) }
+          const tooLarge = yield* Effect.forkChild(reasonOf(echo("large", { headers })), { startImmediately: true })
+          const small = yield* Effect.forkChild(echo("small"), { startImmediately: true })
+          yield* untilStats((stats) => stats.waiting === 2)
+          yield* broker.up
+          assert.deepInclude(yield* Fiber.join(tooLarge), { _tag: "InvalidArgument", argument: "headers" })
+          assert.strictEqual(yield* Fiber.join(small), "small")
+          assert.strictEqual(broker.count("basic.publish"), 1)
+        }).pipe(withRpc(broker.url))
+      })
+  )
+
+  it.live("and a successor that takes smaller messages: what was in line is measured again", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        serverProperties: { product: "RabbitMQ", version: "4.0.5", capabilities: { publisher_confirms: true } },
+        on: { "basic.consume": startConsumer }
+      })
+      yield* Effect.gen(function* () {
+        const { state } = yield* AmqpConnection.AmqpConnection
+        yield* broker.down
+        while (state.value._tag === "Open") yield* Effect.yieldNow
+        const large = yield* Effect.forkChild(reasonOf(echo("x".repeat(2 ** 24))), { startImmediately: true })
+        yield* untilStats((stats) => stats.waiting === 1)
+        yield* broker.up
+        assert.strictEqual((yield* Fiber.join(large))._tag, "MessageTooLarge")
+        assert.strictEqual(broker.count("basic.publish"), 0)
+      }).pipe(withRpc(broker.url))
+    })
+  )
+
   it.live("by the broker's cancelling the consumer of replies is no silence", () =>
     Effect.gen(function* () {
       const { broker, held } = yield* heldBroker

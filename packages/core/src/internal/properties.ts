@@ -146,6 +146,13 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
   return { exchange, routingKey, content, options }
 }
 
+/** A message to check the rest of: its own properties and inherited ones, each as what it is. */
+export const withoutContent = (message: Message): Message =>
+  Object.create(
+    Object.getPrototypeOf(message) as object | null,
+    Object.getOwnPropertyDescriptors({ ...message, content: "" })
+  ) as Message
+
 const roomForHeaders = (options: PublishOptions, frameMax: number): number => {
   // A frame of this size has room for the largest table beside whatever other properties there can be.
   if (frameMax === 0 || frameMax >= largestTable + 4096) return largestTable

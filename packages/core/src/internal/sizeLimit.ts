@@ -1,5 +1,9 @@
 /** How large a message may be: a larger one would make the broker close the channel, and with it others' messages. */
-import { MessageTooLarge } from "../AmqpErrorReason.ts"
+import { type InvalidArgument, MessageTooLarge } from "../AmqpErrorReason.ts"
+import type { Message } from "../AmqpMessage.ts"
+import type { Link } from "./amqplib.ts"
+import { isRefused } from "./declarations.ts"
+import { toPublish, withoutContent } from "./properties.ts"
 
 const mebibyte = 2 ** 20
 
@@ -11,6 +15,15 @@ const limitOf = (product: string | undefined): number => {
   const version = /^RabbitMQ (\d+)\./.exec(product ?? "")?.[1]
   if (version === undefined) return Infinity
   return Number(version) >= 4 ? 16 * mebibyte : 128 * mebibyte
+}
+
+/** A message that was found to be of no undue size when it was taken in. */
+export interface Measured {
+  readonly message: Message
+  /** Of its content, in bytes. */
+  readonly size: number
+  /** Of the connection at that time; undefined if there was none. */
+  readonly frameMax: number | undefined
 }
 
 export class SizeLimit {
@@ -36,5 +49,14 @@ export class SizeLimit {
       message: `basic.publish: content: wants at most ${limit} bytes (maxMessageSize, or the broker's own limit), got ${size}. Nothing was sent.`,
       operation: "basic.publish"
     })
+  }
+
+  /** Why a message that was taken in under another connection, or none, cannot be sent on this one. */
+  refusesOn(link: Link, { frameMax, message, size }: Measured): MessageTooLarge | InvalidArgument | undefined {
+    const refused = this.refuses(size, link.product)
+    // Its headers are one frame: too large a one would end the connection.
+    if (refused !== undefined || frameMax === link.frameMax || message.headers === undefined) return refused
+    const outgoing = toPublish(withoutContent(message), link.frameMax)
+    return isRefused(outgoing) ? outgoing : undefined
   }
 }

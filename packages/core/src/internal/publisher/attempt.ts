@@ -7,6 +7,7 @@ import type { Due } from "../deadlines.ts"
 import { type Outgoing, toBuffer } from "../properties.ts"
 import type { Lane } from "./lane.ts"
 import type { Line } from "./line.ts"
+import type { Measured } from "../sizeLimit.ts"
 
 /** Whoever looks after attempts. */
 export interface Owner {
@@ -25,7 +26,7 @@ const nothing = Buffer.alloc(0)
  * `told` does not end it: a message that was sent keeps its place until the broker has answered for it, whoever has
  * stopped listening. Else the bound on what is in flight would be none.
  */
-export class Attempt implements Unconfirmed, Due {
+export class Attempt implements Unconfirmed, Due, Measured {
   readonly message: Message
   readonly mandatory: boolean
   /** Whether it waits while the broker takes nothing. */

@@ -18,12 +18,11 @@ import type { AmqpConnection } from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
-import type { Link } from "../amqplib.ts"
 import { Deadlines } from "../deadlines.ts"
 import * as Check from "../declarations.ts"
 import { fail } from "../handle.ts"
 import { type Links, linksOf } from "../links.ts"
-import { toPublish } from "../properties.ts"
+import { toPublish, withoutContent } from "../properties.ts"
 import { Attempt, type Outcome, type Owner } from "./attempt.ts"
 import { FlowState, flowing } from "./flow.ts"
 import type { Lane } from "./lane.ts"
@@ -69,13 +68,6 @@ const sizeOfLongText = (message: Message): number | undefined => {
   if (typeof content !== "string" || content.length < longText || !content.isWellFormed()) return undefined
   return Buffer.byteLength(content)
 }
-
-/** To check the rest of it: its own properties and inherited ones, each as what it is. */
-const withoutContent = (message: Message): Message =>
-  Object.create(
-    Object.getPrototypeOf(message) as object | null,
-    Object.getOwnPropertyDescriptors({ ...message, content: "" })
-  ) as Message
 
 export class Publisher implements Owner {
   readonly settings: Settings
@@ -219,17 +211,6 @@ export class Publisher implements Owner {
     )
   }
 
-  /** Whether a message that was taken in under another connection, or none, can be sent on this one. */
-  #tooLargeNow(attempt: Attempt, link: Link): AmqpError.AmqpErrorReason | undefined {
-    const refused = this.#limit.refuses(attempt.size, link.product)
-    // Its headers are one frame: too large a one would end the connection.
-    if (refused !== undefined || attempt.frameMax === link.frameMax || attempt.message.headers === undefined) {
-      return refused
-    }
-    const outgoing = toPublish(withoutContent(attempt.message), link.frameMax)
-    return Check.isRefused(outgoing) ? outgoing : undefined
-  }
-
   /** Whether it was dealt with: sent, or told that it cannot be. */
   #send(lane: Lane, attempt: Attempt): boolean {
     const channel = lane.channel!
@@ -283,7 +264,7 @@ export class Publisher implements Owner {
     }
     if (next === undefined || lane === undefined || !this.#hasRoom(next)) return false
     this.#leave(next)
-    const refused = this.#tooLargeNow(next, lane.channel!.link)
+    const refused = this.#limit.refusesOn(lane.channel!.link, next)
     if (refused !== undefined) this.#tell(next, refused)
     else if (!this.#send(lane, next)) this.#enter(next, true)
     return true

@@ -7,6 +7,7 @@ import type { Unconfirmed } from "../confirms.ts"
 import type { Due } from "../deadlines.ts"
 import { fail } from "../handle.ts"
 import type { Outgoing } from "../properties.ts"
+import type { Measured } from "../sizeLimit.ts"
 import type { Session } from "./session.ts"
 import type { Reply } from "./wire.ts"
 
@@ -24,11 +25,12 @@ export interface CallOwner {
   readonly confirmed: () => void
 }
 
-export class Call implements Due, Unconfirmed {
+export class Call implements Due, Unconfirmed, Measured {
   readonly name: string
   readonly message: Message
   readonly outgoing: Outgoing
   readonly correlationId: string
+  readonly frameMax: number | undefined
   readonly timeout: number
   readonly dueAt: number
   /** Whether it fails instead of waiting while publishers are blocked. */
@@ -50,6 +52,7 @@ export class Call implements Due, Unconfirmed {
       readonly message: Message
       readonly outgoing: Outgoing
       readonly correlationId: string
+      readonly frameMax: number | undefined
       readonly timeout: number
       readonly dueAt: number
       readonly failsWhenBlocked: boolean
@@ -62,12 +65,17 @@ export class Call implements Due, Unconfirmed {
     this.message = request.message
     this.outgoing = request.outgoing
     this.correlationId = request.correlationId
+    this.frameMax = request.frameMax
     this.timeout = request.timeout
     this.dueAt = request.dueAt
     this.failsWhenBlocked = request.failsWhenBlocked
     this.expires = request.expires
     this.#owner = owner
     this.#resume = resume
+  }
+
+  get size(): number {
+    return this.outgoing.content.length
   }
 
   #leave(how: Leaving): boolean {

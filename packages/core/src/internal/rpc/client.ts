@@ -114,13 +114,13 @@ class Client implements CallOwner, SessionOwner {
         const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
         if (tooLarge !== undefined) return fail(tooLarge)
         outgoing.options.mandatory = true
-        return this.#send({ name, message, outgoing, correlationId }, settings)
+        return this.#send({ name, message, outgoing, correlationId, frameMax: link?.frameMax }, settings)
       })
       return Effect.flatMap(sent, (reply) => readReply(name, codecs, reply))
     })
 
   #send(
-    request: Pick<Call, "name" | "message" | "outgoing" | "correlationId">,
+    request: Pick<Call, "name" | "message" | "outgoing" | "correlationId" | "frameMax">,
     { expires, onBlocked, timeout }: CallSettings
   ): Effect.Effect<Reply, AmqpError.AmqpError> {
     return Effect.callback<Reply, AmqpError.AmqpError>((resume) => {
@@ -179,8 +179,13 @@ class Client implements CallOwner, SessionOwner {
     if (session === undefined || !session.isOpen) return this.#open()
     this.#isPumping = true
     for (const call of this.#line) {
-      if (!this.#hasRoom || !this.#session!.send(call)) break
-      this.#line.delete(call)
+      if (!this.#hasRoom) break
+      const { link } = this.#session!
+      // The broker may be another one than when the request was taken in.
+      const refused = this.#limit.refusesOn(link, call)
+      if (refused !== undefined) call.fail(refused)
+      else if (this.#session!.send(call)) this.#line.delete(call)
+      else break
     }
     this.#isPumping = false
     if (this.#session === undefined && this.#line.size > 0) this.#open()

@@ -85,6 +85,10 @@ export class Session extends Handle implements Channel.ConsumerSink {
     return this.request("basic.consume", (_driver, channel) => channel.consume(start, this))
   }
 
+  get link(): Amqplib.Link {
+    return this.#channel.link
+  }
+
   get isOpen(): boolean {
     return this.#channel.isOpen
   }
