@@ -1,12 +1,9 @@
 /** What only a scripted broker does on command: `channel.flow`, confirms that come late, twice, or never. */
 import { assert, describe, it } from "@effect/vitest"
-import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
+import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber } from "effect"
-import { withPool } from "./support/amqp.ts"
+import { withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
 
 const message = { routingKey: "q", content: "a" }
 

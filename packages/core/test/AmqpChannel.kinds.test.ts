@@ -1,12 +1,9 @@
 /** Confirm and transaction channels, on a real broker. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpChannel, type AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue } from "effect"
-import { untilStats, withPool } from "./support/amqp.ts"
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
+import { untilStats, withPool, reasonOf, contents } from "./support/amqp.ts"
 
 const onBroker = <A, E, R>(program: Effect.Effect<A, E, R>) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) => withPool(url, { pool: { max: 2 } })(program))
@@ -21,21 +18,6 @@ const withQueue = <A, E, R>(
     Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(name, options))),
     ({ queue }) => f(queue),
     ({ queue }) => Effect.ignore(Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete(queue))))
-  )
-
-/** What is in a queue, taken out of it. */
-const contents = (queue: string) =>
-  Effect.scoped(
-    AmqpChannel.use((channel) =>
-      Effect.gen(function* () {
-        const found: Array<string> = []
-        while (true) {
-          const delivery = yield* channel.get(queue, { noAck: true })
-          if (Option.isNone(delivery)) return found
-          found.push(AmqpMessage.text(delivery.value))
-        }
-      })
-    )
   )
 
 const confirmStats = Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.confirm.stats)

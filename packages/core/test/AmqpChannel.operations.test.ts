@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { type Cause, Effect, Fiber, Option, Queue } from "effect"
-import { untilStats, withPool } from "./support/amqp.ts"
+import { untilStats, withPool, drain } from "./support/amqp.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 
@@ -19,16 +19,6 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError | Cause.Don
 
 const take = (channel: AmqpChannel.Operations, queue: string) =>
   Effect.map(channel.get(queue), (delivery) => Option.getOrThrow(delivery))
-
-const bodies = (channel: Channel, queue: string) =>
-  Effect.gen(function* () {
-    const found: Array<string> = []
-    while (true) {
-      const delivery = yield* channel.get(queue, { noAck: true })
-      if (Option.isNone(delivery)) return found
-      found.push(AmqpMessage.text(delivery.value))
-    }
-  })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("exchanges", () => {
@@ -68,10 +58,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* channel.queueBind(queue, "destination", "")
           for (const routingKey of ["a.b", "b.b"])
             yield* channel.publish({ exchange: "source", routingKey, content: routingKey })
-          assert.deepStrictEqual(yield* bodies(channel, queue), ["a.b"])
+          assert.deepStrictEqual(yield* drain(channel, queue), ["a.b"])
           yield* channel.exchangeUnbind("destination", "source", "a.*")
           yield* channel.publish({ exchange: "source", routingKey: "a.b", content: "" })
-          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+          assert.deepStrictEqual(yield* drain(channel, queue), [])
           yield* channel.exchangeDelete("source")
           yield* channel.exchangeDelete("destination")
         })
@@ -86,7 +76,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* channel.exchangeDeclare("main", "direct", { durable: false, alternateExchange: "rest" })
           yield* channel.queueBind(queue, "rest", "")
           yield* channel.publish({ exchange: "main", routingKey: "nobody", content: "rest" })
-          assert.deepStrictEqual(yield* bodies(channel, queue), ["rest"])
+          assert.deepStrictEqual(yield* drain(channel, queue), ["rest"])
           yield* channel.exchangeDelete("main")
           yield* channel.exchangeDelete("rest")
         })
@@ -108,7 +98,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               headers
             })
           }
-          assert.deepStrictEqual(yield* bodies(channel, queue), ['{"kind":"a","size":3}'])
+          assert.deepStrictEqual(yield* drain(channel, queue), ['{"kind":"a","size":3}'])
           yield* channel.queueUnbind(queue, "by-headers", "", binding)
           yield* channel.publish({
             exchange: "by-headers",
@@ -116,7 +106,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             content: "",
             headers: { kind: "a", size: 3 }
           })
-          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+          assert.deepStrictEqual(yield* drain(channel, queue), [])
           yield* channel.exchangeDelete("by-headers")
         })
       )
@@ -262,7 +252,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* channel.nack(fourth, { multiple: true, requeue: true })
             assert.strictEqual((yield* reasonOf(channel.reject(third)))._tag, "DeliverySettled")
             yield* awaitCensus({ unacked: 0 })
-            assert.deepStrictEqual(yield* bodies(channel, queue), ["3", "4"])
+            assert.deepStrictEqual(yield* drain(channel, queue), ["3", "4"])
           })
         )
       })
@@ -277,7 +267,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const again = yield* take(channel, queue)
           assert.isTrue(again.redelivered)
           yield* channel.reject(again, { requeue: false })
-          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+          assert.deepStrictEqual(yield* drain(channel, queue), [])
         })
       )
     )
@@ -292,7 +282,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const recovering = yield* Effect.forkChild(channel.recover, { startImmediately: true })
           assert.strictEqual((yield* reasonOf(channel.ack(delivery)))._tag, "DeliverySettled")
           yield* Fiber.join(recovering)
-          assert.deepStrictEqual(yield* bodies(channel, queue), ["1", "2"])
+          assert.deepStrictEqual(yield* drain(channel, queue), ["1", "2"])
         })
       )
     )
@@ -305,7 +295,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const delivery = Option.getOrThrow(yield* channel.get(queue, { noAck: true }))
           assert.strictEqual((yield* reasonOf(channel.ack(delivery)))._tag, "DeliverySettled")
           yield* channel.recover
-          assert.deepStrictEqual(yield* bodies(channel, queue), [])
+          assert.deepStrictEqual(yield* drain(channel, queue), [])
         })
       )
     )

@@ -3,12 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, type AmqpError, AmqpPublisher } from "@effect-amqp/core"
 import { Duration, Effect, Fiber, Queue, References, Result, Stream, SubscriptionRef } from "effect"
 import { type AddressInfo, connect, createServer, type Server } from "node:net"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { configOf, withPool } from "./support/amqp.ts"
 import { encodeFrame, encodeMessage } from "./support/frames.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { Spoiler } from "./support/Spoiler.ts"
+import { collectGarbage } from "./support/heap.ts"
 
 const openOk = encodeMessage(0, "connection.open-ok")
 
@@ -133,11 +132,8 @@ const short = {
 /** Every wait of a session together, and the shutdown. */
 const longest = "20 seconds"
 
-setFlagsFromString("--expose-gc")
-const collect = runInNewContext("gc") as () => void
-
 const heap = Effect.sync(() => {
-  for (let i = 0; i < 3; i++) collect()
+  for (let i = 0; i < 3; i++) collectGarbage()
   return process.memoryUsage().heapUsed / 1024 / 1024
 })
 

@@ -1,11 +1,11 @@
 /** The connection: its states, its end, what it says of a peer that does not work. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Logger, Result, Queue, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 import { inspect } from "node:util"
-import { configOf, withPool } from "./support/amqp.ts"
+import { configOf, withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const millis = Duration.millis
@@ -356,9 +356,6 @@ describe("publishing against back-pressure", () => {
         Stream.runHead
       )
     })
-  const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-    Effect.map(Effect.flip(effect), (error) => error.reason)
-
   it.live("a publish waits while the connection is blocked, and nothing is sent until it is not", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()

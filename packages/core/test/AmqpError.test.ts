@@ -4,11 +4,8 @@ import { AmqpChannel, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Schema } from "effect"
 import { classify } from "../src/internal/classify.ts"
-import { withPool } from "./support/amqp.ts"
+import { withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
 
 const once = <A>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, AmqpError.AmqpError>) =>
   Effect.scoped(AmqpChannel.use(f))

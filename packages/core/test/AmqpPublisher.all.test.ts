@@ -3,15 +3,13 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue, Result, Stream, SubscriptionRef } from "effect"
-import { outcomeOf, reasonOf, start, startAll, untilStats, withPublisher } from "./support/publisher.ts"
+import { outcomeOf, start, startAll, untilStats, withPublisher, published } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { reasonOf } from "./support/amqp.ts"
 
 const message = (i: number | string): AmqpMessage.Message => ({ exchange: "x", routingKey: "k", content: String(i) })
 
 const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
-
-const contents = (broker: ScriptedBroker.ScriptedBroker) =>
-  broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.content!.body.toString()] : []))
 
 /** Refuses every message whose content is this. */
 const refuses = (...refused: ReadonlyArray<string>): ScriptedBroker.Script => ({
@@ -100,8 +98,8 @@ describe("publishAll", () => {
           seen,
           numbers(3).map(() => ({ _tag: "Confirmed" }))
         )
-        assert.isAtMost(contents(broker).length, 30)
-        assert.deepStrictEqual(contents(broker), numbers(contents(broker).length).map(String))
+        assert.isAtMost(published(broker).length, 30)
+        assert.deepStrictEqual(published(broker), numbers(published(broker).length).map(String))
       }).pipe(withPublisher(broker.url, { maxInFlight: 10 }))
     })
   )
@@ -174,7 +172,7 @@ describe("publishAll", () => {
         assert.strictEqual(taken, 1)
         broker.unblock()
         assert.strictEqual(yield* Fiber.join(all), 100)
-        assert.deepStrictEqual(contents(broker), ["first", ...numbers(100).map(String)])
+        assert.deepStrictEqual(published(broker), ["first", ...numbers(100).map(String)])
       }).pipe(withPublisher(broker.url))
     })
   )
@@ -304,7 +302,7 @@ describe("publishAll", () => {
         assert.deepStrictEqual(new Set(singles), new Set(["Confirmed"]))
         for (const prefix of ["a", "b", "c", "d", "e"]) {
           assert.deepStrictEqual(
-            contents(broker).filter((content) => content.startsWith(prefix)),
+            published(broker).filter((content) => content.startsWith(prefix)),
             numbers(200).map((i) => `${prefix}${i}`)
           )
         }

@@ -5,14 +5,15 @@ import { Clock, Deferred, Effect, Exit, Fiber, Queue, References, Stream } from 
 import {
   joinAll,
   outcomeOf,
-  reasonOf,
   start,
   startAll,
   untilFlow,
   untilStats,
-  withPublisher
+  withPublisher,
+  published
 } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { reasonOf } from "./support/amqp.ts"
 
 const message = (content: string | number): AmqpMessage.Message => ({
   exchange: "x",
@@ -22,9 +23,6 @@ const message = (content: string | number): AmqpMessage.Message => ({
 
 const send = (content: string, options?: Parameters<typeof AmqpPublisher.publish>[1]) =>
   outcomeOf(AmqpPublisher.publish(message(content), options))
-
-const contents = (broker: ScriptedBroker.ScriptedBroker) =>
-  broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.content!.body.toString()] : []))
 
 const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
@@ -49,7 +47,7 @@ describe("a connection that dies", () => {
         broker.destroy()
         assert.deepStrictEqual(new Set(yield* joinAll(inFlight)), new Set(["PublishUnknown"]))
         assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed", "Confirmed", "Confirmed"])
-        assert.sameMembers(contents(broker).slice(4), ["a", "b", "c", "d"])
+        assert.sameMembers(published(broker).slice(4), ["a", "b", "c", "d"])
       }).pipe(withPublisher(broker.url, { channels: 2, maxInFlight: 4 }))
     })
   )
@@ -61,7 +59,7 @@ describe("a connection that dies", () => {
         broker.once("confirm.select", (select) => select.destroy())
         const waiting = yield* startAll([send("a"), send("b")])
         assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed"])
-        assert.deepStrictEqual(contents(broker), ["a", "b"])
+        assert.deepStrictEqual(published(broker), ["a", "b"])
       }).pipe(withPublisher(broker.url))
     })
   )
@@ -82,7 +80,7 @@ describe("a connection that dies", () => {
           yield* broker.up
           assert.deepInclude(yield* Fiber.join(tooLarge), { _tag: "InvalidArgument", argument: "headers" })
           assert.strictEqual(yield* Fiber.join(small), "Confirmed")
-          assert.deepStrictEqual(contents(broker), ["small"])
+          assert.deepStrictEqual(published(broker), ["small"])
         }).pipe(withPublisher(broker.url))
       })
   )
@@ -126,7 +124,7 @@ describe("a channel that the driver gives up over what the broker sends", () => 
         broker.off("channel.close")
         broker.release("channel.close")
         assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
-        assert.deepStrictEqual(contents(broker), ["first", "second"])
+        assert.deepStrictEqual(published(broker), ["first", "second"])
       }).pipe(withPublisher(broker.url, { channels: 1 }))
     })
   )
@@ -174,7 +172,7 @@ describe("publishAll", () => {
         yield* untilStats((stats) => stats.inFlight === 0)
         yield* Deferred.succeed(gate, undefined)
         assert.strictEqual(yield* Fiber.join(all), "PublishNacked")
-        assert.deepStrictEqual(contents(broker), ["other", "0", "1", "2"])
+        assert.deepStrictEqual(published(broker), ["other", "0", "1", "2"])
       }).pipe(withPublisher(broker.url, { maxInFlight: 3, channels: 1 }))
     })
   )
@@ -201,7 +199,7 @@ describe("publishAll", () => {
         assert.strictEqual(yield* send("second"), "Confirmed")
         yield* Deferred.succeed(gate, undefined)
         yield* Fiber.join(leaving)
-        assert.deepStrictEqual(contents(broker), ["first", "second"])
+        assert.deepStrictEqual(published(broker), ["first", "second"])
       }).pipe(withPublisher(broker.url))
     })
   )
@@ -228,7 +226,7 @@ describe("publishAll", () => {
         assert.deepStrictEqual(yield* joinAll(others), ["Confirmed", "Confirmed"])
         assert.strictEqual(yield* send("after"), "Confirmed")
         assert.strictEqual(broker.count("connection.start-ok"), 1)
-        assert.deepStrictEqual(contents(broker), ["other", "other", "0", "after"])
+        assert.deepStrictEqual(published(broker), ["other", "other", "0", "after"])
       }).pipe(withPublisher(broker.url, { maxInFlight: 2, channels: 1 }))
     })
   )
@@ -439,7 +437,7 @@ describe("a sequence and single messages, in line together", () => {
         }
         assert.strictEqual(yield* Fiber.join(all), 2)
         assert.deepStrictEqual(yield* joinAll([first, single]), ["Confirmed", "Confirmed"])
-        assert.deepStrictEqual(contents(broker), ["first", "a", "c", "b"])
+        assert.deepStrictEqual(published(broker), ["first", "a", "c", "b"])
       }).pipe(withPublisher(broker.url, { maxInFlight: 1, channels: 1 }))
     })
   )
@@ -465,7 +463,7 @@ describe("a sequence and single messages, in line together", () => {
         assert.strictEqual(yield* send("single", { timeout: 1000 }), "Confirmed")
         broker.send(channel, "channel.flow", { active: true })
         assert.strictEqual(yield* Fiber.join(all), 2)
-        assert.deepStrictEqual(contents(broker).slice(2), ["a", "single", "b"])
+        assert.deepStrictEqual(published(broker).slice(2), ["a", "single", "b"])
       }).pipe(withPublisher(broker.url, { channels: 2 }))
     })
   )

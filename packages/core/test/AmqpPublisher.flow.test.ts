@@ -4,29 +4,25 @@ import { AmqpChannel, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Option, Queue, Stream, SubscriptionRef } from "effect"
 import { Socket } from "node:net"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
-import { withPool } from "./support/amqp.ts"
+import { withPool, reasonOf } from "./support/amqp.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import {
   joinAll,
   outcomeOf,
-  reasonOf,
   start,
   startAll,
   untilFlow,
   untilStats,
-  withPublisher
+  withPublisher,
+  published
 } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { collectGarbage } from "./support/heap.ts"
 
 const message = (content: string | Uint8Array): AmqpMessage.Message => ({ exchange: "x", routingKey: "k", content })
 
 const send = (content: string | Uint8Array, options?: AmqpChannel.PublishOptions) =>
   outcomeOf(AmqpPublisher.publish(message(content), options))
-
-const contents = (broker: ScriptedBroker.ScriptedBroker) =>
-  broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.content!.body.toString()] : []))
 
 /** Every state from now on, the present one first. */
 const flows = Effect.gen(function* () {
@@ -56,7 +52,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
         assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { waiting: 3, forbidden: 1, timedOut: 1 })
         broker.unblock()
         assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
-        assert.deepStrictEqual(contents(broker), ["first", "a", "b", "c"])
+        assert.deepStrictEqual(published(broker), ["first", "a", "b", "c"])
         yield* untilFlow("Flowing")
       }).pipe(withPublisher(broker.url))
     })
@@ -135,7 +131,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
           broker.destroy()
           assert.strictEqual(yield* takeTag(seen), "Flowing")
           assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed"])
-          assert.deepStrictEqual(contents(broker), ["first", "a", "b"])
+          assert.deepStrictEqual(published(broker), ["first", "a", "b"])
         })
       ).pipe(withPublisher(broker.url))
     })
@@ -184,7 +180,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
             assert.include(reason.message, "channel.flow")
             const late = yield* reasonOf(AmqpPublisher.publish(message("late"), { timeout: 30 }))
             assert.deepInclude(late, { _tag: "PublishTimeout", sent: false })
-            assert.deepStrictEqual(contents(broker), ["first"])
+            assert.deepStrictEqual(published(broker), ["first"])
             broker.flow(true)
             assert.deepInclude((yield* broker.received("channel.flow-ok", 3)).args, { active: true })
             assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed"])
@@ -192,7 +188,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
             yield* broker.received("channel.flow-ok", 4)
             assert.strictEqual(yield* takeTag(seen), "Flowing")
             assert.strictEqual(Queue.sizeUnsafe(seen), 0)
-            assert.deepStrictEqual(contents(broker), ["first", "a", "b"])
+            assert.deepStrictEqual(published(broker), ["first", "a", "b"])
           })
         ).pipe(withPublisher(broker.url, { channels: 1 }))
       })
@@ -274,12 +270,9 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   })
 })
 
-setFlagsFromString("--expose-gc")
-const gc: () => void = runInNewContext("gc")
-
 /** Bytes that this process holds, garbage aside. */
 const held = () => {
-  gc()
+  collectGarbage()
   const { external, heapUsed } = process.memoryUsage()
   return heapUsed + external
 }

@@ -6,13 +6,14 @@ import {
   closable,
   joinAll,
   outcomeOf,
-  reasonOf,
   start,
   startAll,
   untilStats,
-  withPublisher
+  withPublisher,
+  published
 } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { reasonOf } from "./support/amqp.ts"
 
 const millis = Duration.millis
 
@@ -20,9 +21,6 @@ const message = (content: string): AmqpMessage.Message => ({ exchange: "x", rout
 
 const send = (content: string, options?: Parameters<typeof AmqpPublisher.publish>[1]) =>
   outcomeOf(AmqpPublisher.publish(message(content), options))
-
-const contents = (broker: ScriptedBroker.ScriptedBroker) =>
-  broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.content!.body.toString()] : []))
 
 const never: ScriptedBroker.Script = { "basic.publish": () => {} }
 const held: ScriptedBroker.Script = { "basic.publish": (publish) => publish.hold() }
@@ -229,7 +227,7 @@ describe("a message that kills its channel", () => {
         broker.off("basic.publish")
         broker.release("basic.publish")
         assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
-        assert.deepStrictEqual(contents(broker), ["a", "b", "c", "d", "e", "f"])
+        assert.deepStrictEqual(published(broker), ["a", "b", "c", "d", "e", "f"])
         assert.strictEqual(broker.count("channel.open"), 2)
       }).pipe(withPublisher(broker.url, { channels: 1, maxInFlight: 2 }))
     })
@@ -251,7 +249,7 @@ describe("waiting", () => {
           yield* Fiber.join(fibers[answered]!)
         }
         assert.deepStrictEqual(
-          contents(broker),
+          published(broker),
           Array.from({ length: 20 }, (_, i) => String(i))
         )
       }).pipe(withPublisher(broker.url, { maxInFlight: 5, channels: 1 }))
@@ -268,7 +266,7 @@ describe("waiting", () => {
           broker.release("basic.publish")
         }
         yield* joinAll(fibers)
-        assert.deepStrictEqual(contents(broker), ["a", "b", "c", "d"])
+        assert.deepStrictEqual(published(broker), ["a", "b", "c", "d"])
       }).pipe(withPublisher(broker.url, { maxInFlight: 1 }))
     })
   )
@@ -291,7 +289,7 @@ describe("waiting", () => {
         broker.off("basic.publish")
         broker.release("basic.publish")
         assert.deepStrictEqual(yield* joinAll([first, last]), ["Confirmed", "Confirmed"])
-        assert.deepStrictEqual(contents(broker), ["first", "last"])
+        assert.deepStrictEqual(published(broker), ["first", "last"])
         assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0, timedOut: 1 })
       }).pipe(withPublisher(broker.url, { maxInFlight: 1 }))
     })
@@ -320,7 +318,7 @@ describe("waiting", () => {
         broker.release("basic.publish")
         yield* joinAll(fibers)
         assert.deepStrictEqual(
-          contents(broker).map((text) => text.length),
+          published(broker).map((text) => text.length),
           [60, 40, 1, 500, 1]
         )
       }).pipe(withPublisher(broker.url, { maxInFlightBytes: 100, channels: 1 }))
@@ -342,7 +340,7 @@ describe("a connection that is not there", () => {
         assert.include(reason.message, "there is no connection")
         yield* broker.up
         assert.strictEqual(yield* send("c"), "Confirmed")
-        assert.deepStrictEqual(contents(broker), ["a", "c"])
+        assert.deepStrictEqual(published(broker), ["a", "c"])
       }).pipe(withPublisher(broker.url))
     })
   )
@@ -374,7 +372,7 @@ describe("a channel that cannot be had", () => {
         const outcomes = yield* joinAll(yield* startAll([send("a"), send("b")]))
         assert.deepStrictEqual(outcomes, ["ProtocolError", "ProtocolError"])
         assert.strictEqual(yield* send("c"), "Confirmed")
-        assert.deepStrictEqual(contents(broker), ["c"])
+        assert.deepStrictEqual(published(broker), ["c"])
       }).pipe(withPublisher(broker.url))
     })
   )
@@ -437,7 +435,7 @@ describe("closing", () => {
         assert.deepStrictEqual(yield* joinAll(inFlight), ["Confirmed", "Confirmed"])
         yield* Fiber.join(closing)
         assert.strictEqual(broker.openChannels, 0)
-        assert.deepStrictEqual(contents(broker), ["a", "b"])
+        assert.deepStrictEqual(published(broker), ["a", "b"])
       }).pipe(withPublisher(broker.url))
     })
   )
@@ -484,7 +482,7 @@ describe("closing", () => {
         const waiting = yield* start(outcomeOf(two.publisher.publish(message("b"))))
         yield* two.close
         assert.strictEqual(yield* Fiber.join(waiting), "PoolClosed")
-        assert.deepStrictEqual(contents(broker), [])
+        assert.deepStrictEqual(published(broker), [])
       }).pipe(withPublisher(broker.url))
     })
   )

@@ -2,8 +2,9 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
+import { reasonOf } from "./support/amqp.ts"
 import { Effect, Fiber, Queue, Random } from "effect"
-import { outcomeOf, reasonOf, untilStats, withPublisher } from "./support/publisher.ts"
+import { outcomeOf, untilStats, withPublisher } from "./support/publisher.ts"
 
 const declare = (options?: AmqpChannel.QueueDeclareOptions) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))

@@ -3,9 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpError, AmqpRpc } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope } from "effect"
 import { configOf, type Overrides } from "./support/amqp.ts"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { collectGarbage } from "./support/heap.ts"
 
 type Publish = ScriptedBroker.Context<"basic.publish">
 
@@ -322,12 +321,8 @@ describe("a request", () => {
 })
 
 describe("memory", () => {
-  const collectGarbage = Effect.suspend(() => {
-    setFlagsFromString("--expose-gc")
-    const collect = runInNewContext("gc") as () => void
-    // A WeakRef keeps what it refers to until the end of the turn.
-    return Effect.promise(() => new Promise<void>((resolve) => setTimeout(() => resolve(collect()), 1)))
-  })
+  // A WeakRef keeps what it refers to until the end of the turn.
+  const collected = Effect.promise(() => new Promise<void>((resolve) => setTimeout(() => resolve(collectGarbage()), 1)))
 
   it.live("holds nothing of a request that has ended, however much time it had left", () =>
     Effect.gen(function* () {
@@ -348,7 +343,7 @@ describe("memory", () => {
         const given = yield* Effect.forkChild(ask("given up", "20 days"))
         yield* broker.received("basic.publish", 3)
         yield* Fiber.interrupt(given)
-        for (let i = 0; i < 100 && held.some((ref) => ref.deref() !== undefined); i++) yield* collectGarbage
+        for (let i = 0; i < 100 && held.some((ref) => ref.deref() !== undefined); i++) yield* collected
         assert.deepStrictEqual(
           held.map((ref) => ref.deref()),
           [undefined, undefined, undefined]

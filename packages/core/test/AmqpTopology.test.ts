@@ -4,13 +4,10 @@ import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpTopology } f
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Logger, Queue, References, Stream, SubscriptionRef } from "effect"
 import { inspect } from "node:util"
-import { layerOf, withPool } from "./support/amqp.ts"
+import { layerOf, withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const { exchange, queue, queueBinding: bind } = AmqpTopology
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
 
 /** Looks every 5 ms of real time, for at most 10 seconds. */
 const until = <A, E, R>(look: Effect.Effect<A, E, R>, wanted: (seen: A) => boolean): Effect.Effect<A, E, R> =>

@@ -1,7 +1,9 @@
 /** An application on the broker of the tests, as a port of a Pika program would be. */
-import { Amqp, AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, flow, Layer, Option, References } from "effect"
+import { Effect, flow, Layer, References } from "effect"
+
+export { contents, drain, reasonOf } from "../support/amqp.ts"
 
 /** Everything that `AmqpLive` provides, on the broker of a URL. */
 export const layerOf = (url: string, options?: AmqpConfig.Options): Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> =>
@@ -35,10 +37,6 @@ export const parameters = Effect.map(TestBroker.TestBroker, ({ url, vhost }) => 
   }
 })
 
-/** Why an effect failed. */
-export const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
-
 /** A new queue that goes with its connection. */
 export const ownQueue = Effect.scoped(
   AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", { exclusive: true }), ({ queue }) => queue))
@@ -47,21 +45,6 @@ export const ownQueue = Effect.scoped(
 /** A new queue of the virtual host, which goes with the test's broker. */
 export const newQueue = (options?: AmqpChannel.QueueDeclareOptions) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))
-
-/** What is in a queue, taken out of it. */
-export const contents = (queue: string) =>
-  Effect.scoped(
-    AmqpChannel.use((channel) =>
-      Effect.gen(function* () {
-        const found: Array<string> = []
-        while (true) {
-          const delivery = yield* channel.get(queue, { noAck: true })
-          if (Option.isNone(delivery)) return found
-          found.push(AmqpMessage.text(delivery.value))
-        }
-      })
-    )
-  )
 
 /** Puts messages into a queue. */
 export const fill = (queue: string, ...texts: ReadonlyArray<string>) =>

@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
 import { untilStats } from "../support/amqp.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
-import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
+import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf, drain } from "./broker.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 
@@ -15,17 +15,6 @@ const borrowed = <A, E, R>(program: (channel: Channel, queue: string) => Effect.
     const queue = yield* ownQueue
     return yield* AmqpChannel.use((channel) => program(channel, queue))
   }).pipe(connected())
-
-/** What is in a queue, on the channel that has published it: to others it may not be there yet. */
-const drain = (channel: Channel, queue: string) =>
-  Effect.gen(function* () {
-    const found: Array<string> = []
-    while (true) {
-      const delivery = yield* channel.get(queue, { noAck: true })
-      if (Option.isNone(delivery)) return found
-      found.push(AmqpMessage.text(delivery.value))
-    }
-  })
 
 const message = (routingKey: string, content: string) => ({ routingKey, content })
 

@@ -1,23 +1,9 @@
 /** Ways to spoil what a broker sends, told by a seed: the same seed spoils the same bytes in the same way. */
 import { encodeFrame, encodeMessage } from "./frames.ts"
 import { type Method, specs } from "./methods.ts"
+import { type Random, randomOf } from "../../chaos/random.ts"
 
-/** Whole numbers below a bound, from a seed (mulberry32). */
-type Random = (below: number) => number
-
-const randomOf = (seed: number): Random => {
-  let state = seed >>> 0
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below)
-  }
-}
-
-const bytesOf = (random: Random, count: number) => Buffer.from(Array.from({ length: count }, () => random(256)))
-
-const one = <A>(random: Random, values: ReadonlyArray<A>): A => values[random(values.length)]!
+const bytesOf = (random: Random, count: number) => Buffer.from(Array.from({ length: count }, () => random.below(256)))
 
 /** What stands where `rest` begins; undefined to end the socket there. */
 type Change = (rest: Buffer) => Buffer | undefined
@@ -25,30 +11,30 @@ type Change = (rest: Buffer) => Buffer | undefined
 /** Changes of the stream at a byte. */
 const ofBytes: Readonly<Record<string, (random: Random) => Change>> = {
   "flipped bit": (random) => {
-    const mask = 1 << random(8)
+    const mask = 1 << random.below(8)
     return (rest) => Buffer.concat([Buffer.of(rest[0]! ^ mask), rest.subarray(1)])
   },
   "other byte": (random) => {
-    const byte = random(256)
+    const byte = random.below(256)
     return (rest) => Buffer.concat([Buffer.of(byte), rest.subarray(1)])
   },
   "end of the stream": () => () => undefined,
   "bytes put in": (random) => {
-    const bytes = bytesOf(random, 1 + random(16))
+    const bytes = bytesOf(random, 1 + random.below(16))
     return (rest) => Buffer.concat([bytes, rest])
   },
   "bytes left out": (random) => {
-    const count = 1 + random(16)
+    const count = 1 + random.below(16)
     return (rest) => rest.subarray(count)
   },
   "absurd long": (random) => {
     const value = Buffer.alloc(4)
-    value.writeUInt32BE(one(random, [0, 1, 200_000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]))
+    value.writeUInt32BE(random.one([0, 1, 200_000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]))
     return (rest) => Buffer.concat([value, rest.subarray(4)])
   },
   "absurd short": (random) => {
     const value = Buffer.alloc(2)
-    value.writeUInt16BE(one(random, [0, 1, 2048, 0x7fff, 0xffff]))
+    value.writeUInt16BE(random.one([0, 1, 2048, 0x7fff, 0xffff]))
     return (rest) => Buffer.concat([value, rest.subarray(2)])
   }
 }
@@ -57,20 +43,23 @@ const methods = Object.keys(specs) as Array<Method>
 
 /** A frame that has no business where it comes. */
 const strayFrame = (random: Random): Buffer => {
-  const channel = one(random, [0, 1, 1, 2, 3, 2047, 65_535])
-  switch (random(7)) {
+  const channel = random.one([0, 1, 1, 2, 3, 2047, 65_535])
+  switch (random.below(7)) {
     case 0:
     case 1:
     case 2:
-      return encodeMessage(channel, one(random, methods), { replyCode: 320, replyText: "stray" } as never)
+      return encodeMessage(channel, random.one(methods), { replyCode: 320, replyText: "stray" } as never)
     case 3: {
-      const payload = Buffer.concat([Buffer.of(0, 10 * random(12), 0, random(130)), bytesOf(random, random(40))])
+      const payload = Buffer.concat([
+        Buffer.of(0, 10 * random.below(12), 0, random.below(130)),
+        bytesOf(random, random.below(40))
+      ])
       return encodeFrame(1, channel, payload)
     }
     case 4:
-      return encodeFrame(2, channel, Buffer.concat([Buffer.of(0, 60, 0, 0), bytesOf(random, random(30))]))
+      return encodeFrame(2, channel, Buffer.concat([Buffer.of(0, 60, 0, 0), bytesOf(random, random.below(30))]))
     case 5:
-      return encodeFrame(one(random, [3, 8, 0, 4, 255]), channel, bytesOf(random, random(40)))
+      return encodeFrame(random.one([3, 8, 0, 4, 255]), channel, bytesOf(random, random.below(40)))
     default:
       // Larger than was agreed on.
       return encodeFrame(3, channel, Buffer.alloc(200_000, 1))
@@ -90,7 +79,7 @@ const ofFrames: Readonly<Record<string, (random: Random) => Change>> = {
   "frame left out": () => () => Buffer.alloc(0),
   "frame twice": () => (rest) => Buffer.concat([rest, rest]),
   "frame of another channel": (random) => {
-    const channel = one(random, [0, 1, 2, 3, 65_535])
+    const channel = random.one([0, 1, 2, 3, 65_535])
     return (rest) => {
       const frame = Buffer.from(rest)
       frame.writeUInt16BE(channel, 1)
@@ -98,8 +87,8 @@ const ofFrames: Readonly<Record<string, (random: Random) => Change>> = {
     }
   },
   "frame of other content": (random) => {
-    const at = random(1000)
-    const byte = random(256)
+    const at = random.below(1000)
+    const byte = random.below(256)
     return (rest) => {
       const frame = Buffer.from(rest)
       const { length } = frame
@@ -108,7 +97,7 @@ const ofFrames: Readonly<Record<string, (random: Random) => Change>> = {
     }
   },
   "frame in other pieces": (random) => {
-    const at = random(1000)
+    const at = random.below(1000)
     return (rest) => {
       const payload = rest.subarray(7, -1)
       const cut = at % (payload.length + 1)
@@ -134,12 +123,12 @@ export class Spoiler {
 
   constructor(seed: number) {
     const random = randomOf(seed)
-    this.#framewise = random(2) === 0
+    this.#framewise = random.below(2) === 0
     const kinds = this.#framewise ? ofFrames : ofBytes
-    this.kind = one(random, Object.keys(kinds))
+    this.kind = random.one(Object.keys(kinds))
     this.#change = kinds[this.kind]!(random)
     // A session of the client under test, below, gets about 30 frames and 1,000 bytes, half of them before it is open.
-    this.#left = this.#framewise ? random(30) : random(2) === 0 ? random(500) : random(1000)
+    this.#left = this.#framewise ? random.below(30) : random.below(2) === 0 ? random.below(500) : random.below(1000)
   }
 
   /** Takes what the broker has sent; what the client is to get of it. */

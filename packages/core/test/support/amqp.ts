@@ -1,6 +1,6 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
-import { Duration, Effect, flow, Layer, Redacted, References } from "effect"
-import { type AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { Duration, Effect, flow, Layer, Option, Redacted, References } from "effect"
+import { AmqpChannel, type AmqpConfig, AmqpConnection, type AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 
 const seconds = Duration.seconds
 
@@ -75,3 +75,20 @@ export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) =>
     }
     return yield* Effect.die(new Error(`the pool stayed at ${JSON.stringify(yield* AmqpPool.stats)}`))
   })
+
+/** Why an effect failed. */
+export const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
+/** Takes everything out of a queue by a channel: to the one that has published it, it is there at once. */
+export const drain = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel, queue: string) {
+  const found: Array<string> = []
+  while (true) {
+    const delivery = yield* channel.get(queue, { noAck: true })
+    if (Option.isNone(delivery)) return found
+    found.push(AmqpMessage.text(delivery.value))
+  }
+})
+
+/** Takes everything out of a queue. */
+export const contents = (queue: string) => Effect.scoped(AmqpChannel.use((channel) => drain(channel, queue)))

@@ -2,6 +2,7 @@
 import { Effect, Exit, Fiber, flow, Layer, References, Scope, SubscriptionRef } from "effect"
 import { AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { configOf, type Overrides } from "./amqp.ts"
+import type { ScriptedBroker } from "./ScriptedBroker.ts"
 
 /** Runs a program with a connection, a publisher and a pool of its own, all gone afterwards. Its log begins at warnings. */
 export const withPublisher = (url: string, options: AmqpPublisher.Options = {}, overrides?: Overrides) =>
@@ -29,9 +30,6 @@ export const outcomeOf = <A, R>(
   effect: Effect.Effect<A, AmqpError.AmqpError, R>
 ): Effect.Effect<"Confirmed" | AmqpError.AmqpErrorReason["_tag"], never, R> =>
   Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Confirmed" as const })
-
-export const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
 
 /** Starts an effect at once, in a fiber whose outcome is awaited with `Fiber.join`. */
 export const start = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
@@ -67,3 +65,7 @@ export const untilFlow = (tag: AmqpPublisher.Flow["_tag"]) =>
     }
     return yield* Effect.die(new Error(`the flow stayed ${flow.value._tag}`))
   })
+
+/** The contents that a scripted broker was sent, in order. */
+export const published = (broker: ScriptedBroker) =>
+  broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.content!.body.toString()] : []))
