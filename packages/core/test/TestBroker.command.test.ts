@@ -1,7 +1,25 @@
 /** Commands that the broker of the tests is controlled by. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { run } from "../src/testing/internal/command.ts"
+
+const moment = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+
+/** Completes when there is no such process. */
+const gone = Effect.fnUntraced(function* (pid: number) {
+  assert.isAbove(pid, 1)
+  const isGone = () => {
+    try {
+      return !process.kill(pid, 0)
+    } catch {
+      return true
+    }
+  }
+  while (!isGone()) yield* moment
+})
 
 describe("a command", () => {
   it.effect("is told by its code and what it printed", () =>
@@ -19,29 +37,30 @@ describe("a command", () => {
     })
   )
 
-  it.effect("that does not end is killed at its deadline, in real time, even if its children hold the pipes", () =>
+  it.effect("that does not end is killed at its deadline, in real time, and its children with it", () =>
     Effect.gen(function* () {
-      // The shell prints its pid, and leaves a child that has its pipes for two seconds.
-      const outcome = yield* run("sh", ["-c", "echo $$; sleep 2 & sleep 600"], { timeout: "300 millis" })
+      // The shell prints its pid, and that of a child that has its pipes.
+      const outcome = yield* run("sh", ["-c", "echo $$; sleep 600 & echo $!; sleep 600"], { timeout: "300 millis" })
       assert.isUndefined(outcome.code)
       assert.include(outcome.stderr, "killed, because it had not ended after 300ms")
-      const pid = Number(outcome.stdout)
-      assert.isAbove(pid, 1)
-      const isGone = () => {
-        try {
-          return !process.kill(pid, 0)
-        } catch {
-          return true
-        }
-      }
-      while (!isGone()) yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+      const pids = outcome.stdout.trim().split("\n").map(Number)
+      assert.lengthOf(pids, 2)
+      yield* Effect.forEach(pids, gone)
     })
   )
 
-  it.effect("is killed when it is interrupted", () =>
+  it.effect("is killed when it is interrupted, and its children with it", () =>
     Effect.gen(function* () {
-      const fiber = yield* Effect.forkChild(run("sleep", ["600"]), { startImmediately: true })
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-command-"))),
+        (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+      )
+      const file = join(folder, "pids")
+      const script = `sleep 600 & echo $$ $! > ${file}.new; mv ${file}.new ${file}; sleep 600`
+      const fiber = yield* Effect.forkChild(run("sh", ["-c", script]), { startImmediately: true })
+      while (!existsSync(file)) yield* moment
       yield* Fiber.interrupt(fiber)
+      yield* Effect.forEach(readFileSync(file, "utf8").trim().split(" ").map(Number), gone)
     })
   )
 })

@@ -24,11 +24,17 @@ export const run = (command: string, args: ReadonlyArray<string>, options?: Opti
     const child = ChildProcess.spawn(command, args, {
       ...(options?.env === undefined ? {} : { env: options.env }),
       ...(options?.cwd === undefined ? {} : { cwd: options.cwd }),
-      stdio: ["ignore", "pipe", "pipe"]
+      stdio: ["ignore", "pipe", "pipe"],
+      // A process group of its own: `rabbitmqctl` is a script, and what it starts would outlive it.
+      detached: true
     })
-    // Children of the child may hold the pipes open: then there is no "close", and they would keep this process alive.
     const kill = () => {
-      child.kill("SIGKILL")
+      try {
+        if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL")
+      } catch {
+        // It has ended.
+      }
+      // Whoever has left the group may hold them open, and keep this process alive.
       child.stdout.destroy()
       child.stderr.destroy()
     }
