@@ -12,7 +12,6 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -20,6 +19,7 @@ import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import * as Amqplib from "./internal/amqplib.ts"
 import { register } from "./internal/links.ts"
+import { backoff, healthyAfter } from "./internal/backoff.ts"
 import { elapsed } from "./internal/elapsed.ts"
 
 /** What the connection is doing. */
@@ -70,17 +70,6 @@ export class AmqpConnection extends Context.Service<
     readonly flow: SubscriptionRef.SubscriptionRef<Flow>
   }
 >()("@effect-amqp/core/AmqpConnection") {}
-
-// Reconnecting waits a random time up to a bound that doubles ("full jitter"): clients of a restarted broker do not
-// come back all at once. A connection that lasted `healthyAfter` starts the count anew.
-const firstBound = 100
-const lastBound = 30_000
-const healthyAfter = 30_000
-
-const backoff = (attempt: number) =>
-  Effect.flatMap(Random.next, (random) =>
-    Effect.sleep(Duration.millis(random * Math.min(lastBound, firstBound * 2 ** Math.min(attempt, 20))))
-  )
 
 /**
  * Connects, and keeps connected until the scope closes.

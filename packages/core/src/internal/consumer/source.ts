@@ -9,27 +9,17 @@ import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Random from "effect/Random"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
 import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
+import { backoff, healthyAfter } from "../backoff.ts"
 import { elapsed } from "../elapsed.ts"
 
 /** Which ends are followed by another subscription. */
 export type Resubscribe = "never" | "lost" | "always"
-
-// As AmqpConnection does.
-const firstBound = 100
-const lastBound = 30_000
-const healthyAfter = 30_000
-
-const backoff = (attempt: number) =>
-  Effect.flatMap(Random.next, (random) =>
-    Effect.sleep(random * Math.min(lastBound, firstBound * 2 ** Math.min(attempt, 20)))
-  )
 
 export class Source {
   /** Called when there is something to be taken, and when it has failed. Must not throw. */
