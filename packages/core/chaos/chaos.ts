@@ -2,8 +2,9 @@
  * Publishers and consumers at full speed while their connections are cut, starved, silenced and refused: what is confirmed
  * must be handled.
  *
- * Run it by `npm run chaos`; `--short` is what CI runs. It prints its seed, with which it can be repeated (the faults and
- * their order; not the moments at which they meet a message). Its exit code is 1 if a promise was broken.
+ * Run it by `npm run chaos`; `--short` takes some minutes, and the tests run less than that. It prints its seed, with
+ * which it can be repeated (the faults and their order; not the moments at which they meet a message). Its exit code is 1
+ * if a promise was broken.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import {
