@@ -158,6 +158,13 @@ const run = <A>(
     )
   )
 
+/** The code of a program that ends by itself. */
+const ended = (child: ChildProcess.ChildProcess) =>
+  Effect.callback<number | null>((resume) => {
+    if (child.exitCode !== null) return resume(Effect.succeed(child.exitCode))
+    child.once("exit", (code) => resume(Effect.succeed(code)))
+  })
+
 layer(TestBroker.layer, { timeout: patience })("TestBroker.layer", (it) => {
   it.effect("gives a URL that a client can connect to, in a virtual host of its own", () =>
     Effect.gen(function* () {
@@ -458,6 +465,8 @@ describe("TestBroker.layer and the processes of a run", () => {
         assert.strictEqual(reached.report.origin, "url")
         assert.match(reached.report.vhost, /^test-/)
         assert.strictEqual(reached.report.counted, 0)
+        // It deletes its virtual host first. Killed meanwhile, it would leave a rabbitmqctl that waits for this broker.
+        assert.strictEqual(yield* ended(reached.child), 0)
       }),
     patience
   )
