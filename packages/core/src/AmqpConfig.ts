@@ -28,7 +28,8 @@ import type * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
-import type { AmqpError } from "./AmqpError.ts"
+import type * as Schedule from "effect/Schedule"
+import type { AmqpError, AmqpErrorReason } from "./AmqpError.ts"
 import { assemble } from "./internal/config/assemble.ts"
 import { Draft } from "./internal/config/draft.ts"
 import { environment } from "./internal/config/environment.ts"
@@ -77,6 +78,15 @@ export interface Tcp {
   readonly keepAliveDelay: Duration.Duration
 }
 
+/** How a connection that was lost is made again. */
+export interface ReconnectConfig {
+  readonly minDelay: Duration.Duration
+  readonly maxDelay: Duration.Duration
+  readonly healthyAfter: Duration.Duration
+  /** `undefined`: by `minDelay` and `maxDelay`. */
+  readonly schedule: Schedule.Schedule<unknown, AmqpErrorReason> | undefined
+}
+
 /** The settings of a pool of channels. */
 export interface PoolConfig {
   readonly min: number
@@ -111,6 +121,7 @@ export interface AmqpConfig {
   readonly clientProperties: Readonly<Record<string, unknown>>
   readonly connectionAttempts: number
   readonly retryDelay: Duration.Duration
+  readonly reconnect: ReconnectConfig
   readonly socketTimeout: Duration.Duration
   readonly connectTimeout: Duration.Duration
   readonly closeTimeout: Duration.Duration
@@ -171,6 +182,31 @@ export interface TcpOptions {
    * idle timeouts of load balancers and NAT gateways (from 4 minutes). Pika: `TCP_KEEPIDLE`.
    */
   readonly keepAliveDelay?: Duration.Input | undefined
+}
+
+/**
+ * Options of reconnecting: the waits between the loss of an open connection and each attempt to make it again. For the
+ * first connect there are `connectionAttempts` and `retryDelay`.
+ */
+export interface ReconnectOptions {
+  /**
+   * Each wait is a random time from 0 up to a bound ("full jitter", so that the clients of a restarted broker do not come
+   * back all at once). The bound of the first wait; it doubles with each attempt. At least 1 ms. Default: 100 ms.
+   */
+  readonly minDelay?: Duration.Input | undefined
+  /** Where that bound ends. At least `minDelay`. Default: 30 s, or `minDelay` if that is more. */
+  readonly maxDelay?: Duration.Input | undefined
+  /**
+   * How long a connection has to have been open for the waits to begin anew when it is lost. May be 0. Default: 1 s: a
+   * connection that is lost now and then is back at once, one that dies as soon as it is open is asked for less and less.
+   */
+  readonly healthyAfter?: Duration.Input | undefined
+  /**
+   * The waits themselves, instead of `minDelay` and `maxDelay`. It is given the reason of the loss, then that of each
+   * attempt that failed, and begins anew after `healthyAfter`. When it ends, the connection is closed for good, with the
+   * last of these reasons. Consumers, which subscribe again by `minDelay` and `maxDelay`, do not use it.
+   */
+  readonly schedule?: Schedule.Schedule<unknown, AmqpErrorReason> | undefined
 }
 
 /** Options of the pool. */
@@ -250,6 +286,8 @@ export interface Options {
   readonly connectionAttempts?: number | undefined
   /** Between these rounds. May be 0. Default: 2 s, Pika's. */
   readonly retryDelay?: Duration.Input | undefined
+  /** How a connection that was lost is made again. */
+  readonly reconnect?: ReconnectOptions | undefined
   /** The longest silence of the socket while connecting. Default: 10 s, Pika's. */
   readonly socketTimeout?: Duration.Input | undefined
   /** One attempt on one host: TCP, TLS and AMQP's handshake together. Default: 10 s. Pika: `stack_timeout` (15 s). */

@@ -19,8 +19,7 @@ import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import * as Amqplib from "./internal/amqplib.ts"
 import { register } from "./internal/links.ts"
-import { backoff, healthyAfter } from "./internal/backoff.ts"
-import { elapsed } from "./internal/elapsed.ts"
+import { Backoff, fullJitter } from "./internal/backoff.ts"
 
 /** What the connection is doing. */
 export type State =
@@ -40,7 +39,13 @@ export type State =
       /** As negotiated. Zero: none. */
       readonly heartbeat: Duration.Duration
     }
-  | { readonly _tag: "Reconnecting"; readonly attempt: number; readonly reason: AmqpError.AmqpErrorReason }
+  | {
+      readonly _tag: "Reconnecting"
+      /** Attempts that have failed since. */
+      readonly attempt: number
+      /** Why the connection was lost or, after an attempt, why that has failed. */
+      readonly reason: AmqpError.AmqpErrorReason
+    }
   | { readonly _tag: "Closed"; readonly reason: AmqpError.AmqpErrorReason }
 
 /** Whether the broker reads what is published (`connection.blocked`; https://www.rabbitmq.com/docs/connection-blocked). */
@@ -76,7 +81,10 @@ export class AmqpConnection extends Context.Service<
  *
  * The first connect tries every host, `connectionAttempts` times with `retryDelay` between the rounds, and fails with
  * the last reason; what no retry can mend (login, virtual host, certificate) fails at once. Later losses are
- * mended without an end, except by those same reasons, which close the connection for good.
+ * mended after waits by `reconnect`, without an end, except by those same reasons, which close the connection for good.
+ *
+ * Each change of state is logged once: at Debug while connecting, at Info when open, unblocked or closed by its scope, at
+ * Warning when lost or blocked, at Error when closed for good. Attempts that fail are logged at Debug.
  */
 export const make = Effect.fnUntraced(function* (
   config: AmqpConfig
@@ -94,16 +102,22 @@ export const make = Effect.fnUntraced(function* (
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
   let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
 
-  const setFlow = (value: Flow) => runFork(SubscriptionRef.set(flow, value))
+  const setFlow = (value: Flow, log: Effect.Effect<void>) =>
+    runFork(Effect.andThen(SubscriptionRef.set(flow, value), log))
 
-  const onUnblocked = () => {
+  const unblock = (log: Effect.Effect<void>) => {
     blockedTimer?.interruptUnsafe()
     blockedTimer = undefined
-    if (flow.value._tag === "Blocked") setFlow({ _tag: "Flowing" })
+    if (flow.value._tag === "Blocked") setFlow({ _tag: "Flowing" }, log)
   }
 
+  const onUnblocked = () => unblock(Effect.logInfo("AMQP connection unblocked"))
+
   const onBlocked = (reason: string) => {
-    if (flow.value._tag === "Flowing") setFlow({ _tag: "Blocked", reason })
+    if (flow.value._tag === "Flowing") {
+      const log = Effect.logWarning("AMQP connection blocked: the broker takes no messages")
+      setFlow({ _tag: "Blocked", reason }, Effect.annotateLogs(log, { reason }))
+    }
     const timeout = config.blockedConnectionTimeout
     if (timeout === undefined || blockedTimer !== undefined) return
     const link = current
@@ -188,9 +202,15 @@ export const make = Effect.fnUntraced(function* (
       return SubscriptionRef.set(state, { _tag: "Closed", reason })
     })
 
+  const givenUp = (reason: AmqpError.AmqpErrorReason) =>
+    Effect.andThen(
+      closedFor(reason),
+      Effect.logError("AMQP connection closed for good").pipe(Effect.annotateLogs({ reason: reason.message }))
+    )
+
   const lost = (reason: AmqpError.AmqpErrorReason) =>
     Effect.suspend(() => {
-      onUnblocked()
+      unblock(Effect.void)
       return Effect.andThen(
         SubscriptionRef.set(state, { _tag: "Reconnecting", attempt: 0, reason }),
         Effect.logWarning("AMQP connection lost, reconnecting").pipe(Effect.annotateLogs({ reason: reason.message }))
@@ -198,26 +218,32 @@ export const make = Effect.fnUntraced(function* (
     })
 
   const supervise = Effect.gen(function* () {
-    let attempt = 0
+    const { healthyAfter, maxDelay, minDelay, schedule } = config.reconnect
+    const backoff = new Backoff(clock, schedule ?? fullJitter(minDelay, maxDelay), healthyAfter)
     while (true) {
-      const openedAt = elapsed(clock)
-      const reason = yield* Deferred.await(loss)
+      const openedAt = backoff.now
+      let reason = yield* Deferred.await(loss)
       yield* lost(reason)
-      if (elapsed(clock) - openedAt >= healthyAfter) attempt = 0
-      while (true) {
-        yield* backoff(attempt)
-        attempt++
+      backoff.lost(openedAt)
+      for (let attempt = 1; ; attempt++) {
+        if (!(yield* backoff.wait(reason))) return yield* givenUp(reason)
         const error = yield* Effect.match(tryEveryHost, { onFailure: (error) => error, onSuccess: () => undefined })
         if (error === undefined) break
-        if (isFinal(error.reason)) {
-          yield* Effect.logError("AMQP connection closed for good").pipe(Effect.annotateLogs({ reason: error.message }))
-          return yield* closedFor(error.reason)
-        }
-        yield* SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, reason: error.reason })
+        reason = error.reason
+        if (isFinal(reason)) return yield* givenUp(reason)
+        yield* SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, reason })
+        yield* Effect.logDebug("AMQP connection not made").pipe(
+          Effect.annotateLogs({ attempt, reason: reason.message })
+        )
       }
       yield* opened
     }
-  })
+  }).pipe(
+    // A schedule that dies must not leave those who wait for the next connection waiting for ever.
+    Effect.catchDefect((defect) =>
+      givenUp(new AmqpError.UnknownError({ message: `reconnecting failed: ${String(defect)}`, cause: defect }))
+    )
+  )
 
   const first = tryEveryHost.pipe(
     Effect.retry({
@@ -239,9 +265,11 @@ export const make = Effect.fnUntraced(function* (
             message: "the connection was closed by this application: its scope has ended"
           })
         )
+        yield* Effect.logInfo("AMQP connection closed")
       }
     })
   )
+  yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(peerOf) })
   yield* first
   yield* opened
   yield* Effect.forkScoped(supervise)
@@ -254,6 +282,8 @@ export const make = Effect.fnUntraced(function* (
   })
   return register(AmqpConnection.of({ config, state, flow }), { current: () => current, next })
 })
+
+const peerOf = ({ host, port }: Host) => `${host}:${port}`
 
 // Waiting mends none of these.
 const isFinal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable

@@ -14,10 +14,11 @@ describe("docs/configuration.md", () => {
     it(`has a row of ${key}, with its variable, URL parameters and Pika's name`, () => {
       const { env, pika, url } = settingOf(key)
       const row = rowOf(key)
-      assert.include(row, `\`AMQP_${env}\``)
+      assert.include(row, `| \`${key}\` |`)
+      if (env !== undefined) assert.include(row, `\`AMQP_${env}\``)
       if (pika !== undefined) assert.include(row, `\`${pika}\``)
-      if (url === false) return
-      for (const name of [env?.toLowerCase() ?? "", ...(url ?? [])]) {
+      if (url === false || env === undefined) return
+      for (const name of [env.toLowerCase(), ...(url ?? [])]) {
         if (!/[A-Z]/.test(name)) assert.include(row, `\`${name}\``)
       }
     })

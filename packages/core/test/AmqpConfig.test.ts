@@ -1,7 +1,7 @@
 /** Settings from a plain object: defaults, bounds, and mistakes. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
-import { Duration, Effect, Redacted } from "effect"
+import { Duration, Effect, Redacted, Schedule } from "effect"
 import { issuesOf, refused, untyped } from "./AmqpConfig.fixtures.ts"
 
 const millis = (duration: Duration.Duration | undefined) =>
@@ -25,6 +25,9 @@ describe("defaults", () => {
       assert.deepStrictEqual({ ...config.clientProperties }, {})
       assert.strictEqual(config.connectionAttempts, 1)
       assert.strictEqual(millis(config.retryDelay), 2000)
+      const { healthyAfter, maxDelay, minDelay, schedule } = config.reconnect
+      assert.deepStrictEqual([minDelay, maxDelay, healthyAfter].map(millis), [100, 30_000, 1000])
+      assert.isUndefined(schedule)
       assert.strictEqual(millis(config.socketTimeout), 10_000)
       assert.strictEqual(millis(config.connectTimeout), 10_000)
       assert.strictEqual(millis(config.closeTimeout), 3000)
@@ -45,6 +48,41 @@ describe("defaults", () => {
     })
   )
 
+  it.effect("reconnecting: the longest delay is not below the shortest, and a schedule takes the place of both", () =>
+    Effect.gen(function* () {
+      const { reconnect } = yield* AmqpConfig.make({ reconnect: { minDelay: "1 minute", healthyAfter: 0 } })
+      assert.deepStrictEqual(
+        [reconnect.minDelay, reconnect.maxDelay, reconnect.healthyAfter].map(millis),
+        [60_000, 60_000, 0]
+      )
+      const schedule = Schedule.spaced("1 second")
+      assert.strictEqual((yield* AmqpConfig.make({ reconnect: { schedule } })).reconnect.schedule, schedule)
+      const wrong = [
+        { minDelay: "2 seconds", maxDelay: "1 second" },
+        { maxDelay: 0 },
+        { schedule: 5 },
+        { schedule, minDelay: 1 },
+        { delay: 1 },
+        true
+      ]
+      assert.deepStrictEqual(
+        yield* Effect.forEach(wrong, (reconnect) =>
+          Effect.map(issuesOf(AmqpConfig.make(untyped({ reconnect }))), (issues) =>
+            issues.map(({ got, setting }) => `${setting}: ${got}`).join()
+          )
+        ),
+        [
+          'reconnect.maxDelay: "1 second"',
+          "reconnect.maxDelay: 0",
+          "reconnect.schedule: a number",
+          "reconnect.minDelay: a delay beside reconnect.schedule",
+          "reconnect.delay: an unknown option",
+          "reconnect: a boolean"
+        ]
+      )
+    })
+  )
+
   it.effect("undefined is not given, at every level", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make({
@@ -52,6 +90,7 @@ describe("defaults", () => {
         tls: undefined,
         heartbeat: undefined,
         tcp: { noDelay: undefined },
+        reconnect: { minDelay: undefined, schedule: undefined },
         pool: { max: undefined }
       })
       assert.deepStrictEqual(config, yield* AmqpConfig.make())

@@ -1,8 +1,20 @@
 /** The connection: its states, its end, what it says of a peer that does not work. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Logger, Result, Queue, Redacted, References, Stream, SubscriptionRef } from "effect"
+import {
+  Duration,
+  Effect,
+  Fiber,
+  Logger,
+  Result,
+  Queue,
+  Redacted,
+  References,
+  Schedule,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 import { inspect } from "node:util"
 import { configOf, withPool, reasonOf } from "./support/amqp.ts"
@@ -268,6 +280,67 @@ describe("a peer that does not work", () => {
         assert.deepInclude(yield* nextState(seen, "Open"), { peer: `127.0.0.1:${two.port}`, generation: 2 })
       }).pipe(Effect.scoped, withPool(one.url, { hosts: hosts as never }))
     })
+  )
+
+  it.live("reconnecting waits as its schedule says, which is given each reason, and ends when that does", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const reasons: Array<string> = []
+      const schedule = Schedule.identity<AmqpError.AmqpErrorReason>().pipe(
+        Schedule.upTo({ times: 3 }),
+        Schedule.tap(({ input }) => Effect.sync(() => void reasons.push(input._tag)))
+      )
+      const reconnect = { ...configOf(broker.url).reconnect, schedule }
+      yield* Effect.gen(function* () {
+        const seen = yield* states
+        yield* nextState(seen, "Open")
+        yield* broker.down
+        const closed = yield* nextState(seen, "Closed")
+        assert.deepStrictEqual(reasons, ["ConnectionClosed", "ConnectFailed", "ConnectFailed"])
+        if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "ConnectFailed")
+        assert.strictEqual((yield* reasonOf(AmqpChannel.use(() => Effect.void)))._tag, "ConnectFailed")
+      }).pipe(Effect.scoped, withPool(broker.url, { reconnect }))
+    })
+  )
+
+  it.live("the waits begin anew for a connection that has been open for healthyAfter, not for one that has not", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const waits = (healthyAfter: Duration.Duration) =>
+        Effect.gen(function* () {
+          const counts: Array<number> = []
+          const schedule = Schedule.map(Schedule.forever, ({ output }) => Effect.sync(() => void counts.push(output)))
+          const reconnect = { ...configOf(broker.url).reconnect, healthyAfter, schedule }
+          yield* Effect.gen(function* () {
+            const seen = yield* states
+            for (let loss = 0; loss < 3; loss++) {
+              yield* nextState(seen, "Open")
+              broker.destroy()
+            }
+            yield* nextState(seen, "Open")
+          }).pipe(Effect.scoped, withPool(broker.url, { reconnect }))
+          return counts
+        })
+      assert.deepStrictEqual(yield* waits(Duration.zero), [0, 0, 0])
+      assert.deepStrictEqual(yield* waits(Duration.minutes(1)), [0, 1, 2])
+    })
+  )
+
+  it.live(
+    "a schedule that dies closes the connection, instead of leaving it reconnecting without anybody who does",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        const schedule = Schedule.map(Schedule.forever, () => Effect.die(new Error("no schedule")))
+        const reconnect = { ...configOf(broker.url).reconnect, schedule }
+        yield* Effect.gen(function* () {
+          const seen = yield* states
+          yield* nextState(seen, "Open")
+          broker.destroy()
+          const closed = yield* nextState(seen, "Closed")
+          if (closed._tag === "Closed") assert.include(closed.reason.message, "no schedule")
+        }).pipe(Effect.scoped, withPool(broker.url, { reconnect }))
+      })
   )
 
   it.live("what no retry can mend closes a connection that was open before, for good", () =>

@@ -1,16 +1,68 @@
 /** How long to wait before something is tried again that was lost. */
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import { elapsed } from "./elapsed.ts"
 
-// A random time up to a bound that doubles ("full jitter"): clients of a restarted broker do not come back all at once.
-const firstBound = 100
-const lastBound = 30_000
-
-/** What has lasted for so long, in milliseconds, was well: the count of attempts begins anew. */
-export const healthyAfter = 30_000
-
-/** Waits before an attempt; the first is 0. */
-export const backoff = (attempt: number): Effect.Effect<void> =>
-  Effect.flatMap(Random.next, (random) =>
-    Effect.sleep(random * Math.min(lastBound, firstBound * 2 ** Math.min(attempt, 20)))
+/**
+ * A random time up to a bound that doubles ("full jitter"): clients of a restarted broker do not come back all at once
+ * (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+ */
+export const fullJitter = (least: Duration.Duration, most: Duration.Duration): Schedule.Schedule<Duration.Duration> =>
+  Schedule.fromStep(
+    Effect.sync(() => {
+      let bound = Duration.toMillis(least)
+      const last = Duration.toMillis(most)
+      return () =>
+        Effect.map(Random.next, (random): [Duration.Duration, Duration.Duration] => {
+          const wait = Duration.millis(random * Math.min(bound, last))
+          bound = Math.min(bound * 2, last)
+          return [wait, wait]
+        })
+    })
   )
+
+/** The waits between attempts, which begin anew when what was made by one of them has lasted. */
+export class Backoff<in Input> {
+  readonly #clock: Clock.Clock
+  readonly #schedule: Schedule.Schedule<unknown, Input>
+  readonly #healthyAfter: number
+  #step: Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Input, never, never>>> | undefined = undefined
+  /** Waits since the beginning. */
+  attempt = 0
+
+  constructor(clock: Clock.Clock, schedule: Schedule.Schedule<unknown, Input>, healthyAfter: Duration.Duration) {
+    this.#clock = clock
+    this.#schedule = schedule
+    this.#healthyAfter = Duration.toMillis(healthyAfter)
+  }
+
+  get now(): number {
+    return elapsed(this.#clock)
+  }
+
+  /** What was made at that time (`now`) has been lost. */
+  lost(madeAt: number): void {
+    if (this.now - madeAt < this.#healthyAfter) return
+    this.attempt = 0
+    this.#step = undefined
+  }
+
+  /** Waits as long as the schedule says; `false`, at once, if it has ended. */
+  wait(input: Input): Effect.Effect<boolean> {
+    return Effect.gen({ self: this }, function* () {
+      const step = (this.#step ??= yield* Schedule.toStep(this.#schedule))
+      const delay = yield* Pull.catchDone(
+        Effect.map(step(this.#clock.currentTimeMillisUnsafe(), input), ([, delay]) => delay),
+        () => Effect.undefined
+      )
+      if (delay === undefined) return false
+      this.attempt++
+      yield* Effect.sleep(delay)
+      return true
+    })
+  }
+}

@@ -37,6 +37,12 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
     clientProperties: {},
     connectionAttempts: 1,
     retryDelay: seconds(2),
+    reconnect: {
+      minDelay: Duration.millis(100),
+      maxDelay: seconds(30),
+      healthyAfter: seconds(1),
+      schedule: undefined
+    },
     socketTimeout: seconds(10),
     connectTimeout: seconds(10),
     closeTimeout: seconds(3),

@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import type { AmqpConfig, Credentials, Host, PoolConfig, Tcp } from "../../AmqpConfig.ts"
+import type { AmqpConfig, Credentials, Host, PoolConfig, ReconnectConfig, Tcp } from "../../AmqpConfig.ts"
 import type { Draft } from "./draft.ts"
 import { type HostAndPort, isLoopback } from "./hosts.ts"
 import { type Key, keys } from "./settings.ts"
@@ -113,6 +113,29 @@ const readPool = (draft: Draft, channelMax: number): false | PoolConfig => {
   }
 }
 
+const readReconnect = (draft: Draft): ReconnectConfig => {
+  const minDelay = draft.read("reconnect.minDelay") ?? Duration.millis(100)
+  const maxDelay = draft.read("reconnect.maxDelay") ?? Duration.max(Duration.seconds(30), minDelay)
+  const schedule = draft.read("reconnect.schedule")
+  const given = draft.first(["reconnect.minDelay", "reconnect.maxDelay"])
+  if (schedule !== undefined && given !== undefined) {
+    draft.report.add(given.setting, `a delay beside ${draft.nameOf("reconnect.schedule")}`, "one of the two")
+  } else if (Duration.isGreaterThan(minDelay, maxDelay)) {
+    const { setting, value } = draft.get("reconnect.maxDelay")!
+    draft.report.show(
+      setting,
+      value,
+      `at least ${Duration.format(minDelay)}, the first bound (${draft.get("reconnect.minDelay")?.setting ?? draft.nameOf("reconnect.minDelay")})`
+    )
+  }
+  return {
+    minDelay,
+    maxDelay,
+    healthyAfter: draft.read("reconnect.healthyAfter") ?? Duration.seconds(1),
+    schedule
+  }
+}
+
 const readTcp = (draft: Draft): Tcp => ({
   noDelay: draft.read("tcp.noDelay") ?? true,
   keepAlive: draft.read("tcp.keepAlive") ?? true,
@@ -149,6 +172,7 @@ export const assemble = Effect.fnUntraced(function* (draft: Draft) {
     ...readName(draft, draft.read("clientProperties") ?? {}),
     connectionAttempts: draft.read("connectionAttempts") ?? 1,
     retryDelay: draft.read("retryDelay") ?? Duration.seconds(2),
+    reconnect: readReconnect(draft),
     socketTimeout: draft.read("socketTimeout") ?? Duration.seconds(10),
     connectTimeout: draft.read("connectTimeout") ?? Duration.seconds(10),
     closeTimeout: draft.read("closeTimeout") ?? Duration.seconds(3),

@@ -5,7 +5,7 @@ import { refuseName } from "./names.ts"
 import { isKey, type Key, keys } from "./settings.ts"
 import { kind } from "./shown.ts"
 
-const groups = ["tls", "tcp", "pool"] as const
+const groups = ["tls", "tcp", "reconnect", "pool"] as const
 type Group = (typeof groups)[number]
 
 const isGroup = (name: string): name is Group => groups.some((group) => group === name)
@@ -15,7 +15,8 @@ const notOptions: ReadonlySet<string> = new Set(["authMechanism"])
 const topLevel: ReadonlyArray<string> = [
   ...keys.filter((key) => !key.includes(".") && !notOptions.has(key)),
   "credentials",
-  "tcp"
+  "tcp",
+  "reconnect"
 ]
 
 const fieldsOf = (group: Group): ReadonlyArray<string> =>
@@ -25,15 +26,20 @@ const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
 const readGroup = (draft: Draft, group: Group, value: unknown): void => {
-  if (group !== "tcp" && (value === false || (value === true && group === "tls"))) {
+  if ((value === false && (group === "tls" || group === "pool")) || (value === true && group === "tls")) {
     return draft.give(group, { setting: group, value, form: "plain" })
   }
   if (!isObject(value)) {
-    const words = { tls: "true, false or an object", tcp: "an object", pool: "false or an object" }[group]
+    const words = {
+      tls: "true, false or an object",
+      pool: "false or an object",
+      tcp: "an object",
+      reconnect: "an object"
+    }[group]
     return draft.report.add(group, kind(value), `${words} of ${fieldsOf(group).join(", ")}`)
   }
   // An object says that there is TLS, or a pool, whatever it holds.
-  if (group !== "tcp") draft.give(group, { setting: group, value: true, form: "plain" })
+  if (group === "tls" || group === "pool") draft.give(group, { setting: group, value: true, form: "plain" })
   for (const [name, field] of Object.entries(value)) {
     const key = `${group}.${name}`
     if (!isKey(key)) refuseName(draft, { noun: "option", known: fieldsOf(group), prefix: `${group}.` }, name, field)

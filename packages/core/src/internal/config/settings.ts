@@ -2,6 +2,7 @@
 import { boolean, choice, type Decoder, duration, type DurationBounds, integer, secretText, text } from "./decoder.ts"
 import { clientProperties } from "./clientProperties.ts"
 import { host, hosts, serverName } from "./hosts.ts"
+import { schedule } from "./schedule.ts"
 import { certificates, paths, privateKey } from "./pem.ts"
 
 interface Setting<out A> {
@@ -60,6 +61,10 @@ export const settings = {
   clientProperties: setting(clientProperties, { env: "CLIENT_PROPERTIES", pika: "client_properties" }),
   connectionAttempts: setting(integer(1, 2 ** 31 - 1), { env: "CONNECTION_ATTEMPTS", pika: "connection_attempts" }),
   retryDelay: setting(duration({ least: 0 }), { env: "RETRY_DELAY", pika: "retry_delay" }),
+  "reconnect.minDelay": setting(timeout(), { env: "RECONNECT_MIN_DELAY" }),
+  "reconnect.maxDelay": setting(timeout(), { env: "RECONNECT_MAX_DELAY" }),
+  "reconnect.healthyAfter": setting(duration({ least: 0 }), { env: "RECONNECT_HEALTHY_AFTER" }),
+  "reconnect.schedule": setting(schedule, {}),
   socketTimeout: setting(timeout(), { env: "SOCKET_TIMEOUT", pika: "socket_timeout" }),
   connectTimeout: setting(timeout(), { env: "CONNECT_TIMEOUT", url: ["stack_timeout"], pika: "stack_timeout" }),
   closeTimeout: setting(timeout(), { env: "CLOSE_TIMEOUT" }),

@@ -41,6 +41,7 @@ export const sourceOf = (
     start: settings.start,
     resubscribe: settings.resubscribe,
     declare: settings.declare,
+    reconnect: connection.config.reconnect,
     closeTimeout: connection.config.closeTimeout,
     clock,
     terms

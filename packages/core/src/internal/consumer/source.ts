@@ -3,20 +3,20 @@
  * wanted.
  *
  * There is no loop without a pause: every attempt after the first waits a random time below a bound that doubles, as
- * reconnecting does, until a subscription has lasted.
+ * reconnecting does by default, until a subscription has lasted.
  */
 import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { ReconnectConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
 import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
-import { backoff, healthyAfter } from "../backoff.ts"
-import { elapsed } from "../elapsed.ts"
+import { Backoff, fullJitter } from "../backoff.ts"
 
 /** Which ends are followed by another subscription. */
 export type Resubscribe = "never" | "lost" | "always"
@@ -30,7 +30,7 @@ export class Source {
   readonly #links: Links
   readonly #start: Start
   readonly #terms: Terms
-  readonly #clock: Clock.Clock
+  readonly #backoff: Backoff<AmqpError.AmqpErrorReason>
   readonly #closeTimeout: Duration.Duration
   readonly #resubscribe: Resubscribe
   readonly #declare: Declare | undefined
@@ -47,6 +47,7 @@ export class Source {
     readonly start: Start
     readonly terms: Terms
     readonly clock: Clock.Clock
+    readonly reconnect: ReconnectConfig
     readonly closeTimeout: Duration.Duration
     readonly resubscribe: Resubscribe
     readonly declare: Declare | undefined
@@ -55,7 +56,8 @@ export class Source {
     this.#links = options.links
     this.#start = options.start
     this.#terms = options.terms
-    this.#clock = options.clock
+    const { healthyAfter, maxDelay, minDelay } = options.reconnect
+    this.#backoff = new Backoff(options.clock, fullJitter(minDelay, maxDelay), healthyAfter)
     this.#closeTimeout = options.closeTimeout
     this.#resubscribe = options.resubscribe
     this.#declare = options.declare
@@ -114,7 +116,7 @@ export class Source {
    */
   run(prepare: Effect.Effect<void, AmqpError.AmqpError>): Effect.Effect<never, AmqpError.AmqpError> {
     const loop = Effect.gen({ self: this }, function* () {
-      let attempt = 0
+      const backoff = this.#backoff
       let prepared = false
       let hasSubscribed = false
       while (true) {
@@ -128,17 +130,17 @@ export class Source {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined
         })
-        const openedAt = elapsed(this.#clock)
+        const openedAt = backoff.now
         if (failure === undefined) prepared = hasSubscribed = true
-        const reason = failure ?? (yield* this.#opened(subscription, attempt))
-        if (elapsed(this.#clock) - openedAt >= healthyAfter) attempt = 0
+        const reason = failure ?? (yield* this.#opened(subscription))
+        backoff.lost(openedAt)
         yield* this.#leave(subscription)
         if (!this.#isMended(reason, failure === undefined, hasSubscribed)) return yield* fail(reason)
         yield* Effect.annotateLogs(Effect.logWarning("AMQP consumer interrupted, subscribing again"), {
           queue: this.queue,
           reason: reason.message
         })
-        yield* backoff(attempt++)
+        yield* backoff.wait(reason)
       }
     })
     return Effect.tapCause(loop, (cause) =>
@@ -149,8 +151,9 @@ export class Source {
     )
   }
 
-  #opened(subscription: Subscription, attempt: number): Effect.Effect<AmqpError.AmqpErrorReason> {
-    const log = attempt === 0 ? Effect.logDebug("AMQP consumer subscribed") : Effect.logInfo("AMQP consumer subscribed")
+  #opened(subscription: Subscription): Effect.Effect<AmqpError.AmqpErrorReason> {
+    const isFirst = this.#backoff.attempt === 0
+    const log = isFirst ? Effect.logDebug("AMQP consumer subscribed") : Effect.logInfo("AMQP consumer subscribed")
     return Effect.andThen(Effect.annotateLogs(log, { queue: this.queue }), this.#ended(subscription))
   }
 
