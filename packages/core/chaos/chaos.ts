@@ -110,26 +110,76 @@ const consumer = (ledger: Ledger): Effect.Effect<never, AmqpError.AmqpError, Amq
         resubscribe: "always"
       })
 
+/** Borrows channels of the pool all the time, for a request that fails while the connection is away. */
+const borrower = (isDone: () => boolean) =>
+  AmqpChannel.use((channel) => channel.queueDeclarePassive(queue)).pipe(
+    Effect.scoped,
+    Effect.ignore,
+    Effect.andThen(Effect.sleep(5)),
+    Effect.repeat({ until: isDone })
+  )
+
 // --- The weather -------------------------------------------------------------------------------------------------------
+
+/** When the publishers' connection was lost last, and open again, by `performance.now()`. */
+class Times {
+  lostAt = 0
+  openAt = 0
+  /** The first loss since `begin`. */
+  firstLostAt = 0
+
+  begin(): number {
+    this.firstLostAt = 0
+    return performance.now()
+  }
+
+  readonly watch = Effect.gen({ self: this }, function* () {
+    const { state } = yield* AmqpConnection.AmqpConnection
+    let wasOpen = false
+    yield* Stream.runForEach(SubscriptionRef.changes(state), ({ _tag }) =>
+      Effect.sync(() => {
+        const isOpen = _tag === "Open"
+        if (isOpen) this.openAt = performance.now()
+        else if (wasOpen) {
+          this.lostAt = performance.now()
+          this.firstLostAt ||= this.lostAt
+        }
+        wasOpen = isOpen
+      })
+    )
+  })
+}
 
 interface Recovery {
   readonly fault: string
-  /** From the end of the fault to the next confirm, in milliseconds. */
-  readonly after: number
+  /** From the beginning of the fault to the loss of the connection, in milliseconds; undefined: it was not lost. */
+  readonly noticed: number | undefined
+  /** From the end of the fault to the next confirm, in milliseconds: on the next connection, if this one was lost. */
+  readonly recovered: number
 }
 
-const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger) {
+const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: Times) {
   const recoveries: Array<Recovery> = []
-  for (const [turn, fault] of sequence(site.random, turns).entries()) {
-    // So that each fault meets traffic.
+  const until = (condition: () => boolean) => Effect.sleep(2).pipe(Effect.repeat({ until: condition }))
+  for (const [turn, name] of sequence(site.random, turns).entries()) {
+    // Each meets traffic, and all are spread over the whole of it.
+    const share = ((turn + 1) * messages) / (turns + 1)
     const { confirmed } = ledger
-    const share = Math.floor(((turn + 1) * messages) / (turns + 1) / 20)
-    yield* Effect.sleep(10).pipe(Effect.repeat({ until: () => ledger.confirmed > confirmed + Math.min(share, 500) }))
-    yield* Effect.sleep(site.random.between(0, 100))
-    yield* faults[fault]!(site)
+    yield* until(() => ledger.confirmed >= share && ledger.confirmed > confirmed)
+    yield* Effect.sleep(site.random.between(0, 1500))
+    const { cuts, make } = faults[name]!
+    const begun = times.begin()
+    yield* make(site)
     const ended = performance.now()
-    yield* Effect.sleep(2).pipe(Effect.repeat({ until: () => ledger.confirmedAt > ended }))
-    recoveries.push({ fault, after: ledger.confirmedAt - ended })
+    if (cuts) yield* until(() => times.lostAt > begun && times.openAt > times.lostAt)
+    const wasLost = times.lostAt > begun
+    const since = wasLost ? Math.max(ended, times.openAt) : ended
+    yield* until(() => ledger.confirmedAt > since)
+    recoveries.push({
+      fault: name,
+      noticed: wasLost ? times.firstLostAt - begun : undefined,
+      recovered: ledger.confirmedAt - ended
+    })
   }
   return recoveries
 })
@@ -139,18 +189,25 @@ const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger) {
 const quantile = (numbers: ReadonlyArray<number>, of: number) =>
   numbers.toSorted((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * of))] ?? 0
 
+/** Median and worst, in milliseconds. */
+const shown = (times: ReadonlyArray<number>) =>
+  times.length === 0
+    ? "-".padStart(7).padEnd(16)
+    : `${quantile(times, 0.5).toFixed(0).padStart(7)} ${Math.max(...times)
+        .toFixed(0)
+        .padStart(8)}`
+
 const recoveryTable = (recoveries: ReadonlyArray<Recovery>): string =>
-  Object.keys(faults)
-    .map((name) => ({ name, times: recoveries.filter(({ fault }) => fault === name).map(({ after }) => after) }))
-    .filter(({ times }) => times.length > 0)
-    .map(
-      ({ name, times }) =>
-        `${name.padEnd(32)} ${String(times.length).padStart(4)} times   first confirm after ` +
-        `${quantile(times, 0.5).toFixed(0).padStart(5)} ms (median) ${Math.max(...times)
-          .toFixed(0)
-          .padStart(6)} ms (most)`
-    )
-    .join("\n")
+  [
+    `${"ms: median and worst".padEnd(32)} times   noticed after       first confirm after`,
+    ...Object.keys(faults).flatMap((name) => {
+      const ofName = recoveries.filter(({ fault }) => fault === name)
+      if (ofName.length === 0) return []
+      const noticed = ofName.flatMap((recovery) => recovery.noticed ?? [])
+      const recovered = ofName.map((recovery) => recovery.recovered)
+      return [`${name.padEnd(32)} ${String(ofName.length).padStart(5)} ${shown(noticed)}    ${shown(recovered)}`]
+    })
+  ].join("\n")
 
 // --- The run -----------------------------------------------------------------------------------------------------------
 
@@ -181,15 +238,18 @@ const run = Effect.gen(function* () {
     const publishers = yield* Effect.forEach(Array.from({ length: Number(values.publishers) }), () =>
       Effect.forkChild(publisher(ledger, () => isDone))
     )
+    const borrowers = yield* Effect.forEach(Array.from({ length: 16 }), () => Effect.forkChild(borrower(() => isDone)))
+    const times = new Times()
+    yield* Effect.forkChild(times.watch)
     yield* Effect.forkChild(
       Effect.sync(() => {
         memory = Math.max(memory, process.memoryUsage().rss)
       }).pipe(Effect.andThen(Effect.sleep(200)), Effect.forever)
     )
-    const recoveries = yield* weather({ proxy, broker, random: randomOf(seed), noticed }, ledger)
+    const recoveries = yield* weather({ proxy, broker, random: randomOf(seed), noticed }, ledger, times)
     yield* Effect.sleep(20).pipe(Effect.repeat({ until: () => ledger.confirmed >= messages }))
     isDone = true
-    yield* Fiber.joinAll(publishers)
+    yield* Fiber.joinAll([...publishers, ...borrowers])
     // Whatever is not handled by then is lost; a mutant's losses need not be waited for that long.
     yield* Effect.sleep(50).pipe(
       Effect.repeat({ until: () => ledger.missing === 0 }),
@@ -197,6 +257,11 @@ const run = Effect.gen(function* () {
     )
     const pool = yield* AmqpPool.stats
     const counts = yield* Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ stats }) => stats)
+    // The broker counts what we count. The mutant's consumer comes and goes.
+    if (mutant === undefined) {
+      const channels = pool.idle + counts.channels + 1
+      yield* broker.awaitCensus({ connections: 2, channels, consumers: 1, unacked: 0, unconfirmed: 0, messages: 0 })
+    }
     yield* Fiber.interrupt(consuming)
     return { recoveries, pool, counts }
   })
@@ -218,8 +283,9 @@ const run = Effect.gen(function* () {
         `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived)`,
       `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
       `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s, memory at most ${(memory / 1e6).toFixed(0)} MB`,
-      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, ` +
-        `in line ${counts.waiting}; connections ${census.connections}, channels ${census.channels}`
+      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, in line ${counts.waiting}; ` +
+        `${pool.idle} idle channels and ${counts.channels} of the publisher, as the broker counts them; ` +
+        `afterwards connections ${census.connections}, channels ${census.channels}`
     ].join("\n")
   )
   const isKept =
@@ -229,6 +295,7 @@ const run = Effect.gen(function* () {
     balance.confirmed >= messages &&
     pool.used === 0 &&
     pool.pending === 0 &&
+    counts.inFlight === 0 &&
     counts.waiting === 0
   yield* Console.log(isKept ? "\nKept: nothing lost" : "\nBROKEN")
   if (!isKept) yield* Effect.sync(() => (process.exitCode = 1))

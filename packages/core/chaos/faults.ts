@@ -13,15 +13,24 @@ export interface Site {
   readonly noticed: Effect.Effect<void>
 }
 
-/** Makes a fault, and ends it: when it completes nothing stands in the way of recovery. */
-export type Fault = (site: Site) => Effect.Effect<void, unknown>
+export interface Fault {
+  /** Makes the fault, and ends it: when it completes nothing stands in the way of recovery. */
+  readonly make: (site: Site) => Effect.Effect<void, unknown>
+  /** Whether connections do not survive it. */
+  readonly cuts: boolean
+}
+
+type Make = Fault["make"]
+
+const cutting = (make: Make): Fault => ({ make, cuts: true })
+const passing = (make: Make): Fault => ({ make, cuts: false })
 
 const pause = (random: Random, least: number, most: number) => Effect.sleep(random.between(least, most))
 
 const directions = ["up", "down", "both"] as const
 
 /** A fault of the proxy that is ended by `heal`. */
-const whilst = (begin: (site: Site) => void, lasting: (site: Site) => Effect.Effect<void>): Fault =>
+const whilst = (begin: (site: Site) => void, lasting: (site: Site) => Effect.Effect<void>): Make =>
   Effect.fnUntraced(function* (site) {
     yield* Effect.sync(() => begin(site))
     yield* Effect.ensuring(
@@ -32,67 +41,87 @@ const whilst = (begin: (site: Site) => void, lasting: (site: Site) => Effect.Eff
 
 export const faults: Readonly<Record<string, Fault>> = {
   // Both connections are reset in the midst of whatever they send.
-  reset: ({ proxy }) => Effect.sync(() => proxy.rst()),
-  "end of stream": ({ proxy, random }) => Effect.sync(() => proxy.fin(random.one(["up", "down"]))),
-  "reset after some bytes": Effect.fnUntraced(function* (site) {
-    const { proxy, random } = site
-    const { reset } = proxy.stats
-    proxy.cutAfter(1 + random.below(20_000), random.one(["up", "down"]))
-    yield* proxy.until((stats) => stats.reset > reset).pipe(Effect.timeoutOption("2 seconds"))
-    proxy.heal()
-  }),
-  "reset, and refused for a while": whilst(
-    ({ proxy }) => {
-      proxy.refuse()
-      proxy.rst()
-    },
-    ({ random }) => pause(random, 50, 500)
+  reset: cutting(({ proxy }) => Effect.sync(() => proxy.rst())),
+  "end of stream": cutting(({ proxy, random }) => Effect.sync(() => proxy.fin(random.one(["up", "down"])))),
+  "reset after some bytes": cutting(
+    Effect.fnUntraced(function* (site) {
+      const { proxy, random } = site
+      const { reset } = proxy.stats
+      proxy.cutAfter(1 + random.below(20_000), random.one(["up", "down"]))
+      yield* proxy.until((stats) => stats.reset > reset).pipe(Effect.timeoutOption("2 seconds"))
+      proxy.heal()
+      if (proxy.stats.reset === reset) proxy.rst()
+    })
+  ),
+  "reset, and refused for a while": cutting(
+    whilst(
+      ({ proxy }) => {
+        proxy.refuse()
+        proxy.rst()
+      },
+      ({ random }) => pause(random, 50, 500)
+    )
   ),
   // Reset at once after the handshake, again and again.
-  "reset while it reconnects": Effect.fnUntraced(function* ({ proxy, random }) {
-    for (let again = 0; again < 3; again++) {
-      proxy.rst()
-      yield* pause(random, 20, 150)
-    }
-  }),
-  // Nothing passes, and nobody says so: the heartbeat's business.
-  "silence until it is noticed": whilst(
-    ({ proxy, random }) => proxy.stall(random.one(directions)),
-    ({ noticed }) => noticed
+  "reset while it reconnects": cutting(
+    Effect.fnUntraced(function* ({ proxy, random }) {
+      for (let again = 0; again < 3; again++) {
+        proxy.rst()
+        yield* pause(random, 20, 150)
+      }
+    })
   ),
-  "silence for a moment": whilst(
-    ({ proxy, random }) => proxy.stall(random.one(directions)),
-    ({ random }) => pause(random, 50, 600)
+  // Nothing passes, and nobody says so: the heartbeat's business.
+  "silence until it is noticed": cutting(
+    whilst(
+      ({ proxy, random }) => proxy.stall(random.one(directions)),
+      ({ noticed }) => noticed
+    )
+  ),
+  "silence for a moment": passing(
+    whilst(
+      ({ proxy, random }) => proxy.stall(random.one(directions)),
+      ({ random }) => pause(random, 50, 600)
+    )
   ),
   // Bytes are swallowed, so the stream has a hole: it cannot be healed, and is reset.
-  "bytes lost": whilst(
-    ({ proxy, random }) => proxy.drop(random.one(directions)),
-    ({ proxy, random }) =>
-      Effect.andThen(
-        pause(random, 20, 300),
-        Effect.sync(() => proxy.rst())
-      )
+  "bytes lost": cutting(
+    whilst(
+      ({ proxy, random }) => proxy.drop(random.one(directions)),
+      ({ proxy, random }) =>
+        Effect.andThen(
+          pause(random, 20, 300),
+          Effect.sync(() => proxy.rst())
+        )
+    )
   ),
-  delay: whilst(
-    ({ proxy, random }) => proxy.delay(random.between(5, 200)),
-    ({ random }) => pause(random, 100, 600)
+  delay: passing(
+    whilst(
+      ({ proxy, random }) => proxy.delay(random.between(5, 200)),
+      ({ random }) => pause(random, 100, 600)
+    )
   ),
-  throttle: whilst(
-    ({ proxy, random }) => proxy.rate(random.between(20_000, 200_000)),
-    ({ random }) => pause(random, 100, 600)
+  throttle: passing(
+    whilst(
+      ({ proxy, random }) => proxy.rate(random.between(20_000, 200_000)),
+      ({ random }) => pause(random, 100, 600)
+    )
   ),
-  "few bytes at a time": whilst(
-    ({ proxy, random }) => proxy.chop(random.between(1, 9)),
-    ({ random }) => pause(random, 50, 200)
+  "few bytes at a time": passing(
+    whilst(
+      ({ proxy, random }) => proxy.chop(random.between(1, 9)),
+      ({ random }) => pause(random, 50, 200)
+    )
   ),
-  "closed by the broker": ({ broker }) => broker.closeConnections("chaos"),
-  "killed in the broker": ({ broker }) => broker.killConnections,
-  "publishers blocked": ({ broker, random }) =>
+  "closed by the broker": cutting(({ broker }) => broker.closeConnections("chaos")),
+  "killed in the broker": cutting(({ broker }) => broker.killConnections),
+  "publishers blocked": passing(({ broker, random }) =>
     Effect.acquireUseRelease(
       broker.blockPublishers,
       () => pause(random, 50, 500),
       () => Effect.orDie(broker.unblockPublishers)
     )
+  )
 }
 
 // How often, among the others. Silence takes seconds to be noticed, and the broker's tool a second to start.
