@@ -119,6 +119,7 @@ export interface AmqpConfig {
   readonly connectionName: string | undefined
   /** Without `connection_name`, which is `connectionName`. */
   readonly clientProperties: Readonly<Record<string, unknown>>
+  readonly lazyConnect: boolean
   readonly connectionAttempts: number
   readonly retryDelay: Duration.Duration
   readonly reconnect: ReconnectConfig
@@ -282,6 +283,12 @@ export interface Options {
    * and objects, at most 2048 bytes as JSON. `capabilities` is the library's.
    */
   readonly clientProperties?: Readonly<Record<string, unknown>> | undefined
+  /**
+   * Whether an application starts without waiting for its first connection. Default: false: the layer is built when the
+   * connection is open, or fails. `true`: the layer is built at once; the connection is made in the background, by
+   * `reconnect` and for as long as it takes, and whoever needs it meanwhile waits as if it had been lost.
+   */
+  readonly lazyConnect?: boolean | undefined
   /** How often the first connect goes through all hosts before it fails. At least 1. Default: 1, Pika's. */
   readonly connectionAttempts?: number | undefined
   /** Between these rounds. May be 0. Default: 2 s, Pika's. */

@@ -23,7 +23,13 @@ import { Backoff, fullJitter } from "./internal/backoff.ts"
 
 /** What the connection is doing. */
 export type State =
-  | { readonly _tag: "Connecting" }
+  | {
+      readonly _tag: "Connecting"
+      /** Attempts that have failed, if the first connect is made in the background (`lazyConnect`). */
+      readonly attempt: number
+      /** Why the last of them has failed. */
+      readonly reason: AmqpError.AmqpErrorReason | undefined
+    }
   | {
       readonly _tag: "Open"
       /** The peer, as `host:port`. */
@@ -79,7 +85,7 @@ export class AmqpConnection extends Context.Service<
 /**
  * Connects, and keeps connected until the scope closes.
  *
- * The first connect tries every host, `connectionAttempts` times with `retryDelay` between the rounds, and fails with
+ * The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between the rounds, and fails with
  * the last reason; what no retry can mend (login, virtual host, certificate) fails at once. Later losses are
  * mended after waits by `reconnect`, without an end, except by those same reasons, which close the connection for good.
  *
@@ -89,7 +95,7 @@ export class AmqpConnection extends Context.Service<
 export const make = Effect.fnUntraced(function* (
   config: AmqpConfig
 ): Effect.fn.Return<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> {
-  const state = yield* SubscriptionRef.make<State>({ _tag: "Connecting" })
+  const state = yield* SubscriptionRef.make<State>({ _tag: "Connecting", attempt: 0, reason: undefined })
   const flow = yield* SubscriptionRef.make<Flow>({ _tag: "Flowing" })
   const runFork = Effect.runForkWith(yield* Effect.context())
   const clock = yield* Effect.clockWith(Effect.succeed)
@@ -203,9 +209,12 @@ export const make = Effect.fnUntraced(function* (
     })
 
   const givenUp = (reason: AmqpError.AmqpErrorReason) =>
-    Effect.andThen(
-      closedFor(reason),
-      Effect.logError("AMQP connection closed for good").pipe(Effect.annotateLogs({ reason: reason.message }))
+    Effect.as(
+      Effect.andThen(
+        closedFor(reason),
+        Effect.annotateLogs(Effect.logError("AMQP connection closed for good"), { reason: reason.message })
+      ),
+      false
     )
 
   const lost = (reason: AmqpError.AmqpErrorReason) =>
@@ -217,26 +226,44 @@ export const make = Effect.fnUntraced(function* (
       )
     })
 
+  const backoff = new Backoff(
+    clock,
+    config.reconnect.schedule ?? fullJitter(config.reconnect.minDelay, config.reconnect.maxDelay),
+    config.reconnect.healthyAfter
+  )
+
+  /** Tries until there is a link; false: it was given up for good. Without `lostFor` there was none before. */
+  const establish = Effect.fnUntraced(function* (lostFor: AmqpError.AmqpErrorReason | undefined) {
+    let reason = lostFor
+    for (let attempt = 1; ; attempt++) {
+      if (reason !== undefined && !(yield* backoff.wait(reason))) return yield* givenUp(reason)
+      const error = yield* Effect.match(tryEveryHost, { onFailure: (error) => error, onSuccess: () => undefined })
+      if (error === undefined) return yield* Effect.as(opened, true)
+      reason = error.reason
+      if (isFinal(reason)) return yield* givenUp(reason)
+      const isFirst = attempt === 1 && lostFor === undefined
+      yield* SubscriptionRef.set(state, {
+        _tag: lostFor === undefined ? "Connecting" : "Reconnecting",
+        attempt,
+        reason
+      })
+      yield* Effect.annotateLogs(
+        isFirst
+          ? Effect.logWarning("AMQP connection not made, trying again")
+          : Effect.logDebug("AMQP connection not made"),
+        { attempt, reason: reason.message }
+      )
+    }
+  })
+
   const supervise = Effect.gen(function* () {
-    const { healthyAfter, maxDelay, minDelay, schedule } = config.reconnect
-    const backoff = new Backoff(clock, schedule ?? fullJitter(minDelay, maxDelay), healthyAfter)
+    if (config.lazyConnect && !(yield* establish(undefined))) return
     while (true) {
       const openedAt = backoff.now
-      let reason = yield* Deferred.await(loss)
+      const reason = yield* Deferred.await(loss)
       yield* lost(reason)
       backoff.lost(openedAt)
-      for (let attempt = 1; ; attempt++) {
-        if (!(yield* backoff.wait(reason))) return yield* givenUp(reason)
-        const error = yield* Effect.match(tryEveryHost, { onFailure: (error) => error, onSuccess: () => undefined })
-        if (error === undefined) break
-        reason = error.reason
-        if (isFinal(reason)) return yield* givenUp(reason)
-        yield* SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, reason })
-        yield* Effect.logDebug("AMQP connection not made").pipe(
-          Effect.annotateLogs({ attempt, reason: reason.message })
-        )
-      }
-      yield* opened
+      if (!(yield* establish(reason))) return
     }
   }).pipe(
     // A schedule that dies must not leave those who wait for the next connection waiting for ever.
@@ -270,8 +297,7 @@ export const make = Effect.fnUntraced(function* (
     })
   )
   yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(peerOf) })
-  yield* first
-  yield* opened
+  if (!config.lazyConnect) yield* Effect.andThen(first, opened)
   yield* Effect.forkScoped(supervise)
 
   const next: Effect.Effect<Amqplib.Link, AmqpError.AmqpError> = Effect.suspend(() => {

@@ -111,13 +111,14 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    * What follows when deliveries cease.
    *
    * - `"never"`: it ends with the reason: `ConsumerCancelled`, `ConnectionClosed`, `ChannelClosed` or what else closed the
-   *   channel.
-   * - `"lost"`: after a lost connection or channel it subscribes again. A cancel by the broker ends it, with
+   *   channel. It does not start without a connection, either: it fails with why there is none.
+   * - `"lost"`: it waits for the connection, and after a lost connection or channel it subscribes again. A cancel by the broker ends it, with
    *   `ConsumerCancelled`: the queue was deleted, and somebody should know.
    * - `"always"`: after a cancel, too, and as long as there is no such queue: for queues that are deleted and made anew,
    *   or whose node comes back.
    *
-   * It tries again after a random time below 100 ms, doubled with each attempt up to 30 s, and logs a warning each time.
+   * It tries again after a random time below `reconnect.minDelay`, doubled with each attempt up to `maxDelay`, and logs a
+   * warning each time.
    * What no waiting mends ends it in any case: no such queue, no permission, a connection closed for good.
    *
    * Default: `"lost"`; for `stream` `"never"`, since whoever holds deliveries of a lost channel wants to know.
@@ -190,7 +191,7 @@ export class AmqpConsumer extends Context.Service<
   {
     /**
      * The consumers' own connection, for as long as the scope is open: for a channel of one's own, or to watch its state.
-     * The first to ask for it connects, so it fails as `AmqpConnection.make` does.
+     * The first to ask for it makes it, in the background (`lazyConnect`): its state says when it is open.
      */
     readonly connection: Effect.Effect<AmqpConnection["Service"], AmqpError, Scope.Scope>
     /** Publishes what is tried again later. */
@@ -216,8 +217,8 @@ export class AmqpConsumer extends Context.Service<
  * goes on until the consumer ends.
  *
  * It runs until it is interrupted, or fails with an `AmqpError`; never does it end in silence, and a failure is logged as
- * an error besides. It fails with `InvalidArgument` (an option was refused, nothing was sent), with why the first
- * connection could not be made, with `NotFound` or `AccessRefused` when it cannot consume, and as `resubscribe` says.
+ * an error besides. It fails with `InvalidArgument` (an option was refused, nothing was sent), with why there will be
+ * no connection (login, virtual host, certificate), with `NotFound` or `AccessRefused` when it cannot consume, and as `resubscribe` says.
  *
  * Interrupted, it ends in order: the broker is asked for no more (`basic.cancel`), deliveries that nobody has seen go back
  * at once, running handlers may go on for `shutdownTimeout`, the rest is interrupted and requeued, and the channel closed.

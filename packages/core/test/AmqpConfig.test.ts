@@ -23,6 +23,7 @@ describe("defaults", () => {
       assert.strictEqual(config.locale, "en_US")
       assert.isUndefined(config.connectionName)
       assert.deepStrictEqual({ ...config.clientProperties }, {})
+      assert.isFalse(config.lazyConnect)
       assert.strictEqual(config.connectionAttempts, 1)
       assert.strictEqual(millis(config.retryDelay), 2000)
       const { healthyAfter, maxDelay, minDelay, schedule } = config.reconnect

@@ -343,6 +343,37 @@ describe("a peer that does not work", () => {
       })
   )
 
+  it.live("a lazy first connect lets the application start, and those who need the connection wait for it", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* broker.down
+      yield* Effect.gen(function* () {
+        const seen = yield* states
+        const waiting = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Effect.succeed("served"))))
+        while (true) {
+          const now = yield* nextState(seen, "Connecting")
+          if (now._tag !== "Connecting" || now.attempt < 2) continue
+          assert.strictEqual(now.reason?._tag, "ConnectFailed")
+          break
+        }
+        yield* broker.up
+        assert.deepInclude(yield* nextState(seen, "Open"), { generation: 1 })
+        assert.strictEqual(yield* Fiber.join(waiting), "served")
+      }).pipe(Effect.scoped, withPool(broker.url, { lazyConnect: true }))
+    })
+  )
+
+  it.live("a lazy first connect that is refused closes the connection with the refusal", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "connection.start-ok": ScriptedBroker.refuseLogin } })
+      const reason = yield* reasonOf(AmqpChannel.use(() => Effect.void)).pipe(
+        Effect.scoped,
+        withPool(broker.url, { lazyConnect: true })
+      )
+      assert.strictEqual(reason._tag, "AuthenticationFailed")
+    })
+  )
+
   it.live("what no retry can mend closes a connection that was open before, for good", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()

@@ -301,14 +301,30 @@ describe(promise15, () => {
     })
   )
 
-  plain.live("a consumer that cannot connect fails", () =>
+  plain.live("a consumer that cannot connect waits for the broker; one that never subscribes again fails at once", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         const { handler } = yield* counting
         yield* broker.down
-        assert.strictEqual(yield* reasonOf(AmqpConsumer.consume("q", handler)), "ConnectFailed")
+        const waiting = yield* Effect.forkChild(AmqpConsumer.consume("q", handler))
+        const never = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
+        assert.strictEqual(yield* reasonOf(never), "ConnectFailed")
         assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ConnectFailed")
+        yield* broker.up
+        yield* broker.received("basic.consume")
+        yield* Fiber.interrupt(waiting)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("a consumer that is refused at its first connect fails with the refusal", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { handler } = yield* counting
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        assert.strictEqual(yield* reasonOf(AmqpConsumer.consume("q", handler)), "AuthenticationFailed")
       }).pipe(withConsumers(broker.url))
     })
   )

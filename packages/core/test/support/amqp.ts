@@ -35,6 +35,7 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
     locale: "en_US",
     connectionName: undefined,
     clientProperties: {},
+    lazyConnect: false,
     connectionAttempts: 1,
     retryDelay: seconds(2),
     reconnect: {

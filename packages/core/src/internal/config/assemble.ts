@@ -170,6 +170,7 @@ export const assemble = Effect.fnUntraced(function* (draft: Draft) {
     frameMax: draft.read("frameMax") ?? 131_072,
     locale: draft.read("locale") ?? "en_US",
     ...readName(draft, draft.read("clientProperties") ?? {}),
+    lazyConnect: draft.read("lazyConnect") ?? false,
     connectionAttempts: draft.read("connectionAttempts") ?? 1,
     retryDelay: draft.read("retryDelay") ?? Duration.seconds(2),
     reconnect: readReconnect(draft),

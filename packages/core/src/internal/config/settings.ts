@@ -59,6 +59,7 @@ export const settings = {
   locale: setting(text("a locale such as en_US"), { env: "LOCALE", pika: "locale" }),
   connectionName: setting(text("a name"), { env: "CONNECTION_NAME" }),
   clientProperties: setting(clientProperties, { env: "CLIENT_PROPERTIES", pika: "client_properties" }),
+  lazyConnect: setting(boolean, { env: "LAZY_CONNECT" }),
   connectionAttempts: setting(integer(1, 2 ** 31 - 1), { env: "CONNECTION_ATTEMPTS", pika: "connection_attempts" }),
   retryDelay: setting(duration({ least: 0 }), { env: "RETRY_DELAY", pika: "retry_delay" }),
   "reconnect.minDelay": setting(timeout(), { env: "RECONNECT_MIN_DELAY" }),

@@ -15,7 +15,10 @@ const ended = new AmqpError.ConnectionClosed({
   message: "basic.consume: nothing was sent: the scope of the AmqpConsumer has ended"
 })
 
-/** A connection of its own for all who ask for it, by the same settings. */
+/**
+ * A connection of its own for all who ask for it, by the same settings. It is made in the background: a consumer that
+ * starts while the broker is away is to wait for it, as one that was there before does.
+ */
 export const sharedConnection = Effect.fnUntraced(function* (
   config: AmqpConfig
 ): Effect.fn.Return<
@@ -24,7 +27,10 @@ export const sharedConnection = Effect.fnUntraced(function* (
   Scope.Scope
 > {
   const connectionName = config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`
-  const shared = yield* RcRef.make({ acquire: AmqpConnection.make({ ...config, connectionName }), idleTimeToLive })
+  const shared = yield* RcRef.make({
+    acquire: AmqpConnection.make({ ...config, connectionName, lazyConnect: true }),
+    idleTimeToLive
+  })
   let hasEnded = false
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {

@@ -8,9 +8,11 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
 import type { AmqpConsumer, Delivery, End } from "../../AmqpConsumer.ts"
-import type { AmqpError } from "../../AmqpError.ts"
+import { type AmqpError, fromReason } from "../../AmqpError.ts"
 import { Deadlines } from "../deadlines.ts"
 import type { Terms } from "../handle.ts"
 import { linksOf } from "../links.ts"
@@ -74,9 +76,24 @@ export const report = (
   )
 }
 
-/** The consumers' connection; if there is none, the consumer has ended before it began. */
+/** Waits while the connection is made for the first time; fails with why it is away. */
+const whenOpen = ({ state }: AmqpConnection["Service"]) =>
+  SubscriptionRef.changes(state).pipe(
+    Stream.filter((now) => now._tag !== "Connecting" || now.reason !== undefined),
+    Stream.take(1),
+    Stream.runForEach((now) =>
+      now._tag === "Open" || now.reason === undefined ? Effect.void : Effect.fail(fromReason(now.reason))
+    )
+  )
+
+/**
+ * The consumers' connection; if there is none, the consumer has ended before it began. One that does not subscribe again
+ * does not wait for the broker to come back, either.
+ */
 export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscribing, timeout: Duration.Duration) =>
-  Effect.tapCause(consumer.connection, (cause) => report(settings, { requeued: 0, unsettled: 0 }, cause, timeout))
+  (settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection).pipe(
+    Effect.tapCause((cause) => report(settings, { requeued: 0, unsettled: 0 }, cause, timeout))
+  )
 
 interface Parts {
   readonly source: Source
