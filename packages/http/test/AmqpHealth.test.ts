@@ -1,0 +1,152 @@
+/** Health as an orchestrator asks for it, over a socket, while the connection goes through what it can go through. */
+import { assert, describe, it } from "@effect/vitest"
+import { Amqp, AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { AmqpHealth } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Deferred, Effect, Fiber, Layer, References } from "effect"
+import { HttpRouter } from "effect/http"
+import { createServer } from "node:http"
+import { configOf, untilStats } from "../../core/test/support/amqp.ts"
+import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { get, untilFlow, untilState } from "./support/service.ts"
+
+const server = Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 }))
+
+/** The health of a service on a scripted broker. */
+const withHealth = (
+  broker: ScriptedBroker.ScriptedBroker,
+  { health, ...overrides }: Parameters<typeof configOf>[1] & { readonly health?: AmqpHealth.Options } = {}
+) =>
+  Effect.provide(
+    HttpRouter.serve(AmqpHealth.layer(health), { disableLogger: true, disableListenLog: true }).pipe(
+      Layer.provideMerge(server),
+      Layer.provideMerge(Amqp.fromConfig(configOf(broker.url, overrides))),
+      Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
+    ),
+    { local: true }
+  )
+
+const ask = Effect.fnUntraced(function* (name: "live" | "ready") {
+  const { body, headers, status } = yield* get(`/health/${name}`)
+  assert.strictEqual(headers["content-type"], "application/json")
+  assert.strictEqual(headers["cache-control"], "no-store")
+  return { status, body: JSON.parse(body) as AmqpHealth.Report & { readonly status: string } }
+})
+
+/** Both status codes. */
+const health = Effect.map(Effect.all([ask("live"), ask("ready")]), ([live, ready]) => [live.status, ready.status])
+
+describe("health", () => {
+  it.live("is live and ready while the connection is open, and says what it has seen", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* Effect.scoped(AmqpChannel.use(() => Effect.void))
+        const { body, status } = yield* ask("ready")
+        assert.strictEqual(status, 200)
+        assert.deepStrictEqual(body, {
+          status: "pass",
+          live: true,
+          ready: true,
+          connection: { state: "Open", generation: 1 },
+          flow: "Flowing",
+          pool: { idle: 1, used: 0, pending: 0, max: 4 }
+        })
+        assert.strictEqual((yield* ask("live")).status, 200)
+      }).pipe(withHealth(broker))
+    })
+  )
+
+  it.live("is live and not ready while the connection is away, and ready again when it is back", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* broker.down
+        yield* untilState(({ _tag }) => _tag === "Reconnecting")
+        assert.deepStrictEqual(yield* health, [200, 503])
+        const { body } = yield* ask("ready")
+        assert.deepInclude(body.connection, { state: "Reconnecting" })
+        assert.include(["ConnectionClosed", "ConnectFailed"], body.connection.reason)
+        assert.strictEqual((yield* get("/health/ready")).headers["retry-after"], "5")
+        yield* broker.up
+        yield* untilState(({ _tag }) => _tag === "Open")
+        assert.deepStrictEqual(yield* health, [200, 200])
+      }).pipe(withHealth(broker))
+    })
+  )
+
+  it.live("is not ready before the first connect of a lazy one", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* broker.down
+      yield* Effect.gen(function* () {
+        assert.deepStrictEqual(yield* health, [200, 503])
+        assert.strictEqual((yield* ask("ready")).body.connection.state, "Connecting")
+      }).pipe(withHealth(broker, { lazyConnect: true }))
+    })
+  )
+
+  it.live("is neither when the connection is closed for good, and names the reason, nothing else", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.destroy()
+        yield* untilState(({ _tag }) => _tag === "Closed")
+        assert.deepStrictEqual(yield* health, [503, 503])
+        const { body } = yield* get("/health/live")
+        assert.deepInclude(JSON.parse(body), { connection: { state: "Closed", reason: "AuthenticationFailed" } })
+        assert.notInclude(body, "127.0.0.1")
+        assert.notInclude(body, "guest")
+      }).pipe(withHealth(broker))
+    })
+  )
+
+  it.live("is not ready while the broker blocks publishers, unless that is no matter", () =>
+    Effect.gen(function* () {
+      for (const [blocked, expected] of [
+        [undefined, 503],
+        ["ready", 200]
+      ] as const) {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          broker.block("low on memory")
+          yield* untilFlow("Blocked")
+          assert.deepStrictEqual(yield* health, [200, expected])
+          broker.unblock()
+          yield* untilFlow("Flowing")
+          assert.deepStrictEqual(yield* health, [200, 200])
+        }).pipe(withHealth(broker, { health: { blocked } }))
+      }
+    })
+  )
+
+  it.live("is not ready while the line before the pool is full", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const letGo = yield* Deferred.make<void>()
+        const borrowers = yield* Effect.forEach([1, 2], () =>
+          Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Deferred.await(letGo))))
+        )
+        yield* untilStats(({ pending, used }) => used === 1 && pending === 1)
+        assert.deepStrictEqual(yield* health, [200, 503])
+        yield* Deferred.succeed(letGo, undefined)
+        yield* Fiber.joinAll(borrowers)
+        assert.deepStrictEqual(yield* health, [200, 200])
+        assert.strictEqual((yield* AmqpPool.stats).timedOut, 0)
+      }).pipe(withHealth(broker, { pool: { max: 1, maxWaiting: 1 } }))
+    })
+  )
+
+  it.live("has its paths as told", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* get("/livez")).status, 200)
+        assert.strictEqual((yield* get("/readyz")).status, 200)
+        assert.strictEqual((yield* get("/health/live")).status, 404)
+      }).pipe(withHealth(broker, { health: { livePath: "/livez", readyPath: "/readyz" } }))
+    })
+  )
+})
