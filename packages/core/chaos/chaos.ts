@@ -158,8 +158,7 @@ interface Recovery {
   readonly recovered: number
 }
 
-const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: Times) {
-  const recoveries: Array<Recovery> = []
+const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: Times, recoveries: Array<Recovery>) {
   const until = (condition: () => boolean) => Effect.sleep(2).pipe(Effect.repeat({ until: condition }))
   for (const [turn, name] of sequence(site.random, turns).entries()) {
     // Each meets traffic, and all are spread over the whole of it.
@@ -181,7 +180,6 @@ const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: 
       recovered: ledger.confirmedAt - ended
     })
   }
-  return recoveries
 })
 
 // --- The report --------------------------------------------------------------------------------------------------------
@@ -246,7 +244,12 @@ const run = Effect.gen(function* () {
         memory = Math.max(memory, process.memoryUsage().rss)
       }).pipe(Effect.andThen(Effect.sleep(200)), Effect.forever)
     )
-    const recoveries = yield* weather({ proxy, broker, random: randomOf(seed), noticed }, ledger, times)
+    const recoveries: Array<Recovery> = []
+    const progress = Effect.suspend(() =>
+      Console.error(`${recoveries.length} of ${turns} faults, ${ledger.confirmed} messages confirmed`)
+    )
+    yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sleep("20 seconds"), progress)))
+    yield* weather({ proxy, broker, random: randomOf(seed), noticed }, ledger, times, recoveries)
     yield* Effect.sleep(20).pipe(Effect.repeat({ until: () => ledger.confirmed >= messages }))
     isDone = true
     yield* Fiber.joinAll([...publishers, ...borrowers])

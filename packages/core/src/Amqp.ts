@@ -10,6 +10,7 @@ import * as AmqpConfig from "./AmqpConfig.ts"
 import * as AmqpConnection from "./AmqpConnection.ts"
 import * as AmqpConsumer from "./AmqpConsumer.ts"
 import type { AmqpError } from "./AmqpError.ts"
+import * as AmqpMetrics from "./AmqpMetrics.ts"
 import * as AmqpPool from "./AmqpPool.ts"
 import * as AmqpPublisher from "./AmqpPublisher.ts"
 import * as AmqpRpc from "./AmqpRpc.ts"
@@ -28,6 +29,7 @@ export type Amqp =
 /** All of it, by settings that have been checked. */
 export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
   AmqpConsumer.layer.pipe(
+    Layer.merge(AmqpMetrics.layer),
     Layer.provideMerge(Layer.mergeAll(AmqpPublisher.layer, AmqpPool.layer, AmqpRpc.layer)),
     Layer.provideMerge(AmqpConnection.layer(config))
   )
