@@ -366,7 +366,7 @@ export class Publisher implements Owner {
     const because = this.#forbids(attempt.lane)
     if (because !== undefined) return because
     const { value: state } = this.#connection.state
-    if (state._tag === "Reconnecting") return `there is no connection: ${state.reason.message}`
+    if (state._tag !== "Open" && state.reason !== undefined) return `there is no connection: ${state.reason.message}`
     const open = (attempt.lane === undefined ? this.lanes.all : [attempt.lane]).find((lane) => lane.isOpen)
     if (open === undefined) return "the broker has not opened a channel yet"
     if (this.#hasRoom(attempt)) return obstacle(open.channel!) ?? "others were always before it"
