@@ -170,7 +170,11 @@ const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: 
     const begun = times.begin()
     yield* make(site)
     const ended = performance.now()
-    if (cuts) yield* until(() => times.lostAt > begun && times.openAt > times.lostAt)
+    // Silence that ended before it was noticed has cut nothing.
+    if (cuts) {
+      const cut = until(() => times.lostAt > begun && times.openAt > times.lostAt)
+      yield* Effect.timeoutOption(cut, "10 seconds")
+    }
     const wasLost = times.lostAt > begun
     const since = wasLost ? Math.max(ended, times.openAt) : ended
     yield* until(() => ledger.confirmedAt > since)
