@@ -154,7 +154,8 @@ export const make = Effect.fnUntraced(function* (
           // At once, not when the supervisor runs: nobody may be handed a dead link in between.
           if (mine !== undefined && mine === current) {
             current = undefined
-            arrival = Deferred.makeUnsafe()
+            // One that died before it was announced leaves those waiting who waited for it.
+            if (Deferred.isDoneUnsafe(arrival)) arrival = Deferred.makeUnsafe()
           }
           Deferred.doneUnsafe(ended, Effect.succeed(reason))
         }
