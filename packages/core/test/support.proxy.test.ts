@@ -258,6 +258,11 @@ describe("a fault proxy", () => {
           if (direction === "down") assert.isTrue(result.bytes.equals(pattern(10_000).subarray(0, bytes)))
         }
         assert.isUndefined((yield* echoed(proxy.port, pattern(10_000))).error)
+        proxy.cutAfter(4321, direction, "fin")
+        const ended = yield* echoed(proxy.port, pattern(10_000))
+        assert.isUndefined(ended.error)
+        assert.isAtMost(ended.bytes.length, 4321)
+        assert.isTrue(ended.bytes.equals(pattern(10_000).subarray(0, ended.bytes.length)))
       })
     )
   }

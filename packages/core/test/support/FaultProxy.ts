@@ -9,7 +9,7 @@ import type { Scope } from "effect"
 import { Effect } from "effect"
 import type { AddressInfo, Socket } from "node:net"
 import { connect, createServer } from "node:net"
-import type { Direction, Passed } from "./Lane.ts"
+import type { CutBy, Direction, Passed } from "./Lane.ts"
 import { Lane, noFaults } from "./Lane.ts"
 import * as Watch from "./Watch.ts"
 
@@ -43,8 +43,8 @@ export interface FaultProxy {
   readonly chop: (bytes: number, direction?: Direction | "both") => void
   /** Flips one bit in every nth byte. */
   readonly corrupt: (everyNth: number, direction?: Direction | "both") => void
-  /** Resets the link on which, after so many more bytes that way (of all links), the last of them passed. */
-  readonly cutAfter: (bytes: number, direction?: Direction) => void
+  /** Cuts the link, for both sides, on which, after so many more bytes that way (of all links), the last of them passed. */
+  readonly cutAfter: (bytes: number, direction?: Direction, by?: CutBy) => void
   /** Resets every new connection as soon as it is accepted. */
   readonly refuse: (on?: boolean) => void
   /** Resets every open link, on both sides. */
@@ -109,6 +109,13 @@ export const make = Effect.fnUntraced(function* (
     changed()
   }
 
+  const cut = (link: Link, by: CutBy) => {
+    if (by === "rst") return reset(link)
+    for (const lane of link.lanes) lane.stop()
+    link.sockets.up.end()
+    link.sockets.down.end()
+  }
+
   const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (client) => {
     acceptedCount++
     client.on("error", () => {}) // `close` follows
@@ -119,7 +126,7 @@ export const make = Effect.fnUntraced(function* (
     }
     const broker = connect({ ...target, allowHalfOpen: true, noDelay: true })
     broker.on("error", () => {})
-    const on = { reset: () => reset(link), changed }
+    const on = { reset: () => reset(link), cut: (by: CutBy) => cut(link, by), changed }
     const link: Link = {
       sockets: { up: broker, down: client },
       lanes: [
@@ -171,7 +178,7 @@ export const make = Effect.fnUntraced(function* (
     rate: (rate, direction = "both") => set(direction, { rate }),
     chop: (chop, direction = "both") => set(direction, { chop }),
     corrupt: (corruptEvery, direction = "down") => set(direction, { corruptEvery }),
-    cutAfter: (cutAfter, direction = "up") => set(direction, { cutAfter }),
+    cutAfter: (cutAfter, direction = "up", cutBy = "rst") => set(direction, { cutAfter, cutBy }),
     refuse: (on = true) => {
       refusing = on
     },

@@ -5,6 +5,9 @@ import type { Socket } from "node:net"
 
 export type Direction = "up" | "down"
 
+/** How both sides hear of a cut: by a reset, or by an end in order. */
+export type CutBy = "rst" | "fin"
+
 /** Faults of one direction. They belong to the proxy, so that new links have them too. */
 export interface Faults {
   stalled: boolean
@@ -16,8 +19,9 @@ export interface Faults {
   chop: number
   /** Flips a bit of every so many-th byte; 0 leaves them alone. */
   corruptEvery: number
-  /** Resets the link once so many more bytes have passed. */
+  /** Cuts the link once so many more bytes have passed. */
   cutAfter: number | undefined
+  cutBy: CutBy
 }
 
 export const noFaults = (): Faults => ({
@@ -27,7 +31,8 @@ export const noFaults = (): Faults => ({
   rate: 0,
   chop: 0,
   corruptEvery: 0,
-  cutAfter: undefined
+  cutAfter: undefined,
+  cutBy: "rst"
 })
 
 export interface Passed {
@@ -54,6 +59,7 @@ export class Lane {
   private readonly faults: Faults
   private readonly passed: Passed
   private readonly onReset: () => void
+  private readonly onCut: (by: CutBy) => void
   private readonly onChanged: () => void
   private readonly pieces: Array<Piece> = []
   private queued = 0
@@ -67,13 +73,14 @@ export class Lane {
     sink: Socket,
     faults: Faults,
     passed: Passed,
-    on: { readonly reset: () => void; readonly changed: () => void }
+    on: { readonly reset: () => void; readonly cut: (by: CutBy) => void; readonly changed: () => void }
   ) {
     this.source = source
     this.sink = sink
     this.faults = faults
     this.passed = passed
     this.onReset = on.reset
+    this.onCut = on.cut
     this.onChanged = on.changed
     source.on("data", (bytes: Buffer) => this.take(bytes))
     source.on("end", () => this.push("fin", 0))
@@ -170,7 +177,7 @@ export class Lane {
     this.busy = true
     this.sink.write(sent, () => {
       this.onChanged()
-      if (cut) setImmediate(this.onReset)
+      if (cut) setImmediate(() => this.onCut(this.faults.cutBy))
       // Each piece gets a turn of the event loop, so that a receiver in this process reads it by itself.
       else if (this.faults.chop > 0) setImmediate(() => this.next())
       else this.next()
