@@ -9,6 +9,7 @@
  * - A connection that amqplib gives up (heartbeat) leaves its socket open: destroyed here too.
  * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
  * - A channel's write buffer is 1,024 frames, whatever their size: it is replaced by one that counts bytes.
+ * - A `connection.close` in place of `connection.open-ok` is told without its code and text: they are read on the way.
  * - It reads on behind `connection.open-ok` before it hands the connection out, when nobody can listen yet: its
  *   `Connection` tells us when it begins.
  * - `channel.flow` from the broker crashes the connection, and confirms are matched in an array: both are taken before
@@ -61,6 +62,7 @@ interface ChannelInternals {
 const method = (classId: number, methodId: number) => (classId << 16) | methodId
 const channelFlow = method(20, 20)
 const channelFlowOk = method(20, 21)
+const connectionClose = method(10, 50)
 const basicAck = method(60, 80)
 const basicNack = method(60, 120)
 
@@ -143,15 +145,35 @@ const coalesceWrites = ({ muxer, stream }: Internals) => {
 
 const internals = (model: Model) => model.connection as unknown as Internals
 
+/** amqplib's connection while it opens. */
+interface Opening extends EventEmitter {
+  step?: (next: (error: unknown, frame: { readonly id?: number; readonly fields?: CloseFields } | null) => void) => void
+}
+
+interface CloseFields {
+  readonly replyCode?: number
+  readonly replyText?: string
+}
+
 /** What a connection tells before there is a `Link` to listen. */
 class Beginning {
   /** Why it cannot be used any more. */
   endedBy: unknown = undefined
+  /** The broker's `connection.close` instead of its next step. */
+  refusedBy: Error | undefined = undefined
   blockedBy: string | undefined = undefined
   #connection: EventEmitter | undefined = undefined
 
-  readonly listen = (connection: EventEmitter): void => {
+  readonly listen = (connection: Opening): void => {
     this.#connection = connection
+    const step = connection.step
+    if (step !== undefined) {
+      connection.step = (next) =>
+        step.call(connection, (error, frame) => {
+          if (frame?.id === connectionClose) this.#onRefused(frame.fields ?? {})
+          next(error, frame)
+        })
+    }
     connection.on("error", this.#onError)
     connection.on("close", this.#onClose)
     connection.on("blocked", this.#onBlocked)
@@ -174,6 +196,10 @@ class Beginning {
     this.blockedBy = undefined
   }
 
+  readonly #onRefused = ({ replyCode, replyText = "" }: CloseFields) => {
+    this.refusedBy = Object.assign(new Error(replyText), { code: replyCode })
+  }
+
   /** A `Link` listens now. */
   end(): void {
     this.#connection?.removeListener("error", this.#onError)
@@ -187,7 +213,7 @@ class Beginning {
 const beginnings = new WeakMap<object, Beginning>()
 
 interface ConnectionClass {
-  readonly prototype: { open: (this: EventEmitter, fields: { readonly response: object }, opened: unknown) => void }
+  readonly prototype: { open: (this: Opening, fields: { readonly response: object }, opened: unknown) => void }
 }
 
 // By its path, since amqplib does not export it. In a bundle it is not found: then what a broker sends right behind its
@@ -422,7 +448,11 @@ export const connect = (
     let givenUp = false
     const failed = (cause: unknown) =>
       resume(
-        Effect.fail(AmqpError.fromReason(classify(cause, { operation, peer, vhost: config.vhost, handshake: true })))
+        Effect.fail(
+          AmqpError.fromReason(
+            classify(beginning.refusedBy ?? cause, { operation, peer, vhost: config.vhost, handshake: true })
+          )
+        )
       )
     // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
     const socketOptions = {

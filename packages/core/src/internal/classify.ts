@@ -58,6 +58,9 @@ const byReplyCode = (
       })
     case 402:
     case 530:
+      // `vhost connection limit (10) is reached`, `user connection limit ...`, `node connection limit ...`.
+      if (context.handshake === true && /connection limit .*is reached/.test(text))
+        return new Reason.BrokerError(fields)
       return context.handshake === true
         ? new Reason.VirtualHostRefused({ ...fields, message: vhostRefused(context, text) })
         : new Reason.ProtocolError(fields)
@@ -131,7 +134,7 @@ const differenceIn = (text: string, operation: string) => {
 
 const vhostRefused = (context: Context, text: string) =>
   `${context.operation}: the broker refused the virtual host ${JSON.stringify(context.vhost ?? "")} (${text}). ` +
-  "It does not exist, or this user has no permission for it, or a connection limit is reached."
+  "It does not exist, or this user has no permission for it."
 
 const bySystemCode = (code: string, text: string, context: Context, cause: unknown) => {
   const { operation } = context
