@@ -137,7 +137,10 @@ export class ProtocolError extends Schema.TaggedError<ProtocolError>(id("Protoco
   readonly isRetryable = false
 }
 
-/** The broker failed on its side (541, or 506 for want of resources). */
+/**
+ * The broker failed on its side (541, or 506 for want of resources), or has as many connections as it may have (530 in
+ * the handshake): of this virtual host, of this user, or of all.
+ */
 export class BrokerError extends Schema.TaggedError<BrokerError>(id("BrokerError"))("BrokerError", ReplyFields) {
   readonly [ReasonTypeId] = ReasonTypeId
   readonly severity = "connection"
@@ -322,7 +325,7 @@ export class InvalidTopology extends Schema.TaggedError<InvalidTopology>(id("Inv
   readonly isRetryable = false
 }
 
-/** No channel could be lent within the acquire timeout. */
+/** No channel could be lent within the acquire timeout. `cause`, if there was no connection: the reason for that. */
 export class AcquireTimeout extends Schema.TaggedError<AcquireTimeout>(id("AcquireTimeout"))("AcquireTimeout", Fields) {
   readonly [ReasonTypeId] = ReasonTypeId
   readonly severity = "operation"

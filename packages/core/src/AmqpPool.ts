@@ -44,7 +44,8 @@ export interface ChannelsOf<Channel> {
    * Borrows a channel until the scope closes.
    *
    * Ends, in at most `acquireTimeout`, with a channel, `AcquireTimeout`, `PoolClosed`, `PoolExhausted` (`maxWaiting`
-   * are in line already), or the error of opening.
+   * are in line already), or the error of opening. Without a connection it waits for one, also if that is lost while the
+   * channel opens; `AcquireTimeout` then says why there is none.
    */
   readonly get: Effect.Effect<Channel, AmqpError, Scope.Scope>
   /** The channel of the current scope: borrowed at first use, the same one afterwards. See `AmqpChannel.use`. */

@@ -1,7 +1,7 @@
 /** The pool's promises where no real broker will fail on command: one that never answers, answers late, or dies first. */
 import { assert, describe, it } from "@effect/vitest"
-import { type AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
-import { Deferred, Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
+import { Deferred, Duration, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { untilStats, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -9,6 +9,9 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.reason._tag)
 
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
+
+/** Chance at its least: reconnecting takes no time. */
+const zero = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }
 
 /** Fills the pool: as many channels as it has places, all at once, each of which works. */
 const fill = (places: number) =>
@@ -70,15 +73,31 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
     })
   )
 
-  it.live("an open that fails gives its place back: the connection dies instead", () =>
+  it.live("an open whose connection dies goes on with the next one, within the same acquireTimeout", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
+      const config = { pool: { max: 2, acquireTimeout: Duration.millis(500) } }
       yield* Effect.gen(function* () {
         for (let round = 0; round < 5; round++) {
           broker.once("channel.open", (open) => open.destroy())
-          assert.strictEqual(yield* reasonOf(declare), "ConnectionClosed")
+          yield* declare
           assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
         }
+        yield* fill(2)
+        broker.destroy()
+        broker.on("channel.open", (open) => open.destroy())
+        assert.strictEqual(yield* reasonOf(declare), "AcquireTimeout")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      }).pipe(withPool(broker.url, config), Effect.provideService(Random.Random, zero))
+    })
+  )
+
+  it.live("an open whose connection is closed by the broker over a mistake fails with that", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.once("channel.open", (open) => open.closeConnection(530, "NOT_ALLOWED - scripted"))
+        assert.strictEqual(yield* reasonOf(declare), "ProtocolError")
         yield* fill(2)
       }).pipe(withPool(broker.url, { pool: { max: 2 } }))
     })
@@ -113,7 +132,10 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
         yield* Fiber.interrupt(waiting)
         const error = yield* Effect.flip(declare)
         assert.strictEqual(error.reason._tag, "AcquireTimeout")
-        assert.include(error.message, "not connected, reconnecting")
+        assert.include(error.message, "not connected, reconnecting (connection")
+        // Why it is reconnecting, in words and as data.
+        const { cause } = error.reason as AmqpError.AcquireTimeout
+        assert.isTrue(cause instanceof AmqpError.ConnectFailed || cause instanceof AmqpError.ConnectionClosed)
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
         yield* broker.up
         yield* Effect.retry(fill(2), { while: (error) => error.isRetryable })
@@ -283,10 +305,10 @@ describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClos
         yield* Fiber.interrupt(first)
         const second = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
         yield* untilStats((stats) => stats.used === 1)
-        broker.closeConnections(541, "INTERNAL_ERROR - scripted")
+        broker.closeConnections(504, "CHANNEL_ERROR - scripted")
         const error = yield* Fiber.join(second)
-        assert.strictEqual(error.reason._tag, "BrokerError")
-        assert.include(error.message, "INTERNAL_ERROR - scripted")
+        assert.strictEqual(error.reason._tag, "ProtocolError")
+        assert.include(error.message, "CHANNEL_ERROR - scripted")
       }).pipe(withPool(broker.url, { pool: { max: 1 } }))
     })
   )

@@ -8,6 +8,7 @@ import * as Random from "effect/Random"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
+import type { Link } from "./amqplib.ts"
 import * as Channel from "./channel.ts"
 import { type Links, linksOf } from "./links.ts"
 import { type Fork, Slot } from "./slot.ts"
@@ -21,6 +22,9 @@ const ageJitter = 0.1
 
 const toMillis = (duration: Duration.Duration | undefined) =>
   duration === undefined ? Infinity : Duration.toMillis(duration)
+
+/** Whether the link is gone, by something that a new connection mends. */
+const isLost = (link: Link): boolean => (link.closedBy !== undefined || link.isEnding) && link.endedBy.isRetryable
 
 export class Places<Lease> {
   /** All places; none without pooling, where each borrow makes its own. */
@@ -95,17 +99,24 @@ export class Places<Lease> {
 
   /** Starts opening a channel in an empty place, unless that is under way. */
   open(slot: Slot<Lease>): Deferred.Deferred<void, AmqpError> {
-    const open = Effect.flatMap(Effect.zip(this.#links.next, Random.next), ([link, random]) =>
-      Channel.open(link, this.#kind, this.#config.continuationTimeout, (channel) => {
-        channel.openedAt = channel.idleSince = this.now
-        channel.maxAge = this.#maxAge * (1 - ageJitter * random)
-        slot.channel = channel
-        this.created++
-        // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
-        channel.onClosed = () => {
-          if (slot.lease === undefined) this.report(channel)
-        }
-      })
+    const open: Effect.Effect<void, AmqpError> = Effect.flatMap(
+      Effect.zip(this.#links.next, Random.next),
+      ([link, random]) =>
+        Effect.catchIf(
+          Channel.open(link, this.#kind, this.#config.continuationTimeout, (channel) => {
+            channel.openedAt = channel.idleSince = this.now
+            channel.maxAge = this.#maxAge * (1 - ageJitter * random)
+            slot.channel = channel
+            this.created++
+            // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
+            channel.onClosed = () => {
+              if (slot.lease === undefined) this.report(channel)
+            }
+          }),
+          // Nothing of the borrower's was on it: it goes on as if it had come after the loss.
+          () => isLost(link),
+          () => open
+        )
     )
     return slot.startOpening(this.forkBackground, open, this.#givenUp)
   }

@@ -83,6 +83,7 @@ interface Channels {
 /** The pool of channels of one kind. */
 class ChannelPool<K extends Kind> {
   readonly #links: Links
+  readonly #state: AmqpConnection["Service"]["state"]
   readonly #config: AmqpConfig
   readonly #settings: Settings
   readonly #acquireTimeout: number
@@ -133,6 +134,7 @@ class ChannelPool<K extends Kind> {
     run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   ) {
     this.#links = linksOf(connection)
+    this.#state = connection.state
     this.#config = connection.config
     this.#settings = settings
     this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
@@ -423,11 +425,17 @@ class ChannelPool<K extends Kind> {
     timedOut: this.#waiters.timedOut + this.#openedTooLate
   }))
 
+  /** Why there is no connection, as far as that is known. */
+  get #away(): AmqpError.AmqpErrorReason | undefined {
+    const state = this.#state.value
+    return state._tag === "Open" ? undefined : state.reason
+  }
+
   #counts(): string {
     const link = this.#links.current()
     const connection =
       link === undefined
-        ? "not connected, reconnecting"
+        ? `not connected, reconnecting${this.#away === undefined ? "" : ` (${this.#away.message})`}`
         : link.blockedBy === undefined
           ? `connected to ${link.peer}`
           : `blocked by the broker: ${link.blockedBy}`
@@ -436,12 +444,14 @@ class ChannelPool<K extends Kind> {
 
   readonly #late = (): AmqpError.AmqpErrorReason =>
     new AmqpError.AcquireTimeout({
-      message: `no channel within ${Duration.format(this.#settings.acquireTimeout)} (pool.acquireTimeout): ${this.#counts()}`
+      message: `no channel within ${Duration.format(this.#settings.acquireTimeout)} (pool.acquireTimeout): ${this.#counts()}`,
+      cause: this.#away
     })
 
   #exhausted(): AmqpError.AmqpErrorReason {
     return new AmqpError.PoolExhausted({
-      message: `turned away, ${this.#settings.maxWaiting} borrowers wait already (pool.maxWaiting): ${this.#counts()}`
+      message: `turned away, ${this.#settings.maxWaiting} borrowers wait already (pool.maxWaiting): ${this.#counts()}`,
+      cause: this.#away
     })
   }
 }
