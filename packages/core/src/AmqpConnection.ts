@@ -85,9 +85,14 @@ export class AmqpConnection extends Context.Service<
 /**
  * Connects, and keeps connected until the scope closes.
  *
- * The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between the rounds, and fails with
- * the last reason; what no retry can mend (login, virtual host, certificate) fails at once. Later losses are
- * mended after waits by `reconnect`, without an end, except by those same reasons, which close the connection for good.
+ * The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between the
+ * rounds, and fails with the last reason; what no retry can mend (login, virtual host, certificate) fails after the first
+ * round. Later losses are mended after waits by `reconnect`, without an end, except by those same reasons, which close the
+ * connection for good.
+ *
+ * Of several hosts one that refuses is passed over while another takes the connection, and logged at Warning. If none does,
+ * a refused login or virtual host is final, since the nodes of a cluster share both; a certificate is if no host failed by
+ * what may pass.
  *
  * Each change of state is logged once: at Debug while connecting, at Info when open, unblocked or closed by its scope, at
  * Warning when lost or blocked, at Error when closed for good. Attempts that fail are logged at Debug.
@@ -169,15 +174,26 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const tryEveryHost = Effect.gen(function* () {
-    let last: AmqpError.AmqpError | undefined
+    let passing: AmqpError.AmqpError | undefined
+    let final: AmqpError.AmqpError | undefined
     for (let i = 0; i < config.hosts.length; i++) {
       const host = config.hosts[nextHost++ % config.hosts.length]!
       const error = yield* Effect.match(connectTo(host), { onFailure: (error) => error, onSuccess: () => undefined })
       if (error === undefined) return
-      if (isFinal(error.reason)) return yield* Effect.fail(error)
-      last = error
+      if (!isFinal(error.reason)) {
+        passing = error
+        continue
+      }
+      if (final === undefined || !isOfAllHosts(final.reason)) final = error
+      if (config.hosts.length > 1) {
+        yield* Effect.logWarning("AMQP host refused").pipe(
+          Effect.annotateLogs({ host: peerOf(host), reason: error.reason.message })
+        )
+      }
     }
-    return yield* Effect.fail(last!)
+    return yield* Effect.fail(
+      final !== undefined && (passing === undefined || isOfAllHosts(final.reason)) ? final : passing!
+    )
   })
 
   const opened = Effect.suspend(() => {
@@ -314,6 +330,11 @@ const peerOf = ({ host, port }: Host) => `${host}:${port}`
 
 // Waiting mends none of these.
 const isFinal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
+
+// The nodes of a cluster share users and virtual hosts. A certificate, or a port where something else listens, is one
+// host's own.
+const isOfAllHosts = (reason: AmqpError.AmqpErrorReason) =>
+  reason._tag === "AuthenticationFailed" || reason._tag === "VirtualHostRefused"
 
 /** The connection as a layer: made when the layer is built, closed when its scope closes. */
 export const layer = (config: AmqpConfig): Layer.Layer<AmqpConnection, AmqpError.AmqpError> =>
