@@ -1,0 +1,64 @@
+/** What this process still holds, and what nobody has caught: for tests of what connections leave behind. */
+import { assert } from "@effect/vitest"
+import { Effect } from "effect"
+import { Socket } from "node:net"
+
+const counted = () => {
+  const counts: Record<string, number> = {}
+  for (const name of process.getActiveResourcesInfo()) {
+    if (/Socket|TCP|TLS|Timeout/.test(name)) counts[name] = (counts[name] ?? 0) + 1
+  }
+  return counts
+}
+
+/** A turn of the event loop: a destroyed socket is on the list until then. */
+export const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
+// Not documented; the documented list says only of which kind they are.
+const handles = (process as unknown as { readonly _getActiveHandles: () => ReadonlyArray<object> })._getActiveHandles
+
+/** Open sockets of this process to a port. */
+const socketsTo = (port: number): number =>
+  handles.call(process).filter((handle) => handle instanceof Socket && handle.remotePort === port).length
+
+/** Waits, by looking every millisecond, until no socket of this process is open to a port. */
+export const untilNoSocketTo = (port: number) =>
+  Effect.gen(function* () {
+    const until = performance.now() + 4000
+    while (socketsTo(port) > 0) {
+      if (performance.now() > until)
+        return yield* Effect.die(new Error(`${socketsTo(port)} sockets to ${port} are open`))
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
+    }
+  })
+
+const listeners = () => Object.fromEntries(process.eventNames().map((name) => [name, process.listenerCount(name)]))
+
+/**
+ * Runs a program of which nothing may be left when it has ended: no socket and no timer more than before, no listener on
+ * the process; and in which nothing may have been uncaught.
+ */
+export const leavesNothing = <A, E, R>(program: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.gen(function* () {
+    yield* turn
+    const before = counted()
+    const listening = listeners()
+    const uncaught: Array<unknown> = []
+    const note = (cause: unknown) => void uncaught.push(cause)
+    process.on("uncaughtExceptionMonitor", note).on("unhandledRejection", note)
+    const result = yield* Effect.ensuring(
+      program,
+      Effect.sync(() => process.off("uncaughtExceptionMonitor", note).off("unhandledRejection", note))
+    )
+    // Other sides of connections, and timers of this loop itself, end a moment later.
+    const until = performance.now() + 3000
+    const more = () => Object.entries(counted()).filter(([name, count]) => count > (before[name] ?? 0))
+    yield* turn
+    while (more().length > 0 && performance.now() < until) {
+      yield* Effect.promise(() => new Promise((resolve) => setImmediate(() => setImmediate(resolve))))
+    }
+    assert.deepStrictEqual(more(), [], "sockets and timers left, by kind")
+    assert.deepStrictEqual(listeners(), listening, "listeners on the process")
+    assert.deepStrictEqual(uncaught, [], "uncaught")
+    return result
+  })
