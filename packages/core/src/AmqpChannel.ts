@@ -28,8 +28,8 @@ import { AmqpPool } from "./AmqpPool.ts"
 /** How a publish waits, and what becomes of a message that no queue takes. */
 export interface PublishOptions {
   /**
-   * What to do while the broker takes nothing from publishers (`connection.blocked`, `channel.flow`): wait, up to
-   * `timeout`, or fail at once with `PublishForbidden`. Default: `"wait"`.
+   * What to do while the broker takes nothing from publishers (`connection.blocked`, `channel.flow`), or an
+   * `AmqpPublisher` has no connection: wait, up to `timeout`, or fail at once with `PublishForbidden`. Default: `"wait"`.
    */
   readonly onBlocked?: "wait" | "fail" | undefined
   /**

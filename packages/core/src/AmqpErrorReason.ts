@@ -115,8 +115,8 @@ export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>(id("C
 }
 
 /**
- * Publishing is not possible at the moment, and the publisher was told not to wait: the broker has blocked the connection
- * (`connection.blocked`, short of memory or disk) or stopped the channel (`channel.flow`). Nothing was sent.
+ * Publishing is not possible at the moment, and the publisher was told not to wait: there is no connection, or the broker
+ * has blocked it (`connection.blocked`, short of memory or disk) or stopped the channel (`channel.flow`). Nothing was sent.
  */
 export class PublishForbidden extends Schema.TaggedError<PublishForbidden>(id("PublishForbidden"))(
   "PublishForbidden",
@@ -332,7 +332,7 @@ export class AcquireTimeout extends Schema.TaggedError<AcquireTimeout>(id("Acqui
   readonly isRetryable = true
 }
 
-/** As many borrowers wait as the pool's limit allows: this one was turned away at once. */
+/** As many borrowers, requests or messages wait as their limit allows: this one was turned away at once. */
 export class PoolExhausted extends Schema.TaggedError<PoolExhausted>(id("PoolExhausted"))("PoolExhausted", Fields) {
   readonly [ReasonTypeId] = ReasonTypeId
   readonly severity = "operation"

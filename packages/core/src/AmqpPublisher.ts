@@ -40,6 +40,13 @@ export interface Options {
   /** The bytes of their contents, at most; a larger message goes alone. At least 1. Default: 64 MiB. */
   readonly maxInFlightBytes?: number | undefined
   /**
+   * The bytes of contents that wait in line while nothing is sent, at most: without a connection, or while the broker
+   * takes nothing from publishers. Whoever comes after that is turned away with `PoolExhausted`, so that an outage does
+   * not fill the memory; the first message always has its place, and so has the one that a `publishAll` waits with. At
+   * least 1. Default: 32 MiB.
+   */
+  readonly maxWaitingBytes?: number | undefined
+  /**
    * The largest content in bytes that is sent; a larger one fails with `MessageTooLarge`, where the broker would close the
    * channel. At least 1. Default: what the broker takes by default, told by its product and version, 16 MiB for RabbitMQ 4
    * and later, 128 MiB for earlier ones; for other brokers no limit.
@@ -142,7 +149,8 @@ export class AmqpPublisher extends Context.Service<
  * Fails with
  * - `PublishNacked`: the broker refused the message.
  * - `PublishReturned`: with `mandatory`, no queue took it; with the broker's code and text.
- * - `PublishForbidden`: with `onBlocked: "fail"`, the broker takes nothing now. Nothing was sent.
+ * - `PublishForbidden`: with `onBlocked: "fail"`, there is no connection, or the broker takes nothing now. Nothing was sent.
+ * - `PoolExhausted`: likewise, and others wait for that with `maxWaitingBytes` already. Nothing was sent.
  * - `PublishTimeout`: `sent` tells whether it may have arrived.
  * - `PublishUnknown`: its channel died before the confirm. It may have arrived.
  * - `NotFound`, `AccessRefused`, `PreconditionFailed`, `MessageTooLarge`: this very message made the broker close the

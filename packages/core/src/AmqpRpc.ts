@@ -153,7 +153,8 @@ export interface CallOptions {
   readonly timeout?: Duration.Input | undefined
   /**
    * What to do while the broker takes nothing from publishers (`connection.blocked`, `channel.flow`): wait, up to
-   * `timeout`, or fail at once with `PublishForbidden`. Default: `"wait"`.
+   * `timeout`, or fail at once with `PublishForbidden`. Without a connection it waits, at most `maxWaiting` requests.
+   * Default: `"wait"`.
    */
   readonly onBlocked?: "wait" | "fail" | undefined
   /**

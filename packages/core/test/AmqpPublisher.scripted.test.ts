@@ -540,6 +540,7 @@ describe("settings and options", () => {
     ["maxInFlight", { maxInFlight: -1 }],
     ["maxInFlight", { maxInFlight: "10" }],
     ["maxInFlightBytes", { maxInFlightBytes: 0 }],
+    ["maxWaitingBytes", { maxWaitingBytes: 0 }],
     ["maxMessageSize", { maxMessageSize: Number.POSITIVE_INFINITY }],
     ["maxInflight", { maxInflight: 10 }]
   ] as const) {

@@ -19,6 +19,7 @@ export interface Settings {
   readonly channels: number
   readonly maxInFlight: number
   readonly maxInFlightBytes: number
+  readonly maxWaitingBytes: number
   /** Undefined: as the broker's product and version say. */
   readonly maxMessageSize: number | undefined
 }
@@ -27,6 +28,7 @@ const defaults: Settings = {
   channels: 2,
   maxInFlight: 1000,
   maxInFlightBytes: 64 * 2 ** 20,
+  maxWaitingBytes: 32 * 2 ** 20,
   maxMessageSize: undefined
 }
 
@@ -34,6 +36,7 @@ const known: Record<keyof Options, Option> = {
   channels: integer(1, 2047),
   maxInFlight: integer(1, 1_000_000),
   maxInFlightBytes: integer(1, Number.MAX_SAFE_INTEGER),
+  maxWaitingBytes: integer(1, Number.MAX_SAFE_INTEGER),
   maxMessageSize: integer(1, Number.MAX_SAFE_INTEGER)
 }
 

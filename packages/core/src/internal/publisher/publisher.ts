@@ -89,6 +89,7 @@ export class Publisher implements Owner {
   /** Of those in flight, how many somebody listens to. */
   #awaited = 0
   #waiting = 0
+  #bytesWaiting = 0
   /** Of those in line, how many want to be sent away when the broker takes nothing. */
   #impatient = 0
   #pumping = false
@@ -175,10 +176,13 @@ export class Publisher implements Owner {
       if (attempt.state === "sent") this.#deadlines.add(attempt)
       return attempt
     }
-    const because = attempt.waits ? undefined : this.#forbids(lane)
+    const because = this.#forbids(lane)
     if (because !== undefined) {
-      this.#tell(attempt, forbidden(because))
-      return attempt
+      const refused = attempt.waits ? this.#crowded(attempt, because) : forbidden(because)
+      if (refused !== undefined) {
+        this.#tell(attempt, refused)
+        return attempt
+      }
     }
     attempt.settleDown()
     this.#enter(attempt, false)
@@ -275,12 +279,14 @@ export class Publisher implements Owner {
     if (asFirst) line.addFirst(attempt)
     else line.add(attempt)
     this.#waiting++
+    this.#bytesWaiting += attempt.size
     if (!attempt.waits) this.#impatient++
   }
 
   #leave(attempt: Attempt): void {
     attempt.line!.remove(attempt)
     this.#waiting--
+    this.#bytesWaiting -= attempt.size
     if (!attempt.waits) this.#impatient--
   }
 
@@ -349,9 +355,18 @@ export class Publisher implements Owner {
     }
   }
 
-  /** How the broker keeps messages from this lane, or from any; undefined if it does not. */
+  /** What keeps messages from this lane, or from any, for nobody knows how long; undefined if nothing does. */
   #forbids(only: Lane | undefined): string | undefined {
-    const blockedBy = this.#links.current()?.blockedBy
+    const link = this.#links.current()
+    const { value: state } = this.#connection.state
+    if (link === undefined) {
+      // Closed for good, it has a reason of its own, which opening a channel fails with.
+      if (state._tag === "Closed") return undefined
+      return state._tag !== "Open" && state.reason !== undefined
+        ? `there is no connection: ${state.reason.message}`
+        : "there is no connection"
+    }
+    const { blockedBy } = link
     if (blockedBy !== undefined) return `the broker has blocked publishers on this connection: ${blockedBy}`
     let because: string | undefined
     for (const lane of only === undefined ? this.lanes.all : [only]) {
@@ -362,11 +377,19 @@ export class Publisher implements Owner {
     return because
   }
 
+  /** Why there is no room in line, while nothing is sent. A sequence has one message there, and is never turned away. */
+  #crowded({ lane, size }: Attempt, because: string): AmqpError.PoolExhausted | undefined {
+    const { maxWaitingBytes } = this.settings
+    if (lane !== undefined || this.#waiting === 0 || this.#bytesWaiting + size <= maxWaitingBytes) return undefined
+    return new AmqpError.PoolExhausted({
+      message: `${operation}: nothing was sent: ${because}; ${this.#waiting} messages with ${this.#bytesWaiting} bytes wait for that already (maxWaitingBytes ${maxWaitingBytes})`,
+      operation
+    })
+  }
+
   #because(attempt: Attempt): string {
     const because = this.#forbids(attempt.lane)
     if (because !== undefined) return because
-    const { value: state } = this.#connection.state
-    if (state._tag !== "Open" && state.reason !== undefined) return `there is no connection: ${state.reason.message}`
     const open = (attempt.lane === undefined ? this.lanes.all : [attempt.lane]).find((lane) => lane.isOpen)
     if (open === undefined) return "the broker has not opened a channel yet"
     if (this.#hasRoom(attempt)) return obstacle(open.channel!) ?? "others were always before it"
@@ -453,10 +476,9 @@ export const make = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context())
   const publisher = new Publisher({ connection, settings, flow, clock, run })
   yield* Effect.addFinalizer(() => publisher.close)
-  // A connection may be blocked before there is a channel to hear of it.
-  yield* Effect.forkScoped(
-    Stream.runForEach(SubscriptionRef.changes(connection.flow), () => Effect.sync(() => publisher.changed()))
-  )
+  // A connection may be blocked, or away, without a channel to hear of it.
+  const changes = Stream.merge(SubscriptionRef.changes(connection.flow), SubscriptionRef.changes(connection.state))
+  yield* Effect.forkScoped(Stream.runForEach(changes, () => Effect.sync(() => publisher.changed())))
   const { publish, stats } = publisher
   const service: AmqpPublisher["Service"] = { publish, flow, stats }
   publishers.set(service, publisher)

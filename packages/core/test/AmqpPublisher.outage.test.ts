@@ -1,0 +1,542 @@
+/** Publishers while the connection dies under them, is blocked, or is away: what became of each message, and what it cost. */
+import { assert, describe, it as plain, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Duration, Effect, Fiber, Queue, Schedule, Stream } from "effect"
+import { reasonOf, withPool } from "./support/amqp.ts"
+import { encodeMessage } from "./support/frames.ts"
+import * as FaultProxy from "./support/FaultProxy.ts"
+import { collectGarbage } from "./support/heap.ts"
+import {
+  closable,
+  joinAll,
+  outcomeOf,
+  published,
+  start,
+  startAll,
+  untilFlow,
+  untilStats,
+  withPublisher
+} from "./support/publisher.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+type Outcome = "Confirmed" | AmqpError.AmqpErrorReason["_tag"]
+
+const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
+
+const mebibyte = 2 ** 20
+
+/** Bytes that this process holds, garbage aside. */
+const held = () => {
+  collectGarbage()
+  collectGarbage()
+  const { external, heapUsed } = process.memoryUsage()
+  return heapUsed + external
+}
+
+const upstream = (url: string) => ({ host: new URL(url).hostname, port: Number(new URL(url).port) })
+
+/** A queue of the broker's, made and emptied by a connection that no fault reaches. */
+const aQueue = Effect.fnUntraced(function* (url: string) {
+  const name = `outage-${yield* Effect.sync(() => ++queues)}`
+  yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(name))).pipe(withPool(url))
+  const contents = Effect.scoped(
+    AmqpChannel.use((channel) =>
+      Effect.gen(function* () {
+        const { messageCount } = yield* channel.queueDeclarePassive(name)
+        const { consumerTag, deliveries } = yield* channel.consume(name, { noAck: true })
+        const all = yield* Queue.takeN(deliveries, messageCount)
+        yield* channel.cancel(consumerTag)
+        return all.map(({ content }) => Number(Buffer.from(content).toString().split(" ", 1)[0]))
+      })
+    )
+  ).pipe(withPool(url))
+  return { name, contents }
+})
+let queues = 0
+
+const tally = (outcomes: Iterable<Outcome>) => {
+  const counts: Record<string, number> = {}
+  for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1
+  return counts
+}
+
+const eventually = (what: string, holds: Effect.Effect<boolean, TestBroker.TestBrokerError>) =>
+  holds.pipe(
+    Effect.repeat({ until: (now) => now, schedule: Schedule.spaced("5 millis") }),
+    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error(what)) })
+  )
+
+const figures: Array<ReadonlyArray<string | number>> = []
+const print = (title: string, rows: ReadonlyArray<ReadonlyArray<string | number>>) =>
+  console.log(
+    [
+      title,
+      ...rows.map((row) =>
+        row
+          .map((cell) => String(cell).padEnd(32))
+          .join("")
+          .trimEnd()
+      )
+    ].join("\n")
+  )
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("a connection that dies with N unconfirmed publishes: each ends once, no success is not in its queue, and what was in line goes with the next connection", () => {
+    /** How it dies. `arrived`: all of them had reached the broker, whose confirms were lost on their way. */
+    const deaths = {
+      "reset amid the last bytes": { arrived: false, by: undefined },
+      "reset with all of them stored": { arrived: true, by: (proxy: FaultProxy.FaultProxy) => Effect.sync(proxy.rst) },
+      "closed by the broker": {
+        arrived: true,
+        by: (_: FaultProxy.FaultProxy, broker: TestBroker.TestBroker["Service"]) => broker.closeConnections()
+      },
+      "killed in the broker": {
+        arrived: true,
+        by: (_: FaultProxy.FaultProxy, broker: TestBroker.TestBroker["Service"]) => broker.killConnections
+      }
+    }
+    const inLine = 20
+
+    for (const n of [1, 100, 10_000]) {
+      for (const [death, { arrived, by }] of Object.entries(deaths)) {
+        it.effect(`${n}, ${death}`, () =>
+          Effect.gen(function* () {
+            const broker = yield* TestBroker.TestBroker
+            const proxy = yield* FaultProxy.make(upstream(broker.url))
+            const queue = yield* aQueue(broker.url)
+            yield* Effect.gen(function* () {
+              const send = (i: number) =>
+                outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ${"x".repeat(100)}` }))
+              assert.strictEqual(yield* send(-1), "Confirmed")
+              const before = proxy.stats.up.bytes
+              // What comes down is lost; what went up may be held, to be let go as far as the cut.
+              if (arrived) proxy.drop("down")
+              else proxy.stall("up")
+              const sent = yield* startAll(numbers(n).map(send))
+              yield* untilStats((stats) => stats.inFlight === n)
+              const waiting = yield* startAll(numbers(inLine).map((i) => send(n + i)))
+              yield* untilStats((stats) => stats.waiting === inLine)
+              if (by === undefined) {
+                proxy.heal()
+                proxy.drop("down")
+                // Half of the first message, or of all.
+                proxy.cutAfter(n === 1 ? 60 : n * 80, "up")
+                yield* proxy.until(({ reset }) => reset === 1)
+                proxy.heal()
+              } else {
+                const arrivedAll = Effect.map(
+                  broker.census,
+                  ({ messages, unconfirmed }) => messages >= n && unconfirmed === 0
+                )
+                yield* eventually("they did not arrive", arrivedAll)
+                proxy.heal()
+                yield* by(proxy, broker)
+              }
+              const outcomes = yield* joinAll(sent)
+              const later = yield* joinAll(waiting)
+              assert.deepStrictEqual(tally(later), { Confirmed: inLine })
+              const stored = yield* queue.contents
+              const times = new Map<number, number>()
+              for (const i of stored) times.set(i, (times.get(i) ?? 0) + 1)
+              for (const [i, outcome] of outcomes.entries()) {
+                assert.include(["Confirmed", "PublishUnknown"], outcome)
+                if (outcome === "Confirmed") assert.strictEqual(times.get(i), 1, `${i} was confirmed`)
+                else assert.isAtMost(times.get(i) ?? 0, 1)
+              }
+              // Never sent before: once.
+              for (const i of numbers(inLine)) assert.strictEqual(times.get(n + i), 1)
+              if (arrived) assert.strictEqual(stored.length, 1 + n + inLine)
+              // The last of them had not gone out, in any case.
+              else assert.isFalse(times.has(n - 1))
+              const stats = yield* (yield* AmqpPublisher.AmqpPublisher).stats
+              assert.deepInclude(stats, { inFlight: 0, waiting: 0, timedOut: 0, refused: 0 })
+              assert.strictEqual(stats.confirmed + stats.unknown, 1 + n + inLine)
+              assert.isAbove(proxy.stats.up.bytes, before)
+              const { Confirmed = 0, PublishUnknown = 0 } = tally(outcomes)
+              figures.push([n, death, Confirmed, PublishUnknown, stored.length - 1 - inLine, inLine])
+            }).pipe(withPublisher(proxy.through(broker.url), { maxInFlight: n, maxInFlightBytes: 2 ** 40 }))
+          })
+        )
+      }
+    }
+
+    it.effect("the figures", () =>
+      Effect.sync(() => {
+        assert.strictEqual(figures.length, 12)
+        print("Death with N unconfirmed publishes", [
+          ["N", "death", "confirmed", "unknown", "of these N stored", "in line, confirmed later"],
+          ...figures
+        ])
+      })
+    )
+  })
+
+  describe("a write buffer that is full when the connection dies", () => {
+    it.effect("sent or not is told truly, what was in line is sent once on the next, and the memory comes back", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make(upstream(broker.url))
+        const queue = yield* aQueue(broker.url)
+        yield* Effect.gen(function* () {
+          const padding = "x".repeat(16_384)
+          const send = (i: number, timeout: Duration.Input = "30 seconds") =>
+            Effect.match(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ${padding}` }, { timeout }), {
+              onFailure: ({ reason }) =>
+                reason._tag === "PublishTimeout" ? (`sent: ${reason.sent}` as const) : reason._tag,
+              onSuccess: () => "Confirmed" as const
+            })
+          assert.strictEqual(yield* send(-1), "Confirmed")
+          const before = held()
+          proxy.stall("up")
+          const count = 3000
+          // Every tenth gives up before the connection does.
+          const patient = (i: number) => i % 10 !== 0
+          const fibers = yield* startAll(numbers(count).map((i) => send(i, patient(i) ? "30 seconds" : "300 millis")))
+          yield* untilFlow("Buffering")
+          yield* untilStats((stats) => stats.timedOut === count / 10)
+          const { inFlight, waiting } = yield* (yield* AmqpPublisher.AmqpPublisher).stats
+          assert.isAbove(inFlight, 10)
+          assert.isAbove(waiting, 100)
+          proxy.rst()
+          proxy.heal()
+          const outcomes = yield* joinAll(fibers)
+          const stored = yield* queue.contents
+          const times = new Map<number, number>()
+          for (const i of stored) times.set(i, (times.get(i) ?? 0) + 1)
+          for (const [i, outcome] of outcomes.entries()) {
+            const allowed = patient(i) ? ["Confirmed", "PublishUnknown"] : ["sent: true", "sent: false"]
+            assert.include(allowed, outcome)
+            if (outcome === "Confirmed") assert.strictEqual(times.get(i), 1, `${i} was confirmed`)
+            if (outcome === "sent: false") assert.isFalse(times.has(i), `${i} was not sent`)
+          }
+          const counts: Record<string, number> = tally(outcomes as ReadonlyArray<Outcome>)
+          // Those in line were all sent; those in flight were all unknown, or had given up.
+          assert.strictEqual(counts["Confirmed"], waiting)
+          assert.strictEqual(counts["PublishUnknown"]! + counts["sent: true"]!, inFlight)
+          assert.isAbove(counts["sent: false"]!, 0)
+          assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
+          const grown = (held() - before) / mebibyte
+          assert.isBelow(grown, 10)
+          print("Full write buffer, then death", [...Object.entries(counts), ["MB kept afterwards", grown.toFixed(1)]])
+        }).pipe(
+          withPublisher(proxy.through(broker.url), { channels: 1, maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 })
+        )
+      })
+    )
+  })
+
+  describe("while the connection is away", () => {
+    it.effect(
+      "400 MB offered grow the process by less than 50 MB; each publish ends in time or is sent, once, afterwards",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const proxy = yield* FaultProxy.make(upstream(broker.url))
+          const queue = yield* aQueue(broker.url)
+          yield* Effect.gen(function* () {
+            const size = 100_000
+            // Each has a content of its own.
+            const content = (i: number) => Buffer.alloc(size, " ").fill(`${i} `, 0, 8)
+            const send = (i: number, options?: AmqpChannel.PublishOptions) =>
+              Effect.suspend(() =>
+                outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: content(i) }, options))
+              )
+            const { state } = yield* AmqpConnection.AmqpConnection
+            assert.strictEqual(yield* send(0), "Confirmed")
+            const before = { held: held(), rss: process.memoryUsage().rss }
+            proxy.refuse()
+            proxy.rst()
+            yield* Effect.repeat(Effect.sleep(1), { until: () => state.value._tag === "Reconnecting" })
+
+            // Those that may not wait.
+            const impatient = yield* reasonOf(
+              AmqpPublisher.publish({ routingKey: queue.name, content: content(1) }, { onBlocked: "fail" })
+            )
+            assert.strictEqual(impatient._tag, "PublishForbidden")
+            assert.include(impatient.message, "there is no connection")
+
+            // 300 MB by fibers, 100 MB by a source.
+            const short = yield* startAll(numbers(100).map((i) => send(10_000 + i, { timeout: "500 millis" })))
+            const fibers = yield* startAll(numbers(2900).map((i) => send(20_000 + i)))
+            let taken = 0
+            const source = function* () {
+              for (; taken < 1000; taken++) yield { routingKey: queue.name, content: content(30_000 + taken) }
+            }
+            const all = yield* start(Stream.runCount(AmqpPublisher.publishAll(source())))
+            const turnedAway = fibers.filter((fiber) => fiber.pollUnsafe() !== undefined)
+            const { waiting } = yield* untilStats((stats) => stats.waiting > 0)
+            const grown = {
+              held: (held() - before.held) / mebibyte,
+              rss: (process.memoryUsage().rss - before.rss) / mebibyte
+            }
+            assert.isBelow(grown.held, 50)
+            assert.isBelow(grown.rss, 100)
+            assert.isAtMost(taken, 1)
+
+            // Those that may wait, but not that long.
+            assert.deepStrictEqual(tally(yield* joinAll(short)), { PublishTimeout: 100 })
+            // Those that found no room were told at once.
+            assert.deepStrictEqual(tally(yield* joinAll(turnedAway)), { PoolExhausted: turnedAway.length })
+            assert.isAbove(turnedAway.length, 2500)
+
+            proxy.heal()
+            const outcomes = tally(yield* joinAll(fibers))
+            assert.strictEqual(yield* Fiber.join(all), 1000)
+            const confirmed = 2900 - turnedAway.length
+            assert.deepStrictEqual(outcomes, { PoolExhausted: turnedAway.length, Confirmed: confirmed })
+            assert.isAbove(confirmed, 100)
+            const stored = yield* queue.contents
+            assert.strictEqual(stored.length, 1 + confirmed + 1000)
+            assert.strictEqual(new Set(stored).size, stored.length)
+            assert.isFalse(stored.some((i) => i === 1 || (i >= 10_000 && i < 20_000)))
+            assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
+            print("400 MB offered while the connection is away", [
+              ["MB more, heap and buffers", grown.held.toFixed(1)],
+              ["MB more, resident", grown.rss.toFixed(1)],
+              ["in line", waiting],
+              ["turned away at once", turnedAway.length],
+              ["sent afterwards, once", confirmed + 1000]
+            ])
+          }).pipe(withPublisher(proxy.through(broker.url), {}, { publishTimeout: Duration.seconds(30) }))
+        })
+    )
+
+    it.effect("those in line who do not want to wait are sent away when the connection is lost", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make(upstream(broker.url))
+        const queue = yield* aQueue(broker.url)
+        yield* Effect.gen(function* () {
+          const send = (i: number, options?: AmqpChannel.PublishOptions) =>
+            outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ` }, options))
+          assert.strictEqual(yield* send(0), "Confirmed")
+          proxy.stall()
+          const first = yield* start(send(1))
+          yield* untilStats((stats) => stats.inFlight === 1)
+          const [patient, impatient] = yield* startAll([send(2), send(3, { onBlocked: "fail" })])
+          yield* untilStats((stats) => stats.waiting === 2)
+          proxy.refuse()
+          proxy.rst()
+          assert.strictEqual(yield* Fiber.join(impatient!), "PublishForbidden")
+          assert.strictEqual(yield* Fiber.join(first), "PublishUnknown")
+          assert.isUndefined(patient!.pollUnsafe())
+          proxy.heal()
+          assert.strictEqual(yield* Fiber.join(patient!), "Confirmed")
+          assert.deepStrictEqual(yield* queue.contents, [0, 2])
+        }).pipe(withPublisher(proxy.through(broker.url), { maxInFlight: 1 }))
+      })
+    )
+  })
+})
+
+layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("a publisher that is closed while the broker blocks it", () => {
+    it.effect("ends in bounded time: what was in line is PoolClosed and never sent, what was sent is unknown", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const queue = yield* aQueue(broker.url)
+        const outcomes = yield* Effect.gen(function* () {
+          const { close, publisher } = yield* closable()
+          const send = (i: number) => outcomeOf(publisher.publish({ routingKey: queue.name, content: `${i} ` }))
+          assert.strictEqual(yield* send(0), "Confirmed")
+          yield* broker.blockPublishers
+          const telling = yield* start(send(1))
+          const { flow } = publisher
+          yield* Effect.repeat(Effect.sleep(1), { until: () => flow.value._tag === "Blocked" })
+          const waiting = yield* startAll(numbers(50).map((i) => send(100 + i)))
+          // A long time, for a publisher.
+          yield* Effect.sleep("1 second")
+          assert.deepInclude(yield* publisher.stats, { inFlight: 1, waiting: 50, timedOut: 0 })
+          const [time] = yield* Effect.timed(close)
+          assert.isBelow(Duration.toMillis(time), 3000)
+          assert.strictEqual(yield* send(2), "PoolClosed")
+          return [yield* Fiber.join(telling), tally(yield* joinAll(waiting))]
+        }).pipe(
+          withPublisher(
+            broker.url,
+            {},
+            {
+              shutdownTimeout: Duration.millis(200),
+              closeTimeout: Duration.millis(200),
+              publishTimeout: Duration.seconds(60)
+            }
+          )
+        )
+        assert.deepStrictEqual(outcomes, ["PublishUnknown", { PoolClosed: 50 }])
+        yield* broker.unblockPublishers
+        yield* broker.awaitCensus({ connections: 0, channels: 0 })
+        for (const i of yield* queue.contents) assert.include([0, 1], i)
+      })
+    )
+  })
+
+  describe("a message that is larger than the broker takes", () => {
+    /** For connections that are made while it runs. */
+    const smallMessages = Effect.acquireRelease(
+      Effect.flatMap(TestBroker.TestBroker, (broker) =>
+        Effect.as(broker.evaluate("application:set_env(rabbit, max_message_size, 100000)."), broker)
+      ),
+      (broker) => Effect.orDie(broker.evaluate("application:set_env(rabbit, max_message_size, 134217728)."))
+    )
+
+    it.effect(
+      "fails alone with MessageTooLarge and is not tried again; those beside it are unknown, the next is confirmed",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          yield* smallMessages
+          const queue = yield* aQueue(broker.url)
+          yield* Effect.gen(function* () {
+            const { state } = yield* AmqpConnection.AmqpConnection
+            const send = (i: number, size = 100) =>
+              outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ${"x".repeat(size)}` }))
+            assert.strictEqual(yield* send(0), "Confirmed")
+            for (let round = 1; round <= 5; round++) {
+              const at = round * 100
+              const fibers = yield* startAll([
+                ...numbers(10).map((i) => send(at + i)),
+                send(at + 10, 200_000),
+                send(at + 11)
+              ])
+              const outcomes = yield* joinAll(fibers)
+              assert.strictEqual(outcomes[10], "MessageTooLarge")
+              for (const outcome of outcomes.toSpliced(10, 1)) assert.include(["Confirmed", "PublishUnknown"], outcome)
+              assert.strictEqual(yield* send(at + 12), "Confirmed")
+            }
+            assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+            const stats = yield* (yield* AmqpPublisher.AmqpPublisher).stats
+            assert.deepInclude(stats, { inFlight: 0, waiting: 0, refused: 5 })
+            const stored = yield* queue.contents
+            assert.isFalse(stored.some((i) => i % 100 === 10))
+            assert.isTrue(numbers(5).every((round) => stored.includes((round + 1) * 100 + 12)))
+            assert.strictEqual(new Set(stored).size, stored.length)
+          }).pipe(withPublisher(broker.url, { channels: 1 }))
+        }).pipe(Effect.scoped)
+    )
+  })
+
+  describe("channel-max", () => {
+    /** For connections that are made while it runs. */
+    const fewChannels = Effect.acquireRelease(
+      Effect.flatMap(TestBroker.TestBroker, (broker) =>
+        Effect.as(broker.evaluate("application:set_env(rabbit, channel_max, 3)."), broker)
+      ),
+      (broker) => Effect.orDie(broker.evaluate("application:set_env(rabbit, channel_max, 2047)."))
+    )
+
+    it.effect(
+      "a publisher without a channel is ChannelMaxReached at once, on a connection that goes on; with one, it publishes",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          yield* fewChannels
+          const queue = yield* aQueue(broker.url)
+          yield* Effect.gen(function* () {
+            const { state } = yield* AmqpConnection.AmqpConnection
+            const send = (i: number) => outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ` }))
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                const borrowed = yield* Effect.forEach(numbers(3), () => AmqpPool.get)
+                assert.deepInclude(state.value, { channelMax: 3 })
+                for (let round = 0; round < 20; round++) {
+                  assert.strictEqual(yield* send(0), "ChannelMaxReached")
+                  assert.strictEqual(
+                    yield* Effect.map(reasonOf(Effect.scoped(AmqpPool.get)), ({ _tag }) => _tag),
+                    "ChannelMaxReached"
+                  )
+                }
+                for (const channel of borrowed) yield* channel.queueDeclarePassive(queue.name)
+              })
+            )
+            // Closed behind their borrowers' backs, the first free number is the publisher's.
+            yield* broker.awaitCensus({ channels: 0 })
+            assert.deepStrictEqual(tally(yield* joinAll(yield* startAll(numbers(100).map(send)))), { Confirmed: 100 })
+            yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive(queue.name)))
+            assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+            yield* broker.awaitCensus({ connections: 1 })
+          }).pipe(withPublisher(broker.url, { channels: 2 }, { pool: false }))
+        }).pipe(Effect.scoped)
+    )
+  })
+})
+
+describe("generations: what an old connection still says does nothing to the next, whose numbers are the same", () => {
+  plain.live("confirms that were held back, and returns, of channel 1 and tag 1", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
+      const proxy = yield* FaultProxy.make(broker.port)
+      yield* Effect.gen(function* () {
+        const message = { exchange: "x", routingKey: "k", content: "same" }
+        const send = outcomeOf(AmqpPublisher.publish(message, { mandatory: true }))
+        const first = yield* startAll([send, send])
+        yield* broker.received("basic.publish", 2)
+        // We give the connection up; what the broker says then is still on its way when the next one is there.
+        broker.block()
+        yield* untilFlow("Blocked")
+        proxy.stall("down")
+        const old = broker.connection(1)
+        const returned = { replyCode: 312, replyText: "NO_ROUTE", exchange: "x", routingKey: "k" }
+        old.send(1, "basic.return", returned, { body: Buffer.from("same") })
+        old.send(1, "basic.ack", { deliveryTag: 2, multiple: true })
+        assert.deepStrictEqual(yield* joinAll(first), ["PublishUnknown", "PublishUnknown"])
+        proxy.heal()
+        const second = yield* startAll([send, send])
+        yield* broker.received("basic.publish", 4)
+        const now = broker.connection()
+        assert.notStrictEqual(now.id, old.id)
+        assert.deepStrictEqual(
+          broker.log.flatMap((r) =>
+            r.method === "basic.publish" ? [[r.connection.id === old.id, r.channel, r.deliveryTag]] : []
+          ),
+          [
+            [true, 1, 1],
+            [true, 1, 2],
+            [false, 1, 1],
+            [false, 1, 2]
+          ]
+        )
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, {
+          inFlight: 2,
+          confirmed: 0,
+          returned: 0
+        })
+        now.send(1, "basic.ack", { deliveryTag: 1 })
+        now.send(1, "basic.nack", { deliveryTag: 2 })
+        assert.deepStrictEqual(yield* joinAll(second), ["Confirmed", "PublishNacked"])
+      }).pipe(
+        withPublisher(proxy.through(broker.url), { channels: 1 }, { blockedConnectionTimeout: Duration.millis(100) })
+      )
+    })
+  )
+
+  plain.live("confirms behind connection.close, in the same breath", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
+      yield* Effect.gen(function* () {
+        const send = outcomeOf(AmqpPublisher.publish({ exchange: "x", routingKey: "k", content: "same" }))
+        const first = yield* start(send)
+        yield* broker.received("basic.publish")
+        broker.connection().write(
+          Buffer.concat([
+            encodeMessage(0, "connection.close", {
+              replyCode: 320,
+              replyText: "CONNECTION_FORCED",
+              classId: 0,
+              methodId: 0
+            }),
+            encodeMessage(1, "basic.ack", { deliveryTag: 1, multiple: false })
+          ])
+        )
+        assert.strictEqual(yield* Fiber.join(first), "PublishUnknown")
+        const second = yield* start(send)
+        yield* broker.received("basic.publish", 2)
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 1, confirmed: 0 })
+        broker.off("basic.publish")
+        broker.connection().send(1, "basic.ack", { deliveryTag: 1 })
+        assert.strictEqual(yield* Fiber.join(second), "Confirmed")
+        assert.strictEqual(published(broker).length, 2)
+      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    })
+  )
+})
