@@ -1,0 +1,573 @@
+/** Consumers while the broker is short of memory, loses patience, loses their queue, or comes back without what it had. */
+import { assert, describe, it as plain, layer } from "@effect/vitest"
+import {
+  AmqpChannel,
+  AmqpConnection,
+  AmqpConsumer,
+  type AmqpError,
+  AmqpMessage,
+  AmqpPublisher
+} from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Duration, Effect, Fiber, Latch, Queue, Schedule, Stream } from "effect"
+import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { encodeMessage } from "./support/frames.ts"
+import { joinAll, outcomeOf, start, startAll } from "./support/publisher.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
+const tagOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Success" as const })
+
+const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
+
+/** Waits for what only looking can tell; at most 20 seconds. */
+const until = <E, R>(what: string, holds: Effect.Effect<boolean, E, R>) =>
+  holds.pipe(
+    Effect.repeat({ until: (now) => now, schedule: Schedule.spaced("3 millis") }),
+    Effect.timeoutOrElse({
+      duration: "20 seconds",
+      orElse: () => Effect.die(new Error(`${what}: it never came to that`))
+    })
+  )
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("15. A consumer's end is explicit: a queue that is deleted under load", () => {
+    const load = 2000
+
+    it.effect("ends each of its consumers with ConsumerCancelled, and each running handler properly", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const before = yield* broker.census
+        yield* Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          const publishing = yield* start(Effect.forEach(numbers(load), (i) => outcomeOf(send(queue, String(i)))))
+          const running = { now: 0, begun: 0 }
+          const handler = Effect.acquireUseRelease(
+            Effect.sync(() => {
+              running.now++
+              running.begun++
+            }),
+            () => Effect.sleep(1),
+            () => Effect.sync(() => running.now--)
+          )
+          const ends: Array<AmqpConsumer.End> = []
+          const onEnd = (end: AmqpConsumer.End) => Effect.sync(() => void ends.push(end))
+          const options = { prefetch: 50, concurrency: 10, onEnd }
+          const consumers = yield* Effect.forEach(
+            [
+              AmqpConsumer.consume(queue, () => handler, options),
+              AmqpConsumer.consume(queue, () => handler, options),
+              AmqpConsumer.consumeBatch(queue, () => handler, { ...options, size: 5, within: 10 }),
+              Stream.runForEach(AmqpConsumer.stream(queue, { prefetch: 50, onEnd }), (delivery) =>
+                Effect.andThen(handler, delivery.ack)
+              )
+            ],
+            (consumer) => Effect.forkScoped(reasonOf(consumer))
+          )
+          yield* until(
+            "deliveries in flight",
+            Effect.sync(() => running.begun > 100)
+          )
+          yield* deleteQueue(queue)
+          for (const fiber of consumers) {
+            const reason = yield* Effect.timeout(Fiber.join(fiber), "10 seconds")
+            assert.deepInclude(reason, { _tag: "ConsumerCancelled", queue })
+          }
+          assert.strictEqual(running.now, 0)
+          assert.strictEqual(ends.length, 4)
+          for (const { reason } of ends) assert.strictEqual(reason?.reason._tag, "ConsumerCancelled")
+          yield* Fiber.join(publishing)
+          yield* broker.awaitCensus({ consumers: before.consumers, unacked: before.unacked })
+        }).pipe(onBroker)
+        yield* broker.awaitCensus({ connections: before.connections, channels: before.channels })
+      })
+    )
+
+    it.effect("or costs no handler its end, and is consumed again when it is made anew, three times", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const running = { now: 0, begun: 0, ended: 0 }
+        const seen = new Set<string>()
+        const consumers = yield* Effect.forEach(numbers(3), () =>
+          Effect.forkScoped(
+            AmqpConsumer.consume(
+              queue,
+              (delivery) =>
+                Effect.acquireUseRelease(
+                  Effect.sync(() => {
+                    running.now++
+                    running.begun++
+                  }),
+                  () =>
+                    Effect.andThen(
+                      Effect.sleep(1),
+                      Effect.sync(() => seen.add(AmqpMessage.text(delivery)))
+                    ),
+                  () =>
+                    Effect.sync(() => {
+                      running.now--
+                      running.ended++
+                    })
+                ),
+              { prefetch: 50, concurrency: 10, resubscribe: "always" }
+            )
+          )
+        )
+        for (let round = 0; round < 3; round++) {
+          yield* untilQueue(queue, { consumers: 3 })
+          const { begun } = running
+          const publishing = yield* start(
+            Effect.forEach(numbers(load), (i) => outcomeOf(send(queue, `${round}-${i}`)), { concurrency: 50 })
+          )
+          yield* until(
+            "deliveries in flight",
+            Effect.sync(() => running.begun > begun + 100)
+          )
+          yield* deleteQueue(queue)
+          yield* declareQueue({}, queue)
+          yield* Fiber.join(publishing)
+          yield* untilQueue(queue, { consumers: 3 })
+          yield* send(queue, `last of round ${round}`)
+          yield* until(
+            "the last of the round",
+            Effect.sync(() => seen.has(`last of round ${round}`))
+          )
+        }
+        yield* until(
+          "all handlers to end",
+          Effect.sync(() => running.now === 0)
+        )
+        assert.strictEqual(running.begun, running.ended)
+        for (const fiber of consumers) assert.isUndefined(fiber.pollUnsafe())
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 3 })
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("what the broker has forgotten is declared again before it is consumed, in the order declared", () => {
+    it.effect("an exclusive queue and its bindings: nothing is unroutable once the consumer is subscribed", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare("news", "topic", { durable: true })))
+        const declared: Array<string> = []
+        const got = yield* Queue.unbounded<string>()
+        const consumer = yield* AmqpConsumer.AmqpConsumer
+        const { state } = yield* consumer.connection
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume("mine", (delivery) => Queue.offer(got, AmqpMessage.text(delivery)), {
+            exclusive: true,
+            declare: (channel) =>
+              Effect.gen(function* () {
+                yield* channel.exchangeDeclare("news", "topic", { durable: true })
+                yield* channel.exchangeDeclare("passing", "fanout", { durable: false, autoDelete: true })
+                yield* channel.queueDeclare("mine", { exclusive: true })
+                yield* channel.exchangeBind("passing", "news", "#")
+                yield* channel.queueBind("mine", "passing", "")
+                declared.push("declared")
+              })
+          })
+        )
+        for (let round = 0; round < 4; round++) {
+          yield* untilQueue("mine", { consumers: 1 })
+          assert.strictEqual(declared.length, round + 1)
+          for (const i of numbers(20)) {
+            const message = { exchange: "news", routingKey: "today", content: `${round}-${i}` }
+            const publish = AmqpPublisher.publish(message, { mandatory: true })
+            // The publishers' own connection may still be on its way back.
+            yield* Effect.retry(publish, { while: ({ reason }) => reason._tag === "PublishUnknown" })
+          }
+          for (const i of numbers(20)) assert.strictEqual(yield* Queue.take(got), `${round}-${i}`)
+          const generation = state.value._tag === "Open" ? state.value.generation : 0
+          yield* broker.killConnections
+          yield* until(
+            "the next connection",
+            Effect.sync(() => state.value._tag === "Open" && state.value.generation > generation)
+          )
+        }
+      }).pipe(onBroker)
+    )
+  })
+})
+
+layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("13. Blocked publishers wait; consumers go on consuming and acking.", () => {
+    it.effect(
+      "the memory alarm raised and cleared 20 times: consumers get on during each, no message is lost, none comes twice",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const rounds = 20
+          const perAlarm = 20
+          yield* Effect.gen(function* () {
+            const publisher = yield* AmqpPublisher.AmqpPublisher
+            const backlog = yield* declareQueue()
+            const work = yield* declareQueue()
+            yield* Effect.forEach(numbers(rounds * perAlarm), (i) => send(backlog, String(i)), {
+              concurrency: 50,
+              discard: true
+            })
+
+            // One consumer of messages that were there before, as many as it is let to; one of what is published.
+            const permits = yield* Queue.unbounded<void>()
+            const handled = { backlog: [] as Array<string>, work: [] as Array<string> }
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(backlog, (delivery) =>
+                Effect.map(Queue.take(permits), () => void handled.backlog.push(AmqpMessage.text(delivery)))
+              )
+            )
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                work,
+                (delivery) => Effect.sync(() => void handled.work.push(AmqpMessage.text(delivery))),
+                {
+                  concurrency: 10
+                }
+              )
+            )
+            yield* untilQueue(backlog, { consumers: 1 })
+            yield* untilQueue(work, { consumers: 1 })
+
+            const stop = { now: false }
+            const outcomes = new Map<string, string>()
+            let next = 0
+            const publishing = yield* startAll(
+              numbers(20).map(() =>
+                Effect.gen(function* () {
+                  while (!stop.now) {
+                    const id = String(next++)
+                    const outcome = yield* outcomeOf(
+                      AmqpPublisher.publish({ routingKey: work, content: id, persistent: false })
+                    )
+                    assert.isFalse(outcomes.has(id))
+                    outcomes.set(id, outcome)
+                  }
+                })
+              )
+            )
+            const whileBlocked: Array<number> = []
+            for (let round = 1; round <= rounds; round++) {
+              const { confirmed } = yield* publisher.stats
+              yield* until(
+                "publishing",
+                Effect.map(publisher.stats, (stats) => stats.confirmed > confirmed)
+              )
+              yield* broker.blockPublishers
+              yield* until(
+                "to be blocked",
+                Effect.sync(() => publisher.flow.value._tag === "Blocked")
+              )
+              const [before, began] = [handled.backlog.length, performance.now()]
+              yield* Effect.forEach(numbers(perAlarm), () => Queue.offer(permits, undefined))
+              // Acknowledged, as far as the broker is concerned.
+              yield* untilQueue(backlog, { messages: (rounds - round) * perAlarm })
+              assert.strictEqual(handled.backlog.length, before + perAlarm)
+              assert.strictEqual(publisher.flow.value._tag, "Blocked")
+              whileBlocked.push(performance.now() - began)
+              yield* broker.unblockPublishers
+              yield* until(
+                "to be unblocked",
+                Effect.sync(() => publisher.flow.value._tag === "Flowing")
+              )
+            }
+            stop.now = true
+            yield* joinAll(publishing)
+            yield* untilQueue(work, { messages: 0 })
+            yield* untilQueue(backlog, { messages: 0 })
+
+            assert.strictEqual(handled.backlog.length, rounds * perAlarm)
+            assert.strictEqual(new Set(handled.backlog).size, rounds * perAlarm)
+            assert.strictEqual(outcomes.size, next)
+            assert.deepStrictEqual(new Set(outcomes.values()), new Set(["Confirmed"]))
+            assert.strictEqual(new Set(handled.work).size, next)
+            assert.strictEqual(handled.work.length, next)
+            const { state } = yield* AmqpConnection.AmqpConnection
+            assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+            assert.deepInclude(yield* publisher.stats, { inFlight: 0, waiting: 0, unknown: 0, timedOut: 0 })
+            console.log(
+              [
+                "The memory alarm, raised and cleared 20 times",
+                `published and confirmed          ${next}`,
+                `lost                             ${next - new Set(handled.work).size}`,
+                `delivered twice                  ${handled.work.length - new Set(handled.work).size}`,
+                `consumed and acked while raised  ${handled.backlog.length}`,
+                `ms for 20 of them, at most       ${Math.round(Math.max(...whileBlocked))}`
+              ].join("\n")
+            )
+          }).pipe(withConsumers(broker.url, { publishTimeout: Duration.seconds(30) }))
+        }),
+      60_000
+    )
+  })
+
+  describe("a handler that is slower than the broker's patience (consumer_timeout)", () => {
+    /** For channels that are opened while it runs. */
+    const impatience = Effect.acquireRelease(
+      Effect.flatMap(TestBroker.TestBroker, (broker) =>
+        Effect.as(
+          broker.evaluate(
+            "application:set_env(rabbit, consumer_timeout, 500), application:set_env(rabbit, channel_tick_interval, 200)."
+          ),
+          broker
+        )
+      ),
+      (broker) =>
+        Effect.orDie(
+          broker.evaluate(
+            "application:set_env(rabbit, consumer_timeout, 1800000), application:set_env(rabbit, channel_tick_interval, 60000)."
+          )
+        )
+    )
+
+    it.effect(
+      "loses its delivery: its late ack is DeliverySettled, the message comes again, and others are not harmed",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          yield* impatience
+          yield* Effect.gen(function* () {
+            const queue = yield* declareQueue()
+            const other = yield* declareQueue()
+            const acks = yield* Queue.unbounded<readonly [boolean, string]>()
+            const late = yield* Latch.make()
+            let slow = true
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                queue,
+                (delivery) =>
+                  Effect.gen(function* () {
+                    if (slow) {
+                      slow = false
+                      yield* late.await
+                    }
+                    yield* Queue.offer(acks, [delivery.redelivered, yield* tagOf(delivery.ack)])
+                  }),
+                { concurrency: 2 }
+              )
+            )
+            const served = yield* Queue.unbounded<string>()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(other, (delivery) => Queue.offer(served, AmqpMessage.text(delivery)), {
+                resubscribe: "never"
+              })
+            )
+            const ending = yield* AmqpConsumer.stream(queue, { prefetch: 1 }).pipe(
+              Stream.tap((delivery) =>
+                Effect.andThen(
+                  late.await,
+                  Effect.map(tagOf(delivery.ack), (tag) => assert.strictEqual(tag, "DeliverySettled"))
+                )
+              ),
+              Stream.runDrain,
+              reasonOf,
+              Effect.forkScoped
+            )
+            yield* untilQueue(queue, { consumers: 2 })
+            yield* untilQueue(other, { consumers: 1 })
+            const consumer = yield* AmqpConsumer.AmqpConsumer
+            const { state } = yield* consumer.connection
+
+            yield* send(queue, "to the one", "to the other")
+            yield* untilQueue(queue, { unacked: 2 })
+            const again = yield* Effect.timeout(Queue.takeN(acks, 2), "20 seconds")
+            assert.deepStrictEqual(again, [
+              [true, "Success"],
+              [true, "Success"]
+            ])
+            assert.isUndefined(ending.pollUnsafe())
+            yield* late.open
+            assert.deepStrictEqual(yield* Queue.take(acks), [false, "DeliverySettled"])
+            // The stream ends when it is pulled, with why; who handles goes on.
+            const reason = yield* Fiber.join(ending)
+            assert.deepInclude(reason, { _tag: "PreconditionFailed", replyCode: 406 })
+            assert.include(reason.message, "timed out")
+            yield* send(queue, "after")
+            assert.deepStrictEqual(yield* Queue.take(acks), [false, "Success"])
+            yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+            yield* send(other, "still there")
+            assert.strictEqual(yield* Queue.take(served), "still there")
+            assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+          }).pipe(withConsumers(broker.url))
+        }).pipe(Effect.scoped)
+    )
+  })
+
+  describe("channel-max", () => {
+    const fewChannels = Effect.acquireRelease(
+      Effect.flatMap(TestBroker.TestBroker, (broker) =>
+        Effect.as(broker.evaluate("application:set_env(rabbit, channel_max, 2)."), broker)
+      ),
+      (broker) => Effect.orDie(broker.evaluate("application:set_env(rabbit, channel_max, 2047)."))
+    )
+
+    it.effect("a consumer without a channel says so, or waits until another has ended; nobody else is harmed", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        yield* fewChannels
+        yield* Effect.gen(function* () {
+          const queues = yield* Effect.forEach(numbers(3), () => declareQueue())
+          const got = yield* Queue.unbounded<string>()
+          const consume = (i: number, options?: AmqpConsumer.ConsumeOptions) =>
+            AmqpConsumer.consume(queues[i]!, (delivery) => Queue.offer(got, AmqpMessage.text(delivery)), options)
+          const [first] = yield* Effect.forEach([0, 1], (i) => Effect.forkScoped(consume(i)))
+          yield* untilQueue(queues[0]!, { consumers: 1 })
+          yield* untilQueue(queues[1]!, { consumers: 1 })
+          assert.deepInclude(yield* reasonOf(consume(2, { resubscribe: "never" })), {
+            _tag: "ChannelMaxReached",
+            channelMax: 2
+          })
+          const waiting = yield* Effect.forkScoped(consume(2))
+          yield* send(queues[1]!, "one")
+          assert.strictEqual(yield* Queue.take(got), "one")
+          assert.isUndefined(waiting.pollUnsafe())
+          yield* Fiber.interrupt(first!)
+          yield* untilQueue(queues[2]!, { consumers: 1 })
+          yield* send(queues[2]!, "two")
+          assert.strictEqual(yield* Queue.take(got), "two")
+          const consumer = yield* AmqpConsumer.AmqpConsumer
+          const { state } = yield* consumer.connection
+          assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+        }).pipe(withConsumers(broker.url, { pool: { max: 1 } }))
+      }).pipe(Effect.scoped)
+    )
+  })
+})
+
+describe("14. A delivery settles at most once, and only on the channel that delivered it. A late ack is a typed error, not a 406.", () => {
+  /** What was settled on the wire: by which method, on which connection and channel, by which tag. */
+  const settled = (broker: ScriptedBroker.ScriptedBroker) =>
+    broker.log.flatMap((r) =>
+      r.method === "basic.ack" || r.method === "basic.nack" || r.method === "basic.reject"
+        ? [[r.method, r.connection.id, r.channel, r.args.deliveryTag]]
+        : []
+    )
+
+  plain.live(
+    "after a resubscription, the old delivery's ack touches nothing of the new, whose numbers are the same",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          const deliveries = yield* Queue.unbounded<AmqpConsumer.Delivery>()
+          const gate = yield* Latch.make()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume("q", (delivery) => Effect.andThen(Queue.offer(deliveries, delivery), gate.await), {
+              concurrency: 2
+            })
+          )
+          broker.enqueue("q", "a")
+          const old = yield* Queue.take(deliveries)
+          broker.destroy()
+          const now = yield* Queue.take(deliveries)
+          assert.strictEqual(AmqpMessage.text(now), "a")
+          assert.isTrue(old.isSettled)
+          assert.isFalse(now.isSettled)
+          for (const settle of [old.ack, old.nack(), old.reject()]) {
+            const reason = yield* reasonOf(settle)
+            assert.strictEqual(reason._tag, "DeliverySettled")
+            assert.include(reason.message, "delivered again")
+          }
+          assert.deepStrictEqual(settled(broker), [])
+          yield* now.ack
+          assert.strictEqual(yield* tagOf(now.ack), "DeliverySettled")
+          yield* gate.open
+          broker.enqueue("q", "b")
+          yield* broker.received("basic.ack", 2)
+          const [consumers] = broker.log
+            .flatMap((r) => (r.method === "basic.consume" ? [r.connection.id] : []))
+            .slice(-1)
+          assert.deepStrictEqual(settled(broker), [
+            ["basic.ack", consumers, 1, 1],
+            ["basic.ack", consumers, 1, 2]
+          ])
+          assert.strictEqual(broker.count("channel.close-ok"), 0)
+        }).pipe(withConsumers(broker.url))
+      })
+  )
+
+  plain.live("ack, nack and reject of one delivery at the same time: one of them is sent, the others are told", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const count = 100
+        for (const i of numbers(count)) broker.enqueue("q", String(i))
+        const outcomes = yield* AmqpConsumer.stream("q").pipe(
+          Stream.mapEffect((delivery) =>
+            Effect.all(
+              [delivery.ack, delivery.nack({ requeue: false }), delivery.reject({ requeue: false })].map((settle) =>
+                Effect.andThen(Effect.yieldNow, tagOf(settle))
+              ),
+              { concurrency: "unbounded" }
+            )
+          ),
+          Stream.take(count),
+          Stream.runCollect
+        )
+        for (const each of outcomes) {
+          assert.sameMembers<string>(each, ["Success", "DeliverySettled", "DeliverySettled"])
+        }
+        const tags = settled(broker).map(([, , , tag]) => tag)
+        assert.sameMembers(
+          tags,
+          numbers(count).map((i) => i + 1)
+        )
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("after its consumer has ended", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.enqueue("q", "a")
+        const [delivery] = yield* Stream.runCollect(Stream.take(AmqpConsumer.stream("q"), 1))
+        assert.strictEqual(yield* tagOf(delivery!.ack), "DeliverySettled")
+        assert.deepStrictEqual(settled(broker), [])
+        yield* broker.until((now) => now.ready("q") === 1)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
+
+describe("generations: what an old connection still says does nothing to the next, whose numbers are the same", () => {
+  plain.live("deliveries and cancels behind connection.close, in the same breath", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const got = yield* Queue.unbounded<string>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume("q", (delivery) => Queue.offer(got, AmqpMessage.text(delivery)), { consumerTag: "same" })
+        )
+        yield* broker.received("basic.consume")
+        broker.enqueue("q", "first")
+        assert.strictEqual(yield* Queue.take(got), "first")
+        yield* broker.received("basic.ack")
+        const forced = { replyCode: 320, replyText: "CONNECTION_FORCED", classId: 0, methodId: 0 }
+        const deliver = { consumerTag: "same", deliveryTag: 2, redelivered: false, exchange: "", routingKey: "q" }
+        broker
+          .connection()
+          .write(
+            Buffer.concat([
+              encodeMessage(0, "connection.close", forced),
+              encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("stale") }),
+              encodeMessage(1, "basic.cancel", { consumerTag: "same", noWait: true })
+            ])
+          )
+        yield* broker.received("basic.consume", 2)
+        broker.enqueue("q", "second")
+        assert.strictEqual(yield* Queue.take(got), "second")
+        yield* broker.received("basic.ack", 2)
+        assert.strictEqual(Queue.sizeUnsafe(got), 0)
+        assert.deepStrictEqual(
+          broker.log.flatMap((r) => (r.method === "basic.consume" ? [[r.channel, r.args.consumerTag]] : [])),
+          [
+            [1, "same"],
+            [1, "same"]
+          ]
+        )
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
