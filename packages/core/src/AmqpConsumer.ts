@@ -370,9 +370,9 @@ export const stream = (queue: string, options?: StreamOptions): Stream.Stream<De
 /** What consumers share, made of the connection and the publisher in context, until the scope closes. */
 export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection | AmqpPublisher | Scope.Scope> =
   Effect.gen(function* () {
-    const { config } = yield* AmqpConnection
+    const connection = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
-    return { connection: yield* sharedConnection(config), publisher }
+    return { connection: yield* sharedConnection(connection), publisher }
   })
 
 /**

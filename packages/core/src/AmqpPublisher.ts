@@ -35,7 +35,11 @@ export interface Options {
    * fewer messages of unknown outcome. Default: 2.
    */
   readonly channels?: number | undefined
-  /** Messages sent and not confirmed, at most: 1 to 1,000,000. Default: 1000. */
+  /**
+   * Messages sent and not confirmed, at most: 1 to 1,000,000. It is one bound for all exchanges and queues: a queue that
+   * confirms slowly or not at all, such as a quorum queue without its majority, fills it, and the others wait. Where
+   * that may not be, give such queues a publisher of their own. Default: 1000.
+   */
   readonly maxInFlight?: number | undefined
   /** The bytes of their contents, at most; a larger message goes alone. At least 1. Default: 64 MiB. */
   readonly maxInFlightBytes?: number | undefined

@@ -32,7 +32,9 @@ import type { AmqpChannel } from "./AmqpChannel.ts"
 import { AmqpConnection, type State } from "./AmqpConnection.ts"
 import * as AmqpError from "./AmqpError.ts"
 import { AmqpPool } from "./AmqpPool.ts"
+import { linksOf } from "./internal/links.ts"
 import * as Check from "./internal/topology/check.ts"
+import * as Redeclaring from "./internal/topology/redeclaring.ts"
 import type { AmqpTopology, Exchange } from "./internal/topology/values.ts"
 
 export * from "./internal/topology/shapes.ts"
@@ -157,28 +159,42 @@ const generationOf = ({ value }: SubscriptionRef.SubscriptionRef<State>) =>
  * Declares a topology when the layer is built, and again on every new connection: exclusive queues go with their
  * connection, and after a broker without durable storage has been replaced everything has to be made anew.
  *
- * Building fails as `declare` does. After a reconnect nobody waits: what may pass is tried again with backoff, up to 30
- * seconds apart, and logged as a warning; what will not, such as `PreconditionFailed`, is logged as an error, and the
- * next connection gets the next try. It ends with the layer's scope.
+ * Building fails as `declare` does, and what is provided with this layer is built afterwards. After a reconnect,
+ * `AmqpPublisher` sends nothing and `AmqpConsumer` subscribes to nothing before the topology has been declared again, so
+ * that no message comes before its queue: for `continuationTimeout` at most, after which they go on without. Borrowed
+ * channels and requests do not wait.
  *
- * What is provided with this layer is built after the first declaration; after a reconnect, consumers and publishers may
- * be there first, and have to try again.
+ * What may pass is tried again with backoff, up to 30 seconds apart, and logged as a warning; what will not, such as
+ * `PreconditionFailed`, is logged as an error, publishers and consumers go on, and the next connection gets the next try.
+ * It ends with the layer's scope.
  */
 export const layer = (topology: AmqpTopology): Layer.Layer<never, AmqpError.AmqpError, AmqpConnection | AmqpPool> =>
   Layer.effectDiscard(
     Effect.gen(function* () {
-      const { state } = yield* AmqpConnection
+      const connection = yield* AmqpConnection
+      const { state } = connection
+      const links = linksOf(connection)
       // Which connection it will be is known before only. A later one is seen afterwards, and declared on again.
       let declared = 0
-      const declareFor = (generation: number) =>
-        Effect.map(declare(topology), () => {
-          declared = generation
+      let link = links.current()
+      const declareFor = <R>(generation: number, declaring: Effect.Effect<void, AmqpError.AmqpError, R>) =>
+        Effect.suspend(() => {
+          link = links.current()
+          return Effect.map(declaring, () => {
+            declared = generation
+          })
         })
+      // Publishers and consumers on the next connection wait for it.
+      const preparation = Effect.acquireRelease(
+        Effect.sync(() => links.preparations.add(link)),
+        (preparation) => Effect.sync(() => links.preparations.remove(preparation))
+      )
       const opened = Effect.map(
         Stream.runHead(Stream.filter(SubscriptionRef.changes(state), ({ _tag }) => _tag === "Open")),
         () => generationOf(state)
       )
-      const again = Effect.flatMap(opened, declareFor).pipe(
+      const onOwnChannel = Redeclaring.onOwnChannel(connection, (channel) => declareOn(channel, topology))
+      const again = Effect.flatMap(opened, (generation) => declareFor(generation, onOwnChannel)).pipe(
         Effect.tapError((error) =>
           error.isRetryable
             ? Effect.annotateLogs(Effect.logWarning("AMQP topology not declared again yet"), { reason: error.message })
@@ -187,9 +203,15 @@ export const layer = (topology: AmqpTopology): Layer.Layer<never, AmqpError.Amqp
         Effect.retry({ while: (error) => error.isRetryable, schedule: backoff }),
         Effect.catch((error) =>
           Effect.annotateLogs(Effect.logError("AMQP topology not declared again"), { reason: error.message })
+        ),
+        Effect.andThen(
+          Effect.sync(() => {
+            if (link !== undefined) prepared.done(link)
+          })
         )
       )
-      yield* declareFor(generationOf(state))
+      yield* declareFor(generationOf(state), declare(topology))
+      const prepared = yield* preparation
       yield* Effect.forkScoped(
         Stream.runForEach(SubscriptionRef.changes(state), () =>
           Effect.suspend(() => (generationOf(state) > declared ? again : Effect.void))

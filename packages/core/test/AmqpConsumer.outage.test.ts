@@ -6,11 +6,14 @@ import {
   AmqpConsumer,
   type AmqpError,
   AmqpMessage,
-  AmqpPublisher
+  AmqpPool,
+  AmqpPublisher,
+  AmqpTopology
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Schedule, Stream } from "effect"
 import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
 import { joinAll, outcomeOf, start, startAll } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -188,6 +191,65 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
         }
       }).pipe(onBroker)
+    )
+
+    it.effect("by AmqpTopology too: what publishers waited with is routed, and consumers find their queue", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make({
+          host: new URL(broker.url).hostname,
+          port: Number(new URL(broker.url).port)
+        })
+        const topology = AmqpTopology.make(
+          AmqpTopology.exchange("passing", "direct", { durable: false }),
+          ...numbers(10).map((i) => AmqpTopology.queue(`passing-${i}`, { durable: false })),
+          AmqpTopology.queueBinding("passing-9", "passing", "key")
+        )
+        yield* Effect.gen(function* () {
+          const got = yield* Queue.unbounded<string>()
+          const consuming = yield* Effect.forkScoped(
+            AmqpConsumer.consume("passing-9", (delivery) => Queue.offer(got, AmqpMessage.text(delivery)))
+          )
+          yield* untilQueue("passing-9", { consumers: 1 })
+          const connection = yield* AmqpConnection.AmqpConnection
+          // Who holds all the pool's channels, and publishes meanwhile, is not waited for.
+          yield* AmqpPool.get
+          for (let round = 0; round < 3; round++) {
+            proxy.refuse()
+            proxy.rst()
+            yield* until(
+              "the connection to be lost",
+              Effect.sync(() => connection.state.value._tag === "Reconnecting")
+            )
+            // As a broker does that was started anew.
+            yield* Effect.gen(function* () {
+              for (const i of numbers(10)) yield* deleteQueue(`passing-${i}`)
+              yield* Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDelete("passing")))
+            }).pipe(withConsumers(broker.url))
+            const waiting = yield* startAll(
+              numbers(20).map((i) =>
+                outcomeOf(
+                  AmqpPublisher.publish(
+                    { exchange: "passing", routingKey: "key", content: `${round}-${i}` },
+                    { mandatory: true, timeout: "20 seconds" }
+                  )
+                )
+              )
+            )
+            proxy.heal()
+            assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
+            const texts = yield* Effect.timeout(Queue.takeN(got, 20), "20 seconds")
+            assert.sameMembers(
+              texts,
+              numbers(20).map((i) => `${round}-${i}`)
+            )
+            assert.isUndefined(consuming.pollUnsafe())
+          }
+        }).pipe(
+          Effect.provide(AmqpTopology.layer(topology)),
+          withConsumers(proxy.through(broker.url), { pool: { max: 1 } })
+        )
+      })
     )
   })
 })
@@ -570,4 +632,39 @@ describe("generations: what an old connection still says does nothing to the nex
       }).pipe(withConsumers(broker.url))
     })
   )
+})
+
+describe("a topology that cannot be declared again", () => {
+  for (const [how, code, least] of [
+    ["by what may pass, holds publishers and consumers up for continuationTimeout at most", 405, 300],
+    ["at all, holds nobody up", 406, 0]
+  ] as const) {
+    plain.live(how, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        const topology = AmqpTopology.make(AmqpTopology.queue("q"))
+        yield* Effect.gen(function* () {
+          const got = yield* Queue.unbounded<string>()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume("q", (delivery) => Queue.offer(got, AmqpMessage.text(delivery)))
+          )
+          yield* broker.received("basic.consume")
+          broker.on("queue.declare", (declare) => declare.closeChannel(code))
+          const began = performance.now()
+          broker.destroy()
+          yield* broker.until(({ connections }) => connections === 0)
+          assert.strictEqual(yield* outcomeOf(send("q", "a")), "Confirmed")
+          assert.strictEqual(yield* Queue.take(got), "a")
+          const took = performance.now() - began
+          assert.isAtLeast(took, least)
+          // A queue that is locked is asked for again; one that is another is not.
+          assert.isAtLeast(broker.count("queue.declare"), 2)
+          assert.isBelow(took, 10_000)
+        }).pipe(
+          Effect.provide(AmqpTopology.layer(topology)),
+          withConsumers(broker.url, { continuationTimeout: Duration.millis(300) })
+        )
+      })
+    )
+  }
 })

@@ -3,10 +3,10 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { fail } from "../handle.ts"
+import { prepareBy } from "../links.ts"
 
 // Streams that come and go, one a request for instance, are not to connect each time.
 const idleTimeToLive = "10 seconds"
@@ -16,21 +16,23 @@ const ended = new AmqpError.ConnectionClosed({
 })
 
 /**
- * A connection of its own for all who ask for it, by the same settings. It is made in the background: a consumer that
- * starts while the broker is away is to wait for it, as one that was there before does.
+ * A connection of its own for all who ask for it, by the settings of another, and prepared by what prepares that one. It is
+ * made in the background: a consumer that starts while the broker is away is to wait for it, as one that was there before
+ * does.
  */
 export const sharedConnection = Effect.fnUntraced(function* (
-  config: AmqpConfig
+  of: AmqpConnection.AmqpConnection["Service"]
 ): Effect.fn.Return<
   Effect.Effect<AmqpConnection.AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope>,
   never,
   Scope.Scope
 > {
+  const { config } = of
   const connectionName = config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`
-  const shared = yield* RcRef.make({
-    acquire: AmqpConnection.make({ ...config, connectionName, lazyConnect: true }),
-    idleTimeToLive
-  })
+  const connect = Effect.tap(AmqpConnection.make({ ...config, connectionName, lazyConnect: true }), (connection) =>
+    Effect.sync(() => prepareBy(connection, of))
+  )
+  const shared = yield* RcRef.make({ acquire: connect, idleTimeToLive })
   let hasEnded = false
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {

@@ -122,6 +122,7 @@ export class Source {
       while (true) {
         // What no waiting mends: the connection is closed for good.
         yield* this.#links.next
+        yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
         const subscription = new Subscription(this.#start, this.#terms, this.#changed)
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription

@@ -81,7 +81,7 @@ export class Lane {
     }
     const open: Effect.Effect<void, AmqpError.AmqpError> = Effect.flatMap(this.#links.next, (link) =>
       Effect.andThen(
-        unblocked(link),
+        Effect.andThen(unblocked(link), this.#links.preparations.wait(this.#timeout)),
         Effect.catchIf(
           Channel.open(link, "confirm", this.#timeout, own),
           () => link.closedBy !== undefined || link.blockedBy !== undefined,

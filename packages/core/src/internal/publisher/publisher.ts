@@ -391,7 +391,11 @@ export class Publisher implements Owner {
     const because = this.#forbids(attempt.lane)
     if (because !== undefined) return because
     const open = (attempt.lane === undefined ? this.lanes.all : [attempt.lane]).find((lane) => lane.isOpen)
-    if (open === undefined) return "the broker has not opened a channel yet"
+    if (open === undefined) {
+      return this.#links.preparations.areDone
+        ? "the broker has not opened a channel yet"
+        : "the topology is being declared again on a new connection"
+    }
     if (this.#hasRoom(attempt)) return obstacle(open.channel!) ?? "others were always before it"
     const { maxInFlight, maxInFlightBytes } = this.settings
     return `${this.#inFlight} messages with ${this.#bytesInFlight} bytes wait for their confirms already (maxInFlight ${maxInFlight}, maxInFlightBytes ${maxInFlightBytes})`
