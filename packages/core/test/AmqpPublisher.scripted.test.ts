@@ -44,7 +44,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
         const outcomes = yield* joinAll(yield* startAll(Array.from({ length: 20 }, (_, i) => send(`${i}`))))
         assert.deepStrictEqual(new Set(outcomes), new Set(["PublishTimeout"]))
         assert.strictEqual(broker.count("basic.publish"), 20)
-      }).pipe(withPublisher(broker.url, {}, { publishTimeout: millis(100) }))
+      }).pipe(withPublisher(broker.url, {}, { publishTimeout: millis(500) }))
     })
   )
 
