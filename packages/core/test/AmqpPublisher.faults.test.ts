@@ -1,7 +1,7 @@
 /** The publisher where something gives way at the worst moment: between two steps, or under its hands. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
-import { Clock, Deferred, Effect, Exit, Fiber, Queue, References, Stream } from "effect"
+import { Clock, Deferred, Duration, Effect, Exit, Fiber, Queue, References, Stream } from "effect"
 import {
   joinAll,
   outcomeOf,
@@ -126,6 +126,31 @@ describe("a channel that the driver gives up over what the broker sends", () => 
         assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
         assert.deepStrictEqual(published(broker), ["first", "second"])
       }).pipe(withPublisher(broker.url, { channels: 1 }))
+    })
+  )
+})
+
+describe("a channel that the driver gives up, and the broker does not close", () => {
+  it.live("keeps its messages and their places for closeTimeout, no longer", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        protocolErrors: "record",
+        on: { "channel.close": () => {}, "basic.publish": (publish) => publish.hold() }
+      })
+      yield* Effect.gen(function* () {
+        const unconfirmed = yield* startAll([send("a"), send("b")])
+        yield* broker.received("basic.publish", 2)
+        const deliver = { consumerTag: "c", deliveryTag: 1, exchange: "", routingKey: "" }
+        broker.connection().send(1, "basic.deliver", deliver)
+        broker.connection().send(1, "basic.deliver", deliver)
+        yield* broker.received("channel.close")
+        broker.off("basic.publish")
+        assert.strictEqual(yield* send("c"), "Confirmed")
+        assert.deepStrictEqual(yield* joinAll(unconfirmed), ["PublishUnknown", "PublishUnknown"])
+        assert.deepStrictEqual(published(broker), ["a", "b", "c"])
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
+        assert.strictEqual(broker.count("connection.start-ok"), 1)
+      }).pipe(withPublisher(broker.url, { channels: 1, maxInFlight: 2 }, { closeTimeout: Duration.millis(200) }))
     })
   )
 })

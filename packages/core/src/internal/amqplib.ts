@@ -52,6 +52,7 @@ interface Internals {
 }
 
 interface ChannelInternals {
+  toClosing?: (...args: ReadonlyArray<unknown>) => void
   accept: (frame: { readonly id?: number; readonly fields: Record<string, unknown> }) => void
   readonly sendImmediately: (method: number, fields: Record<string, unknown>) => void
   readonly rpc: (method: number, fields: Record<string, unknown>, reply: number) => Promise<Record<string, unknown>>
@@ -91,12 +92,20 @@ export interface ChannelEvents {
   readonly onConfirm: (deliveryTag: number, multiple: boolean, acked: boolean) => void
   /** `channel.flow`, answered already. */
   readonly onFlow: (active: boolean) => void
+  /** amqplib sends nothing more on it: it was told to close it, or does so over what the broker sent. */
+  readonly onClosing: () => void
 }
 
 /** Puts `events` before amqplib's own handling. amqplib takes them off itself when the channel is closing. */
 export const intercept = (driver: Channel, events: ChannelEvents): void => {
   const channel = driver as unknown as ChannelInternals
-  const accept = channel.accept
+  const { accept, toClosing } = channel
+  if (toClosing !== undefined) {
+    channel.toClosing = (...args) => {
+      toClosing.apply(driver, args as [])
+      events.onClosing()
+    }
+  }
   channel.accept = (frame) => {
     switch (frame.id) {
       case basicAck:

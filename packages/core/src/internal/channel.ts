@@ -86,6 +86,11 @@ export class Channel {
       onFlow: (active) => {
         this.stopped = !active
         this.#changed()
+      },
+      onClosing: () => {
+        if (this.#closing) return
+        this.unfit ??= "defect"
+        this.#changed()
       }
     })
     driver.on("return", this.#onReturn)
@@ -233,6 +238,16 @@ export class Channel {
       this.abandon()
       return Effect.sync(stop)
     }).pipe(Effect.timeoutOption(timeout), Effect.asVoid)
+  }
+
+  /** As `close`; then it has ended for us, whatever the broker says: nobody waits for its confirms any longer. */
+  forsake(timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.andThen(
+      this.close(timeout),
+      Effect.sync(() => {
+        if (this.closedBy === undefined) this.#onClose()
+      })
+    )
   }
 
   /** Sends `channel.close` without waiting. For channels that nobody wants any more. */

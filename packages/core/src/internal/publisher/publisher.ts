@@ -18,6 +18,7 @@ import type { AmqpConnection } from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
+import type { Channel } from "../channel.ts"
 import { Deadlines } from "../deadlines.ts"
 import * as Check from "../declarations.ts"
 import { fail } from "../handle.ts"
@@ -83,6 +84,7 @@ export class Publisher implements Owner {
   /** What is interrupted at the end: openings and timers. */
   readonly #background = new Set<Fiber.Fiber<void>>()
   readonly #counts = { confirmed: 0, nacked: 0, returned: 0, unknown: 0, timedOut: 0, forbidden: 0, refused: 0 }
+  readonly #forsaken = new WeakSet<Channel>()
   #turn = 0
   #inFlight = 0
   #bytesInFlight = 0
@@ -225,7 +227,7 @@ export class Publisher implements Owner {
       if (refused === undefined) {
         // amqplib has given this channel up without a word: it is replaced, and the message goes with the next.
         channel.unfit ??= "defect"
-        channel.abandon()
+        this.#forsakeUnfit()
         return false
       }
       this.#tell(attempt, refused)
@@ -405,6 +407,7 @@ export class Publisher implements Owner {
 
   /** To be called when something that decides about waiting has changed. */
   readonly changed = (): void => {
+    this.#forsakeUnfit()
     this.#flow.refresh()
     if (this.#impatient > 0) {
       this.#dismiss((attempt) => {
@@ -413,6 +416,15 @@ export class Publisher implements Owner {
       })
     }
     this.#pump()
+  }
+
+  /** amqplib has given up their channels. The broker may never say that they are closed. */
+  #forsakeUnfit(): void {
+    for (const { channel } of this.lanes.all) {
+      if (channel?.unfit === undefined || this.#forsaken.has(channel)) continue
+      this.#forsaken.add(channel)
+      this.#fork(channel.forsake(this.#connection.config.closeTimeout))
+    }
   }
 
   readonly #lost = (lane: Lane): void => {
