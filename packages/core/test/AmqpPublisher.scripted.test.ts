@@ -98,7 +98,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
       yield* Effect.gen(function* () {
         const reasons = yield* Effect.forEach(
           [1, 2],
-          () => reasonOf(AmqpPublisher.publish(message("late"), { timeout: 50 })),
+          () => reasonOf(AmqpPublisher.publish(message("late"), { timeout: 500 })),
           { concurrency: 2 }
         )
         for (const reason of reasons) assert.deepInclude(reason, { _tag: "PublishTimeout", sent: true })
@@ -387,7 +387,7 @@ describe("a channel that cannot be had", () => {
         broker.release("channel.open")
         assert.strictEqual(yield* send("b"), "Confirmed")
         yield* broker.until((now) => now.openChannels === 1)
-      }).pipe(withPublisher(broker.url, {}, { continuationTimeout: millis(50) }))
+      }).pipe(withPublisher(broker.url, {}, { continuationTimeout: millis(500) }))
     })
   )
 
