@@ -71,7 +71,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
         assert.strictEqual(broker.count("channel.open"), 0)
         broker.unblock()
         assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
-      }).pipe(withPublisher(broker.url, {}, { continuationTimeout: Duration.millis(20) }))
+      }).pipe(withPublisher(broker.url, {}, { continuationTimeout: Duration.millis(500) }))
     })
   )
 

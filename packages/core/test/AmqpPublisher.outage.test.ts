@@ -505,7 +505,7 @@ describe("generations: what an old connection still says does nothing to the nex
         now.send(1, "basic.nack", { deliveryTag: 2 })
         assert.deepStrictEqual(yield* joinAll(second), ["Confirmed", "PublishNacked"])
       }).pipe(
-        withPublisher(proxy.through(broker.url), { channels: 1 }, { blockedConnectionTimeout: Duration.millis(100) })
+        withPublisher(proxy.through(broker.url), { channels: 1 }, { blockedConnectionTimeout: Duration.millis(700) })
       )
     })
   )
