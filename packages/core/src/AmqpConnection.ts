@@ -18,8 +18,10 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import * as Amqplib from "./internal/amqplib.ts"
-import { register } from "./internal/links.ts"
+import { type Links, register } from "./internal/links.ts"
 import { Backoff, fullJitter } from "./internal/backoff.ts"
+import { Preparations } from "./internal/preparations.ts"
+import { Shutdown } from "./internal/shutdown.ts"
 
 /** What the connection is doing. */
 export type State =
@@ -297,33 +299,41 @@ export const make = Effect.fnUntraced(function* (
     })
   )
 
-  // In this order: the finalizer must exist before the first socket does.
-  yield* Effect.addFinalizer(() =>
-    Effect.gen(function* () {
-      blockedTimer?.interruptUnsafe()
-      if (current !== undefined) yield* current.close(config.closeTimeout)
-      current = undefined
-      if (closedBy === undefined) {
-        yield* closedFor(
-          new AmqpError.ConnectionClosed({
-            message: "the connection was closed by this application: its scope has ended"
-          })
-        )
-        yield* Effect.logInfo("AMQP connection closed")
-      }
-    })
-  )
-  yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(peerOf) })
-  if (!config.lazyConnect) yield* Effect.andThen(first, opened)
-  yield* Effect.forkScoped(supervise)
-
   const next: Effect.Effect<Amqplib.Link, AmqpError.AmqpError> = Effect.suspend(() => {
     if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
     if (current === undefined) return Deferred.await(arrival)
     // Its channels were told first, and one of their borrowers is here already: the link itself hears it next.
     return current.isEnding ? Effect.andThen(Effect.yieldNow, next) : Effect.succeed(current)
   })
-  return register(AmqpConnection.of({ config, state, flow }), { current: () => current, next })
+  const links: Links = {
+    current: () => current,
+    next,
+    preparations: new Preparations(() => current),
+    shutdown: new Shutdown(config, clock)
+  }
+
+  const close = Effect.gen(function* () {
+    if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closing))
+    current = undefined
+    // Not before: the broker may have blocked it until now.
+    blockedTimer?.interruptUnsafe()
+    if (closedBy === undefined) {
+      yield* closedFor(
+        new AmqpError.ConnectionClosed({
+          message: "the connection was closed by this application: its scope has ended"
+        })
+      )
+      yield* Effect.logInfo("AMQP connection closed")
+    }
+  })
+
+  // In this order: the finalizer must exist before the first socket does.
+  yield* Effect.addFinalizer(() => links.shutdown.during(close))
+  yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(peerOf) })
+  if (!config.lazyConnect) yield* Effect.andThen(first, opened)
+  yield* Effect.forkScoped(supervise)
+
+  return register(AmqpConnection.of({ config, state, flow }), links)
 })
 
 const peerOf = ({ host, port }: Host) => `${host}:${port}`

@@ -35,9 +35,11 @@ import { sharedConnection } from "./internal/consumer/connection.ts"
 import { handleBatches, handleEach } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
+import { register, Running } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
 import { isRefused } from "./internal/declarations.ts"
 import { fail } from "./internal/handle.ts"
+import { linksOf } from "./internal/links.ts"
 
 export * from "./internal/consumer/policies.ts"
 
@@ -370,9 +372,10 @@ export const stream = (queue: string, options?: StreamOptions): Stream.Stream<De
 /** What consumers share, made of the connection and the publisher in context, until the scope closes. */
 export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection | AmqpPublisher | Scope.Scope> =
   Effect.gen(function* () {
-    const connection = yield* AmqpConnection
+    const main = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
-    return { connection: yield* sharedConnection(connection), publisher }
+    const running = new Running(linksOf(main).shutdown)
+    return register({ connection: yield* sharedConnection(main, running), publisher }, running)
   })
 
 /**

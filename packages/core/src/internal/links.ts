@@ -6,7 +6,8 @@ import type * as Effect from "effect/Effect"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
 import type { Link } from "./amqplib.ts"
-import { Preparations } from "./preparations.ts"
+import type { Preparations } from "./preparations.ts"
+import type { Shutdown } from "./shutdown.ts"
 
 export interface Links {
   /** The live link, once there is one. Fails when there will be none any more. */
@@ -14,22 +15,22 @@ export interface Links {
   /** The live link, if there is one now. */
   readonly current: () => Link | undefined
   /** What is declared again on a new link before anything is published or consumed on it. */
-  readonly preparations: Preparations
+  preparations: Preparations
+  /** The time that all parts of an application share when they stop. */
+  shutdown: Shutdown
 }
 
 const links = new WeakMap<AmqpConnection["Service"], Links>()
 
-export const register = (
-  connection: AmqpConnection["Service"],
-  of: Omit<Links, "preparations">
-): AmqpConnection["Service"] => {
-  links.set(connection, { ...of, preparations: new Preparations(of.current) })
+export const register = (connection: AmqpConnection["Service"], of: Links): AmqpConnection["Service"] => {
+  links.set(connection, of)
   return connection
 }
 
-/** Makes a connection wait for what is prepared on another one, to the same broker. */
-export const prepareBy = (connection: AmqpConnection["Service"], other: AmqpConnection["Service"]): void => {
-  links.set(connection, { ...linksOf(connection), preparations: linksOf(other).preparations })
+/** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
+export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
+  const { preparations, shutdown } = linksOf(main)
+  Object.assign(linksOf(connection), { preparations, shutdown })
 }
 
 export const linksOf = (connection: AmqpConnection["Service"]): Links => {

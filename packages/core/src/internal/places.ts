@@ -45,6 +45,8 @@ export class Places<Lease> {
   readonly #background = new Set<Fiber.Fiber<void>>()
   /** What is waited for at the end, being bounded itself. */
   readonly #closings = new Set<Fiber.Fiber<void>>()
+  /** Of these, the closes of channels. */
+  readonly #closingChannels = new Set<Fiber.Fiber<void>>()
 
   constructor(options: {
     readonly kind: Channel.Kind
@@ -129,7 +131,15 @@ export class Places<Lease> {
   }
 
   #close(slot: Slot<Lease>): void {
-    slot.startClosing(this.forkClosing, (channel) => channel.close(this.#config.closeTimeout))
+    slot.startClosing(
+      (close) => {
+        const fiber = this.forkClosing(close)
+        this.#closingChannels.add(fiber)
+        fiber.addObserver(() => this.#closingChannels.delete(fiber))
+        return fiber
+      },
+      (channel) => channel.close(this.#config.closeTimeout)
+    )
   }
 
   /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */
@@ -187,9 +197,15 @@ export class Places<Lease> {
   /** Gives up all openings. */
   readonly interrupt: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(Array.from(this.#background)))
 
-  /** Closes all channels at once, and waits for that. */
+  /** Closes all channels at once, and waits for that as long as a close may take. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     for (const slot of this.slots) this.#close(slot)
-    return Effect.asVoid(Fiber.awaitAll(Array.from(this.#closings)))
+    const closed = Effect.suspend(() => Fiber.awaitAll(Array.from(this.#closings)))
+    return Effect.timeoutOption(closed, this.#links.shutdown.closing).pipe(
+      // What waits for these gives the places back, and ends with them.
+      Effect.andThen(Effect.suspend(() => Fiber.interruptAll(Array.from(this.#closingChannels)))),
+      Effect.andThen(closed),
+      Effect.asVoid
+    )
   })
 }

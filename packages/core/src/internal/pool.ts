@@ -389,7 +389,7 @@ class ChannelPool<K extends Kind> {
 
   // --- The end --------------------------------------------------------------------------------------------------------
 
-  /** Ends the pool. Bounded by `shutdownTimeout` and `closeTimeout`. */
+  /** Ends the pool, within the bounds of a shutdown. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.#shutdown = true
     this.#waiters.failAll(poolClosed)
@@ -397,7 +397,7 @@ class ChannelPool<K extends Kind> {
       yield* this.#places.interrupt
       if (this.#used > 0) {
         this.#allReturned = Deferred.makeUnsafe()
-        const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#config.shutdownTimeout)
+        const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#links.shutdown.patience())
         if (returned._tag === "None") {
           yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
             Effect.annotateLogs({ channels: this.#used })
@@ -469,7 +469,9 @@ export const make = Effect.fnUntraced(function* (
   const confirm = yield* ChannelPool.make("confirm", connection, { ...settings, min: 0 })
   const transaction = yield* ChannelPool.make("transaction", connection, { ...settings, min: 0 })
   yield* Effect.addFinalizer(() =>
-    Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
+    linksOf(connection).shutdown.during(
+      Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
+    )
   )
   return { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels }
 })

@@ -6,7 +6,8 @@ import type * as Scope from "effect/Scope"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { fail } from "../handle.ts"
-import { prepareBy } from "../links.ts"
+import { joinTo } from "../links.ts"
+import type { Running } from "./running.ts"
 
 // Streams that come and go, one a request for instance, are not to connect each time.
 const idleTimeToLive = "10 seconds"
@@ -16,27 +17,29 @@ const ended = new AmqpError.ConnectionClosed({
 })
 
 /**
- * A connection of its own for all who ask for it, by the settings of another, and prepared by what prepares that one. It is
+ * A connection of its own for all who ask for it, by the settings of `main`, with which it is one application. It is
  * made in the background: a consumer that starts while the broker is away is to wait for it, as one that was there before
  * does.
  */
 export const sharedConnection = Effect.fnUntraced(function* (
-  of: AmqpConnection.AmqpConnection["Service"]
+  main: AmqpConnection.AmqpConnection["Service"],
+  running: Running
 ): Effect.fn.Return<
   Effect.Effect<AmqpConnection.AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope>,
   never,
   Scope.Scope
 > {
-  const { config } = of
+  const { config } = main
   const connectionName = config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`
   const connect = Effect.tap(AmqpConnection.make({ ...config, connectionName, lazyConnect: true }), (connection) =>
-    Effect.sync(() => prepareBy(connection, of))
+    Effect.sync(() => joinTo(connection, main))
   )
   const shared = yield* RcRef.make({ acquire: connect, idleTimeToLive })
   let hasEnded = false
   yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
       hasEnded = true
+      return running.stop
     })
   )
   return Effect.suspend(() => {

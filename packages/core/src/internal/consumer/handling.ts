@@ -20,6 +20,7 @@ import { Batches } from "./batches.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Retrying } from "./retrying.ts"
+import { runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
 import { Workers } from "./workers.ts"
@@ -54,7 +55,7 @@ export const report = (
   settings: Subscribing,
   end: Omit<End, "queue" | "reason">,
   cause: Cause.Cause<AmqpError> | undefined,
-  timeout: Duration.Duration
+  timeout: Duration.Input
 ): Effect.Effect<void> => {
   const { onEnd } = settings
   const { queue } = settings.start
@@ -90,10 +91,18 @@ const whenOpen = ({ state }: AmqpConnection["Service"]) =>
  * The consumers' connection; if there is none, the consumer has ended before it began. One that does not subscribe again
  * does not wait for the broker to come back, either.
  */
-export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscribing, timeout: Duration.Duration) =>
-  (settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection).pipe(
+export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscribing, timeout: Duration.Duration) => {
+  const enter = runningOf(consumer)?.enter ?? Effect.void
+  const connection =
+    settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection
+  return Effect.andThen(enter, Effect.raceFirst(connection, endOf(consumer))).pipe(
     Effect.tapCause((cause) => report(settings, { requeued: 0, unsettled: 0 }, cause, timeout))
   )
+}
+
+/** Fails when the service ends, whether its consumers have or not. */
+export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, AmqpError> =>
+  runningOf(consumer)?.ended ?? Effect.never
 
 interface Parts {
   readonly source: Source
@@ -124,7 +133,9 @@ const run = <Work, R>(
         const fork = Effect.runForkWith(context as Context.Context<never>)
         const terms = termsOf(connection, clock, fork)
         const { config } = connection
-        const shutdownTimeout = settings.shutdownTimeout ?? config.shutdownTimeout
+        const { shutdown } = linksOf(connection)
+        // Undefined: what is left of the one that all share.
+        const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
         const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
         const settling = new Settling(settings.start.queue, settings, retrying)
         const source = sourceOf(connection, settings, clock, terms)
@@ -133,15 +144,18 @@ const run = <Work, R>(
         source.onChange = () => {
           if (labour.changed()) workers.wake()
         }
-        const stop = workers.stop(shutdownTimeout, config.closeTimeout, () => {
+        const stop = workers.stop(shutdown, timeout, () => {
           settling.stopping = true
         })
-        return yield* Effect.onExit(source.run(settling.prepare), (exit) =>
-          Effect.gen(function* () {
-            labour.stop()
-            const end = yield* source.stop(stop)
-            yield* report(settings, end, Exit.isFailure(exit) ? exit.cause : undefined, shutdownTimeout)
-          })
+        return yield* Effect.onExit(source.run(settling.prepare, endOf(consumer)), (exit) =>
+          shutdown.during(
+            Effect.gen(function* () {
+              labour.stop()
+              const end = yield* source.stop(stop)
+              const cause = Exit.isFailure(exit) ? exit.cause : undefined
+              yield* report(settings, end, cause, shutdown.answering(timeout))
+            })
+          )
         )
       })
     )

@@ -7,13 +7,14 @@
  */
 import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { ReconnectConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
 import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
+import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
 import { Backoff, fullJitter } from "../backoff.ts"
@@ -32,6 +33,7 @@ export class Source {
   readonly #terms: Terms
   readonly #backoff: Backoff<AmqpError.AmqpErrorReason>
   readonly #closeTimeout: Duration.Duration
+  readonly #shutdown: Shutdown
   readonly #resubscribe: Resubscribe
   readonly #declare: Declare | undefined
   #current: Subscription | undefined = undefined
@@ -54,6 +56,7 @@ export class Source {
   }) {
     this.queue = options.start.queue
     this.#links = options.links
+    this.#shutdown = options.links.shutdown
     this.#start = options.start
     this.#terms = options.terms
     const { healthyAfter, maxDelay, minDelay } = options.reconnect
@@ -112,9 +115,13 @@ export class Source {
     })
 
   /**
-   * Subscribes, and again as often as is wanted; ends with a failure only. `prepare` runs before the first subscription.
+   * Subscribes, and again as often as is wanted; ends with a failure only, that of `ended` at the latest. `prepare` runs
+   * before the first subscription.
    */
-  run(prepare: Effect.Effect<void, AmqpError.AmqpError>): Effect.Effect<never, AmqpError.AmqpError> {
+  run(
+    prepare: Effect.Effect<void, AmqpError.AmqpError>,
+    ended: Effect.Effect<never, AmqpError.AmqpError>
+  ): Effect.Effect<never, AmqpError.AmqpError> {
     const loop = Effect.gen({ self: this }, function* () {
       const backoff = this.#backoff
       let prepared = false
@@ -144,7 +151,13 @@ export class Source {
         yield* backoff.wait(reason)
       }
     })
-    return Effect.tapCause(loop, (cause) =>
+    const endedByOthers = Effect.tapCause(ended, () =>
+      Effect.sync(() => {
+        // Nothing more is taken, though it may be here already.
+        this.#stopping = true
+      })
+    )
+    return Effect.tapCause(Effect.raceFirst(loop, endedByOthers), (cause) =>
       Effect.sync(() => {
         this.failure ??= cause
         this.onChange()
@@ -189,13 +202,13 @@ export class Source {
 
   /**
    * Ends it: `basic.cancel`, and what was delivered ahead goes back to the queue. Then `settle` is waited for, and the
-   * channel closed. Bounded by what `settle` takes and twice `closeTimeout`.
+   * channel closed. Bounded by what `settle` takes and the closes of a shutdown.
    */
   stop(settle: Effect.Effect<void>): Effect.Effect<Omit<End, "queue" | "reason">> {
     return Effect.gen({ self: this }, function* () {
       this.#stopping = true
       const current = this.#current
-      yield* current?.cancel(this.#closeTimeout) ?? Effect.void
+      yield* current?.cancel(Duration.millis(this.#shutdown.closing)) ?? Effect.void
       current?.requeueAhead()
       yield* settle
       // Again: a broker that has not answered the cancel went on.
@@ -203,7 +216,8 @@ export class Source {
       const all = current === undefined ? [...this.#draining] : [current, ...this.#draining]
       let unsettled = 0
       for (const subscription of all) unsettled += subscription.unsettled
-      yield* Effect.forEach(all, (subscription) => subscription.close(this.#closeTimeout), {
+      const timeout = Duration.millis(this.#shutdown.closing)
+      yield* Effect.forEach(all, (subscription) => subscription.close(timeout), {
         concurrency: "unbounded",
         discard: true
       })

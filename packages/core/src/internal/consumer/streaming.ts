@@ -8,7 +8,8 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { AmqpConsumer, Delivery } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
-import { connectionOf, report, sourceOf, termsOf } from "./handling.ts"
+import { linksOf } from "../links.ts"
+import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
 import type { Source } from "./source.ts"
 
@@ -69,13 +70,14 @@ export const stream = (
       const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())
       const source = sourceOf(connection, settings, clock, termsOf(connection, clock, fork))
+      const { shutdown } = linksOf(connection)
       yield* Effect.addFinalizer(() =>
-        Effect.flatMap(source.stop(Effect.void), (end) =>
-          report(settings, end, source.failure, connection.config.shutdownTimeout)
+        shutdown.during(
+          Effect.flatMap(source.stop(Effect.void), (end) => report(settings, end, source.failure, shutdown.answering()))
         )
       )
       // After the finalizer, so that it is interrupted before that.
-      yield* Effect.forkScoped(Effect.exit(source.run(Effect.void)))
+      yield* Effect.forkScoped(Effect.exit(source.run(Effect.void, endOf(consumer))))
       return Stream.fromPull(Effect.succeed(pullOf(source, settings.inactivityTimeout)))
     })
   )

@@ -2,9 +2,9 @@
  * Fibers that take work and do it, each one piece after the other: as many as may be, made when there is more to do than
  * the others get done. So handling costs no fiber per delivery.
  */
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import type { Shutdown } from "../shutdown.ts"
 import type { Restore } from "./settling.ts"
 
 export class Workers<Work> {
@@ -68,19 +68,22 @@ export class Workers<Work> {
     this.#idle.push(() => resume(Effect.void))
   })
 
-  /** Takes no more. Work under way may end within `timeout`; then it is interrupted, and may take `grace` to end. */
-  stop(timeout: Duration.Duration, grace: Duration.Duration, interrupting: () => void): Effect.Effect<void> {
+  /**
+   * Takes no more. Work under way may end by itself, within `timeout` milliseconds of the shutdown; then it is interrupted,
+   * and may take as long as a close to end.
+   */
+  stop(shutdown: Shutdown, timeout: number | undefined, interrupting: () => void): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.#stopping = true
       for (const resume of this.#idle.splice(0)) resume()
       const ended = Effect.suspend(() => Fiber.awaitAll(Array.from(this.#fibers)))
-      return Effect.timeoutOption(ended, timeout).pipe(
+      return Effect.timeoutOption(ended, shutdown.patience(timeout)).pipe(
         Effect.andThen(
           Effect.suspend(() => {
             if (this.#fibers.size === 0) return Effect.void
             interrupting()
             for (const fiber of this.#fibers) fiber.interruptUnsafe()
-            return Effect.timeoutOption(ended, grace)
+            return Effect.timeoutOption(ended, shutdown.closing)
           })
         ),
         Effect.asVoid

@@ -441,16 +441,16 @@ export class Publisher implements Owner {
 
   // --- The end, and counts -------------------------------------------------------------------------------------------
 
-  /** Bounded by `shutdownTimeout` for what is in flight, and `closeTimeout` for the channels. */
+  /** Within the bounds of a shutdown. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.#closed = true
     this.lanes.stop()
     this.#dismiss(() => publisherClosed)
     return Effect.gen({ self: this }, function* () {
-      const { closeTimeout, shutdownTimeout } = this.#connection.config
+      const { shutdown } = this.#links
       if (this.#awaited > 0) {
         this.#drained = Deferred.makeUnsafe()
-        const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdownTimeout)
+        const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdown.answering())
         if (drained._tag === "None") {
           yield* Effect.logWarning("AMQP publisher closed over messages that were not confirmed").pipe(
             Effect.annotateLogs({ messages: this.#awaited })
@@ -461,7 +461,8 @@ export class Publisher implements Owner {
       const channels = this.lanes.all.flatMap((lane) => lane.channel ?? [])
       // Not when the channels have closed: that may be never.
       for (const channel of channels) channel.confirms?.closed(closedOver, false)
-      yield* Effect.forEach(channels, (channel) => channel.close(closeTimeout), {
+      const timeout = Duration.millis(shutdown.closing)
+      yield* Effect.forEach(channels, (channel) => channel.close(timeout), {
         concurrency: "unbounded",
         discard: true
       })
@@ -491,7 +492,7 @@ export const make = Effect.fnUntraced(function* (
   const clock = yield* Clock.Clock
   const run = Effect.runForkWith(yield* Effect.context())
   const publisher = new Publisher({ connection, settings, flow, clock, run })
-  yield* Effect.addFinalizer(() => publisher.close)
+  yield* Effect.addFinalizer(() => linksOf(connection).shutdown.during(publisher.close))
   // A connection may be blocked, or away, without a channel to hear of it.
   const changes = Stream.merge(SubscriptionRef.changes(connection.flow), SubscriptionRef.changes(connection.state))
   yield* Effect.forkScoped(Stream.runForEach(changes, () => Effect.sync(() => publisher.changed())))

@@ -5,6 +5,7 @@
  * a confirm, the channel's end, the one timer of all deadlines.
  */
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
@@ -38,7 +39,6 @@ class Client implements CallOwner, SessionOwner {
   readonly #links: Links
   readonly #settings: Settings
   readonly #limit: SizeLimit
-  readonly #closeTimeout: Duration.Duration
   readonly #terms: Terms
   readonly #fork: Fork
   /** Requests that are not sent yet, first come, first served. */
@@ -47,6 +47,7 @@ class Client implements CallOwner, SessionOwner {
   #isOpening = false
   #isPumping = false
   #hasEnded = false
+  #answered: Deferred.Deferred<void> | undefined = undefined
   // Of this client alone, whatever others use as theirs: a reply that took the wrong way is nobody's.
   readonly #prefix = Crypto.randomBytes(6).toString("base64url")
   #made = 0
@@ -55,11 +56,10 @@ class Client implements CallOwner, SessionOwner {
   #unclaimed = 0
 
   constructor(connection: AmqpConnection["Service"], settings: Settings, clock: Clock.Clock, fork: Fork) {
-    const { closeTimeout, continuationTimeout, publishTimeout } = connection.config
+    const { continuationTimeout, publishTimeout } = connection.config
     this.#links = linksOf(connection)
     this.#settings = settings
     this.#limit = new SizeLimit(settings.maxMessageSize)
-    this.#closeTimeout = closeTimeout
     this.#fork = fork
     this.#terms = {
       continuationTimeout,
@@ -197,6 +197,9 @@ class Client implements CallOwner, SessionOwner {
     else this.#terms.deadlines.delete(call)
     if (call.session === undefined) this.#line.delete(call)
     else call.session.forget(call)
+    if (this.#answered !== undefined && (this.#session?.waiting ?? 0) === 0) {
+      Deferred.doneUnsafe(this.#answered, Effect.void)
+    }
     this.#pump()
   }
 
@@ -274,11 +277,18 @@ class Client implements CallOwner, SessionOwner {
     })
   }
 
-  /** Ends every request, then the channel. Bounded by `closeTimeout`. */
+  /** Ends requests in line, waits for the replies to those that were sent, then closes the channel. */
   readonly end: Effect.Effect<void> = Effect.suspend(() => {
     this.#hasEnded = true
     for (const call of Array.from(this.#line)) call.fail(ended)
-    return this.#session?.close(closedByUs, this.#closeTimeout) ?? Effect.void
+    const { shutdown } = this.#links
+    const close = Effect.suspend(
+      () => this.#session?.close(closedByUs, Duration.millis(shutdown.closing)) ?? Effect.void
+    )
+    if (this.#session === undefined || this.#session.waiting === 0) return shutdown.during(close)
+    this.#answered = Deferred.makeUnsafe()
+    const answered = Effect.timeoutOption(Deferred.await(this.#answered), shutdown.patience())
+    return shutdown.during(Effect.andThen(answered, close))
   })
 }
 

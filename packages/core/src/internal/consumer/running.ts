@@ -1,0 +1,81 @@
+/**
+ * Who consumes by one service: asked to stop, and waited for, when that ends before they do.
+ *
+ * Most consumers are stopped by whoever started them. Those of a fiber that outlives the service, a child of the fiber
+ * that provides its layer for instance, would have their connection closed under the hands of their handlers.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { AmqpConsumer } from "../../AmqpConsumer.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import type { Shutdown } from "../shutdown.ts"
+
+const ended = AmqpError.fromReason(
+  new AmqpError.ConnectionClosed({
+    message: "basic.consume: the scope of the AmqpConsumer has ended, and no consumer goes on or starts"
+  })
+)
+
+export class Running {
+  readonly shutdown: Shutdown
+  /** Fails when the service ends. */
+  readonly ended: Effect.Effect<never, AmqpError.AmqpError>
+  readonly #ended = Deferred.makeUnsafe<never, AmqpError.AmqpError>()
+  #count = 0
+  #allStopped: Deferred.Deferred<void> | undefined = undefined
+
+  constructor(shutdown: Shutdown) {
+    this.shutdown = shutdown
+    this.ended = Deferred.await(this.#ended)
+  }
+
+  /** One more, until the scope closes. */
+  readonly enter: Effect.Effect<void, AmqpError.AmqpError, Scope.Scope> = Effect.suspend(() =>
+    Deferred.isDoneUnsafe(this.#ended)
+      ? this.ended
+      : Effect.acquireRelease(
+          Effect.sync(() => {
+            this.#count++
+          }),
+          () =>
+            Effect.sync(() => {
+              this.#count--
+              if (this.#count === 0 && this.#allStopped !== undefined) {
+                Deferred.doneUnsafe(this.#allStopped, Effect.void)
+              }
+            })
+        )
+  )
+
+  /** Asks them all to stop, and waits until they have, for as long as they may take. */
+  readonly stop: Effect.Effect<void> = Effect.suspend(() => {
+    const allStopped = (this.#allStopped = Deferred.makeUnsafe<void>())
+    Deferred.doneUnsafe(this.#ended, Effect.fail(ended))
+    return this.shutdown.during(this.#wait(allStopped))
+  })
+
+  #wait(allStopped: Deferred.Deferred<void>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.#count === 0) return Effect.void
+      const timeout = this.shutdown.settling
+      if (timeout > 0) {
+        // Again: one with a longer timeout of its own may have begun to stop meanwhile.
+        return Effect.andThen(Effect.timeoutOption(Deferred.await(allStopped), timeout), this.#wait(allStopped))
+      }
+      return Effect.annotateLogs(Effect.logWarning("AMQP connection closed over consumers that did not stop"), {
+        consumers: this.#count
+      })
+    })
+  }
+}
+
+const running = new WeakMap<AmqpConsumer["Service"], Running>()
+
+export const register = (service: AmqpConsumer["Service"], of: Running): AmqpConsumer["Service"] => {
+  running.set(service, of)
+  return service
+}
+
+/** Undefined for a service that was made otherwise, such as a test's. */
+export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
