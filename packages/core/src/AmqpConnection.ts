@@ -313,7 +313,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const close = Effect.gen(function* () {
-    if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closing))
+    if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
     current = undefined
     // Not before: the broker may have blocked it until now.
     blockedTimer?.interruptUnsafe()

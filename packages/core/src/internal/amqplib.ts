@@ -22,6 +22,7 @@ import * as Redacted from "effect/Redacted"
 import type { EventEmitter } from "node:events"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
+import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import type { AmqpConfig, Host } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
@@ -278,6 +279,8 @@ export class Link {
   #lastError: unknown = undefined
   #closing = false
   #doomed: NodeJS.Timeout | undefined = undefined
+  /** How much had been read when an end went unanswered. */
+  #readWhenUnanswered: number | undefined = undefined
 
   constructor(model: Model, peer: string, events: LinkEvents, writeBufferSize: number) {
     this.#model = model
@@ -376,6 +379,20 @@ export class Link {
       onChannel(channel)
       return channel
     })
+  }
+
+  get #read(): number | undefined {
+    return (internals(this.#model).stream as Partial<Socket> | undefined)?.bytesRead
+  }
+
+  /** To be called when the broker has not answered a close or a cancel within its time. */
+  unanswered(): void {
+    this.#readWhenUnanswered = this.#read
+  }
+
+  /** Whether not a byte has come since then: who wants to end need not wait for another answer. */
+  get isSilent(): boolean {
+    return this.#readWhenUnanswered !== undefined && this.#readWhenUnanswered === this.#read
   }
 
   /** Ends the link at once, without a word to the broker. */

@@ -237,7 +237,10 @@ export class Channel {
       })
       this.abandon()
       return Effect.sync(stop)
-    }).pipe(Effect.timeoutOption(timeout), Effect.asVoid)
+    }).pipe(
+      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.link.unanswered()) }),
+      Effect.asVoid
+    )
   }
 
   /** As `close`; then it has ended for us, whatever the broker says: nobody waits for its confirms any longer. */

@@ -201,7 +201,7 @@ export class Places<Lease> {
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     for (const slot of this.slots) this.#close(slot)
     const closed = Effect.suspend(() => Fiber.awaitAll(Array.from(this.#closings)))
-    return Effect.timeoutOption(closed, this.#links.shutdown.closing).pipe(
+    return Effect.timeoutOption(closed, this.#links.shutdown.closingOf(this.#links.current())).pipe(
       // What waits for these gives the places back, and ends with them.
       Effect.andThen(Effect.suspend(() => Fiber.interruptAll(Array.from(this.#closingChannels)))),
       Effect.andThen(closed),

@@ -13,6 +13,7 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { AmqpConfig } from "../AmqpConfig.ts"
+import type { Link } from "./amqplib.ts"
 import { elapsed } from "./elapsed.ts"
 
 const mostCloses = 2
@@ -65,12 +66,17 @@ export class Shutdown {
     return Math.max(0, timeout - this.#spentNow)
   }
 
-  /** How long a close may take that begins now, in milliseconds. */
+  /** How long something may take that is to end now, in milliseconds. */
   get closing(): number {
     return Math.min(this.#closeTimeout, this.#left)
   }
 
-  /** How long may be waited now for what the broker is to say, which a moment suffices for if it says anything. */
+  /** How long a close of this link, or of a channel on it, may take that begins now, in milliseconds. */
+  closingOf(link: Link | undefined): number {
+    return link?.isSilent === true ? 0 : this.closing
+  }
+
+  /** How long may be waited now for what takes a moment only: a confirm of the broker, a hook. */
   answering(timeout?: number): number {
     return Math.max(this.patience(timeout), this.closing)
   }

@@ -208,7 +208,7 @@ export class Source {
     return Effect.gen({ self: this }, function* () {
       this.#stopping = true
       const current = this.#current
-      yield* current?.cancel(Duration.millis(this.#shutdown.closing)) ?? Effect.void
+      yield* current?.cancel(Duration.millis(this.#shutdown.closingOf(this.#links.current()))) ?? Effect.void
       current?.requeueAhead()
       yield* settle
       // Again: a broker that has not answered the cancel went on.
@@ -216,7 +216,7 @@ export class Source {
       const all = current === undefined ? [...this.#draining] : [current, ...this.#draining]
       let unsettled = 0
       for (const subscription of all) unsettled += subscription.unsettled
-      const timeout = Duration.millis(this.#shutdown.closing)
+      const timeout = Duration.millis(this.#shutdown.closingOf(this.#links.current()))
       yield* Effect.forEach(all, (subscription) => subscription.close(timeout), {
         concurrency: "unbounded",
         discard: true

@@ -181,7 +181,10 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       })
       channel.cancel(this.#start.consumerTag, this).then(answered, answered)
       return Effect.sync(stop)
-    }).pipe(Effect.timeoutOption(timeout), Effect.asVoid)
+    }).pipe(
+      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.held?.link.unanswered()) }),
+      Effect.asVoid
+    )
   }
 
   /** Closes the channel, bounded by `timeout`: the broker requeues what is unsettled. */

@@ -461,7 +461,7 @@ export class Publisher implements Owner {
       const channels = this.lanes.all.flatMap((lane) => lane.channel ?? [])
       // Not when the channels have closed: that may be never.
       for (const channel of channels) channel.confirms?.closed(closedOver, false)
-      const timeout = Duration.millis(shutdown.closing)
+      const timeout = Duration.millis(shutdown.closingOf(this.#links.current()))
       yield* Effect.forEach(channels, (channel) => channel.close(timeout), {
         concurrency: "unbounded",
         discard: true

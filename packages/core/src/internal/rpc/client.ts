@@ -283,7 +283,7 @@ class Client implements CallOwner, SessionOwner {
     for (const call of Array.from(this.#line)) call.fail(ended)
     const { shutdown } = this.#links
     const close = Effect.suspend(
-      () => this.#session?.close(closedByUs, Duration.millis(shutdown.closing)) ?? Effect.void
+      () => this.#session?.close(closedByUs, Duration.millis(shutdown.closingOf(this.#links.current()))) ?? Effect.void
     )
     if (this.#session === undefined || this.#session.waiting === 0) return shutdown.during(close)
     this.#answered = Deferred.makeUnsafe()
