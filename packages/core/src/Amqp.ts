@@ -41,6 +41,12 @@ export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, Amq
  * `retryDelay` say for how long it tries. Fails with `InvalidConfig`, which lists every mistake, or with why it could
  * not connect.
  *
+ * When its scope closes, whatever needs the layer has been stopped before. Then, in this order: consumers that still run
+ * take no more, and their handlers finish, for which they may publish, borrow and call; publisher, pool and client turn
+ * away who is in line and who comes, and wait for confirms, channels and replies; their channels are closed, and the
+ * connections, whose sockets are destroyed in every case. It takes at most `shutdownTimeout` and twice `closeTimeout`, counted
+ * from the moment at which the first consumer began to stop, if some have right before; interrupting it changes nothing.
+ *
  * @example
  * ```ts
  * import { Amqp } from "@effect-amqp/core"

@@ -299,7 +299,7 @@ export interface Options {
   readonly socketTimeout?: Duration.Input | undefined
   /** One attempt on one host: TCP, TLS and AMQP's handshake together. Default: 10 s. Pika: `stack_timeout` (15 s). */
   readonly connectTimeout?: Duration.Input | undefined
-  /** The close of one channel, or of the connection. Default: 3 s. */
+  /** The close of one channel, or of the connection. A whole shutdown has two of these: see `shutdownTimeout`. Default: 3 s. */
   readonly closeTimeout?: Duration.Input | undefined
   /** The longest wait for the broker's reply to a method. Default: 20 s (the name and value of RabbitMQ's .NET client). */
   readonly continuationTimeout?: Duration.Input | undefined
@@ -317,7 +317,13 @@ export interface Options {
    */
   readonly blockedConnectionTimeout?: Duration.Input | undefined
   readonly tcp?: TcpOptions | undefined
-  /** How long a shutdown waits for borrowers. May be 0. Default: 10 s. */
+  /**
+   * How long a shutdown waits for what is under way: handlers, borrowed channels, confirms, replies. All parts share it,
+   * counted from the moment at which the first of them begins to stop; it ends when they are done, mostly long before.
+   * Then come the closes. So a shutdown takes at most this and twice `closeTimeout`, 16 s by default, whatever the broker,
+   * the network and the application's own fibers do; Kubernetes kills after 30 s. A consumer with a longer
+   * `shutdownTimeout` of its own makes it that much longer. May be 0. Default: 10 s.
+   */
   readonly shutdownTimeout?: Duration.Input | undefined
   /** `false`: no pool, each borrower gets a channel of its own. */
   readonly pool?: false | PoolOptions | undefined

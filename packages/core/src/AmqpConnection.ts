@@ -313,10 +313,9 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const close = Effect.gen(function* () {
+    blockedTimer?.interruptUnsafe()
     if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
     current = undefined
-    // Not before: the broker may have blocked it until now.
-    blockedTimer?.interruptUnsafe()
     if (closedBy === undefined) {
       yield* closedFor(
         new AmqpError.ConnectionClosed({

@@ -126,7 +126,10 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    * Default: `"lost"`; for `stream` `"never"`, since whoever holds deliveries of a lost channel wants to know.
    */
   readonly resubscribe?: "never" | "lost" | "always" | undefined
-  /** Runs when it has ended, whatever the way; for as long as `shutdownTimeout` at most. */
+  /**
+   * Runs when it has ended, whatever the way; for what is left of `shutdownTimeout` at most, or of `closeTimeout` when
+   * nothing is.
+   */
   readonly onEnd?: ((end: End) => Effect.Effect<void>) | undefined
 }
 
@@ -151,7 +154,8 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
   readonly onPoison?: FinalPolicy | undefined
   /**
    * How long running handlers may go on when the consumer ends; then they are interrupted, and their deliveries requeued.
-   * From 0. Default: `shutdownTimeout` of the configuration.
+   * From 0. Default: what is left of the `shutdownTimeout` of the configuration, which consumers that stop together or right
+   * after one another share with the rest of the application. One given here counts from that same moment.
    */
   readonly shutdownTimeout?: Duration.Input | undefined
 }
@@ -225,6 +229,8 @@ export class AmqpConsumer extends Context.Service<
  * Interrupted, it ends in order: the broker is asked for no more (`basic.cancel`), deliveries that nobody has seen go back
  * at once, running handlers may go on for `shutdownTimeout`, the rest is interrupted and requeued, and the channel closed.
  * Handlers that are running when their channel is lost go on too, but cannot settle: their deliveries come again.
+ * If nobody interrupts it before the scope of the `AmqpConsumer` closes, it ends in the same order then, with
+ * `ConnectionClosed`; handlers can publish and borrow until they are done.
  *
  * There are as many fibers as handlers run at a time, and `prefetch` deliveries in memory, however slow the handlers are.
  * RabbitMQ closes the channel of a delivery that is not settled within 30 minutes (its `consumer_timeout`).

@@ -281,8 +281,9 @@ export interface Options {
 }
 
 /**
- * A client on the connection in context. Closing its scope fails the requests that are still out there, and closes the
- * channel within `closeTimeout`. Fails with `InvalidArgument`.
+ * A client on the connection in context. Closing its scope turns requests in line and new ones away with `PoolClosed`, waits
+ * up to `shutdownTimeout` for the replies to those that were sent, fails the rest, and closes the channel within
+ * `closeTimeout`. Fails with `InvalidArgument`.
  */
 export const makeClient = (
   options?: Options

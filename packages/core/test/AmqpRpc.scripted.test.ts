@@ -577,11 +577,35 @@ describe("the death of the channel", () => {
 })
 
 describe("the end of the client's scope", () => {
-  it.live("fails what is still out there, each with what is known of it, and closes the channel", () =>
+  it.live("waits for replies up to shutdownTimeout, turns away who comes or is in line, and closes the channel", () =>
     Effect.gen(function* () {
       const held: Array<Publish> = []
       const broker = yield* brokerWith((publish) => void held.push(publish))
-      const { client, scope } = yield* clientOn(broker, { maxInFlight: 3 })
+      const { client, scope } = yield* clientOn(broker, { maxInFlight: 2 })
+      const call = (word: string) => Effect.forkChild(client.call(Echo, word), { startImmediately: true })
+      const one = yield* call("one")
+      const two = yield* call("two")
+      yield* broker.received("basic.publish", 2)
+      const inLine = yield* call("in line")
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      assert.strictEqual((yield* reasonOf(Fiber.join(inLine)))._tag, "PoolClosed")
+      assert.strictEqual((yield* reasonOf(client.call(Echo, "after")))._tag, "PoolClosed")
+      reply(held[0]!)
+      assert.strictEqual(yield* Fiber.join(one), "one")
+      assert.isUndefined(closing.pollUnsafe())
+      assert.strictEqual(broker.openChannels, 1)
+      reply(held[1]!)
+      assert.strictEqual(yield* Fiber.join(two), "two")
+      yield* Effect.timeout(Fiber.join(closing), "3 seconds")
+      assert.strictEqual(broker.openChannels, 0)
+    })
+  )
+
+  it.live("fails what is still out there then, each with what is known of it", () =>
+    Effect.gen(function* () {
+      const held: Array<Publish> = []
+      const broker = yield* brokerWith((publish) => void held.push(publish))
+      const { client, scope } = yield* clientOn(broker, { maxInFlight: 3 }, { shutdownTimeout: 50 })
       const call = (word: string) => Effect.forkChild(reasonOf(client.call(Echo, word)), { startImmediately: true })
       const confirmed = yield* call("confirmed")
       yield* broker.received("basic.publish")
@@ -636,11 +660,11 @@ describe("the end of the client's scope", () => {
 const clientOn = Effect.fnUntraced(function* (
   broker: ScriptedBroker.ScriptedBroker,
   options?: AmqpRpc.Options,
-  overrides?: { readonly closeTimeout: number }
+  overrides: { readonly closeTimeout?: number; readonly shutdownTimeout?: number } = {}
 ) {
   const config = configOf(broker.url)
-  const closeTimeout = overrides === undefined ? config.closeTimeout : Duration.millis(overrides.closeTimeout)
-  const connection = yield* AmqpConnection.make({ ...config, closeTimeout })
+  const timeouts = Object.entries(overrides).map(([name, timeout]) => [name, Duration.millis(timeout)] as const)
+  const connection = yield* AmqpConnection.make({ ...config, ...Object.fromEntries(timeouts) })
   const scope = yield* Scope.make()
   const client = yield* AmqpRpc.makeClient(options).pipe(
     Effect.provideService(AmqpConnection.AmqpConnection, connection),

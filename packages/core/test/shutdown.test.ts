@@ -1,0 +1,106 @@
+/** The time that all parts share when they stop: arithmetic, by a clock that only the test moves. */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Shutdown } from "../src/internal/shutdown.ts"
+import { configOf } from "./support/amqp.ts"
+
+const seconds = Duration.seconds
+
+const make = Effect.map(
+  Clock.clockWith(Effect.succeed),
+  (clock) =>
+    new Shutdown(configOf("amqp://localhost", { shutdownTimeout: seconds(10), closeTimeout: seconds(3) }), clock)
+)
+
+/** A part that takes so long to stop. */
+const stops = (shutdown: Shutdown, time: Duration.Input) =>
+  Effect.forkChild(shutdown.during(Effect.sleep(time)), { startImmediately: true })
+
+const passes = (time: Duration.Input) => TestClock.adjust(time)
+
+describe("The time that all parts share when they stop", () => {
+  it.effect("is the whole of shutdownTimeout at the beginning, and closeTimeout a close", () =>
+    Effect.gen(function* () {
+      const shutdown = yield* make
+      yield* passes("1 hour")
+      assert.strictEqual(shutdown.patience(), 10_000)
+      assert.strictEqual(shutdown.closing, 3000)
+    })
+  )
+
+  it.effect("is spent by those that stop together, once, and by those that stop one after the other", () =>
+    Effect.gen(function* () {
+      const shutdown = yield* make
+      yield* stops(shutdown, "4 seconds")
+      yield* stops(shutdown, "3 seconds")
+      yield* passes("4 seconds")
+      assert.strictEqual(shutdown.patience(), 6000)
+      yield* stops(shutdown, "5 seconds")
+      yield* passes("5 seconds")
+      assert.strictEqual(shutdown.patience(), 1000)
+      assert.strictEqual(shutdown.closing, 3000)
+    })
+  )
+
+  it.effect("bounds the closes together by two of them when it is spent", () =>
+    Effect.gen(function* () {
+      const shutdown = yield* make
+      yield* stops(shutdown, "1 hour")
+      yield* passes("10 seconds")
+      assert.deepStrictEqual([shutdown.patience(), shutdown.closing, shutdown.answering()], [0, 3000, 3000])
+      assert.strictEqual(shutdown.settling, 3000)
+      yield* passes("3500 millis")
+      assert.deepStrictEqual([shutdown.closing, shutdown.answering(), shutdown.settling], [2500, 2500, 0])
+      yield* passes("1 minute")
+      assert.deepStrictEqual([shutdown.closing, shutdown.answering(), shutdown.settling], [0, 0, 0])
+    })
+  )
+
+  it.effect("comes back while nothing stops, as fast as it was spent, and not beyond the whole", () =>
+    Effect.gen(function* () {
+      const shutdown = yield* make
+      yield* stops(shutdown, "8 seconds")
+      yield* passes("8 seconds")
+      yield* passes("5 seconds")
+      assert.strictEqual(shutdown.patience(), 7000)
+      yield* passes("1 minute")
+      assert.strictEqual(shutdown.patience(), 10_000)
+      // Parts that come and go in ordinary life, for a long time, leave it as it was.
+      for (let i = 0; i < 100; i++) {
+        yield* stops(shutdown, "400 millis")
+        yield* passes("1 second")
+      }
+      assert.strictEqual(shutdown.patience(), 10_000)
+    })
+  )
+
+  it.effect("is longer for those with a longer timeout of their own, and moves the end of all", () =>
+    Effect.gen(function* () {
+      const shutdown = yield* make
+      yield* stops(shutdown, "30 seconds")
+      yield* passes("2 seconds")
+      assert.strictEqual(shutdown.patience(30_000), 28_000)
+      assert.strictEqual(shutdown.patience(1000), 0)
+      yield* passes("28 seconds")
+      assert.deepStrictEqual([shutdown.patience(), shutdown.closing, shutdown.settling], [0, 3000, 3000])
+      // Not for ever.
+      yield* passes("1 minute")
+      yield* stops(shutdown, "20 seconds")
+      yield* passes("16 seconds")
+      assert.strictEqual(shutdown.closing, 0)
+    })
+  )
+
+  it.effect("is not spent any more by a part that was interrupted", () =>
+    Effect.gen(function* () {
+      const shutdown = yield* make
+      const part = yield* stops(shutdown, "1 hour")
+      yield* passes("4 seconds")
+      yield* Fiber.interrupt(part)
+      assert.strictEqual(shutdown.patience(), 6000)
+      yield* passes("4 seconds")
+      assert.strictEqual(shutdown.patience(), 10_000)
+    })
+  )
+})
