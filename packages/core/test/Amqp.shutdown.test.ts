@@ -393,7 +393,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             }
             yield* Effect.timeout(proxy.linksClosed, "2 seconds")
           }).pipe(silently, Effect.scoped),
-        { concurrency: 3, discard: true }
+        { concurrency: 5, discard: true }
       )
     )
   })
@@ -438,6 +438,16 @@ describe("A shutdown is bounded, and leaves no socket, when the connection dies 
       yield* silent.received("protocol-header")
       const [took] = yield* Effect.timed(Fiber.interrupt(first))
       assert.isBelow(Duration.toMillis(took), slack)
+      yield* Effect.timeout(silent.socketsClosed, "2 seconds")
+
+      const lazy = yield* start(configOf(silent.url, { ...quick, lazyConnect: true }))
+      const waiting = yield* Effect.provideContext(
+        AmqpPublisher.publish({ routingKey: "q", content: "" }),
+        lazy.context
+      ).pipe(reasonOf, Effect.forkChild)
+      yield* silent.received("protocol-header", 2)
+      assert.isBelow(yield* lazy.close, slack)
+      assert.strictEqual((yield* Fiber.join(waiting))._tag, "PoolClosed")
       yield* Effect.timeout(silent.socketsClosed, "2 seconds")
 
       const broker = yield* ScriptedBroker.make()
@@ -546,7 +556,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const pool = yield* Effect.provideContext(AmqpPool.AmqpPool, observer.context)
           yield* pool.use((channel) => channel.queueDeclare("work"))
           const program = yield* traffic("main", broker.url)
-          yield* program.until((lines) => lines.filter((line) => line.startsWith("h ")).length >= 50)
+          // Ahead of its handlers, so that something has to go back.
+          const { numbers } = program
+          yield* program.until(() => numbers("h").length >= 10 && numbers("p").length >= numbers("h").length + 50)
           const { code, took } = yield* program.stop
           assert.strictEqual(code, 130)
           // Its handlers are quick, and so is its end.

@@ -93,8 +93,7 @@ const whenOpen = ({ state }: AmqpConnection["Service"]) =>
  */
 export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscribing, timeout: Duration.Duration) => {
   const enter = runningOf(consumer)?.enter ?? Effect.void
-  const connection =
-    settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection
+  const connection = settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection
   return Effect.andThen(enter, Effect.raceFirst(connection, endOf(consumer))).pipe(
     Effect.tapCause((cause) => report(settings, { requeued: 0, unsettled: 0 }, cause, timeout))
   )

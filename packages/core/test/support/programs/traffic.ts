@@ -31,7 +31,7 @@ const publishing = Effect.forEach(
 
 const consuming = AmqpConsumer.consume(
   "work",
-  (delivery) => Effect.andThen(Effect.sleep("20 millis"), write(`h ${AmqpMessage.text(delivery)}`)),
+  (delivery) => Effect.andThen(Effect.sleep("100 millis"), write(`h ${AmqpMessage.text(delivery)}`)),
   { concurrency: 8 }
 )
 
