@@ -4,7 +4,7 @@ import { AmqpChannel, type AmqpConfig, AmqpConsumer, AmqpPool, AmqpPublisher } f
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Exit, Fiber, References, Schedule, Scope, Stream } from "effect"
 import { spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
@@ -501,6 +501,8 @@ describe("A shutdown is bounded, and leaves no socket, when the connection dies 
 
 // --- Processes -------------------------------------------------------------------------------------------------------
 
+const processTimeout = 150_000
+
 const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string) {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-shutdown-"))),
@@ -508,10 +510,12 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
   )
   const file = join(folder, "traffic")
   const lines = () => (existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : [])
+  const stderr = openSync(join(folder, "stderr"), "w+")
   const program = join(import.meta.dirname, "support", "programs", "traffic.ts")
   const own = Object.entries(process.env).filter(([name]) => !/^(?:AMQP_|NODE_|VITEST)/.test(name))
   const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program, mode, file], {
-    stdio: "ignore",
+    // A file, since a pipe would be a handle of its own.
+    stdio: ["ignore", "ignore", stderr],
     env: {
       ...Object.fromEntries(own),
       AMQP_URL: url,
@@ -519,6 +523,7 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
       AMQP_CLOSE_TIMEOUT: `${closeTimeout} millis`
     }
   })
+  closeSync(stderr)
   const ended = new Promise<number | null>((resolve) => child.once("exit", resolve))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(
@@ -529,16 +534,28 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
   const until = (condition: (lines: ReadonlyArray<string>) => boolean) =>
     Effect.suspend(() => (condition(lines()) ? Effect.void : Effect.fail("not yet"))).pipe(
       Effect.retry({ schedule: Schedule.spaced("10 millis") }),
-      Effect.timeout("15 seconds")
+      // On a machine with much else to do it takes seconds to start one.
+      inTime("to get so far", "1 minute")
     )
+  // What it said, and what it did last, for whoever has to find out why.
+  const inTime = (what: string, duration: Duration.Input) =>
+    Effect.timeoutOrElse({
+      duration,
+      orElse: () => {
+        const said = readFileSync(join(folder, "stderr"), "utf8")
+        const state = existsSync(`/proc/${child.pid}/wchan`) ? "runs" : `has ended (${child.exitCode})`
+        return Effect.die(
+          new Error(
+            `the program ${state}, and had ${Duration.format(Duration.fromInputUnsafe(duration))} ${what}: ${JSON.stringify(lines().slice(-3))} ${said}`
+          )
+        )
+      }
+    })
   /** SIGTERM: its exit code, and how long it took to end. */
   const stop = Effect.gen(function* () {
     const begun = performance.now()
     child.kill("SIGTERM")
-    const code = yield* Effect.timeout(
-      Effect.promise(() => ended),
-      "15 seconds"
-    )
+    const code = yield* inTime("to end", "15 seconds")(Effect.promise(() => ended))
     return { code, took: Math.round(performance.now() - begun) }
   })
   const numbers = (kind: string) => lines().flatMap((line) => (line.startsWith(`${kind} `) ? [line.slice(2)] : []))
@@ -576,35 +593,39 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           // None of those that went back was left unsettled.
           assert.isAbove(left.length, 0)
           yield* untilQueues({ work: 0 })
-        }).pipe(silently, Effect.scoped)
+        }).pipe(silently, Effect.scoped),
+      processTimeout
     )
 
-    it.effect("ends by itself when its application has, whatever the weather: no socket and no timer is left", () =>
-      Effect.gen(function* () {
-        const broker = yield* TestBroker.TestBroker
-        const observer = yield* start(configOf(broker.url, quick))
-        const pool = yield* Effect.provideContext(AmqpPool.AmqpPool, observer.context)
-        yield* pool.use((channel) => channel.queueDeclare("work"))
-        yield* Effect.forEach(
-          ofTheProxy.filter(({ name }) => /^(?:healthy|silent|gone, and)/.test(name)),
-          (weather) =>
-            Effect.gen(function* () {
-              const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
-              const program = yield* traffic("plain", proxy.through(broker.url))
-              yield* program.until((lines) => lines.some((line) => line.startsWith("h ")))
-              yield* weather.set([proxy])
-              const { code, took } = yield* program.stop
-              assert.strictEqual(code, 0, weather.name)
-              // What its event loop holds a moment after the end.
-              const left = program.numbers("r").flatMap((line) => line.split(" ").filter((name) => name !== ""))
-              handles.push(`${weather.name}: ${left.length} (ended after ${took} ms)`)
-              assert.deepStrictEqual(left, [], weather.name)
-              assertBounded(took, `the end of the process, ${weather.name},`)
-              yield* weather.end([proxy])
-            }),
-          { concurrency: 2, discard: true }
-        )
-      }).pipe(silently, Effect.scoped)
+    it.effect(
+      "ends by itself when its application has, whatever the weather: no socket and no timer is left",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const observer = yield* start(configOf(broker.url, quick))
+          const pool = yield* Effect.provideContext(AmqpPool.AmqpPool, observer.context)
+          yield* pool.use((channel) => channel.queueDeclare("work"))
+          yield* Effect.forEach(
+            ofTheProxy.filter(({ name }) => /^(?:healthy|silent|gone, and)/.test(name)),
+            (weather) =>
+              Effect.gen(function* () {
+                const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+                const program = yield* traffic("plain", proxy.through(broker.url))
+                yield* program.until((lines) => lines.some((line) => line.startsWith("h ")))
+                yield* weather.set([proxy])
+                const { code, took } = yield* program.stop
+                assert.strictEqual(code, 0, weather.name)
+                // What its event loop holds a moment after the end.
+                const left = program.numbers("r").flatMap((line) => line.split(" ").filter((name) => name !== ""))
+                handles.push(`${weather.name}: ${left.length} (ended after ${took} ms)`)
+                assert.deepStrictEqual(left, [], weather.name)
+                assertBounded(took, `the end of the process, ${weather.name},`)
+                yield* weather.end([proxy])
+              }),
+            { concurrency: 2, discard: true }
+          )
+        }).pipe(silently, Effect.scoped),
+      processTimeout
     )
   })
 })
