@@ -222,8 +222,9 @@ describe("parameters", () => {
       const url = "amqps://u:p@rabbit"
       assert.isFalse((yield* AmqpConfig.fromUrl(`${url}?tls_verify=false`)).tls?.verify)
       const typos = ["tls_verfy=false", "tls_verify=flase", "verify=verify_none", "verify=false", "tls_verify="]
+      const others = ["0", "no", "off", "n", "f", "None"].map((value) => `tls_verify=${value}`)
       const dicts = ["{'cert_reqs':0}", "{'cert_reqs':'CERT_NONE'}", "{'check_hostname':False}", "{'verify':False}"]
-      for (const query of [...typos, ...dicts.map((dict) => `ssl_options=${dict}`)]) {
+      for (const query of [...typos, ...others, ...dicts.map((dict) => `ssl_options=${dict}`)]) {
         assert.lengthOf(yield* refused(AmqpConfig.fromUrl(`${url}?${query}`)), 1)
       }
     })

@@ -61,6 +61,13 @@ export const boolean: Decoder<boolean> = decoder((value, form) => {
   return typeof flag === "boolean" ? Result.succeed(flag) : refuse("true or false")
 })
 
+/** Off by the word `false` alone, where off is dangerous. */
+export const verification: Decoder<boolean> = decoder((value, form) => {
+  const decoded = boolean.decode(value, form)
+  const isOff = Result.isSuccess(decoded) && !decoded.success
+  return isOff && isText(value, form) && value.trim().toLowerCase() !== "false" ? refuse("true or false") : decoded
+})
+
 /** One of a few words; `spellings` maps each that is understood to what it means. */
 export const choice = <A>(spellings: { readonly [word: string]: A }, wants: string): Decoder<A> =>
   decoder((value) => {

@@ -1,5 +1,15 @@
 /** Every setting: its key (the path of the option), its names elsewhere, and how it is read. */
-import { boolean, choice, type Decoder, duration, type DurationBounds, integer, secretText, text } from "./decoder.ts"
+import {
+  boolean,
+  choice,
+  type Decoder,
+  duration,
+  type DurationBounds,
+  integer,
+  secretText,
+  text,
+  verification
+} from "./decoder.ts"
 import { clientProperties } from "./clientProperties.ts"
 import { host, hosts, serverName } from "./hosts.ts"
 import { schedule } from "./schedule.ts"
@@ -43,7 +53,7 @@ export const settings = {
   "tls.keyFile": setting(paths, { env: "TLS_KEY_FILE", url: ["keyfile"] }),
   "tls.passphrase": setting(secretText("a passphrase"), { env: "TLS_PASSPHRASE", url: ["password"] }),
   "tls.servername": setting(serverName, { env: "TLS_SERVERNAME", url: ["server_name_indication"] }),
-  "tls.verify": setting(boolean, { env: "TLS_VERIFY" }),
+  "tls.verify": setting(verification, { env: "TLS_VERIFY" }),
   "tls.minVersion": setting(choice({ "TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3" } as const, "TLSv1.2 or TLSv1.3"), {
     env: "TLS_MIN_VERSION"
   }),
