@@ -40,6 +40,35 @@ const replyCodeInText = /\b([2-5]\d\d) \([A-Z-]+\) with message "(.*)"$/s
 const tlsCode =
   /^(CERT_|ERR_TLS_|ERR_SSL_|ERR_OSSL_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|EPROTO)/
 
+// OpenSSL's message is a line of its source; what Node makes of it is beside it.
+const tlsText = (code: string, text: string, cause: unknown): string =>
+  code.startsWith("ERR_SSL_") && Predicate.hasProperty(cause, "reason") && Predicate.isString(cause.reason)
+    ? cause.reason
+    : text
+
+const tlsAdvice: ReadonlyArray<readonly [code: RegExp, advice: string]> = [
+  [/CERTIFICATE_REQUIRED$/, "The broker asks for a client certificate: give cert and key."],
+  [
+    /ALERT_HANDSHAKE_FAILURE$/,
+    "Either the broker asks for a client certificate (give cert and key), or no cipher suite is common to both."
+  ],
+  [
+    /ALERT_(?:UNKNOWN_CA|\w*CERTIFICATE\w*)$/,
+    "The broker refuses the client's certificate (cert): who signed it, or when it expires."
+  ],
+  [/PROTOCOL_VERSION$|UNSUPPORTED_PROTOCOL$/, "There is no TLS version, from minVersion up, that both speak."],
+  [/WRONG_VERSION_NUMBER$|HTTP_REQUEST$/, "Is this a port with TLS? RabbitMQ's is 5671, and 5672 the one without."],
+  [/ALTNAME_INVALID$/, "Is this the broker's name? If its certificate has another one, say so by servername."],
+  [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/, "Renew the broker's certificate, or set this machine's clock."],
+  [/^(?:UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/, "If you trust the broker's authority, name its certificate in ca."]
+]
+
+const tlsFailed = (code: string, text: string, { operation, peer = "the broker" }: Context, cause: unknown) => {
+  const advice = tlsAdvice.find(([pattern]) => pattern.test(code))?.[1] ?? "Check ca, cert, key and servername."
+  const message = `${operation}: TLS with ${peer} failed: ${tlsText(code, text, cause)}. ${advice}`
+  return new Reason.TlsFailed({ message, operation, cause, code })
+}
+
 const byReplyCode = (
   replyCode: number,
   text: string,
@@ -139,14 +168,7 @@ const vhostRefused = (context: Context, text: string) =>
 const bySystemCode = (code: string, text: string, context: Context, cause: unknown) => {
   const { operation } = context
   const peer = context.peer ?? "the broker"
-  if (tlsCode.test(code)) {
-    return new Reason.TlsFailed({
-      message: `${operation}: TLS with ${peer} failed: ${text}. Check ca, cert, key and servername.`,
-      operation,
-      cause,
-      code
-    })
-  }
+  if (tlsCode.test(code)) return tlsFailed(code, text, context, cause)
   switch (code) {
     case "ECONNREFUSED":
     case "ENOTFOUND":

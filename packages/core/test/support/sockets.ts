@@ -1,0 +1,22 @@
+/** The sockets of this process, as Node counts them. */
+import { Effect, Schedule } from "effect"
+import type { Socket } from "node:net"
+
+// Undocumented, and the only list that there is.
+const handles = () =>
+  (process as unknown as { _getActiveHandles: () => ReadonlyArray<Partial<Socket>> })._getActiveHandles()
+
+/** How many open sockets this process has to a port. */
+export const socketsTo = (port: number): number =>
+  handles().filter((handle) => handle.remotePort === port && handle.destroyed === false).length
+
+/** Waits until this process has no socket to a port; at most 2 seconds. */
+export const noneTo = (port: number): Effect.Effect<void> =>
+  Effect.sync(() => socketsTo(port)).pipe(
+    Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced("5 millis") }),
+    Effect.timeoutOrElse({
+      duration: "2 seconds",
+      orElse: () => Effect.die(new Error(`${socketsTo(port)} sockets to port ${port} are still open`))
+    }),
+    Effect.asVoid
+  )
