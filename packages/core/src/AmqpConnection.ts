@@ -12,6 +12,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -19,6 +20,7 @@ import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import * as Amqplib from "./internal/amqplib.ts"
 import { type Links, register } from "./internal/links.ts"
+import { Login, SharedLogin } from "./internal/login.ts"
 import { Backoff, fullJitter } from "./internal/backoff.ts"
 import { Preparations } from "./internal/preparations.ts"
 import { Shutdown } from "./internal/shutdown.ts"
@@ -81,6 +83,45 @@ export class AmqpConnection extends Context.Service<
     readonly state: SubscriptionRef.SubscriptionRef<State>
     /** The present flow state, and its changes as a stream. A lost connection is not blocked. For reading. */
     readonly flow: SubscriptionRef.SubscriptionRef<Flow>
+    /**
+     * Replaces the secret (the password, or the access token) without connecting again: with RabbitMQ's OAuth 2 backend,
+     * a token that is about to expire. One call is for this connection and that of the consumers.
+     *
+     * Every later connect uses the new secret. A connection that is open tells its broker at once (AMQP's
+     * `connection.update-secret`) and waits for the answer; one that is lost has it when it comes back. RabbitMQ's own
+     * user database takes any secret then, and checks it at the next connect.
+     *
+     * `reason` is for the broker's log: at most 255 bytes, default "refreshed". The user name stays as it is.
+     *
+     * Fails with `AuthenticationFailed` if the broker refuses the secret: RabbitMQ closes the connection, which comes
+     * back with the secret before, if that still holds; with `ReplyTimeout` if there is no answer within
+     * `continuationTimeout`, for instance because the broker has blocked the connection and reads nothing: later
+     * connects use the new secret all the same; with `InvalidArgument` for a secret that is empty or has a NUL, and for
+     * credentials External, which are the client's certificate; and with the reason of a connection that is `Closed`.
+     *
+     * `config` keeps the secret that the connection began with.
+     *
+     * @example
+     * ```ts
+     * import { Effect, type Redacted, Schedule } from "effect"
+     * import { AmqpConnection } from "@effect-amqp/core"
+     *
+     * declare const newToken: Effect.Effect<Redacted.Redacted<string>, Error>
+     *
+     * const refresh = Effect.gen(function* () {
+     *   const connection = yield* AmqpConnection.AmqpConnection
+     *   const token = yield* newToken
+     *   yield* connection.updateSecret(token, "the token expires in 10 minutes")
+     * })
+     *
+     * // Beside the rest of the application.
+     * const refreshing = refresh.pipe(Effect.retry(Schedule.spaced("10 seconds")), Effect.schedule(Schedule.spaced("50 minutes")))
+     * ```
+     */
+    readonly updateSecret: (
+      secret: Redacted.Redacted<string>,
+      reason?: string | undefined
+    ) => Effect.Effect<void, AmqpError.AmqpError>
   }
 >()("@effect-amqp/core/AmqpConnection") {}
 
@@ -106,6 +147,7 @@ export const make = Effect.fnUntraced(function* (
   const flow = yield* SubscriptionRef.make<Flow>({ _tag: "Flowing" })
   const runFork = Effect.runForkWith(yield* Effect.context())
   const clock = yield* Effect.clockWith(Effect.succeed)
+  const login = (yield* SharedLogin) ?? new Login(config.credentials)
 
   let current: Amqplib.Link | undefined
   let closedBy: AmqpError.AmqpErrorReason | undefined
@@ -148,11 +190,12 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  const connectTo = (host: Host) => {
+  const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
     let mine: Amqplib.Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
-    return Amqplib.connect(
-      config,
+    const { credentials } = login
+    const connected = Amqplib.connect(
+      { ...config, credentials },
       host,
       {
         onBlocked,
@@ -171,7 +214,14 @@ export const make = Effect.fnUntraced(function* (
         mine = link
         current = link
         loss = ended
+        if (credentials !== login.credentials) login.catchUp(link)
       }
+    )
+    // A secret that was replaced while it was being refused is no reason to give up.
+    return Effect.catchIf(
+      connected,
+      ({ reason }) => reason._tag === "AuthenticationFailed" && credentials !== login.credentials,
+      () => connectTo(host)
     )
   }
 
@@ -308,11 +358,15 @@ export const make = Effect.fnUntraced(function* (
   const links: Links = {
     current: () => current,
     next,
+    login,
     preparations: new Preparations(() => current),
     shutdown: new Shutdown(config, clock)
   }
 
+  const member = { current: () => current, continuationTimeout: config.continuationTimeout }
+  login.join(member)
   const close = Effect.gen(function* () {
+    login.leave(member)
     blockedTimer?.interruptUnsafe()
     if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
     current = undefined
@@ -332,7 +386,11 @@ export const make = Effect.fnUntraced(function* (
   if (!config.lazyConnect) yield* Effect.andThen(first, opened)
   yield* Effect.forkScoped(supervise)
 
-  return register(AmqpConnection.of({ config, state, flow }), links)
+  const updateSecret = (secret: Redacted.Redacted<string>, reason = "refreshed") =>
+    Effect.suspend(() =>
+      closedBy === undefined ? login.update(secret, reason) : Effect.fail(AmqpError.fromReason(closedBy))
+    )
+  return register(AmqpConnection.of({ config, state, flow, updateSecret }), links)
 })
 
 const peerOf = ({ host, port }: Host) => `${host}:${port}`

@@ -24,6 +24,7 @@ import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
+import { createSecureContext } from "node:tls"
 import type { AmqpConfig, Host } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
 import { classify } from "./classify.ts"
@@ -254,6 +255,15 @@ export interface LinkEvents {
   readonly onClosed: (reason: AmqpError.AmqpErrorReason) => void
 }
 
+/**
+ * What became of a new secret: the broker has taken it, or the link ended before it said so, or it ended for that, as
+ * RabbitMQ does it (530).
+ */
+export type SecretOutcome = "taken" | "lost" | (AmqpError.AmqpErrorReason & { readonly replyCode?: number | undefined })
+
+const isRefusal = (reason: AmqpError.AmqpErrorReason): reason is AmqpError.ProtocolError | AmqpError.AccessRefused =>
+  (reason._tag === "ProtocolError" && reason.replyCode === 530) || reason._tag === "AccessRefused"
+
 /** How long a connection that has failed may take to end in order, in milliseconds. */
 const lastWords = 1000
 
@@ -281,6 +291,8 @@ export class Link {
   #doomed: NodeJS.Timeout | undefined = undefined
   /** How much had been read when an end went unanswered. */
   #readWhenUnanswered: number | undefined = undefined
+  // In the order in which they were sent, which is that of the answers.
+  readonly #secrets: Array<(outcome: SecretOutcome) => void> = []
 
   constructor(model: Model, peer: string, events: LinkEvents, writeBufferSize: number) {
     this.#model = model
@@ -309,7 +321,10 @@ export class Link {
     model.on("close", this.#onClose)
     model.on("blocked", this.#onBlocked)
     model.on("unblocked", this.#onUnblocked)
+    model.on("update-secret-ok", this.#onSecretTaken)
   }
+
+  readonly #onSecretTaken = () => this.#secrets.shift()?.("taken")
 
   // After an error of its own amqplib sends `connection.close`, and waits for the reply for as long as it takes.
   readonly #onError = (error: unknown) => {
@@ -355,8 +370,11 @@ export class Link {
     model.removeListener("close", this.#onClose)
     model.removeListener("blocked", this.#onBlocked)
     model.removeListener("unblocked", this.#onUnblocked)
+    model.removeListener("update-secret-ok", this.#onSecretTaken)
     // A destroyed socket can still report: `error` keeps its listener, which now only takes it in.
     internals(model).stream?.destroy(new Error(reason.message))
+    // The broker answers in order: what it refused is the first that it has not answered.
+    for (const [i, told] of this.#secrets.splice(0).entries()) told(i === 0 && isRefusal(reason) ? reason : "lost")
     this.#changed()
     this.watchers.clear()
     this.#events.onClosed(reason)
@@ -395,6 +413,15 @@ export class Link {
     return this.#readWhenUnanswered !== undefined && this.#readWhenUnanswered === this.#read
   }
 
+  /** Sends `connection.update-secret`. `told` is called once, from amqplib's own event handlers: it must not throw. */
+  updateSecret(secret: Redacted.Redacted<string>, reason: string, told: (outcome: SecretOutcome) => void): void {
+    if (this.closedBy !== undefined) return told("lost")
+    this.#secrets.push(told)
+    // The promise says nothing that the event does not, and stays pending when the link ends. It is rejected when the
+    // connection is ending already, of which `#end` tells.
+    this.#model.updateSecret(bytesOf(Redacted.value(secret)), reason).catch(() => {})
+  }
+
   /** Ends the link at once, without a word to the broker. */
   destroy(reason: AmqpError.AmqpErrorReason): void {
     this.#end(reason)
@@ -428,31 +455,40 @@ export class Link {
 const closedByUs = (peer: string) =>
   new AmqpError.ConnectionClosed({ message: `the connection to ${peer} was closed by this application` })
 
-const credentialsOf = (config: AmqpConfig, beginning: Beginning) => {
-  const credentials =
-    config.credentials._tag === "External"
-      ? amqplib.credentials.external()
-      : amqplib.credentials.plain(config.credentials.username, Redacted.value(config.credentials.password))
-  const response = () => {
-    const bytes = credentials.response()
+// Not from Buffer's pool, which whoever prints the memory behind one of his own small buffers prints too.
+const bytesOf = (secret: string): Buffer => {
+  const bytes = Buffer.alloc(Buffer.byteLength(secret))
+  bytes.write(secret)
+  return bytes
+}
+
+// What amqplib's own credentials hold beside these, user name and password, lands in the options that a TLS socket keeps.
+const credentialsOf = ({ credentials }: AmqpConfig, beginning: Beginning) => ({
+  mechanism: credentials._tag === "External" ? "EXTERNAL" : "PLAIN",
+  response: () => {
+    const bytes =
+      credentials._tag === "External"
+        ? Buffer.alloc(0)
+        : bytesOf(`\0${credentials.username}\0${Redacted.value(credentials.password)}`)
     beginnings.set(bytes, beginning)
     return bytes
   }
-  return { ...credentials, response }
-}
+})
 
-const tlsOptionsOf = (config: AmqpConfig): Record<string, unknown> => {
-  const tls = config.tls
+// The key and its passphrase go into the context, not among the options: a TLS socket keeps those.
+const tlsOptionsOf = ({ tls }: AmqpConfig): Record<string, unknown> => {
   if (tls === undefined) return {}
   return {
     rejectUnauthorized: tls.verify,
-    minVersion: tls.minVersion,
-    ...(tls.ca === undefined ? undefined : { ca: [...tls.ca] }),
-    ...(tls.cert === undefined ? undefined : { cert: tls.cert }),
-    ...(tls.key === undefined ? undefined : { key: Redacted.value(tls.key) }),
-    ...(tls.passphrase === undefined ? undefined : { passphrase: Redacted.value(tls.passphrase) }),
     ...(tls.servername === undefined ? undefined : { servername: tls.servername }),
-    ...(tls.ciphers === undefined ? undefined : { ciphers: tls.ciphers })
+    secureContext: createSecureContext({
+      minVersion: tls.minVersion,
+      ...(tls.ca === undefined ? undefined : { ca: [...tls.ca] }),
+      ...(tls.cert === undefined ? undefined : { cert: tls.cert }),
+      ...(tls.key === undefined ? undefined : { key: Redacted.value(tls.key) }),
+      ...(tls.passphrase === undefined ? undefined : { passphrase: Redacted.value(tls.passphrase) }),
+      ...(tls.ciphers === undefined ? undefined : { ciphers: tls.ciphers })
+    })
   }
 }
 

@@ -6,6 +6,7 @@ import type * as Effect from "effect/Effect"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
 import type { Link } from "./amqplib.ts"
+import type { Login } from "./login.ts"
 import type { Preparations } from "./preparations.ts"
 import type { Shutdown } from "./shutdown.ts"
 
@@ -18,6 +19,7 @@ export interface Links {
   preparations: Preparations
   /** The time that all parts of an application share when they stop. */
   shutdown: Shutdown
+  readonly login: Login
 }
 
 const links = new WeakMap<AmqpConnection["Service"], Links>()

@@ -210,6 +210,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
+  it.effect("a new secret is told to the broker, and used when the connection is made again", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const connection = yield* AmqpConnection.AmqpConnection
+        yield* connection.updateSecret(Redacted.make("second"), "the first expires")
+        broker.destroy()
+      }).pipe(Effect.andThen(broker.received("connection.start-ok", 2)), connectedTo(broker.url))
+      const told = broker.log.find(({ method }) => method === "connection.update-secret")
+      assert.deepInclude(told?.args, { reason: "the first expires" })
+      const { args } = yield* broker.received("connection.start-ok", 2)
+      assert.strictEqual(args.response.toString(), "\0guest\0second")
+    })
+  )
+
   it.effect("TCP keep-alive is on, and set as tcp_options says", () =>
     Effect.gen(function* () {
       const byDefault = yield* config.pipe(connected())

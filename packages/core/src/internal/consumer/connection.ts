@@ -6,7 +6,8 @@ import type * as Scope from "effect/Scope"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { fail } from "../handle.ts"
-import { joinTo } from "../links.ts"
+import { joinTo, linksOf } from "../links.ts"
+import { SharedLogin } from "../login.ts"
 import type { Running } from "./running.ts"
 
 // Streams that come and go, one a request for instance, are not to connect each time.
@@ -17,7 +18,7 @@ const ended = new AmqpError.ConnectionClosed({
 })
 
 /**
- * A connection of its own for all who ask for it, by the settings of `main`, with which it is one application. It is
+ * A connection of its own for all who ask for it, by the settings and the secret of `main`, with which it is one application. It is
  * made in the background: a consumer that starts while the broker is away is to wait for it, as one that was there before
  * does.
  */
@@ -34,7 +35,8 @@ export const sharedConnection = Effect.fnUntraced(function* (
   const connect = Effect.tap(AmqpConnection.make({ ...config, connectionName, lazyConnect: true }), (connection) =>
     Effect.sync(() => joinTo(connection, main))
   )
-  const shared = yield* RcRef.make({ acquire: connect, idleTimeToLive })
+  const acquire = Effect.provideService(connect, SharedLogin, linksOf(main).login)
+  const shared = yield* RcRef.make({ acquire, idleTimeToLive })
   let hasEnded = false
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {

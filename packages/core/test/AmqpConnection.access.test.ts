@@ -1,0 +1,228 @@
+/** Users, passwords and permissions that change while a program is connected, on a real broker. */
+import { assert, describe, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpConnection, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Deferred, Effect, Fiber, Redacted, Stream, SubscriptionRef } from "effect"
+import { drain, reasonOf } from "./support/amqp.ts"
+import { send, withConsumers } from "./support/consuming.ts"
+import * as FaultProxy from "./support/FaultProxy.ts"
+import { start } from "./support/publisher.ts"
+import { noneTo } from "./support/sockets.ts"
+
+let users = 0
+
+interface User {
+  readonly name: string
+  /** The broker's URL through a proxy, as this user. */
+  readonly url: string
+  readonly proxy: FaultProxy.FaultProxy
+  /** Patterns of what the user may configure, write and read. */
+  readonly permit: (configure: string, write: string, read: string) => Effect.Effect<unknown, unknown>
+  /** Nothing in this virtual host any more. */
+  readonly clearPermissions: Effect.Effect<unknown, unknown>
+  readonly changePassword: (password: string) => Effect.Effect<unknown, unknown>
+  readonly delete: Effect.Effect<unknown, unknown>
+}
+
+/** A user who may do everything in the virtual host of the test, until its end. */
+const user = Effect.gen(function* () {
+  const { evaluate, url, vhost } = yield* TestBroker.TestBroker
+  const name = `user-${process.pid}-${++users}`
+  const backend = (call: string) => evaluate(`rabbit_auth_backend_internal:${call}.`)
+  const permit = (...patterns: ReadonlyArray<string>) =>
+    backend(
+      `set_permissions(<<"${name}">>, <<"${vhost}">>, ${patterns.map((p) => `<<"${p}">>`).join(",")}, <<"test">>)`
+    )
+  const remove = backend(`delete_user(<<"${name}">>, <<"test">>)`)
+  yield* Effect.acquireRelease(backend(`add_user(<<"${name}">>, <<"first">>, <<"test">>)`), () => Effect.ignore(remove))
+  yield* permit(".*", ".*", ".*")
+  const broker = new URL(url)
+  const proxy = yield* FaultProxy.make({ host: broker.hostname, port: Number(broker.port) })
+  const own = new URL(proxy.through(url))
+  own.username = name
+  own.password = "first"
+  const result: User = {
+    name,
+    url: own.href,
+    proxy,
+    permit,
+    clearPermissions: backend(`clear_permissions(<<"${name}">>, <<"${vhost}">>, <<"test">>)`),
+    changePassword: (password) => backend(`change_password(<<"${name}">>, <<"${password}">>, <<"test">>)`),
+    delete: remove
+  }
+  return result
+})
+
+const until = Effect.fnUntraced(function* (wanted: (state: AmqpConnection.State) => boolean) {
+  const { state } = yield* AmqpConnection.AmqpConnection
+  yield* SubscriptionRef.changes(state).pipe(Stream.filter(wanted), Stream.runHead, Effect.timeout("10 seconds"))
+  return state.value
+})
+
+const isClosed = (state: AmqpConnection.State) => state._tag === "Closed"
+const isGeneration = (generation: number) => (state: AmqpConnection.State) =>
+  state._tag === "Open" && state.generation === generation
+
+const declare = (queue: string) => AmqpChannel.use((channel) => channel.queueDeclare(queue))
+
+/** Why an effect fails, which it does within a second. */
+const soon = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) => Effect.timeout(reasonOf(effect), "1 second")
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("a permission that is taken away while connected", () => {
+    it.effect("refuses that operation with AccessRefused on its channel alone, until it is granted again", () =>
+      Effect.gen(function* () {
+        const { permit, proxy, url } = yield* user
+        yield* Effect.gen(function* () {
+          const pool = yield* AmqpPool.AmqpPool
+          const { state } = yield* AmqpConnection.AmqpConnection
+          yield* Effect.scoped(declare("mine"))
+          yield* pool.use((sibling) =>
+            Effect.gen(function* () {
+              yield* sibling.publish({ routingKey: "mine", content: "before" })
+              yield* permit("^mine$", "^amq.default$", "^mine$")
+              for (const refused of [
+                declare("other"),
+                AmqpChannel.use((channel) => channel.queueDelete("other")),
+                AmqpChannel.useConfirm((channel) =>
+                  channel.publish({ exchange: "amq.topic", routingKey: "x", content: "" })
+                ),
+                AmqpPublisher.publish({ exchange: "amq.fanout", routingKey: "x", content: "" }),
+                AmqpConsumer.consume("other", () => Effect.void)
+              ]) {
+                const reason = yield* soon(Effect.scoped(refused as Effect.Effect<unknown, AmqpError.AmqpError>))
+                assert.deepInclude(reason, { _tag: "AccessRefused", replyCode: 403, severity: "channel" })
+                assert.include(reason.message, "ACCESS_REFUSED")
+              }
+              // The sibling goes on, on the first connection.
+              yield* sibling.publish({ routingKey: "mine", content: "after" })
+              assert.deepStrictEqual(yield* drain(sibling, "mine"), ["before", "after"])
+              assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+            })
+          )
+          yield* permit(".*", ".*", ".*")
+          yield* Effect.scoped(declare("other"))
+          yield* AmqpPublisher.publish({ exchange: "amq.fanout", routingKey: "x", content: "" })
+          // Two connections, its own and that of the consumers, and none of them was lost.
+          assert.strictEqual(proxy.stats.accepted, 2)
+        }).pipe(withConsumers(url))
+      })
+    )
+
+    it.effect(
+      "of the whole virtual host is AccessRefused while connected, and VirtualHostRefused for good when lost",
+      () =>
+        Effect.gen(function* () {
+          const { clearPermissions, proxy, url } = yield* user
+          yield* Effect.gen(function* () {
+            yield* clearPermissions
+            assert.strictEqual((yield* soon(Effect.scoped(declare("q"))))._tag, "AccessRefused")
+            const { state } = yield* AmqpConnection.AmqpConnection
+            assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+            proxy.rst()
+            const closed = yield* until(isClosed)
+            if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "VirtualHostRefused")
+            assert.strictEqual((yield* soon(Effect.scoped(declare("q"))))._tag, "VirtualHostRefused")
+            assert.strictEqual(proxy.stats.accepted, 2)
+          }).pipe(withConsumers(url))
+        })
+    )
+  })
+
+  describe("a user that is deleted while connected", () => {
+    it.effect("is tried once more, and then everything fails at once with AuthenticationFailed", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        const deleted = yield* user
+        yield* Effect.gen(function* () {
+          const pool = yield* AmqpPool.AmqpPool
+          yield* Effect.scoped(declare("q"))
+          const handled = yield* Deferred.make<void>()
+          const consumer = yield* start(AmqpConsumer.consume("q", () => Deferred.succeed(handled, undefined)))
+          yield* send("q", "m")
+          yield* Deferred.await(handled)
+          assert.strictEqual(deleted.proxy.stats.accepted, 2)
+          const waiting = yield* pool.use((held) =>
+            Effect.gen(function* () {
+              // In line behind the only place of the pool, when it happens.
+              const waiting = yield* start(pool.use(() => Effect.void))
+              yield* deleted.delete
+              const closed = yield* until(isClosed)
+              if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+              const own = yield* soon(held.queueDeclare("q"))
+              assert.include(["ConnectionClosed", "ChannelClosed"], own._tag)
+              return waiting
+            })
+          )
+          for (const refused of [
+            Fiber.join(waiting),
+            Fiber.join(consumer),
+            Effect.scoped(declare("q")),
+            AmqpPublisher.publish({ routingKey: "q", content: "m" }),
+            pool.use(() => Effect.void)
+          ]) {
+            const reason = yield* soon(refused as Effect.Effect<unknown, AmqpError.AmqpError>)
+            assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 403, isRetryable: false })
+          }
+          // Each connection has tried once more, and never again.
+          assert.strictEqual(deleted.proxy.stats.accepted, 4)
+          yield* noneTo(deleted.proxy.port)
+        }).pipe(withConsumers(deleted.url, { pool: { max: 1 } }))
+        assert.strictEqual(deleted.proxy.stats.accepted, 4)
+        yield* awaitCensus({ connections: 0, channels: 0 })
+      })
+    )
+  })
+
+  describe("a password that is changed while connected", () => {
+    it.effect("does not touch the connection, but it does not come back when it is lost", () =>
+      Effect.gen(function* () {
+        const { changePassword, proxy, url } = yield* user
+        yield* Effect.gen(function* () {
+          const { state } = yield* AmqpConnection.AmqpConnection
+          yield* changePassword("second")
+          yield* Effect.scoped(declare("q"))
+          yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
+          assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+          proxy.rst()
+          const closed = yield* until(isClosed)
+          if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+          assert.strictEqual((yield* soon(Effect.scoped(declare("q"))))._tag, "AuthenticationFailed")
+          assert.strictEqual(proxy.stats.accepted, 2)
+        }).pipe(withConsumers(url))
+      })
+    )
+
+    it.effect("and is replaced by updateSecret: both connections come back with it, and so does one made later", () =>
+      Effect.gen(function* () {
+        const { changePassword, proxy, url } = yield* user
+        yield* Effect.gen(function* () {
+          const connection = yield* AmqpConnection.AmqpConnection
+          const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
+          yield* Effect.scoped(declare("q"))
+          const theirs = yield* consumers
+          yield* changePassword("second")
+          // RabbitMQ's own database takes any secret of a live connection.
+          yield* connection.updateSecret(Redacted.make("second"), "changed")
+          for (const generation of [2, 3]) {
+            proxy.rst()
+            yield* until(isGeneration(generation))
+            yield* Effect.provideService(until(isGeneration(generation)), AmqpConnection.AmqpConnection, theirs)
+          }
+          yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
+          assert.strictEqual(proxy.stats.accepted, 6)
+          const password = connection.config.credentials._tag === "Plain" ? connection.config.credentials.password : ""
+          assert.strictEqual(Redacted.isRedacted(password) && Redacted.value(password), "first")
+        }).pipe(withConsumers(url))
+        yield* Effect.gen(function* () {
+          const connection = yield* AmqpConnection.AmqpConnection
+          yield* connection.updateSecret(Redacted.make("third"))
+          yield* changePassword("third")
+          const handled = yield* Deferred.make<void>()
+          yield* start(AmqpConsumer.consume("q", () => Deferred.succeed(handled, undefined)))
+          yield* Effect.timeout(Deferred.await(handled), "10 seconds")
+        }).pipe(withConsumers(url.replace(":first@", ":second@")))
+      })
+    )
+  })
+})
