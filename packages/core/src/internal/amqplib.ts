@@ -516,23 +516,23 @@ export const connect = (
           )
         )
       )
-    // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
-    const socketOptions = {
-      credentials: credentialsOf(config, beginning),
-      clientProperties: {
-        product: "effect-amqp",
-        ...config.clientProperties,
-        ...(config.connectionName === undefined ? undefined : { connection_name: config.connectionName })
-      },
-      noDelay: config.tcp.noDelay,
-      keepAlive: config.tcp.keepAlive,
-      keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
-      timeout: Duration.toMillis(config.socketTimeout),
-      signal: aborting.signal,
-      ...tlsOptionsOf(config)
-    }
     let connecting: Promise<Model>
     try {
+      // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
+      const socketOptions = {
+        credentials: credentialsOf(config, beginning),
+        clientProperties: {
+          product: "effect-amqp",
+          ...config.clientProperties,
+          ...(config.connectionName === undefined ? undefined : { connection_name: config.connectionName })
+        },
+        noDelay: config.tcp.noDelay,
+        keepAlive: config.tcp.keepAlive,
+        keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
+        timeout: Duration.toMillis(config.socketTimeout),
+        signal: aborting.signal,
+        ...tlsOptionsOf(config)
+      }
       connecting = amqplib.connect(
         {
           protocol: config.tls === undefined ? "amqp" : "amqps",

@@ -6,9 +6,12 @@ import type { Socket } from "node:net"
 const handles = () =>
   (process as unknown as { _getActiveHandles: () => ReadonlyArray<Partial<Socket>> })._getActiveHandles()
 
+/** The open sockets of this process to a port. */
+export const handlesTo = (port: number): ReadonlyArray<Partial<Socket>> =>
+  handles().filter((handle) => handle.remotePort === port && handle.destroyed === false)
+
 /** How many open sockets this process has to a port. */
-export const socketsTo = (port: number): number =>
-  handles().filter((handle) => handle.remotePort === port && handle.destroyed === false).length
+export const socketsTo = (port: number): number => handlesTo(port).length
 
 /** Waits until this process has no socket to a port; at most 2 seconds. */
 export const noneTo = (port: number): Effect.Effect<void> =>
