@@ -344,11 +344,17 @@ describe("the password is nowhere", () => {
           const keys = new SecretNet(key.export({ type: "pkcs8", format: "pem" }).toString().split("\n")[1]!)
           const mutual: TlsOptions = { requestCert: true, rejectUnauthorized: true, ca: Certificates.ca }
           const works = yield* behindTls(mutual)
-          yield* Effect.gen(function* () {
-            yield* everything(net, works)
-            for (const handle of handlesTo(works)) keys.look("a socket", handle)
-            assert.isNotEmpty(handlesTo(works))
-          }).pipe(Effect.scoped, Effect.provide(Amqp.layer(optionsFor(works, { ca: Certificates.ca }))))
+          const open = { key: Certificates.client.key, passphrase: undefined }
+          for (const identity of [{}, open]) {
+            yield* Effect.gen(function* () {
+              yield* everything(net, works)
+              for (const handle of handlesTo(works)) keys.look("a socket", handle)
+              assert.isNotEmpty(handlesTo(works))
+            }).pipe(
+              Effect.scoped,
+              Effect.provide(Amqp.layer(optionsFor(works, { ca: Certificates.ca, ...identity })), { local: true })
+            )
+          }
           assert.deepStrictEqual(keys.found, [])
           const untrusted = yield* behindTls({ ...mutual, ca: Certificates.rogueCa })
           const asked = (port: number, tls: AmqpConfig.TlsOptions) => Layer.build(Amqp.layer(optionsFor(port, tls)))
@@ -467,9 +473,9 @@ describe("the password is nowhere", () => {
           const declare = AmqpChannel.use((channel) => channel.queueDeclare("q"))
           const publish = AmqpPublisher.publish({ routingKey: "q", content: "m" }, { mandatory: true })
           const more: Overrides = {
-            continuationTimeout: millis(100),
-            publishTimeout: millis(100),
-            pool: { max: 1, acquireTimeout: millis(50) }
+            continuationTimeout: millis(1000),
+            publishTimeout: millis(1000),
+            pool: { max: 1, acquireTimeout: millis(1500) }
           }
           yield* Effect.gen(function* () {
             for (const [code, tag] of [
