@@ -201,6 +201,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
           yield* Effect.scoped(declare("q"))
           const theirs = yield* consumers
+          yield* Effect.provideService(until(isGeneration(1)), AmqpConnection.AmqpConnection, theirs)
           yield* changePassword("second")
           // RabbitMQ's own database takes any secret of a live connection.
           yield* connection.updateSecret(Redacted.make("second"), "changed")

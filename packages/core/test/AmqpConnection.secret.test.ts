@@ -114,8 +114,22 @@ describe("a new secret", () => {
           assert.strictEqual((yield* reasonOf(update("third")))._tag, "AuthenticationFailed")
           yield* until(isOpen(2))
           assert.deepStrictEqual(logins(broker), ["guest", "second"])
-        }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(200) }))
+        }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(500) }))
       })
+  )
+
+  it.live("is not blamed for one before it that the broker refuses late", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.once("connection.update-secret", () => {})
+        assert.strictEqual((yield* reasonOf(update("second")))._tag, "ReplyTimeout")
+        broker.once("connection.update-secret", refuseSecret)
+        yield* update("third")
+        yield* until(isOpen(2))
+        assert.deepStrictEqual(logins(broker), ["guest", "third"])
+      }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(500) }))
+    })
   )
 
   it.live("that is told when the connection dies is what it comes back with", () =>
@@ -204,7 +218,8 @@ describe("a new secret", () => {
         const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
         yield* update("second")
         const scope = yield* Scope.make()
-        yield* Scope.provide(consumers, scope)
+        const later = yield* Scope.provide(consumers, scope)
+        yield* Effect.provideService(until(isOpen(1)), AmqpConnection.AmqpConnection, later)
         assert.deepStrictEqual(logins(broker), ["guest", "second"])
         yield* update("third")
         assert.deepStrictEqual(

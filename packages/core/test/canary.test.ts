@@ -95,8 +95,6 @@ const watching = Effect.fnUntraced(function* (program: (net: SecretNet) => Watch
   for (const spy of spies) spy.mockRestore()
   net.look("the program's exit", exit)
   for (const span of spans) net.look("a span", span)
-  net.look("metrics", yield* Metric.snapshot)
-  net.text("metrics", yield* Metric.dump)
   assert.deepStrictEqual(net.found, [])
   yield* exit
   return { seen: net.seen, lines, spans: spans.length }
@@ -161,6 +159,10 @@ const everything = Effect.fnUntraced(function* (net: SecretNet, port: number) {
   net.look("a configuration", connection.config)
   net.look("a state", connection.state.value)
   net.look("the states", connection.state)
+  const metrics = yield* Metric.snapshot
+  assert.isTrue(metrics.some(({ id }) => id === "amqp.client.connection.state"))
+  net.look("metrics", metrics)
+  net.text("metrics", yield* Metric.dump)
   net.reach("the context", yield* Effect.context())
   net.reach("the fiber", Fiber.getCurrent())
   for (const handle of handlesTo(port)) net.reach("a socket", handle)
