@@ -217,26 +217,27 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
     ] as const) {
       test(`a connection that comes back to a broker that ${what} is closed for good after one attempt`, () =>
         Effect.gen(function* () {
-          const { killConnections } = yield* TestBroker.TestBroker
-          const first = yield* TlsListener.make()
-          const next = yield* FaultProxy.make(yield* TlsListener.make(listener))
-          const config = yield* configFor(first, {
-            host: undefined,
-            port: undefined,
-            hosts: [`localhost:${first}`, `localhost:${next.port}`],
-            tls: { ca }
+          let port = yield* TlsListener.make()
+          // Where the broker's address leads to, now and then.
+          const proxy = yield* FaultProxy.make({
+            host: "127.0.0.1",
+            get port() {
+              return port
+            }
           })
+          const config = yield* configFor(proxy.port, { tls: { ca } })
           yield* Effect.gen(function* () {
             yield* awaitState((state) => state._tag === "Open")
-            yield* killConnections
+            port = yield* TlsListener.make(listener)
+            proxy.rst()
             const closed = yield* awaitState((state) => state._tag === "Closed")
             const error = yield* Effect.flip(AmqpChannel.use(() => Effect.void))
             for (const reason of [error.reason, closed._tag === "Closed" ? closed.reason : undefined]) {
               assert.strictEqual(reason?._tag, "TlsFailed")
               if (reason?._tag === "TlsFailed") assert.include(reason.code, code)
             }
-            assert.strictEqual(next.stats.accepted, 1)
-            yield* noneTo(next.port)
+            assert.strictEqual(proxy.stats.accepted, 2)
+            yield* noneTo(proxy.port)
           }).pipe(
             Effect.scoped,
             Effect.provide(layerWith(config), { local: true }),

@@ -18,9 +18,9 @@ const ended = new AmqpError.ConnectionClosed({
 })
 
 /**
- * A connection of its own for all who ask for it, by the settings and the secret of `main`, with which it is one application. It is
- * made in the background: a consumer that starts while the broker is away is to wait for it, as one that was there before
- * does.
+ * A connection of its own for all who ask for it, by the settings and the secret of `main`, with which it is one
+ * application. It is made in the background: a consumer that starts while the broker is away is to wait for it, as one
+ * that was there before does.
  */
 export const sharedConnection = Effect.fnUntraced(function* (
   main: AmqpConnection.AmqpConnection["Service"],
