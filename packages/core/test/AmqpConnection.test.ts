@@ -76,6 +76,30 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const reason = yield* connecting(configOf(url, { vhost: "nowhere/50%" }))
         assert.strictEqual(reason._tag, "VirtualHostRefused")
         assert.include(reason.message, '"nowhere/50%"')
+        assert.deepInclude(reason, { replyCode: 530, isRetryable: false })
+        assert.include(reason.message, "not found")
+      })
+    )
+
+    it.effect("a virtual host that is down, as while its node starts, is retryable, and is waited for", () =>
+      Effect.gen(function* () {
+        const { closeConnections, evaluate, url, vhost } = yield* TestBroker.TestBroker
+        const takeDown = evaluate(`rabbit_vhost_sup_sup:delete_on_all_nodes(<<"${vhost}">>).`)
+        const bringUp = evaluate(`{ok, _} = rabbit_vhost_sup_sup:start_vhost(<<"${vhost}">>).`)
+        yield* Effect.gen(function* () {
+          const seen = yield* states
+          yield* takeDown
+          const reason = yield* connecting(configOf(url))
+          assert.deepInclude(reason, { _tag: "BrokerError", replyCode: 541, isRetryable: true })
+          assert.include(reason.message, `vhost '${vhost}' is down`)
+          yield* closeConnections()
+          while (true) {
+            const state = yield* nextState(seen, "Reconnecting")
+            if (state._tag === "Reconnecting" && state.reason._tag === "BrokerError") break
+          }
+          yield* bringUp
+          yield* nextState(seen, "Open")
+        }).pipe(Effect.ensuring(Effect.ignore(bringUp)), Effect.scoped, withPool(url))
       })
     )
 
