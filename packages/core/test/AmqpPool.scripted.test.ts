@@ -353,6 +353,27 @@ describe("9. Business errors keep the channel; channel errors, defects in an ope
   )
 })
 
+describe("a confirm channel on which the broker refuses messages", () => {
+  it.live("is discarded when it comes back: another may do better", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      broker.on("basic.publish", ({ deliveryTag, proceed, reply }) =>
+        broker.count("channel.open") === 1 ? reply("basic.nack", { deliveryTag }) : proceed()
+      )
+      const publish = Effect.scoped(
+        AmqpChannel.useConfirm((channel) => channel.publish({ routingKey: "q", content: "a" }))
+      )
+      yield* Effect.gen(function* () {
+        assert.strictEqual(yield* reasonOf(publish), "PublishNacked")
+        yield* publish
+        yield* publish
+        assert.strictEqual(broker.count("channel.open"), 2)
+        yield* broker.until(({ openChannels }) => openChannels === 1)
+      }).pipe(withPool(broker.url))
+    })
+  )
+})
+
 describe("10. Every close is bounded in time, whatever the broker or the network does; shutdown meets its deadline even with borrowers that never return, whose handles then fail with `ChannelReleased`.", () => {
   const silent: ScriptedBroker.Script = { "channel.close": () => {}, "connection.close": () => {} }
   const dying: ScriptedBroker.Script = {

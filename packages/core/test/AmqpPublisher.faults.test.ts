@@ -405,6 +405,119 @@ describe("a channel that cannot be had", () => {
   )
 })
 
+describe("a channel on which the broker refuses messages", () => {
+  const until = <A, R>(effect: Effect.Effect<A, never, R>, done: (value: A) => boolean) =>
+    Effect.andThen(Effect.sleep(10), effect).pipe(
+      Effect.repeat({ until: done }),
+      Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("not within 10 seconds")) })
+    )
+
+  it.live("is replaced by another, which may do better, and is closed", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      broker.on("basic.publish", ({ deliveryTag, proceed, reply }) =>
+        broker.count("channel.open") === 1 ? reply("basic.nack", { deliveryTag }) : proceed()
+      )
+      yield* Effect.gen(function* () {
+        assert.strictEqual(yield* send("a"), "PublishNacked")
+        assert.strictEqual(yield* until(send("b"), (outcome) => outcome !== "PublishNacked"), "Confirmed")
+        yield* broker.until(({ openChannels }) => openChannels === 1)
+        assert.strictEqual(broker.count("channel.open"), 2)
+        assert.strictEqual(broker.count("channel.close"), 1)
+      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    })
+  )
+
+  it.live("is replaced ever more seldom, if the others do no better", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        on: { "basic.publish": ({ deliveryTag, reply }) => reply("basic.nack", { deliveryTag }) }
+      })
+      yield* Effect.gen(function* () {
+        yield* Effect.forever(send("a")).pipe(Effect.timeoutOption("1500 millis"))
+        // After 100, 200, 400 and 800 ms, at the earliest.
+        assert.isAtLeast(broker.count("channel.open"), 3)
+        assert.isAtMost(broker.count("channel.open"), 5)
+      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    })
+  )
+
+  const refusing = Effect.gen(function* () {
+    const broker = yield* ScriptedBroker.make({
+      on: {
+        "basic.publish": ({ content, deliveryTag, hold, proceed, reply }) => {
+          const text = String(content!.body)
+          if (text === "refused") reply("basic.nack", { deliveryTag })
+          else if (text === "stays") hold()
+          else proceed()
+        }
+      }
+    })
+    /** One message is on its way on a channel that has just refused another. */
+    const begin = Effect.gen(function* () {
+      const stays = yield* start(send("stays"))
+      yield* Effect.sleep(150)
+      assert.strictEqual(yield* send("refused"), "PublishNacked")
+      const later = yield* startAll([send("later"), send("last")])
+      yield* untilStats((stats) => stats.waiting === 2)
+      return { stays, later }
+    })
+    return { broker, begin }
+  })
+
+  it.live("is not replaced before those on their way have their answers: a queue has messages in their order", () =>
+    Effect.gen(function* () {
+      const { begin, broker } = yield* refusing
+      yield* Effect.gen(function* () {
+        const { later, stays } = yield* begin
+        yield* Effect.sleep(100)
+        assert.strictEqual(broker.count("channel.open"), 1)
+        broker.release("basic.publish")
+        assert.strictEqual(yield* Fiber.join(stays), "Confirmed")
+        assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
+        assert.deepStrictEqual(published(broker), ["stays", "refused", "later", "last"])
+        assert.strictEqual(broker.count("channel.open"), 2)
+      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    })
+  )
+
+  it.live(
+    "and has no answer for others for closeTimeout is left: theirs is PublishUnknown, and who waits is served",
+    () =>
+      Effect.gen(function* () {
+        const { begin, broker } = yield* refusing
+        broker.on("channel.close", (close) => close.hold())
+        yield* Effect.gen(function* () {
+          const { later, stays } = yield* begin
+          assert.strictEqual(yield* Fiber.join(stays), "PublishUnknown")
+          assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
+          // Too late: it was told already.
+          broker.release("basic.publish")
+          assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, {
+            confirmed: 2,
+            unknown: 1,
+            inFlight: 0
+          })
+        }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+      })
+  )
+
+  it.live("and dies while it is to be replaced: each message has one outcome, and another channel is opened", () =>
+    Effect.gen(function* () {
+      const { begin, broker } = yield* refusing
+      yield* Effect.gen(function* () {
+        const { later, stays } = yield* begin
+        broker.destroy()
+        assert.strictEqual(yield* Fiber.join(stays), "PublishUnknown")
+        assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
+        yield* Effect.sleep(300)
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { channels: 1, unknown: 1, inFlight: 0 })
+        assert.strictEqual(broker.count("channel.open"), 2)
+      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+    })
+  )
+})
+
 describe("places in flight", () => {
   it.live("bytes are given back with each answer, not only when nothing is in flight", () =>
     Effect.gen(function* () {

@@ -38,7 +38,7 @@ export interface ConsumerStart {
 }
 
 /** Why an open channel is not lent again. */
-export type Unfit = "interrupted" | "defect" | "unclean"
+export type Unfit = "interrupted" | "defect" | "unclean" | "refused"
 
 export class Channel {
   readonly kind: Kind
@@ -217,6 +217,8 @@ export class Channel {
   clean(): void {
     this.onReturned = undefined
     if (this.altered || this.#consumers.size > 0 || (this.confirms?.size ?? 0) > 0) this.unfit ??= "unclean"
+    // It may refuse all that follows: see `publisher/lane.ts`.
+    if (this.confirms?.hasRefused === true) this.unfit ??= "refused"
     if (this.unsettled.size > 0 && this.isOpen) {
       this.unsettled.clear()
       try {

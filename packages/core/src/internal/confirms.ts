@@ -82,6 +82,12 @@ const sizeOf = (message: Message) =>
   typeof message.content === "string" ? Buffer.byteLength(message.content) : message.content.byteLength
 
 export class Confirms {
+  /** Called when the broker has refused a message (`basic.nack`), before anybody is told. Must not throw. */
+  onRefused: (() => void) | undefined = undefined
+  /** Called when nothing is left to be confirmed. Must not throw. */
+  onEmpty: (() => void) | undefined = undefined
+  /** Whether the broker has refused any message. */
+  hasRefused = false
   #published = 0
   readonly #pending = new Map<number, Entry>()
   /** Exchanges that have taken a message of this channel: they existed. */
@@ -129,7 +135,12 @@ export class Confirms {
     if (entry === undefined) return
     this.#pending.delete(tag)
     if (acked && this.#known.size < 1000) this.#known.add(exchangeOf(entry.of.message))
+    if (!acked) {
+      this.hasRefused = true
+      this.onRefused?.()
+    }
     entry.of.settle(!acked ? nacked : entry.returned === undefined ? undefined : returnedBecause(entry.returned))
+    if (this.#pending.size === 0) this.onEmpty?.()
   }
 
   /**

@@ -1,9 +1,10 @@
 /** One of a publisher's channels: opened at first need, and again after it has died. */
-import type { Duration } from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as AmqpError from "../../AmqpError.ts"
+import * as AmqpError from "../../AmqpError.ts"
 import type * as Amqplib from "../amqplib.ts"
 import * as Channel from "../channel.ts"
+import type { Deadlines } from "../deadlines.ts"
 import type { Links } from "../links.ts"
 import { Line } from "./line.ts"
 import { obstacle } from "../publishing.ts"
@@ -18,9 +19,25 @@ export interface LaneEvents {
   readonly lost: (channel: Channel.Channel) => void
 }
 
+/** How long the broker may take. */
+export interface Timeouts {
+  readonly open: Duration.Duration
+  readonly close: Duration.Duration
+}
+
 // A channel that the broker closes before anything was sent on it would be opened again and again, at the speed of the
 // network.
 const pauseAfterUseless = "100 millis"
+
+// How old a channel must be, in milliseconds, to be replaced because the broker refuses messages on it: doubled each time
+// that its successor is refused too, up to the most. A channel that has taken messages for that long without a refusal
+// was well.
+const refusedFirst = 100
+const refusedMost = 30_000
+
+const replaced = new AmqpError.ChannelClosed({
+  message: "it was replaced, because the broker refused messages on it and had no answer for others"
+})
 
 export class Lane {
   channel: Channel.Channel | undefined = undefined
@@ -34,12 +51,16 @@ export class Lane {
   readonly line = new Line()
 
   readonly #links: Links
-  readonly #timeout: Duration
+  readonly #deadlines: Deadlines
+  readonly #timeouts: Timeouts
   #useless = false
+  #openedAt = 0
+  #refusedAfter = refusedFirst
 
-  constructor(links: Links, timeout: Duration) {
+  constructor(links: Links, timeouts: Timeouts, deadlines: Deadlines) {
     this.#links = links
-    this.#timeout = timeout
+    this.#deadlines = deadlines
+    this.#timeouts = timeouts
   }
 
   /** Not if its connection is ending: amqplib tells one channel after the other, and takes messages for the rest. */
@@ -67,6 +88,7 @@ export class Lane {
       this.#useless = true
       this.channel = channel
       this.sent = 0
+      this.#openedAt = this.#deadlines.now
       const stop = channel.watch(events.changed)
       const lost = () => {
         stop()
@@ -77,19 +99,47 @@ export class Lane {
       // Opened and closed in one read from the socket: the close is over.
       if (channel.closedBy !== undefined) return lost()
       channel.onClosed = lost
+      channel.confirms!.onRefused = () => this.#refused(channel, lost)
       return events.opened(channel)
     }
     const open: Effect.Effect<void, AmqpError.AmqpError> = Effect.flatMap(this.#links.next, (link) =>
       Effect.andThen(
-        Effect.andThen(unblocked(link), this.#links.preparations.wait(this.#timeout)),
+        Effect.andThen(unblocked(link), this.#links.preparations.wait(this.#timeouts.open)),
         Effect.catchIf(
-          Channel.open(link, "confirm", this.#timeout, own),
+          Channel.open(link, "confirm", this.#timeouts.open, own),
           () => link.closedBy !== undefined || link.blockedBy !== undefined,
           () => open
         )
       )
     )
     return this.#useless ? Effect.andThen(Effect.sleep(pauseAfterUseless), open) : open
+  }
+
+  /**
+   * The broker has refused a message. Mostly a queue is full, and another channel would fare no better. But RabbitMQ
+   * before 3.12 keeps, for each channel, where it thinks the leader of a quorum queue is: a channel that was opened
+   * between the loss of that node and the election of the next leader refuses all messages until the node is back, and
+   * takes seconds for each if the node is silent. Only another channel helps. It is opened when those that are on their
+   * way have been answered for, so that sequences keep their order, or have not been for long.
+   */
+  #refused(channel: Channel.Channel, lost: () => void): void {
+    if (channel.unfit !== undefined || channel !== this.channel) return
+    const { now } = this.#deadlines
+    const age = now - this.#openedAt
+    if (age < this.#refusedAfter) return
+    this.#refusedAfter = age < refusedMost * 2 ? Math.min(this.#refusedAfter * 2, refusedMost) : refusedFirst
+    channel.unfit = "refused"
+    const replace = () => {
+      this.#deadlines.delete(due)
+      if (channel !== this.channel) return
+      channel.onClosed = undefined
+      channel.abandon()
+      channel.confirms!.closed(replaced, false)
+      lost()
+    }
+    const due = { dueAt: now + Duration.toMillis(this.#timeouts.close), expire: replace }
+    this.#deadlines.add(due)
+    channel.confirms!.onEmpty = replace
   }
 }
 

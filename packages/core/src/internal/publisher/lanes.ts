@@ -1,12 +1,11 @@
 /** The lanes of a publisher: which of them takes a message, and opening them, as many as are of use. */
-import type { Duration } from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { Channel } from "../channel.ts"
 import type { Deadlines } from "../deadlines.ts"
 import type { Links } from "../links.ts"
-import { Lane } from "./lane.ts"
+import { Lane, type Timeouts } from "./lane.ts"
 import type { Fork } from "../slot.ts"
 
 /** What lanes tell their publisher. */
@@ -32,12 +31,12 @@ export class Lanes {
   constructor(options: {
     readonly count: number
     readonly links: Links
-    readonly timeout: Duration
+    readonly timeouts: Timeouts
     readonly deadlines: Deadlines
     readonly fork: Fork
     readonly events: LanesEvents
   }) {
-    this.all = Array.from({ length: options.count }, () => new Lane(options.links, options.timeout))
+    this.all = Array.from({ length: options.count }, () => new Lane(options.links, options.timeouts, options.deadlines))
     this.#deadlines = options.deadlines
     this.#fork = options.fork
     this.#events = options.events

@@ -117,7 +117,7 @@ export class Publisher implements Owner {
     this.lanes = new Lanes({
       count: settings.channels,
       links,
-      timeout: connection.config.continuationTimeout,
+      timeouts: { open: connection.config.continuationTimeout, close: connection.config.closeTimeout },
       deadlines: this.#deadlines,
       fork,
       events: { changed: this.changed, lost: this.#lost, failed: this.#cannotOpen }
@@ -398,6 +398,8 @@ export class Publisher implements Owner {
         ? "the broker has not opened a channel yet"
         : "the topology is being declared again on a new connection"
     }
+    if (open.channel!.unfit === "refused")
+      return "its channel is being replaced, because the broker refused messages on it"
     if (this.#hasRoom(attempt)) return obstacle(open.channel!) ?? "others were always before it"
     const { maxInFlight, maxInFlightBytes } = this.settings
     return `${this.#inFlight} messages with ${this.#bytesInFlight} bytes wait for their confirms already (maxInFlight ${maxInFlight}, maxInFlightBytes ${maxInFlightBytes})`
