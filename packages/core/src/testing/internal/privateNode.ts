@@ -23,6 +23,15 @@ export interface NodeOptions {
   readonly plugins?: ReadonlyArray<string> | undefined
 }
 
+/** What the nodes of a cluster agree on, and what this one of them is. */
+export interface Membership {
+  readonly name: string
+  readonly cookie: string
+  readonly epmdPort: number
+  /** Whether it brings the epmd along that all of them use. */
+  readonly hasEpmd: boolean
+}
+
 const failed = (message: string) => new TestBrokerError({ reason: "StartFailed", message })
 
 const supervisorFile = Url.fileURLToPath(
@@ -37,13 +46,23 @@ const inherited = (env: NodeJS.ProcessEnv): Record<string, string> =>
     Object.entries(env).flatMap(([name, value]) => (value === undefined || foreign.test(name) ? [] : [[name, value]]))
   )
 
-const draw = Effect.fnUntraced(function* (installation: Installation, options: NodeOptions) {
-  const id = Crypto.randomBytes(6).toString("hex")
+const alone = Effect.map(Ports.free(1), ([epmdPort = 0]): Membership => ({
+  name: `effect-amqp-${Crypto.randomBytes(6).toString("hex")}`,
+  cookie: cookie(),
+  epmdPort,
+  hasEpmd: true
+}))
+
+/** A secret that Erlang nodes share. */
+export const cookie = (): string => Crypto.randomBytes(18).toString("hex")
+
+const draw = Effect.fnUntraced(function* (installation: Installation, options: NodeOptions, membership: Membership) {
+  const { epmdPort: epmd, name } = membership
   const token = Crypto.randomBytes(24).toString("hex")
-  const [amqp = 0, distribution = 0, epmd = 0, ...cli] = yield* Ports.free(4)
-  const directory = Path.join(Os.tmpdir(), `effect-amqp-${id}`)
+  const [amqp = 0, distribution = 0, ...cli] = yield* Ports.free(3)
+  const directory = Path.join(Os.tmpdir(), name)
   const at = (name: string) => Path.join(directory, name)
-  const node = `effect-amqp-${id}@localhost`
+  const node = `${name}@localhost`
   const loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
   const env: Record<string, string> = {
     PATH: installation.path,
@@ -75,7 +94,7 @@ const draw = Effect.fnUntraced(function* (installation: Installation, options: N
   const plan: Plan = {
     directory,
     files: {
-      "home/.erlang.cookie": { content: Crypto.randomBytes(18).toString("hex"), mode: 0o400 },
+      "home/.erlang.cookie": { content: membership.cookie, mode: 0o400 },
       "rabbitmq.conf": {
         mode: 0o600,
         content: [
@@ -98,7 +117,9 @@ const draw = Effect.fnUntraced(function* (installation: Installation, options: N
     // then keeps the Erlang shell off the standard input, which belongs to the guard.
     env: { ...inherited(process.env), ...env, RABBITMQ_ALLOW_INPUT: "1" },
     // In the foreground, so that its pid is ours to end; relaxed, so that the guard may end it.
-    epmd: [installation.epmd, "-port", String(epmd), "-address", "127.0.0.1", "-relaxed_command_check"],
+    ...(membership.hasEpmd && {
+      epmd: [installation.epmd, "-port", String(epmd), "-address", "127.0.0.1", "-relaxed_command_check"]
+    }),
     server: [
       Path.join(installation.scripts, "rabbitmq-server"),
       "-noinput",
@@ -123,7 +144,7 @@ const spawn = (plan: Plan) => {
   child.on("error", () => {})
   child.stdin.on("error", () => {})
   child.stdin.write(`${JSON.stringify(plan)}\n`)
-  return child
+  return Object.assign(child, { lines: Readline.createInterface({ input: child.stdout }) })
 }
 
 type Supervisor = ReturnType<typeof spawn>
@@ -150,35 +171,69 @@ const stop = (child: Supervisor) =>
     live
   )
 
-const awaitReady = (child: Supervisor) =>
-  Effect.callback<Extract<Event, { readonly type: "ready" }>, TestBrokerError>((resume) => {
-    const lines = Readline.createInterface({ input: child.stdout })
-    const fail = (output: string) =>
-      resume(Effect.fail(failed(`The private rabbitmq-server did not start:\n${output.trim()}`)))
-    if (child.pid === undefined) return fail(`${process.execPath} cannot be started`)
-    child.once("exit", (code) => fail(`its supervisor ended with code ${code}`))
-    lines.on("line", (line) => {
-      // Written by `supervisor.ts` of the same version.
-      const event = JSON.parse(line) as Event
-      if (event.type === "ready") resume(Effect.succeed(event))
-      else fail(event.output)
-    })
+type Ready = Extract<Event, { readonly type: "ready" }>
+
+/** What the supervisor says next, after `action`; its own end is an `exit` too. */
+const nextEvent = (child: Supervisor, action: () => void) =>
+  Effect.callback<Event>((resume) => {
+    const forget = () => {
+      child.removeListener("exit", onExit)
+      child.lines.removeListener("line", onLine)
+    }
+    const settle = (event: Event) => {
+      forget()
+      resume(Effect.succeed(event))
+    }
+    const onExit = (code: number | null) =>
+      settle({ type: "exit", output: `its supervisor ended with code ${code ?? "none"}` })
+    // Written by `supervisor.ts` of the same version.
+    const onLine = (line: string) => settle(JSON.parse(line) as Event)
+    if (child.pid === undefined) return settle({ type: "exit", output: `${process.execPath} cannot be started` })
+    if (isOver(child)) return onExit(child.exitCode)
+    child.on("exit", onExit)
+    child.lines.on("line", onLine)
+    keepsUsAlive(child, true)
+    action()
+    return Effect.sync(forget)
   }).pipe(
+    Effect.onExit(() => Effect.sync(() => keepsUsAlive(child, false))),
     Effect.timeoutOrElse({
       duration: "60 seconds",
-      orElse: () => Effect.fail(failed("The private rabbitmq-server was not ready within 60 seconds"))
+      orElse: () => Effect.fail(failed("The private rabbitmq-server did not start or end within 60 seconds"))
     })
   )
 
-const attempt = Effect.fnUntraced(function* (installation: Installation, origin: Origin, options: NodeOptions) {
-  const { amqp, ctl, plan, token } = yield* draw(installation, options)
+const awaitReady = (child: Supervisor, action = () => {}) =>
+  Effect.flatMap(nextEvent(child, action), (event) =>
+    event.type === "ready"
+      ? Effect.succeed(event)
+      : Effect.fail(failed(`The private rabbitmq-server did not start:\n${event.output.trim()}`))
+  )
+
+/** A private node that can be started again after it has ended. */
+export interface PrivateNode {
+  /** Its name among Erlang nodes. */
+  readonly name: string
+  readonly coordinates: Coordinates
+  /** Starts the server again, which must have been killed or stopped: with what it has stored, as another process. */
+  readonly startAgain: Effect.Effect<Coordinates, TestBrokerError>
+  /** Sends a signal that ends the server, and waits for its end. */
+  readonly end: (signal: "SIGKILL" | "SIGTERM") => Effect.Effect<void, TestBrokerError>
+}
+
+/** Starts a node, alone or as one of a cluster; see {@link start}. */
+export const make = Effect.fnUntraced(function* (
+  installation: Installation,
+  origin: Origin,
+  options: NodeOptions,
+  membership: Membership
+): Effect.fn.Return<PrivateNode, TestBrokerError, Scope.Scope> {
+  const { amqp, ctl, plan, token } = yield* draw(installation, options, membership)
   const supervisor = yield* Effect.acquireRelease(
     Effect.sync(() => spawn(plan)),
     stop
   )
-  const ready = yield* Effect.tapError(awaitReady(supervisor), () => stop(supervisor))
-  keepsUsAlive(supervisor, false)
-  const coordinates: Coordinates = {
+  const coordinatesOf = (ready: Ready): Coordinates => ({
     origin,
     url: `amqp://guest:guest@127.0.0.1:${amqp}`,
     description: `a private rabbitmq-server from ${installation.scripts} (pid ${ready.server})`,
@@ -190,9 +245,20 @@ const attempt = Effect.fnUntraced(function* (installation: Installation, origin:
       epmd: ready.epmd,
       directory: plan.directory
     }
+  })
+  let ready = yield* Effect.tapError(awaitReady(supervisor), () => stop(supervisor))
+  return {
+    name: `${membership.name}@localhost`,
+    coordinates: coordinatesOf(ready),
+    startAgain: awaitReady(supervisor, () => supervisor.stdin.write("again\n")).pipe(
+      Effect.map((again) => coordinatesOf((ready = again)))
+    ),
+    end: (signal) => Effect.asVoid(nextEvent(supervisor, () => process.kill(ready.server, signal)))
   }
-  return coordinates
 })
+
+/** Somebody else may take a port after we had looked; epmd then ends without a word. */
+export const isPortTaken = (error: TestBrokerError): boolean => /eaddrinuse|in.use|epmd ended/i.test(error.message)
 
 /**
  * Starts a node of its own, on 127.0.0.1 and free ports, with its own epmd, cookie and temporary folder, ready in 4 to
@@ -203,7 +269,8 @@ export const start = (
   origin: Origin,
   options: NodeOptions
 ): Effect.Effect<Coordinates, TestBrokerError, Scope.Scope> =>
-  // Somebody else may have taken a port after we had looked; epmd then ends without a word.
-  attempt(installation, origin, options).pipe(
-    Effect.retry({ times: 2, while: (error) => /eaddrinuse|in.use|epmd ended/i.test(error.message) })
+  alone.pipe(
+    Effect.flatMap((membership) => make(installation, origin, options, membership)),
+    Effect.map(({ coordinates }) => coordinates),
+    Effect.retry({ times: 2, while: isPortTaken })
   )

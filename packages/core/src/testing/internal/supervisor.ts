@@ -3,7 +3,8 @@
  *
  * It lives exactly as long as its standard input: when the process that started it stops the node, exits, crashes or is
  * killed with SIGKILL, the pipe closes, and the node, its epmd and its folder go. Standard input carries one line, the
- * {@link Plan}; standard output carries one JSON {@link Event} a line.
+ * {@link Plan}, and another for each time that a server that has ended is to be started again, in the same folder;
+ * standard output carries one JSON {@link Event} a line.
  */
 import * as ChildProcess from "node:child_process"
 import * as FileSystem from "node:fs"
@@ -15,7 +16,8 @@ export interface Plan {
   readonly directory: string
   readonly files: Readonly<Record<string, { readonly content: string; readonly mode: number }>>
   readonly env: Readonly<Record<string, string>>
-  readonly epmd: ReadonlyArray<string>
+  /** Not of a node that uses another's. */
+  readonly epmd?: ReadonlyArray<string> | undefined
   readonly server: ReadonlyArray<string>
   /** The node is up once its output matches; the first group is the port of its evaluation server. */
   readonly ready: string
@@ -36,7 +38,13 @@ const exited = (child: ChildProcess.ChildProcess) =>
     else child.once("exit", () => resolve())
   })
 
-let started: { readonly plan: Plan; readonly children: ReadonlyArray<ChildProcess.ChildProcess> } | undefined
+interface Started {
+  readonly plan: Plan
+  readonly epmd: ChildProcess.ChildProcess | undefined
+  server: ChildProcess.ChildProcess
+}
+
+let started: Started | undefined
 let ending = false
 
 const end = async () => {
@@ -44,11 +52,52 @@ const end = async () => {
   ending = true
   if (started !== undefined) {
     // Not even SIGTERM: what a private broker stores is worth nothing, and a clean stop takes seconds.
-    for (const child of started.children) child.kill("SIGKILL")
-    await Promise.all(started.children.map(exited))
+    const children = [started.server, ...(started.epmd === undefined ? [] : [started.epmd])]
+    for (const child of children) child.kill("SIGKILL")
+    await Promise.all(children.map(exited))
     FileSystem.rmSync(started.plan.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
   }
   process.exit(0)
+}
+
+const spawn = (
+  plan: Plan,
+  [command, ...args]: ReadonlyArray<string>,
+  stdin: "ignore" | "pipe",
+  read: (chunk: string) => string
+) => {
+  const child = ChildProcess.spawn(command ?? "", args, {
+    cwd: plan.directory,
+    env: plan.env,
+    stdio: [stdin, "pipe", "pipe"]
+  })
+  child.stdin?.on("error", () => {})
+  child.stdout?.setEncoding("utf8").on("data", read)
+  child.stderr?.setEncoding("utf8").on("data", read)
+  child.on("error", (error) => emit({ type: "exit", output: `${child.spawnfile}: ${error.message}` }))
+  child.on("close", () => emit({ type: "exit", output: `${Path.basename(child.spawnfile)} ended\n${read("")}` }))
+  return child
+}
+
+/** The last of what somebody printed. */
+const tail = () => {
+  let output = ""
+  return (chunk: string) => (output = (output + chunk).slice(-16_384))
+}
+
+const startServer = (plan: Plan, epmd: ChildProcess.ChildProcess | undefined, print: (chunk: string) => string) => {
+  const ready = new RegExp(plan.ready, "m")
+  let isReady = false
+  const server = spawn(plan, plan.server, "pipe", (chunk) => {
+    const output = print(chunk)
+    const match = isReady ? null : ready.exec(output)
+    if (match !== null) {
+      isReady = true
+      emit({ type: "ready", port: Number(match[1]), server: server.pid ?? 0, epmd: epmd?.pid ?? 0 })
+    }
+    return output
+  })
+  return server
 }
 
 const start = (plan: Plan) => {
@@ -58,35 +107,15 @@ const start = (plan: Plan) => {
     FileSystem.mkdirSync(Path.dirname(path), { recursive: true, mode: 0o700 })
     FileSystem.writeFileSync(path, file.content, { mode: file.mode })
   }
-  let output = ""
-  let isReady = false
-  const ready = new RegExp(plan.ready, "m")
-  const spawn = ([command, ...args]: ReadonlyArray<string>, stdin: "ignore" | "pipe") => {
-    const child = ChildProcess.spawn(command ?? "", args, {
-      cwd: plan.directory,
-      env: plan.env,
-      stdio: [stdin, "pipe", "pipe"]
-    })
-    child.stdin?.on("error", () => {})
-    return child
-  }
-  const epmd = spawn(plan.epmd, "ignore")
-  const server = spawn(plan.server, "pipe")
-  started = { plan, children: [server, epmd] }
-  const read = (chunk: string) => {
-    output = (output + chunk).slice(-16_384)
-    const match = isReady ? null : ready.exec(output)
-    if (match !== null) {
-      isReady = true
-      emit({ type: "ready", port: Number(match[1]), server: server.pid ?? 0, epmd: epmd.pid ?? 0 })
-    }
-  }
-  for (const child of [server, epmd]) {
-    child.stdout?.setEncoding("utf8").on("data", read)
-    child.stderr?.setEncoding("utf8").on("data", read)
-    child.on("error", (error) => emit({ type: "exit", output: `${child.spawnfile}: ${error.message}` }))
-    child.on("close", () => emit({ type: "exit", output: `${Path.basename(child.spawnfile)} ended\n${output}` }))
-  }
+  // Of both: why a server does not start may be said by epmd.
+  const print = tail()
+  const epmd = plan.epmd === undefined ? undefined : spawn(plan, plan.epmd, "ignore", print)
+  started = { plan, epmd, server: startServer(plan, epmd, print) }
+}
+
+const startAgain = async ({ epmd, plan, server }: Started) => {
+  await exited(server)
+  if (!ending && started !== undefined) started.server = startServer(plan, epmd, tail())
 }
 
 process.on("SIGTERM", end)
@@ -94,7 +123,8 @@ process.on("SIGINT", () => {})
 process.on("SIGHUP", () => {})
 
 const input = Readline.createInterface({ input: process.stdin })
-input.once("line", (line) => {
+input.on("line", (line) => {
+  if (started !== undefined) return void startAgain(started)
   try {
     // Written by `privateNode.ts` of the same version, which is the only one to start this program.
     start(JSON.parse(line) as Plan)
