@@ -24,6 +24,11 @@ export interface Balance {
   readonly duplicated: number
 }
 
+/** A time in milliseconds, undefined until it is known. */
+export interface Stopwatch {
+  readonly time: number | undefined
+}
+
 /** One byte a message for each side: a million messages take two megabytes. */
 export class Ledger {
   #outcomes = new Uint8Array(1 << 16)
@@ -35,6 +40,7 @@ export class Ledger {
   #confirmedAt = performance.now()
   #longestGap = 0
   #firstHandled = 0
+  #stopwatch: { readonly from: number; readonly at: number; time: number | undefined } | undefined = undefined
 
   get confirmed(): number {
     return this.#confirmed
@@ -67,10 +73,20 @@ export class Ledger {
     this.#outcomes[id] = outcome
   }
 
+  /** Measures from `at` to the first confirm of what is published from now on. There is one at a time. */
+  stopwatch(at: number): Stopwatch {
+    this.#stopwatch = { from: this.#published, at, time: undefined }
+    return this.#stopwatch
+  }
+
   confirm(id: number): void {
     this.#told(id, confirmed)
     this.#confirmed++
     const now = performance.now()
+    const stopwatch = this.#stopwatch
+    if (stopwatch !== undefined && stopwatch.time === undefined && id >= stopwatch.from) {
+      stopwatch.time = now - stopwatch.at
+    }
     this.#longestGap = Math.max(this.#longestGap, now - this.#confirmedAt)
     this.#confirmedAt = now
   }

@@ -7,22 +7,14 @@
  * if a promise was broken.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import {
-  Amqp,
-  AmqpChannel,
-  AmqpConfig,
-  AmqpConnection,
-  AmqpConsumer,
-  type AmqpError,
-  type AmqpMessage,
-  AmqpPool,
-  AmqpPublisher
-} from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Console, Effect, Fiber, Queue, References, Stream, SubscriptionRef } from "effect"
+import { Console, Effect, Fiber, References, Stream, SubscriptionRef } from "effect"
 import { parseArgs } from "node:util"
 import * as FaultProxy from "../test/support/FaultProxy.ts"
+import { borrower, consumer, mutantOf, publisher } from "./ends.ts"
 import { faults, sequence, type Site } from "./faults.ts"
+import { shown } from "./figures.ts"
 import { Ledger } from "./Ledger.ts"
 import { randomOf } from "./random.ts"
 
@@ -37,87 +29,12 @@ const { values } = parseArgs({
   }
 })
 
-/** Ways to break the library's promises, to see that this program notices. */
-const mutants = ["confirm-at-publish", "consume-without-acks"] as const
-type Mutant = (typeof mutants)[number]
-
 const seed = Number(values.seed ?? Date.now() % 2 ** 31)
 const messages = Number(values.messages ?? (values.short ? 50_000 : 1_000_000))
 const turns = Number(values.faults ?? (values.short ? 20 : 200))
-const mutant = mutants.find((name) => name === values.mutant) as Mutant | undefined
-if (values.mutant !== undefined && mutant === undefined) throw new Error(`There are the mutants ${mutants.join(", ")}`)
+const mutant = mutantOf(values.mutant)
 
 const queue = "chaos"
-const size = 100
-
-const contentOf = (id: number): Uint8Array => {
-  const bytes = Buffer.alloc(size)
-  bytes.writeUInt32BE(id)
-  return bytes
-}
-
-const idOf = (delivery: { readonly content: Uint8Array }): number =>
-  new DataView(delivery.content.buffer, delivery.content.byteOffset).getUint32(0)
-
-const mayHaveArrived = ({ reason }: AmqpError.AmqpError) =>
-  reason._tag === "PublishUnknown" || (reason._tag === "PublishTimeout" && reason.sent)
-
-// --- Both ends ---------------------------------------------------------------------------------------------------------
-
-type Publish = (
-  message: AmqpMessage.Message
-) => Effect.Effect<unknown, AmqpError.AmqpError, AmqpPublisher.AmqpPublisher>
-
-const publish: Publish =
-  mutant === "confirm-at-publish"
-    ? (message) =>
-        Effect.asVoid(Effect.forkDetach(Effect.ignore(AmqpPublisher.publish(message)), { startImmediately: true }))
-    : (message) => AmqpPublisher.publish(message)
-
-const publisher = (ledger: Ledger, isDone: () => boolean) =>
-  Effect.gen(function* () {
-    while (!isDone()) {
-      const id = ledger.publish()
-      yield* publish({ routingKey: queue, content: contentOf(id) }).pipe(
-        Effect.match({
-          onSuccess: () => ledger.confirm(id),
-          onFailure: (error) => ledger.fail(id, mayHaveArrived(error))
-        })
-      )
-      // The mutant never waits.
-      if (mutant === "confirm-at-publish") yield* Effect.sleep(20)
-    }
-  })
-
-const consumer = (ledger: Ledger): Effect.Effect<never, AmqpError.AmqpError, Amqp.Amqp> =>
-  mutant === "consume-without-acks"
-    ? AmqpChannel.use((channel) => channel.consume(queue, { noAck: true })).pipe(
-        // Slower than they come, so that some are in memory only.
-        Effect.flatMap(({ deliveries }) =>
-          Queue.take(deliveries).pipe(
-            Effect.tap((delivery) => Effect.sync(() => ledger.handle(idOf(delivery)))),
-            Effect.andThen(Effect.sleep(1)),
-            Effect.forever
-          )
-        ),
-        Effect.scoped,
-        Effect.ignore,
-        Effect.forever
-      )
-    : AmqpConsumer.consume(queue, (delivery) => Effect.sync(() => ledger.handle(idOf(delivery))), {
-        concurrency: 50,
-        prefetch: 1000,
-        resubscribe: "always"
-      })
-
-/** Borrows channels of the pool all the time, for a request that fails while the connection is away. */
-const borrower = (isDone: () => boolean) =>
-  AmqpChannel.use((channel) => channel.queueDeclarePassive(queue)).pipe(
-    Effect.scoped,
-    Effect.ignore,
-    Effect.andThen(Effect.sleep(5)),
-    Effect.repeat({ until: isDone })
-  )
 
 // --- The weather -------------------------------------------------------------------------------------------------------
 
@@ -188,17 +105,6 @@ const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: 
 
 // --- The report --------------------------------------------------------------------------------------------------------
 
-const quantile = (numbers: ReadonlyArray<number>, of: number) =>
-  numbers.toSorted((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * of))] ?? 0
-
-/** Median and worst, in milliseconds. */
-const shown = (times: ReadonlyArray<number>) =>
-  times.length === 0
-    ? "-".padStart(7).padEnd(16)
-    : `${quantile(times, 0.5).toFixed(0).padStart(7)} ${Math.max(...times)
-        .toFixed(0)
-        .padStart(8)}`
-
 const recoveryTable = (recoveries: ReadonlyArray<Recovery>): string =>
   [
     `${"ms: median and worst".padEnd(32)} times   noticed after       first confirm after`,
@@ -235,12 +141,14 @@ const run = Effect.gen(function* () {
       Effect.timeoutOption("6 seconds"),
       Effect.asVoid
     )
-    const consuming = yield* Effect.forkChild(consumer(ledger))
+    const consuming = yield* Effect.forkChild(consumer(queue, ledger, mutant))
     yield* broker.awaitCensus({ consumers: 1 })
     const publishers = yield* Effect.forEach(Array.from({ length: Number(values.publishers) }), () =>
-      Effect.forkChild(publisher(ledger, () => isDone))
+      Effect.forkChild(publisher(queue, ledger, () => isDone, mutant))
     )
-    const borrowers = yield* Effect.forEach(Array.from({ length: 16 }), () => Effect.forkChild(borrower(() => isDone)))
+    const borrowers = yield* Effect.forEach(Array.from({ length: 16 }), () =>
+      Effect.forkChild(borrower(queue, () => isDone))
+    )
     const times = new Times()
     yield* Effect.forkChild(times.watch)
     yield* Effect.forkChild(

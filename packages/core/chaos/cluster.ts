@@ -1,0 +1,238 @@
+/**
+ * Publishers and consumers at full speed on a cluster of three nodes, one of which is killed, paused or cut off from the
+ * others, again and again: what a quorum queue has confirmed must be handled.
+ *
+ * Run it by `npm run chaos -- --cluster`; `--short` has one fault of each kind. It prints its seed, with which it can be
+ * repeated (the faults, their order, and which role the node has; not the moments at which they meet a message). Its exit
+ * code is 1 if a promise was broken.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { Console, Effect, Fiber, References } from "effect"
+import { parseArgs } from "node:util"
+import * as Cluster from "../test/support/Cluster.ts"
+import { borrower, consumer, mutantOf, publisher } from "./ends.ts"
+import { shown } from "./figures.ts"
+import { Ledger } from "./Ledger.ts"
+import { type Random, randomOf } from "./random.ts"
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string" },
+    faults: { type: "string" },
+    publishers: { type: "string", default: "64" },
+    short: { type: "boolean", default: false },
+    mutant: { type: "string" }
+  }
+})
+
+const seed = Number(values.seed ?? Date.now() % 2 ** 31)
+const turns = Number(values.faults ?? (values.short ? 3 : 12))
+const mutant = mutantOf(values.mutant)
+
+const queue = "chaos"
+
+type Node = Cluster.Node
+
+// --- The weather -------------------------------------------------------------------------------------------------------
+
+const kinds = {
+  "kill -9": { make: (node: Node) => node.kill9, end: (node: Node) => node.start },
+  partition: { make: (node: Node) => node.cut, end: (node: Node) => node.heal },
+  pause: { make: (node: Node) => node.pause, end: (node: Node) => node.resume }
+}
+
+type Kind = keyof typeof kinds
+
+const roles = ["publishers", "consumers", "leader", "any"] as const
+type Role = (typeof roles)[number]
+
+interface Turn {
+  readonly kind: Kind
+  readonly role: Role
+}
+
+const shuffled = <A>(random: Random, values: ReadonlyArray<A>): Array<A> => {
+  const rest = [...values]
+  return values.map(() => rest.splice(random.below(rest.length), 1)[0]!)
+}
+
+/** Each kind in three turns; each kind has met each role after twelve. */
+const sequence = (random: Random, count: number): ReadonlyArray<Turn> => {
+  const all: Array<Turn> = []
+  while (all.length < count) {
+    const names = Object.keys(kinds) as Array<Kind>
+    const met = new Map(names.map((kind) => [kind, shuffled(random, roles)]))
+    for (let i = 0; i < roles.length; i++) {
+      all.push(...shuffled(random, names).map((kind) => ({ kind, role: met.get(kind)![i]! })))
+    }
+  }
+  return all.slice(0, count)
+}
+
+interface Recovery extends Turn {
+  /** What ran on the node. */
+  readonly hit: string
+  /** From the fault to the first confirm of a message that was published after it, in milliseconds. */
+  readonly confirmed: number
+  /** From the end of the fault to a cluster that is whole, in milliseconds. */
+  readonly whole: number
+}
+
+const until = (what: string, condition: () => boolean) =>
+  Effect.sleep(2).pipe(
+    Effect.repeat({ until: condition }),
+    Effect.timeoutOrElse({
+      duration: "2 minutes",
+      orElse: () => Effect.die(new Error(`not within 2 minutes: ${what}`))
+    })
+  )
+
+const weather = Effect.fnUntraced(function* (random: Random, ledger: Ledger, recoveries: Array<Recovery>) {
+  const cluster = yield* Cluster.Cluster
+  const publishers = yield* AmqpConnection.AmqpConnection
+  const consumers = yield* Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ connection }) => connection)
+  const nodeOf = ({ state }: AmqpConnection.AmqpConnection["Service"]) =>
+    until("a connection is open", () => state.value._tag === "Open").pipe(
+      Effect.map(() => {
+        const peer = state.value._tag === "Open" ? state.value.peer : ""
+        return cluster.nodes.find(({ host }) => peer === `${host.host}:${host.port}`)!
+      })
+    )
+  for (const { kind, role } of sequence(random, turns)) {
+    const { confirmed } = ledger
+    yield* until("messages are confirmed", () => ledger.confirmed > confirmed + 500)
+    yield* Effect.sleep(random.between(0, 1000))
+    const any = random.below(cluster.nodes.length)
+    const lasting = random.between(500, 3000)
+    const at = {
+      publishers: yield* nodeOf(publishers),
+      consumers: yield* nodeOf(consumers),
+      leader: yield* cluster.leader(queue),
+      any: cluster.nodes[any]!
+    }
+    const node = at[role]
+    const begun = performance.now()
+    yield* kinds[kind].make(node)
+    const stopwatch = ledger.stopwatch(begun)
+    yield* until(`a confirm after ${kind} of the node of ${role}`, () => stopwatch.time !== undefined)
+    yield* Effect.sleep(lasting)
+    const ended = performance.now()
+    yield* kinds[kind].end(node)
+    yield* cluster.ready
+    recoveries.push({
+      kind,
+      role,
+      hit: roles.filter((role) => role !== "any" && at[role] === node).join(", ") || "a follower",
+      confirmed: stopwatch.time!,
+      whole: performance.now() - ended
+    })
+  }
+})
+
+// --- The report --------------------------------------------------------------------------------------------------------
+
+const report = (recoveries: ReadonlyArray<Recovery>): string =>
+  [
+    "     fault      chosen by   hits                             first confirm after    whole again after",
+    ...recoveries.map(
+      ({ confirmed, hit, kind, role, whole }, i) =>
+        `${String(i + 1).padStart(3)}  ${kind.padEnd(10)} ${role.padEnd(11)} ${hit.padEnd(30)} ` +
+        `${confirmed.toFixed(0).padStart(18)} ms ${whole.toFixed(0).padStart(17)} ms`
+    ),
+    "",
+    "ms: median and worst   times   first confirm after",
+    ...Object.keys(kinds).map((kind) => {
+      const times = recoveries.filter((recovery) => recovery.kind === kind).map(({ confirmed }) => confirmed)
+      return `${kind.padEnd(22)} ${String(times.length).padStart(5)} ${shown(times)}`
+    })
+  ].join("\n")
+
+// --- The run -----------------------------------------------------------------------------------------------------------
+
+const run = Effect.gen(function* () {
+  const cluster = yield* Cluster.Cluster
+  const hosts = cluster.nodes.map(({ host }) => `${host.host}:${host.port}`).join(",")
+  const config = yield* AmqpConfig.fromUrl(`amqp://guest:guest@${hosts}${new URL(cluster.url).pathname}`, {
+    heartbeat: "1 second",
+    connectTimeout: "2 seconds"
+  })
+  const ledger = new Ledger()
+  const startedAt = performance.now()
+  let isDone = false
+
+  const traffic = Effect.gen(function* () {
+    yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue, { queueType: "quorum" })))
+    yield* cluster.ready
+    const consuming = yield* Effect.forkChild(consumer(queue, ledger, mutant))
+    const publishers = yield* Effect.forEach(Array.from({ length: Number(values.publishers) }), () =>
+      Effect.forkChild(publisher(queue, ledger, () => isDone, mutant))
+    )
+    const borrowers = yield* Effect.forEach(Array.from({ length: 4 }), () =>
+      Effect.forkChild(borrower(queue, () => isDone))
+    )
+    const recoveries: Array<Recovery> = []
+    const progress = Effect.suspend(() =>
+      Console.error(`${recoveries.length} of ${turns} faults, ${ledger.confirmed} messages confirmed`)
+    )
+    yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sleep("20 seconds"), progress)))
+    yield* weather(randomOf(seed), ledger, recoveries)
+    const { confirmed } = ledger
+    yield* until("messages are confirmed", () => ledger.confirmed > confirmed + 500)
+    isDone = true
+    yield* Effect.timeoutOrElse(Fiber.joinAll([...publishers, ...borrowers]), {
+      duration: "1 minute",
+      orElse: () => Effect.die(new Error("a publish or a borrower has not ended for a minute"))
+    })
+    // Whatever is not handled by then is lost; a mutant's losses need not be waited for that long.
+    yield* Effect.sleep(50).pipe(
+      Effect.repeat({ until: () => ledger.missing === 0 }),
+      Effect.timeoutOption(mutant === undefined ? "1 minute" : "5 seconds")
+    )
+    const pool = yield* AmqpPool.stats
+    const counts = yield* Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ stats }) => stats)
+    // The brokers count what we count. The mutant's consumer comes and goes.
+    if (mutant === undefined) {
+      const channels = pool.idle + counts.channels + 1
+      yield* cluster.awaitCensus({ connections: 2, channels, consumers: 1, unacked: 0, unconfirmed: 0 })
+    }
+    yield* Fiber.interrupt(consuming)
+    return { recoveries, pool, counts }
+  })
+
+  const { counts, pool, recoveries } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
+  const seconds = (performance.now() - startedAt) / 1000
+  const census = yield* cluster.awaitCensus({ connections: 0, channels: 0, unacked: 0 })
+  const balance = ledger.balance()
+  yield* Console.log(
+    [
+      "",
+      `chaos: three nodes, a quorum queue, seed ${seed}, ${recoveries.length} faults in ${seconds.toFixed(0)} s` +
+        (mutant === undefined ? "" : `, mutant ${mutant}`),
+      "",
+      report(recoveries),
+      "",
+      `published ${balance.published}, confirmed ${balance.confirmed}, refused ${balance.refused}, ` +
+        `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived)`,
+      `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
+      `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s`,
+      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, in line ${counts.waiting}; ` +
+        `${pool.idle} idle channels and ${counts.channels} of the publisher, as the brokers count them; ` +
+        `afterwards connections ${census.connections}, channels ${census.channels}`
+    ].join("\n")
+  )
+  const isKept =
+    balance.lost === 0 &&
+    balance.misreported === 0 &&
+    balance.phantoms === 0 &&
+    pool.used === 0 &&
+    pool.pending === 0 &&
+    counts.inFlight === 0 &&
+    counts.waiting === 0
+  yield* Console.log(isKept ? "\nKept: nothing lost" : "\nBROKEN")
+  if (!isKept) yield* Effect.sync(() => (process.exitCode = 1))
+})
+
+NodeRuntime.runMain(
+  Effect.scoped(run).pipe(Effect.provide(Cluster.layer), Effect.provideService(References.MinimumLogLevel, "None"))
+)
