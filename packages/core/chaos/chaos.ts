@@ -87,18 +87,25 @@ const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: 
     const begun = times.begin()
     yield* make(site)
     const ended = performance.now()
-    // Silence that ended before it was noticed has cut nothing.
+    // Unless its connection is lost yet: then from when that is open again.
+    let recovered = ledger.stopwatch(ended)
     if (cuts) {
-      const cut = until(() => times.lostAt > begun && times.openAt > times.lostAt)
-      yield* Effect.timeoutOption(cut, "10 seconds")
+      // A fault that met the consumer's connection alone, or silence that ended before it was noticed, shows nothing here.
+      yield* Effect.timeoutOption(
+        until(() => times.lostAt > begun && times.openAt > times.lostAt),
+        times.lostAt > begun ? "1 minute" : "1 second"
+      )
     }
     const wasLost = times.lostAt > begun
-    const since = wasLost ? Math.max(ended, times.openAt) : ended
-    yield* until(() => ledger.confirmedAt > since)
+    if (wasLost) {
+      yield* until(() => times.openAt > times.lostAt)
+      if (times.lostAt > ended) recovered = ledger.stopwatch(ended)
+    }
+    yield* until(() => recovered.time !== undefined)
     recoveries.push({
       fault: name,
       noticed: wasLost ? times.firstLostAt - begun : undefined,
-      recovered: ledger.confirmedAt - ended
+      recovered: recovered.time!
     })
   }
 })
