@@ -129,6 +129,7 @@ export interface AmqpConfig {
   readonly continuationTimeout: Duration.Duration
   readonly publishTimeout: Duration.Duration
   readonly writeBufferSize: number
+  readonly maxInboundMessageBodySize: number
   /** `undefined`: a blocked connection is kept however long. */
   readonly blockedConnectionTimeout: Duration.Duration | undefined
   readonly tcp: Tcp
@@ -311,6 +312,18 @@ export interface Options {
    * nearest relative.
    */
   readonly writeBufferSize?: number | undefined
+  /**
+   * The largest message body that is taken in, in bytes: 1 to 2^32. Default: 134,217,728 (128 MiB), what RabbitMQ 3 lets
+   * anybody publish (`max_message_size`; RabbitMQ 4: 16 MiB). The name is that of RabbitMQ's Java client.
+   *
+   * It is decided when a message is announced, before its body comes. A larger one closes the channel that it came on
+   * (311), and no other: `get` fails with `MessageTooLarge`, a consumer ends with it, and the message stays in its queue.
+   * A reply to `AmqpRpc.call` fails its call alone.
+   *
+   * It bounds one body, and so the memory of each channel while one is on its way. What prefetch lets in is held besides:
+   * `prefetch` messages of a consumer.
+   */
+  readonly maxInboundMessageBodySize?: number | undefined
   /**
    * How long a connection may stay blocked by the broker before it is given up. Default: `"Infinity"`, Pika's None: for
    * ever. See https://www.rabbitmq.com/docs/connection-blocked.

@@ -192,7 +192,10 @@ export class PreconditionFailed extends Schema.TaggedError<PreconditionFailed>(i
   readonly isRetryable = false
 }
 
-/** The message is larger than the broker takes (311, or 406 on RabbitMQ). */
+/**
+ * The message is larger than the broker takes (311, or 406 on RabbitMQ). Or, of one that comes in, larger than
+ * `maxInboundMessageBodySize`: then it was not taken in.
+ */
 export class MessageTooLarge extends Schema.TaggedError<MessageTooLarge>(id("MessageTooLarge"))(
   "MessageTooLarge",
   ReplyFields

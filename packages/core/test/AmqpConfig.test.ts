@@ -35,6 +35,7 @@ describe("defaults", () => {
       assert.strictEqual(millis(config.continuationTimeout), 20_000)
       assert.strictEqual(millis(config.publishTimeout), 10_000)
       assert.strictEqual(config.writeBufferSize, 262_144)
+      assert.strictEqual(config.maxInboundMessageBodySize, 134_217_728)
       assert.isUndefined(config.blockedConnectionTimeout)
       assert.isTrue(config.tcp.noDelay && config.tcp.keepAlive)
       assert.strictEqual(millis(config.tcp.keepAliveDelay), 30_000)

@@ -12,8 +12,7 @@
  * - A `connection.close` in place of `connection.open-ok` is told without its code and text: they are read on the way.
  * - It reads on behind `connection.open-ok` before it hands the connection out, when nobody can listen yet: its
  *   `Connection` tells us when it begins.
- * - `channel.flow` from the broker crashes the connection, and confirms are matched in an array: both are taken before
- *   amqplib sees them.
+ * - It takes frames of up to 64 MiB, whatever was agreed on: none larger than that is taken.
  */
 import amqplib from "amqplib"
 import * as Duration from "effect/Duration"
@@ -43,6 +42,7 @@ interface Internals {
   readonly stream?: Duplex
   readonly channelMax?: number
   readonly frameMax?: number
+  maxFrameSize?: number
   readonly heartbeat?: number
   readonly channels?: Array<{ buffer: unknown } | null>
   readonly muxer?: {
@@ -54,24 +54,17 @@ interface Internals {
 }
 
 interface ChannelInternals {
-  toClosing?: (...args: ReadonlyArray<unknown>) => void
-  accept: (frame: { readonly id?: number; readonly fields: Record<string, unknown> }) => void
-  readonly sendImmediately: (method: number, fields: Record<string, unknown>) => void
   readonly rpc: (method: number, fields: Record<string, unknown>, reply: number) => Promise<Record<string, unknown>>
   readonly onBufferDrain: () => void
 }
 
 // Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).
 const method = (classId: number, methodId: number) => (classId << 16) | methodId
-const channelFlow = method(20, 20)
-const channelFlowOk = method(20, 21)
 const connectionClose = method(10, 50)
-const basicAck = method(60, 80)
-const basicNack = method(60, 120)
 
 /** Methods that amqplib has no function for: their numbers, and those of their replies. */
 export const methods = {
-  "channel.flow": [channelFlow, channelFlowOk],
+  "channel.flow": [method(20, 20), method(20, 21)],
   "confirm.select": [method(85, 10), method(85, 11)],
   "tx.select": [method(90, 10), method(90, 11)],
   "tx.commit": [method(90, 20), method(90, 21)],
@@ -86,46 +79,6 @@ export const request = (
 ): Promise<Record<string, unknown>> => {
   const [sent, reply] = methods[name]
   return (driver as unknown as ChannelInternals).rpc(sent, fields, reply)
-}
-
-/** What a channel is told by the broker unasked. Called from amqplib's own event handlers: must not throw. */
-export interface ChannelEvents {
-  /** `basic.ack` (or `basic.nack`) of messages published on a confirm channel. */
-  readonly onConfirm: (deliveryTag: number, multiple: boolean, acked: boolean) => void
-  /** `channel.flow`, answered already. */
-  readonly onFlow: (active: boolean) => void
-  /** amqplib sends nothing more on it: it was told to close it, or does so over what the broker sent. */
-  readonly onClosing: () => void
-}
-
-/** Puts `events` before amqplib's own handling. amqplib takes them off itself when the channel is closing. */
-export const intercept = (driver: Channel, events: ChannelEvents): void => {
-  const channel = driver as unknown as ChannelInternals
-  const { accept, toClosing } = channel
-  if (toClosing !== undefined) {
-    channel.toClosing = (...args) => {
-      toClosing.apply(driver, args as [])
-      events.onClosing()
-    }
-  }
-  channel.accept = (frame) => {
-    switch (frame.id) {
-      case basicAck:
-      case basicNack:
-        return events.onConfirm(
-          frame.fields["deliveryTag"] as number,
-          frame.fields["multiple"] as boolean,
-          frame.id === basicAck
-        )
-      case channelFlow: {
-        const active = frame.fields["active"] as boolean
-        channel.sendImmediately(channelFlowOk, { active })
-        return events.onFlow(active)
-      }
-      default:
-        return accept.call(driver, frame)
-    }
-  }
 }
 
 // In bytes instead of frames.
@@ -152,6 +105,15 @@ const coalesceWrites = ({ muxer, stream }: Internals) => {
       stream.uncork()
     }
   }
+}
+
+// They may be anything: a table whose `toString` is a text throws where it is put into one.
+const productOf = (properties: object | undefined): string => {
+  const text = (name: string, other: string) => {
+    const value = properties !== undefined && Object.hasOwn(properties, name) ? Reflect.get(properties, name) : other
+    return typeof value === "string" ? value : other
+  }
+  return `${text("product", "unknown")} ${text("version", "")}`.trim()
 }
 
 const internals = (model: Model) => model.connection as unknown as Internals
@@ -264,8 +226,13 @@ export type SecretOutcome = "taken" | "lost" | (AmqpError.AmqpErrorReason & { re
 const isRefusal = (reason: AmqpError.AmqpErrorReason): reason is AmqpError.ProtocolError | AmqpError.AccessRefused =>
   (reason._tag === "ProtocolError" && reason.replyCode === 530) || reason._tag === "AccessRefused"
 
+/** The largest frame that is taken before a size has been agreed on, in bytes. */
+const largestGreeting = 131_072
+
 /** How long a connection that has failed may take to end in order, in milliseconds. */
 const lastWords = 1000
+
+type Bounds = Pick<AmqpConfig, "maxInboundMessageBodySize" | "writeBufferSize">
 
 /** One open connection. It never comes back to life: the next one is another link. */
 export class Link {
@@ -274,6 +241,8 @@ export class Link {
   readonly frameMax: number
   readonly heartbeat: number
   readonly product: string
+  /** Of the body of one message, in bytes. */
+  readonly maxInboundMessageBodySize: number
   /** Why the link has ended; undefined while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
   /** Set when its channels have been told that it ends, a moment before it tells so itself. */
@@ -294,16 +263,18 @@ export class Link {
   // In the order in which they were sent, which is that of the answers.
   readonly #secrets: Array<(outcome: SecretOutcome) => void> = []
 
-  constructor(model: Model, peer: string, events: LinkEvents, writeBufferSize: number) {
+  constructor(model: Model, peer: string, events: LinkEvents, config: Bounds) {
     this.#model = model
     this.#events = events
     this.peer = peer
+    this.maxInboundMessageBodySize = config.maxInboundMessageBodySize
     const connection = internals(model)
     this.channelMax = connection.channelMax ?? 0
     this.frameMax = connection.frameMax ?? 0
     this.heartbeat = connection.heartbeat ?? 0
-    const properties = model.connection.serverProperties
-    this.product = `${properties?.product ?? "unknown"} ${properties?.version ?? ""}`.trim()
+    // What the broker says agreed: what it sends has to keep to that.
+    if (this.frameMax > 0) connection.maxFrameSize = this.frameMax
+    this.product = productOf(model.connection.serverProperties)
     coalesceWrites(connection)
     // The channel object exists before its `channel.open` is answered, but amqplib hands it out only afterwards. It is
     // wanted at once, for its listeners and to be able to give it up.
@@ -312,7 +283,7 @@ export class Link {
       connection.freshChannel = (channel, options) => {
         this.#opening = channel
         const number = fresh.call(connection, channel, options)
-        boundWriteBuffer(connection, number, channel, writeBufferSize)
+        boundWriteBuffer(connection, number, channel, config.writeBufferSize)
         return number
       }
     }
@@ -533,19 +504,19 @@ export const connect = (
         signal: aborting.signal,
         ...tlsOptionsOf(config)
       }
-      connecting = amqplib.connect(
-        {
-          protocol: config.tls === undefined ? "amqp" : "amqps",
-          hostname: host.host,
-          port: host.port,
-          vhost: encodeURIComponent(config.vhost),
-          locale: config.locale,
-          frameMax: config.frameMax,
-          channelMax: config.channelMax,
-          heartbeat: Duration.toSeconds(config.heartbeat)
-        },
-        socketOptions
-      )
+      const url = {
+        protocol: config.tls === undefined ? "amqp" : "amqps",
+        hostname: host.host,
+        port: host.port,
+        vhost: encodeURIComponent(config.vhost),
+        locale: config.locale,
+        frameMax: config.frameMax,
+        channelMax: config.channelMax,
+        heartbeat: Duration.toSeconds(config.heartbeat),
+        // Nothing is agreed on while it opens, and some brokers have much to say of themselves.
+        maxFrameSize: Math.max(config.frameMax, largestGreeting)
+      }
+      connecting = amqplib.connect(url, socketOptions)
     } catch (cause) {
       return failed(cause)
     }
@@ -556,7 +527,7 @@ export const connect = (
         internals(model).stream?.destroy(new Error("Connection closed"))
         return failed(beginning.endedBy)
       }
-      const link = new Link(model, peer, events, config.writeBufferSize)
+      const link = new Link(model, peer, events, config)
       beginning.end()
       if (givenUp) return link.destroy(closedByUs(peer))
       own(link)

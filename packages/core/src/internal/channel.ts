@@ -9,10 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as AmqpError from "../AmqpError.ts"
 import type { Returned } from "../AmqpChannel.ts"
-import type { Headers } from "../AmqpMessage.ts"
+import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
+import { intercept, type Oversized } from "./intercept.ts"
 import { fromAmqplib } from "./properties.ts"
 
 /** What a channel is for: fixed when it opens, since AMQP has no way back from confirm or transaction mode. */
@@ -26,6 +27,8 @@ export interface ConsumerSink {
   readonly cancelled: (consumerTag: string) => void
   /** Its channel has died. */
   readonly closed: (reason: AmqpError.AmqpErrorReason) => void
+  /** For a consumer whose deliveries nobody can take back: one was too large. Whether it is dealt with, and the channel may live. */
+  readonly oversized?: (properties: DeliveredProperties, reason: AmqpError.MessageTooLarge) => boolean
 }
 
 /** How to start a consumer, checked already. */
@@ -40,6 +43,48 @@ export interface ConsumerStart {
 /** Why an open channel is not lent again. */
 export type Unfit = "interrupted" | "defect" | "unclean" | "refused"
 
+type ReturnFields = Pick<Returned, "exchange" | "routingKey" | "replyCode" | "replyText">
+
+const returnedOf = (
+  { exchange, replyCode, replyText, routingKey }: ReturnFields,
+  properties: Amqplib.ReturnMessage["properties"] | DeliveredProperties,
+  content: Uint8Array
+): Returned => ({ content, properties: fromAmqplib(properties), exchange, routingKey, replyCode, replyText })
+
+const nothing = new Uint8Array(0)
+
+const operations = {
+  "basic.get": "basic.get",
+  "basic.deliver": "basic.consume",
+  "basic.return": "basic.publish"
+} as const
+
+// What was taken with noAck does not come again.
+const whatNow = {
+  "basic.get":
+    "The channel was closed, and the message is in its queue still unless it was taken with noAck: raise maxInboundMessageBodySize, or take it out by other means.",
+  "basic.deliver":
+    "Raise maxInboundMessageBodySize, or have less sent. A message that was to be acknowledged is in its queue still, and would come again.",
+  "basic.return": "The channel was closed: raise maxInboundMessageBodySize to be able to read what comes back."
+} as const
+
+const oversized = (
+  method: Oversized["method"],
+  { exchange, routingKey }: Oversized["fields"],
+  size: number,
+  limit: number
+): AmqpError.MessageTooLarge => {
+  const operation = operations[method]
+  const what = method === "basic.return" ? "a message that the broker returned" : "a message"
+  return new AmqpError.MessageTooLarge({
+    message:
+      `${operation}: ${what} (exchange ${JSON.stringify(exchange)}, routing key ${JSON.stringify(routingKey)}) has a body of ${size} bytes, ` +
+      `more than the ${limit} of maxInboundMessageBodySize, and was not taken in. ${whatNow[method]}`,
+    operation,
+    replyCode: 311
+  })
+}
+
 export class Channel {
   readonly kind: Kind
   readonly driver: Amqplib.Channel
@@ -52,6 +97,8 @@ export class Channel {
   idleSince = 0
   /** Why it has closed; undefined while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
+  /** The message that it was closed for, since it was larger than may be taken in. */
+  refused: AmqpError.MessageTooLarge | undefined = undefined
   /** Set by an operation that leaves the channel unfit for others although it may still be open. */
   unfit: Unfit | undefined = undefined
   /** Whether an operation has failed with `closedBy`: then the caller knows, and the pool need not say it again. */
@@ -70,27 +117,31 @@ export class Channel {
   altered = false
   /** Takes what the channel gets back; without it a confirm channel finds the publish it belongs to. */
   onReturned: ((returned: Returned) => void) | undefined = undefined
+  /** Whether `onReturned` wants the content of what came back. */
+  readsReturns = false
 
   readonly #watchers = new Set<() => void>()
   readonly #consumers = new Set<ConsumerSink>()
   #lastError: unknown = undefined
   #closing = false
+  /** Whether nothing of it is left: also the broker knows that it has closed. */
+  #isGone = false
 
   constructor(driver: Amqplib.Channel, link: Amqplib.Link, kind: Kind) {
     this.kind = kind
     this.driver = driver
     this.link = link
     this.confirms = kind === "confirm" ? new Confirms() : undefined
-    Amqplib.intercept(driver, {
+    intercept(driver, link.maxInboundMessageBodySize, {
       onConfirm: (deliveryTag, multiple, acked) => this.confirms?.confirmed(deliveryTag, multiple, acked),
       onFlow: (active) => {
         this.stopped = !active
         this.#changed()
       },
-      onClosing: () => {
-        if (this.#closing) return
-        this.unfit ??= "defect"
-        this.#changed()
+      onOversized: this.#onOversized,
+      onBroken: (error) => {
+        this.#onError(error)
+        this.#end()
       }
     })
     driver.on("return", this.#onReturn)
@@ -110,30 +161,57 @@ export class Channel {
   }
 
   readonly #onReturn = (message: Amqplib.ReturnMessage) => {
-    const { exchange, replyCode, replyText, routingKey } = message.fields as unknown as Returned
-    const properties = fromAmqplib(message.properties)
-    const returned: Returned = { content: message.content, properties, exchange, routingKey, replyCode, replyText }
+    const returned = returnedOf(message.fields as unknown as ReturnFields, message.properties, message.content)
     if (this.onReturned !== undefined) this.onReturned(returned)
     else this.confirms?.returned(returned)
   }
 
+  // What came back too large has been read by whoever sent it, and a reply that is has no way back: these are dropped, if
+  // it is known whose they are.
+  readonly #onOversized = ({ fields, method, properties, size }: Oversized): boolean => {
+    const reason = oversized(method, fields, size, this.link.maxInboundMessageBodySize)
+    if (method === "basic.return") {
+      const returned = returnedOf(fields as unknown as ReturnFields, properties, nothing)
+      if (this.onReturned === undefined) {
+        if (this.confirms === undefined || this.confirms.returnedUnread(returned, size)) return true
+      } else if (!this.readsReturns) {
+        this.onReturned(returned)
+        return true
+      }
+    } else if (method === "basic.deliver") {
+      for (const consumer of this.#consumers) if (consumer.oversized?.(properties, reason) === true) return true
+    }
+    this.refused = reason
+    return false
+  }
+
   readonly #onClose = () => {
     const { driver, link } = this
+    this.#end()
+    this.#isGone = true
+    driver.removeListener("error", this.#onError)
+    driver.removeListener("close", this.#onClose)
+    link.watchers.delete(this.#changed)
+    this.#changed()
+  }
+
+  #end(): void {
+    const { driver, link } = this
+    if (this.closedBy !== undefined) return
     if (!this.#closing && this.#lastError === undefined) link.isEnding = true
     this.closedBy = this.#closing
       ? new AmqpError.ChannelClosed({ message: "the channel was closed by its pool" })
-      : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
-        this.#lastError === undefined
-        ? link.endedBy
-        : classify(this.#lastError, {
-            operation: isByPublish(this.#lastError) ? "basic.publish" : "channel",
-            peer: link.peer
-          })
-    driver.removeListener("error", this.#onError)
-    driver.removeListener("close", this.#onClose)
+      : this.refused !== undefined
+        ? this.refused
+        : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
+          this.#lastError === undefined
+          ? link.endedBy
+          : classify(this.#lastError, {
+              operation: isByPublish(this.#lastError) ? "basic.publish" : "channel",
+              peer: link.peer
+            })
     driver.removeListener("drain", this.#onDrain)
     driver.removeListener("return", this.#onReturn)
-    link.watchers.delete(this.#changed)
     this.unsettled.clear()
     this.stopped = false
     if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
@@ -162,6 +240,11 @@ export class Channel {
 
   get isOpen(): boolean {
     return this.closedBy === undefined && this.link.closedBy === undefined
+  }
+
+  /** Whether nothing of it is left. A channel that the broker has spoilt is closed before its number is free again. */
+  get hasEnded(): boolean {
+    return this.#isGone || this.link.closedBy !== undefined
   }
 
   /** Why a publish would not be sent now; undefined when it would. */
@@ -216,6 +299,7 @@ export class Channel {
    */
   clean(): void {
     this.onReturned = undefined
+    this.readsReturns = false
     if (this.altered || this.#consumers.size > 0 || (this.confirms?.size ?? 0) > 0) this.unfit ??= "unclean"
     // It may refuse all that follows: see `publisher/lane.ts`.
     if (this.confirms?.hasRefused === true) this.unfit ??= "refused"
@@ -232,12 +316,12 @@ export class Channel {
   /** `channel.close`, bounded by `timeout`. Never fails: a channel that does not answer is left to its connection's end. */
   close(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
-      if (!this.isOpen) return resume(Effect.void)
+      if (this.hasEnded) return resume(Effect.void)
       // amqplib's promise is no help: it never settles when the peer dies before its reply.
       const stop = this.watch(() => {
-        if (!this.isOpen) resume(Effect.sync(stop))
+        if (this.hasEnded) resume(Effect.sync(stop))
       })
-      this.abandon()
+      if (this.closedBy === undefined) this.abandon()
       return Effect.sync(stop)
     }).pipe(
       Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.link.unanswered()) }),
@@ -250,7 +334,8 @@ export class Channel {
     return Effect.andThen(
       this.close(timeout),
       Effect.sync(() => {
-        if (this.closedBy === undefined) this.#onClose()
+        // It listens on: amqplib reports its own errors when the broker answers at last.
+        this.#end()
       })
     )
   }

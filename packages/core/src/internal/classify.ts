@@ -228,6 +228,14 @@ const byText = (text: string, context: Context, cause: unknown): Reason.AmqpErro
   if (text.startsWith("SASL mechanism")) {
     return new Reason.AuthenticationFailed({ message: `${operation}: ${text} (${peer})`, operation, cause })
   }
+  // amqplib reads tables by recursion: methods only, and RabbitMQ sends one table in these, its server properties.
+  if (cause instanceof RangeError && text.startsWith("Maximum call stack")) {
+    return new Reason.ProtocolError({
+      message: `${operation}: ${peer} sent a table that is nested too deep to be read`,
+      operation,
+      cause
+    })
+  }
   // The text of the close is not in amqplib's error here: it prints the frame without its fields.
   if (text.startsWith("Expected ConnectionOpenOk; got <ConnectionClose")) {
     return new Reason.VirtualHostRefused({
@@ -252,7 +260,7 @@ const byText = (text: string, context: Context, cause: unknown): Reason.AmqpErro
     return new Reason.ChannelClosed({ message: `${operation}: ${text}`, operation, cause })
   }
   if (
-    /^(Expected |Frame |Unexpected (frame|response|type tag)|Unknown (frame type|class)|Invalid frame|Oversize|Server frameMax|Wasn't expecting)/.test(
+    /^(Expected |Frame |Too much content|Unexpected (frame|response|type tag)|Unknown (frame type|class|consumer)|Invalid frame|Oversize|Server frameMax|Wasn't expecting)/.test(
       text
     )
   ) {

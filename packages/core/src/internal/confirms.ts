@@ -7,7 +7,7 @@
 import * as AmqpError from "../AmqpError.ts"
 import type { Message } from "../AmqpMessage.ts"
 import type { Returned } from "../AmqpChannel.ts"
-import { sameMessage } from "./properties.ts"
+import { sameEnvelope, sameMessage } from "./properties.ts"
 
 /** A message on its way. */
 export interface Unconfirmed {
@@ -118,6 +118,22 @@ export class Confirms {
     // A broker that adds to messages, or a content that was changed since: it went to the same place, and must not be
     // taken for a success.
     if (likely !== undefined) likely.returned = returned
+  }
+
+  /**
+   * One came back whose content was too large to be taken in. Whether it is known which: a wrong guess would tell the one
+   * for the other that it has failed, and of that that it has arrived.
+   */
+  returnedUnread(returned: Returned, size: number): boolean {
+    let found: Entry | undefined
+    for (const entry of this.#pending.values()) {
+      const { mandatory, message } = entry.of
+      if (!mandatory || entry.returned !== undefined || !sameEnvelope(message, returned, size)) continue
+      if (found !== undefined) return false
+      found = entry
+    }
+    if (found !== undefined) found.returned = returned
+    return found !== undefined
   }
 
   confirmed(deliveryTag: number, multiple: boolean, acked: boolean): void {

@@ -116,7 +116,6 @@ const next = (connection: Connection): HeaderFrame | undefined => {
   if (id !== classBasic) throw malformed(`class ${id} has no content`)
   reader.short()
   const content = reader.longlong()
-  if (content > Number.MAX_SAFE_INTEGER) throw malformed("no content is so large")
   return { id, channel, size: content, fields: readProperties(reader) }
 }
 

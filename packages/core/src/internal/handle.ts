@@ -72,7 +72,7 @@ export class Handle {
           // not come.
           setImmediate(() => {
             const usable = this.usable()
-            if ("_tag" in usable) answer(fail(usable))
+            if ("_tag" in usable) answer(fail(channel.refused ?? usable))
           })
         })
         const answer = (outcome: Effect.Effect<A, AmqpError.AmqpError>) => {

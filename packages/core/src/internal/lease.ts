@@ -79,7 +79,7 @@ class LeaseConsumer implements ConsumerSink {
   }
 
   closed(reason: AmqpError.AmqpErrorReason): void {
-    this.end(diedOf(reason))
+    this.end(this.#channel.refused ?? diedOf(reason))
   }
 
   end(reason: AmqpError.AmqpErrorReason): void {
@@ -242,11 +242,13 @@ export class Lease extends Handle implements Operations {
   #listenForReturns(channel: Channel): void {
     if (channel.onReturned !== undefined) return
     const returns = this.returns as Queue.Queue<Returned, AmqpError.AmqpError>
+    channel.readsReturns = true
     channel.onReturned = (returned) => Queue.offerUnsafe(returns, returned)
     const stop = channel.watch(() => {
       if (channel.isOpen) return
       stop()
-      Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(diedOf(channel.closedBy ?? channel.link.endedBy))))
+      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.endedBy)
+      Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(reason)))
     })
   }
 

@@ -61,7 +61,7 @@ export class Slot<Lease> {
   startClosing(fork: Fork, close: (channel: Channel) => Effect.Effect<void>): void {
     const channel = this.channel
     this.channel = undefined
-    if (channel === undefined || !channel.isOpen) return
+    if (channel === undefined || channel.hasEnded) return
     const closing = Deferred.makeUnsafe<void>()
     this.closing = closing
     fork(

@@ -50,6 +50,7 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
     continuationTimeout: seconds(20),
     publishTimeout: seconds(10),
     writeBufferSize: 262_144,
+    maxInboundMessageBodySize: 134_217_728,
     blockedConnectionTimeout: undefined,
     tcp: { noDelay: true, keepAlive: true, keepAliveDelay: seconds(30) },
     shutdownTimeout: seconds(10),

@@ -180,6 +180,7 @@ export const assemble = Effect.fnUntraced(function* (draft: Draft) {
     continuationTimeout: draft.read("continuationTimeout") ?? Duration.seconds(20),
     publishTimeout: draft.read("publishTimeout") ?? Duration.seconds(10),
     writeBufferSize: draft.read("writeBufferSize") ?? 262_144,
+    maxInboundMessageBodySize: draft.read("maxInboundMessageBodySize") ?? 134_217_728,
     blockedConnectionTimeout: unlessNever(draft.read("blockedConnectionTimeout") ?? Duration.infinity),
     tcp: readTcp(draft),
     shutdownTimeout: draft.read("shutdownTimeout") ?? Duration.seconds(10),

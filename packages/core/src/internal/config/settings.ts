@@ -82,6 +82,7 @@ export const settings = {
   continuationTimeout: setting(timeout(), { env: "CONTINUATION_TIMEOUT" }),
   publishTimeout: setting(timeout(), { env: "PUBLISH_TIMEOUT" }),
   writeBufferSize: setting(integer(4096, 2 ** 30), { env: "WRITE_BUFFER_SIZE" }),
+  maxInboundMessageBodySize: setting(integer(1, 2 ** 32), { env: "MAX_INBOUND_MESSAGE_BODY_SIZE" }),
   blockedConnectionTimeout: setting(timeout({ never: true }), {
     env: "BLOCKED_CONNECTION_TIMEOUT",
     pika: "blocked_connection_timeout"

@@ -191,6 +191,8 @@ export class Source {
   #isMended(reason: AmqpError.AmqpErrorReason, hadStarted: boolean, hasSubscribed: boolean): boolean {
     if (this.#resubscribe === "never") return false
     const always = this.#resubscribe === "always"
+    // It is still at the head of the queue: the next subscription would meet it, and end like this one.
+    if (reason._tag === "MessageTooLarge") return false
     if (hadStarted) return always || reason._tag !== "ConsumerCancelled"
     // The broker may hold on to a queue or a consumer of the connection that was lost, until it notices. At the first
     // start it is somebody else's.

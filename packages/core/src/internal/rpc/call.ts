@@ -128,6 +128,18 @@ export class Call implements Due, Unconfirmed, Measured {
     })
   }
 
+  /** The server has answered, and nobody can read what. */
+  replyTooLarge(because: AmqpError.MessageTooLarge): void {
+    const { name } = this
+    this.fail(
+      new AmqpError.MessageTooLarge({
+        message: `${name}: the request was handled, but its reply was not taken in: ${because.message}`,
+        operation: name,
+        cause: because
+      })
+    )
+  }
+
   /** The channel to which the reply would have come is gone. */
   replyLost(because: AmqpError.AmqpErrorReason): void {
     const { name } = this

@@ -8,6 +8,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Returned } from "../../AmqpChannel.ts"
+import type { DeliveredProperties } from "../../AmqpMessage.ts"
 import type * as Amqplib from "../amqplib.ts"
 import * as Channel from "../channel.ts"
 import { returnedBecause } from "../confirms.ts"
@@ -147,6 +148,14 @@ export class Session extends Handle implements Channel.ConsumerSink {
     const call = this.#waiting.get(properties.correlationId ?? "")
     if (call === undefined) return this.#owner.unclaimed()
     return call.succeed({ content: message.content, properties })
+  }
+
+  // Replies are not acknowledged, so none comes again: the call that waits for this one fails, and no other.
+  oversized(properties: DeliveredProperties, reason: AmqpError.MessageTooLarge): boolean {
+    const call = this.#waiting.get(properties.correlationId ?? "")
+    if (call === undefined) this.#owner.unclaimed()
+    else call.replyTooLarge(reason)
+    return true
   }
 
   // The return comes before the confirm. It is not matched by its properties, as others are: the broker has replaced

@@ -1,0 +1,63 @@
+/**
+ * The body of the message that is on its way in on one channel, gathered into one piece.
+ *
+ * amqplib keeps a view of each frame, and each view keeps all that the socket read with it: a body that trickles in, a byte
+ * a frame, would hold many times its size. Here a frame is copied and let go. What is held grows with what has come, not
+ * with what was announced.
+ */
+
+/** How much room is made at first, in bytes. */
+const firstRoom = 16_384
+
+export class InboundBody {
+  #size = 0
+  /** What is still to come of it. */
+  #left = 0
+  #held: Buffer | undefined = undefined
+
+  /** A body of so many bytes begins. */
+  begin(size: number): void {
+    this.#size = this.#left = size
+    this.#held = undefined
+  }
+
+  /** Whether one has begun and is not complete. */
+  get isExpected(): boolean {
+    return this.#left > 0
+  }
+
+  /** Whether a piece of so many bytes is more than was announced. */
+  isExceededBy(bytes: number): boolean {
+    return bytes > this.#left
+  }
+
+  /** Takes a piece; the whole body, if that was the last one. */
+  take(piece: Buffer): Buffer | undefined {
+    const { length } = piece
+    // One frame, as most are: no copy.
+    if (length === this.#size) {
+      this.begin(0)
+      return piece
+    }
+    if (length === 0) return undefined
+    const start = this.#size - this.#left
+    const held = this.#roomFor(start + length)
+    piece.copy(held, start)
+    this.#left -= length
+    if (this.#left > 0) return undefined
+    const whole = held.subarray(0, this.#size)
+    this.begin(0)
+    return whole
+  }
+
+  #roomFor(bytes: number): Buffer {
+    const held = this.#held
+    if (held !== undefined && bytes <= held.length) return held
+    const room = Math.min(this.#size, Math.max(bytes, firstRoom, 2 * (held?.length ?? 0)))
+    // Not from Node's pool, which small messages share.
+    const larger = Buffer.allocUnsafeSlow(room)
+    held?.copy(larger)
+    this.#held = larger
+    return larger
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * What a channel receives, taken before amqplib sees it.
+ *
+ * Hazards of amqplib 2.3 that this module answers:
+ * - `channel.flow` from the broker crashes the connection, and confirms are matched in an array.
+ * - A body is held however large it is, and by more memory than it has bytes.
+ * - After an error of its own it sends `channel.close` and says nothing until that is answered, which may be never; and
+ *   a text of more than 255 bytes, as it may be where it quotes what it got, ends the connection instead.
+ */
+import type { DeliveredProperties } from "../AmqpMessage.ts"
+import type { Channel } from "./amqplib.ts"
+import { InboundBody } from "./inboundBody.ts"
+
+// Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).
+const method = (classId: number, methodId: number) => (classId << 16) | methodId
+const channelFlow = method(20, 20)
+const channelFlowOk = method(20, 21)
+const basicReturn = method(60, 50)
+const basicDeliver = method(60, 60)
+const basicGetOk = method(60, 71)
+const basicAck = method(60, 80)
+const basicNack = method(60, 120)
+/** amqplib's number of a content header: its class. */
+const contentHeader = 60
+
+const contentTooLarge = 311
+const unexpectedFrame = 505
+const internalError = 541
+
+interface Frame {
+  readonly id?: number
+  readonly fields: Record<string, unknown>
+  readonly size?: number
+  readonly content?: Buffer
+}
+
+/** amqplib's way to go from frame to frame of a message: what takes the next one. */
+type Step = (frame: Frame) => Step
+
+interface ChannelInternals {
+  accept: (frame: Frame) => void
+  closeWithError: (id: number | undefined, text: string, code: number, error: Error & { code?: number }) => void
+  handleMessage?: Step
+  readonly sendImmediately: (method: number, fields: Record<string, unknown>) => void
+}
+
+/** A message whose body is larger than may be taken in, as far as it has come. */
+export interface Oversized {
+  readonly method: "basic.get" | "basic.deliver" | "basic.return"
+  /** Of the method that has announced it. */
+  readonly fields: Record<string, unknown>
+  readonly properties: DeliveredProperties
+  /** Of its body, in bytes. */
+  readonly size: number
+}
+
+/** What a channel is told by the broker unasked. Called from amqplib's own event handlers: must not throw. */
+export interface ChannelEvents {
+  /** `basic.ack` (or `basic.nack`) of messages published on a confirm channel. */
+  readonly onConfirm: (deliveryTag: number, multiple: boolean, acked: boolean) => void
+  /** `channel.flow`, answered already. */
+  readonly onFlow: (active: boolean) => void
+  /** Whether all that had to be done is done: then the body is dropped as it comes. If not, the channel is closed. */
+  readonly onOversized: (message: Oversized) => boolean
+  /** The channel is of no use any more: `channel.close` has been sent, and may or may not be answered. */
+  readonly onBroken: (error: unknown) => void
+}
+
+const nameOf = (id: number | undefined): Oversized["method"] =>
+  id === basicGetOk ? "basic.get" : id === basicReturn ? "basic.return" : "basic.deliver"
+
+// A reply text has at most 255 bytes.
+const cut = (text: string): string =>
+  Buffer.byteLength(text) <= 255
+    ? text
+    : Buffer.from(text)
+        .subarray(0, 255)
+        .toString()
+        .replace(/\uFFFD+$/, "")
+
+/** Drops a body of so many bytes, then goes on with `next`. */
+const dropping = (bytes: number, next: Step): Step => {
+  let left = bytes
+  const drop: Step = ({ content }) => {
+    if (content === undefined) throw new Error("Expected content frame after headers")
+    left -= content.length
+    if (left < 0) throw new Error(`Too much content sent! Expected ${bytes} bytes`)
+    return left === 0 ? next : drop
+  }
+  return drop
+}
+
+/**
+ * Puts `events` before amqplib's own handling, and takes in no body of more than `limit` bytes. amqplib takes all that off
+ * itself when the channel is closing: what still comes then is dropped.
+ */
+export const intercept = (driver: Channel, limit: number, events: ChannelEvents): void => {
+  const channel = driver as unknown as ChannelInternals
+  const { accept, closeWithError, handleMessage: betweenMessages } = channel
+  const body = new InboundBody()
+  let announced: Frame | undefined
+
+  channel.closeWithError = (id, text, code, error) => {
+    // amqplib says so only later. What was thrown while a message was handled is no error of the broker's.
+    if (code !== internalError) error.code = code
+    closeWithError.call(driver, id, cut(text), code, error)
+    events.onBroken(error)
+  }
+
+  const header = (frame: Frame) => {
+    const { fields, size = 0 } = frame
+    const by = announced
+    announced = undefined
+    if (size <= limit) {
+      body.begin(size)
+      return accept.call(driver, frame)
+    }
+    if (
+      by !== undefined &&
+      betweenMessages !== undefined &&
+      events.onOversized({
+        method: nameOf(by.id),
+        fields: by.fields,
+        properties: fields as unknown as DeliveredProperties,
+        size
+      })
+    ) {
+      channel.handleMessage = dropping(size, betweenMessages)
+      return
+    }
+    const text = `CONTENT_TOO_LARGE - ${size} bytes, maxInboundMessageBodySize is ${limit}`
+    channel.closeWithError(undefined, text, contentTooLarge, new Error(text))
+  }
+
+  const content = (frame: Frame, piece: Buffer) => {
+    // Unannounced: amqplib's to refuse.
+    if (!body.isExpected) return accept.call(driver, frame)
+    if (body.isExceededBy(piece.length)) {
+      const text = "Unexpected frame: more content than its header announced"
+      return channel.closeWithError(undefined, text, unexpectedFrame, new Error(text))
+    }
+    const whole = body.take(piece)
+    if (whole === undefined) return
+    return accept.call(driver, whole === piece ? frame : { ...frame, content: whole })
+  }
+
+  channel.accept = (frame) => {
+    switch (frame.id) {
+      case undefined:
+        return frame.content === undefined ? accept.call(driver, frame) : content(frame, frame.content)
+      case contentHeader:
+        return header(frame)
+      case basicDeliver:
+      case basicGetOk:
+      case basicReturn:
+        announced = frame
+        return accept.call(driver, frame)
+      case basicAck:
+      case basicNack:
+        return events.onConfirm(
+          frame.fields["deliveryTag"] as number,
+          frame.fields["multiple"] as boolean,
+          frame.id === basicAck
+        )
+      case channelFlow: {
+        const active = frame.fields["active"] as boolean
+        channel.sendImmediately(channelFlowOk, { active })
+        return events.onFlow(active)
+      }
+      default:
+        return accept.call(driver, frame)
+    }
+  }
+}
