@@ -5,7 +5,7 @@ import {
   AmqpChannel,
   AmqpConnection,
   AmqpConsumer,
-  AmqpError,
+  type AmqpError,
   AmqpMessage,
   AmqpPool,
   AmqpPublisher,

@@ -187,6 +187,23 @@ describe("tables", () => {
   })
 })
 
+describe("large tables", () => {
+  it("100,000 keys are read in time, whatever they look like", () => {
+    const count = 100_000
+    const entry = (name: string) => Buffer.concat([Buffer.of(name.length), Buffer.from(name), Buffer.from("V")])
+    for (const name of [(i: number) => `key ${i}`, (i: number) => String(i * 7919)]) {
+      const entries = Buffer.concat(Array.from({ length: count }, (_, i) => entry(name(i))))
+      const size = Buffer.alloc(4)
+      size.writeUInt32BE(entries.length)
+      const bytes = Buffer.concat([size, entries])
+      const start = performance.now()
+      assert.strictEqual(Object.keys(read(bytes)).length, count)
+      // Some 50 ms. Were it quadratic, it would be minutes.
+      assert.isBelow(performance.now() - start, 5000)
+    }
+  })
+})
+
 describe("content headers", () => {
   const properties: Properties = {
     contentType: "application/json",

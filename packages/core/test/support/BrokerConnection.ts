@@ -9,7 +9,7 @@ import type { Consumer, Unsettled } from "./BrokerQueues.ts"
 import type { ClientEvent, Content } from "./frames.ts"
 import { encodeHeartbeat, encodeMessage, FrameReader, PROTOCOL_HEADER } from "./frames.ts"
 import type { Args, ClientMethod, Properties, ServerMethod } from "./methods.ts"
-import { Outbox } from "./Outbox.ts"
+import { Outbox, type Spoiling } from "./Outbox.ts"
 import { WireError } from "./wire.ts"
 
 /** A client's method, or one of the things that happen beside methods. */
@@ -61,6 +61,7 @@ export interface Host {
   readonly sendsHeartbeats: boolean
   readonly chop: number
   readonly cutAfter: { readonly bytes: number; readonly by: "rst" | "fin" } | undefined
+  readonly spoiling?: Spoiling | undefined
   readonly dispatch: (received: AnyReceived) => void
   readonly released: (channel: BrokerChannel) => void
   readonly changed: () => void

@@ -4,10 +4,18 @@
  */
 import type { Socket } from "node:net"
 
+/** What changes bytes on their way. */
+export interface Spoiling {
+  readonly pass: (bytes: Uint8Array) => Uint8Array
+  /** Whether the socket is to be ended behind what has passed. */
+  readonly ends: boolean
+}
+
 export interface OutboxOptions {
   /** Size of the pieces; 0 writes everything as it comes. */
   readonly chop: number
   readonly cutAfter: { readonly bytes: number; readonly by: "rst" | "fin" } | undefined
+  readonly spoiling?: Spoiling | undefined
 }
 
 export class Outbox {
@@ -26,6 +34,12 @@ export class Outbox {
 
   write(bytes: Uint8Array): void {
     if (this.ended || !this.socket.writable) return
+    const { spoiling } = this.options
+    if (spoiling !== undefined) {
+      this.socket.write(spoiling.pass(bytes))
+      if (spoiling.ends) this.end()
+      return
+    }
     if (this.options.chop === 0 && this.options.cutAfter === undefined) {
       this.socket.write(bytes)
       return

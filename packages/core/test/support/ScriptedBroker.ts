@@ -21,6 +21,7 @@ import type { FieldTable } from "./fieldTable.ts"
 import type { Handler, Script } from "./BrokerScript.ts"
 import { BrokerScript, closeArgs } from "./BrokerScript.ts"
 import type { Args, Properties, ServerMethod } from "./methods.ts"
+import type { Spoiling } from "./Outbox.ts"
 import * as Watch from "./Watch.ts"
 
 export type { AnyReceived, BrokerConnection, BrokerEvent, Received } from "./BrokerConnection.ts"
@@ -99,6 +100,9 @@ export interface ScriptedBroker {
   readonly pause: () => void
   readonly resume: () => void
   readonly enqueue: (queue: string, body: string | Uint8Array, properties?: Properties) => void
+
+  /** Takes a socket that another server has accepted. `spoiling`: what becomes of what is written to it. */
+  readonly accept: (socket: Socket, spoiling?: Spoiling) => void
 
   /** Stops listening and resets every socket: connecting is refused. */
   readonly down: Effect.Effect<void>
@@ -189,13 +193,14 @@ export const make = Effect.fnUntraced(function* (
     },
     protocolError: (message) => protocolErrors.push(message)
   }
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+  const accept = (socket: Socket, spoiling?: Spoiling) => {
     if (down) return void socket.resetAndDestroy()
-    const connection = new BrokerConnection(accepted.length + 1, socket, connectionHost)
+    const connection = new BrokerConnection(accepted.length + 1, socket, { ...connectionHost, spoiling })
     accepted.push(connection)
     open.set(connection, socket)
     connection.start()
-  })
+  }
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => accept(socket))
   const listen = (port: number) =>
     Effect.callback<void>((resume) => {
       const failed = (error: Error) => resume(Effect.die(error))
@@ -278,6 +283,7 @@ export const make = Effect.fnUntraced(function* (
       const bytes = typeof body === "string" ? Buffer.from(body) : body
       queues.enqueue(queue, { exchange: "", routingKey: queue, properties, body: bytes, redelivered: false })
     },
+    accept,
     down: stop,
     up: Effect.suspend(() => {
       down = false
