@@ -318,7 +318,7 @@ export interface Options {
    *
    * It is decided when a message is announced, before its body comes. A larger one closes the channel that it came on
    * (311), and no other: `get` fails with `MessageTooLarge`, a consumer ends with it, and the message stays in its queue.
-   * A reply to `AmqpRpc.call` fails its call alone.
+   * A reply fails its call alone (`DecodeFailed`); of a message that the broker returns a publisher needs no content.
    *
    * It bounds one body, and so the memory of each channel while one is on its way. What prefetch lets in is held besides:
    * `prefetch` messages of a consumer.

@@ -121,7 +121,8 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    *
    * It tries again after a random time below `reconnect.minDelay`, doubled with each attempt up to `maxDelay`, and logs a
    * warning each time.
-   * What no waiting mends ends it in any case: no such queue, no permission, a connection closed for good.
+   * What no waiting mends ends it in any case: no such queue, no permission, a connection closed for good, a message that
+   * is larger than `maxInboundMessageBodySize` of the configuration (`MessageTooLarge`; it stays in the queue).
    *
    * Default: `"lost"`; for `stream` `"never"`, since whoever holds deliveries of a lost channel wants to know.
    */

@@ -233,7 +233,8 @@ export class AmqpRpc extends Context.Service<
  *   does not exist;
  * - it may have been handled: `RequestTimeout`; `PublishUnknown`, `ChannelClosed` or `ConnectionClosed` if the channel
  *   died before the reply;
- * - it was answered, but not as agreed: `RemoteFailure`, and `DecodeFailed` for a reply that the schemas do not know.
+ * - it was answered, but not as agreed: `RemoteFailure`, and `DecodeFailed` for a reply that the schemas do not know, or
+ *   that is larger than `maxInboundMessageBodySize` of the configuration.
  *
  * A request that may have been handled can be sent again only if the procedure is idempotent. Interrupting a call
  * forgets the request; its reply is dropped.
@@ -344,7 +345,9 @@ export interface ServeOptions extends Omit<AmqpConsumer.ConsumeOptions, "onFailu
  *
  * Requests whose time is up are dropped by the broker, unless a server had taken them by then.
  *
- * Runs until it is interrupted, and ends then as `AmqpConsumer.consume` does; fails as that does, too.
+ * Runs until it is interrupted, and ends then as `AmqpConsumer.consume` does; fails as that does, too: also with
+ * `MessageTooLarge` for a request larger than `maxInboundMessageBodySize`, which stays in the queue. Where clients are not
+ * trusted, let the broker take nothing larger than that (`max_message_size`).
  *
  * @example
  * ```ts

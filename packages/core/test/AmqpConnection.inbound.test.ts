@@ -168,8 +168,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
       )
       const sibling = yield* Effect.forkChild(echo(limit - 2), { startImmediately: true })
       const reason = yield* reasonOf(echo(limit - 1) as Effect.Effect<string, AmqpError.AmqpError, AmqpRpc.AmqpRpc>)
-      isTooLarge(reason)
+      assert.strictEqual(reason._tag, "DecodeFailed")
       assert.include(reason.message, "the request was handled")
+      isTooLarge(reason.cause as AmqpError.AmqpErrorReason)
       // Its text in quotes has two more.
       assert.strictEqual((yield* Fiber.join(sibling)).length, limit - 2)
       assert.strictEqual((yield* echo(1)).length, 1)
@@ -371,6 +372,29 @@ describe("a body", () => {
           })
         )
       })
+  )
+
+  plain.live("too large, on the only channel that there may be: the next borrower waits until that has closed", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        tune: { channelMax: 1 },
+        on: {
+          "basic.get": (get) => get.write(Buffer.concat([getOk, headerOf(2000n)])),
+          "channel.close": (close) => close.hold()
+        }
+      })
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* reasonOf(getIt))._tag, "MessageTooLarge")
+        yield* broker.received("channel.close")
+        broker.off("basic.get")
+        broker.off("channel.close")
+        const next = yield* Effect.forkScoped(getIt, { startImmediately: true })
+        // It has had time to fail, were it to try.
+        for (let i = 0; i < 100; i++) yield* Effect.yieldNow
+        broker.release("channel.close")
+        assert.isTrue(Option.isNone(yield* Fiber.join(next)))
+      }).pipe(Effect.scoped, withPool(broker.url, { maxInboundMessageBodySize: limit, pool: { max: 1 } }))
+    })
   )
 
   plain.live("too large is not held while it comes", () =>

@@ -4,8 +4,7 @@
  * Hazards of amqplib 2.3 that this module answers:
  * - `channel.flow` from the broker crashes the connection, and confirms are matched in an array.
  * - A body is held however large it is, and by more memory than it has bytes.
- * - After an error of its own it sends `channel.close` and says nothing until that is answered, which may be never; and
- *   a text of more than 255 bytes, as it may be where it quotes what it got, ends the connection instead.
+ * - After an error of its own it sends `channel.close`, and says nothing until that is answered, which may be never.
  */
 import type { DeliveredProperties } from "../AmqpMessage.ts"
 import type { Channel } from "./amqplib.ts"
@@ -69,15 +68,6 @@ export interface ChannelEvents {
 const nameOf = (id: number | undefined): Oversized["method"] =>
   id === basicGetOk ? "basic.get" : id === basicReturn ? "basic.return" : "basic.deliver"
 
-// A reply text has at most 255 bytes.
-const cut = (text: string): string =>
-  Buffer.byteLength(text) <= 255
-    ? text
-    : Buffer.from(text)
-        .subarray(0, 255)
-        .toString()
-        .replace(/\uFFFD+$/, "")
-
 /** Drops a body of so many bytes, then goes on with `next`. */
 const dropping = (bytes: number, next: Step): Step => {
   let left = bytes
@@ -103,7 +93,7 @@ export const intercept = (driver: Channel, limit: number, events: ChannelEvents)
   channel.closeWithError = (id, text, code, error) => {
     // amqplib says so only later. What was thrown while a message was handled is no error of the broker's.
     if (code !== internalError) error.code = code
-    closeWithError.call(driver, id, cut(text), code, error)
+    closeWithError.call(driver, id, text, code, error)
     events.onBroken(error)
   }
 

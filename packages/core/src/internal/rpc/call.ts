@@ -128,12 +128,12 @@ export class Call implements Due, Unconfirmed, Measured {
     })
   }
 
-  /** The server has answered, and nobody can read what. */
+  /** The server has answered, and nobody can read what. Not `MessageTooLarge`: that says that nothing was sent. */
   replyTooLarge(because: AmqpError.MessageTooLarge): void {
     const { name } = this
     this.fail(
-      new AmqpError.MessageTooLarge({
-        message: `${name}: the request was handled, but its reply was not taken in: ${because.message}`,
+      new AmqpError.DecodeFailed({
+        message: `${name}: the request was handled, but its reply cannot be read: ${because.message}`,
         operation: name,
         cause: because
       })
