@@ -131,7 +131,7 @@ describe("a channel that the driver gives up over what the broker sends", () => 
 })
 
 describe("a channel that the driver gives up, and the broker does not close", () => {
-  it.live("keeps its messages and their places for closeTimeout, no longer", () =>
+  it.live("gives its messages and their places up at once", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({
         protocolErrors: "record",
