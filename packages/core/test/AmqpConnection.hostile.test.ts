@@ -63,6 +63,8 @@ const nested = (levels: number): Buffer => {
   return bytes
 }
 
+type Closing = Pick<ScriptedBroker.Context<"connection.open">, "closeConnection">
+
 /** Why a connection is lost that has been sent this. */
 const lostBy = (broker: ScriptedBroker.ScriptedBroker, bytes: Buffer) =>
   Effect.gen(function* () {
@@ -155,6 +157,20 @@ describe("tables of a broker", () => {
       assert.include(reason.message, "4097")
     }).pipe(Effect.scoped)
   )
+})
+
+describe("a broker that refuses the handshake with a code that AMQP does not have", () => {
+  for (const method of ["connection.start-ok", "connection.open"] as const) {
+    it.live(`in answer to ${method}: ConnectionClosed, with the code`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ on: { [method]: (at: Closing) => at.closeConnection(65_535, "") } })
+        const { reason } = yield* Effect.flip(Effect.void.pipe(withPool(broker.url)))
+        assert.strictEqual(reason._tag, "ConnectionClosed")
+        assert.include(reason.message, "65535")
+        yield* broker.socketsClosed
+      }).pipe(Effect.scoped)
+    )
+  }
 })
 
 describe("a broker that goes on after it has sent rubbish", () => {

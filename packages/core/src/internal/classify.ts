@@ -248,6 +248,7 @@ const byText = (text: string, context: Context, cause: unknown): Reason.AmqpErro
     text.startsWith("Heartbeat timeout") ||
     text.startsWith("Unexpected close") ||
     text.startsWith("Socket closed abruptly") ||
+    text.startsWith("Handshake terminated") ||
     text.startsWith("Connection clos")
   ) {
     return new Reason.ConnectionClosed({
@@ -277,6 +278,14 @@ export const classify = (cause: unknown, context: Context): Reason.AmqpErrorReas
     const quoted = replyCodeInText.exec(text)
     const known = byReplyCode(code, quoted?.[2] ?? text, context, cause)
     if (known !== undefined) return known
+    if (context.handshake === true) {
+      return new Reason.ConnectionClosed({
+        message: `${context.operation}: the broker closed the connection, with a code that AMQP does not have (${code}): ${text}`,
+        operation: context.operation,
+        cause,
+        replyCode: code
+      })
+    }
   }
   if (Predicate.isString(code)) {
     const known = bySystemCode(code, text, context, cause)
