@@ -9,7 +9,7 @@ import type { Consumer, Unsettled } from "./BrokerQueues.ts"
 import type { ClientEvent, Content } from "./frames.ts"
 import { encodeHeartbeat, encodeMessage, FrameReader, PROTOCOL_HEADER } from "./frames.ts"
 import type { Args, ClientMethod, Properties, ServerMethod } from "./methods.ts"
-import { Outbox, type Spoiling } from "./Outbox.ts"
+import { Outbox, reset, type Spoiling } from "./Outbox.ts"
 import { WireError } from "./wire.ts"
 
 /** A client's method, or one of the things that happen beside methods. */
@@ -137,7 +137,7 @@ export class BrokerConnection {
 
   /** Resets the connection: the client sees ECONNRESET. */
   destroy(): void {
-    this.socket.resetAndDestroy()
+    reset(this.socket)
   }
 
   /** Reads nothing more until `resume`: the client's writes fill the TCP window, then its own buffers. */

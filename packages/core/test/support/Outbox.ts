@@ -4,6 +4,12 @@
  */
 import type { Socket } from "node:net"
 
+/** Resets a connection. A socket that is ending cannot: Node would forget its handle, and never close it. */
+export const reset = (socket: Socket): void => {
+  if (socket.writableEnded) socket.destroy()
+  else socket.resetAndDestroy()
+}
+
 /** What changes bytes on their way. */
 export interface Spoiling {
   readonly pass: (bytes: Uint8Array) => Uint8Array
@@ -73,6 +79,6 @@ export class Outbox {
     if (this.budget > 0) return this.pump()
     this.waiting.length = 0
     if (this.options.cutAfter?.by === "fin") this.socket.end()
-    else this.socket.resetAndDestroy()
+    else reset(this.socket)
   }
 }

@@ -21,7 +21,7 @@ import type { FieldTable } from "./fieldTable.ts"
 import type { Handler, Script } from "./BrokerScript.ts"
 import { BrokerScript, closeArgs } from "./BrokerScript.ts"
 import type { Args, Properties, ServerMethod } from "./methods.ts"
-import type { Spoiling } from "./Outbox.ts"
+import { reset, type Spoiling } from "./Outbox.ts"
 import * as Watch from "./Watch.ts"
 
 export type { AnyReceived, BrokerConnection, BrokerEvent, Received } from "./BrokerConnection.ts"
@@ -194,7 +194,7 @@ export const make = Effect.fnUntraced(function* (
     protocolError: (message) => protocolErrors.push(message)
   }
   const accept = (socket: Socket, spoiling?: Spoiling) => {
-    if (down) return void socket.resetAndDestroy()
+    if (down) return void reset(socket)
     const connection = new BrokerConnection(accepted.length + 1, socket, { ...connectionHost, spoiling })
     accepted.push(connection)
     open.set(connection, socket)
@@ -213,7 +213,7 @@ export const make = Effect.fnUntraced(function* (
   const stop = Effect.callback<void>((resume) => {
     down = true
     server.close(() => resume(Effect.void))
-    for (const socket of open.values()) socket.resetAndDestroy()
+    for (const socket of open.values()) reset(socket)
   })
 
   yield* Effect.acquireRelease(listen(0), () =>
