@@ -265,7 +265,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         yield* send(queue, "a")
-        const taken = yield* AmqpConsumer.stream(queue).pipe(Stream.timeout(100), Stream.runCollect)
+        const taken = yield* AmqpConsumer.stream(queue).pipe(Stream.timeout(1000), Stream.runCollect)
         assert.lengthOf(taken, 1)
         yield* untilQueue(queue, { ready: 1, unacked: 0, consumers: 0 })
       }).pipe(onBroker)

@@ -91,7 +91,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
           assert.isUndefined(waiting.pollUnsafe())
           broker.unblock()
           assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
-        }).pipe(withPublisher(broker.url, {}, { continuationTimeout: Duration.millis(500) }))
+        }).pipe(withPublisher(broker.url, {}, { continuationTimeout: Duration.millis(1500) }))
       })
   )
 

@@ -11,6 +11,7 @@
 import type { Scope } from "effect"
 import { Cause, Effect, FiberSet } from "effect"
 import type { AddressInfo, Socket } from "node:net"
+import { randomInt } from "node:crypto"
 import { createServer } from "node:net"
 import type { Answering } from "./brokerAnswers.ts"
 import { answer, defaultServerProperties } from "./brokerAnswers.ts"
@@ -202,21 +203,26 @@ export const make = Effect.fnUntraced(function* (
   }
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => accept(socket))
   const listen = (port: number) =>
-    Effect.callback<void>((resume) => {
-      const failed = (error: Error) => resume(Effect.die(error))
+    Effect.callback<void, Error>((resume) => {
+      const failed = (error: Error) => resume(Effect.fail(error))
       server.once("error", failed)
       server.listen(port, host, () => {
         server.off("error", failed)
         resume(Effect.void)
       })
     })
+  // Below those that systems give out (from 32768 on): nobody's connection takes it while this broker is down.
+  const listenSomewhere = Effect.suspend(() => listen(randomInt(20_000, 32_000))).pipe(
+    Effect.retry({ times: 20 }),
+    Effect.orDie
+  )
   const stop = Effect.callback<void>((resume) => {
     down = true
     server.close(() => resume(Effect.void))
     for (const socket of open.values()) reset(socket)
   })
 
-  yield* Effect.acquireRelease(listen(0), () =>
+  yield* Effect.acquireRelease(listenSomewhere, () =>
     Effect.when(
       stop,
       Effect.sync(() => server.listening)
@@ -287,7 +293,7 @@ export const make = Effect.fnUntraced(function* (
     down: stop,
     up: Effect.suspend(() => {
       down = false
-      return listen(port)
+      return Effect.orDie(listen(port))
     })
   }
 
