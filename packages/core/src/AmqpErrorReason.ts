@@ -376,7 +376,10 @@ export class UnknownError extends Schema.TaggedError<UnknownError>(id("UnknownEr
   readonly isRetryable = false
 }
 
-/** Every reason, as a schema: for an HTTP API's error channel, or to send a failure elsewhere. */
+/**
+ * Every reason, as a schema: to send a failure to another part of the same system. Its messages name hosts and queues: what
+ * an HTTP API may tell its clients is `AmqpProblem` of `@effect-amqp/http`.
+ */
 export const AmqpErrorReason = Schema.Union([
   InvalidConfig,
   InvalidArgument,

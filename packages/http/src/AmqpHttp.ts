@@ -8,13 +8,13 @@
  *
  * @since 0.1.0
  */
-import { type Amqp, AmqpConnection, AmqpConsumer, AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
+import { type Amqp, AmqpError } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
-import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type * as Layer from "effect/Layer"
 import * as AmqpHttpError from "./AmqpHttpError.ts"
+import { logFailure, provider } from "./internal/handlers.ts"
 
 /** What the layer does for the routes it is provided to: gives their handlers AMQP, and handles their AMQP errors. */
 export type AmqpHttp =
@@ -29,21 +29,6 @@ export interface Options {
    */
   readonly toResponse?: ((error: AmqpError.AmqpError) => HttpServerResponse.HttpServerResponse | undefined) | undefined
 }
-
-/** One line a failure, with what the client is not told. */
-const log = Effect.fnUntraced(function* (error: AmqpError.AmqpError, status: number) {
-  const request = yield* HttpServerRequest.HttpServerRequest
-  const { route } = yield* HttpRouter.RouteContext
-  const level = status === 503 || status === 504 ? "Warn" : status < 500 ? "Info" : "Error"
-  const line = Effect.logWithLevel(level)("HTTP request failed on AMQP")
-  yield* Effect.annotateLogs(line, {
-    "http.method": request.method,
-    "http.route": route.path,
-    "http.status": status,
-    error: error.reason._tag,
-    reason: error.message
-  })
-})
 
 /**
  * `layer`, with answers of one's own to AMQP errors.
@@ -64,25 +49,12 @@ const log = Effect.fnUntraced(function* (error: AmqpError.AmqpError, status: num
 export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.Amqp> =>
   HttpRouter.middleware<{ provides: Amqp.Amqp; handles: AmqpError.AmqpError }>()(
     Effect.gen(function* () {
-      // One by one: merging contexts would copy the request's.
-      const pool = yield* AmqpPool.AmqpPool
-      const connection = yield* AmqpConnection.AmqpConnection
-      const publisher = yield* AmqpPublisher.AmqpPublisher
-      const consumer = yield* AmqpConsumer.AmqpConsumer
-      const rpc = yield* AmqpRpc.AmqpRpc
+      const provide = yield* provider
       const answer = (error: AmqpError.AmqpError) => {
         const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
-        return Effect.as(log(error, response.status), response)
+        return Effect.as(logFailure(error, response.status), response)
       }
-      return (handler) =>
-        handler.pipe(
-          Effect.provideService(AmqpPool.AmqpPool, pool),
-          Effect.provideService(AmqpConnection.AmqpConnection, connection),
-          Effect.provideService(AmqpPublisher.AmqpPublisher, publisher),
-          Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
-          Effect.provideService(AmqpRpc.AmqpRpc, rpc),
-          Effect.catchIf(AmqpError.isAmqpError, answer)
-        )
+      return (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answer))
     })
   ).layer
 

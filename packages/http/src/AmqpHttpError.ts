@@ -11,6 +11,7 @@
  * | `PublishTimeout` of a message that was sent, `PublishUnknown`, `ReplyTimeout`, `RequestTimeout` | 504 | |
  * | `RemoteFailure` | 502 | |
  * | `MessageTooLarge` | 413 | |
+ * | `PublishReturned`: no queue takes it | 422 | |
  * | every other: a mistake in the program, the configuration or the broker's permissions | 500 | |
  *
  * The client learns what it can do, and nothing of what is behind: no host, queue, exchange or user is named, since the
@@ -20,70 +21,7 @@
  */
 import type { AmqpError } from "@effect-amqp/core"
 import type * as HttpServerResponse from "effect/http/HttpServerResponse"
-import * as ProblemDetails from "effect/http/ProblemDetails"
-import * as Response from "effect/http/HttpServerResponse"
-
-/** What a client is told. */
-interface Answer {
-  readonly status: number
-  readonly title: string
-  readonly detail?: string
-  /** Seconds. */
-  readonly retryAfter?: number
-}
-
-const unavailable = (retryAfter: number, detail: string): Answer => ({
-  status: 503,
-  title: "Service Unavailable",
-  detail,
-  retryAfter
-})
-
-// While the broker is away requests wait for a channel too, so this does not say that others have them all.
-const tooLate = unavailable(1, "The service did not get to its message broker in time. Try again in a moment.")
-
-const busy = unavailable(1, "The service is at capacity. Try again in a moment.")
-
-const disconnected = unavailable(5, "The service has no connection to its message broker. Try again later.")
-
-const blocked = unavailable(10, "The message broker takes no messages at the moment. Try again later.")
-
-const timedOut: Answer = {
-  status: 504,
-  title: "Gateway Timeout",
-  detail: "The message broker did not answer in time. Whether the request took effect is not known."
-}
-
-const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } = {
-  AcquireTimeout: tooLate,
-  PoolExhausted: busy,
-  ChannelMaxReached: busy,
-  ConnectionClosed: disconnected,
-  ConnectFailed: disconnected,
-  ConnectTimeout: disconnected,
-  PoolClosed: disconnected,
-  BrokerError: disconnected,
-  PublishForbidden: blocked,
-  PublishTimeout: timedOut,
-  PublishUnknown: timedOut,
-  ReplyTimeout: timedOut,
-  RequestTimeout: timedOut,
-  RemoteFailure: {
-    status: 502,
-    title: "Bad Gateway",
-    detail: "A service behind this one failed."
-  },
-  MessageTooLarge: {
-    status: 413,
-    title: "Content Too Large",
-    detail: "The message is larger than the message broker takes."
-  }
-}
-
-const passing = unavailable(1, "The service could not do this at the moment. Try again in a moment.")
-
-// Nothing that the client could do, and nothing that it should know.
-const internal: Answer = { status: 500, title: "Internal Server Error" }
+import { answerOf, responseOf } from "./internal/answers.ts"
 
 /**
  * The answer to an AMQP error.
@@ -102,10 +40,5 @@ const internal: Answer = { status: 500, title: "Internal Server Error" }
  * console.log(response.status, response.headers["retry-after"]) // 503 "1"
  * ```
  */
-export const toResponse = (error: AmqpError.AmqpError): HttpServerResponse.HttpServerResponse => {
-  const { reason } = error
-  const known = reason._tag === "PublishTimeout" && !reason.sent ? blocked : answers[reason._tag]
-  const { retryAfter, ...problem } = known ?? (error.isRetryable ? passing : internal)
-  const response = ProblemDetails.toResponse({ type: ProblemDetails.blankType, ...problem })
-  return retryAfter === undefined ? response : Response.setHeader(response, "retry-after", String(retryAfter))
-}
+export const toResponse = (error: AmqpError.AmqpError): HttpServerResponse.HttpServerResponse =>
+  responseOf(answerOf(error))

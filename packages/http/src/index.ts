@@ -2,3 +2,5 @@
 export * as AmqpHealth from "./AmqpHealth.ts"
 export * as AmqpHttp from "./AmqpHttp.ts"
 export * as AmqpHttpError from "./AmqpHttpError.ts"
+export * as AmqpHttpApi from "./AmqpHttpApi.ts"
+export * as AmqpProblem from "./AmqpProblem.ts"

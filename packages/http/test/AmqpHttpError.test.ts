@@ -51,7 +51,7 @@ describe("AmqpHttpError.toResponse", () => {
     it(`${tag} has Retry-After if waiting helps, and only then`, () => {
       const { retryAfter, status } = answerOf(error)
       assert.strictEqual(retryAfter !== undefined, status === 503)
-      if (status === 500 || status === 413) assert.isFalse(error.isRetryable)
+      if (status === 500 || status === 413 || status === 422) assert.isFalse(error.isRetryable)
     })
   }
 
@@ -80,7 +80,7 @@ describe("AmqpHttpError.toResponse", () => {
         ReplyTimeout: "504",
         PublishTimeout: "504",
         PublishNacked: "503 1",
-        PublishReturned: "500",
+        PublishReturned: "422",
         PublishUnknown: "504",
         ConsumerCancelled: "503 1",
         InactivityTimeout: "503 1",

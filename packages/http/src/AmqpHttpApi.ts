@@ -1,0 +1,83 @@
+/**
+ * AMQP in the typed endpoints of `effect/http-api`'s `HttpApi`.
+ *
+ * `AmqpHttpApi` is a middleware of an API, a group or an endpoint. It gives the handlers what `AmqpLive` provides, and
+ * declares the problems of `AmqpProblem` as errors of the endpoints: they are in the types of the generated client, in the
+ * OpenAPI document, and on the wire with their status and `Retry-After`. Handlers end with `AmqpProblem.orProblem`.
+ *
+ * @example
+ * ```ts
+ * import { NodeHttpServer } from "@effect/platform-node"
+ * import { AmqpLive, AmqpPublisher } from "@effect-amqp/core"
+ * import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
+ * import { Effect, Layer, Schema } from "effect"
+ * import { HttpRouter } from "effect/http"
+ * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup, HttpApiSchema } from "effect/http-api"
+ * import { createServer } from "node:http"
+ *
+ * // What the server and its clients share.
+ * const Greetings = HttpApiGroup.make("greetings").add(
+ *   HttpApiEndpoint.post("send", "/greetings", {
+ *     payload: Schema.Struct({ to: Schema.NonEmptyString }),
+ *     success: HttpApiSchema.Accepted
+ *   })
+ * )
+ * const Api = HttpApi.make("api").add(Greetings.middleware(AmqpHttpApi.AmqpHttpApi))
+ *
+ * // The server.
+ * const Handlers = HttpApiBuilder.group(Api, "greetings", (handlers) =>
+ *   handlers.handle("send", ({ payload }) =>
+ *     AmqpPublisher.publish({ routingKey: "greetings", content: `Hello, ${payload.to}` }).pipe(
+ *       Effect.asVoid,
+ *       AmqpProblem.orProblem
+ *     )
+ *   )
+ * )
+ *
+ * const Server = HttpRouter.serve(HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" })).pipe(
+ *   Layer.provide(Handlers),
+ *   Layer.provide(AmqpHttpApi.layer),
+ *   Layer.provide(NodeHttpServer.layer(createServer, { port: 3000 })),
+ *   Layer.provide(AmqpLive)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ */
+import { type Amqp, AmqpError } from "@effect-amqp/core"
+import * as Effect from "effect/Effect"
+import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
+import * as Layer from "effect/Layer"
+import * as AmqpProblem from "./AmqpProblem.ts"
+import { logFailure, provider } from "./internal/handlers.ts"
+
+/** The middleware: provides AMQP to handlers, and declares `AmqpProblem.schemas` as errors of their endpoints. */
+export class AmqpHttpApi extends HttpApiMiddleware.Service<AmqpHttpApi, { provides: Amqp.Amqp }>()(
+  "@effect-amqp/http/AmqpHttpApi",
+  { error: AmqpProblem.schemas }
+) {}
+
+/**
+ * The middleware's implementation, on the services in context: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`.
+ *
+ * A problem that was made of an AMQP error is logged once, with the error's reason, which the client is not told. AMQP errors
+ * that get past a handler's types become problems as well.
+ */
+export const layer: Layer.Layer<AmqpHttpApi, never, Amqp.Amqp> = Layer.effect(
+  AmqpHttpApi,
+  Effect.map(
+    provider,
+    (provide) => (handler) =>
+      provide(handler).pipe(
+        Effect.catch((failure: unknown) => {
+          const problem = AmqpError.isAmqpError(failure) ? AmqpProblem.fromError(failure) : failure
+          return Effect.andThen(log(problem), Effect.fail(problem as AmqpProblem.Problem))
+        })
+      )
+  )
+)
+
+const log = (problem: unknown) =>
+  AmqpProblem.isProblem(problem) && AmqpError.isAmqpError(problem.cause)
+    ? logFailure(problem.cause, AmqpProblem.statusOf(problem))
+    : Effect.void
