@@ -28,11 +28,13 @@ export type Amqp =
 
 /** All of it, by settings that have been checked. */
 export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
-  AmqpConsumer.layer.pipe(
-    Layer.merge(AmqpMetrics.layer),
-    Layer.provideMerge(Layer.mergeAll(AmqpPublisher.layer, AmqpPool.layer, AmqpRpc.layer)),
-    Layer.provideMerge(AmqpConnection.layer(config))
-  )
+  // Fresh: layers are built once an application, and a second connection must not get the pool of the first.
+  Layer.fresh(
+    AmqpConsumer.layer.pipe(
+      Layer.merge(AmqpMetrics.layer),
+      Layer.provideMerge(Layer.mergeAll(AmqpPublisher.layer, AmqpPool.layer, AmqpRpc.layer))
+    )
+  ).pipe(Layer.provideMerge(AmqpConnection.layer(config)))
 
 /**
  * All of it, by settings in code.

@@ -8,17 +8,22 @@
  *
  * @since 0.1.0
  */
-import { type Amqp, AmqpError } from "@effect-amqp/core"
+import { type Amqp, type AmqpBroker, AmqpError } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServerResponse from "effect/http/HttpServerResponse"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as AmqpHttpError from "./AmqpHttpError.ts"
-import { logFailure, provider } from "./internal/handlers.ts"
+import { keyedProvider, logFailure, provider } from "./internal/handlers.ts"
 
 /** What the layer does for the routes it is provided to: gives their handlers AMQP, and handles their AMQP errors. */
 export type AmqpHttp =
   | HttpRouter.Request.From<"Requires", Amqp.Amqp>
+  | HttpRouter.Request.From<"Error", AmqpError.AmqpError>
+
+/** The same for several brokers. */
+export type Keyed<Brokers> =
+  | HttpRouter.Request.From<"Requires", Brokers>
   | HttpRouter.Request.From<"Error", AmqpError.AmqpError>
 
 /** How AMQP errors are answered. */
@@ -28,6 +33,12 @@ export interface Options {
    * handler has not handled itself.
    */
   readonly toResponse?: ((error: AmqpError.AmqpError) => HttpServerResponse.HttpServerResponse | undefined) | undefined
+}
+
+/** What a middleware does with the AMQP errors that handlers fail with. */
+const answering = (options: Options) => (error: AmqpError.AmqpError) => {
+  const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
+  return Effect.as(logFailure(error, response.status), response)
 }
 
 /**
@@ -47,16 +58,15 @@ export interface Options {
  * ```
  */
 export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.Amqp> =>
-  HttpRouter.middleware<{ provides: Amqp.Amqp; handles: AmqpError.AmqpError }>()(
-    Effect.gen(function* () {
-      const provide = yield* provider
-      const answer = (error: AmqpError.AmqpError) => {
-        const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
-        return Effect.as(logFailure(error, response.status), response)
-      }
-      return (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answer))
-    })
-  ).layer
+  // Fresh: layers are built once an application, and another group of routes may have another broker.
+  Layer.fresh(
+    HttpRouter.middleware<{ provides: Amqp.Amqp; handles: AmqpError.AmqpError }>()(
+      Effect.map(
+        provider,
+        (provide) => (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options)))
+      )
+    ).layer
+  )
 
 /**
  * Puts AMQP into the handlers of the routes that it is provided to.
@@ -96,3 +106,44 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
  * ```
  */
 export const layer: Layer.Layer<AmqpHttp, never, Amqp.Amqp> = layerWith({})
+
+/**
+ * `layer` for several brokers: handlers choose by the key of a broker, and each of them costs a request one channel at most.
+ *
+ * @example
+ * ```ts
+ * import { AmqpBroker, AmqpChannel } from "@effect-amqp/core"
+ * import { AmqpHttp } from "@effect-amqp/http"
+ * import { Effect, Layer } from "effect"
+ * import { HttpRouter, HttpServerResponse } from "effect/http"
+ *
+ * class Orders extends AmqpBroker.Service<Orders>()("app/Orders") {}
+ * class Audit extends AmqpBroker.Service<Audit>()("app/Audit") {}
+ *
+ * const send = (content: string) => AmqpChannel.use((channel) => channel.publish({ routingKey: "inbox", content }))
+ *
+ * const Routes = HttpRouter.add(
+ *   "POST",
+ *   "/orders",
+ *   Effect.gen(function* () {
+ *     yield* send("an order").pipe(Orders.provide)
+ *     yield* send("somebody has ordered").pipe(Audit.provide)
+ *     return HttpServerResponse.empty({ status: 202 })
+ *   })
+ * ).pipe(
+ *   Layer.provide(AmqpHttp.layerKeyed([Orders, Audit])),
+ *   Layer.provide([Orders.layer({ host: "rabbit.internal" }), Audit.layer({ host: "audit.internal" })])
+ * )
+ * ```
+ */
+export const layerKeyed = <const Brokers extends ReadonlyArray<AmqpBroker.Any>>(
+  brokers: Brokers,
+  options: Options = {}
+): Layer.Layer<Keyed<AmqpBroker.Identifier<Brokers>>, never, AmqpBroker.Identifier<Brokers>> =>
+  // Where the brokers are a type parameter, the compiler cannot see that nothing is missing.
+  HttpRouter.middleware<{ provides: AmqpBroker.Identifier<Brokers>; handles: AmqpError.AmqpError }>()(
+    Effect.map(
+      keyedProvider(brokers),
+      (provide) => (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options)))
+    )
+  ).layer as Layer.Layer<Keyed<AmqpBroker.Identifier<Brokers>>, never, AmqpBroker.Identifier<Brokers>>

@@ -44,12 +44,12 @@
  *
  * @since 0.1.0
  */
-import { type Amqp, AmqpError } from "@effect-amqp/core"
+import { type Amqp, type AmqpBroker, AmqpError } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
 import * as Layer from "effect/Layer"
 import * as AmqpProblem from "./AmqpProblem.ts"
-import { logFailure, provider } from "./internal/handlers.ts"
+import { keyedProvider, logFailure, provider } from "./internal/handlers.ts"
 
 /** The middleware: provides AMQP to handlers, and declares `AmqpProblem.schemas` as errors of their endpoints. */
 export class AmqpHttpApi extends HttpApiMiddleware.Service<AmqpHttpApi, { provides: Amqp.Amqp }>()(
@@ -63,21 +63,80 @@ export class AmqpHttpApi extends HttpApiMiddleware.Service<AmqpHttpApi, { provid
  * A problem that was made of an AMQP error is logged once, with the error's reason, which the client is not told. AMQP errors
  * that get past a handler's types become problems as well.
  */
-export const layer: Layer.Layer<AmqpHttpApi, never, Amqp.Amqp> = Layer.effect(
-  AmqpHttpApi,
-  Effect.map(
-    provider,
-    (provide) => (handler) =>
-      provide(handler).pipe(
-        Effect.catch((failure: unknown) => {
-          const problem = AmqpError.isAmqpError(failure) ? AmqpProblem.fromError(failure) : failure
-          return Effect.andThen(log(problem), Effect.fail(problem as AmqpProblem.Problem))
-        })
-      )
+export const layer: Layer.Layer<AmqpHttpApi, never, Amqp.Amqp> = Layer.fresh(
+  // Fresh: layers are built once an application, and another API may have another broker.
+  Layer.effect(
+    AmqpHttpApi,
+    Effect.map(provider, (provide) => (handler) => handler.pipe(provide, Effect.catch(withProblems)))
   )
 )
 
-const log = (problem: unknown) =>
-  AmqpProblem.isProblem(problem) && AmqpError.isAmqpError(problem.cause)
-    ? logFailure(problem.cause, AmqpProblem.statusOf(problem))
-    : Effect.void
+/** A middleware for the endpoints of several brokers. */
+export interface KeyedClass<Self, Id extends string, Provides> extends HttpApiMiddleware.ServiceClass<
+  Self,
+  Id,
+  {
+    requires: never
+    provides: Provides
+    error: typeof AmqpProblem.schemas
+    clientError: never
+    requiredForClient: false
+    security: never
+  }
+> {
+  /** Its implementation. */
+  readonly layer: Layer.Layer<Self, never, Provides>
+}
+
+/**
+ * Makes a middleware like `AmqpHttpApi` for several brokers. Handlers choose by the key of a broker.
+ *
+ * @example
+ * ```ts
+ * import { AmqpBroker, AmqpPublisher } from "@effect-amqp/core"
+ * import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
+ * import { Effect } from "effect"
+ * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
+ *
+ * class Orders extends AmqpBroker.Service<Orders>()("app/Orders") {}
+ * class Audit extends AmqpBroker.Service<Audit>()("app/Audit") {}
+ * class Brokers extends AmqpHttpApi.Keyed<Brokers>()("app/Brokers", [Orders, Audit]) {}
+ *
+ * const Group = HttpApiGroup.make("audit").add(HttpApiEndpoint.post("note", "/notes")).middleware(Brokers)
+ * const Api = HttpApi.make("api").add(Group)
+ *
+ * // Needs `Brokers.layer`, which needs the layers of both brokers.
+ * const Handlers = HttpApiBuilder.group(Api, "audit", (handlers) =>
+ *   handlers.handle("note", () =>
+ *     AmqpPublisher.publish({ routingKey: "notes", content: "noted" }).pipe(
+ *       Audit.provide,
+ *       Effect.asVoid,
+ *       AmqpProblem.orProblem
+ *     )
+ *   )
+ * )
+ * ```
+ */
+export const Keyed =
+  <Self>() =>
+  <const Id extends string, const Brokers extends ReadonlyArray<AmqpBroker.Any>>(
+    id: Id,
+    brokers: Brokers
+  ): KeyedClass<Self, Id, AmqpBroker.Identifier<Brokers>> => {
+    const middleware = HttpApiMiddleware.Service<Self, { provides: AmqpBroker.Identifier<Brokers> }>()(id, {
+      error: AmqpProblem.schemas
+    })
+    const layer = Layer.effect(
+      middleware,
+      Effect.map(keyedProvider(brokers), (provide) => (handler) => handler.pipe(provide, Effect.catch(withProblems)))
+    )
+    return Object.assign(middleware, { layer })
+  }
+
+const withProblems = (failure: unknown) => {
+  const problem = AmqpError.isAmqpError(failure) ? AmqpProblem.fromError(failure) : failure
+  const told = Effect.fail(problem as AmqpProblem.Problem)
+  return AmqpProblem.isProblem(problem) && AmqpError.isAmqpError(problem.cause)
+    ? Effect.andThen(logFailure(problem.cause, AmqpProblem.statusOf(problem)), told)
+    : told
+}

@@ -1,6 +1,7 @@
 /** What every HTTP handler with AMQP gets, and what is logged when it fails. */
 import {
   type Amqp,
+  type AmqpBroker,
   AmqpConnection,
   AmqpConsumer,
   type AmqpError,
@@ -8,6 +9,7 @@ import {
   AmqpPublisher,
   AmqpRpc
 } from "@effect-amqp/core"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -28,6 +30,20 @@ export const provider = Effect.gen(function* () {
       Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
       Effect.provideService(AmqpRpc.AmqpRpc, rpc)
     ) as Effect.Effect<A, E, Exclude<R, Amqp.Amqp>>
+})
+
+/** Puts the services of these brokers into handlers, each by its key. */
+export const keyedProvider = Effect.fnUntraced(function* <const Brokers extends ReadonlyArray<AmqpBroker.Any>>(
+  brokers: Brokers
+) {
+  type Identifier = AmqpBroker.Identifier<Brokers>
+  const context = yield* Effect.context<Identifier>()
+  const services = brokers.map((key) => [key, Context.getUnsafe(context, key)] as const)
+  return <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Identifier>> => {
+    let provided = handler as Effect.Effect<A, E, never>
+    for (const [key, service] of services) provided = Effect.provideService(provided, key, service)
+    return provided
+  }
 })
 
 /** One line a failure, with what the client is not told. */
