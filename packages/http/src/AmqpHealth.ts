@@ -7,6 +7,7 @@
  * | it connects for the first time, or reconnects | yes | no |
  * | the broker has blocked publishers | yes | no, or yes with `blocked: "ready"` |
  * | the line before the pool is full, so that the next borrower is turned away | yes | no |
+ * | the server stops (`AmqpHttpServer.graceful`) | yes | no |
  * | it is closed for good (login, virtual host, certificate) | no | no |
  *
  * A live service that is not ready recovers by itself, so a restart would only cost it its place. What is closed for good
@@ -23,11 +24,14 @@ import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type * as Layer from "effect/Layer"
+import * as AmqpHttpServer from "./AmqpHttpServer.ts"
 
 /** What a check has found. */
 export interface Report {
   readonly live: boolean
   readonly ready: boolean
+  /** Whether the HTTP server of the current request is stopping, as far as `AmqpHttpServer.graceful` says so. */
+  readonly stopping: boolean
   readonly connection: {
     readonly state: AmqpConnection.State["_tag"]
     /** Why it is not open: the tag of an `AmqpErrorReason`. */
@@ -96,12 +100,14 @@ export const check = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Report, never, AmqpConnection.AmqpConnection | AmqpPool.AmqpPool> {
   const { config, flow, state } = yield* AmqpConnection.AmqpConnection
   const { idle, max, pending, used } = yield* AmqpPool.stats
+  const stopping = (yield* AmqpHttpServer.Shutdown).hasBegun
   const isOpen = state.value._tag === "Open"
   const flows = flow.value._tag === "Flowing" || options.blocked === "ready"
   const isFull = config.pool !== false && used >= config.pool.max && pending >= Math.max(1, config.pool.maxWaiting)
   return {
     live: state.value._tag !== "Closed",
-    ready: isOpen && flows && !isFull,
+    ready: isOpen && flows && !isFull && !stopping,
+    stopping,
     connection: connectionReport(state.value),
     flow: flow.value._tag,
     pool: { idle, used, pending, max: Number.isFinite(max) ? max : null }

@@ -48,6 +48,7 @@ describe("health", () => {
           status: "pass",
           live: true,
           ready: true,
+          stopping: false,
           connection: { state: "Open", generation: 1 },
           flow: "Flowing",
           pool: { idle: 1, used: 0, pending: 0, max: 4 }

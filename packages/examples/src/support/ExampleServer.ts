@@ -1,7 +1,8 @@
 /** The HTTP server that an example listens with. */
+import { AmqpHttpServer } from "@effect-amqp/http"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Config, Effect, Layer, Schema } from "effect"
-import { HttpEffect, HttpServer, type HttpServerError, HttpServerResponse } from "effect/http"
+import { HttpServer, type HttpServerError } from "effect/http"
 import { createServer } from "node:http"
 
 const host = "127.0.0.1"
@@ -24,28 +25,14 @@ const refused = (port: number) => (error: HttpServerError.ServeError) =>
 /**
  * Listens on 127.0.0.1, on the port that `PORT` says (3000; 0 for any).
  *
- * It stops in seconds, whoever is connected: requests that have come are answered, for five seconds at most. Node goes on
- * serving a client that keeps its connection and sends one request after the other, so every answer from then on asks for
- * the connection's end.
+ * It stops in seconds, whoever is connected: requests that have come are answered, for five seconds at most, and clients
+ * that keep their connection are told to leave it.
  */
 export const layer: Layer.Layer<HttpServer.HttpServer, Config.ConfigError | PortRefused> = Layer.effect(
   HttpServer.HttpServer,
-  Effect.gen(function* () {
-    const port = yield* Port
-    const server = createServer()
-    const { address, serve } = yield* NodeHttpServer.make(() => server, {
-      host,
-      port,
-      gracefulShutdownTimeout: "5 seconds"
-    }).pipe(Effect.mapError(refused(port)))
-    return HttpServer.make({
-      address,
-      serve: (app, middleware) => {
-        const lettingGo = HttpEffect.withPreResponseHandler(app, (_, response) =>
-          Effect.succeed(server.listening ? response : HttpServerResponse.setHeader(response, "connection", "close"))
-        )
-        return middleware === undefined ? serve(lettingGo) : serve(lettingGo, middleware)
-      }
-    })
-  })
-)
+  Effect.flatMap(Port, (port) =>
+    NodeHttpServer.make(createServer, { host, port, gracefulShutdownTimeout: "5 seconds" }).pipe(
+      Effect.mapError(refused(port))
+    )
+  )
+).pipe(AmqpHttpServer.graceful())

@@ -1,0 +1,253 @@
+/** Hundreds of requests over real sockets, which end in every way a request can end: nothing stays borrowed. */
+import { assert, layer } from "@effect/vitest"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Deferred, Effect, Exit, Fiber, Layer, Option, Schedule, Scope, Stream } from "effect"
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Socket } from "effect/socket"
+import { createServer, request } from "node:http"
+import { connect } from "node:net"
+import { text } from "node:stream/consumers"
+import { get, open } from "./support/service.ts"
+
+// --- The service -------------------------------------------------------------------------------------------------------
+
+const empty = "empty"
+
+/** Asks the broker something, and says what it was told to say. */
+const roundTripOn = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel, content: string) {
+  const delivery = yield* channel.get(empty, { noAck: true })
+  return Option.isNone(delivery) ? content : "a message"
+})
+
+const roundTrip = (content: string) => AmqpChannel.use((channel) => roundTripOn(channel, content))
+
+const upload = Effect.gen(function* () {
+  const { stream } = yield* HttpServerRequest.HttpServerRequest
+  yield* roundTrip("before")
+  const body = yield* Stream.mkString(Stream.decodeText(stream))
+  return HttpServerResponse.text(yield* roundTrip(`${body.length} characters`))
+})
+
+const lines = AmqpChannel.use((channel) =>
+  Effect.map(roundTripOn(channel, "before"), () =>
+    HttpServerResponse.stream(
+      Stream.range(1, 3).pipe(
+        Stream.mapEffect((n) => roundTripOn(channel, `${n}`)),
+        Stream.encodeText
+      )
+    )
+  )
+)
+
+const endless = AmqpChannel.use((channel) =>
+  Effect.map(roundTripOn(channel, "before"), () =>
+    HttpServerResponse.stream(
+      Stream.fromSchedule(Schedule.spaced("5 millis")).pipe(
+        Stream.mapEffect((n) => roundTripOn(channel, `${n} `)),
+        Stream.interruptWhen(AmqpHttpServer.stopping),
+        Stream.encodeText
+      )
+    )
+  )
+)
+
+/** Each frame comes back, when the broker has been asked. */
+const echo = Effect.gen(function* () {
+  const socket = yield* Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ upgrade }) => upgrade)
+  const pull = yield* Socket.readerString(socket)
+  const { write } = yield* socket.writer
+  yield* Effect.forever(
+    Effect.flatMap(
+      pull,
+      Effect.forEach((frame) => Effect.flatMap(roundTrip(frame), write))
+    )
+  ).pipe(
+    Effect.catchTag("SocketError", () => Effect.void),
+    Effect.raceFirst(AmqpHttpServer.stopping)
+  )
+  return HttpServerResponse.empty()
+})
+
+const routes = Layer.mergeAll(
+  HttpRouter.add("POST", "/upload", upload),
+  HttpRouter.add("GET", "/lines", lines),
+  HttpRouter.add("GET", "/endless", endless),
+  HttpRouter.add("GET", "/echo", echo),
+  HttpRouter.add("GET", "/dying", Effect.andThen(roundTrip("before"), Effect.die("defect"))),
+  HttpRouter.add("GET", "/short", Effect.map(roundTrip("short"), HttpServerResponse.text))
+).pipe(Layer.provide(AmqpHttp.layer))
+
+// Before the routes, and gone with the connection.
+const queue = Layer.effectDiscard(
+  Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(empty, { exclusive: true })))
+)
+
+const serve = (url: string) =>
+  HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provide(queue),
+    Layer.provideMerge(
+      NodeHttpServer.layerServer(createServer, {
+        host: "127.0.0.1",
+        port: 0,
+        gracefulShutdownTimeout: "10 seconds"
+      }).pipe(AmqpHttpServer.graceful({ delay: 0 }), Layer.orDie)
+    ),
+    Layer.provideMerge(Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 16 } }), Amqp.fromConfig)))
+  )
+
+// --- Its clients -------------------------------------------------------------------------------------------------------
+
+const address = Effect.map(HttpServer.HttpServer, (server) => HttpServer.formatAddress(server.address))
+
+/** Sends a body in pieces, or hangs up amid it. */
+const sendBody = (ending: "end" | "hang up") =>
+  Effect.flatMap(address, (url) =>
+    Effect.callback<string>((resume) => {
+      const asking = request(`${url}/upload`, { method: "POST", agent: false }, (response) => {
+        void text(response).then(
+          (body) => resume(Effect.succeed(body)),
+          () => resume(Effect.succeed("cut off"))
+        )
+      })
+      asking.once("error", () => resume(Effect.succeed("hung up")))
+      asking.write("x".repeat(1000))
+      const rest = setTimeout(() => {
+        if (ending === "hang up") asking.destroy()
+        else asking.end("x".repeat(1000))
+      }, 10)
+      return Effect.sync(() => {
+        clearTimeout(rest)
+        asking.destroy()
+      })
+    })
+  )
+
+/** Says something by a WebSocket, hears it again, and closes. */
+const converse = Effect.flatMap(address, (url) =>
+  Effect.callback<string>((resume) => {
+    const socket = new WebSocket(`${url.replace("http", "ws")}/echo`)
+    socket.addEventListener("open", () => socket.send("hello"))
+    socket.addEventListener("message", ({ data }) => {
+      socket.addEventListener("close", () => resume(Effect.succeed(String(data))))
+      socket.close(1000)
+    })
+    socket.addEventListener("error", () => resume(Effect.succeed("error")))
+    return Effect.sync(() => socket.close())
+  })
+)
+
+/** Becomes a WebSocket, says something, and is gone before it is answered. */
+const tearOff = Effect.flatMap(address, (url) =>
+  Effect.callback<void>((resume) => {
+    const { hostname, port } = new URL(url)
+    const socket = connect(Number(port), hostname, () => {
+      socket.write(
+        "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+      )
+    })
+    socket.once("data", () => {
+      // A masked text frame of one letter; the mask is zero.
+      socket.write(Buffer.from([0x81, 0x81, 0, 0, 0, 0, 0x61]), () => socket.resetAndDestroy())
+    })
+    socket.once("error", () => {})
+    socket.once("close", () => resume(Effect.void))
+    return Effect.sync(() => socket.destroy())
+  })
+)
+
+/** A conversation that the server ends. */
+const held = (begun: Deferred.Deferred<void>) =>
+  Effect.flatMap(address, (url) =>
+    Effect.callback<string>((resume) => {
+      const socket = new WebSocket(`${url.replace("http", "ws")}/echo`)
+      let heard = ""
+      socket.addEventListener("open", () => socket.send("hello"))
+      socket.addEventListener("message", ({ data }) => {
+        heard = String(data)
+        Deferred.doneUnsafe(begun, Effect.void)
+      })
+      socket.addEventListener("close", () => resume(Effect.succeed(`${heard}, closed`)))
+      return Effect.sync(() => socket.close())
+    })
+  )
+
+const clients = [
+  Effect.map(get("/short"), ({ body }) => assert.strictEqual(body, "short")),
+  Effect.map(sendBody("end"), (body) => assert.strictEqual(body, "2000 characters")),
+  Effect.map(sendBody("hang up"), (body) => assert.strictEqual(body, "hung up")),
+  Effect.map(get("/lines"), ({ body }) => assert.strictEqual(body, "123")),
+  Effect.flatMap(open("/lines"), ({ hangUp }) => hangUp),
+  Effect.flatMap(open("/endless"), ({ hangUp }) => hangUp),
+  Effect.map(converse, (heard) => assert.strictEqual(heard, "hello")),
+  tearOff,
+  Effect.map(get("/dying"), ({ status }) => assert.strictEqual(status, 500)),
+  Effect.timeoutOption(get("/endless"), "20 millis")
+]
+
+const nothingIsBorrowed = Effect.repeat(Effect.andThen(Effect.sleep("2 millis"), AmqpPool.stats), {
+  until: ({ pending, used }) => used === 0 && pending === 0
+}).pipe(Effect.timeout("10 seconds"))
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  it.effect("uploads, streams and WebSockets, whole and broken off, leave nothing borrowed and nothing open", () =>
+    Effect.gen(function* () {
+      const { awaitCensus, url } = yield* TestBroker.TestBroker
+      yield* Effect.gen(function* () {
+        const total = 400
+        yield* Effect.forEach(
+          Array.from({ length: total }, (_, i) => clients[i % clients.length]!),
+          (client) => Effect.asVoid(client),
+          { concurrency: 25, discard: true }
+        )
+        const stats = yield* nothingIsBorrowed
+        assert.isAtMost(stats.idle, 16)
+        yield* awaitCensus({ connections: 1, channels: stats.idle, unacked: 0 })
+        assert.strictEqual((yield* get("/short")).body, "short")
+        const { created, discarded, timedOut } = yield* AmqpPool.stats
+        console.log(
+          `${total} requests on 16 channels: ${created} opened, ${discarded} discarded, ${timedOut} timed out`
+        )
+      }).pipe(Effect.provide(serve(url), { local: true }))
+      yield* awaitCensus({ connections: 0, channels: 0 })
+    })
+  )
+
+  it.effect("a server that stops amid uploads, streams and WebSockets gives all of it back", () =>
+    Effect.gen(function* () {
+      const { awaitCensus, url } = yield* TestBroker.TestBroker
+      const scope = yield* Scope.make()
+      const services = yield* Layer.buildWithScope(serve(url), scope)
+      yield* Effect.gen(function* () {
+        const endless = yield* Effect.forEach(Array.from({ length: 4 }), () => open("/endless"))
+        const talking = yield* Effect.forEach(Array.from({ length: 3 }), () =>
+          Effect.gen(function* () {
+            const heard = yield* Deferred.make<void>()
+            const fiber = yield* Effect.forkChild(held(heard))
+            yield* Deferred.await(heard)
+            return fiber
+          })
+        )
+        assert.deepInclude(yield* AmqpPool.stats, { used: 7 })
+        const uploading = yield* Effect.forkChild(sendBody("end"))
+        yield* Effect.repeat(Effect.andThen(Effect.sleep("1 millis"), AmqpPool.stats), {
+          until: ({ used }) => used === 8
+        })
+        const since = performance.now()
+        yield* Scope.close(scope, Exit.void)
+        assert.isBelow(performance.now() - since, 9000, "it lost patience")
+        // What had begun was finished; what would never end was ended, and not cut off.
+        assert.strictEqual(yield* Fiber.join(uploading), "2000 characters")
+        for (const { read } of endless) {
+          while ((yield* read) !== "");
+        }
+        for (const fiber of talking) assert.strictEqual(yield* Fiber.join(fiber), "hello, closed")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, idle: 0 })
+        yield* awaitCensus({ connections: 0, channels: 0 })
+      }).pipe(Effect.provideContext(services), Effect.ensuring(Scope.close(scope, Exit.void)))
+    })
+  )
+})

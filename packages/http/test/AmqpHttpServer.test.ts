@@ -1,0 +1,164 @@
+/** How a server stops, as its clients see it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Amqp, AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { AmqpHealth, AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, References, Scope, Stream } from "effect"
+import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
+import { Agent, createServer, request } from "node:http"
+import { text } from "node:stream/consumers"
+import { configOf } from "../../core/test/support/amqp.ts"
+import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { get, open } from "./support/service.ts"
+
+const ok = HttpServerResponse.text("ok")
+
+/** A service that the test stops itself. Its patience is longer than any of these tests. */
+const start = Effect.fnUntraced(function* (
+  routes: Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp>,
+  options?: AmqpHttpServer.Options
+) {
+  const broker = yield* ScriptedBroker.make()
+  const server = NodeHttpServer.layerServer(createServer, {
+    host: "127.0.0.1",
+    port: 0,
+    gracefulShutdownTimeout: "20 seconds"
+  })
+  const scope = yield* Scope.make()
+  yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+  const services = yield* HttpRouter.serve(Layer.merge(routes, AmqpHealth.layer()), {
+    disableLogger: true,
+    disableListenLog: true
+  }).pipe(
+    Layer.provideMerge(Layer.orDie(AmqpHttpServer.graceful(options)(server))),
+    Layer.provideMerge(Amqp.fromConfig(configOf(broker.url))),
+    Layer.provide(Layer.succeed(References.MinimumLogLevel, "None")),
+    Layer.buildWithScope(scope)
+  )
+  const stop = Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+  return { services, stop }
+})
+
+/** A client that keeps its one connection. */
+const keeping = Effect.gen(function* () {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  yield* Effect.addFinalizer(() => Effect.sync(() => agent.destroy()))
+  return (path: string) =>
+    Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
+      Effect.tryPromise(
+        () =>
+          new Promise<{
+            readonly status: number | undefined
+            readonly connection: string | undefined
+            readonly reused: boolean
+          }>((resolve, reject) => {
+            const asking = request(HttpServer.formatAddress(address) + path, { agent }, (response) => {
+              text(response).then(
+                () =>
+                  resolve({
+                    status: response.statusCode,
+                    connection: response.headers.connection,
+                    reused: asking.reusedSocket
+                  }),
+                reject
+              )
+            })
+            asking.once("error", reject)
+            asking.end()
+          })
+      )
+    )
+})
+
+const plain = HttpRouter.add("GET", "/", ok)
+
+describe("a server that stops", () => {
+  it.live("finishes the request that it has, and tells its client to leave the connection that it keeps", () =>
+    Effect.gen(function* () {
+      const reached = yield* Deferred.make<void>()
+      const finish = yield* Deferred.make<void>()
+      const slow = HttpRouter.add(
+        "GET",
+        "/slow",
+        Effect.gen(function* () {
+          yield* AmqpChannel.use((channel) => channel.queueDeclare("q"))
+          yield* Deferred.succeed(reached, undefined)
+          yield* Deferred.await(finish)
+          yield* AmqpChannel.use((channel) => channel.queueDeclare("q"))
+          return ok
+        })
+      ).pipe(Layer.provide(AmqpHttp.layer))
+      const { services, stop } = yield* start(Layer.merge(plain, slow), { delay: 0 })
+      yield* Effect.gen(function* () {
+        const ask = yield* keeping
+        assert.deepInclude(yield* ask("/"), { status: 200, connection: "keep-alive" })
+        const asking = yield* Effect.forkChild(ask("/slow"))
+        yield* Deferred.await(reached)
+        const stopping = yield* stop
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(get("/"))))
+        yield* Deferred.succeed(finish, undefined)
+        assert.deepStrictEqual(yield* Fiber.join(asking), { status: 200, connection: "close", reused: true })
+        yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, idle: 0, discarded: 0 })
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("serves on while load balancers learn that it is not ready, and lets every client go", () =>
+    Effect.gen(function* () {
+      const { services, stop } = yield* start(plain, { delay: "1 second" })
+      yield* Effect.gen(function* () {
+        const ask = yield* keeping
+        assert.deepInclude(yield* ask("/"), { connection: "keep-alive" })
+        assert.strictEqual((yield* get("/health/ready")).status, 200)
+        const stopping = yield* stop
+        const ready = yield* get("/health/ready")
+        assert.strictEqual(ready.status, 503)
+        assert.deepInclude(JSON.parse(ready.body), { status: "fail", live: true, ready: false, stopping: true })
+        assert.strictEqual((yield* get("/health/live")).status, 200)
+        assert.deepInclude(yield* ask("/"), { status: 200, connection: "close", reused: true })
+        // On a new connection, and told again.
+        assert.deepInclude(yield* ask("/"), { status: 200, connection: "close", reused: false })
+        yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(ask("/"))))
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("tells responses without an end, so that it need not wait for them", () =>
+    Effect.gen(function* () {
+      const endless = HttpRouter.add(
+        "GET",
+        "/endless",
+        Effect.as(
+          AmqpChannel.use((channel) => channel.queueDeclare("q")),
+          HttpServerResponse.stream(
+            Stream.concat(Stream.make("first "), Stream.never).pipe(
+              Stream.interruptWhen(AmqpHttpServer.stopping),
+              Stream.concat(Stream.make("last")),
+              Stream.encodeText
+            )
+          )
+        )
+      ).pipe(Layer.provide(AmqpHttp.layer))
+      const { services, stop } = yield* start(endless)
+      yield* Effect.gen(function* () {
+        const answer = yield* open("/endless")
+        assert.strictEqual(answer.first, "first ")
+        const stopping = yield* stop
+        assert.strictEqual(yield* answer.read, "last")
+        assert.strictEqual(yield* answer.read, "")
+        yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, idle: 0, discarded: 0 })
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("without it nobody is told anything: the reference is that of a server that never stops", () =>
+    Effect.gen(function* () {
+      const shutdown = Context.get(Context.empty(), AmqpHttpServer.Shutdown)
+      assert.isFalse(shutdown.hasBegun)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.timeout(AmqpHttpServer.stopping, "10 millis"))))
+    })
+  )
+})
