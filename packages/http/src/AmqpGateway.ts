@@ -1,0 +1,173 @@
+/**
+ * AMQP for clients that have HTTP only: publishing, consuming and requests as routes. None is there by default: the layer
+ * wants somebody who decides what is allowed, and limits.
+ *
+ * `POST /amqp/publish/{exchange}/{routingKey}` publishes the body as it is, and answers 200 when the broker has confirmed it.
+ * The exchange without a name is `amq.default`. Properties are headers:
+ *
+ * | header | property |
+ * | --- | --- |
+ * | `content-type`, `content-encoding`; `amqp-content-type`, `amqp-content-encoding` go before them | `contentType`, `contentEncoding` |
+ * | `amqp-message-id`, `amqp-correlation-id`, `amqp-reply-to`, `amqp-type`, `amqp-app-id`, `amqp-user-id` | the same |
+ * | `amqp-persistent`: `true` (the default) or `false` | `persistent` |
+ * | `amqp-priority`: 0 to 255 | `priority` |
+ * | `amqp-expiration`: milliseconds | `expiration` |
+ * | `amqp-timestamp`: a date in ISO 8601 | `timestamp` |
+ * | `amqp-headers`: a JSON object | `headers`; `CC` and `BCC` are refused, since they lead elsewhere |
+ * | `amqp-mandatory`: `true` (the default) or `false` | whether a message that no queue takes is answered with 422 |
+ *
+ * With the content type `application/x-ndjson` each line is a message: `{"content":"text"}`, `{"base64":"..."}` or
+ * `{"json":...}`, and `properties` beside it. The answer has a line for each, in the same order: `{"status":"confirmed"}`, or
+ * `{"status":"refused","problem":{...}}`.
+ *
+ * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON, at last
+ * `end` with a reason, unless the client leaves first; a comment as heartbeat in between. Queries: `ack=explicit` (the
+ * default) or `ack=delivery`, and `prefetch`.
+ *
+ * - explicit: `POST /amqp/consume/{queue}/{id}/ack`, `.../requeue` or `.../reject` settles the delivery of an event's id, with
+ *   204; 410 if it is settled already. At most `prefetch` are unsettled.
+ * - on delivery: a delivery is acknowledged when it has been written to the connection. A client that comes back with
+ *   `Last-Event-ID`, as an `EventSource` does, within `limits.resume` and to the same server, gets again what it has missed of
+ *   the last `prefetch` events. It is at most once for a client that never comes back.
+ *
+ * When the client leaves, whatever is unsettled goes back to the queue at once. With `Upgrade: websocket` the same route is a
+ * WebSocket: the events are JSON texts (`{"event":"message",...}`), and the client sends `{"ack":"<id>"}`, `{"requeue":"<id>"}`
+ * or `{"reject":"<id>"}` on it.
+ *
+ * `POST /amqp/rpc/{queue}` sends the JSON of the body as an `AmqpRpc` request, by the procedure `amqp-type` (default: the
+ * queue's name), and answers with the JSON of the reply: 200, or 422 for the procedure's own failure. `amqp-timeout`
+ * (milliseconds) may make the wait shorter than `limits.idle`.
+ *
+ * What goes wrong is answered with problem details, by the table of `AmqpHttpError`; besides, 404 for an exchange or a queue
+ * that is not there, 403 for what the broker does not allow, and 400 for what AMQP does not.
+ *
+ * @since 0.1.0
+ */
+import type { Amqp } from "@effect-amqp/core"
+import type * as ByteSize from "effect/ByteSize"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as HttpRouter from "effect/http/HttpRouter"
+import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import type * as Layer from "effect/Layer"
+import * as calling from "./internal/gateway/calling.ts"
+import * as consuming from "./internal/gateway/consuming.ts"
+import * as publishing from "./internal/gateway/publishing.ts"
+import { answering, boundsOf, guardOf } from "./internal/gateway/requests.ts"
+import { Sessions } from "./internal/gateway/sessions.ts"
+import { provider } from "./internal/handlers.ts"
+
+/** What a request wants to do, and to what. */
+export type Access =
+  | {
+      readonly action: "publish"
+      /** `""` is the default exchange, which routes to the queue named by the routing key: any queue. */
+      readonly exchange: string
+      readonly routingKey: string
+    }
+  | { readonly action: "consume"; readonly queue: string }
+  /** Settles a delivery of a stream whose id the client knows. */
+  | { readonly action: "settle"; readonly queue: string }
+  | { readonly action: "request"; readonly queue: string }
+
+/** Whether it may: `"allow"`; `"deny"`, 403; `"authenticate"`, 401, since it is not known who it is. */
+export type Decision = "allow" | "deny" | "authenticate"
+
+/** What clients may ask for at most. */
+export interface Limits {
+  /** The largest body of a request, a whole batch included. Larger ones are answered with 413. At least one byte. */
+  readonly body: ByteSize.Input
+  /** Unsettled deliveries a stream: 1 to 65535. Clients may ask for fewer. */
+  readonly prefetch: number
+  /**
+   * How long a stream goes on without a delivery that its client takes or settles (it ends within twice this time), how
+   * long the body of a request may take, and how long a reply is waited for. 1 ms to 24.8 days.
+   */
+  readonly idle: Duration.Input
+  /** Streams that are open at a time, WebSockets included. Further ones are answered with 503. At least 1. */
+  readonly streams: number
+  /** The longest silence of a stream, after which a heartbeat is sent. Default: 15 seconds. */
+  readonly heartbeat?: Duration.Input | undefined
+  /** How long a stream waits for a client that comes back. Default: 30 seconds. */
+  readonly resume?: Duration.Input | undefined
+}
+
+/** What the gateway is, and to whom. */
+export interface Options<R = never> {
+  /**
+   * Decides what a request may do. It is asked before anything of a body is read, and before the broker hears of it.
+   *
+   * Browsers send cookies along with forms and WebSockets of other sites: who is known by a cookie is to be asked for the
+   * `Origin`, too.
+   */
+  readonly authorize: (
+    request: HttpServerRequest.HttpServerRequest,
+    access: Access
+  ) => Effect.Effect<Decision, never, R>
+  readonly limits: Limits
+  /** Where the routes are. Default: `/amqp`. */
+  readonly prefix?: `/${string}` | undefined
+  /** The `WWW-Authenticate` of a 401 (RFC 9110, section 11.6.1). Default: `Bearer`. */
+  readonly challenge?: string | undefined
+}
+
+/**
+ * The routes.
+ *
+ * @example
+ * ```ts
+ * import { NodeHttpServer } from "@effect/platform-node"
+ * import { AmqpLive } from "@effect-amqp/core"
+ * import { AmqpGateway, AmqpHttpServer } from "@effect-amqp/http"
+ * import { Config, Effect, Layer, Redacted } from "effect"
+ * import { HttpRouter } from "effect/http"
+ * import { createServer } from "node:http"
+ *
+ * const Gateway = Layer.unwrap(
+ *   Effect.gen(function* () {
+ *     const token = yield* Config.Redacted("GATEWAY_TOKEN")
+ *     return AmqpGateway.layer({
+ *       authorize: ({ headers }, access) =>
+ *         Effect.sync(() => {
+ *           if (headers.authorization !== `Bearer ${Redacted.value(token)}`) return "authenticate"
+ *           return access.action === "publish" && access.exchange === "orders" ? "allow" : "deny"
+ *         }),
+ *       limits: { body: "1 MiB", prefetch: 100, idle: "5 minutes", streams: 200 }
+ *     })
+ *   })
+ * )
+ *
+ * const Server = HttpRouter.serve(Gateway).pipe(
+ *   Layer.provide(NodeHttpServer.layer(createServer, { port: 3000 }).pipe(AmqpHttpServer.graceful())),
+ *   Layer.provide(AmqpLive)
+ * )
+ * ```
+ */
+export const layer = <R = never>(
+  options: Options<R>
+): Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp | R> =>
+  HttpRouter.use((router) =>
+    Effect.gen(function* () {
+      const bounds = boundsOf(options.limits)
+      const prefix = options.prefix ?? "/amqp"
+      const services = yield* Effect.context<R>()
+      const provide = yield* provider
+      const sessions = new Sessions(bounds, yield* Effect.scope)
+      // What the gateway is built with is for what decides; the request's own services besides.
+      const guard = guardOf((request, access) => Effect.provideContext(options.authorize(request, access), services))
+      const answer = answering(options.challenge ?? "Bearer")
+      const at = (path: string) => `${prefix}/${path}`
+      yield* router.add("POST", `${prefix}/publish/*`, provide(answer(publishing.route(at("publish"), bounds, guard))))
+      yield* router.add(
+        "GET",
+        `${prefix}/consume/*`,
+        provide(answer(consuming.route(at("consume"), bounds, guard, sessions)))
+      )
+      yield* router.add(
+        "POST",
+        `${prefix}/consume/*`,
+        provide(answer(consuming.settle(at("consume"), guard, sessions)))
+      )
+      yield* router.add("POST", `${prefix}/rpc/*`, provide(answer(calling.route(at("rpc"), bounds, guard))))
+    })
+  )

@@ -1,0 +1,114 @@
+/** `GET /consume/{queue}` by server-sent events, and how their deliveries are settled. */
+import { AmqpPool } from "@effect-amqp/core"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Stream from "effect/Stream"
+import { refuse } from "./answers.ts"
+import { endingAsJson, nextOf } from "./attached.ts"
+import { type Bounds, failWith, type Guard, notFound, pathBelow, type Routed } from "./requests.ts"
+import type { Attached, Event, Mode, Sessions, Settlement } from "./sessions.ts"
+import { converse } from "./webSocket.ts"
+
+const retry = "retry: 1000\n\n"
+const comment = ": heartbeat\n\n"
+const eventOf = (name: string, data: string) => `event: ${name}\ndata: ${data}\n\n`
+const messageOf = ({ data, id }: Event) => `id: ${id}\nevent: message\ndata: ${data}\n\n`
+
+/** The events of an attached client. Each pull tells that what was pulled before has been written. */
+const eventsOf = (attached: Attached, bounds: Bounds, prefetch: number): Stream.Stream<string> => {
+  const { missed, resumed, session } = attached
+  const next = nextOf(attached, bounds)
+  const first = [
+    retry,
+    eventOf("open", JSON.stringify({ session: session.id, resumed })),
+    ...missed.map(messageOf)
+  ].join("")
+  let hasBegun = false
+  let hasEnded = false
+  let last: { readonly number: number; readonly event: Event } | undefined
+  const pull = Effect.gen(function* () {
+    if (hasEnded) return yield* Cause.done()
+    if (!hasBegun) {
+      hasBegun = true
+      return [first] as const
+    }
+    if (last !== undefined) {
+      const { event, number } = last
+      last = undefined
+      session.touch()
+      yield* session.written(number, event, prefetch)
+    }
+    const step = yield* next
+    switch (step._tag) {
+      case "Heartbeat":
+        return [comment] as const
+      case "End":
+        hasEnded = true
+        return [eventOf("end", endingAsJson(step.ending))] as const
+      case "Delivery": {
+        const added = session.add(step.delivery)
+        if (session.mode === "delivery") last = added
+        session.touch()
+        return [messageOf(added.event)] as const
+      }
+    }
+  })
+  return Stream.fromPull(Effect.succeed(pull))
+}
+
+/** A stream is not begun for a queue that is not there, or that belongs to somebody else. */
+const exists = (queue: string) =>
+  Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.use((channel) => channel.queueDeclarePassive(queue)))
+
+const modeOf = (value: string | undefined): Mode | undefined =>
+  value === undefined || value === "explicit" ? "explicit" : value === "delivery" ? "delivery" : undefined
+
+const single = (value: string | ReadonlyArray<string> | undefined) => (typeof value === "string" ? value : undefined)
+
+export const route: (path: string, bounds: Bounds, guard: Guard, sessions: Sessions) => Routed = Effect.fnUntraced(
+  function* (path, bounds, guard, sessions) {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const [queue = "", ...more] = yield* pathBelow(request, path)
+    // HEAD would be led here as well.
+    if (request.method !== "GET" || queue === "" || more.length > 0) return yield* notFound
+    yield* guard(request, { action: "consume", queue })
+    const query = yield* HttpServerRequest.ParsedSearchParams
+    const mode = modeOf(single(query["ack"]))
+    if (mode === undefined) return yield* failWith(refuse(400, "ack is delivery or explicit."))
+    const prefetch = query["prefetch"] === undefined ? bounds.prefetch : Number(query["prefetch"])
+    if (!Number.isInteger(prefetch) || prefetch < 1 || prefetch > bounds.prefetch) {
+      return yield* failWith(refuse(400, `prefetch is 1 to ${bounds.prefetch}.`))
+    }
+    const lastEventId = request.headers["last-event-id"] ?? single(query["lastEventId"])
+    yield* exists(queue)
+    const attached = yield* sessions.attach(queue, mode, prefetch, lastEventId)
+    if (request.headers["upgrade"]?.toLowerCase() === "websocket") {
+      return yield* converse(request, attached, bounds, prefetch)
+    }
+    return HttpServerResponse.stream(Stream.encodeText(eventsOf(attached, bounds, prefetch)), {
+      contentType: "text/event-stream",
+      // Some proxies collect a response before they pass it on.
+      headers: { "cache-control": "no-store", "x-accel-buffering": "no" }
+    })
+  }
+)
+
+const settlements: ReadonlySet<string> = new Set<Settlement>(["ack", "requeue", "reject"])
+
+/** `POST /consume/{queue}/{id}/{ack|requeue|reject}` */
+export const settle: (path: string, guard: Guard, sessions: Sessions) => Routed = Effect.fnUntraced(
+  function* (path, guard, sessions) {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const [queue = "", id = "", how = "", ...more] = yield* pathBelow(request, path)
+    if (queue === "" || !settlements.has(how) || more.length > 0) return yield* notFound
+    yield* guard(request, { action: "settle", queue })
+    const found = sessions.find(queue, id)
+    const settling = found?.[0].settle(found[1], how as Settlement)
+    const gone = failWith(refuse(410, "It was settled before, or its stream has ended and it is back in the queue."))
+    if (settling === undefined) return yield* gone
+    yield* Effect.catchReason(settling, "AmqpError", "DeliverySettled", () => gone)
+    return HttpServerResponse.empty({ status: 204 })
+  }
+)

@@ -1,0 +1,191 @@
+/** Messages as HTTP has them: properties in headers or in JSON, contents as text or in base64. */
+import type { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
+import * as BigDecimal from "effect/BigDecimal"
+import * as DateTime from "effect/DateTime"
+import * as Base64 from "effect/encoding/Base64"
+import type * as Headers from "effect/http/Headers"
+import * as Result from "effect/Result"
+import { type Refusal, refuse } from "./answers.ts"
+
+/** Properties that are texts, by the header that sets them. */
+const texts = {
+  "amqp-content-type": "contentType",
+  "amqp-content-encoding": "contentEncoding",
+  "amqp-correlation-id": "correlationId",
+  "amqp-reply-to": "replyTo",
+  "amqp-message-id": "messageId",
+  "amqp-type": "type",
+  "amqp-user-id": "userId",
+  "amqp-app-id": "appId"
+} as const
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+const parse = (json: string): unknown => {
+  try {
+    return JSON.parse(json)
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Application headers. `CC` and `BCC` would send copies by other routing keys, which nobody has been asked about
+ * (https://www.rabbitmq.com/docs/sender-selected).
+ */
+const refusalOfHeaders = (value: unknown): Refusal | undefined => {
+  if (!isRecord(value)) return refuse(400, "The headers of a message are a JSON object.")
+  return Object.hasOwn(value, "CC") || Object.hasOwn(value, "BCC")
+    ? refuse(400, "The headers CC and BCC send copies elsewhere, and are not taken here.")
+    : undefined
+}
+
+/** A value as a number of some kind, by its text. */
+const toNumber = (value: unknown): number =>
+  typeof value === "number" ? value : typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN
+
+const toBoolean = (value: unknown): boolean | undefined =>
+  value === true || value === "true" ? true : value === false || value === "false" ? false : undefined
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+/** What is no text, from a header or from JSON. `undefined`: all is well. */
+const readOthers = (
+  properties: Mutable<AmqpMessage.Properties>,
+  given: { readonly [K in "persistent" | "priority" | "expiration" | "timestamp" | "headers"]: unknown }
+): Refusal | undefined => {
+  if (given.persistent !== undefined) {
+    const persistent = toBoolean(given.persistent)
+    if (persistent === undefined) return refuse(400, "persistent is true or false.")
+    properties.persistent = persistent
+  }
+  if (given.priority !== undefined) {
+    const priority = toNumber(given.priority)
+    if (!Number.isInteger(priority) || priority < 0 || priority > 255) return refuse(400, "priority is 0 to 255.")
+    properties.priority = priority
+  }
+  if (given.expiration !== undefined) {
+    const expiration = toNumber(given.expiration)
+    if (!Number.isInteger(expiration) || expiration < 0) {
+      return refuse(400, "expiration is a time to live in whole milliseconds.")
+    }
+    properties.expiration = expiration
+  }
+  if (given.timestamp !== undefined) {
+    const timestamp = new Date(typeof given.timestamp === "string" ? given.timestamp : Number.NaN)
+    if (!(timestamp.getTime() >= 0)) return refuse(400, "timestamp is a date in ISO 8601, from 1970 on.")
+    properties.timestamp = timestamp
+  }
+  if (given.headers !== undefined) {
+    const refusal = refusalOfHeaders(given.headers)
+    if (refusal !== undefined) return refusal
+    properties.headers = given.headers as AmqpMessage.Headers
+  }
+  return undefined
+}
+
+/** The properties that a request's headers say. */
+export const propertiesOf = (headers: Headers.Headers): AmqpMessage.Properties | Refusal => {
+  const properties: Mutable<AmqpMessage.Properties> = {}
+  if (headers["content-type"] !== undefined) properties.contentType = headers["content-type"]
+  if (headers["content-encoding"] !== undefined) properties.contentEncoding = headers["content-encoding"]
+  for (const [header, property] of Object.entries(texts)) {
+    if (headers[header] !== undefined) properties[property] = headers[header]
+  }
+  const table = headers["amqp-headers"]
+  const refusal = readOthers(properties, {
+    persistent: headers["amqp-persistent"],
+    priority: headers["amqp-priority"],
+    expiration: headers["amqp-expiration"],
+    timestamp: headers["amqp-timestamp"],
+    headers: table === undefined ? undefined : (parse(table) ?? null)
+  })
+  return refusal ?? properties
+}
+
+const known = new Set(["content", "base64", "json", "properties"])
+const knownProperties = new Set<string>([
+  ...Object.values(texts),
+  "persistent",
+  "priority",
+  "expiration",
+  "timestamp",
+  "headers"
+])
+
+const contentOf = (line: Readonly<Record<string, unknown>>): string | Uint8Array | undefined => {
+  const { base64, content, json } = line
+  if (typeof content === "string" && base64 === undefined && json === undefined) return content
+  if (typeof base64 === "string" && content === undefined && json === undefined) {
+    return Result.getOrUndefined(Base64.decode(base64))
+  }
+  return json !== undefined && content === undefined && base64 === undefined ? JSON.stringify(json) : undefined
+}
+
+/** The message that a line of a batch says. */
+export const readLine = (text: string, to: AmqpMessage.Envelope): AmqpMessage.Message | Refusal => {
+  const line = parse(text)
+  if (!isRecord(line)) return refuse(400, "The line is not a JSON object.")
+  const unknown = Object.keys(line).find((key) => !known.has(key))
+  if (unknown !== undefined) return refuse(400, "A line has content, base64 or json, and properties.")
+  const content = contentOf(line)
+  if (content === undefined) return refuse(400, "A line has either content, as text, or base64, or json.")
+  const properties: Mutable<AmqpMessage.Properties> =
+    line["json"] === undefined ? {} : { contentType: "application/json" }
+  const given = line["properties"] ?? {}
+  if (!isRecord(given) || Object.keys(given).some((key) => !knownProperties.has(key))) {
+    return refuse(400, `properties has ${[...knownProperties].join(", ")}.`)
+  }
+  for (const property of Object.values(texts)) {
+    const value = given[property]
+    if (value === undefined) continue
+    if (typeof value !== "string") return refuse(400, `${property} is a text.`)
+    properties[property] = value
+  }
+  const { expiration, headers, persistent, priority, timestamp } = given
+  const refusal = readOthers(properties, { expiration, headers, persistent, priority, timestamp })
+  return refusal ?? { ...to, ...properties, content }
+}
+
+// --- What is delivered -------------------------------------------------------------------------------------------------
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** As text if it is one. */
+const contentAsJson = (content: Uint8Array) => {
+  try {
+    return { content: utf8.decode(content) }
+  } catch {
+    return { base64: Base64.encode(content) }
+  }
+}
+
+const valueAsJson = (value: AmqpMessage.FieldValue | undefined): unknown => {
+  if (typeof value === "bigint") return String(value)
+  if (typeof value === "number") return Number.isFinite(value) ? value : String(value)
+  if (typeof value !== "object" || value === null) return value
+  if (value instanceof Uint8Array) return { base64: Base64.encode(value) }
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString()
+  if (DateTime.isDateTime(value)) return DateTime.formatIso(value)
+  if (BigDecimal.isBigDecimal(value)) return BigDecimal.format(value)
+  if (Array.isArray(value)) return value.map(valueAsJson)
+  return tableAsJson(value as AmqpMessage.FieldTable)
+}
+
+const tableAsJson = (table: AmqpMessage.FieldTable): object =>
+  // Not by assignment: `__proto__` is a header like any other.
+  Object.fromEntries(Object.entries(table).map(([key, value]) => [key, valueAsJson(value)]))
+
+/** A delivery as JSON. */
+export const deliveryAsJson = (delivery: AmqpConsumer.Delivery): object => {
+  const { headers, ...properties } = delivery.properties
+  return {
+    exchange: delivery.exchange,
+    routingKey: delivery.routingKey,
+    redelivered: delivery.redelivered,
+    attempt: delivery.attempt,
+    properties: { ...properties, headers: tableAsJson(headers) },
+    ...contentAsJson(delivery.content)
+  }
+}

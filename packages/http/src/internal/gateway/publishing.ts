@@ -1,0 +1,77 @@
+/** `POST /publish/{exchange}/{routingKey}`: one message, or a batch as NDJSON. */
+import { type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import * as Effect from "effect/Effect"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { type Refusal, problemOf, refusalOf, refuse } from "./answers.ts"
+import { propertiesOf, readLine } from "./messages.ts"
+import { type Bounds, failWith, type Guard, notFound, pathBelow, readBody, type Routed } from "./requests.ts"
+
+/** How RabbitMQ's own HTTP API calls the exchange without a name. */
+const defaultExchange = "amq.default"
+
+const isRefused = (value: AmqpMessage.Message | AmqpMessage.Properties | Refusal): value is Refusal => "status" in value
+
+const isBatch = (contentType: string | undefined) =>
+  contentType?.split(";", 1)[0]!.trim().toLowerCase() === "application/x-ndjson"
+
+const confirmed = { status: "confirmed" }
+
+const lineOf = (result: object) => `${JSON.stringify(result)}\n`
+
+const refusedLine = (refusal: Refusal) => lineOf({ status: "refused", problem: problemOf(refusal) })
+
+/** What becomes of each line, in the order of the lines; the messages are published together. */
+const publishBatch = (
+  text: string,
+  to: AmqpMessage.Envelope,
+  options: { readonly mandatory: boolean }
+): Stream.Stream<string, never, AmqpPublisher.AmqpPublisher> => {
+  const lines = text.split("\n").filter((line) => line.trim() !== "")
+  return Stream.unwrap(
+    Effect.map(AmqpPublisher.AmqpPublisher, (publisher) =>
+      Stream.fromIterable(lines).pipe(
+        Stream.mapEffect(
+          (line) => {
+            const message = readLine(line, to)
+            if (isRefused(message)) return Effect.succeed(refusedLine(message))
+            return Effect.map(Effect.result(publisher.publish(message, options)), (result) =>
+              Result.isSuccess(result) ? lineOf(confirmed) : refusedLine(refusalOf(result.failure))
+            )
+          },
+          { concurrency: 256 }
+        )
+      )
+    )
+  )
+}
+
+export const route: (path: string, bounds: Bounds, guard: Guard) => Routed = Effect.fnUntraced(
+  function* (path, bounds, guard) {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const [named = "", routingKey = "", ...more] = yield* pathBelow(request, path)
+    if (named === "" || more.length > 0) return yield* notFound
+    const exchange = named === defaultExchange ? "" : named
+    yield* guard(request, { action: "publish", exchange, routingKey })
+    const mandatory = request.headers["amqp-mandatory"] ?? "true"
+    if (mandatory !== "true" && mandatory !== "false")
+      return yield* failWith(refuse(400, "mandatory is true or false."))
+    const options = { mandatory: mandatory === "true" }
+    if (isBatch(request.headers["content-type"])) {
+      const body = yield* readBody(request, bounds)
+      const publisher = yield* AmqpPublisher.AmqpPublisher
+      const results = publishBatch(new TextDecoder().decode(body), { exchange, routingKey }, options)
+      return HttpServerResponse.stream(
+        results.pipe(Stream.provideService(AmqpPublisher.AmqpPublisher, publisher), Stream.encodeText),
+        { contentType: "application/x-ndjson", headers: { "cache-control": "no-store" } }
+      )
+    }
+    const properties = propertiesOf(request.headers)
+    if (isRefused(properties)) return yield* failWith(properties)
+    const content = yield* readBody(request, bounds)
+    yield* AmqpPublisher.publish({ exchange, routingKey, ...properties, content }, options)
+    return HttpServerResponse.jsonUnsafe(confirmed, { headers: { "cache-control": "no-store" } })
+  }
+)

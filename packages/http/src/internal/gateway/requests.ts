@@ -1,0 +1,151 @@
+/** What the gateway's routes have in common: where a request leads, who may, and how much of it is read. */
+import { type Amqp, AmqpError } from "@effect-amqp/core"
+import * as ByteSize from "effect/ByteSize"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
+import type * as HttpRouter from "effect/http/HttpRouter"
+import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import type { Access, Decision, Limits } from "../../AmqpGateway.ts"
+import { logFailure } from "../handlers.ts"
+import { type Refusal, refusalOf, refuse, responseOf } from "./answers.ts"
+
+/** A route ends early by failing with why. */
+export class Refused {
+  readonly _tag = "Refused"
+  readonly refusal: Refusal
+  constructor(refusal: Refusal) {
+    this.refusal = refusal
+  }
+}
+
+export const failWith = (refusal: Refusal) => Effect.fail(new Refused(refusal))
+
+/** The limits, read once. */
+export interface Bounds {
+  /** Bytes. */
+  readonly body: number
+  readonly prefetch: number
+  readonly idle: Duration.Duration
+  readonly streams: number
+  readonly heartbeat: Duration.Duration
+  readonly resume: Duration.Duration
+}
+
+const whole = (name: string, value: number, most: number) => {
+  if (Number.isInteger(value) && value >= 1 && value <= most) return value
+  throw new Error(`AmqpGateway: limits.${name}: wants a whole number from 1 to ${most}, got ${value}`)
+}
+
+const positive = (name: string, value: Duration.Input) => {
+  const duration = Duration.fromInputUnsafe(value)
+  const millis = Duration.toMillis(duration)
+  // Node fires longer timers at once.
+  if (millis >= 1 && millis <= 2_147_483_647) return duration
+  throw new Error(`AmqpGateway: limits.${name}: wants a duration from 1 millisecond to 24.8 days`)
+}
+
+/** A mistake in them is one in the program, and ends it where it is built. */
+export const boundsOf = (limits: Limits): Bounds => ({
+  body: whole("body", ByteSize.toNumberUnsafe(ByteSize.fromInputUnsafe(limits.body)), Number.MAX_SAFE_INTEGER),
+  prefetch: whole("prefetch", limits.prefetch, 65_535),
+  idle: positive("idle", limits.idle),
+  streams: whole("streams", limits.streams, Number.MAX_SAFE_INTEGER),
+  heartbeat: positive("heartbeat", limits.heartbeat ?? "15 seconds"),
+  resume: positive("resume", limits.resume ?? "30 seconds")
+})
+
+/** Whether this request may do this. Asked before anything is read, and before the broker hears of it. */
+export type Guard = (request: HttpServerRequest.HttpServerRequest, access: Access) => Effect.Effect<void, Refused>
+
+export const guardOf =
+  (authorize: (request: HttpServerRequest.HttpServerRequest, access: Access) => Effect.Effect<Decision>): Guard =>
+  (request, access) =>
+    Effect.flatMap(authorize(request, access), (decision) =>
+      decision === "allow"
+        ? Effect.void
+        : failWith(
+            decision === "authenticate"
+              ? refuse(401, "Say who you are, as WWW-Authenticate says.")
+              : refuse(403, "This is not allowed.")
+          )
+    )
+
+/** The decoded parts of the path below a route: `a%2Fb/c` is `a/b` and `c`. */
+export const pathBelow = (
+  request: HttpServerRequest.HttpServerRequest,
+  route: string
+): Effect.Effect<ReadonlyArray<string>, Refused> => {
+  const [path = ""] = request.url.split(/[?#]/, 1)
+  const depth = route.split("/").length
+  try {
+    return Effect.succeed(
+      path
+        .replace(/\/{2,}/g, "/")
+        .split("/")
+        .slice(depth)
+        .map(decodeURIComponent)
+    )
+  } catch {
+    return failWith(refuse(400, "The path is not percent-encoded UTF-8."))
+  }
+}
+
+export const notFound = failWith(refuse(404, "There is no such route."))
+
+/** The whole body, if it is not larger and does not take longer than it may. */
+export const readBody = (
+  request: HttpServerRequest.HttpServerRequest,
+  { body, idle }: Bounds
+): Effect.Effect<Uint8Array, Refused, Scope.Scope> => {
+  const tooLarge = failWith(refuse(413, "The request is larger than this service takes."))
+  // Told before it is sent, where the client says how much it is.
+  if (Number(request.headers["content-length"]) > body) return tooLarge
+  return request.arrayBuffer.pipe(
+    Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(body)),
+    Effect.map((buffer) => new Uint8Array(buffer)),
+    Effect.catch(({ reason }) =>
+      "reason" in reason && reason.reason === "BodyTooLarge"
+        ? tooLarge
+        : failWith(refuse(400, "The body could not be read."))
+    ),
+    // To interrupt the reading is to destroy the connection: so it goes on until the client has been answered.
+    Effect.forkScoped({ startImmediately: true }),
+    Effect.flatMap(Fiber.join),
+    Effect.timeoutOrElse({ duration: idle, orElse: () => failWith(refuse(408, "The body did not come in time.")) })
+  )
+}
+
+/** What a route does: all of them end so. */
+export type Routed = Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  Refused | AmqpError.AmqpError,
+  Amqp.Amqp | HttpRouter.Provided
+>
+
+/** Answers what a route has failed with. */
+export const answering =
+  (challenge: string) =>
+  (route: Routed): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Amqp.Amqp | HttpRouter.Provided> =>
+    route.pipe(
+      Effect.catch((failure) => {
+        if (AmqpError.isAmqpError(failure)) {
+          const refusal = refusalOf(failure)
+          return Effect.as(logFailure(failure, refusal.status), responseOf(refusal))
+        }
+        const { refusal } = failure
+        const response = responseOf(refusal)
+        if (refusal.status === 401) {
+          return Effect.succeed(HttpServerResponse.setHeader(response, "www-authenticate", challenge))
+        }
+        // What has not been read of the body would be taken for the next request.
+        return Effect.succeed(
+          refusal.status === 413 || refusal.status === 408
+            ? HttpServerResponse.setHeader(response, "connection", "close")
+            : response
+        )
+      })
+    )
