@@ -129,7 +129,7 @@ export interface Options<R = never> {
  *     return AmqpGateway.layer({
  *       authorize: ({ headers }, access) =>
  *         Effect.sync(() => {
- *           if (headers.authorization !== `Bearer ${Redacted.value(token)}`) return "authenticate"
+ *           if (headers["authorization"] !== `Bearer ${Redacted.value(token)}`) return "authenticate"
  *           return access.action === "publish" && access.exchange === "orders" ? "allow" : "deny"
  *         }),
  *       limits: { body: "1 MiB", prefetch: 100, idle: "5 minutes", streams: 200 }
