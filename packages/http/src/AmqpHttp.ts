@@ -73,7 +73,7 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
  *
  * - Handlers get all that `AmqpLive` provides, so `AmqpChannel.use` and `AmqpPublisher.publish` need nothing else.
  * - AMQP errors that a handler fails with are logged once, with their reason, and answered by `AmqpHttpError`: 503 with
- *   `Retry-After` when the pool is exhausted or the broker is away or blocks, 504, 413, else 500, without internals. Other
+ *   `Retry-After` when the pool is exhausted or the broker is away or blocks, 504, 413, 422, else 500, without internals. Other
  *   errors are none of its business. A handler that wants to answer an AMQP error itself catches it.
  * - It needs them in turn: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`. Provided outside of the server, as
  *   below, they outlive it: at shutdown the requests are finished first, then the channels are closed, then the connection.

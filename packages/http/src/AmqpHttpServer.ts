@@ -96,7 +96,8 @@ const gracefully = (server: HttpServer.HttpServer["Service"], { delay = "250 mil
  * A layer's HTTP server, which stops in order.
  *
  * How long requests may take that have begun by then is the server's own setting, `gracefulShutdownTimeout` of
- * `NodeHttpServer`; without it, 20 seconds.
+ * `NodeHttpServer`; without it, 20 seconds. Node waits as long for a client that has connected and said nothing yet, as
+ * browsers do in advance.
  *
  * @example
  * ```ts
