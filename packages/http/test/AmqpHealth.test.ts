@@ -7,6 +7,7 @@ import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
 import { createServer } from "node:http"
 import { configOf, untilStats } from "../../core/test/support/amqp.ts"
+import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { get, untilFlow, untilState } from "./support/service.ts"
 
@@ -14,7 +15,7 @@ const server = Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127
 
 /** The health of a service on a scripted broker. */
 const withHealth = (
-  broker: ScriptedBroker.ScriptedBroker,
+  broker: Pick<ScriptedBroker.ScriptedBroker, "url">,
   { health, ...overrides }: Parameters<typeof configOf>[1] & { readonly health?: AmqpHealth.Options } = {}
 ) =>
   Effect.provide(
@@ -79,11 +80,13 @@ describe("health", () => {
   it.live("is not ready before the first connect of a lazy one", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      yield* broker.down
+      // Refused by a proxy: the port of a broker that does not listen may become somebody else's.
+      const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+      proxy.refuse()
       yield* Effect.gen(function* () {
         assert.deepStrictEqual(yield* health, [200, 503])
         assert.strictEqual((yield* ask("ready")).body.connection.state, "Connecting")
-      }).pipe(withHealth(broker, { lazyConnect: true }))
+      }).pipe(withHealth({ url: proxy.through(broker.url) }, { lazyConnect: true }))
     })
   )
 

@@ -9,7 +9,7 @@ import { FetchHttpClient, HttpRouter, HttpServer, HttpServerResponse } from "eff
 import { HttpApi, HttpApiBuilder, HttpApiClient, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { createServer, type Server } from "node:http"
 import { configOf } from "../../core/test/support/amqp.ts"
-import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { anotherVhost } from "../../core/test/support/vhosts.ts"
 import { get, untilState } from "./support/service.ts"
 
@@ -184,8 +184,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("before the server listens; if it cannot, the server never does", () =>
       Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* broker.down
+        const { url } = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make(Number(new URL(url).port))
+        proxy.refuse()
         const servers: Array<Server> = []
         let listened = 0
         const watched = NodeHttpServer.layerServer(
@@ -199,12 +200,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         const app = HttpRouter.serve(routes, quiet).pipe(
           Layer.provideMerge(watched),
-          Layer.provide(Amqp.fromConfig(configOf(broker.url)))
+          Layer.provide(Amqp.fromConfig(configOf(proxy.through(url))))
         )
         const exit = yield* Effect.exit(Effect.provide(Effect.void, app, { local: true }))
         assert.isTrue(Exit.isFailure(exit) && String(exit.cause).includes("AmqpError"))
         assert.deepStrictEqual({ servers: servers.length, listened }, { servers: 0, listened: 0 })
-        yield* broker.up
+        proxy.heal()
         yield* Effect.provide(Effect.void, app, { local: true })
         assert.strictEqual(listened, 1)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
@@ -212,16 +213,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("or in the background: it serves, is not ready, and answers 503 until the broker is there", () =>
       Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* broker.down
-        const config = configOf(broker.url, { lazyConnect: true, pool: { acquireTimeout: Duration.millis(300) } })
+        const { url } = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make(Number(new URL(url).port))
+        proxy.refuse()
+        const config = configOf(proxy.through(url), {
+          lazyConnect: true,
+          pool: { acquireTimeout: Duration.millis(300) }
+        })
         yield* Effect.gen(function* () {
           assert.strictEqual((yield* get("/health/live")).status, 200)
           assert.strictEqual((yield* get("/health/ready")).status, 503)
           const early = yield* get("/")
           assert.strictEqual(early.status, 503)
           assert.strictEqual(early.headers["retry-after"], "1")
-          yield* broker.up
+          proxy.heal()
           yield* untilState(({ _tag }) => _tag === "Open")
           assert.strictEqual((yield* get("/")).status, 200)
           assert.strictEqual((yield* get("/health/ready")).status, 200)
