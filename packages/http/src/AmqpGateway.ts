@@ -18,7 +18,8 @@
  *
  * With the content type `application/x-ndjson` each line is a message: `{"content":"text"}`, `{"base64":"..."}` or
  * `{"json":...}`, and `properties` beside it. The answer has a line for each, in the same order: `{"status":"confirmed"}`, or
- * `{"status":"refused","problem":{...}}`.
+ * `{"status":"refused","problem":{...}}`. The messages are in the queue in the order of the lines. If the answer breaks off,
+ * the messages without a result may have been published.
  *
  * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON, at last
  * `end` with a reason, unless the client leaves first; a comment as heartbeat in between. Queries: `ack=explicit` (the

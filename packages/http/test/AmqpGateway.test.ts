@@ -191,6 +191,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             ["last", undefined, undefined]
           ]
         )
+        // Many keep their order, and their results.
+        const many = Array.from({ length: 500 }, (_, i) => (i % 7 === 3 ? "no JSON" : `{"json":${i}}`))
+        const told = yield* post(`/amqp/publish/amq.default/${queue}`, many.join("\n"), {
+          "content-type": "application/x-ndjson"
+        })
+        assert.deepStrictEqual(
+          told.text
+            .trimEnd()
+            .split("\n")
+            .map((line) => JSON.parse(line).status),
+          many.map((line) => (line === "no JSON" ? "refused" : "confirmed"))
+        )
+        const valid = many.flatMap((line, i) => (line === "no JSON" ? [] : [String(i)]))
+        const arrived = yield* Effect.replicateEffect(Effect.map(take(queue), AmqpMessage.text), valid.length)
+        assert.deepStrictEqual(arrived, valid)
         // Nobody takes them: all are told so.
         const lost = yield* post("/amqp/publish/amq.default/nowhere", '{"content":"a"}\n{"content":"b"}', {
           "content-type": "application/x-ndjson; charset=utf-8"
@@ -334,19 +349,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         socket.on("error", () => {})
         socket.once("close", () => Deferred.doneUnsafe(closed, Effect.void))
         yield* awaitCensus({ consumers: 1, unacked: 10 })
-        yield* awaitCensus({ consumers: 0, unacked: 0 })
+        // At once, and not only when it is cut off.
+        yield* awaitCensus({ consumers: 0, unacked: 0 }, { timeout: "4 seconds" })
         yield* untilReady(queue, 20)
         // Its place is free again, though it has not read a byte.
         const other = yield* Effect.retry(listen(`/amqp/consume/${queue}`), {
           schedule: Schedule.spaced("50 millis"),
-          times: 100
+          times: 300
         })
         assert.strictEqual((yield* other.until("message")).data.content.length, 1_000_000)
         socket.resume()
         yield* Effect.timeout(Deferred.await(closed), "10 seconds")
       }).pipe(
         Effect.scoped,
-        withGateway({ limits: { body: 1, prefetch: 10, streams: 1, idle: "500 millis", heartbeat: "200 millis" } })
+        withGateway({ limits: { body: 1, prefetch: 10, streams: 1, idle: "500 millis", heartbeat: "5 seconds" } })
       )
     )
 

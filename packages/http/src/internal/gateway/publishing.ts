@@ -1,5 +1,5 @@
 /** `POST /publish/{exchange}/{routingKey}`: one message, or a batch as NDJSON. */
-import { type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import { type AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
@@ -23,28 +23,30 @@ const lineOf = (result: object) => `${JSON.stringify(result)}\n`
 
 const refusedLine = (refusal: Refusal) => lineOf({ status: "refused", problem: problemOf(refusal) })
 
-/** What becomes of each line, in the order of the lines; the messages are published together. */
+/** What becomes of each line, in the order of the lines, which is the messages' order in a queue, too. */
 const publishBatch = (
   text: string,
   to: AmqpMessage.Envelope,
   options: { readonly mandatory: boolean }
-): Stream.Stream<string, never, AmqpPublisher.AmqpPublisher> => {
-  const lines = text.split("\n").filter((line) => line.trim() !== "")
-  return Stream.unwrap(
-    Effect.map(AmqpPublisher.AmqpPublisher, (publisher) =>
-      Stream.fromIterable(lines).pipe(
-        Stream.mapEffect(
-          (line) => {
-            const message = readLine(line, to)
-            if (isRefused(message)) return Effect.succeed(refusedLine(message))
-            return Effect.map(Effect.result(publisher.publish(message, options)), (result) =>
-              Result.isSuccess(result) ? lineOf(confirmed) : refusedLine(refusalOf(result.failure))
-            )
-          },
-          { concurrency: 256 }
-        )
-      )
-    )
+): Stream.Stream<string, AmqpError.AmqpError, AmqpPublisher.AmqpPublisher> => {
+  const messages: Array<AmqpMessage.Message> = []
+  // The results of refused lines, by the message that they stand before; at last those behind all of them.
+  const before: Array<string> = [""]
+  for (const line of text.split("\n")) {
+    if (line.trim() === "") continue
+    const message = readLine(line, to)
+    if (isRefused(message)) before[messages.length] += refusedLine(message)
+    else {
+      messages.push(message)
+      before.push("")
+    }
+  }
+  return AmqpPublisher.publishAll(messages, { ...options, failures: "values" }).pipe(
+    Stream.zipWithIndex,
+    Stream.map(([{ result }, index]) =>
+      [before[index], Result.isSuccess(result) ? lineOf(confirmed) : refusedLine(refusalOf(result.failure))].join("")
+    ),
+    Stream.concat(Stream.suspend(() => Stream.make(before.at(-1) ?? "")))
   )
 }
 
