@@ -18,7 +18,8 @@ import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
-import * as Amqplib from "./internal/amqplib.ts"
+import { connect } from "./internal/connect.ts"
+import type { Link } from "./internal/link.ts"
 import { type Links, register } from "./internal/links.ts"
 import { Login, SharedLogin } from "./internal/login.ts"
 import { Backoff, fullJitter } from "./internal/backoff.ts"
@@ -149,11 +150,11 @@ export const make = Effect.fnUntraced(function* (
   const clock = yield* Effect.clockWith(Effect.succeed)
   const login = (yield* SharedLogin) ?? new Login(config.credentials)
 
-  let current: Amqplib.Link | undefined
+  let current: Link | undefined
   let closedBy: AmqpError.AmqpErrorReason | undefined
   let generation = 0
   let nextHost = 0
-  let arrival = Deferred.makeUnsafe<Amqplib.Link, AmqpError.AmqpError>()
+  let arrival = Deferred.makeUnsafe<Link, AmqpError.AmqpError>()
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
   let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
 
@@ -191,10 +192,10 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
-    let mine: Amqplib.Link | undefined
+    let mine: Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
     const { credentials } = login
-    const connected = Amqplib.connect(
+    const connected = connect(
       { ...config, credentials },
       host,
       {
@@ -349,7 +350,7 @@ export const make = Effect.fnUntraced(function* (
     })
   )
 
-  const next: Effect.Effect<Amqplib.Link, AmqpError.AmqpError> = Effect.suspend(() => {
+  const next: Effect.Effect<Link, AmqpError.AmqpError> = Effect.suspend(() => {
     if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
     if (current === undefined) return Deferred.await(arrival)
     // Its channels were told first, and one of their borrowers is here already: the link itself hears it next.

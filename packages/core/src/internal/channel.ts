@@ -11,6 +11,7 @@ import * as AmqpError from "../AmqpError.ts"
 import type { Returned } from "../AmqpChannel.ts"
 import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
+import type { Link } from "./link.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
 import { intercept, type Oversized } from "./intercept.ts"
@@ -88,7 +89,7 @@ const oversized = (
 export class Channel {
   readonly kind: Kind
   readonly driver: Amqplib.Channel
-  readonly link: Amqplib.Link
+  readonly link: Link
   /** What waits for its confirm; undefined unless this is a confirm channel. */
   readonly confirms: Confirms | undefined
   /** When it opened, and how old it may become, in milliseconds of the pool's clock. */
@@ -127,7 +128,7 @@ export class Channel {
   /** Whether nothing of it is left: also the broker knows that it has closed. */
   #isGone = false
 
-  constructor(driver: Amqplib.Channel, link: Amqplib.Link, kind: Kind) {
+  constructor(driver: Amqplib.Channel, link: Link, kind: Kind) {
     this.kind = kind
     this.driver = driver
     this.link = link
@@ -359,7 +360,7 @@ export class Channel {
  * so that the broker never holds it beside the one that takes its place.
  */
 export const open = (
-  link: Amqplib.Link,
+  link: Link,
   kind: Kind,
   timeout: Duration.Duration,
   own: (channel: Channel) => void
@@ -419,7 +420,7 @@ const isByPublish = (error: unknown) =>
   error.classId === 60 &&
   error.methodId === 40
 
-const openFailed = (cause: unknown, link: Amqplib.Link): AmqpError.AmqpErrorReason => {
+const openFailed = (cause: unknown, link: Link): AmqpError.AmqpErrorReason => {
   const reason = classify(cause, { operation: "channel.open", peer: link.peer })
   if (reason._tag !== "ChannelMaxReached") return reason
   return new AmqpError.ChannelMaxReached({

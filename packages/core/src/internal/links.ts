@@ -5,7 +5,7 @@
 import type * as Effect from "effect/Effect"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
-import type { Link } from "./amqplib.ts"
+import type { Link } from "./link.ts"
 import type { Login } from "./login.ts"
 import type { Preparations } from "./preparations.ts"
 import type { Shutdown } from "./shutdown.ts"

@@ -7,7 +7,7 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { Link } from "./amqplib.ts"
+import type { Link } from "./link.ts"
 
 /** Something that is prepared on each link anew. */
 export class Preparation {

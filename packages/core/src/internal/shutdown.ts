@@ -13,7 +13,7 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { AmqpConfig } from "../AmqpConfig.ts"
-import type { Link } from "./amqplib.ts"
+import type { Link } from "./link.ts"
 import { elapsed } from "./elapsed.ts"
 
 const mostCloses = 2

@@ -1,7 +1,7 @@
 /** How large a message may be: a larger one would make the broker close the channel, and with it others' messages. */
 import { type InvalidArgument, MessageTooLarge } from "../AmqpErrorReason.ts"
 import type { Message } from "../AmqpMessage.ts"
-import type { Link } from "./amqplib.ts"
+import type { Link } from "./link.ts"
 import { isRefused } from "./declarations.ts"
 import { toPublish, withoutContent } from "./properties.ts"
 

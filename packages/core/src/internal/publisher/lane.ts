@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../AmqpError.ts"
-import type * as Amqplib from "../amqplib.ts"
+import type { Link } from "../link.ts"
 import * as Channel from "../channel.ts"
 import type { Deadlines } from "../deadlines.ts"
 import type { Links } from "../links.ts"
@@ -144,7 +144,7 @@ export class Lane {
 }
 
 /** Until the broker answers on this link again, or never will. */
-const unblocked = (link: Amqplib.Link): Effect.Effect<void> =>
+const unblocked = (link: Link): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     if (link.blockedBy === undefined) return resume(Effect.void)
     const look = () => {

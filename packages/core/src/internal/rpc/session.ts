@@ -10,6 +10,7 @@ import * as AmqpError from "../../AmqpError.ts"
 import type { Returned } from "../../AmqpChannel.ts"
 import type { DeliveredProperties } from "../../AmqpMessage.ts"
 import type * as Amqplib from "../amqplib.ts"
+import type { Link } from "../link.ts"
 import * as Channel from "../channel.ts"
 import { returnedBecause } from "../confirms.ts"
 import { Handle, type Terms } from "../handle.ts"
@@ -55,7 +56,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
 
   /** Opens one and starts its consumer. Given up or failed, its channel is closed. */
   static open(
-    link: Amqplib.Link,
+    link: Link,
     terms: Terms,
     owner: SessionOwner,
     opened: (session: Session) => void
@@ -86,7 +87,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
     return this.request("basic.consume", (_driver, channel) => channel.consume(start, this))
   }
 
-  get link(): Amqplib.Link {
+  get link(): Link {
     return this.#channel.link
   }
 

@@ -1,0 +1,271 @@
+/**
+ * One open connection of amqplib's, watched and ended.
+ *
+ * Hazards of amqplib 2.3 that this module answers:
+ * - `close()` never settles when the peer is gone or silent: it is bounded, and the socket destroyed afterwards; with an
+ *   error, since without one pending confirms would stay pending.
+ * - A connection that amqplib gives up (heartbeat) leaves its socket open: destroyed here too.
+ * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
+ * - A channel's write buffer is 1,024 frames, whatever their size: it is replaced by one that counts bytes.
+ * - It takes frames of up to 64 MiB, whatever was agreed on: none larger than that is taken.
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type { Socket } from "node:net"
+import type { AmqpConfig } from "../AmqpConfig.ts"
+import * as AmqpError from "../AmqpError.ts"
+import { type Channel, type ChannelInternals, type Internals, internals, type Model } from "./amqplib.ts"
+import { classify } from "./classify.ts"
+import { readContentHeaders } from "./contentHeader.ts"
+import { bytesOf } from "./secretBytes.ts"
+import { WriteBuffer } from "./writeBuffer.ts"
+
+// In bytes instead of frames.
+const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number) => {
+  const record = connection.channels?.[number]
+  const muxer = connection.muxer
+  if (record === undefined || record === null || muxer === undefined) return
+  muxer.unpipeFrom(record.buffer)
+  const buffer = new WriteBuffer(size)
+  record.buffer = buffer
+  buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
+  muxer.pipeFrom(buffer)
+}
+
+// amqplib hands the socket frame by frame: corked, it gets many of them with one system call.
+const coalesceWrites = ({ muxer, stream }: Internals) => {
+  const readIncoming = muxer?._readIncoming
+  if (muxer === undefined || readIncoming === undefined || stream === undefined) return
+  muxer._readIncoming = () => {
+    stream.cork()
+    try {
+      readIncoming.call(muxer)
+    } finally {
+      stream.uncork()
+    }
+  }
+}
+
+// They may be anything: a table whose `toString` is a text throws where it is put into one.
+const productOf = (properties: object | undefined): string => {
+  const text = (name: string, other: string) => {
+    const value = properties !== undefined && Object.hasOwn(properties, name) ? Reflect.get(properties, name) : other
+    return typeof value === "string" ? value : other
+  }
+  return `${text("product", "unknown")} ${text("version", "")}`.trim()
+}
+
+/** What a link tells its owner. Called from amqplib's own event handlers: must not throw. */
+export interface LinkEvents {
+  readonly onBlocked: (reason: string) => void
+  readonly onUnblocked: () => void
+  /** Once, when the link has ended, whoever ended it. */
+  readonly onClosed: (reason: AmqpError.AmqpErrorReason) => void
+}
+
+/**
+ * What became of a new secret: the broker has taken it, or the link ended before it said so, or it ended for that, as
+ * RabbitMQ does it (530).
+ */
+export type SecretOutcome = "taken" | "lost" | (AmqpError.AmqpErrorReason & { readonly replyCode?: number | undefined })
+
+const isRefusal = (reason: AmqpError.AmqpErrorReason): reason is AmqpError.ProtocolError | AmqpError.AccessRefused =>
+  (reason._tag === "ProtocolError" && reason.replyCode === 530) || reason._tag === "AccessRefused"
+
+/** How long a connection that has failed may take to end in order, in milliseconds. */
+const lastWords = 1000
+
+type Bounds = Pick<AmqpConfig, "maxInboundMessageBodySize" | "writeBufferSize">
+
+/** One open connection. It never comes back to life: the next one is another link. */
+export class Link {
+  readonly peer: string
+  readonly channelMax: number
+  readonly frameMax: number
+  readonly heartbeat: number
+  readonly product: string
+  /** Of the body of one message, in bytes. */
+  readonly maxInboundMessageBodySize: number
+  /** Why the link has ended; undefined while it is open. */
+  closedBy: AmqpError.AmqpErrorReason | undefined = undefined
+  /** Set when its channels have been told that it ends, a moment before it tells so itself. */
+  isEnding = false
+  /** The broker's reason while it reads nothing from us (`connection.blocked`). */
+  blockedBy: string | undefined = undefined
+  /** Called on every change of `blockedBy` and `closedBy`. Owned by the channels, which remove themselves. */
+  readonly watchers = new Set<() => void>()
+
+  readonly #model: Model
+  readonly #events: LinkEvents
+  #opening: Channel | undefined = undefined
+  #lastError: unknown = undefined
+  #closing = false
+  #doomed: NodeJS.Timeout | undefined = undefined
+  /** How much had been read when an end went unanswered. */
+  #readWhenUnanswered: number | undefined = undefined
+  // In the order in which they were sent, which is that of the answers.
+  readonly #secrets: Array<(outcome: SecretOutcome) => void> = []
+
+  constructor(model: Model, peer: string, events: LinkEvents, config: Bounds) {
+    this.#model = model
+    this.#events = events
+    this.peer = peer
+    this.maxInboundMessageBodySize = config.maxInboundMessageBodySize
+    const connection = internals(model)
+    this.channelMax = connection.channelMax ?? 0
+    this.frameMax = connection.frameMax ?? 0
+    this.heartbeat = connection.heartbeat ?? 0
+    // What the broker says agreed: what it sends has to keep to that.
+    if (this.frameMax > 0) connection.maxFrameSize = this.frameMax
+    this.product = productOf(model.connection.serverProperties)
+    coalesceWrites(connection)
+    // The channel object exists before its `channel.open` is answered, but amqplib hands it out only afterwards. It is
+    // wanted at once, for its listeners and to be able to give it up.
+    const fresh = connection.freshChannel
+    if (fresh !== undefined) {
+      connection.freshChannel = (channel, options) => {
+        this.#opening = channel
+        const number = fresh.call(connection, channel, options)
+        boundWriteBuffer(connection, number, channel, config.writeBufferSize)
+        return number
+      }
+    }
+    readContentHeaders(connection)
+    model.on("error", this.#onError)
+    model.on("close", this.#onClose)
+    model.on("blocked", this.#onBlocked)
+    model.on("unblocked", this.#onUnblocked)
+    model.on("update-secret-ok", this.#onSecretTaken)
+  }
+
+  readonly #onSecretTaken = () => this.#secrets.shift()?.("taken")
+
+  // After an error of its own amqplib sends `connection.close`, and waits for the reply for as long as it takes.
+  readonly #onError = (error: unknown) => {
+    this.#lastError ??= error
+    if (this.closedBy === undefined) this.#doomed ??= setTimeout(this.#onClose, lastWords)
+  }
+
+  readonly #onClose = (error?: unknown) => {
+    this.#lastError ??= error
+    this.#end(this.endedBy)
+  }
+
+  /** Why it has ended or, as far as is known yet, is about to. */
+  get endedBy(): AmqpError.AmqpErrorReason {
+    if (this.closedBy !== undefined) return this.closedBy
+    if (this.#closing) return closedByUs(this.peer)
+    const error = this.#lastError ?? new Error("Connection closed")
+    return classify(error, { operation: "connection", peer: this.peer })
+  }
+
+  readonly #onBlocked = (reason: string) => {
+    this.blockedBy = reason
+    this.#changed()
+    this.#events.onBlocked(reason)
+  }
+
+  readonly #onUnblocked = () => {
+    this.blockedBy = undefined
+    this.#changed()
+    this.#events.onUnblocked()
+  }
+
+  #changed() {
+    for (const watcher of Array.from(this.watchers)) watcher()
+  }
+
+  #end(reason: AmqpError.AmqpErrorReason) {
+    if (this.closedBy !== undefined) return
+    clearTimeout(this.#doomed)
+    this.closedBy = reason
+    this.blockedBy = undefined
+    const model = this.#model
+    model.removeListener("close", this.#onClose)
+    model.removeListener("blocked", this.#onBlocked)
+    model.removeListener("unblocked", this.#onUnblocked)
+    model.removeListener("update-secret-ok", this.#onSecretTaken)
+    // A destroyed socket can still report: `error` keeps its listener, which now only takes it in.
+    internals(model).stream?.destroy(new Error(reason.message))
+    // The broker answers in order: what it refused is the first that it has not answered.
+    for (const [i, told] of this.#secrets.splice(0).entries()) told(i === 0 && isRefusal(reason) ? reason : "lost")
+    this.#changed()
+    this.watchers.clear()
+    this.#events.onClosed(reason)
+  }
+
+  /**
+   * Sends `channel.open`. `onChannel` gets the channel object at once where amqplib lets us have it, else with the
+   * promise's own result.
+   */
+  openChannel(onChannel: (channel: Channel) => void): Promise<Channel> {
+    this.#opening = undefined
+    const opened = this.#model.createChannel()
+    const early = this.#opening as Channel | undefined
+    this.#opening = undefined
+    if (early !== undefined) {
+      onChannel(early)
+      return opened
+    }
+    return opened.then((channel) => {
+      onChannel(channel)
+      return channel
+    })
+  }
+
+  get #read(): number | undefined {
+    return (internals(this.#model).stream as Partial<Socket> | undefined)?.bytesRead
+  }
+
+  /** To be called when the broker has not answered a close or a cancel within its time. */
+  unanswered(): void {
+    this.#readWhenUnanswered = this.#read
+  }
+
+  /** Whether not a byte has come since then: who wants to end need not wait for another answer. */
+  get isSilent(): boolean {
+    return this.#readWhenUnanswered !== undefined && this.#readWhenUnanswered === this.#read
+  }
+
+  /** Sends `connection.update-secret`. `told` is called once, from amqplib's own event handlers: it must not throw. */
+  updateSecret(secret: Redacted.Redacted<string>, reason: string, told: (outcome: SecretOutcome) => void): void {
+    if (this.closedBy !== undefined) return told("lost")
+    this.#secrets.push(told)
+    // The promise says nothing that the event does not, and stays pending when the link ends. It is rejected when the
+    // connection is ending already, of which `#end` tells.
+    this.#model.updateSecret(bytesOf(Redacted.value(secret)), reason).catch(() => {})
+  }
+
+  /** Ends the link at once, without a word to the broker. */
+  destroy(reason: AmqpError.AmqpErrorReason): void {
+    this.#end(reason)
+  }
+
+  /** `connection.close`, bounded by `timeout`; the socket is destroyed in every case. */
+  close(timeout: Duration.Duration): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (this.closedBy !== undefined) return resume(Effect.void)
+      this.#closing = true
+      const ended = () => {
+        if (this.closedBy !== undefined) resume(Effect.void)
+      }
+      this.watchers.add(ended)
+      // The promise tells nothing that the `close` event does not, and stays pending when the peer dies before its reply.
+      // The call itself throws when amqplib has given the connection up a moment ago.
+      try {
+        this.#model.close().catch(() => {})
+      } catch {
+        resume(Effect.void)
+      }
+      return Effect.sync(() => this.watchers.delete(ended))
+    }).pipe(
+      Effect.timeoutOption(timeout),
+      Effect.ensuring(Effect.sync(() => this.#end(closedByUs(this.peer)))),
+      Effect.asVoid
+    )
+  }
+}
+
+export const closedByUs = (peer: string) =>
+  new AmqpError.ConnectionClosed({ message: `the connection to ${peer} was closed by this application` })
