@@ -28,11 +28,11 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as AmqpChannel from "./AmqpChannel.ts"
 import { AmqpConnection } from "./AmqpConnection.ts"
-import type { AmqpError, InvalidArgument } from "./AmqpError.ts"
+import type { AmqpError } from "./AmqpError.ts"
 import { type DeliveredProperties, json } from "./AmqpMessage.ts"
 import { AmqpPublisher } from "./AmqpPublisher.ts"
 import { sharedConnection } from "./internal/consumer/connection.ts"
-import { handleBatches, handleEach } from "./internal/consumer/handling.ts"
+import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
 import { register, Running } from "./internal/consumer/running.ts"
@@ -335,13 +335,6 @@ export const consumeBatch: {
       ? refuse(queue, settings)
       : handleBatches(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
-
-// A consumer is often forked, and its failure awaited by nobody.
-const refuse = (queue: string, refused: InvalidArgument) =>
-  Effect.andThen(
-    Effect.annotateLogs(Effect.logError("AMQP consumer not started"), { queue, reason: refused.message }),
-    fail(refused)
-  )
 
 const decoderOf = (options: Partial<DecodeOptions<Schema.Constraint>> | undefined) =>
   options?.schema === undefined ? undefined : json(options.schema).decode

@@ -28,8 +28,10 @@ import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
+import type * as Tracer from "effect/Tracer"
 import type { AmqpError } from "./AmqpError.ts"
 import * as internal from "./internal/json.ts"
+import { contextOf } from "./internal/tracingContext.ts"
 
 /**
  * A value of an AMQP field table, the form of headers and of the arguments of declarations.
@@ -206,6 +208,30 @@ export const fromDelivery = (
   const { content, exchange, properties, routingKey } = delivery
   return { exchange, routingKey, content, ...properties, ...(overrides as Message | undefined) }
 }
+
+/**
+ * The trace context that a message was published in, from its header `traceparent` (W3C Trace Context), as the parent or the
+ * link of a span; `undefined` if it has none, or none that can be read.
+ *
+ * Handlers of `AmqpConsumer.consume`, `consumeBatch` and `AmqpRpc.serve` run in a span that has it already. It is for those
+ * who take deliveries by a stream, or by a channel.
+ *
+ * @example
+ * ```ts
+ * import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
+ * import { Effect, Stream } from "effect"
+ *
+ * declare const handle: (delivery: AmqpConsumer.Delivery) => Effect.Effect<void>
+ *
+ * const orders = Stream.runForEach(AmqpConsumer.stream("orders"), (delivery) =>
+ *   Effect.andThen(handle(delivery), delivery.ack).pipe(
+ *     Effect.withSpan("process orders", { kind: "consumer", parent: AmqpMessage.traceContext(delivery) })
+ *   )
+ * )
+ * ```
+ */
+export const traceContext = (delivery: { readonly properties: Properties }): Tracer.ExternalSpan | undefined =>
+  contextOf(delivery.properties.headers ?? {})
 
 /** Makes messages of values, and values of deliveries, by a schema. See `json`. */
 export interface Json<S extends Schema.Constraint> {

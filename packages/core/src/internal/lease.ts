@@ -32,6 +32,7 @@ import * as Check from "./declarations.ts"
 import { isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
+import * as Tracing from "./tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer, write } from "./publishing.ts"
 
 const released = new AmqpError.ChannelReleased({
@@ -148,19 +149,28 @@ export class Lease extends Handle implements Operations {
 
   publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError.AmqpError>
   publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
-    return Effect.suspend(() => {
-      const settings = Check.readPublish(options)
-      if (Check.isRefused(settings)) return fail(settings)
-      const outgoing = toPublish(message, this.held?.link.frameMax)
-      if (Check.isRefused(outgoing)) return fail(outgoing)
-      if (settings.mandatory) outgoing.options.mandatory = true
-      const timeout = settings.timeout ?? this.terms.publishTimeout
-      const channel = this.usable()
-      if ("_tag" in channel) return fail(channel)
-      if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, timeout)
-      if (!settings.wait && channel.forbids !== undefined) return fail(forbidden(channel.forbids))
-      return this.#sendLater(message, outgoing, timeout)
-    })
+    return Effect.withFiber((fiber) =>
+      Tracing.isTraced(fiber)
+        ? Tracing.publishing(message, this.held?.link, (traced) => this.#publish(traced, options))
+        : this.#publish(message, options)
+    )
+  }
+
+  #publish(
+    message: Message,
+    options: PublishOptions | undefined
+  ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    const settings = Check.readPublish(options)
+    if (Check.isRefused(settings)) return fail(settings)
+    const outgoing = toPublish(message, this.held?.link.frameMax)
+    if (Check.isRefused(outgoing)) return fail(outgoing)
+    if (settings.mandatory) outgoing.options.mandatory = true
+    const timeout = settings.timeout ?? this.terms.publishTimeout
+    const channel = this.usable()
+    if ("_tag" in channel) return fail(channel)
+    if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, timeout)
+    if (!settings.wait && channel.forbids !== undefined) return fail(forbidden(channel.forbids))
+    return this.#sendLater(message, outgoing, timeout)
   }
 
   #sendLater(

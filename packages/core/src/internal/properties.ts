@@ -162,6 +162,12 @@ const roomForHeaders = (options: PublishOptions, frameMax: number): number => {
   return Math.min(largestTable, frameMax - others)
 }
 
+/** Whether a message with these headers in the place of its own could be sent, as far as they decide it. */
+export const fitsHeaders = (message: Message, headers: FieldTable, frameMax = 0): boolean => {
+  const room = roomForHeaders({ ...message, content: undefined } as object, frameMax)
+  return !(toTable(headers, "headers", "basic.publish", room) instanceof InvalidArgument)
+}
+
 const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
 const number = (value: unknown): number | undefined => (typeof value === "number" ? value : undefined)
 

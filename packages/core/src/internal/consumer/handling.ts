@@ -12,9 +12,9 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
 import type { AmqpConsumer, Delivery, End } from "../../AmqpConsumer.ts"
-import { type AmqpError, fromReason } from "../../AmqpError.ts"
+import { type AmqpError, fromReason, type InvalidArgument } from "../../AmqpError.ts"
 import { Deadlines } from "../deadlines.ts"
-import type { Terms } from "../handle.ts"
+import { fail, type Terms } from "../handle.ts"
 import { linksOf } from "../links.ts"
 import { Batches } from "./batches.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
@@ -23,6 +23,7 @@ import { Retrying } from "./retrying.ts"
 import { runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
+import * as Tracing from "../tracing.ts"
 import { Workers } from "./workers.ts"
 
 type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
@@ -77,6 +78,13 @@ export const report = (
   )
 }
 
+/** What was given is refused. A consumer is often forked, and its failure awaited by nobody. */
+export const refuse = (queue: string, refused: InvalidArgument): Effect.Effect<never, AmqpError> =>
+  Effect.andThen(
+    Effect.annotateLogs(Effect.logError("AMQP consumer not started"), { queue, reason: refused.message }),
+    fail(refused)
+  )
+
 /** Waits while the connection is made for the first time; fails with why it is away. */
 const whenOpen = ({ state }: AmqpConnection["Service"]) =>
   SubscriptionRef.changes(state).pipe(
@@ -107,6 +115,8 @@ interface Parts {
   readonly source: Source
   readonly settling: Settling
   readonly fork: Fork
+  /** Whether handling is to have spans: as whoever consumes has, whose context all handlers run in. */
+  readonly traced: boolean
 }
 
 /** How the deliveries of a source become work, and how that is done. */
@@ -138,7 +148,8 @@ const run = <Work, R>(
         const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
         const settling = new Settling(settings.start.queue, settings, retrying)
         const source = sourceOf(connection, settings, clock, terms)
-        const labour = labourOf({ source, settling, fork }, () => workers.wake())
+        const traced = yield* Tracing.isOn
+        const labour = labourOf({ source, settling, fork, traced }, () => workers.wake())
         const workers = new Workers<Work>({ concurrency: settings.concurrency, fork, ...labour })
         source.onChange = () => {
           if (labour.changed()) workers.wake()
@@ -160,45 +171,66 @@ const run = <Work, R>(
     )
   )
 
-/** Each delivery by itself. */
+/** Each delivery by itself; `procedure`: that the handler serves, if it is a server. */
 export const handleEach = <A, E, R, V, RD>(
   consumer: AmqpConsumer["Service"],
   settings: Handling,
   decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
-  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
+  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
+  procedure?: string
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
-  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, ({ settling, source }) => {
-    const handled = (delivery: ConsumerDelivery, restore: Restore, effect: Effect.Effect<A, E, R>) =>
+  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, ({ settling, source, traced }) => {
+    const handled = (
+      delivery: ConsumerDelivery,
+      restore: Restore,
+      onFailure: Tracing.OnFailure | undefined,
+      effect: Effect.Effect<A, E, R>
+    ) =>
       Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
         onSuccess: () => settling.succeeded(delivery),
-        onFailure: (cause) => settling.failed(delivery, cause, restore)
+        onFailure: (cause) => {
+          onFailure?.(cause)
+          return settling.failed(delivery, cause, restore)
+        }
       })
     const handle =
       decode === undefined
-        ? (delivery: ConsumerDelivery, restore: Restore) =>
+        ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
             handled(
               delivery,
               restore,
+              onFailure,
               Effect.suspend(() => handler(delivery as never))
             )
-        : (delivery: ConsumerDelivery, restore: Restore) =>
+        : (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
             Effect.matchCauseEffect(restore(decode(delivery)), {
               onSuccess: (value) =>
                 handled(
                   delivery,
                   restore,
+                  onFailure,
                   Effect.suspend(() => handler(value as never, delivery as never))
                 ),
-              onFailure: (cause) => settling.undecodable(delivery, cause, restore)
+              onFailure: (cause) => {
+                onFailure?.(cause)
+                return settling.undecodable(delivery, cause, restore)
+              }
             })
+    // What it needs is in the context of the fibers that run it.
+    const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
+    const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
+      Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
     return {
       isReady: () => source.size > 0,
       take: () => source.take(),
       changed: () => source.size > 0,
       stop: () => {},
-      // What it needs is in the context of the fibers that run it.
       handle: (delivery, restore) =>
-        settling.isPoison(delivery) ? settling.poison(delivery) : (handle(delivery, restore) as Effect.Effect<void>)
+        settling.isPoison(delivery)
+          ? settling.poison(delivery)
+          : traced
+            ? runTraced(delivery, restore)
+            : run(delivery, restore)
     }
   })
 
@@ -233,16 +265,25 @@ export const handleBatches = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
   run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts, wake) => {
-    const { fork, settling, source } = parts
+    const { fork, settling, source, traced } = parts
     const batches = new Batches(source, settings.size, settings.within, fork, wake)
-    const handled = (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore, effect: Effect.Effect<A, E, R>) =>
+    const handled = (
+      batch: ReadonlyArray<ConsumerDelivery>,
+      restore: Restore,
+      onFailure: Tracing.OnFailure | undefined,
+      effect: Effect.Effect<A, E, R>
+    ) =>
       Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
         onSuccess: () => settling.allSucceeded(batch),
-        onFailure: (cause) => allFailed(settling, batch, cause, restore)
+        onFailure: (cause) => {
+          onFailure?.(cause)
+          return allFailed(settling, batch, cause, restore)
+        }
       })
     const decodeAll = (
       batch: ReadonlyArray<ConsumerDelivery>,
       restore: Restore,
+      onFailure: Tracing.OnFailure | undefined,
       decode: (delivery: Delivery) => Effect.Effect<V, AmqpError, RD>
     ) =>
       Effect.gen(function* () {
@@ -262,10 +303,25 @@ export const handleBatches = <A, E, R, V, RD>(
           yield* handled(
             decoded,
             restore,
+            onFailure,
             Effect.suspend(() => handler(values as never, decoded as never))
           )
         }
       })
+    const handleSound = (
+      sound: ReadonlyArray<ConsumerDelivery>,
+      restore: Restore,
+      onFailure: Tracing.OnFailure | undefined
+    ) =>
+      // What it needs is in the context of the fibers that run it.
+      (decode === undefined
+        ? handled(
+            sound,
+            restore,
+            onFailure,
+            Effect.suspend(() => handler(sound as never))
+          )
+        : decodeAll(sound, restore, onFailure, decode)) as Effect.Effect<void>
     const handle = Effect.fnUntraced(function* (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore) {
       const sound: Array<ConsumerDelivery> = []
       for (const delivery of batch) {
@@ -273,19 +329,15 @@ export const handleBatches = <A, E, R, V, RD>(
         else sound.push(delivery)
       }
       if (sound.length === 0) return
-      yield* decode === undefined
-        ? handled(
-            sound,
-            restore,
-            Effect.suspend(() => handler(sound as never))
-          )
-        : decodeAll(sound, restore, decode)
+      yield* traced
+        ? Tracing.handlingBatch(sound, (onFailure) => handleSound(sound, restore, onFailure))
+        : handleSound(sound, restore, undefined)
     })
     return {
       isReady: () => batches.isReady,
       take: () => batches.take(),
       changed: () => batches.changed(),
       stop: () => batches.stop(),
-      handle: (batch, restore) => handle(batch, restore) as Effect.Effect<void>
+      handle
     }
   })

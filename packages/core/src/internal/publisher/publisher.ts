@@ -18,6 +18,7 @@ import type { AmqpConnection } from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
+import type { Link } from "../amqplib.ts"
 import type { Channel } from "../channel.ts"
 import { Deadlines } from "../deadlines.ts"
 import * as Check from "../declarations.ts"
@@ -33,6 +34,7 @@ import { readOptions, type Settings } from "./options.ts"
 import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed, write } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
 import type { Fork } from "../slot.ts"
+import * as Tracing from "../tracing.ts"
 
 const operation = "basic.publish"
 
@@ -135,17 +137,35 @@ export class Publisher implements Owner {
     return fiber
   }
 
+  /** The live link, if there is one. */
+  get link(): Link | undefined {
+    return this.#links.current()
+  }
+
   // --- What comes in -------------------------------------------------------------------------------------------------
 
   readonly publish = (message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError.AmqpError> =>
     Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => {
-      const settings = Check.readPublish(options)
-      if (Check.isRefused(settings)) return resume(fail(settings))
-      const attempt = this.submit(message, settings, undefined, (failure) =>
-        resume(failure === undefined ? confirmed : fail(failure))
-      )
-      return attempt === undefined ? undefined : Effect.sync(() => this.giveUp(attempt))
+      // Here, not in an effect around this one: who does not trace pays nothing for it.
+      const fiber = Fiber.getCurrent()
+      if (fiber === undefined || !Tracing.isTraced(fiber)) return this.#publish(message, options, resume)
+      const traced = (message: Message) =>
+        Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => this.#publish(message, options, resume))
+      return resume(Tracing.publishing(message, this.#links.current(), traced))
     })
+
+  #publish(
+    message: Message,
+    options: PublishOptions | undefined,
+    resume: (effect: Effect.Effect<Confirmed, AmqpError.AmqpError>) => void
+  ): Effect.Effect<void> | void {
+    const settings = Check.readPublish(options)
+    if (Check.isRefused(settings)) return resume(fail(settings))
+    const attempt = this.submit(message, settings, undefined, (failure) =>
+      resume(failure === undefined ? confirmed : fail(failure))
+    )
+    return attempt === undefined ? undefined : Effect.sync(() => this.giveUp(attempt))
+  }
 
   /**
    * Publishes a message and tells `outcome` what became of it, maybe before this returns. Messages of one `lane` are sent

@@ -21,6 +21,8 @@ import type { PublishSettings } from "../declarations.ts"
 import type { Publisher } from "./publisher.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Lane } from "./lane.ts"
+import * as Tracing from "../tracing.ts"
+import type { SequenceSpan } from "../tracing.ts"
 
 const confirmed = Result.succeed<Confirmed>({ _tag: "Confirmed" })
 
@@ -52,11 +54,14 @@ class Sequence<E> {
   #onExhausted: (() => void) | undefined = undefined
   #onKnown: (() => void) | undefined = undefined
   #filling = false
+  #taken = 0
+  readonly #span: SequenceSpan | undefined
 
-  constructor(publisher: Publisher, settings: PublishSettings, stopAtFailure: boolean) {
+  constructor(publisher: Publisher, settings: PublishSettings, stopAtFailure: boolean, span: SequenceSpan | undefined) {
     this.#publisher = publisher
     this.#settings = settings
     this.#stopAtFailure = stopAtFailure
+    this.#span = span
     this.#lane = publisher.lanes.choose()
   }
 
@@ -112,6 +117,7 @@ class Sequence<E> {
       return this.#source !== noMessages
     }
     const entry = new Entry(next.value)
+    this.#taken++
     this.#entries.push(entry)
     try {
       this.#publish(entry)
@@ -125,7 +131,9 @@ class Sequence<E> {
   }
 
   #publish(entry: Entry): void {
-    entry.attempt = this.#publisher.submit(entry.message, this.#settings, this.#lane, (failure) => {
+    const publisher = this.#publisher
+    const message = this.#span?.messageWith(entry.message, publisher.link) ?? entry.message
+    entry.attempt = publisher.submit(message, this.#settings, this.#lane, (failure) => {
       entry.result = failure === undefined ? confirmed : Result.fail(AmqpError.fromReason(failure))
       if (failure !== undefined && this.#stopAtFailure) this.#sendNoMore()
       if (entry === this.#entries[this.#head]) this.#wake()
@@ -156,7 +164,10 @@ class Sequence<E> {
       const known = this.#take()
       if (Arr.isArrayNonEmpty(known)) return Effect.succeed(known)
       const first = this.#entries[this.#head]?.result
-      if (first !== undefined && Result.isFailure(first)) return Effect.fail(first.failure)
+      if (first !== undefined && Result.isFailure(first)) {
+        this.#span?.failed(first.failure.reason._tag)
+        return Effect.fail(first.failure)
+      }
       if (this.#ended !== undefined && this.#head === this.#entries.length) {
         return Exit.isSuccess(this.#ended) ? Cause.done() : Effect.failCause(this.#ended.cause)
       }
@@ -196,6 +207,7 @@ class Sequence<E> {
   /** Nobody wants the outcomes any more. */
   stop(): void {
     this.end(Exit.void)
+    this.#span?.counted(this.#taken)
     for (const { attempt } of this.#entries.slice(this.#head))
       if (attempt !== undefined) this.#publisher.giveUp(attempt)
     try {
@@ -233,7 +245,8 @@ export const inSequence = <E, R>(
   Stream.fromChannel(
     Channel.fromTransformBracket((_upstream, _scope, scope) =>
       Effect.gen(function* () {
-        const sequence = new Sequence<E>(publisher, settings, failures === "end")
+        const span = yield* Tracing.sequence(scope, () => publisher.link)
+        const sequence = new Sequence<E>(publisher, settings, failures === "end", span)
         const stop = Scope.addFinalizer(
           scope,
           Effect.sync(() => sequence.stop())

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as Tracer from "effect/Tracer"
 import * as Crypto from "node:crypto"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
@@ -24,10 +25,12 @@ import { forbidden } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
 import { Call, type CallOwner, type Leaving } from "./call.ts"
 import { type CallSettings, type Settings, readCallOptions } from "./options.ts"
-import { codecsOf } from "./procedure.ts"
+import { type Codecs, codecsOf } from "./procedure.ts"
 import { Session, type SessionOwner } from "./session.ts"
 import { directReplyTo, readReply, type Reply } from "./wire.ts"
 import type { Fork } from "../slot.ts"
+import * as Tracing from "../tracing.ts"
+import { messageWith } from "../tracingContext.ts"
 
 const ended = new AmqpError.PoolClosed({
   message: "AmqpRpc: nothing was sent: the client is closed, the scope that made it has ended"
@@ -89,35 +92,55 @@ class Client implements CallOwner, SessionOwner {
     E["Type"] | AmqpError.AmqpError,
     P["EncodingServices"] | S["DecodingServices"] | E["DecodingServices"]
   > =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
       const codecs = codecsOf(procedure)
       if (isRefused(codecs)) return fail(codecs)
       const settings = readCallOptions(options)
       if (isRefused(settings)) return fail(settings)
-      const { exchange, name, routingKey } = procedure
       const correlationId = `${this.#prefix}-${++this.#made}`
-      const envelope = {
-        exchange,
-        routingKey,
-        // It is worth nothing any more when the broker has been restarted: its client has another address by then.
-        persistent: false,
-        priority: settings.priority,
-        headers: settings.headers,
-        type: name,
-        correlationId,
-        replyTo: directReplyTo
-      }
-      const sent = Effect.flatMap(codecs.payload.encode(payload, envelope), (message) => {
-        const link = this.#links.current()
-        const outgoing = toPublish(message, link?.frameMax, name)
-        if (isRefused(outgoing)) return fail(outgoing)
-        const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
-        if (tooLarge !== undefined) return fail(tooLarge)
-        outgoing.options.mandatory = true
-        return this.#send({ name, message, outgoing, correlationId, frameMax: link?.frameMax }, settings)
-      })
-      return Effect.flatMap(sent, (reply) => readReply(name, codecs, reply))
+      return Tracing.isTraced(fiber)
+        ? Tracing.calling(procedure, correlationId, this.#links.current(), (span) =>
+            this.#call(procedure, codecs, payload, settings, correlationId, span)
+          )
+        : this.#call(procedure, codecs, payload, settings, correlationId, undefined)
     })
+
+  #call<P extends Schema.Constraint, S extends Schema.Constraint, E extends Schema.Constraint>(
+    { exchange, name, routingKey }: Procedure<P, S, E>,
+    codecs: Codecs<P, S, E>,
+    payload: P["Type"],
+    settings: CallSettings,
+    correlationId: string,
+    span: Tracer.Span | undefined
+  ): Effect.Effect<
+    S["Type"],
+    E["Type"] | AmqpError.AmqpError,
+    P["EncodingServices"] | S["DecodingServices"] | E["DecodingServices"]
+  > {
+    const envelope = {
+      exchange,
+      routingKey,
+      // It is worth nothing any more when the broker has been restarted: its client has another address by then.
+      persistent: false,
+      priority: settings.priority,
+      headers: settings.headers,
+      type: name,
+      correlationId,
+      replyTo: directReplyTo
+    }
+    const sent = Effect.flatMap(codecs.payload.encode(payload, envelope), (encoded) => {
+      const link = this.#links.current()
+      const message = span === undefined ? encoded : messageWith(encoded, span, link?.frameMax)
+      const outgoing = toPublish(message, link?.frameMax, name)
+      if (isRefused(outgoing)) return fail(outgoing)
+      const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
+      if (tooLarge !== undefined) return fail(tooLarge)
+      span?.attribute("messaging.message.body.size", outgoing.content.length)
+      outgoing.options.mandatory = true
+      return this.#send({ name, message, outgoing, correlationId, frameMax: link?.frameMax }, settings)
+    })
+    return Effect.flatMap(sent, (reply) => readReply(name, codecs, reply))
+  }
 
   #send(
     request: Pick<Call, "name" | "message" | "outgoing" | "correlationId" | "frameMax">,

@@ -1,6 +1,7 @@
 /** The server side: a consumer whose handlers end with a reply. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
@@ -10,12 +11,15 @@ import * as AmqpConsumer from "../../AmqpConsumer.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
+import { handleEach, refuse } from "../consumer/handling.ts"
+import { readHandling } from "../consumer/options.ts"
 import { isRefused, shown } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
 import { readServeOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { isDirect, isSound } from "./wire.ts"
+import * as Tracing from "../tracing.ts"
 
 type Any = Schema.Constraint
 
@@ -77,6 +81,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly handle = (request: AmqpConsumer.Delivery) => {
     const { replyTo } = request.properties
     return Effect.flatMap(this.#answer(request), ([answer, problem]) => {
+      Tracing.answers(Fiber.getCurrent(), answer.type)
       if (replyTo !== undefined && replyTo !== "") return this.#reply(request, replyTo, answer)
       // There was nobody to tell.
       return problem === undefined ? Effect.void : Effect.fail(new NotAnswered(problem))
@@ -132,7 +137,10 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   #failed(what: string, cause: Cause.Cause<unknown>): Effect.Effect<Outcome> {
     const message = `its handler ${what}`
     return Effect.as(
-      Effect.logError(`AMQP RPC handler ${what}`, cause).pipe(Effect.annotateLogs({ procedure: this.#name })),
+      Effect.andThen(
+        Tracing.died(cause),
+        Effect.logError(`AMQP RPC handler ${what}`, cause).pipe(Effect.annotateLogs({ procedure: this.#name }))
+      ),
       [defect(message), message]
     )
   }
@@ -191,7 +199,7 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
   | AmqpConsumer.AmqpConsumer
   | Exclude<R | P["DecodingServices"] | S["EncodingServices"] | E["EncodingServices"], Scope.Scope>
 > =>
-  Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ publisher }) => {
+  Effect.flatMap(AmqpConsumer.AmqpConsumer, (consumer) => {
     const codecs = codecsOf(procedure)
     if (isRefused(codecs)) return fail(codecs)
     if (typeof handler !== "function") {
@@ -199,6 +207,9 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     }
     const settings = readServeOptions(options)
     if (isRefused(settings)) return fail(settings)
-    const server = new Server(procedure.name, codecs, handler, publisher)
-    return AmqpConsumer.consume(procedure.queue, server.handle, { ...settings, onFailure })
+    const server = new Server(procedure.name, codecs, handler, consumer.publisher)
+    const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle)
+    return isRefused(handling)
+      ? refuse(procedure.queue, handling)
+      : handleEach(consumer, handling, undefined, server.handle, procedure.name)
   })
