@@ -25,6 +25,8 @@ const { values } = parseArgs({
     faults: { type: "string" },
     publishers: { type: "string", default: "256" },
     short: { type: "boolean", default: false },
+    /** One kind of faults, by its name. */
+    only: { type: "string" },
     mutant: { type: "string" }
   }
 })
@@ -76,13 +78,14 @@ interface Recovery {
 }
 
 const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: Times, recoveries: Array<Recovery>) {
+  const kinds = values.only === undefined ? sequence(site.random, turns) : Array(turns).fill(values.only)
   const until = (condition: () => boolean) => Effect.sleep(2).pipe(Effect.repeat({ until: condition }))
-  for (const [turn, name] of sequence(site.random, turns).entries()) {
-    // Each meets traffic, and all are spread over the whole of it.
+  for (const [turn, name] of kinds.entries()) {
+    // Each meets traffic, and all are spread over the whole of it; most connections have been open for healthyAfter.
     const share = ((turn + 1) * messages) / (turns + 1)
     const { confirmed } = ledger
     yield* until(() => ledger.confirmed >= share && ledger.confirmed > confirmed)
-    yield* Effect.sleep(site.random.between(0, 1500))
+    yield* Effect.sleep(site.random.between(500, 2500))
     const { cuts, make } = faults[name]!
     const begun = times.begin()
     yield* make(site)
@@ -202,7 +205,8 @@ const run = Effect.gen(function* () {
       recoveryTable(recoveries),
       "",
       `published ${balance.published}, confirmed ${balance.confirmed}, refused ${balance.refused}, ` +
-        `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived)`,
+        `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived; ` +
+        `${counts.timedOut} by their time limit)`,
       `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
       `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s, memory at most ${(memory / 1e6).toFixed(0)} MB`,
       `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, in line ${counts.waiting}; ` +
