@@ -118,10 +118,11 @@ export const publishing = <A, E, R>(
   link: Link | undefined,
   publish: (message: Message) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
-  const { content, exchange, headers, routingKey, ...properties } = Object(message) as Partial<Message>
+  const given = Object(message) as Partial<Message>
+  const { headers } = given
   const attributes = operation("publish", "send")
-  const template = setDestination(attributes, nameOf(exchange), nameOf(routingKey))
-  setMessage(attributes, properties, content)
+  const template = setDestination(attributes, nameOf(given.exchange), nameOf(given.routingKey))
+  setMessage(attributes, given, given.content)
   setServer(attributes, link)
   const own = typeof headers === "object" && headers !== null ? contextOf(headers) : undefined
   return Effect.useSpan(
@@ -134,13 +135,15 @@ export const publishing = <A, E, R>(
 /** One span for a sequence of messages, and the context that goes along with each of them. */
 export class SequenceSpan {
   readonly #span: Tracer.Span
+  #messages = 0
 
   constructor(span: Tracer.Span) {
     this.#span = span
   }
 
-  /** The message with the context in its headers, unless it has one. */
-  messageWith(message: Message, link: Link | undefined): Message {
+  /** Counts a message, and gives it the context, unless it has one. */
+  take(message: Message, link: Link | undefined): Message {
+    this.#messages++
     return messageWith(message, this.#span, link?.frameMax)
   }
 
@@ -149,8 +152,8 @@ export class SequenceSpan {
   }
 
   /** To be called before the scope has closed. */
-  counted(messages: number): void {
-    this.#span.attribute("messaging.batch.message_count", messages)
+  ended(): void {
+    this.#span.attribute("messaging.batch.message_count", this.#messages)
   }
 }
 

@@ -74,10 +74,13 @@ export const headersWith = (headers: unknown, span: Tracer.AnySpan): FieldTable 
 export const messageWith = (message: Message, span: Tracer.AnySpan, frameMax: number | undefined): Message => {
   if (typeof message !== "object" || message === null) return message
   const headers = headersWith(message.headers, span)
-  if (headers === undefined || !fitsHeaders(message, headers, frameMax)) return message
-  // Its prototype stays: what a message inherits is not checked as what it has.
-  return Object.create(
-    Object.getPrototypeOf(message) as object | null,
-    Object.getOwnPropertyDescriptors({ ...message, headers })
-  ) as Message
+  // Without others there is always room: a frame has at least 4096 bytes.
+  if (headers === undefined || (message.headers !== undefined && !fitsHeaders(message, headers, frameMax)))
+    return message
+  const copy = { ...message, headers }
+  // What a message inherits is not checked as what it has: its prototype stays.
+  const prototype = Object.getPrototypeOf(message) as object | null
+  return prototype === Object.prototype
+    ? copy
+    : (Object.create(prototype, Object.getOwnPropertyDescriptors(copy)) as Message)
 }

@@ -54,7 +54,6 @@ class Sequence<E> {
   #onExhausted: (() => void) | undefined = undefined
   #onKnown: (() => void) | undefined = undefined
   #filling = false
-  #taken = 0
   readonly #span: SequenceSpan | undefined
 
   constructor(publisher: Publisher, settings: PublishSettings, stopAtFailure: boolean, span: SequenceSpan | undefined) {
@@ -117,7 +116,6 @@ class Sequence<E> {
       return this.#source !== noMessages
     }
     const entry = new Entry(next.value)
-    this.#taken++
     this.#entries.push(entry)
     try {
       this.#publish(entry)
@@ -131,9 +129,8 @@ class Sequence<E> {
   }
 
   #publish(entry: Entry): void {
-    const publisher = this.#publisher
-    const message = this.#span?.messageWith(entry.message, publisher.link) ?? entry.message
-    entry.attempt = publisher.submit(message, this.#settings, this.#lane, (failure) => {
+    const message = this.#span === undefined ? entry.message : this.#span.take(entry.message, this.#publisher.link)
+    entry.attempt = this.#publisher.submit(message, this.#settings, this.#lane, (failure) => {
       entry.result = failure === undefined ? confirmed : Result.fail(AmqpError.fromReason(failure))
       if (failure !== undefined && this.#stopAtFailure) this.#sendNoMore()
       if (entry === this.#entries[this.#head]) this.#wake()
@@ -207,7 +204,7 @@ class Sequence<E> {
   /** Nobody wants the outcomes any more. */
   stop(): void {
     this.end(Exit.void)
-    this.#span?.counted(this.#taken)
+    this.#span?.ended()
     for (const { attempt } of this.#entries.slice(this.#head))
       if (attempt !== undefined) this.#publisher.giveUp(attempt)
     try {
