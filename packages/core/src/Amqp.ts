@@ -30,8 +30,8 @@ export type Amqp =
 export const fromConfig = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp, AmqpError> =>
   // Fresh: layers are built once an application, and a second connection must not get the pool of the first.
   Layer.fresh(
-    AmqpConsumer.layer.pipe(
-      Layer.merge(AmqpMetrics.layer),
+    AmqpMetrics.layer.pipe(
+      Layer.provideMerge(AmqpConsumer.layer),
       Layer.provideMerge(Layer.mergeAll(AmqpPublisher.layer, AmqpPool.layer, AmqpRpc.layer))
     )
   ).pipe(Layer.provideMerge(AmqpConnection.layer(config)))

@@ -26,11 +26,19 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import { AmqpConnection } from "./AmqpConnection.ts"
+import { AmqpConsumer } from "./AmqpConsumer.ts"
 import { AmqpPool } from "./AmqpPool.ts"
 import { AmqpPublisher } from "./AmqpPublisher.ts"
+import { AmqpRpc } from "./AmqpRpc.ts"
+import { measuresOf } from "./internal/consumer/running.ts"
 import { watchConnection } from "./internal/metrics/connection.ts"
+import { boundaries } from "./internal/metrics/histogram.ts"
+import { discards, measuresOfPool, replies, settlements } from "./internal/metrics/measures.ts"
 import { Registry } from "./internal/metrics/registry.ts"
+import { publisherOf } from "./internal/publisher/publisher.ts"
+import { clientOf } from "./internal/rpc/client.ts"
 
 // --- The connection ----------------------------------------------------------------------------------------------------
 
@@ -85,6 +93,28 @@ export const channelsCreated = Metric.counter("amqp.client.channel.created", {
   incremental: true
 })
 
+/** How long borrowers waited who got a channel, in seconds, by `amqp.channel.kind`. */
+export const waitTime = Metric.histogram("amqp.client.channel.wait_time", {
+  description: "Seconds that borrowers waited who got a channel, by kind",
+  boundaries
+})
+
+/** How long channels were borrowed, in seconds, by `amqp.channel.kind`. */
+export const useTime = Metric.histogram("amqp.client.channel.use_time", {
+  description: "Seconds for which channels were borrowed, by kind",
+  boundaries
+})
+
+/**
+ * Why channels were discarded, by `amqp.channel.kind` and `reason`: `interrupted` (its borrower left while a reply was due),
+ * `defect`, `unclean` (a consumer, a prefetch, an open transaction or confirms that were due would have met the next
+ * borrower), `refused` (the broker refused messages on it), `channel_error` (the broker closed it), `connection_lost`.
+ */
+export const channelsDiscarded = Metric.counter("amqp.client.channel.discarded", {
+  description: "Channels that were discarded, by kind and reason",
+  incremental: true
+})
+
 /** Channels that ended, by `amqp.channel.kind` and `reason` (`recycled`: age or idleness; `discarded`: dead or unfit). */
 export const channelsClosed = Metric.counter("amqp.client.channel.closed", {
   description: "Channels that were recycled or discarded, by kind",
@@ -102,6 +132,16 @@ export const sentMessages = Metric.counter("messaging.client.sent.messages", {
   incremental: true
 })
 
+/**
+ * How long operations took, in seconds, by `messaging.operation.name` and `amqp.outcome`: `publish`, from the call to the
+ * confirm or what else became of it, with the outcomes of `sentMessages`; `call`, from the request to its reply
+ * (`replied`). `messaging.system` is `rabbitmq`.
+ */
+export const operationDuration = Metric.histogram("messaging.client.operation.duration", {
+  description: "Seconds from a publish to its confirm, and from a call to its reply, by operation and outcome",
+  boundaries
+})
+
 /** Messages sent that the broker has not answered for. */
 export const inFlight = Metric.gauge("amqp.client.publisher.in_flight", {
   description: "Messages sent that the broker has not answered for"
@@ -117,15 +157,78 @@ export const publisherChannels = Metric.gauge("amqp.client.publisher.channels", 
   description: "Open channels of the publisher"
 })
 
+// --- Consumers -------------------------------------------------------------------------------------------------------
+
+/** Deliveries that were handed to handlers and streams. */
+export const consumedMessages = Metric.counter("messaging.client.consumed.messages", {
+  description: "Deliveries that were handed to handlers and streams",
+  incremental: true
+})
+
+/** Of these, how many the broker had handed out before. */
+export const redeliveries = Metric.counter("amqp.client.consumer.redeliveries", {
+  description: "Deliveries that the broker had handed out before",
+  incremental: true
+})
+
+/**
+ * What became of deliveries, by `amqp.settlement`: `acked`, `requeued`, `dead_lettered` (or dropped by the broker, for a queue
+ * without a dead-letter exchange), `dropped` (acknowledged, by the policy `drop`), `retried` (acknowledged, after it was
+ * published for its next try), `lost` (its channel ended before its handler: it comes again).
+ */
+export const settledMessages = Metric.counter("amqp.client.consumer.settled", {
+  description: "Deliveries by what became of them",
+  incremental: true
+})
+
+/**
+ * How long handlers took, in seconds, by `amqp.outcome` (`succeeded`, `failed`); of a batch once. `messaging.system` is
+ * `rabbitmq`, `messaging.operation.name` is `process`.
+ */
+export const processDuration = Metric.histogram("messaging.process.duration", {
+  description: "Seconds that handlers took, by outcome",
+  boundaries
+})
+
+// --- Requests --------------------------------------------------------------------------------------------------------
+
+/**
+ * Requests by how they have ended, by `amqp.outcome`: `replied`, `failed`, `timed_out`, `given_up` (interrupted). What is
+ * refused before it is in line is not among them.
+ */
+export const calls = Metric.counter("amqp.rpc.client.calls", {
+  description: "Requests by how they have ended",
+  incremental: true
+})
+
+/** Replies that nobody waited for. */
+export const unclaimedReplies = Metric.counter("amqp.rpc.client.unclaimed_replies", {
+  description: "Replies that nobody waited for",
+  incremental: true
+})
+
+/** What servers have answered, by `amqp.rpc.reply` (`success`, `failure`, `defect`). */
+export const serverReplies = Metric.counter("amqp.rpc.server.replies", {
+  description: "Requests by what they were answered with",
+  incremental: true
+})
+
 // --- Their registration ------------------------------------------------------------------------------------------------
+
+const operation = (name: string, outcome: string) => ({
+  "messaging.system": "rabbitmq",
+  "messaging.operation.name": name,
+  "amqp.outcome": outcome
+})
 
 const states = ["Connecting", "Open", "Reconnecting", "Closed"] as const
 const outcomes = ["confirmed", "nacked", "returned", "unknown", "timedOut", "forbidden", "refused"] as const
-const named = (outcome: (typeof outcomes)[number]) => (outcome === "timedOut" ? "timed_out" : outcome)
+const named = (outcome: string) => outcome.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
 /**
  * Registers the metrics of the services in context, until the scope closes. `Amqp.layer` and `AmqpLive` do; use it beside
- * an `AmqpConnection`, `AmqpPool` and `AmqpPublisher` that were put together by hand.
+ * an `AmqpConnection`, `AmqpPool` and `AmqpPublisher` that were put together by hand. Those of an `AmqpConsumer` and an
+ * `AmqpRpc` are registered if these are in context, too.
  */
 export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPublisher> = Layer.effectDiscard(
   Effect.gen(function* () {
@@ -166,12 +269,54 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
       registry.counter(channelsClosed, { ...of, reason: "discarded" }, () => read().discarded)
     }
 
+    const pools = measuresOfPool(pool)
+    for (const kind of ["regular", "confirm", "transaction"] as const) {
+      const measures = pools?.[kind]
+      if (measures === undefined) continue
+      const of = { "amqp.channel.kind": kind }
+      registry.histogram(waitTime, of, measures.waits)
+      registry.histogram(useTime, of, measures.uses)
+      for (const reason of discards) {
+        registry.counter(channelsDiscarded, { ...of, reason }, () => measures.discarded[reason])
+      }
+    }
+
     const published = () => Effect.runSync(publisher.stats)
     for (const outcome of outcomes) {
       registry.counter(sentMessages, { "amqp.outcome": named(outcome) }, () => published()[outcome])
+      const durations = publisherOf(publisher)?.durations
+      if (durations !== undefined) {
+        const of = operation("publish", named(outcome))
+        registry.histogram(operationDuration, of, durations[outcome])
+      }
     }
     registry.gauge(inFlight, {}, () => published().inFlight)
     registry.gauge(waiting, {}, () => published().waiting)
     registry.gauge(publisherChannels, {}, () => published().channels)
+
+    const consumer = yield* Effect.serviceOption(AmqpConsumer)
+    if (Option.isSome(consumer)) {
+      const measures = measuresOf(consumer.value)
+      registry.counter(consumedMessages, {}, () => measures.deliveries)
+      registry.counter(redeliveries, {}, () => measures.redeliveries)
+      for (const settlement of settlements) {
+        registry.counter(settledMessages, { "amqp.settlement": settlement }, () => measures.settled[settlement])
+      }
+      registry.histogram(processDuration, operation("process", "succeeded"), measures.succeeded)
+      registry.histogram(processDuration, operation("process", "failed"), measures.failed)
+      for (const reply of replies) {
+        registry.counter(serverReplies, { "amqp.rpc.reply": reply }, () => measures.replies[reply])
+      }
+    }
+
+    const rpc = yield* Effect.serviceOption(AmqpRpc)
+    const client = Option.isSome(rpc) ? clientOf(rpc.value) : undefined
+    if (client !== undefined) {
+      for (const outcome of ["replied", "failed", "timedOut", "givenUp"] as const) {
+        registry.counter(calls, { "amqp.outcome": named(outcome) }, () => client.outcomes[outcome])
+      }
+      registry.counter(unclaimedReplies, {}, () => client.stats.unclaimed)
+      registry.histogram(operationDuration, operation("call", "replied"), client.durations)
+    }
   })
 )

@@ -7,7 +7,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { Fork } from "./slot.ts"
-import { elapsed } from "./elapsed.ts"
+import { elapsed, exactly } from "./elapsed.ts"
 
 export interface Due {
   /** In milliseconds, as `now` of the deadlines. */
@@ -32,6 +32,11 @@ export class Deadlines {
   /** In milliseconds, from some beginning: not the time of day, which may be set while something waits. */
   get now(): number {
     return elapsed(this.#clock)
+  }
+
+  /** The same, with fractions: for what is measured. */
+  get exact(): number {
+    return exactly(this.#clock)
   }
 
   get size(): number {

@@ -11,8 +11,9 @@ import type { AmqpError } from "../AmqpError.ts"
 import type { Link } from "./link.ts"
 import * as Channel from "./channel.ts"
 import { type Links, linksOf } from "./links.ts"
+import { type Discard, PoolMeasures } from "./metrics/measures.ts"
 import { type Fork, Slot } from "./slot.ts"
-import { elapsed } from "./elapsed.ts"
+import { elapsed, exactly } from "./elapsed.ts"
 
 export type Settings = Exclude<AmqpConfig["pool"], false>
 
@@ -26,9 +27,17 @@ const toMillis = (duration: Duration.Duration | undefined) =>
 /** Whether the link is gone, by something that a new connection mends. */
 const isLost = (link: Link): boolean => (link.closedBy !== undefined || link.isEnding) && link.endedBy.isRetryable
 
+// A reply that nobody waits for any more would be taken for the next borrower's.
+const discardOf = (channel: Channel.Channel): Discard => {
+  if (channel.link.closedBy !== undefined || channel.closedBy?.severity === "connection") return "connection_lost"
+  if (channel.closedBy !== undefined) return "channel_error"
+  return channel.unfit ?? "interrupted"
+}
+
 export class Places<Lease> {
   /** All places; none without pooling, where each borrow makes its own. */
   readonly slots: ReadonlyArray<Slot<Lease>>
+  readonly measures = new PoolMeasures()
   created = 0
   recycled = 0
   discarded = 0
@@ -72,6 +81,11 @@ export class Places<Lease> {
   /** The pool's clock, in milliseconds. */
   get now(): number {
     return elapsed(this.#clock)
+  }
+
+  /** The same, with fractions: for what is measured. */
+  get exact(): number {
+    return exactly(this.#clock)
   }
 
   /** Open channels that nobody has borrowed. */
@@ -126,7 +140,10 @@ export class Places<Lease> {
   /** Takes a channel that is not to be lent again out of its place, and counts why. */
   retire(slot: Slot<Lease>): void {
     if (slot.channel?.isFit === true) this.recycled++
-    else this.discarded++
+    else {
+      this.discarded++
+      if (slot.channel !== undefined) this.measures.discarded[discardOf(slot.channel)]++
+    }
     this.#close(slot)
   }
 

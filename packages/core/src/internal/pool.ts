@@ -18,6 +18,7 @@ import { Deadlines } from "./deadlines.ts"
 import type { Terms } from "./handle.ts"
 import { Lease } from "./lease.ts"
 import { type Links, linksOf } from "./links.ts"
+import { type PoolMeasures, registerPool } from "./metrics/measures.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
 import { type Waiter, Waiters } from "./waiters.ts"
@@ -36,6 +37,9 @@ const unpooled = (config: AmqpConfig): Settings => ({
 class Borrow extends Lease {
   readonly place = Scope.makeUnsafe()
   slot: Slot<Borrow> | undefined = undefined
+  /** When it began to wait, if it had to, and when it got its channel: exactly, to be measured. */
+  askedAt = -1
+  lentAt = -1
   /** Called when acquiring has failed, after the release. */
   onFailed: (() => void) | undefined = undefined
 }
@@ -149,6 +153,10 @@ class ChannelPool<K extends Kind> {
     }
   }
 
+  get measures(): PoolMeasures {
+    return this.#places.measures
+  }
+
   get channels(): ChannelsOf<Channels[K]> {
     return { get: this.#get, ofScope: this.#getOfScope, use: this.#use, stats: this.#stats }
   }
@@ -171,7 +179,7 @@ class ChannelPool<K extends Kind> {
       const slot = new Slot<Borrow>()
       this.#unpooled.add(slot)
       this.#placed(borrow, slot)
-      return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt()))), lent)
+      return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#waitBegins(borrow)))), lent)
     }
     // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
     // the place, and others take them all meanwhile: hence the look at what is left of its turn.
@@ -183,10 +191,10 @@ class ChannelPool<K extends Kind> {
       return Effect.flatMap(takePlace(lending, borrow), (slot) => {
         this.#placed(borrow, slot)
         if (this.#lend(borrow)) return lent()
-        return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#dueAt()))), lent)
+        return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#waitBegins(borrow)))), lent)
       })
     }
-    const dueAt = this.#dueAt()
+    const dueAt = this.#waitBegins(borrow)
     const wait = Effect.flatMap(this.#waitForPlace(lending, borrow, dueAt), () =>
       this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
     )
@@ -204,8 +212,10 @@ class ChannelPool<K extends Kind> {
     })
   }
 
-  #dueAt(): number {
-    return this.#places.now + this.#acquireTimeout
+  /** When the time of a borrower is up that begins to wait now. */
+  #waitBegins(borrow: Borrow): number {
+    borrow.askedAt = this.#places.exact
+    return Math.floor(borrow.askedAt) + this.#acquireTimeout
   }
 
   #placed(borrow: Borrow, slot: Slot<Borrow>): void {
@@ -217,7 +227,11 @@ class ChannelPool<K extends Kind> {
   /** Begins the lease if the place holds a channel fit to be lent. */
   #lend(borrow: Borrow): boolean {
     const channel = borrow.slot!.channel
-    if (channel === undefined || !channel.isFit || this.#places.isOld(channel, this.#places.now)) return false
+    if (channel === undefined || !channel.isFit) return false
+    const now = this.#places.exact
+    if (this.#places.isOld(channel, now)) return false
+    this.#places.measures.waits.record(borrow.askedAt < 0 ? 0 : now - borrow.askedAt)
+    borrow.lentAt = now
     borrow.begin(channel)
     return true
   }
@@ -297,7 +311,8 @@ class ChannelPool<K extends Kind> {
       slot.abandonOpening()
     }
     if (channel !== undefined) {
-      const { now } = this.#places
+      const now = this.#places.exact
+      this.#places.measures.uses.record(now - borrow.lentAt)
       if (channel.isFit && !this.#places.isOld(channel, now) && this.#lending !== undefined) {
         channel.idleSince = now
       } else {
@@ -473,7 +488,10 @@ export const make = Effect.fnUntraced(function* (
       Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
     )
   )
-  return { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels }
+  return registerPool(
+    { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels },
+    { regular: regular.measures, confirm: confirm.measures, transaction: transaction.measures }
+  )
 })
 
 /** A pool cannot hold more channels than the connection may have. */

@@ -8,12 +8,27 @@ import type { Channel } from "../channel.ts"
 import { readFlags, isRefused } from "../declarations.ts"
 import { fail } from "../handle.ts"
 import { fromAmqplib } from "../properties.ts"
+import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
 import { attemptOf, originOf } from "./attempts.ts"
 
-/** The three ways to settle. */
-export type Settlement = "ack" | "requeue" | "discard"
+/** The ways to settle. A delivery that is dropped or tried again later is acknowledged. */
+export type Settlement = "ack" | "drop" | "retry" | "requeue" | "discard"
 
-const operations = { ack: "basic.ack", requeue: "basic.nack", discard: "basic.nack" } as const
+const operations = {
+  ack: "basic.ack",
+  drop: "basic.ack",
+  retry: "basic.ack",
+  requeue: "basic.nack",
+  discard: "basic.nack"
+} as const
+
+const counted: Record<Settlement, Settled> = {
+  ack: "acked",
+  drop: "dropped",
+  retry: "retried",
+  requeue: "requeued",
+  discard: "dead_lettered"
+}
 
 export class ConsumerDelivery implements Delivery {
   readonly content: Uint8Array
@@ -26,9 +41,16 @@ export class ConsumerDelivery implements Delivery {
   readonly #channel: Channel
   readonly #queue: string
   readonly #message: Amqplib.ConsumeMessage
+  readonly #measures: ConsumerMeasures
   #settled = false
 
-  constructor(channel: Channel, queue: string, message: Amqplib.ConsumeMessage, arrivedAt: number) {
+  constructor(
+    channel: Channel,
+    queue: string,
+    message: Amqplib.ConsumeMessage,
+    arrivedAt: number,
+    measures: ConsumerMeasures
+  ) {
     const { fields } = message
     this.content = message.content
     this.properties = fromAmqplib(message.properties)
@@ -40,6 +62,7 @@ export class ConsumerDelivery implements Delivery {
     this.#channel = channel
     this.#queue = queue
     this.#message = message
+    this.#measures = measures
   }
 
   get attempt(): number {
@@ -72,7 +95,7 @@ export class ConsumerDelivery implements Delivery {
     const channel = this.#channel
     if (this.isSettled) return this.#late(operation)
     try {
-      if (how === "ack") channel.driver.ack(this.#message)
+      if (operations[how] === "basic.ack") channel.driver.ack(this.#message)
       else channel.driver.nack(this.#message, false, how === "requeue")
     } catch {
       // amqplib is closing the channel, and sends nothing on it any more.
@@ -80,6 +103,7 @@ export class ConsumerDelivery implements Delivery {
     }
     this.#settled = true
     channel.unsettled.delete(this.tag)
+    this.#measures.settled[counted[how]]++
     return undefined
   }
 
@@ -90,10 +114,16 @@ export class ConsumerDelivery implements Delivery {
     } catch {
       return
     }
+    this.#measures.settled.acked += settled.length
     for (const each of settled) {
       each.#settled = true
       this.#channel.unsettled.delete(each.tag)
     }
+  }
+
+  /** It was handled, and cannot be settled any more. */
+  countLost(): void {
+    this.#measures.settled.lost++
   }
 
   #late(operation: string): AmqpError.AmqpErrorReason {

@@ -20,7 +20,8 @@ import { Batches } from "./batches.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Retrying } from "./retrying.ts"
-import { runningOf } from "./running.ts"
+import type { ConsumerMeasures } from "../metrics/measures.ts"
+import { measuresOf, runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
 import * as Tracing from "../tracing.ts"
@@ -38,7 +39,8 @@ export const sourceOf = (
   connection: AmqpConnection["Service"],
   settings: Subscribing,
   clock: Clock.Clock,
-  terms: Terms
+  terms: Terms,
+  measures: ConsumerMeasures
 ): Source =>
   new Source({
     links: linksOf(connection),
@@ -48,7 +50,8 @@ export const sourceOf = (
     reconnect: connection.config.reconnect,
     closeTimeout: connection.config.closeTimeout,
     clock,
-    terms
+    terms,
+    measures
   })
 
 /** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
@@ -111,12 +114,36 @@ export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscr
 export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, AmqpError> =>
   runningOf(consumer)?.ended ?? Effect.never
 
+/** Runs a handler, and what follows its end, and measures how long it took. */
+type Timed = <A, E, R>(
+  handler: Effect.Effect<A, E, R>,
+  onSuccess: () => Effect.Effect<void>,
+  onFailure: (cause: Cause.Cause<E>) => Effect.Effect<void>
+) => Effect.Effect<void, never, R>
+
+const timing =
+  (deadlines: Deadlines, measures: ConsumerMeasures): Timed =>
+  (handler, onSuccess, onFailure) => {
+    const startedAt = deadlines.exact
+    return Effect.matchCauseEffect(handler, {
+      onSuccess: () => {
+        measures.succeeded.record(deadlines.exact - startedAt)
+        return onSuccess()
+      },
+      onFailure: (cause) => {
+        measures.failed.record(deadlines.exact - startedAt)
+        return onFailure(cause)
+      }
+    })
+  }
+
 interface Parts {
   readonly source: Source
   readonly settling: Settling
   readonly fork: Fork
   /** Whether handling is to have spans: as whoever consumes has, whose context all handlers run in. */
   readonly traced: boolean
+  readonly timed: Timed
 }
 
 /** How the deliveries of a source become work, and how that is done. */
@@ -147,9 +174,11 @@ const run = <Work, R>(
         const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
         const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
         const settling = new Settling(settings.start.queue, settings, retrying)
-        const source = sourceOf(connection, settings, clock, terms)
+        const measures = measuresOf(consumer)
+        const source = sourceOf(connection, settings, clock, terms, measures)
+        const timed = timing(terms.deadlines, measures)
         const traced = yield* Tracing.isOn
-        const labour = labourOf({ source, settling, fork, traced }, () => workers.wake())
+        const labour = labourOf({ source, settling, fork, traced, timed }, () => workers.wake())
         const workers = new Workers<Work>({ concurrency: settings.concurrency, fork, ...labour })
         source.onChange = () => {
           if (labour.changed()) workers.wake()
@@ -179,20 +208,21 @@ export const handleEach = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
   procedure?: string
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
-  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, ({ settling, source, traced }) => {
+  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, ({ settling, source, timed, traced }) => {
     const handled = (
       delivery: ConsumerDelivery,
       restore: Restore,
       onFailure: Tracing.OnFailure | undefined,
       effect: Effect.Effect<A, E, R>
     ) =>
-      Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
-        onSuccess: () => settling.succeeded(delivery),
-        onFailure: (cause) => {
+      timed(
+        restore(Effect.scoped(effect)),
+        () => settling.succeeded(delivery),
+        (cause) => {
           onFailure?.(cause)
           return settling.failed(delivery, cause, restore)
         }
-      })
+      )
     const handle =
       decode === undefined
         ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
@@ -265,7 +295,7 @@ export const handleBatches = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
   run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts, wake) => {
-    const { fork, settling, source, traced } = parts
+    const { fork, settling, source, timed, traced } = parts
     const batches = new Batches(source, settings.size, settings.within, fork, wake)
     const handled = (
       batch: ReadonlyArray<ConsumerDelivery>,
@@ -273,13 +303,14 @@ export const handleBatches = <A, E, R, V, RD>(
       onFailure: Tracing.OnFailure | undefined,
       effect: Effect.Effect<A, E, R>
     ) =>
-      Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
-        onSuccess: () => settling.allSucceeded(batch),
-        onFailure: (cause) => {
+      timed(
+        restore(Effect.scoped(effect)),
+        () => settling.allSucceeded(batch),
+        (cause) => {
           onFailure?.(cause)
           return allFailed(settling, batch, cause, restore)
         }
-      })
+      )
     const decodeAll = (
       batch: ReadonlyArray<ConsumerDelivery>,
       restore: Restore,

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { AmqpConsumer } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
+import { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
 
 const ended = AmqpError.fromReason(
@@ -21,6 +22,7 @@ export class Running {
   readonly shutdown: Shutdown
   /** Fails when the service ends. */
   readonly ended: Effect.Effect<never, AmqpError.AmqpError>
+  readonly measures = new ConsumerMeasures()
   readonly #ended = Deferred.makeUnsafe<never, AmqpError.AmqpError>()
   #count = 0
   #allStopped: Deferred.Deferred<void> | undefined = undefined
@@ -79,3 +81,7 @@ export const register = (service: AmqpConsumer["Service"], of: Running): AmqpCon
 
 /** Undefined for a service that was made otherwise, such as a test's. */
 export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
+
+/** What the consumers of a service add to. */
+export const measuresOf = (service: AmqpConsumer["Service"]): ConsumerMeasures =>
+  runningOf(service)?.measures ?? new ConsumerMeasures()

@@ -113,7 +113,10 @@ export class Settling {
     const value = isExpected ? error.success : (defect as Result.Success<unknown, never>).success
     const log = (isExpected ? Effect.logWarning : Effect.logError)(title, cause)
     // The handler has settled it, or its channel has ended: there is nothing to choose.
-    if (delivery.isSettled) return this.#annotate(log, delivery, undefined)
+    if (delivery.isSettled) {
+      if (delivery.isLost) delivery.countLost()
+      return this.#annotate(log, delivery, undefined)
+    }
     const policy = this.#choose(isExpected ? onFailure : this.#settings.onDefect, value, delivery)
     return Effect.andThen(
       this.#annotate(log, delivery, policy),
@@ -155,7 +158,7 @@ export class Settling {
   }
 
   #finish(delivery: ConsumerDelivery, policy: FinalPolicy): void {
-    delivery.settle(policy._tag === drop._tag ? "ack" : "discard")
+    delivery.settle(policy._tag === drop._tag ? "drop" : "discard")
   }
 
   #retry(delivery: ConsumerDelivery, plan: Plan, failure: Failure, restore: Restore): Effect.Effect<void> {
@@ -168,7 +171,7 @@ export class Settling {
     return Effect.matchCauseEffect(restore(this.#retrying.publish(delivery, delay, failure)), {
       onSuccess: () => {
         // If its channel has ended meanwhile, the broker delivers it again, beside the retry.
-        delivery.settle("ack")
+        delivery.settle("retry")
         return Effect.void
       },
       onFailure: (cause) => {
@@ -194,6 +197,7 @@ export class Settling {
   }
 
   #tooLate(lost: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
+    for (const delivery of lost) delivery.countLost()
     return Effect.annotateLogs(
       Effect.logDebug("AMQP deliveries handled after their channel had ended: they will be delivered again"),
       { queue: this.#queue, deliveries: lost.length }

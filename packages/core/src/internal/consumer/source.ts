@@ -14,6 +14,7 @@ import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
 import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
+import type { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
@@ -31,6 +32,7 @@ export class Source {
   readonly #links: Links
   readonly #start: Start
   readonly #terms: Terms
+  readonly #measures: ConsumerMeasures
   readonly #backoff: Backoff<AmqpError.AmqpErrorReason>
   readonly #closeTimeout: Duration.Duration
   readonly #shutdown: Shutdown
@@ -48,6 +50,7 @@ export class Source {
     readonly links: Links
     readonly start: Start
     readonly terms: Terms
+    readonly measures: ConsumerMeasures
     readonly clock: Clock.Clock
     readonly reconnect: ReconnectConfig
     readonly closeTimeout: Duration.Duration
@@ -59,6 +62,7 @@ export class Source {
     this.#shutdown = options.links.shutdown
     this.#start = options.start
     this.#terms = options.terms
+    this.#measures = options.measures
     const { healthyAfter, maxDelay, minDelay } = options.reconnect
     this.#backoff = new Backoff(options.clock, fullJitter(minDelay, maxDelay), healthyAfter)
     this.#closeTimeout = options.closeTimeout
@@ -130,7 +134,7 @@ export class Source {
         // What no waiting mends: the connection is closed for good.
         yield* this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
-        const subscription = new Subscription(this.#start, this.#terms, this.#changed)
+        const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed)
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
         const open = Effect.andThen(prepared ? Effect.void : prepare, subscription.open(this.#links, this.#declare))

@@ -11,6 +11,7 @@ import * as AmqpError from "../../AmqpError.ts"
 import { linksOf } from "../links.ts"
 import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
+import { measuresOf } from "./running.ts"
 import type { Source } from "./source.ts"
 
 /** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
@@ -69,7 +70,7 @@ export const stream = (
       const connection = yield* connectionOf(consumer, settings, Duration.seconds(10))
       const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())
-      const source = sourceOf(connection, settings, clock, termsOf(connection, clock, fork))
+      const source = sourceOf(connection, settings, clock, termsOf(connection, clock, fork), measuresOf(consumer))
       const { shutdown } = linksOf(connection)
       yield* Effect.addFinalizer(() =>
         shutdown.during(

@@ -13,6 +13,7 @@ import * as Channels from "../channel.ts"
 import { Handle, type Terms } from "../handle.ts"
 import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
+import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { ConsumerDelivery } from "./delivery.ts"
 
 /** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
@@ -31,6 +32,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   /** Why nothing more will come; undefined while it consumes. */
   endedBecause: AmqpError.AmqpErrorReason | undefined = undefined
   readonly #start: Start
+  readonly #measures: ConsumerMeasures
   /** Called when there is something to be taken, and when it has ended. Must not throw. */
   readonly #changed: () => void
   /** Whether the broker has started it, as far as is known. */
@@ -40,9 +42,10 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   #taken = 0
   #requeued = 0
 
-  constructor(start: Start, terms: Terms, changed: () => void) {
+  constructor(start: Start, terms: Terms, measures: ConsumerMeasures, changed: () => void) {
     super(terms, notOpen)
     this.#start = start
+    this.#measures = measures
     this.#changed = changed
   }
 
@@ -51,7 +54,8 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   deliver(message: Amqplib.ConsumeMessage): void {
     // The answer to the start has come, but its promise may not have been told yet.
     this.#consuming = true
-    this.#ahead.push(new ConsumerDelivery(this.held!, this.#start.queue, message, this.terms.deadlines.now))
+    const { now } = this.terms.deadlines
+    this.#ahead.push(new ConsumerDelivery(this.held!, this.#start.queue, message, now, this.#measures))
     this.#changed()
   }
 
@@ -94,6 +98,8 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   take(): ConsumerDelivery | undefined {
     if (this.#taken === this.#ahead.length) return undefined
     const delivery = this.#ahead[this.#taken]
+    this.#measures.deliveries++
+    if (delivery?.redelivered === true) this.#measures.redeliveries++
     this.#ahead[this.#taken++] = undefined
     // A broker that is faster than its consumer never lets it become empty: the gaps would grow without end.
     if (this.#taken === this.#ahead.length || this.#taken >= mostGaps) {

@@ -1,6 +1,7 @@
 /** Series that are read when they are collected, and their end. */
 import type * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
+import type { Histogram } from "./histogram.ts"
 
 type Attributes = Readonly<Record<string, string>>
 
@@ -25,6 +26,11 @@ export class Registry {
   /** A value that only grows. Called when somebody collects it. */
   counter(metric: Metric.Counter<number>, attributes: Attributes, count: () => number): void {
     this.#register(metric, attributes, () => ({ count: count(), incremental: true }))
+  }
+
+  /** Times that are added up elsewhere. */
+  histogram(metric: Metric.Histogram<number>, attributes: Attributes, histogram: Histogram): void {
+    this.#register(metric, attributes, () => histogram.state)
   }
 
   #register<Input, State>(metric: Metric.Metric<Input, State>, attributes: Attributes, get: () => State): void {

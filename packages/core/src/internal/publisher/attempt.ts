@@ -33,6 +33,8 @@ export class Attempt implements Unconfirmed, Due, Measured {
   readonly waits: boolean
   /** In milliseconds, as asked for. */
   readonly timeout: number
+  /** Exactly, for the time it takes to be measured. */
+  readonly startedAt: number
   readonly dueAt: number
   /** Bytes of content. */
   readonly size: number
@@ -66,6 +68,7 @@ export class Attempt implements Unconfirmed, Due, Measured {
     settings: PublishSettings,
     times: {
       readonly turn: number
+      readonly startedAt: number
       readonly dueAt: number
       readonly timeout: number
       readonly frameMax: number | undefined
@@ -80,6 +83,7 @@ export class Attempt implements Unconfirmed, Due, Measured {
     this.mandatory = settings.mandatory
     this.waits = settings.wait
     this.turn = times.turn
+    this.startedAt = times.startedAt
     this.dueAt = times.dueAt
     this.timeout = times.timeout
     this.frameMax = times.frameMax

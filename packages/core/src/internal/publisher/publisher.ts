@@ -25,6 +25,7 @@ import * as Check from "../declarations.ts"
 import { fail } from "../handle.ts"
 import { type Links, linksOf } from "../links.ts"
 import { toPublish, withoutContent } from "../properties.ts"
+import { Histogram } from "../metrics/histogram.ts"
 import { Attempt, type Outcome, type Owner } from "./attempt.ts"
 import { FlowState, flowing } from "./flow.ts"
 import type { Lane } from "./lane.ts"
@@ -49,6 +50,27 @@ const closedOver = new AmqpError.PoolClosed({
   message: "the publisher was closed, and the confirm did not come within shutdownTimeout",
   operation
 })
+
+type Counted = Exclude<keyof Stats, "inFlight" | "waiting" | "channels">
+
+const outcomeOf = (failure: AmqpError.AmqpErrorReason | undefined): Counted => {
+  switch (failure?._tag) {
+    case undefined:
+      return "confirmed"
+    case "PublishNacked":
+      return "nacked"
+    case "PublishReturned":
+      return "returned"
+    case "PublishUnknown":
+      return "unknown"
+    case "PublishTimeout":
+      return "timedOut"
+    case "PublishForbidden":
+      return "forbidden"
+    default:
+      return "refused"
+  }
+}
 
 /** What amqplib throws for what it cannot encode, before it writes anything; undefined for anything else. */
 const encodingRefused = (cause: unknown): AmqpError.InvalidArgument | undefined =>
@@ -85,7 +107,25 @@ export class Publisher implements Owner {
   readonly #run: Fork
   /** What is interrupted at the end: openings and timers. */
   readonly #background = new Set<Fiber.Fiber<void>>()
-  readonly #counts = { confirmed: 0, nacked: 0, returned: 0, unknown: 0, timedOut: 0, forbidden: 0, refused: 0 }
+  readonly #counts: Record<Counted, number> = {
+    confirmed: 0,
+    nacked: 0,
+    returned: 0,
+    unknown: 0,
+    timedOut: 0,
+    forbidden: 0,
+    refused: 0
+  }
+  /** How long it took from the call until the outcome was known. */
+  readonly durations: Readonly<Record<Counted, Histogram>> = {
+    confirmed: new Histogram(),
+    nacked: new Histogram(),
+    returned: new Histogram(),
+    unknown: new Histogram(),
+    timedOut: new Histogram(),
+    forbidden: new Histogram(),
+    refused: new Histogram()
+  }
   readonly #forsaken = new WeakSet<Channel>()
   #turn = 0
   #inFlight = 0
@@ -187,12 +227,14 @@ export class Publisher implements Owner {
         ? publisherClosed
         : this.#limit.refuses(size ?? outgoing.content.byteLength, link?.product)
     if (Check.isRefused(outgoing) || refused !== undefined) {
-      this.#count(refused)
+      this.#counts.refused++
       return void outcome(refused)
     }
     if (settings.mandatory) outgoing.options.mandatory = true
     const timeout = settings.timeout ?? this.#publishTimeout
-    const times = { turn: ++this.#turn, dueAt: this.#deadlines.now + timeout, timeout, frameMax: link?.frameMax }
+    const startedAt = this.#deadlines.exact
+    const dueAt = Math.floor(startedAt) + timeout
+    const times = { turn: ++this.#turn, startedAt, dueAt, timeout, frameMax: link?.frameMax }
     const attempt = new Attempt(this, message, outgoing, size, settings, times, lane, outcome)
     if (free !== undefined && this.#hasRoom(attempt) && this.#send(free, attempt)) {
       if (attempt.state === "sent") this.#deadlines.add(attempt)
@@ -347,7 +389,9 @@ export class Publisher implements Owner {
     const wasSent = attempt.state === "sent"
     attempt.state = "told"
     this.#deadlines.delete(attempt)
-    this.#count(failure)
+    const outcome = outcomeOf(failure)
+    this.#counts[outcome]++
+    this.durations[outcome].record(this.#deadlines.exact - attempt.startedAt)
     attempt.outcome(failure)
     if (wasSent) this.#listensNoMore()
   }
@@ -355,26 +399,6 @@ export class Publisher implements Owner {
   #listensNoMore(): void {
     this.#awaited--
     if (this.#awaited === 0 && this.#drained !== undefined) Deferred.doneUnsafe(this.#drained, Effect.void)
-  }
-
-  #count(failure: AmqpError.AmqpErrorReason | undefined): void {
-    const counts = this.#counts
-    switch (failure?._tag) {
-      case undefined:
-        return void counts.confirmed++
-      case "PublishNacked":
-        return void counts.nacked++
-      case "PublishReturned":
-        return void counts.returned++
-      case "PublishUnknown":
-        return void counts.unknown++
-      case "PublishTimeout":
-        return void counts.timedOut++
-      case "PublishForbidden":
-        return void counts.forbidden++
-      default:
-        return void counts.refused++
-    }
   }
 
   /** What keeps messages from this lane, or from any, for nobody knows how long; undefined if nothing does. */

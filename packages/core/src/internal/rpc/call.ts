@@ -32,6 +32,8 @@ export class Call implements Due, Unconfirmed, Measured {
   readonly correlationId: string
   readonly frameMax: number | undefined
   readonly timeout: number
+  /** Exactly, for the time it takes to be measured. */
+  readonly startedAt: number
   readonly dueAt: number
   /** Whether it fails instead of waiting while publishers are blocked. */
   readonly failsWhenBlocked: boolean
@@ -54,6 +56,7 @@ export class Call implements Due, Unconfirmed, Measured {
       readonly correlationId: string
       readonly frameMax: number | undefined
       readonly timeout: number
+      readonly startedAt: number
       readonly dueAt: number
       readonly failsWhenBlocked: boolean
       readonly expires: boolean
@@ -67,6 +70,7 @@ export class Call implements Due, Unconfirmed, Measured {
     this.correlationId = request.correlationId
     this.frameMax = request.frameMax
     this.timeout = request.timeout
+    this.startedAt = request.startedAt
     this.dueAt = request.dueAt
     this.failsWhenBlocked = request.failsWhenBlocked
     this.expires = request.expires

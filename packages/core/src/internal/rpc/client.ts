@@ -20,6 +20,7 @@ import { Deadlines } from "../deadlines.ts"
 import { isRefused } from "../declarations.ts"
 import { fail, type Terms } from "../handle.ts"
 import { type Links, linksOf } from "../links.ts"
+import { Histogram } from "../metrics/histogram.ts"
 import { toPublish } from "../properties.ts"
 import { forbidden } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
@@ -54,8 +55,10 @@ class Client implements CallOwner, SessionOwner {
   // Of this client alone, whatever others use as theirs: a reply that took the wrong way is nobody's.
   readonly #prefix = Crypto.randomBytes(6).toString("base64url")
   #made = 0
-  #replied = 0
-  #timedOut = 0
+  /** How they have ended. */
+  readonly outcomes: Record<Leaving, number> = { replied: 0, failed: 0, timedOut: 0, givenUp: 0 }
+  /** How long replies took to come. */
+  readonly durations = new Histogram()
   #unclaimed = 0
 
   constructor(connection: AmqpConnection["Service"], settings: Settings, clock: Clock.Clock, fork: Fork) {
@@ -75,8 +78,8 @@ class Client implements CallOwner, SessionOwner {
     return {
       inFlight: this.#session?.waiting ?? 0,
       waiting: this.#line.size,
-      replied: this.#replied,
-      timedOut: this.#timedOut,
+      replied: this.outcomes.replied,
+      timedOut: this.outcomes.timedOut,
       unclaimed: this.#unclaimed
     }
   }
@@ -150,9 +153,10 @@ class Client implements CallOwner, SessionOwner {
       const refused = this.#refuses(onBlocked === "fail")
       if (refused !== undefined) return resume(fail(refused))
       const { deadlines } = this.#terms
-      const dueAt = deadlines.now + timeout
+      const startedAt = deadlines.exact
+      const dueAt = Math.floor(startedAt) + timeout
       const call = new Call(
-        { ...request, timeout, dueAt, expires, failsWhenBlocked: onBlocked === "fail" },
+        { ...request, timeout, startedAt, dueAt, expires, failsWhenBlocked: onBlocked === "fail" },
         this,
         resume
       )
@@ -215,9 +219,9 @@ class Client implements CallOwner, SessionOwner {
   }
 
   left(call: Call, how: Leaving): void {
-    if (how === "replied") this.#replied++
-    if (how === "timedOut") this.#timedOut++
-    else this.#terms.deadlines.delete(call)
+    this.outcomes[how]++
+    if (how === "replied") this.durations.record(this.#terms.deadlines.exact - call.startedAt)
+    if (how !== "timedOut") this.#terms.deadlines.delete(call)
     if (call.session === undefined) this.#line.delete(call)
     else call.session.forget(call)
     if (this.#answered !== undefined && (this.#session?.waiting ?? 0) === 0) {
@@ -315,6 +319,11 @@ class Client implements CallOwner, SessionOwner {
   })
 }
 
+const clients = new WeakMap<AmqpRpc["Service"], Client>()
+
+/** The client behind a service; undefined for one that was made otherwise, such as a test's. */
+export const clientOf = (service: AmqpRpc["Service"]): Client | undefined => clients.get(service)
+
 /** Opens its channel at the first request, and a new one at the next when that has died. */
 export const make = Effect.fnUntraced(function* (
   connection: AmqpConnection["Service"],
@@ -325,5 +334,7 @@ export const make = Effect.fnUntraced(function* (
   const client = new Client(connection, settings, clock, fork)
   // After the fork's own finalizer was put in place, so it runs before that.
   yield* Effect.addFinalizer(() => client.end)
-  return { call: client.call, stats: Effect.sync(() => client.stats) }
+  const service: AmqpRpc["Service"] = { call: client.call, stats: Effect.sync(() => client.stats) }
+  clients.set(service, client)
+  return service
 })

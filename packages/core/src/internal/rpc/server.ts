@@ -16,6 +16,8 @@ import { readHandling } from "../consumer/options.ts"
 import { isRefused, shown } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
+import { measuresOf } from "../consumer/running.ts"
+import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { readServeOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { isDirect, isSound } from "./wire.ts"
@@ -32,7 +34,9 @@ export const unroutable = Metric.counter("amqp.rpc.unroutable_replies", {
 const retries = 2
 
 /** What is said, and as what. */
-type Answer = Pick<Message, "type" | "content" | "contentType" | "contentEncoding">
+type Answer = Pick<Message, "content" | "contentType" | "contentEncoding"> & {
+  readonly type: "success" | "failure" | "defect"
+}
 
 /** What the client learns of what went wrong here: nothing that the log says. */
 const defect = (message: string): Answer => ({
@@ -69,18 +73,22 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     name: string,
     codecs: Codecs<P, S, E>,
     handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
-    publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
+    consumer: AmqpConsumer.AmqpConsumer["Service"]
   ) {
     this.#name = name
     this.#codecs = codecs
     this.#handler = handler
-    this.#publisher = publisher
+    this.#publisher = consumer.publisher
+    this.#replies = measuresOf(consumer).replies
   }
+
+  readonly #replies: ConsumerMeasures["replies"]
 
   /** From the request to the confirmed reply. */
   readonly handle = (request: AmqpConsumer.Delivery) => {
     const { replyTo } = request.properties
     return Effect.flatMap(this.#answer(request), ([answer, problem]) => {
+      this.#replies[answer.type]++
       Tracing.answers(Fiber.getCurrent(), answer.type)
       if (replyTo !== undefined && replyTo !== "") return this.#reply(request, replyTo, answer)
       // There was nobody to tell.
@@ -207,7 +215,7 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     }
     const settings = readServeOptions(options)
     if (isRefused(settings)) return fail(settings)
-    const server = new Server(procedure.name, codecs, handler, consumer.publisher)
+    const server = new Server(procedure.name, codecs, handler, consumer)
     const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle)
     return isRefused(handling)
       ? refuse(procedure.queue, handling)
