@@ -166,7 +166,11 @@ export class Lane {
 
   private write(bytes: Buffer): void {
     if (!this.sink.writable) {
-      this.passed.dropped += bytes.length
+      // All at once: there may be more small pieces than the stack has frames.
+      this.passed.dropped += bytes.length + this.queued
+      this.pieces.length = 0
+      this.hold(-this.queued)
+      this.onChanged()
       return this.kick()
     }
     const cutAfter = this.faults.cutAfter ?? Number.POSITIVE_INFINITY
