@@ -95,15 +95,17 @@ export class ConsumerDelivery implements Delivery {
     const channel = this.#channel
     if (this.isSettled) return this.#late(operation)
     try {
-      if (operations[how] === "basic.ack") channel.driver.ack(this.#message)
-      else channel.driver.nack(this.#message, false, how === "requeue")
+      if (how === "requeue" || how === "discard") channel.driver.nack(this.#message, false, how === "requeue")
+      else channel.driver.ack(this.#message)
     } catch {
       // amqplib is closing the channel, and sends nothing on it any more.
       return this.#late(operation)
     }
     this.#settled = true
     channel.unsettled.delete(this.tag)
-    this.#measures.settled[counted[how]]++
+    const { settled } = this.#measures
+    if (how === "ack") settled.acked++
+    else settled[counted[how]]++
     return undefined
   }
 

@@ -114,36 +114,14 @@ export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscr
 export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, AmqpError> =>
   runningOf(consumer)?.ended ?? Effect.never
 
-/** Runs a handler, and what follows its end, and measures how long it took. */
-type Timed = <A, E, R>(
-  handler: Effect.Effect<A, E, R>,
-  onSuccess: () => Effect.Effect<void>,
-  onFailure: (cause: Cause.Cause<E>) => Effect.Effect<void>
-) => Effect.Effect<void, never, R>
-
-const timing =
-  (deadlines: Deadlines, measures: ConsumerMeasures): Timed =>
-  (handler, onSuccess, onFailure) => {
-    const startedAt = deadlines.exact
-    return Effect.matchCauseEffect(handler, {
-      onSuccess: () => {
-        measures.succeeded.record(deadlines.exact - startedAt)
-        return onSuccess()
-      },
-      onFailure: (cause) => {
-        measures.failed.record(deadlines.exact - startedAt)
-        return onFailure(cause)
-      }
-    })
-  }
-
 interface Parts {
   readonly source: Source
   readonly settling: Settling
   readonly fork: Fork
   /** Whether handling is to have spans: as whoever consumes has, whose context all handlers run in. */
   readonly traced: boolean
-  readonly timed: Timed
+  readonly measures: ConsumerMeasures
+  readonly deadlines: Deadlines
 }
 
 /** How the deliveries of a source become work, and how that is done. */
@@ -176,9 +154,9 @@ const run = <Work, R>(
         const settling = new Settling(settings.start.queue, settings, retrying)
         const measures = measuresOf(consumer)
         const source = sourceOf(connection, settings, clock, terms, measures)
-        const timed = timing(terms.deadlines, measures)
+        const { deadlines } = terms
         const traced = yield* Tracing.isOn
-        const labour = labourOf({ source, settling, fork, traced, timed }, () => workers.wake())
+        const labour = labourOf({ source, settling, fork, traced, measures, deadlines }, () => workers.wake())
         const workers = new Workers<Work>({ concurrency: settings.concurrency, fork, ...labour })
         source.onChange = () => {
           if (labour.changed()) workers.wake()
@@ -208,61 +186,70 @@ export const handleEach = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
   procedure?: string
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
-  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, ({ settling, source, timed, traced }) => {
-    const handled = (
-      delivery: ConsumerDelivery,
-      restore: Restore,
-      onFailure: Tracing.OnFailure | undefined,
-      effect: Effect.Effect<A, E, R>
-    ) =>
-      timed(
-        restore(Effect.scoped(effect)),
-        () => settling.succeeded(delivery),
-        (cause) => {
-          onFailure?.(cause)
-          return settling.failed(delivery, cause, restore)
-        }
-      )
-    const handle =
-      decode === undefined
-        ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
-            handled(
-              delivery,
-              restore,
-              onFailure,
-              Effect.suspend(() => handler(delivery as never))
-            )
-        : (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
-            Effect.matchCauseEffect(restore(decode(delivery)), {
-              onSuccess: (value) =>
-                handled(
-                  delivery,
-                  restore,
-                  onFailure,
-                  Effect.suspend(() => handler(value as never, delivery as never))
-                ),
-              onFailure: (cause) => {
-                onFailure?.(cause)
-                return settling.undecodable(delivery, cause, restore)
-              }
-            })
-    // What it needs is in the context of the fibers that run it.
-    const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
-    const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
-      Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
-    return {
-      isReady: () => source.size > 0,
-      take: () => source.take(),
-      changed: () => source.size > 0,
-      stop: () => {},
-      handle: (delivery, restore) =>
-        settling.isPoison(delivery)
-          ? settling.poison(delivery)
-          : traced
-            ? runTraced(delivery, restore)
-            : run(delivery, restore)
+  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(
+    consumer,
+    settings,
+    ({ deadlines, measures, settling, source, traced }) => {
+      const handled = (
+        delivery: ConsumerDelivery,
+        restore: Restore,
+        onFailure: Tracing.OnFailure | undefined,
+        effect: Effect.Effect<A, E, R>
+      ) => {
+        const startedAt = deadlines.exact
+        return Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
+          onSuccess: () => {
+            measures.succeeded.record(deadlines.exact - startedAt)
+            return settling.succeeded(delivery)
+          },
+          onFailure: (cause) => {
+            measures.failed.record(deadlines.exact - startedAt)
+            onFailure?.(cause)
+            return settling.failed(delivery, cause, restore)
+          }
+        })
+      }
+      const handle =
+        decode === undefined
+          ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
+              handled(
+                delivery,
+                restore,
+                onFailure,
+                Effect.suspend(() => handler(delivery as never))
+              )
+          : (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
+              Effect.matchCauseEffect(restore(decode(delivery)), {
+                onSuccess: (value) =>
+                  handled(
+                    delivery,
+                    restore,
+                    onFailure,
+                    Effect.suspend(() => handler(value as never, delivery as never))
+                  ),
+                onFailure: (cause) => {
+                  onFailure?.(cause)
+                  return settling.undecodable(delivery, cause, restore)
+                }
+              })
+      // What it needs is in the context of the fibers that run it.
+      const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
+      const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
+        Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
+      return {
+        isReady: () => source.size > 0,
+        take: () => source.take(),
+        changed: () => source.size > 0,
+        stop: () => {},
+        handle: (delivery, restore) =>
+          settling.isPoison(delivery)
+            ? settling.poison(delivery)
+            : traced
+              ? runTraced(delivery, restore)
+              : run(delivery, restore)
+      }
     }
-  })
+  )
 
 // Each by itself and all together, so that one that waits for its retry holds up no other. Interruptible, so that an
 // interruption reaches the fiber of each, where it makes an end to waiting alone; what has no fiber yet goes back here.
@@ -295,22 +282,27 @@ export const handleBatches = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
   run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts, wake) => {
-    const { fork, settling, source, timed, traced } = parts
+    const { deadlines, fork, measures, settling, source, traced } = parts
     const batches = new Batches(source, settings.size, settings.within, fork, wake)
     const handled = (
       batch: ReadonlyArray<ConsumerDelivery>,
       restore: Restore,
       onFailure: Tracing.OnFailure | undefined,
       effect: Effect.Effect<A, E, R>
-    ) =>
-      timed(
-        restore(Effect.scoped(effect)),
-        () => settling.allSucceeded(batch),
-        (cause) => {
+    ) => {
+      const startedAt = deadlines.exact
+      return Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
+        onSuccess: () => {
+          measures.succeeded.record(deadlines.exact - startedAt)
+          return settling.allSucceeded(batch)
+        },
+        onFailure: (cause) => {
+          measures.failed.record(deadlines.exact - startedAt)
           onFailure?.(cause)
           return allFailed(settling, batch, cause, restore)
         }
-      )
+      })
+    }
     const decodeAll = (
       batch: ReadonlyArray<ConsumerDelivery>,
       restore: Restore,

@@ -53,10 +53,8 @@ const closedOver = new AmqpError.PoolClosed({
 
 type Counted = Exclude<keyof Stats, "inFlight" | "waiting" | "channels">
 
-const outcomeOf = (failure: AmqpError.AmqpErrorReason | undefined): Counted => {
-  switch (failure?._tag) {
-    case undefined:
-      return "confirmed"
+const outcomeOf = (failure: AmqpError.AmqpErrorReason): Counted => {
+  switch (failure._tag) {
     case "PublishNacked":
       return "nacked"
     case "PublishReturned":
@@ -389,9 +387,15 @@ export class Publisher implements Owner {
     const wasSent = attempt.state === "sent"
     attempt.state = "told"
     this.#deadlines.delete(attempt)
-    const outcome = outcomeOf(failure)
-    this.#counts[outcome]++
-    this.durations[outcome].record(this.#deadlines.exact - attempt.startedAt)
+    const took = this.#deadlines.exact - attempt.startedAt
+    if (failure === undefined) {
+      this.#counts.confirmed++
+      this.durations.confirmed.record(took)
+    } else {
+      const outcome = outcomeOf(failure)
+      this.#counts[outcome]++
+      this.durations[outcome].record(took)
+    }
     attempt.outcome(failure)
     if (wasSent) this.#listensNoMore()
   }
