@@ -73,7 +73,7 @@ export const impossible = (): string => {
 }
 
 const installation = Effect.gen(function* () {
-  if (typeof Installation.find(process.env) === "string") yield* DebianPackage.install
+  if (typeof Installation.find(process.env) === "string") yield* DebianPackage.install("rabbitmq-server")
   const found = Installation.find(process.env)
   return typeof found === "string" ? yield* Effect.fail(failed(found)) : found
 })

@@ -5,7 +5,7 @@ import * as Command from "./command.ts"
 
 const policy = "/usr/sbin/policy-rc.d"
 
-/** Whether the distribution's package can be installed here, or the reason why not. */
+/** Whether the distribution's packages can be installed here, or the reason why not. */
 export const installable = (): true | string => {
   if (!FileSystem.existsSync("/etc/debian_version") || !FileSystem.existsSync("/usr/bin/apt-get")) {
     return "this is not Debian or Ubuntu"
@@ -45,15 +45,16 @@ const apt = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
 })
 
 /**
- * Installs `rabbitmq-server` from the distribution, without starting its service, in about 15 seconds. Cannot be
+ * Installs packages of the distribution, without starting their services: `rabbitmq-server` in about 15 seconds. Cannot be
  * interrupted: half an installation has to be repaired by hand.
  */
-export const install: Effect.Effect<void, TestBrokerError> = Effect.uninterruptible(
-  Effect.scoped(
-    Effect.gen(function* () {
-      yield* withoutServices
-      yield* apt("update")
-      yield* apt("install", "-y", "--no-install-recommends", "rabbitmq-server")
-    })
+export const install = (...names: ReadonlyArray<string>): Effect.Effect<void, TestBrokerError> =>
+  Effect.uninterruptible(
+    Effect.scoped(
+      Effect.gen(function* () {
+        yield* withoutServices
+        yield* apt("update")
+        yield* apt("install", "-y", "--no-install-recommends", ...names)
+      })
+    )
   )
-)

@@ -52,7 +52,7 @@ export const ways = (options: PrivateNode.NodeOptions & { readonly exclusive: bo
       return Effect.succeed(
         Effect.gen(function* () {
           yield* Effect.logInfo("Installing rabbitmq-server with apt-get, for a private broker")
-          yield* DebianPackage.install
+          yield* DebianPackage.install("rabbitmq-server")
           const start = yield* Effect.mapError(
             node("package"),
             (message) => new TestBrokerError({ reason: "StartFailed", message })

@@ -1,0 +1,73 @@
+/** What the connection has been through since the dashboard was there: told when it happens, whether or not anybody looks. */
+import { AmqpConnection } from "@effect-amqp/core"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+
+/** A time of one kind, as the page gets it. It is told again when more is known of it, with the same number. */
+export interface Phase {
+  readonly number: number
+  /** When it began: milliseconds of Unix time. */
+  readonly at: number
+  /** The tag of the connection's state in lower case, or `blocked`: it is open, and takes nothing from publishers. */
+  readonly name: "connecting" | "open" | "blocked" | "reconnecting" | "closed"
+  /** Why: the tag of an `AmqpErrorReason`, or what the broker is short of. Messages of errors may hold names of users. */
+  readonly reason?: string
+  /** Attempts that have failed. */
+  readonly attempt?: number
+  readonly peer?: string
+  readonly product?: string
+  readonly generation?: number
+}
+
+/** The phases that are remembered, at most. */
+const most = 50
+
+type Seen = Omit<Phase, "number" | "at">
+
+const seen = (state: AmqpConnection.State, flow: AmqpConnection.Flow): Seen => {
+  switch (state._tag) {
+    case "Open": {
+      const { generation, peer, product } = state
+      return flow._tag === "Blocked"
+        ? { name: "blocked", reason: flow.reason.slice(0, 100), peer, product, generation }
+        : { name: "open", peer, product, generation }
+    }
+    case "Closed":
+      return { name: "closed", reason: state.reason._tag }
+    default:
+      return {
+        name: state._tag === "Connecting" ? "connecting" : "reconnecting",
+        attempt: state.attempt,
+        ...(state.reason === undefined ? undefined : { reason: state.reason._tag })
+      }
+  }
+}
+
+/** Watches until the scope closes, and calls for each phase that is new, or of which more is known. */
+export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) {
+  const { flow, state } = yield* AmqpConnection.AmqpConnection
+  const clock = yield* Clock.Clock
+  const phases: Array<Phase> = []
+  const note = (now: Seen) => {
+    const last = phases.at(-1)
+    const isSame = last?.name === now.name && last.generation === now.generation
+    const phase: Phase = isSame
+      ? { ...now, number: last.number, at: last.at }
+      : { ...now, number: (last?.number ?? 0) + 1, at: clock.currentTimeMillisUnsafe() }
+    if (isSame) phases.pop()
+    phases.push(phase)
+    if (phases.length > most) phases.shift()
+    told(phase)
+  }
+  note(seen(state.value, flow.value))
+  yield* Effect.forkScoped(
+    Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => note(seen(now, flow.value))))
+  )
+  // A connection that is lost is not blocked any more, and is lost by the time this runs.
+  yield* Effect.forkScoped(
+    Stream.runForEach(SubscriptionRef.changes(flow), (now) => Effect.sync(() => note(seen(state.value, now))))
+  )
+  return phases as ReadonlyArray<Phase>
+})

@@ -1,0 +1,95 @@
+/** What others count and measure, found in the `MetricRegistry` by its name: whether or not anything has registered it. */
+import * as Context from "effect/Context"
+import * as Metric from "effect/Metric"
+
+// Names and attributes of OpenTelemetry's conventions for messaging, as `AmqpMetrics` has them.
+const operationDuration = "messaging.client.operation.duration"
+const processDuration = "messaging.process.duration"
+const consumedMessages = "messaging.client.consumed.messages"
+const connectionName = "amqp.connection.name"
+const operations = ["messaging.operation.type", "messaging.operation.name"]
+const publishing: ReadonlySet<string> = new Set(["send", "publish"])
+
+/** Measurements since the start: how many were at most so many seconds long. */
+export type Durations = ReadonlyMap<number, number>
+
+/** Three of a hundred ranks, in milliseconds. */
+export type Percentiles = readonly [p50: number, p95: number, p99: number]
+
+/** What was found at one moment; `undefined`: nobody counts it. */
+export interface Found {
+  readonly confirming: Durations | undefined
+  readonly handling: Durations | undefined
+  /** Deliveries since the start, by how they were settled. */
+  readonly settled: Readonly<Record<string, number>> | undefined
+}
+
+type Series = Metric.Metric.Metadata<never, unknown>
+
+const attributesOf = ({ attributes }: Series): Readonly<Record<string, string>> => attributes ?? {}
+
+const isOfPublishing = (series: Series) => {
+  const attributes = attributesOf(series)
+  return operations.every((key) => attributes[key] === undefined || publishing.has(attributes[key]))
+}
+
+const settlementOf = (series: Series) => {
+  const entry = Object.entries(attributesOf(series)).find(([key]) => key.endsWith("settlement"))
+  return entry?.[1] ?? "all"
+}
+
+const addTo = (durations: Map<number, number>, { buckets, count }: Metric.HistogramState) => {
+  for (const [boundary, upTo] of buckets) durations.set(boundary, (durations.get(boundary) ?? 0) + upTo)
+  // Whatever is longer than the longest bucket is in no bucket.
+  if (buckets.at(-1)?.[0] !== Infinity) durations.set(Infinity, (durations.get(Infinity) ?? 0) + count)
+}
+
+/** Reads what there is for the connection of this name. */
+export const read = (context: Context.Context<never>, name: string | undefined): Found => {
+  let confirming: Map<number, number> | undefined
+  let handling: Map<number, number> | undefined
+  let settled: Record<string, number> | undefined
+  for (const series of Context.get(context, Metric.MetricRegistry).values() as Iterable<Series>) {
+    if (series.id !== operationDuration && series.id !== processDuration && series.id !== consumedMessages) continue
+    if (attributesOf(series)[connectionName] !== name) continue
+    const state = series.hooks.get(context)
+    if (series.id === consumedMessages) {
+      const of = settlementOf(series)
+      settled ??= {}
+      settled[of] = (settled[of] ?? 0) + Number((state as Metric.CounterState<number | bigint>).count)
+    } else if (series.id === processDuration) {
+      addTo((handling ??= new Map()), state as Metric.HistogramState)
+    } else if (isOfPublishing(series)) {
+      addTo((confirming ??= new Map()), state as Metric.HistogramState)
+    }
+  }
+  return { confirming, handling, settled }
+}
+
+const ranks = [0.5, 0.95, 0.99]
+
+/** Where the measurements between two moments lie, as exactly as their buckets are narrow; `null` if there were none. */
+export const percentiles = (before: Durations | undefined, now: Durations | undefined): Percentiles | null => {
+  if (now === undefined) return null
+  const buckets = Array.from(now, ([boundary, upTo]) => [boundary, upTo - (before?.get(boundary) ?? 0)] as const).sort(
+    ([a], [b]) => a - b
+  )
+  const count = buckets.at(-1)?.[1] ?? 0
+  if (count <= 0) return null
+  const [p50 = 0, p95 = 0, p99 = 0] = ranks.map((rank) => {
+    let [from, below] = [0, 0]
+    for (const [boundary, upTo] of buckets) {
+      if (upTo >= rank * count && upTo > below) {
+        // Of the last bucket it is known only where it begins.
+        const within = boundary === Infinity ? 0 : ((rank * count - below) / (upTo - below)) * (boundary - from)
+        return round((from + within) * 1000)
+      }
+      if (boundary !== Infinity) from = boundary
+      below = upTo
+    }
+    return round(from * 1000)
+  })
+  return [p50, p95, p99]
+}
+
+const round = (milliseconds: number) => Number(milliseconds.toPrecision(3))

@@ -1,0 +1,106 @@
+/** One look at everything, and what has changed since the one before. */
+import { AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Metrics from "./metrics.ts"
+
+/** How often it looks while somebody watches, in milliseconds. */
+export const interval = 1000
+
+/** The kinds of channels, in the order in which samples have them. */
+export const kinds = ["regular", "confirm", "transaction"] as const
+
+/** A moment, as the page gets it. Rates are a second's; `null`: nothing to tell. */
+export interface Sample {
+  /** Milliseconds of Unix time. */
+  readonly at: number
+  /** By kind. */
+  readonly pools: ReadonlyArray<readonly [used: number, idle: number, pending: number]>
+  readonly publisher: readonly [inFlight: number, waiting: number]
+  readonly published: readonly [confirmed: number, failed: number] | null
+  readonly consumed: readonly [acknowledged: number, other: number] | null
+  readonly confirming: Metrics.Percentiles | null
+  readonly handling: Metrics.Percentiles | null
+}
+
+/** Counts since the start, as the page gets them. */
+export interface Totals {
+  /** By kind. */
+  readonly pools: ReadonlyArray<readonly [created: number, recycled: number, discarded: number, timedOut: number]>
+  readonly published: Readonly<Record<(typeof outcomes)[number], number>>
+  readonly consumed: Readonly<Record<string, number>> | null
+  /** What holds publishers up now. */
+  readonly flow: AmqpPublisher.Flow["_tag"]
+}
+
+const outcomes = ["confirmed", "nacked", "returned", "unknown", "timedOut", "forbidden", "refused"] as const
+
+interface Counted {
+  readonly nanos: bigint
+  readonly published: AmqpPublisher.Stats
+  readonly found: Metrics.Found
+}
+
+const failures = (stats: AmqpPublisher.Stats) =>
+  outcomes.reduce((sum, outcome) => (outcome === "confirmed" ? sum : sum + stats[outcome]), 0)
+
+const acknowledged = (settled: Readonly<Record<string, number>>) =>
+  Object.entries(settled).reduce((sum, [how, count]) => (how.startsWith("ack") || how === "all" ? sum + count : sum), 0)
+
+const all = (settled: Readonly<Record<string, number>>) =>
+  Object.values(settled).reduce((sum, count) => sum + count, 0)
+
+/** Looks, each time it is run. */
+export const make = Effect.gen(function* () {
+  const { config } = yield* AmqpConnection.AmqpConnection
+  const pool = yield* AmqpPool.AmqpPool
+  const publisher = yield* AmqpPublisher.AmqpPublisher
+  const clock = yield* Clock.Clock
+  const context = yield* Effect.context()
+  let before: Counted | undefined
+
+  return Effect.gen(function* () {
+    const channels = yield* Effect.forEach([pool, pool.confirm, pool.transaction], ({ stats }) => stats)
+    const published = yield* publisher.stats
+    const now = {
+      nanos: clock.monotonicTimeNanosUnsafe(),
+      published,
+      found: Metrics.read(context, config.connectionName)
+    }
+    const seconds = before === undefined ? Infinity : Number(now.nanos - before.nanos) / 1e9
+    // After a time in which nobody has looked there is no telling what happened when.
+    const last = seconds > 0 && seconds * 1000 < 3 * interval ? before : undefined
+    before = now
+    const rate = (from: number, to: number) => Number((Math.max(0, to - from) / seconds).toPrecision(4))
+    const { settled } = now.found
+    const settledBefore = last?.found.settled ?? {}
+    const sample: Sample = {
+      at: clock.currentTimeMillisUnsafe(),
+      pools: channels.map(({ idle, pending, used }) => [used, idle, pending] as const),
+      publisher: [published.inFlight, published.waiting],
+      published:
+        last === undefined
+          ? null
+          : [
+              rate(last.published.confirmed, published.confirmed),
+              rate(failures(last.published), failures(published))
+            ],
+      consumed:
+        last === undefined || settled === undefined
+          ? null
+          : [
+              rate(acknowledged(settledBefore), acknowledged(settled)),
+              rate(all(settledBefore) - acknowledged(settledBefore), all(settled) - acknowledged(settled))
+            ],
+      confirming: last === undefined ? null : Metrics.percentiles(last.found.confirming, now.found.confirming),
+      handling: last === undefined ? null : Metrics.percentiles(last.found.handling, now.found.handling)
+    }
+    const totals: Totals = {
+      pools: channels.map(({ created, discarded, recycled, timedOut }) => [created, recycled, discarded, timedOut]),
+      published: Object.fromEntries(outcomes.map((outcome) => [outcome, published[outcome]])) as Totals["published"],
+      consumed: settled ?? null,
+      flow: publisher.flow.value._tag
+    }
+    return { sample, totals }
+  })
+})
