@@ -20,14 +20,16 @@ import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import * as ProblemDetails from "effect/http/ProblemDetails"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import type * as AmqpGateway from "./AmqpGateway.ts"
+import * as AmqpHttpServer from "./AmqpHttpServer.ts"
 import * as Feed from "./internal/dashboard/feed.ts"
 import * as Page from "./internal/dashboard/page.ts"
+import { type Refusal, refuse, responseOf } from "./internal/gateway/answers.ts"
 
 /** Whether somebody may look: `"allow"`; `"deny"`, 403; `"authenticate"`, 401, since it is not known who it is. */
-export type Decision = "allow" | "deny" | "authenticate"
+export type Decision = AmqpGateway.Decision
 
 /** Where the dashboard is, and for whom. */
 export interface Options<R = never> {
@@ -68,13 +70,7 @@ const boundsOf = ({ heartbeat = "15 seconds", streams = 16 }: Limits): Feed.Boun
   return { streams, heartbeat: duration }
 }
 
-const titles = { 401: "Unauthorized", 403: "Forbidden", 405: "Method Not Allowed", 503: "Service Unavailable" }
-
-const refuse = (status: keyof typeof titles, detail: string, header: readonly [string, string] | undefined) => {
-  const problem = { type: ProblemDetails.blankType, title: titles[status], status, detail }
-  const response = HttpServerResponse.setHeaders(ProblemDetails.toResponse(problem), Page.guarding)
-  return header === undefined ? response : HttpServerResponse.setHeader(response, ...header)
-}
+const refused = (refusal: Refusal) => HttpServerResponse.setHeaders(responseOf(refusal), Page.guarding)
 
 /**
  * The page, and its events.
@@ -124,21 +120,25 @@ export const layer = <R = never>(
             case "allow":
               return yield* route
             case "deny":
-              return refuse(403, "This is not allowed.", undefined)
+              return refused(refuse(403, "This is not allowed."))
             case "authenticate":
-              return refuse(401, "Say who you are, as WWW-Authenticate says.", ["www-authenticate", challenge])
+              return HttpServerResponse.setHeader(
+                refused(refuse(401, "Say who you are, as WWW-Authenticate says.")),
+                "www-authenticate",
+                challenge
+              )
           }
         })
 
       const events = Effect.gen(function* () {
         const request = yield* HttpServerRequest.HttpServerRequest
         // HEAD is led here as well, and would begin a stream.
-        if (request.method !== "GET") return refuse(405, "This is a stream of events.", ["allow", "GET"])
+        if (request.method !== "GET") return refused(refuse(404, "There is no such route."))
         // A page of another site could open streams by its visitors' cookies until there are no more to be had.
         if (!["same-origin", "none", undefined].includes(request.headers["sec-fetch-site"])) {
-          return refuse(403, "These events are for the dashboard's own page.", undefined)
+          return refused(refuse(403, "These events are for the dashboard's own page."))
         }
-        const stream = yield* feed.join
+        const stream = Stream.interruptWhen(yield* feed.join, AmqpHttpServer.stopping)
         return HttpServerResponse.stream(Stream.encodeText(stream), {
           contentType: "text/event-stream",
           // Some proxies collect a response before they pass it on.
@@ -146,7 +146,7 @@ export const layer = <R = never>(
         })
       }).pipe(
         Effect.catch(() =>
-          Effect.succeed(refuse(503, "As many look at the dashboard as may. Try again later.", ["retry-after", "10"]))
+          Effect.succeed(refused(refuse(503, "As many look at the dashboard as may. Try again later.", 10)))
         )
       )
 

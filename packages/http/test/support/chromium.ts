@@ -50,15 +50,14 @@ export const find: Effect.Effect<Found> = Effect.gen(function* () {
 /** A browser of one's own, gone with the scope. */
 export const launch = (path: string) =>
   Effect.acquireRelease(
-    Effect.promise(
-      (): Promise<Browser> =>
-        chromium.launch({
-          executablePath: path,
-          // Root has no sandbox to be in; the only page it opens is ours.
-          chromiumSandbox: process.getuid?.() !== 0,
-          args: ["--disable-gpu", "--disable-dev-shm-usage"],
-          timeout: 120_000
-        })
+    Effect.promise((): Promise<Browser> =>
+      chromium.launch({
+        executablePath: path,
+        // Root has no sandbox to be in; the only page it opens is ours.
+        chromiumSandbox: process.getuid?.() !== 0,
+        args: ["--disable-gpu", "--disable-dev-shm-usage"],
+        timeout: 120_000
+      })
     ),
     (browser) => Effect.promise(() => browser.close())
   )

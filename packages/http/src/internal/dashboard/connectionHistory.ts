@@ -65,9 +65,10 @@ export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) 
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => note(seen(now, flow.value))))
   )
-  // A connection that is lost is not blocked any more, and is lost by the time this runs.
+  // A connection that is lost is unblocked first, and this hears of it before the state has changed.
+  const look = Effect.sync(() => note(seen(state.value, flow.value)))
   yield* Effect.forkScoped(
-    Stream.runForEach(SubscriptionRef.changes(flow), (now) => Effect.sync(() => note(seen(state.value, now))))
+    Stream.runForEach(SubscriptionRef.changes(flow), () => Effect.andThen(Effect.yieldNow, look))
   )
   return phases as ReadonlyArray<Phase>
 })

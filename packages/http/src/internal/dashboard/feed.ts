@@ -8,7 +8,7 @@ import { AmqpConnection, AmqpPool, type AmqpPublisher } from "@effect-amqp/core"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
@@ -135,7 +135,13 @@ export const make = Effect.fnUntraced(function* ({
         )
       }
       const from = entries.findIndex(({ number }) => number > last)
-      const text = from < 0 ? "" : entries.slice(from).map(({ text }) => text).join("")
+      const text =
+        from < 0
+          ? ""
+          : entries
+              .slice(from)
+              .map(({ text }) => text)
+              .join("")
       last = count
       return Effect.succeed([(isFirst ? hello() : "") + text + totals] as const)
     })
@@ -151,5 +157,10 @@ export const make = Effect.fnUntraced(function* ({
   const leave = Effect.sync(() => {
     if (--viewers === 0) watched.closeUnsafe()
   })
-  return { join: Effect.map(Effect.acquireRelease(enter, () => leave), events) }
+  return {
+    join: Effect.map(
+      Effect.acquireRelease(enter, () => leave),
+      events
+    )
+  }
 })

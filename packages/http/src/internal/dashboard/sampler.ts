@@ -47,8 +47,7 @@ const failures = (stats: AmqpPublisher.Stats) =>
 const acknowledged = (settled: Readonly<Record<string, number>>) =>
   Object.entries(settled).reduce((sum, [how, count]) => (how.startsWith("ack") || how === "all" ? sum + count : sum), 0)
 
-const all = (settled: Readonly<Record<string, number>>) =>
-  Object.values(settled).reduce((sum, count) => sum + count, 0)
+const all = (settled: Readonly<Record<string, number>>) => Object.values(settled).reduce((sum, count) => sum + count, 0)
 
 /** Looks, each time it is run. */
 export const make = Effect.gen(function* () {
@@ -81,10 +80,7 @@ export const make = Effect.gen(function* () {
       published:
         last === undefined
           ? null
-          : [
-              rate(last.published.confirmed, published.confirmed),
-              rate(failures(last.published), failures(published))
-            ],
+          : [rate(last.published.confirmed, published.confirmed), rate(failures(last.published), failures(published))],
       consumed:
         last === undefined || settled === undefined
           ? null

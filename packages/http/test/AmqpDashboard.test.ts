@@ -1,0 +1,483 @@
+/** The dashboard's routes, over sockets: who may look, and what comes. */
+import { assert, describe, it } from "@effect/vitest"
+import { AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
+import { AmqpDashboard } from "@effect-amqp/http"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redacted, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { createHash } from "node:crypto"
+import { untilStats } from "../../core/test/support/amqp.ts"
+import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { type Options, serve, serveDashboard } from "./support/dashboard.ts"
+import { ask, type Events, listen } from "./support/gateway.ts"
+import { get, open, untilFlow, untilState } from "./support/service.ts"
+
+const path = "/amqp/dashboard"
+const events = `${path}/events`
+
+const withDashboard = (broker: ScriptedBroker.ScriptedBroker, options?: Options) =>
+  Effect.provide(serveDashboard(broker.url, options), { local: true })
+
+/** A counter that counts how often it is looked at, where the dashboard looks for deliveries. */
+const lookedAt = (registry: Metric.MetricRegistry) => {
+  let times = 0
+  registry.set("looked at", {
+    id: "messaging.client.consumed.messages",
+    type: "Counter",
+    description: undefined,
+    attributes: undefined,
+    hooks: {
+      get: () => {
+        times++
+        return { count: 0, incremental: true }
+      },
+      update: () => {},
+      modify: () => {}
+    }
+  })
+  return () => times
+}
+
+const reconnect = {
+  minDelay: Duration.millis(10),
+  maxDelay: Duration.millis(50),
+  healthyAfter: Duration.seconds(1),
+  schedule: undefined
+}
+
+/** Everything that has come until an event of this name: of a stream that sends all at once, it is there already. */
+const names = Effect.fnUntraced(function* (stream: Events, last: string) {
+  const seen: Array<string> = []
+  while (seen.at(-1) !== last) seen.push((yield* stream.next)?.event ?? "end")
+  return seen
+})
+
+describe("dashboard: who may look", () => {
+  it.live("page and events are for those only whom the authorizer lets in, and nobody else makes it look", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const registry: Metric.MetricRegistry = new Map()
+      const looks = lookedAt(registry)
+      yield* Effect.gen(function* () {
+        for (const route of [path, events]) {
+          const unknown = yield* ask("GET", route, { headers: {} })
+          assert.strictEqual(unknown.status, 401)
+          assert.strictEqual(unknown.headers.get("www-authenticate"), 'Basic realm="AMQP"')
+          assert.strictEqual(unknown.headers.get("content-type"), "application/problem+json")
+          const stranger = yield* ask("GET", route, { headers: { authorization: "Bearer shut" } })
+          assert.strictEqual(stranger.status, 403)
+          for (const answer of [unknown, stranger]) {
+            assert.strictEqual(answer.headers.get("cache-control"), "no-store")
+            assert.notInclude(answer.text, "127.0.0.1")
+          }
+        }
+        assert.strictEqual(looks(), 0)
+        assert.strictEqual((yield* ask("GET", path)).status, 200)
+        yield* Effect.scoped(Effect.flatMap(listen(events), (stream) => stream.until("sample")))
+        assert.isAtLeast(looks(), 1)
+      }).pipe(
+        withDashboard(broker, {
+          authorize: ({ headers: { authorization } }) =>
+            Effect.succeed(
+              authorization === "Bearer open" ? "allow" : authorization === undefined ? "authenticate" : "deny"
+            )
+        }),
+        Effect.provideService(Metric.MetricRegistry, registry)
+      )
+    })
+  )
+
+  it.live("what decides gets the services that the layer was built with", () =>
+    Effect.gen(function* () {
+      class Guests extends Context.Service<Guests, { readonly names: ReadonlyArray<string> }>()("Guests") {}
+      const broker = yield* ScriptedBroker.make()
+      const dashboard = AmqpDashboard.layer({
+        authorize: ({ headers }) =>
+          Effect.map(Guests, ({ names }) => (names.includes(headers["x-name"] ?? "") ? "allow" : "deny"))
+      }).pipe(Layer.provide(Layer.succeed(Guests, { names: ["ann"] })))
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* ask("GET", path, { headers: { "x-name": "ann" } })).status, 200)
+        assert.strictEqual((yield* ask("GET", path, { headers: { "x-name": "bob" } })).status, 403)
+      }).pipe(Effect.provide(serve(broker.url, dashboard), { local: true }))
+    })
+  )
+
+  it.live("events are for the dashboard's own page: no other site opens streams by its visitors' cookies", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (const site of ["cross-site", "same-site"]) {
+          const answer = yield* ask("GET", events, {
+            headers: { authorization: "Bearer open", "sec-fetch-site": site }
+          })
+          assert.strictEqual(answer.status, 403, site)
+        }
+        yield* Effect.scoped(
+          Effect.flatMap(listen(events, { "sec-fetch-site": "same-origin" }), (stream) => stream.until("hello"))
+        )
+        assert.strictEqual((yield* ask("HEAD", events)).status, 404)
+        assert.strictEqual((yield* ask("HEAD", path)).status, 200)
+      }).pipe(withDashboard(broker, { limits: { streams: 1 } }))
+    })
+  )
+
+  it.live("at most so many look at once; who leaves makes room", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const [one, two] = [yield* open(events), yield* open(events)]
+        const refused = yield* get(events)
+        assert.strictEqual(refused.status, 503)
+        assert.strictEqual(refused.headers["retry-after"], "10")
+        yield* one.hangUp
+        // That somebody has left is heard a moment later.
+        let three = yield* open(events)
+        while (!three.first.includes("event: hello")) three = yield* open(events)
+        yield* two.hangUp
+        yield* three.hangUp
+      }).pipe(withDashboard(broker, { authorize: () => Effect.succeed("allow"), limits: { streams: 2 } }))
+    })
+  )
+
+  it.live("limits that make no sense end the program where it is built", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      for (const limits of [{ streams: 0 }, { streams: 1.5 }, { heartbeat: 0 }, { heartbeat: "30 days" }] as const) {
+        const exit = yield* Effect.exit(Effect.void.pipe(withDashboard(broker, { limits })))
+        assert.isTrue(Exit.hasDies(exit), JSON.stringify(limits))
+      }
+    })
+  )
+})
+
+describe("dashboard: the page", () => {
+  it.live("is one small response that may load nothing but its own events", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const { headers, text } = yield* ask("GET", "/ops")
+        assert.strictEqual(headers.get("content-type"), "text/html; charset=utf-8")
+        assert.strictEqual(headers.get("x-content-type-options"), "nosniff")
+        assert.isBelow(Buffer.byteLength(text), 30_000)
+        const policy = Object.fromEntries(
+          headers
+            .get("content-security-policy")!
+            .split("; ")
+            .map((directive) => [
+              directive.slice(0, directive.indexOf(" ")),
+              directive.slice(directive.indexOf(" ") + 1)
+            ])
+        )
+        const hashOf = (tag: string) => {
+          const [, content = ""] = new RegExp(`<${tag}>(.*?)</${tag}>`, "s").exec(text)!
+          return `'sha256-${createHash("sha256").update(content).digest("base64")}'`
+        }
+        assert.deepStrictEqual(policy, {
+          "default-src": "'none'",
+          "script-src": hashOf("script"),
+          "style-src": hashOf("style"),
+          "connect-src": "'self'",
+          "img-src": "data:",
+          "base-uri": "'none'",
+          "form-action": "'none'",
+          "frame-ancestors": "'none'"
+        })
+        assert.lengthOf([...text.matchAll(/<script|<style|style=|<link/g)], 3)
+        assert.deepStrictEqual(
+          [...text.matchAll(/https?:[^"'\s]*/g)].map(([url]) => url),
+          ["http://www.w3.org/2000/svg"]
+        )
+        // oxlint-disable-next-line typescript/no-implied-eval, no-new
+        new Function(/<script>(.*?)<\/script>/s.exec(text)![1]!)
+        assert.strictEqual((yield* ask("GET", path)).status, 404)
+        yield* Effect.scoped(Effect.flatMap(listen("/ops/events"), (stream) => stream.until("hello")))
+      }).pipe(withDashboard(broker, { path: "/ops" }))
+    })
+  )
+})
+
+describe("dashboard: its events", () => {
+  it.effect("a viewer gets what it is, all of the last five minutes, and then a sample a second", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const first = yield* listen(events)
+        const hello = yield* first.until("hello")
+        const { name, interval, max, phases, window } = hello.data
+        assert.deepInclude({ name, interval, max, window }, { name: "orders", interval: 1000, max: 4, window: 300_000 })
+        assert.lengthOf(phases, 1)
+        assert.deepInclude(phases[0], { name: "open", generation: 1, peer: `127.0.0.1:${broker.port}` })
+        const sample = yield* first.until("sample")
+        assert.deepInclude(sample.data, {
+          at: 0,
+          pools: [
+            [0, 0, 0],
+            [0, 0, 0],
+            [0, 0, 0]
+          ],
+          publisher: [0, 0],
+          published: null,
+          consumed: null,
+          confirming: null
+        })
+        assert.strictEqual((yield* first.next)?.event, "totals")
+        for (let second = 1; second <= 3; second++) {
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual((yield* first.until("sample")).data.at, second * 1000)
+        }
+        yield* TestClock.adjust("10 minutes")
+        const second = yield* listen(events)
+        const seen = yield* names(second, "totals")
+        assert.strictEqual(seen[0], "hello")
+        const count = seen.filter((event) => event === "sample").length
+        assert.isAtLeast(count, 295)
+        assert.isAtMost(count, 301)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* second.until("sample")).data.at, 604_000)
+      }).pipe(Effect.scoped, withDashboard(broker, { amqp: { connectionName: "orders" } }))
+    })
+  )
+
+  it.effect("one fiber looks for all viewers, and none while there are none", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const registry: Metric.MetricRegistry = new Map()
+      const looks = lookedAt(registry)
+      yield* Effect.gen(function* () {
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(looks(), 0)
+        yield* Effect.gen(function* () {
+          const viewers = yield* Effect.forEach([1, 2, 3], () => listen(events))
+          for (const viewer of viewers) yield* viewer.until("totals")
+          assert.strictEqual(looks(), 1)
+          for (let second = 1; second <= 5; second++) {
+            yield* TestClock.adjust("1 second")
+            for (const viewer of viewers) yield* viewer.until("sample")
+          }
+          assert.strictEqual(looks(), 6)
+        }).pipe(Effect.scoped)
+        // That somebody has left is heard a moment later.
+        let before = 0
+        while (before !== looks()) {
+          before = looks()
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 20)))
+          yield* TestClock.adjust("1 second")
+        }
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(looks(), before)
+        const again = yield* listen(events)
+        yield* again.until("totals")
+        assert.strictEqual(looks(), before + 1)
+      }).pipe(
+        Effect.scoped,
+        withDashboard(broker, { limits: { streams: 3 } }),
+        Effect.provideService(Metric.MetricRegistry, registry)
+      )
+    })
+  )
+
+  it.effect("rates and percentiles are those of the last second, of this connection and of no other", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const registry: Metric.MetricRegistry = new Map()
+        const metrics = Effect.provideService(Metric.MetricRegistry, registry)
+        yield* Effect.gen(function* () {
+          const boundaries = [0.001, 0.01, 0.1]
+          const own = { "amqp.connection.name": "orders" }
+          const duration = Metric.histogram("messaging.client.operation.duration", { boundaries })
+          const confirming = Metric.withAttributes(duration, { ...own, "messaging.operation.type": "send" })
+          const asking = Metric.withAttributes(duration, { ...own, "messaging.operation.type": "receive" })
+          const elsewhere = Metric.withAttributes(duration, { "amqp.connection.name": "audit" })
+          const handling = Metric.withAttributes(Metric.histogram("messaging.process.duration", { boundaries }), own)
+          const consumed = Metric.counter("messaging.client.consumed.messages", { incremental: true })
+          const settled = (amqpSettlement: string) =>
+            Metric.withAttributes(consumed, { ...own, "amqp.settlement": amqpSettlement })
+          const repeat = <A, R>(times: number, effect: Effect.Effect<A, never, R>) =>
+            Effect.repeat(effect, { times: times - 1 })
+          const publish = AmqpPublisher.publish({ exchange: "", routingKey: "orders", content: "one" })
+
+          yield* AmqpChannel.use((channel) => channel.queueDeclare("orders"))
+          yield* Metric.update(confirming, 0.5)
+          yield* Metric.update(settled("ack"), 1)
+          const viewer = yield* listen(events)
+          yield* viewer.until("sample")
+
+          yield* repeat(20, Effect.orDie(publish))
+          const refused = AmqpPublisher.publish({ exchange: "", routingKey: "x".repeat(300), content: "" })
+          yield* repeat(10, Effect.ignore(refused))
+          // A hundred evenly in two buckets: 1 to 10 ms, and 10 to 100 ms.
+          yield* repeat(50, Metric.update(confirming, 0.005))
+          yield* repeat(50, Metric.update(confirming, 0.05))
+          yield* repeat(50, Metric.update(asking, 1))
+          yield* repeat(50, Metric.update(elsewhere, 1))
+          yield* repeat(10, Metric.update(handling, 5))
+          yield* Metric.update(settled("ack"), 30)
+          yield* Metric.update(settled("requeue"), 2)
+          yield* Metric.update(settled("reject"), 3)
+          yield* TestClock.adjust("1 second")
+          const { data } = yield* viewer.until("sample")
+          assert.deepStrictEqual(data.published, [20, 10])
+          assert.deepStrictEqual(data.consumed, [30, 5])
+          assert.deepStrictEqual(data.confirming, [10, 91, 98.2])
+          // Longer than the longest bucket: at least that long.
+          assert.deepStrictEqual(data.handling, [100, 100, 100])
+
+          yield* TestClock.adjust("1 second")
+          const idle = (yield* viewer.until("sample")).data
+          assert.deepStrictEqual(idle.published, [0, 0])
+          assert.deepStrictEqual(idle.consumed, [0, 0])
+          assert.isNull(idle.confirming)
+          const totals = (yield* viewer.until("totals")).data
+          assert.deepInclude(totals, { consumed: { ack: 31, requeue: 2, reject: 3 }, flow: "Flowing" })
+          assert.deepInclude(totals.published, { confirmed: 20, refused: 10 })
+        }).pipe(Effect.scoped, withDashboard(broker, { amqp: { connectionName: "orders" } }), metrics)
+      })
+    })
+  )
+
+  it.effect("an outage is told when it begins, not a sample later, and so is its end", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const viewer = yield* listen(events)
+        yield* viewer.until("totals")
+        yield* broker.down
+        const { data: lost } = yield* viewer.until("phase")
+        assert.deepInclude(lost, { number: 2, at: 0, name: "reconnecting", reason: "ConnectionClosed" })
+        yield* broker.up
+        const open = yield* Effect.forkChild(
+          Effect.gen(function* () {
+            for (;;) {
+              const { data } = yield* viewer.until("phase")
+              if (data.name === "open") return data
+            }
+          })
+        )
+        while (open.pollUnsafe() === undefined) {
+          yield* TestClock.adjust("100 millis")
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+        }
+        assert.deepInclude(yield* Fiber.join(open), { number: 3, generation: 2 })
+      }).pipe(Effect.scoped, withDashboard(broker))
+    })
+  )
+
+  it.live("what the connection goes through is remembered while nobody looks, each time of it once", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* broker.down
+        yield* untilState((state) => state._tag === "Reconnecting" && state.attempt >= 2)
+        yield* broker.up
+        yield* untilState(({ _tag }) => _tag === "Open")
+        broker.block("low on memory")
+        yield* untilFlow("Blocked")
+        // Lost while it is blocked: it is not open in between.
+        broker.destroy()
+        yield* untilState((state) => state._tag === "Open" && state.generation === 3)
+        const viewer = yield* listen(events)
+        const { phases } = (yield* viewer.until("hello")).data
+        assert.deepStrictEqual(
+          phases.map(({ name, number, reason }: Record<string, unknown>) => [number, name, reason]),
+          [
+            [1, "open", undefined],
+            [2, "reconnecting", "ConnectFailed"],
+            [3, "open", undefined],
+            [4, "blocked", "low on memory"],
+            [5, "reconnecting", "ConnectionClosed"],
+            [6, "open", undefined]
+          ]
+        )
+        assert.isAtLeast(phases[1].attempt, 2)
+      }).pipe(Effect.scoped, withDashboard(broker, { amqp: { reconnect } }))
+    })
+  )
+
+  it.live("borrowers are counted while they have their channels and while they wait", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const letGo = yield* Deferred.make<void>()
+        const borrowers = yield* Effect.forEach([1, 2, 3], () =>
+          Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Deferred.await(letGo))))
+        )
+        yield* untilStats(({ created, pending, used }) => created === 2 && used === 2 && pending === 1)
+        const viewer = yield* listen(events)
+        assert.deepStrictEqual((yield* viewer.until("sample")).data.pools, [
+          [2, 0, 1],
+          [0, 0, 0],
+          [0, 0, 0]
+        ])
+        assert.deepStrictEqual((yield* viewer.until("totals")).data.pools[0], [2, 0, 0, 0])
+        yield* Deferred.succeed(letGo, undefined)
+        yield* Fiber.joinAll(borrowers)
+        assert.deepStrictEqual((yield* viewer.until("sample")).data.pools[0], [0, 2, 0])
+      }).pipe(Effect.scoped, withDashboard(broker, { amqp: { pool: { max: 2 } } }))
+    })
+  )
+
+  it.effect("a stream is never silent for longer than its heartbeat", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const viewer = yield* listen(events)
+        yield* viewer.until("totals")
+        for (let i = 0; i < 10; i++) {
+          yield* TestClock.adjust("100 millis")
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+        }
+        yield* viewer.until("sample")
+        assert.isAtLeast(viewer.heartbeats(), 2)
+      }).pipe(Effect.scoped, withDashboard(broker, { limits: { heartbeat: "300 millis" } }))
+    })
+  )
+
+  it.live("no user, no password and no text of an error is in what viewers get", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.destroy()
+        yield* untilState(({ _tag }) => _tag === "Closed")
+        const viewer = yield* listen(events)
+        const hello = yield* viewer.until("hello")
+        assert.deepInclude(hello.data.phases.at(-1), { name: "closed", reason: "AuthenticationFailed" })
+        const told = JSON.stringify([
+          hello.data,
+          (yield* viewer.until("sample")).data,
+          (yield* viewer.until("totals")).data
+        ])
+        for (const secret of ["operator-user", "operator-word", "ACCESS_REFUSED"]) assert.notInclude(told, secret)
+      }).pipe(
+        Effect.scoped,
+        withDashboard(broker, {
+          amqp: {
+            credentials: { _tag: "Plain", username: "operator-user", password: Redacted.make("operator-word") }
+          }
+        })
+      )
+    })
+  )
+})
+
+describe("dashboard: its end", () => {
+  it.live("streams end when the server stops, which does not wait for viewers", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const scope = yield* Scope.make()
+      const services = yield* Layer.buildWithScope(serveDashboard(broker.url), scope)
+      yield* Effect.gen(function* () {
+        const viewers = yield* Effect.forEach([1, 2], () => listen(events))
+        for (const viewer of viewers) yield* viewer.until("totals")
+        const stopping = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        for (const viewer of viewers) {
+          while ((yield* viewer.next) !== undefined) {
+            // Samples that were on their way.
+          }
+        }
+        // Its patience is 20 seconds.
+        yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+      }).pipe(Effect.scoped, Effect.provideContext(services))
+    })
+  )
+})

@@ -1,0 +1,37 @@
+/** A dashboard under test. */
+import { Amqp, type AmqpError } from "@effect-amqp/core"
+import { AmqpDashboard, AmqpHttpServer } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Layer, References } from "effect"
+import { HttpRouter, type HttpServer } from "effect/http"
+import { createServer } from "node:http"
+import { configOf, type Overrides } from "../../../core/test/support/amqp.ts"
+import { authorize } from "./gateway.ts"
+
+export interface Options extends Partial<AmqpDashboard.Options> {
+  readonly amqp?: Overrides
+}
+
+/** Whoever knows the word may look. */
+const known: AmqpDashboard.Options["authorize"] = (request) => authorize(request, { action: "consume", queue: "" })
+
+/** Serves a dashboard on a server that stops in order. */
+export const serve = (
+  url: string,
+  dashboard: Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp>,
+  amqp?: Overrides
+): Layer.Layer<Amqp.Amqp | HttpServer.HttpServer, AmqpError.AmqpError> =>
+  HttpRouter.serve(dashboard, { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provideMerge(
+      NodeHttpServer.layerServer(createServer, {
+        host: "127.0.0.1",
+        port: 0,
+        gracefulShutdownTimeout: "20 seconds"
+      }).pipe(AmqpHttpServer.graceful({ delay: 0 }), Layer.orDie)
+    ),
+    Layer.provideMerge(Amqp.fromConfig(configOf(url, amqp))),
+    Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
+  )
+
+export const serveDashboard = (url: string, { amqp, ...options }: Options = {}) =>
+  serve(url, AmqpDashboard.layer({ authorize: known, ...options }), amqp)
