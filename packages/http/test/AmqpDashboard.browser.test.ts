@@ -201,7 +201,7 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
           const { mishaps, page } = yield* open({ viewport: { width: 320, height: 640 }, colorScheme: "light" })
           yield* promise(() => page.goto(url))
           yield* row(page, "Channels in use", /^regular 0 /)
-          yield* row(page, "Messages since the start", /^confirmed 0$/)
+          yield* row(page, "Published since the start", /^confirmed 0$/)
           assert.deepStrictEqual(yield* promise(() => page.evaluate(oddities)), [])
 
           for (const colorScheme of ["light", "dark"] as const) {

@@ -76,12 +76,12 @@ describe("dashboard: who may look", () => {
         assert.isAtLeast(looks(), 1)
       }).pipe(
         withDashboard(broker, {
+          registry,
           authorize: ({ headers: { authorization } }) =>
             Effect.succeed(
               authorization === "Bearer open" ? "allow" : authorization === undefined ? "authenticate" : "deny"
             )
-        }),
-        Effect.provideService(Metric.MetricRegistry, registry)
+        })
       )
     })
   )
@@ -267,71 +267,72 @@ describe("dashboard: its events", () => {
         const again = yield* listen(events)
         yield* again.until("totals")
         assert.strictEqual(looks(), before + 1)
-      }).pipe(
-        Effect.scoped,
-        withDashboard(broker, { limits: { streams: 3 } }),
-        Effect.provideService(Metric.MetricRegistry, registry)
-      )
+      }).pipe(Effect.scoped, withDashboard(broker, { registry, limits: { streams: 3 } }))
     })
   )
 
   it.effect("rates and percentiles are those of the last second, of this connection and of no other", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
+      const registry: Metric.MetricRegistry = new Map()
       yield* Effect.gen(function* () {
-        const registry: Metric.MetricRegistry = new Map()
-        const metrics = Effect.provideService(Metric.MetricRegistry, registry)
-        yield* Effect.gen(function* () {
-          const boundaries = [0.001, 0.01, 0.1]
-          const own = { "amqp.connection.name": "orders" }
-          const duration = Metric.histogram("messaging.client.operation.duration", { boundaries })
-          const confirming = Metric.withAttributes(duration, { ...own, "messaging.operation.type": "send" })
-          const asking = Metric.withAttributes(duration, { ...own, "messaging.operation.type": "receive" })
-          const elsewhere = Metric.withAttributes(duration, { "amqp.connection.name": "audit" })
-          const handling = Metric.withAttributes(Metric.histogram("messaging.process.duration", { boundaries }), own)
-          const consumed = Metric.counter("messaging.client.consumed.messages", { incremental: true })
-          const settled = (amqpSettlement: string) =>
-            Metric.withAttributes(consumed, { ...own, "amqp.settlement": amqpSettlement })
-          const repeat = <A, R>(times: number, effect: Effect.Effect<A, never, R>) =>
-            Effect.repeat(effect, { times: times - 1 })
-          const publish = AmqpPublisher.publish({ exchange: "", routingKey: "orders", content: "one" })
+        const boundaries = [0.001, 0.01, 0.1]
+        const own = { "amqp.connection.name": "orders" }
+        const publish = { ...own, "messaging.operation.name": "publish", "amqp.outcome": "confirmed" }
+        const duration = Metric.histogram("messaging.client.operation.duration", { boundaries })
+        const confirming = Metric.withAttributes(duration, publish)
+        const refusing = Metric.withAttributes(duration, { ...publish, "amqp.outcome": "nacked" })
+        const asking = Metric.withAttributes(duration, { ...publish, "messaging.operation.name": "call" })
+        const elsewhere = Metric.withAttributes(duration, { ...publish, "amqp.connection.name": "audit" })
+        const handling = Metric.withAttributes(Metric.histogram("messaging.process.duration", { boundaries }), own)
+        const counter = (name: string, attributes = {}) =>
+          Metric.withAttributes(Metric.counter(name, { incremental: true }), { ...own, ...attributes })
+        const delivered = counter("messaging.client.consumed.messages")
+        const settled = (how: string) => counter("amqp.client.consumer.settled", { "amqp.settlement": how })
+        const repeat = <A, R>(times: number, effect: Effect.Effect<A, never, R>) =>
+          Effect.repeat(effect, { times: times - 1 })
+        const send = AmqpPublisher.publish({ exchange: "", routingKey: "orders", content: "one" })
 
-          yield* AmqpChannel.use((channel) => channel.queueDeclare("orders"))
-          yield* Metric.update(confirming, 0.5)
-          yield* Metric.update(settled("ack"), 1)
-          const viewer = yield* listen(events)
-          yield* viewer.until("sample")
+        yield* AmqpChannel.use((channel) => channel.queueDeclare("orders"))
+        yield* Metric.update(confirming, 0.5)
+        yield* Metric.update(settled("acked"), 1)
+        const viewer = yield* listen(events)
+        yield* viewer.until("sample")
 
-          yield* repeat(20, Effect.orDie(publish))
-          const refused = AmqpPublisher.publish({ exchange: "", routingKey: "x".repeat(300), content: "" })
-          yield* repeat(10, Effect.ignore(refused))
-          // A hundred evenly in two buckets: 1 to 10 ms, and 10 to 100 ms.
-          yield* repeat(50, Metric.update(confirming, 0.005))
-          yield* repeat(50, Metric.update(confirming, 0.05))
-          yield* repeat(50, Metric.update(asking, 1))
-          yield* repeat(50, Metric.update(elsewhere, 1))
-          yield* repeat(10, Metric.update(handling, 5))
-          yield* Metric.update(settled("ack"), 30)
-          yield* Metric.update(settled("requeue"), 2)
-          yield* Metric.update(settled("reject"), 3)
-          yield* TestClock.adjust("1 second")
-          const { data } = yield* viewer.until("sample")
-          assert.deepStrictEqual(data.published, [20, 10])
-          assert.deepStrictEqual(data.consumed, [30, 5])
-          assert.deepStrictEqual(data.confirming, [10, 91, 98.2])
-          // Longer than the longest bucket: at least that long.
-          assert.deepStrictEqual(data.handling, [100, 100, 100])
+        yield* repeat(20, Effect.orDie(send))
+        const refused = AmqpPublisher.publish({ exchange: "", routingKey: "x".repeat(300), content: "" })
+        yield* repeat(10, Effect.ignore(refused))
+        // A hundred evenly in two buckets: 1 to 10 ms, and 10 to 100 ms.
+        yield* repeat(50, Metric.update(confirming, 0.005))
+        yield* repeat(50, Metric.update(confirming, 0.05))
+        for (const other of [asking, elsewhere, refusing]) yield* repeat(50, Metric.update(other, 1))
+        yield* repeat(10, Metric.update(handling, 5))
+        yield* Metric.update(delivered, 40)
+        yield* Metric.update(settled("acked"), 30)
+        yield* Metric.update(settled("requeued"), 2)
+        yield* Metric.update(settled("dead_lettered"), 3)
+        yield* TestClock.adjust("1 second")
+        const { data } = yield* viewer.until("sample")
+        assert.deepStrictEqual(data.published, [20, 10])
+        assert.deepStrictEqual(data.consumed, [40, 30, 5])
+        assert.deepStrictEqual(data.confirming, [10, 91, 98.2])
+        // Longer than the longest bucket: at least that long.
+        assert.deepStrictEqual(data.handling, [100, 100, 100])
 
-          yield* TestClock.adjust("1 second")
-          const idle = (yield* viewer.until("sample")).data
-          assert.deepStrictEqual(idle.published, [0, 0])
-          assert.deepStrictEqual(idle.consumed, [0, 0])
-          assert.isNull(idle.confirming)
-          const totals = (yield* viewer.until("totals")).data
-          assert.deepInclude(totals, { consumed: { ack: 31, requeue: 2, reject: 3 }, flow: "Flowing" })
-          assert.deepInclude(totals.published, { confirmed: 20, refused: 10 })
-        }).pipe(Effect.scoped, withDashboard(broker, { amqp: { connectionName: "orders" } }), metrics)
-      })
+        yield* TestClock.adjust("1 second")
+        const idle = (yield* viewer.until("sample")).data
+        assert.deepStrictEqual(idle.published, [0, 0])
+        assert.deepStrictEqual(idle.consumed, [0, 0, 0])
+        assert.isNull(idle.confirming)
+        const totals = (yield* viewer.until("totals")).data
+        assert.deepInclude(totals, { settled: { acked: 31, requeued: 2, dead_lettered: 3 }, flow: "Flowing" })
+        assert.deepInclude(totals.published, { confirmed: 20, refused: 10 })
+      }).pipe(
+        Effect.scoped,
+        // Not for the layer: what the library measures itself goes elsewhere.
+        Effect.provideService(Metric.MetricRegistry, registry),
+        withDashboard(broker, { registry, amqp: { connectionName: "orders" } })
+      )
     })
   )
 

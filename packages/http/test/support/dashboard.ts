@@ -2,7 +2,7 @@
 import { Amqp, type AmqpError } from "@effect-amqp/core"
 import { AmqpDashboard, AmqpHttpServer } from "@effect-amqp/http"
 import { NodeHttpServer } from "@effect/platform-node"
-import { Layer, References } from "effect"
+import { Layer, Metric, References } from "effect"
 import { HttpRouter, type HttpServer } from "effect/http"
 import { createServer } from "node:http"
 import { configOf, type Overrides } from "../../../core/test/support/amqp.ts"
@@ -10,6 +10,8 @@ import { authorize } from "./gateway.ts"
 
 export interface Options extends Partial<AmqpDashboard.Options> {
   readonly amqp?: Overrides
+  /** Where the dashboard looks for metrics; default: where all are. */
+  readonly registry?: Metric.MetricRegistry
 }
 
 /** Whoever knows the word may look. */
@@ -33,5 +35,11 @@ export const serve = (
     Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
   )
 
-export const serveDashboard = (url: string, { amqp, ...options }: Options = {}) =>
-  serve(url, AmqpDashboard.layer({ authorize: known, ...options }), amqp)
+export const serveDashboard = (url: string, { amqp, registry, ...options }: Options = {}) => {
+  const dashboard = AmqpDashboard.layer({ authorize: known, ...options })
+  return serve(
+    url,
+    registry === undefined ? dashboard : Layer.provide(dashboard, Layer.succeed(Metric.MetricRegistry, registry)),
+    amqp
+  )
+}

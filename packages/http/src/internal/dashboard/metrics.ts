@@ -2,13 +2,16 @@
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 
-// Names and attributes of OpenTelemetry's conventions for messaging, as `AmqpMetrics` has them.
+// Names and attributes as `AmqpMetrics` has them.
 const operationDuration = "messaging.client.operation.duration"
 const processDuration = "messaging.process.duration"
 const consumedMessages = "messaging.client.consumed.messages"
+const settledMessages = "amqp.client.consumer.settled"
+const names: ReadonlySet<string> = new Set([operationDuration, processDuration, consumedMessages, settledMessages])
 const connectionName = "amqp.connection.name"
-const operations = ["messaging.operation.type", "messaging.operation.name"]
-const publishing: ReadonlySet<string> = new Set(["send", "publish"])
+const operationName = "messaging.operation.name"
+const outcome = "amqp.outcome"
+const settlement = "amqp.settlement"
 
 /** Measurements since the start: how many were at most so many seconds long. */
 export type Durations = ReadonlyMap<number, number>
@@ -16,11 +19,13 @@ export type Durations = ReadonlyMap<number, number>
 /** Three of a hundred ranks, in milliseconds. */
 export type Percentiles = readonly [p50: number, p95: number, p99: number]
 
-/** What was found at one moment; `undefined`: nobody counts it. */
+/** What was found at one moment; `undefined`: nobody counts it. Counts are since the start. */
 export interface Found {
+  /** Publishes that were confirmed. */
   readonly confirming: Durations | undefined
   readonly handling: Durations | undefined
-  /** Deliveries since the start, by how they were settled. */
+  readonly delivered: number | undefined
+  /** Deliveries by how they were settled. */
   readonly settled: Readonly<Record<string, number>> | undefined
 }
 
@@ -28,15 +33,10 @@ type Series = Metric.Metric.Metadata<never, unknown>
 
 const attributesOf = ({ attributes }: Series): Readonly<Record<string, string>> => attributes ?? {}
 
-const isOfPublishing = (series: Series) => {
-  const attributes = attributesOf(series)
-  return operations.every((key) => attributes[key] === undefined || publishing.has(attributes[key]))
-}
+const isOfConfirms = (attributes: Readonly<Record<string, string>>) =>
+  attributes[operationName] === "publish" && attributes[outcome] === "confirmed"
 
-const settlementOf = (series: Series) => {
-  const entry = Object.entries(attributesOf(series)).find(([key]) => key.endsWith("settlement"))
-  return entry?.[1] ?? "all"
-}
+const countOf = (state: unknown) => Number((state as Metric.CounterState<number | bigint>).count)
 
 const addTo = (durations: Map<number, number>, { buckets, count }: Metric.HistogramState) => {
   for (const [boundary, upTo] of buckets) durations.set(boundary, (durations.get(boundary) ?? 0) + upTo)
@@ -48,22 +48,32 @@ const addTo = (durations: Map<number, number>, { buckets, count }: Metric.Histog
 export const read = (context: Context.Context<never>, name: string | undefined): Found => {
   let confirming: Map<number, number> | undefined
   let handling: Map<number, number> | undefined
+  let delivered: number | undefined
   let settled: Record<string, number> | undefined
   for (const series of Context.get(context, Metric.MetricRegistry).values() as Iterable<Series>) {
-    if (series.id !== operationDuration && series.id !== processDuration && series.id !== consumedMessages) continue
-    if (attributesOf(series)[connectionName] !== name) continue
+    if (!names.has(series.id)) continue
+    const attributes = attributesOf(series)
+    if (attributes[connectionName] !== name) continue
+    if (series.id === operationDuration && !isOfConfirms(attributes)) continue
     const state = series.hooks.get(context)
-    if (series.id === consumedMessages) {
-      const of = settlementOf(series)
-      settled ??= {}
-      settled[of] = (settled[of] ?? 0) + Number((state as Metric.CounterState<number | bigint>).count)
-    } else if (series.id === processDuration) {
-      addTo((handling ??= new Map()), state as Metric.HistogramState)
-    } else if (isOfPublishing(series)) {
-      addTo((confirming ??= new Map()), state as Metric.HistogramState)
+    switch (series.id) {
+      case operationDuration:
+        addTo((confirming ??= new Map()), state as Metric.HistogramState)
+        break
+      case processDuration:
+        addTo((handling ??= new Map()), state as Metric.HistogramState)
+        break
+      case consumedMessages:
+        delivered = (delivered ?? 0) + countOf(state)
+        break
+      case settledMessages: {
+        const how = attributes[settlement] ?? "settled"
+        settled ??= {}
+        settled[how] = (settled[how] ?? 0) + countOf(state)
+      }
     }
   }
-  return { confirming, handling, settled }
+  return { confirming, handling, delivered, settled }
 }
 
 const ranks = [0.5, 0.95, 0.99]

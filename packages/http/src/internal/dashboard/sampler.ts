@@ -18,7 +18,7 @@ export interface Sample {
   readonly pools: ReadonlyArray<readonly [used: number, idle: number, pending: number]>
   readonly publisher: readonly [inFlight: number, waiting: number]
   readonly published: readonly [confirmed: number, failed: number] | null
-  readonly consumed: readonly [acknowledged: number, other: number] | null
+  readonly consumed: readonly [delivered: number, acknowledged: number, other: number] | null
   readonly confirming: Metrics.Percentiles | null
   readonly handling: Metrics.Percentiles | null
 }
@@ -28,7 +28,8 @@ export interface Totals {
   /** By kind. */
   readonly pools: ReadonlyArray<readonly [created: number, recycled: number, discarded: number, timedOut: number]>
   readonly published: Readonly<Record<(typeof outcomes)[number], number>>
-  readonly consumed: Readonly<Record<string, number>> | null
+  /** Deliveries by how they were settled. */
+  readonly settled: Readonly<Record<string, number>> | null
   /** What holds publishers up now. */
   readonly flow: AmqpPublisher.Flow["_tag"]
 }
@@ -44,10 +45,14 @@ interface Counted {
 const failures = (stats: AmqpPublisher.Stats) =>
   outcomes.reduce((sum, outcome) => (outcome === "confirmed" ? sum : sum + stats[outcome]), 0)
 
-const acknowledged = (settled: Readonly<Record<string, number>>) =>
-  Object.entries(settled).reduce((sum, [how, count]) => (how.startsWith("ack") || how === "all" ? sum + count : sum), 0)
-
-const all = (settled: Readonly<Record<string, number>>) => Object.values(settled).reduce((sum, count) => sum + count, 0)
+const consumedOf = ({ delivered = 0, settled = {} }: Metrics.Found) => {
+  const acknowledged = settled["acked"] ?? 0
+  return [
+    delivered,
+    acknowledged,
+    Object.values(settled).reduce((sum, count) => sum + count, 0) - acknowledged
+  ] as const
+}
 
 /** Looks, each time it is run. */
 export const make = Effect.gen(function* () {
@@ -71,8 +76,10 @@ export const make = Effect.gen(function* () {
     const last = seconds > 0 && seconds * 1000 < 3 * interval ? before : undefined
     before = now
     const rate = (from: number, to: number) => Number((Math.max(0, to - from) / seconds).toPrecision(4))
-    const { settled } = now.found
-    const settledBefore = last?.found.settled ?? {}
+    const rates = (from: Metrics.Found, to: Metrics.Found) => {
+      const [a, b] = [consumedOf(from), consumedOf(to)]
+      return [rate(a[0], b[0]), rate(a[1], b[1]), rate(a[2], b[2])] as const
+    }
     const sample: Sample = {
       at: clock.currentTimeMillisUnsafe(),
       pools: channels.map(({ idle, pending, used }) => [used, idle, pending] as const),
@@ -81,20 +88,14 @@ export const make = Effect.gen(function* () {
         last === undefined
           ? null
           : [rate(last.published.confirmed, published.confirmed), rate(failures(last.published), failures(published))],
-      consumed:
-        last === undefined || settled === undefined
-          ? null
-          : [
-              rate(acknowledged(settledBefore), acknowledged(settled)),
-              rate(all(settledBefore) - acknowledged(settledBefore), all(settled) - acknowledged(settled))
-            ],
+      consumed: last === undefined || now.found.delivered === undefined ? null : rates(last.found, now.found),
       confirming: last === undefined ? null : Metrics.percentiles(last.found.confirming, now.found.confirming),
       handling: last === undefined ? null : Metrics.percentiles(last.found.handling, now.found.handling)
     }
     const totals: Totals = {
       pools: channels.map(({ created, discarded, recycled, timedOut }) => [created, recycled, discarded, timedOut]),
       published: Object.fromEntries(outcomes.map((outcome) => [outcome, published[outcome]])) as Totals["published"],
-      consumed: settled ?? null,
+      settled: now.found.settled ?? null,
       flow: publisher.flow.value._tag
     }
     return { sample, totals }

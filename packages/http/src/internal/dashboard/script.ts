@@ -73,6 +73,11 @@ export const script = String.raw`
       return { name: word, value: function (sample) { return sample[name] && sample[name][i]; } };
     });
   }
+  function listed(counts) {
+    return Object.keys(counts).map(function (name) {
+      return [name.replace("timedOut", "timed out").replace(/_/g, " "), counts[name]];
+    });
+  }
   var ranks = ["median", "95 %", "99 %"];
   var plots = [
     { title: "Channels in use", unit: "by kind", format: count, series: kindsOf(0), limit: true, idle: kindsOf(1) },
@@ -80,18 +85,17 @@ export const script = String.raw`
     { title: "Publisher", unit: "messages", format: count, series: listOf("publisher", ["on their way", "in line"]) },
     { title: "Published", unit: "a second", format: rate, series: listOf("published", ["confirmed", "failed"]) },
     { title: "Time to the confirm", format: time, series: listOf("confirming", ranks) },
-    { title: "Messages since the start", counts: function (all) {
-      var rows = Object.keys(all.published).map(function (name) {
-        return [name === "timedOut" ? "timed out" : name, all.published[name]];
-      });
-      return { head: ["Published", "count"], rows: rows };
+    { title: "Published since the start", counts: function (all) {
+      return [{ head: ["Outcome", "messages"], rows: listed(all.published) }];
     } },
-    { title: "Consumed", unit: "a second", format: rate, series: listOf("consumed", ["acknowledged", "otherwise settled"]) },
+    { title: "Consumed", unit: "a second", format: rate, series: listOf("consumed", ["delivered", "acknowledged", "otherwise settled"]) },
     { title: "Time in handlers", format: time, series: listOf("handling", ranks) },
-    { title: "Channels since the start", counts: function (all) {
-      return { head: ["Kind", "opened", "recycled", "discarded", "timeouts"], rows: kinds.map(function (kind, i) {
+    { title: "Channels and deliveries since the start", counts: function (all) {
+      var tables = [{ head: ["Channels", "opened", "recycled", "discarded", "timeouts"], rows: kinds.map(function (kind, i) {
         return [kind].concat(all.pools[i]);
-      }) };
+      }) }];
+      if (all.settled) tables.push({ head: ["Deliveries", "count"], rows: listed(all.settled) });
+      return tables;
     } }
   ];
   function table(head) {
@@ -130,6 +134,7 @@ export const script = String.raw`
     if (plot.counts) {
       element.append(make("p", { class: "none" }, "no data"));
       plot.element = element;
+      plot.made = [];
       return;
     }
     plot.svg = draw("svg", { role: "img" });
@@ -306,16 +311,21 @@ export const script = String.raw`
 
   function drawCounts(plot) {
     if (totals === null) return;
-    var wanted = plot.counts(totals);
-    if (!plot.made) {
-      plot.made = table(wanted.head);
-      plot.element.lastChild.replaceWith(plot.made.all);
-      wanted.rows.forEach(function (row) {
-        plot.made.body.append(make("tr", {}, row.map(function (_, i) { return i ? make("td") : make("th", { scope: "row" }); })));
+    plot.counts(totals).forEach(function (wanted, t) {
+      var made = plot.made[t];
+      if (!made) {
+        made = plot.made[t] = table(wanted.head);
+        if (t === 0) plot.element.lastChild.replaceWith(made.all);
+        else plot.element.append(made.all);
+      }
+      wanted.rows.forEach(function (row, i) {
+        var cells = made.body.children[i];
+        if (!cells) {
+          cells = make("tr", {}, row.map(function (_, k) { return k ? make("td") : make("th", { scope: "row" }); }));
+          made.body.append(cells);
+        }
+        row.forEach(function (value, k) { put(cells.children[k], k ? count(value) : value); });
       });
-    }
-    wanted.rows.forEach(function (row, i) {
-      row.forEach(function (value, k) { put(plot.made.body.children[i].children[k], k ? count(value) : value); });
     });
   }
 
@@ -328,7 +338,7 @@ export const script = String.raw`
     tile("Channels in use", count(regular[0]), of, isFull ? "warn" : "");
     tile("In line", count(waiting), waiting === 1 ? "borrower" : "borrowers", waiting > 0 ? "warn" : "");
     tile("Published", moment.published ? rate(moment.published[0]) : "–", "a second");
-    tile("Consumed", moment.consumed ? rate(moment.consumed[0] + moment.consumed[1]) : "–", moment.consumed ? "a second" : "no data");
+    tile("Consumed", moment.consumed ? rate(moment.consumed[0]) : "–", moment.consumed ? "a second" : "no data");
     tile("Confirm, 95 %", moment.confirming ? time(moment.confirming[1]) : "–", moment.confirming ? "" : "no data");
   }
 

@@ -65,6 +65,7 @@ th, td { text-align: right; font-weight: 400; padding: 2px 0 2px 10px; white-spa
 .wide th:first-child { width: auto }
 th:first-child, .wide th, .wide td { text-align: left; padding-left: 0; padding-right: 10px }
 .wide td:last-child { width: 99%; white-space: normal }
+table + table { margin-top: 6px }
 thead th { color: var(--soft); font-size: 12px }
 tbody tr { border-top: 1px solid var(--grid) }
 td:nth-child(2) { font-weight: 600 }
