@@ -1,0 +1,101 @@
+/**
+ * `npm run pictures`: takes the dashboard's pictures for the README, in a browser, in two minutes: a service with some load on a
+ * real broker, through an outage and an alarm.
+ */
+import { AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Context, Duration, Effect, Layer } from "effect"
+import { HttpServer } from "effect/http"
+import * as FileSystem from "node:fs"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Page } from "playwright-core"
+import * as FaultProxy from "../../../core/test/support/FaultProxy.ts"
+import * as Chromium from "../support/chromium.ts"
+import { serveDashboard } from "../support/dashboard.ts"
+
+const folder = fileURLToPath(new URL("../../../../docs/images", import.meta.url))
+
+const started = Date.now()
+const seconds = () => (Date.now() - started) / 1000
+/** Some load, that comes and goes. */
+const tide = (period: number) => 0.5 + 0.5 * Math.sin((seconds() * 2 * Math.PI) / period)
+
+const load = Effect.gen(function* () {
+  yield* AmqpChannel.use((channel) => channel.queueDeclare("orders"))
+  const publishing = Effect.forEach(
+    Array.from({ length: 8 }, (_, i) => i),
+    () => Effect.ignore(AmqpPublisher.publish({ routingKey: "orders", content: "one order" })),
+    { concurrency: "unbounded", discard: true }
+  ).pipe(Effect.andThen(Effect.suspend(() => Effect.sleep(8 + 30 * tide(45)))), Effect.forever)
+  const handling = AmqpConsumer.consume(
+    "orders",
+    () =>
+      Effect.andThen(Effect.sleep(2 + Math.random() ** 4 * 30), Math.random() < 0.02 ? Effect.fail("no") : Effect.void),
+    { concurrency: 10, onFailure: AmqpConsumer.deadLetter }
+  )
+  const borrowing = AmqpChannel.use(() => Effect.sleep(200 + Math.random() * 1500)).pipe(
+    Effect.scoped,
+    Effect.ignore,
+    Effect.andThen(Effect.suspend(() => Effect.sleep(Math.random() * 4000 * tide(70)))),
+    Effect.forever
+  )
+  yield* Effect.forkScoped(publishing)
+  yield* Effect.forkScoped(handling)
+  for (let i = 0; i < 20; i++) yield* Effect.forkScoped(borrowing)
+})
+
+const picture = (page: Page, name: string, fullPage = true) =>
+  Effect.promise(() => page.screenshot({ path: Path.join(folder, `dashboard-${name}.png`), fullPage }))
+
+const program = Effect.gen(function* () {
+  const { missing, path } = yield* Chromium.find
+  if (path === undefined) return yield* Effect.die(new Error(missing))
+  const broker = yield* TestBroker.TestBroker
+  const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+  const services = yield* Layer.build(
+    serveDashboard(proxy.through(broker.url), {
+      authorize: () => Effect.succeed("allow"),
+      amqp: {
+        connectionName: "orders",
+        pool: { max: 16, acquireTimeout: Duration.seconds(30) },
+        reconnect: {
+          minDelay: Duration.millis(500),
+          maxDelay: Duration.seconds(1),
+          healthyAfter: Duration.seconds(1),
+          schedule: undefined
+        }
+      }
+    })
+  )
+  const { address } = Context.get(services, HttpServer.HttpServer)
+  yield* Effect.gen(function* () {
+    yield* load
+    const browser = yield* Chromium.launch(path)
+    const page = yield* Effect.promise(() =>
+      browser.newPage({ viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 })
+    )
+    yield* Effect.promise(() => page.goto(`${HttpServer.formatAddress(address)}/amqp/dashboard`))
+    yield* Effect.sleep("40 seconds")
+    proxy.refuse()
+    proxy.rst()
+    yield* Effect.sleep("9 seconds")
+    proxy.heal()
+    yield* Effect.sleep("30 seconds")
+    yield* broker.blockPublishers
+    yield* Effect.sleep("8 seconds")
+    yield* broker.unblockPublishers
+    yield* Effect.sleep("28 seconds")
+    FileSystem.mkdirSync(folder, { recursive: true })
+    yield* Effect.promise(() => page.emulateMedia({ colorScheme: "light" }))
+    yield* picture(page, "light")
+    yield* Effect.promise(() => page.emulateMedia({ colorScheme: "dark" }))
+    yield* picture(page, "dark")
+    yield* Effect.promise(() => page.setViewportSize({ width: 375, height: 780 }))
+    // A frame later it has been drawn anew.
+    yield* Effect.sleep("1500 millis")
+    yield* picture(page, "phone", false)
+  }).pipe(Effect.provideContext(services))
+})
+
+await Effect.runPromise(Effect.scoped(program).pipe(Effect.provide(TestBroker.layerPrivate())))
