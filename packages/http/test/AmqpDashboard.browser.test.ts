@@ -3,7 +3,7 @@
  * reads to them.
  */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConsumer, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Context, Deferred, Duration, Effect, Fiber, Layer, type Scope } from "effect"
 import { HttpServer } from "effect/http"
@@ -132,25 +132,31 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
               Effect.forever,
               Effect.forkChild
             )
-            yield* row(page, "Published", /^confirmed [1-9]/)
+            const consuming = yield* Effect.forkChild(AmqpConsumer.consume("orders", () => Effect.sleep("5 millis")))
+            yield* row(page, "Published a second", /^confirmed [1-9]/)
+            yield* row(page, "Consumed", /^acknowledged [1-9]/)
+            yield* row(page, "Time to the confirm", /^99 % [\d.]+ m?s /)
+            yield* row(page, "Time in handlers", /^median [\d.]+ m?s /)
+            yield* row(page, "deliveries since the start", /^acked [1-9]/)
 
             proxy.refuse()
             proxy.rst()
             yield* row(page, "Connection", / reconnecting \d+ s Connect/)
             yield* said(page, "Connection lost: ConnectionClosed. Reconnecting.")
-            yield* row(page, "Published", /^confirmed 0 /)
+            yield* row(page, "Published a second", /^confirmed 0 /)
             yield* row(page, "Channels in use", /^regular 4 0 4 0$/)
             yield* promise(() => page.waitForFunction("document.title.startsWith('reconnecting')"))
 
             proxy.heal()
             yield* row(page, "Connection", / open \d+ s connection 2 to 127\.0\.0\.1:/)
             yield* said(page, "Connection open.")
-            yield* row(page, "Published", /^confirmed [1-9]/)
+            yield* row(page, "Published a second", /^confirmed [1-9]/)
+            yield* row(page, "Consumed", /^delivered [1-9]/)
             yield* Deferred.succeed(letGo, undefined)
             yield* Fiber.awaitAll(borrowers)
             yield* row(page, "Borrowers in line", /^regular 0 0 2$/)
             yield* row(page, "Channels in use", /^regular 0 0 4 /)
-            yield* Fiber.interrupt(publishing)
+            yield* Fiber.interruptAll([publishing, consuming])
           }).pipe(Effect.provideContext(services))
 
           assert.deepStrictEqual(mishaps, [])

@@ -4,7 +4,7 @@
  */
 import { AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Context, Duration, Effect, Layer } from "effect"
+import { Context, Duration, Effect, Layer, References } from "effect"
 import { HttpServer } from "effect/http"
 import * as FileSystem from "node:fs"
 import * as Path from "node:path"
@@ -45,8 +45,11 @@ const load = Effect.gen(function* () {
   for (let i = 0; i < 20; i++) yield* Effect.forkScoped(borrowing)
 })
 
-const picture = (page: Page, name: string, fullPage = true) =>
-  Effect.promise(() => page.screenshot({ path: Path.join(folder, `dashboard-${name}.png`), fullPage }))
+const picture = Effect.fnUntraced(function* (page: Page, name: string, colorScheme: "light" | "dark") {
+  yield* Effect.promise(() => page.emulateMedia({ colorScheme }))
+  const path = Path.join(folder, `dashboard-${name}.png`)
+  yield* Effect.promise(() => page.screenshot({ path, fullPage: name !== "phone" }))
+})
 
 const program = Effect.gen(function* () {
   const { missing, path } = yield* Chromium.find
@@ -72,14 +75,17 @@ const program = Effect.gen(function* () {
   yield* Effect.gen(function* () {
     yield* load
     const browser = yield* Chromium.launch(path)
-    const page = yield* Effect.promise(() =>
-      browser.newPage({ viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 })
-    )
-    yield* Effect.promise(() => page.goto(`${HttpServer.formatAddress(address)}/amqp/dashboard`))
+    const look = Effect.fnUntraced(function* (width: number, height: number, deviceScaleFactor: number) {
+      const page = yield* Effect.promise(() => browser.newPage({ viewport: { width, height }, deviceScaleFactor }))
+      yield* Effect.promise(() => page.goto(`${HttpServer.formatAddress(address)}/amqp/dashboard`))
+      return page
+    })
+    const desktop = yield* look(1280, 800, 1)
+    const phone = yield* look(375, 780, 2)
     yield* Effect.sleep("40 seconds")
     proxy.refuse()
     proxy.rst()
-    yield* Effect.sleep("9 seconds")
+    yield* Effect.sleep("10 seconds")
     proxy.heal()
     yield* Effect.sleep("30 seconds")
     yield* broker.blockPublishers
@@ -87,15 +93,10 @@ const program = Effect.gen(function* () {
     yield* broker.unblockPublishers
     yield* Effect.sleep("28 seconds")
     FileSystem.mkdirSync(folder, { recursive: true })
-    yield* Effect.promise(() => page.emulateMedia({ colorScheme: "light" }))
-    yield* picture(page, "light")
-    yield* Effect.promise(() => page.emulateMedia({ colorScheme: "dark" }))
-    yield* picture(page, "dark")
-    yield* Effect.promise(() => page.setViewportSize({ width: 375, height: 780 }))
-    // A frame later it has been drawn anew.
-    yield* Effect.sleep("1500 millis")
-    yield* picture(page, "phone", false)
-  }).pipe(Effect.provideContext(services))
+    yield* picture(desktop, "light", "light")
+    yield* picture(desktop, "dark", "dark")
+    yield* picture(phone, "phone", "light")
+  }).pipe(Effect.provideContext(services), Effect.provideService(References.MinimumLogLevel, "Error"))
 })
 
 await Effect.runPromise(Effect.scoped(program).pipe(Effect.provide(TestBroker.layerPrivate())))

@@ -1,12 +1,12 @@
-/** What others count and measure, found in the `MetricRegistry` by its name: whether or not anything has registered it. */
+/** What `AmqpMetrics` has registered for a connection, found in the `MetricRegistry`; without it, nothing is found. */
+import { AmqpMetrics } from "@effect-amqp/core"
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 
-// Names and attributes as `AmqpMetrics` has them.
-const operationDuration = "messaging.client.operation.duration"
-const processDuration = "messaging.process.duration"
-const consumedMessages = "messaging.client.consumed.messages"
-const settledMessages = "amqp.client.consumer.settled"
+const operationDuration = AmqpMetrics.operationDuration.id
+const processDuration = AmqpMetrics.processDuration.id
+const consumedMessages = AmqpMetrics.consumedMessages.id
+const settledMessages = AmqpMetrics.settledMessages.id
 const names: ReadonlySet<string> = new Set([operationDuration, processDuration, consumedMessages, settledMessages])
 const connectionName = "amqp.connection.name"
 const operationName = "messaging.operation.name"

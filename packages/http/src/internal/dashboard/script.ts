@@ -46,7 +46,7 @@ export const script = String.raw`
   // --- Words for numbers ---
 
   var whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-  var tenths = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  var tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
   var precise = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
   function count(value) { return whole.format(value); }
   function rate(value) { return value > 0 && value < 100 ? tenths.format(value) : whole.format(value); }
@@ -84,12 +84,12 @@ export const script = String.raw`
     { title: "Borrowers in line", unit: "by kind", format: count, series: kindsOf(2) },
     { title: "Publisher", unit: "messages", format: count, series: listOf("publisher", ["on their way", "in line"]) },
     { title: "Published", unit: "a second", format: rate, series: listOf("published", ["confirmed", "failed"]) },
-    { title: "Time to the confirm", format: time, series: listOf("confirming", ranks) },
+    { title: "Time to the confirm", format: time, isLog: true, series: listOf("confirming", ranks) },
     { title: "Published since the start", counts: function (all) {
       return [{ head: ["Outcome", "messages"], rows: listed(all.published) }];
     } },
     { title: "Consumed", unit: "a second", format: rate, series: listOf("consumed", ["delivered", "acknowledged", "otherwise settled"]) },
-    { title: "Time in handlers", format: time, series: listOf("handling", ranks) },
+    { title: "Time in handlers", format: time, isLog: true, series: listOf("handling", ranks) },
     { title: "Channels and deliveries since the start", counts: function (all) {
       var tables = [{ head: ["Channels", "opened", "recycled", "discarded", "timeouts"], rows: kinds.map(function (kind, i) {
         return [kind].concat(all.pools[i]);
@@ -186,7 +186,7 @@ export const script = String.raw`
   function nice(value) {
     if (!(value > 0)) return 1;
     var power = Math.pow(10, Math.floor(Math.log10(value))), part = value / power;
-    return (part <= 1 ? 1 : part <= 2 ? 2 : part <= 4 ? 4 : part <= 5 ? 5 : part <= 8 ? 8 : 10) * power;
+    return (part <= 1 ? 1 : part <= 2 ? 2 : part <= 4 ? 4 : part <= 6 ? 6 : part <= 8 ? 8 : 10) * power;
   }
   function known(value) { return value !== null && value !== undefined; }
   function axis(svg, size, seen) {
@@ -217,12 +217,12 @@ export const script = String.raw`
   }
 
   function drawPlot(plot, seen, shown, moment) {
-    var size = scale(plot.svg, seen), low = size.height - bottom, most = 0, sentences = [];
+    var size = scale(plot.svg, seen), low = size.height - bottom, most = 0, least = Infinity, sentences = [];
     var limit = plot.limit && hello.max !== null ? hello.max : null;
     plot.series.forEach(function (series, k) {
       var values = shown.map(series.value).filter(known), value = moment && series.value(moment), cells = plot.cells[k];
       series.last = value;
-      if (values.length > 0) most = Math.max(most, Math.max.apply(null, values));
+      if (values.length > 0) most = Math.max(most, Math.max.apply(null, values)), least = Math.min(least, Math.min.apply(null, values));
       var numbers = values.length === 0 ? [null, null, null] : [value, Math.min.apply(null, values), Math.max.apply(null, values)];
       numbers.forEach(function (number, i) {
         put(cells[i], known(number) ? plot.format(number) : values.length === 0 ? (i ? "" : "no data") : "–", known(number) ? "" : "none");
@@ -232,13 +232,25 @@ export const script = String.raw`
     });
     if (limit !== null) sentences.push("at most " + count(limit) + " of each kind");
     put(plot.now, at === null || !moment ? "now" : clock(moment.at));
-    var peak = nice(Math.max(most, limit || 0) || (plot.format === count ? 1 : 0)), paper = document.createDocumentFragment();
-    function y(value) { return low - (value / peak) * (low - top); }
+    var paper = document.createDocumentFragment(), peak, floor, ticks, y;
+    if (plot.isLog) {
+      // What takes ten seconds after an outage would make all the rest flat.
+      floor = Math.floor(Math.log10(most > 0 ? Math.max(least, 0.01) : 1));
+      peak = Math.max(floor + 1, Math.ceil(Math.log10(Math.max(most, 0.01))));
+      var step = peak - floor > 3 ? 2 : 1;
+      ticks = [];
+      for (var power = floor; power <= peak; power += step) ticks.push(Math.pow(10, power));
+      y = function (value) { return low - ((Math.log10(Math.max(value, 0.01)) - floor) / (peak - floor)) * (low - top); };
+    } else {
+      peak = nice(Math.max(most, limit || 0) || (plot.format === count ? 1 : 0));
+      ticks = peak === 1 && plot.format === count ? [0, 1] : [0, peak / 2, peak];
+      y = function (value) { return low - (value / peak) * (low - top); };
+    }
     shades(paper, size, seen, low - top);
-    (peak === 1 && plot.format === count ? [0, 1] : [0, .5, 1]).forEach(function (part) {
-      paper.append(draw("line", { x1: left, x2: size.width, y1: y(part * peak), y2: y(part * peak), stroke: part ? "var(--grid)" : "var(--line)" }));
-      if (most > 0 || limit !== null || part === 0) {
-        paper.append(draw("text", { x: left - 6, y: y(part * peak) + 4, "text-anchor": "end" }, part === 0 ? "0" : plot.format(part * peak).replace(",000", "k")));
+    ticks.forEach(function (tick, i) {
+      paper.append(draw("line", { x1: left, x2: size.width, y1: y(tick), y2: y(tick), stroke: i ? "var(--grid)" : "var(--line)" }));
+      if (most > 0 || limit !== null || (i === 0 && !plot.isLog)) {
+        paper.append(draw("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, tick ? plot.format(tick).replace(",000", "k") : "0"));
       }
     });
     if (limit !== null) {
@@ -262,7 +274,7 @@ export const script = String.raw`
       });
       close();
       if (path === "") return;
-      if (k === 0) paper.append(draw("path", { d: area, fill: colours[k], "fill-opacity": .14 }));
+      if (k === 0 && !plot.isLog) paper.append(draw("path", { d: area, fill: colours[k], "fill-opacity": .14 }));
       paper.append(draw("path", { d: path, fill: "none", stroke: colours[k], "stroke-width": 1.8, "stroke-linejoin": "round",
         "stroke-linecap": dashes[k] ? "butt" : "round", "stroke-dasharray": dashes[k] }));
     });
@@ -282,7 +294,7 @@ export const script = String.raw`
       if (end < seen.from || phase.at > seen.to) return;
       var from = size.x(phase.at), width = Math.max(2, size.x(end) - from), word = words[phase.name];
       paper.append(draw("rect", { x: from, y: top, width: width, height: low - top - 2, fill: "var(--" + word[1] + ")" }));
-      if (width > word[0].length * 8) {
+      if (width > word[0].length * 6.8 + 8) {
         paper.append(draw("text", { class: "on", x: from + 6, y: (top + low) / 2 + 3 }, word[0]));
       }
     });
