@@ -222,6 +222,14 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
           yield* promise(() => page.emulateMedia({ reducedMotion: "reduce" }))
           assert.strictEqual(yield* moving(), 0)
 
+          // Whoever points at a plot gets the numbers of that moment, in all tables.
+          const published = page.getByRole("figure", { name: "Published a second" })
+          yield* promise(() => published.getByRole("columnheader", { name: "now" }).waitFor())
+          yield* promise(() => page.getByRole("img", { name: "Channels in use" }).scrollIntoViewIfNeeded())
+          const box = yield* promise(() => page.getByRole("img", { name: "Channels in use" }).boundingBox())
+          yield* promise(() => page.mouse.move(box!.x + box!.width - 2, box!.y + box!.height / 2))
+          yield* promise(() => published.getByRole("columnheader", { name: /^\d\d:\d\d:\d\d$/ }).waitFor())
+
           yield* promise(() => page.keyboard.press("Tab"))
           yield* promise(() => page.keyboard.press("Enter"))
           yield* promise(() => page.getByRole("button", { name: "Pause", pressed: true }).waitFor())

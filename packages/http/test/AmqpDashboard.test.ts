@@ -1,11 +1,12 @@
 /** The dashboard's routes, over sockets: who may look, and what comes. */
 import { assert, describe, it } from "@effect/vitest"
-import { AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { AmqpDashboard } from "@effect-amqp/http"
-import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redacted, Scope } from "effect"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redacted, References, Scope } from "effect"
+import { HttpRouter } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
-import { untilStats } from "../../core/test/support/amqp.ts"
+import { configOf, untilStats } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { type Options, serve, serveDashboard } from "./support/dashboard.ts"
 import { ask, type Events, listen } from "./support/gateway.ts"
@@ -462,6 +463,28 @@ describe("dashboard: its events", () => {
 })
 
 describe("dashboard: its end", () => {
+  it.live("streams end with the layer, whatever serves it", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const { dispose, handler } = HttpRouter.toWebHandler(
+        AmqpDashboard.layer({ authorize: () => Effect.succeed("allow") }).pipe(
+          Layer.provide(Amqp.fromConfig(configOf(broker.url))),
+          Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
+        ),
+        { disableLogger: true }
+      )
+      const response = yield* Effect.promise(() => handler(new Request(`http://dashboard${events}`)))
+      const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+      const read = Effect.promise(() => reader.read())
+      assert.include((yield* read).value, "event: hello")
+      const disposed = yield* Effect.forkChild(Effect.promise(dispose), { startImmediately: true })
+      while (!(yield* read).done) {
+        // Samples that were on their way.
+      }
+      yield* Fiber.join(disposed)
+    })
+  )
+
   it.live("streams end when the server stops, which does not wait for viewers", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()

@@ -356,6 +356,7 @@ export const script = String.raw`
 
   function render() {
     drawn = 0;
+    if (at !== null && at < view().from) at = null;
     var seen = view(), shown = samples.filter(function (sample) { return sample.at >= seen.from && sample.at <= seen.to; });
     var moment = nearest(shown, at === null ? seen.to : at);
     plots.forEach(function (plot) { if (plot.counts) drawCounts(plot); else drawPlot(plot, seen, shown, moment); });
