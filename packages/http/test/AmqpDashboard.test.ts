@@ -494,13 +494,11 @@ describe("dashboard: its end", () => {
         const viewers = yield* Effect.forEach([1, 2], () => listen(events))
         for (const viewer of viewers) yield* viewer.until("totals")
         const stopping = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
-        for (const viewer of viewers) {
-          while ((yield* viewer.next) !== undefined) {
-            // Samples that were on their way.
-          }
-        }
+        const ended = Effect.forEach(viewers, (viewer) =>
+          Effect.repeat(viewer.next, { while: (event) => event !== undefined })
+        )
         // Its patience is 20 seconds.
-        yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+        yield* Effect.timeout(Effect.andThen(ended, Fiber.join(stopping)), "10 seconds")
       }).pipe(Effect.scoped, Effect.provideContext(services))
     })
   )
