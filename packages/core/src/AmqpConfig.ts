@@ -97,6 +97,8 @@ export interface PoolConfig {
   readonly idleTimeout: Duration.Duration | undefined
   readonly acquireTimeout: Duration.Duration
   readonly maxWaiting: number
+  /** `undefined`: nobody is warned about. */
+  readonly longBorrow: Duration.Duration | undefined
 }
 
 /**
@@ -231,6 +233,11 @@ export interface PoolOptions {
   readonly acquireTimeout?: Duration.Input | undefined
   /** How many borrowers may wait; more are turned away at once. 0 lets no one wait. Default: 10,000. */
   readonly maxWaiting?: number | undefined
+  /**
+   * How long a channel may be borrowed before a warning says so, once, and where it was borrowed. Nothing else follows. It
+   * comes up to a quarter of this time late, 5 s at most. `"Infinity"` means no warning. Default: 30 s.
+   */
+  readonly longBorrow?: Duration.Input | undefined
 }
 
 /**

@@ -21,6 +21,7 @@ import * as AmqpError from "./AmqpError.ts"
 import { connect } from "./internal/connect.ts"
 import type { Link } from "./internal/link.ts"
 import { type Links, register } from "./internal/links.ts"
+import * as Logging from "./internal/logging.ts"
 import { Login, SharedLogin } from "./internal/login.ts"
 import { Backoff, fullJitter } from "./internal/backoff.ts"
 import { Preparations } from "./internal/preparations.ts"
@@ -141,7 +142,10 @@ export class AmqpConnection extends Context.Service<
  * Each change of state is logged once: at Debug while connecting, at Info when open, unblocked or closed by its scope, at
  * Warning when lost or blocked, at Error when closed for good. Attempts that fail are logged at Debug.
  */
-export const make = Effect.fnUntraced(function* (
+export const make = (config: AmqpConfig): Effect.Effect<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> =>
+  Effect.annotateLogs(start(config), Logging.ofConnection(config))
+
+const start = Effect.fnUntraced(function* (
   config: AmqpConfig
 ): Effect.fn.Return<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> {
   const state = yield* SubscriptionRef.make<State>({ _tag: "Connecting", attempt: 0, reason: undefined })
@@ -158,6 +162,9 @@ export const make = Effect.fnUntraced(function* (
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
   let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
 
+  /** Which of its links a line of the log is about. */
+  const which = () => ({ "amqp.connection.generation": generation })
+
   const setFlow = (value: Flow, log: Effect.Effect<void>) =>
     runFork(Effect.andThen(SubscriptionRef.set(flow, value), log))
 
@@ -167,12 +174,12 @@ export const make = Effect.fnUntraced(function* (
     if (flow.value._tag === "Blocked") setFlow({ _tag: "Flowing" }, log)
   }
 
-  const onUnblocked = () => unblock(Effect.logInfo("AMQP connection unblocked"))
+  const onUnblocked = () => unblock(Effect.annotateLogs(Effect.logInfo("AMQP connection unblocked"), which()))
 
   const onBlocked = (reason: string) => {
     if (flow.value._tag === "Flowing") {
       const log = Effect.logWarning("AMQP connection blocked: the broker takes no messages")
-      setFlow({ _tag: "Blocked", reason }, Effect.annotateLogs(log, { reason }))
+      setFlow({ _tag: "Blocked", reason }, Effect.annotateLogs(log, { reason, ...which() }))
     }
     const timeout = config.blockedConnectionTimeout
     if (timeout === undefined || blockedTimer !== undefined) return
@@ -254,6 +261,7 @@ export const make = Effect.fnUntraced(function* (
     // It may have died already: then `loss` is done, and the supervisor goes on from there.
     if (current === undefined) return Effect.void
     const link = current
+    link.generation = generation
     Deferred.doneUnsafe(arrival, Effect.succeed(link))
     return Effect.andThen(
       SubscriptionRef.set(state, {
@@ -266,7 +274,7 @@ export const make = Effect.fnUntraced(function* (
         heartbeat: Duration.seconds(link.heartbeat)
       }),
       Effect.logInfo("AMQP connection open").pipe(
-        Effect.annotateLogs({ peer: link.peer, product: link.product, generation })
+        Effect.annotateLogs({ peer: link.peer, product: link.product, ...which() })
       )
     )
   })
@@ -292,7 +300,9 @@ export const make = Effect.fnUntraced(function* (
       unblock(Effect.void)
       return Effect.andThen(
         SubscriptionRef.set(state, { _tag: "Reconnecting", attempt: 0, reason }),
-        Effect.logWarning("AMQP connection lost, reconnecting").pipe(Effect.annotateLogs({ reason: reason.message }))
+        Effect.logWarning("AMQP connection lost, reconnecting").pipe(
+          Effect.annotateLogs({ reason: reason.message, ...which() })
+        )
       )
     })
 
@@ -389,7 +399,9 @@ export const make = Effect.fnUntraced(function* (
 
   const updateSecret = (secret: Redacted.Redacted<string>, reason = "refreshed") =>
     Effect.suspend(() =>
-      closedBy === undefined ? login.update(secret, reason) : Effect.fail(AmqpError.fromReason(closedBy))
+      closedBy === undefined
+        ? Effect.annotateLogs(login.update(secret, reason), Logging.ofConnection(config))
+        : Effect.fail(AmqpError.fromReason(closedBy))
     )
   return register(AmqpConnection.of({ config, state, flow, updateSecret }), links)
 })

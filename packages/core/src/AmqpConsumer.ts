@@ -31,7 +31,8 @@ import { AmqpConnection } from "./AmqpConnection.ts"
 import type { AmqpError } from "./AmqpError.ts"
 import { type DeliveredProperties, json } from "./AmqpMessage.ts"
 import { AmqpPublisher } from "./AmqpPublisher.ts"
-import { sharedConnection } from "./internal/consumer/connection.ts"
+import * as Logging from "./internal/logging.ts"
+import { ownConfig, sharedConnection } from "./internal/consumer/connection.ts"
 import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
@@ -279,7 +280,9 @@ export const consume: {
 ): Effect.Effect<never, AmqpError, Services<R>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readHandling(queue, options, handler)
-    return isRefused(settings) ? refuse(queue, settings) : handleEach(consumer, settings, decoderOf(options), handler)
+    return isRefused(settings)
+      ? refuse(consumer, queue, settings)
+      : handleEach(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
 /**
@@ -332,7 +335,7 @@ export const consumeBatch: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readBatching(queue, options, handler)
     return isRefused(settings)
-      ? refuse(queue, settings)
+      ? refuse(consumer, queue, settings)
       : handleBatches(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -374,7 +377,7 @@ export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection 
   Effect.gen(function* () {
     const main = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
-    const running = new Running(linksOf(main).shutdown)
+    const running = new Running(linksOf(main).shutdown, Logging.ofConnection(ownConfig(main.config)))
     return register({ connection: yield* sharedConnection(main, running), publisher }, running)
   })
 

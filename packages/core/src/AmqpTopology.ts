@@ -33,6 +33,7 @@ import { AmqpConnection, type State } from "./AmqpConnection.ts"
 import * as AmqpError from "./AmqpError.ts"
 import { AmqpPool } from "./AmqpPool.ts"
 import { linksOf } from "./internal/links.ts"
+import * as Logging from "./internal/logging.ts"
 import * as Check from "./internal/topology/check.ts"
 import * as Redeclaring from "./internal/topology/redeclaring.ts"
 import type { AmqpTopology, Exchange } from "./internal/topology/values.ts"
@@ -197,12 +198,18 @@ export const layer = (topology: AmqpTopology): Layer.Layer<never, AmqpError.Amqp
       const again = Effect.flatMap(opened, (generation) => declareFor(generation, onOwnChannel)).pipe(
         Effect.tapError((error) =>
           error.isRetryable
-            ? Effect.annotateLogs(Effect.logWarning("AMQP topology not declared again yet"), { reason: error.message })
+            ? Effect.annotateLogs(Effect.logWarning("AMQP topology not declared again yet"), {
+                reason: error.message,
+                ...Logging.ofConnection(connection.config)
+              })
             : Effect.void
         ),
         Effect.retry({ while: (error) => error.isRetryable, schedule: backoff }),
         Effect.catch((error) =>
-          Effect.annotateLogs(Effect.logError("AMQP topology not declared again"), { reason: error.message })
+          Effect.annotateLogs(Effect.logError("AMQP topology not declared again"), {
+            reason: error.message,
+            ...Logging.ofConnection(connection.config)
+          })
         ),
         Effect.andThen(
           Effect.sync(() => {

@@ -64,6 +64,9 @@ export const request = (
   return (driver as unknown as ChannelInternals).rpc(sent, fields, reply)
 }
 
+/** A channel's number on its connection. */
+export const channelNumber = (channel: Channel): number | undefined => (channel as { readonly ch?: number }).ch
+
 /** What is behind a model. */
 export const internals = (model: Model) => model.connection as unknown as Internals
 

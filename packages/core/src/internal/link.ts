@@ -76,11 +76,15 @@ const isRefusal = (reason: AmqpError.AmqpErrorReason): reason is AmqpError.Proto
 /** How long a connection that has failed may take to end in order, in milliseconds. */
 const lastWords = 1000
 
-type Bounds = Pick<AmqpConfig, "maxInboundMessageBodySize" | "writeBufferSize">
+type Bounds = Pick<AmqpConfig, "connectionName" | "maxInboundMessageBodySize" | "writeBufferSize">
 
 /** One open connection. It never comes back to life: the next one is another link. */
 export class Link {
   readonly peer: string
+  /** Of the connection, as the application calls it. */
+  readonly name: string | undefined
+  /** Which of the connection's links it is; 0 before it is announced. */
+  generation = 0
   readonly channelMax: number
   readonly frameMax: number
   readonly heartbeat: number
@@ -111,6 +115,7 @@ export class Link {
     this.#model = model
     this.#events = events
     this.peer = peer
+    this.name = config.connectionName
     this.maxInboundMessageBodySize = config.maxInboundMessageBodySize
     const connection = internals(model)
     this.channelMax = connection.channelMax ?? 0

@@ -10,6 +10,7 @@ import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
 import type { Link } from "./link.ts"
 import * as Channel from "./channel.ts"
+import * as Logging from "./logging.ts"
 import { type Links, linksOf } from "./links.ts"
 import { type Discard, PoolMeasures } from "./metrics/measures.ts"
 import { type Fork, Slot } from "./slot.ts"
@@ -167,16 +168,16 @@ export class Places<Lease> {
     }
     this.#run(
       Effect.logWarning("AMQP channel closed by the broker").pipe(
-        Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
+        Effect.annotateLogs({ reason: reason.message, ...Logging.ofChannel(channel) })
       )
     )
   }
 
   /** Nobody knows that these messages reached no queue. */
-  reportUnread(messages: number): void {
+  reportUnread(messages: number, channel: Channel.Channel | undefined): void {
     this.#run(
       Effect.logWarning("AMQP mandatory messages came back, and nobody read channel.returns").pipe(
-        Effect.annotateLogs({ messages })
+        Effect.annotateLogs({ messages, ...(channel === undefined ? {} : Logging.ofChannel(channel)) })
       )
     )
   }

@@ -19,6 +19,7 @@ import type { Terms } from "./handle.ts"
 import { Lease } from "./lease.ts"
 import { type Links, linksOf } from "./links.ts"
 import { type PoolMeasures, registerPool } from "./metrics/measures.ts"
+import * as Logging from "./logging.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
 import { type Waiter, Waiters } from "./waiters.ts"
@@ -30,7 +31,8 @@ const unpooled = (config: AmqpConfig): Settings => ({
   recycle: undefined,
   idleTimeout: undefined,
   acquireTimeout: config.continuationTimeout,
-  maxWaiting: Infinity
+  maxWaiting: Infinity,
+  longBorrow: Duration.seconds(30)
 })
 
 /** A lease with the place it works in, and the scope that gives the place back to Effect's pool. */
@@ -40,6 +42,9 @@ class Borrow extends Lease {
   /** When it began to wait, if it had to, and when it got its channel: exactly, to be measured. */
   askedAt = -1
   lentAt = -1
+  /** Who borrowed it, for a warning about a long borrow. */
+  origin: Fiber.Fiber.Cache | undefined = undefined
+  warned = false
   /** Called when acquiring has failed, after the release. */
   onFailed: (() => void) | undefined = undefined
 }
@@ -101,6 +106,8 @@ class ChannelPool<K extends Kind> {
   readonly #ofScope = new Map<Scope.Scope, ScopeEntry>()
   /** Places without pooling, which no list holds otherwise. */
   readonly #unpooled = new Set<Slot<Borrow>>()
+  readonly #longBorrow: number
+  #watching = false
   #used = 0
   #openedTooLate = 0
   #shutdown = false
@@ -142,6 +149,7 @@ class ChannelPool<K extends Kind> {
     this.#config = connection.config
     this.#settings = settings
     this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
+    this.#longBorrow = settings.longBorrow === undefined ? Infinity : Duration.toMillis(settings.longBorrow)
     this.#places = places
     this.#lending = lending
     this.#waiters = new Waiters(clock, places.forkBackground, this.#late)
@@ -174,6 +182,7 @@ class ChannelPool<K extends Kind> {
     lent: () => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
     if (this.#shutdown) return Effect.flatMap(this.#orRelease(borrow, failWith(poolClosed)), lent)
+    borrow.origin = fiber.cache
     const lending = this.#lending
     if (lending === undefined) {
       const slot = new Slot<Borrow>()
@@ -222,6 +231,7 @@ class ChannelPool<K extends Kind> {
     slot.lease = borrow
     borrow.slot = slot
     this.#used++
+    if (!this.#watching && this.#longBorrow !== Infinity) this.#watch()
   }
 
   /** Begins the lease if the place holds a channel fit to be lent. */
@@ -304,7 +314,7 @@ class ChannelPool<K extends Kind> {
       Deferred.doneUnsafe(this.#allReturned, Effect.void)
     }
     const unread = borrow.unreadReturns
-    if (unread > 0) this.#places.reportUnread(unread)
+    if (unread > 0) this.#places.reportUnread(unread, borrow.channel)
     const channel = borrow.end()
     if (this.#lending === undefined) {
       this.#unpooled.delete(slot)
@@ -325,6 +335,38 @@ class ChannelPool<K extends Kind> {
     // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
     this.#places.forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
     return Effect.void
+  }
+
+  // --- Long borrows --------------------------------------------------------------------------------------------------
+
+  /** Looks at what is borrowed from time to time, until nothing is: so a borrow costs no timer of its own. */
+  #watch(): void {
+    this.#watching = true
+    const interval = Duration.millis(Math.min(5000, Math.max(10, this.#longBorrow / 4)))
+    const look: Effect.Effect<void> = Effect.flatMap(Effect.sleep(interval), () => {
+      if (this.#used === 0) {
+        this.#watching = false
+        return Effect.void
+      }
+      const now = this.#places.exact
+      let warnings: Effect.Effect<void> = Effect.void
+      for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
+        if (lease === undefined || lease.warned || lease.lentAt < 0 || now - lease.lentAt < this.#longBorrow) continue
+        lease.warned = true
+        warnings = Effect.andThen(warnings, this.#warnOf(lease, now - lease.lentAt))
+      }
+      return Effect.andThen(warnings, look)
+    })
+    this.#places.forkBackground(look)
+  }
+
+  #warnOf({ channel, kind, origin }: Borrow, heldFor: number): Effect.Effect<void> {
+    return Effect.annotateLogs(Effect.logWarning("AMQP channel borrowed for long and not given back"), {
+      kind,
+      heldFor: Duration.format(Duration.millis(Math.floor(heldFor))),
+      ...Logging.ofOrigin(origin?.stackFrame, origin?.span),
+      ...(channel === undefined ? {} : Logging.ofChannel(channel))
+    })
   }
 
   // --- The three ways to borrow --------------------------------------------------------------------------------------
@@ -415,7 +457,7 @@ class ChannelPool<K extends Kind> {
         const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#links.shutdown.patience())
         if (returned._tag === "None") {
           yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
-            Effect.annotateLogs({ channels: this.#used })
+            Effect.annotateLogs({ channels: this.#used, ...Logging.ofConnection(this.#config) })
           )
         }
         for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
@@ -475,24 +517,25 @@ class ChannelPool<K extends Kind> {
  * The pools of all kinds. Channels are opened at first need, so a kind that nobody uses costs nothing on the broker; for
  * the same reason `min` is the regular kind's alone. They close at the same time, within the deadlines of one.
  */
-export const make = Effect.fnUntraced(function* (
-  connection: AmqpConnection["Service"]
-): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
-  const { config } = connection
-  const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
-  const regular = yield* ChannelPool.make("regular", connection, settings)
-  const confirm = yield* ChannelPool.make("confirm", connection, { ...settings, min: 0 })
-  const transaction = yield* ChannelPool.make("transaction", connection, { ...settings, min: 0 })
-  yield* Effect.addFinalizer(() =>
-    linksOf(connection).shutdown.during(
-      Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
+export const make = Effect.fnUntraced(
+  function* (connection: AmqpConnection["Service"]): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
+    const { config } = connection
+    const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
+    const regular = yield* ChannelPool.make("regular", connection, settings)
+    const confirm = yield* ChannelPool.make("confirm", connection, { ...settings, min: 0 })
+    const transaction = yield* ChannelPool.make("transaction", connection, { ...settings, min: 0 })
+    yield* Effect.addFinalizer(() =>
+      linksOf(connection).shutdown.during(
+        Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
+      )
     )
-  )
-  return registerPool(
-    { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels },
-    { regular: regular.measures, confirm: confirm.measures, transaction: transaction.measures }
-  )
-})
+    return registerPool(
+      { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels },
+      { regular: regular.measures, confirm: confirm.measures, transaction: transaction.measures }
+    )
+  },
+  (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
+)
 
 /** A pool cannot hold more channels than the connection may have. */
 const withinChannelMax = (settings: Settings, connection: AmqpConnection["Service"]) => {

@@ -10,7 +10,8 @@ const pool: AmqpConfig.PoolConfig = {
   recycle: undefined,
   idleTimeout: undefined,
   acquireTimeout: seconds(5),
-  maxWaiting: 10_000
+  maxWaiting: 10_000,
+  longBorrow: undefined
 }
 
 export interface Overrides extends Partial<Omit<AmqpConfig.AmqpConfig, "pool">> {

@@ -109,7 +109,8 @@ const readPool = (draft: Draft, channelMax: number): false | PoolConfig => {
     recycle: unlessNever(draft.read("pool.recycle") ?? Duration.minutes(10)),
     idleTimeout: unlessNever(draft.read("pool.idleTimeout") ?? Duration.minutes(5)),
     acquireTimeout: draft.read("pool.acquireTimeout") ?? Duration.seconds(5),
-    maxWaiting: draft.read("pool.maxWaiting") ?? 10_000
+    maxWaiting: draft.read("pool.maxWaiting") ?? 10_000,
+    longBorrow: unlessNever(draft.read("pool.longBorrow") ?? Duration.seconds(30))
   }
 }
 

@@ -104,7 +104,8 @@ export const settings = {
   "pool.recycle": setting(timeout({ never: true, minusOne: true }), { env: "POOL_RECYCLE" }),
   "pool.idleTimeout": setting(timeout({ never: true }), { env: "POOL_IDLE_TIMEOUT" }),
   "pool.acquireTimeout": setting(timeout(), { env: "POOL_ACQUIRE_TIMEOUT" }),
-  "pool.maxWaiting": setting(integer(0, Number.MAX_SAFE_INTEGER), { env: "POOL_MAX_WAITING" })
+  "pool.maxWaiting": setting(integer(0, Number.MAX_SAFE_INTEGER), { env: "POOL_MAX_WAITING" }),
+  "pool.longBorrow": setting(timeout({ never: true }), { env: "POOL_LONG_BORROW" })
 } as const
 
 type Settings = typeof settings

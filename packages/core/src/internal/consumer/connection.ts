@@ -3,6 +3,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
+import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { fail } from "../handle.ts"
@@ -15,6 +16,13 @@ const idleTimeToLive = "10 seconds"
 
 const ended = new AmqpError.ConnectionClosed({
   message: "basic.consume: nothing was sent: the scope of the AmqpConsumer has ended"
+})
+
+/** The settings of the consumers' connection, from those of the main one. */
+export const ownConfig = (config: AmqpConfig): AmqpConfig => ({
+  ...config,
+  connectionName: config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`,
+  lazyConnect: true
 })
 
 /**
@@ -30,9 +38,7 @@ export const sharedConnection = Effect.fnUntraced(function* (
   never,
   Scope.Scope
 > {
-  const { config } = main
-  const connectionName = config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`
-  const connect = Effect.tap(AmqpConnection.make({ ...config, connectionName, lazyConnect: true }), (connection) =>
+  const connect = Effect.tap(AmqpConnection.make(ownConfig(main.config)), (connection) =>
     Effect.sync(() => joinTo(connection, main))
   )
   const acquire = Effect.provideService(connect, SharedLogin, linksOf(main).login)

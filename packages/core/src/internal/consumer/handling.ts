@@ -20,8 +20,9 @@ import { Batches } from "./batches.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Retrying } from "./retrying.ts"
+import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { measuresOf, runningOf } from "./running.ts"
+import { annotationsOf, measuresOf, runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
 import * as Tracing from "../tracing.ts"
@@ -51,11 +52,13 @@ export const sourceOf = (
     closeTimeout: connection.config.closeTimeout,
     clock,
     terms,
-    measures
+    measures,
+    annotations: Logging.ofConnection(connection.config)
   })
 
 /** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
 export const report = (
+  consumer: AmqpConsumer["Service"],
   settings: Subscribing,
   end: Omit<End, "queue" | "reason">,
   cause: Cause.Cause<AmqpError> | undefined,
@@ -63,28 +66,37 @@ export const report = (
 ): Effect.Effect<void> => {
   const { onEnd } = settings
   const { queue } = settings.start
+  const about = { queue, ...end, ...annotationsOf(consumer) }
   const reason = cause === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(cause))
   const title = "AMQP consumer ended"
   const log =
     cause === undefined || Cause.hasInterruptsOnly(cause)
-      ? Effect.annotateLogs(Effect.logDebug(title), { queue, ...end })
+      ? Effect.annotateLogs(Effect.logDebug(title), about)
       : reason === undefined
-        ? Effect.annotateLogs(Effect.logError(title, cause), { queue, ...end })
-        : Effect.annotateLogs(Effect.logError(title), { queue, ...end, reason: reason.message })
+        ? Effect.annotateLogs(Effect.logError(title, cause), about)
+        : Effect.annotateLogs(Effect.logError(title), { ...about, reason: reason.message })
   if (onEnd === undefined) return log
   return Effect.andThen(
     log,
     Effect.suspend(() => onEnd({ queue, ...end, reason })).pipe(
       Effect.timeoutOption(timeout),
-      Effect.catchCause((cause) => Effect.logError("AMQP consumer: onEnd failed", cause))
+      Effect.catchCause((cause) => Effect.annotateLogs(Effect.logError("AMQP consumer: onEnd failed", cause), about))
     )
   )
 }
 
 /** What was given is refused. A consumer is often forked, and its failure awaited by nobody. */
-export const refuse = (queue: string, refused: InvalidArgument): Effect.Effect<never, AmqpError> =>
+export const refuse = (
+  consumer: AmqpConsumer["Service"],
+  queue: string,
+  refused: InvalidArgument
+): Effect.Effect<never, AmqpError> =>
   Effect.andThen(
-    Effect.annotateLogs(Effect.logError("AMQP consumer not started"), { queue, reason: refused.message }),
+    Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
+      queue,
+      reason: refused.message,
+      ...annotationsOf(consumer)
+    }),
     fail(refused)
   )
 
@@ -106,7 +118,7 @@ export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscr
   const enter = runningOf(consumer)?.enter ?? Effect.void
   const connection = settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection
   return Effect.andThen(enter, Effect.raceFirst(connection, endOf(consumer))).pipe(
-    Effect.tapCause((cause) => report(settings, { requeued: 0, unsettled: 0 }, cause, timeout))
+    Effect.tapCause((cause) => report(consumer, settings, { requeued: 0, unsettled: 0 }, cause, timeout))
   )
 }
 
@@ -170,7 +182,7 @@ const run = <Work, R>(
               labour.stop()
               const end = yield* source.stop(stop)
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
-              yield* report(settings, end, cause, shutdown.answering(timeout))
+              yield* report(consumer, settings, end, cause, shutdown.answering(timeout))
             })
           )
         )

@@ -12,6 +12,8 @@ import * as AmqpError from "../../AmqpError.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
 
+type Annotations = Readonly<Record<string, unknown>>
+
 const ended = AmqpError.fromReason(
   new AmqpError.ConnectionClosed({
     message: "basic.consume: the scope of the AmqpConsumer has ended, and no consumer goes on or starts"
@@ -20,6 +22,8 @@ const ended = AmqpError.fromReason(
 
 export class Running {
   readonly shutdown: Shutdown
+  /** What the log says of the connection of its consumers. */
+  readonly annotations: Annotations
   /** Fails when the service ends. */
   readonly ended: Effect.Effect<never, AmqpError.AmqpError>
   readonly measures = new ConsumerMeasures()
@@ -27,8 +31,9 @@ export class Running {
   #count = 0
   #allStopped: Deferred.Deferred<void> | undefined = undefined
 
-  constructor(shutdown: Shutdown) {
+  constructor(shutdown: Shutdown, annotations: Annotations) {
     this.shutdown = shutdown
+    this.annotations = annotations
     this.ended = Deferred.await(this.#ended)
   }
 
@@ -66,7 +71,8 @@ export class Running {
         return Effect.andThen(Effect.timeoutOption(Deferred.await(allStopped), timeout), this.#wait(allStopped))
       }
       return Effect.annotateLogs(Effect.logWarning("AMQP connection closed over consumers that did not stop"), {
-        consumers: this.#count
+        consumers: this.#count,
+        ...this.annotations
       })
     })
   }
@@ -81,6 +87,9 @@ export const register = (service: AmqpConsumer["Service"], of: Running): AmqpCon
 
 /** Undefined for a service that was made otherwise, such as a test's. */
 export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
+
+/** What the log says of the connection of a service's consumers. */
+export const annotationsOf = (service: AmqpConsumer["Service"]): Annotations => runningOf(service)?.annotations ?? {}
 
 /** What the consumers of a service add to. */
 export const measuresOf = (service: AmqpConsumer["Service"]): ConsumerMeasures =>

@@ -7,6 +7,7 @@ import { type Failure, failureOf, retriesOf } from "./attempts.ts"
 import { acknowledgeAll, type ConsumerDelivery } from "./delivery.ts"
 import { type Choice, type Handling, isPolicy, type Plan, planOf } from "./options.ts"
 import { deadLetter, drop, type FinalPolicy, type Policy, requeue, type RetryOptions } from "./policies.ts"
+import * as Logging from "../logging.ts"
 import type { Retrying } from "./retrying.ts"
 
 /** Makes interruptible what may be, in an uninterruptible region. */
@@ -200,13 +201,13 @@ export class Settling {
     for (const delivery of lost) delivery.countLost()
     return Effect.annotateLogs(
       Effect.logDebug("AMQP deliveries handled after their channel had ended: they will be delivered again"),
-      { queue: this.#queue, deliveries: lost.length }
+      { queue: this.#queue, deliveries: lost.length, ...Logging.ofChannel(lost[0]!.channel) }
     )
   }
 
   #annotate(
     log: Effect.Effect<void>,
-    { attempt, exchange, properties, routingKey }: ConsumerDelivery,
+    { attempt, channel, exchange, properties, routingKey }: ConsumerDelivery,
     policy: Policy | Misfit | undefined
   ): Effect.Effect<void> {
     return Effect.annotateLogs(log, {
@@ -215,7 +216,8 @@ export class Settling {
       routingKey,
       messageId: properties.messageId,
       attempt,
-      policy: policy?._tag
+      policy: policy?._tag,
+      ...Logging.ofChannel(channel)
     })
   }
 }

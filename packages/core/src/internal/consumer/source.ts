@@ -15,6 +15,7 @@ import type { End } from "../../AmqpConsumer.ts"
 import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
+import * as Logging from "../logging.ts"
 import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
@@ -38,6 +39,8 @@ export class Source {
   readonly #shutdown: Shutdown
   readonly #resubscribe: Resubscribe
   readonly #declare: Declare | undefined
+  /** What is said of it in the log while it has no channel. */
+  readonly #connection: Readonly<Record<string, unknown>>
   #current: Subscription | undefined = undefined
   /** Cancelled by the broker, with deliveries that are still to be settled. */
   readonly #draining = new Set<Subscription>()
@@ -56,6 +59,7 @@ export class Source {
     readonly closeTimeout: Duration.Duration
     readonly resubscribe: Resubscribe
     readonly declare: Declare | undefined
+    readonly annotations: Readonly<Record<string, unknown>>
   }) {
     this.queue = options.start.queue
     this.#links = options.links
@@ -68,6 +72,7 @@ export class Source {
     this.#closeTimeout = options.closeTimeout
     this.#resubscribe = options.resubscribe
     this.#declare = options.declare
+    this.#connection = options.annotations
   }
 
   // --- What is taken -------------------------------------------------------------------------------------------------
@@ -150,7 +155,8 @@ export class Source {
         if (!this.#isMended(reason, failure === undefined, hasSubscribed)) return yield* fail(reason)
         yield* Effect.annotateLogs(Effect.logWarning("AMQP consumer interrupted, subscribing again"), {
           queue: this.queue,
-          reason: reason.message
+          reason: reason.message,
+          ...(subscription.channel === undefined ? this.#connection : Logging.ofChannel(subscription.channel))
         })
         yield* backoff.wait(reason)
       }
@@ -172,7 +178,10 @@ export class Source {
   #opened(subscription: Subscription): Effect.Effect<AmqpError.AmqpErrorReason> {
     const isFirst = this.#backoff.attempt === 0
     const log = isFirst ? Effect.logDebug("AMQP consumer subscribed") : Effect.logInfo("AMQP consumer subscribed")
-    return Effect.andThen(Effect.annotateLogs(log, { queue: this.queue }), this.#ended(subscription))
+    return Effect.andThen(
+      Effect.annotateLogs(log, { queue: this.queue, ...Logging.ofChannel(subscription.channel!) }),
+      this.#ended(subscription)
+    )
   }
 
   /** What was delivered ahead goes back; what is in hand may still be settled, as long as the channel lives. */

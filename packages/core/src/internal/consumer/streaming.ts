@@ -74,7 +74,9 @@ export const stream = (
       const { shutdown } = linksOf(connection)
       yield* Effect.addFinalizer(() =>
         shutdown.during(
-          Effect.flatMap(source.stop(Effect.void), (end) => report(settings, end, source.failure, shutdown.answering()))
+          Effect.flatMap(source.stop(Effect.void), (end) =>
+            report(consumer, settings, end, source.failure, shutdown.answering())
+          )
         )
       )
       // After the finalizer, so that it is interrupted before that.

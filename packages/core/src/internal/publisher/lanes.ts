@@ -6,6 +6,7 @@ import type { Channel } from "../channel.ts"
 import type { Deadlines } from "../deadlines.ts"
 import type { Links } from "../links.ts"
 import { Lane, type Timeouts } from "./lane.ts"
+import * as Logging from "../logging.ts"
 import type { Fork } from "../slot.ts"
 
 /** What lanes tell their publisher. */
@@ -112,7 +113,7 @@ export class Lanes {
     if (reason._tag === "ChannelClosed") return
     this.#fork(
       Effect.logWarning("AMQP publisher's channel closed by the broker").pipe(
-        Effect.annotateLogs({ reason: reason.message, peer: channel.link.peer })
+        Effect.annotateLogs({ reason: reason.message, ...Logging.ofChannel(channel) })
       )
     )
   }

@@ -35,6 +35,7 @@ import { readOptions, type Settings } from "./options.ts"
 import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed, write } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
 import type { Fork } from "../slot.ts"
+import * as Logging from "../logging.ts"
 import * as Tracing from "../tracing.ts"
 
 const operation = "basic.publish"
@@ -503,7 +504,7 @@ export class Publisher implements Owner {
         const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdown.answering())
         if (drained._tag === "None") {
           yield* Effect.logWarning("AMQP publisher closed over messages that were not confirmed").pipe(
-            Effect.annotateLogs({ messages: this.#awaited })
+            Effect.annotateLogs({ messages: this.#awaited, ...Logging.ofConnection(this.#connection.config) })
           )
         }
       }
@@ -532,22 +533,25 @@ const publishers = new WeakMap<AmqpPublisher["Service"], Publisher>()
 /** The publisher behind a service; undefined for one that was made otherwise, such as a test's. */
 export const publisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => publishers.get(service)
 
-export const make = Effect.fnUntraced(function* (
-  connection: AmqpConnection["Service"],
-  options: Options | undefined
-): Effect.fn.Return<AmqpPublisher["Service"], AmqpError.AmqpError, Scope.Scope> {
-  const settings = readOptions(options)
-  if (Check.isRefused(settings)) return yield* fail(settings)
-  const flow = yield* SubscriptionRef.make<Flow>(flowing)
-  const clock = yield* Clock.Clock
-  const run = Effect.runForkWith(yield* Effect.context())
-  const publisher = new Publisher({ connection, settings, flow, clock, run })
-  yield* Effect.addFinalizer(() => linksOf(connection).shutdown.during(publisher.close))
-  // A connection may be blocked, or away, without a channel to hear of it.
-  const changes = Stream.merge(SubscriptionRef.changes(connection.flow), SubscriptionRef.changes(connection.state))
-  yield* Effect.forkScoped(Stream.runForEach(changes, () => Effect.sync(() => publisher.changed())))
-  const { publish, stats } = publisher
-  const service: AmqpPublisher["Service"] = { publish, flow, stats }
-  publishers.set(service, publisher)
-  return service
-})
+export const make = Effect.fnUntraced(
+  function* (
+    connection: AmqpConnection["Service"],
+    options: Options | undefined
+  ): Effect.fn.Return<AmqpPublisher["Service"], AmqpError.AmqpError, Scope.Scope> {
+    const settings = readOptions(options)
+    if (Check.isRefused(settings)) return yield* fail(settings)
+    const flow = yield* SubscriptionRef.make<Flow>(flowing)
+    const clock = yield* Clock.Clock
+    const run = Effect.runForkWith(yield* Effect.context())
+    const publisher = new Publisher({ connection, settings, flow, clock, run })
+    yield* Effect.addFinalizer(() => linksOf(connection).shutdown.during(publisher.close))
+    // A connection may be blocked, or away, without a channel to hear of it.
+    const changes = Stream.merge(SubscriptionRef.changes(connection.flow), SubscriptionRef.changes(connection.state))
+    yield* Effect.forkScoped(Stream.runForEach(changes, () => Effect.sync(() => publisher.changed())))
+    const { publish, stats } = publisher
+    const service: AmqpPublisher["Service"] = { publish, flow, stats }
+    publishers.set(service, publisher)
+    return service
+  },
+  (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
+)

@@ -11,6 +11,7 @@ import * as AmqpConsumer from "../../AmqpConsumer.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
+import { ConsumerDelivery } from "../consumer/delivery.ts"
 import { handleEach, refuse } from "../consumer/handling.ts"
 import { readHandling } from "../consumer/options.ts"
 import { isRefused, shown } from "../declarations.ts"
@@ -18,6 +19,7 @@ import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
 import { measuresOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
+import * as Logging from "../logging.ts"
 import { readServeOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { isDirect, isSound } from "./wire.ts"
@@ -100,14 +102,17 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   #answer(request: AmqpConsumer.Delivery) {
     const { type } = request.properties
     if (type !== undefined && type !== this.#name) {
-      return this.#refuse(`it is for the procedure ${JSON.stringify(type)}, and this server is for ${this.#name} alone`)
+      return this.#refuse(
+        request,
+        `it is for the procedure ${JSON.stringify(type)}, and this server is for ${this.#name} alone`
+      )
     }
     return Effect.matchCauseEffect(this.#codecs.payload.decode(request), {
       onFailure: (cause) => {
         const found = Cause.findError(cause)
         return Result.isSuccess(found)
-          ? this.#refuse(`it cannot be read: ${found.success.message}`)
-          : this.#failed("could not be called: the schema of its payload has died", cause)
+          ? this.#refuse(request, `it cannot be read: ${found.success.message}`)
+          : this.#failed(request, "could not be called: the schema of its payload has died", cause)
       },
       onSuccess: (payload) =>
         Effect.matchCauseEffect(Effect.scoped(Effect.suspend(() => this.#handler(payload, request))), {
@@ -115,39 +120,44 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
             Effect.matchCauseEffect(this.#codecs.success.encode(value, envelope), {
               onSuccess: (message): Effect.Effect<Outcome> =>
                 Effect.succeed([{ ...message, type: "success" }, undefined]),
-              onFailure: (cause) => this.#failed("has returned what cannot be written", cause)
+              onFailure: (cause) => this.#failed(request, "has returned what cannot be written", cause)
             }),
           onFailure: (cause) => {
             const found = Cause.findError(cause)
-            if (Result.isFailure(found)) return this.#failed("has died", cause)
+            if (Result.isFailure(found)) return this.#failed(request, "has died", cause)
             return Effect.matchCauseEffect(this.#codecs.error.encode(found.success, envelope), {
               onSuccess: (message): Effect.Effect<Outcome> =>
                 Effect.succeed([{ ...message, type: "failure" }, "its handler has failed"]),
-              onFailure: (cause) => this.#failed("has failed with what cannot be written", cause)
+              onFailure: (cause) => this.#failed(request, "has failed with what cannot be written", cause)
             })
           }
         })
     })
   }
 
+  #about(request: AmqpConsumer.Delivery): Readonly<Record<string, unknown>> {
+    const of = request instanceof ConsumerDelivery ? Logging.ofChannel(request.channel) : {}
+    return { procedure: this.#name, messageId: request.properties.messageId, ...of }
+  }
+
   /** The client's mistake: it is told what is wrong. */
-  #refuse(because: string): Effect.Effect<Outcome> {
+  #refuse(request: AmqpConsumer.Delivery, because: string): Effect.Effect<Outcome> {
     const message = `the request was refused: ${because}`
     return Effect.as(
       Effect.logWarning("AMQP RPC request refused").pipe(
-        Effect.annotateLogs({ procedure: this.#name, reason: because })
+        Effect.annotateLogs({ ...this.#about(request), reason: because })
       ),
       [defect(message), message]
     )
   }
 
   /** The server's own: the client learns no more than that. */
-  #failed(what: string, cause: Cause.Cause<unknown>): Effect.Effect<Outcome> {
+  #failed(request: AmqpConsumer.Delivery, what: string, cause: Cause.Cause<unknown>): Effect.Effect<Outcome> {
     const message = `its handler ${what}`
     return Effect.as(
       Effect.andThen(
         Tracing.died(cause),
-        Effect.logError(`AMQP RPC handler ${what}`, cause).pipe(Effect.annotateLogs({ procedure: this.#name }))
+        Effect.logError(`AMQP RPC handler ${what}`, cause).pipe(Effect.annotateLogs(this.#about(request)))
       ),
       [defect(message), message]
     )
@@ -155,7 +165,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
 
   #reply(request: AmqpConsumer.Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
     const direct = isDirect(replyTo)
-    if (direct && !isSound(replyTo)) return this.#undelivered(replyTo)
+    if (direct && !isSound(replyTo)) return this.#undelivered(request, replyTo)
     const { correlationId } = request.properties
     const message: Message = { ...answer, routingKey: replyTo, correlationId, persistent: false }
     // RabbitMQ gives back every mandatory message to a direct reply-to address, also those that it has delivered.
@@ -165,12 +175,12 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
       Effect.catch(({ reason }) => {
         switch (reason._tag) {
           case "PublishReturned":
-            return this.#undelivered(replyTo)
+            return this.#undelivered(request, replyTo)
           case "MessageTooLarge":
           case "InvalidArgument":
             if (answer.type === "defect") break
             return Effect.flatMap(
-              this.#failed("has ended with a reply that cannot be sent", Cause.fail(reason)),
+              this.#failed(request, "has ended with a reply that cannot be sent", Cause.fail(reason)),
               ([answer]) => this.#reply(request, replyTo, answer)
             )
         }
@@ -180,10 +190,10 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   /** The client is gone, or never was. */
-  #undelivered(replyTo: string): Effect.Effect<void> {
+  #undelivered(request: AmqpConsumer.Delivery, replyTo: string): Effect.Effect<void> {
     return Effect.andThen(
       Metric.update(unroutable, 1),
-      Effect.annotateLogs(Effect.logDebug("AMQP RPC reply to nobody"), { procedure: this.#name, replyTo })
+      Effect.annotateLogs(Effect.logDebug("AMQP RPC reply to nobody"), { ...this.#about(request), replyTo })
     )
   }
 }
@@ -218,6 +228,6 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     const server = new Server(procedure.name, codecs, handler, consumer)
     const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle)
     return isRefused(handling)
-      ? refuse(procedure.queue, handling)
+      ? refuse(consumer, procedure.queue, handling)
       : handleEach(consumer, handling, undefined, server.handle, procedure.name)
   })
