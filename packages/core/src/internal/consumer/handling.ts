@@ -169,7 +169,12 @@ const run = <Work, R>(
         const { deadlines } = terms
         const traced = yield* Tracing.isOn
         const labour = labourOf({ source, settling, fork, traced, measures, deadlines }, () => workers.wake())
-        const workers = new Workers<Work>({ concurrency: settings.concurrency, fork, ...labour })
+        const workers = new Workers<Work>({
+          concurrency: settings.concurrency,
+          fork,
+          annotations: { queue: settings.start.queue, ...annotationsOf(consumer) },
+          ...labour
+        })
         source.onChange = () => {
           if (labour.changed()) workers.wake()
         }

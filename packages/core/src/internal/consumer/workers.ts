@@ -15,6 +15,7 @@ export class Workers<Work> {
   readonly #fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   readonly #fibers = new Set<Fiber.Fiber<void>>()
   readonly #idle: Array<() => void> = []
+  readonly #annotations: Readonly<Record<string, unknown>>
   #starting = 0
   #stopping = false
 
@@ -26,12 +27,15 @@ export class Workers<Work> {
     /** Uninterruptible, save what it restores. */
     readonly handle: (work: Work, restore: Restore) => Effect.Effect<void>
     readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+    /** What the log says of where they belong. */
+    readonly annotations: Readonly<Record<string, unknown>>
   }) {
     this.#concurrency = options.concurrency
     this.#isReady = options.isReady
     this.#take = options.take
     this.#handle = options.handle
     this.#fork = options.fork
+    this.#annotations = options.annotations
   }
 
   /** There is something to be taken. */
@@ -58,7 +62,10 @@ export class Workers<Work> {
       return work === undefined ? this.#park : this.#handle(work, restore)
     }
     return Effect.catchCause(Effect.whileLoop({ while: () => !this.#stopping, body, step: () => {} }), (cause) =>
-      Effect.logError("AMQP consumer: a delivery was left unsettled, this is a defect of effect-amqp", cause)
+      Effect.annotateLogs(
+        Effect.logError("AMQP consumer: a delivery was left unsettled, this is a defect of effect-amqp", cause),
+        this.#annotations
+      )
     )
   })
 
