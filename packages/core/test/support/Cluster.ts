@@ -5,6 +5,7 @@
  * A node that is cut off stands alone at Erlang's level only: its clients still reach it. That takes neither root nor
  * iptables, and is what a partition between the brokers of several data centres looks like to a client.
  */
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { type TestBroker } from "@effect-amqp/core/testing"
 import { Context, type Duration, Effect, Exit, Layer, Result, Schedule, Scope } from "effect"
 import * as Crypto from "node:crypto"
@@ -84,6 +85,13 @@ interface Managed extends Node {
   readonly isPaused: boolean
 }
 
+/** Whether each thread of a process stands still: the signal comes to them one after the other, and some go on meanwhile. */
+const hasStopped = (pid: number): boolean =>
+  !existsSync("/proc/self/task") ||
+  readdirSync(`/proc/${pid}/task`).every((thread) =>
+    /\) [Tt] /.test(readFileSync(`/proc/${pid}/task/${thread}/stat`, "latin1"))
+  )
+
 const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Managed>): Managed => {
   let broker = fromCoordinates(node.coordinates)
   const { hostname, port } = new URL(broker.url)
@@ -141,7 +149,14 @@ const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Manag
     start: Effect.map(node.startAgain, (coordinates) => {
       broker = fromCoordinates(coordinates)
     }),
-    pause: signal("SIGSTOP"),
+    pause: Effect.andThen(
+      signal("SIGSTOP"),
+      Effect.sleep(1).pipe(
+        Effect.repeat({ until: () => hasStopped(broker.processes!.server) }),
+        Effect.timeoutOption("5 seconds"),
+        Effect.asVoid
+      )
+    ),
     resume: wakeUp,
     // Disconnected from one side only: from several at once is what RabbitMQ takes for a partial partition.
     cut: Effect.suspend(() =>
