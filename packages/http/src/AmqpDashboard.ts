@@ -3,7 +3,8 @@
  *
  * It shows the last five minutes as plots: channels in use and borrowers in line, the state of the connection and what it
  * has been through, messages published and consumed a second, how long confirms and handlers take (median, 95th and 99th
- * percentile), what is on its way and in line. Beside each plot is a table of its numbers.
+ * percentile), what is on its way and in line. Beside each plot is a table of its numbers. Of channels it shows the pool's, of
+ * connections the pool's and the publisher's (consumers have one of their own), of published messages those of `AmqpPublisher`.
  *
  * The page is one response without anything from outside (a `Content-Security-Policy` holds it to that), fed by server-sent
  * events. One fiber takes a sample a second for all viewers, and none while nobody looks; what the connection goes through
@@ -106,7 +107,7 @@ export const layer = <R = never>(
 ): Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp | R> =>
   HttpRouter.use((router) =>
     Effect.gen(function* () {
-      const path = options.path ?? "/amqp/dashboard"
+      const path = (options.path ?? "/amqp/dashboard").replace(/^\/+|\/+$/g, "")
       const challenge = options.challenge ?? 'Basic realm="AMQP"'
       // What the dashboard is built with is for what decides; the request's own services besides.
       const services = yield* Effect.context<R>()
@@ -150,7 +151,7 @@ export const layer = <R = never>(
         )
       )
 
-      yield* router.add("GET", path, guarded(Effect.succeed(page)))
-      yield* router.add("GET", `${path}/events`, guarded(events))
+      yield* router.add("GET", `/${path}`, guarded(Effect.succeed(page)))
+      yield* router.add("GET", `/${path === "" ? "" : `${path}/`}events`, guarded(events))
     })
   )

@@ -19,7 +19,7 @@ const withDashboard = (broker: ScriptedBroker.ScriptedBroker, options?: Options)
   Effect.provide(serveDashboard(broker.url, options), { local: true })
 
 /** A counter that counts how often it is looked at, where the dashboard looks for deliveries. */
-const lookedAt = (registry: Metric.MetricRegistry) => {
+const lookedAt = (registry: Metric.MetricRegistry, looked = (_times: number) => {}) => {
   let times = 0
   registry.set("looked at", {
     id: "messaging.client.consumed.messages",
@@ -28,7 +28,7 @@ const lookedAt = (registry: Metric.MetricRegistry) => {
     attributes: undefined,
     hooks: {
       get: () => {
-        times++
+        looked(++times)
         return { count: 0, incremental: true }
       },
       update: () => {},
@@ -191,7 +191,11 @@ describe("dashboard: the page", () => {
         new Function(/<script>(.*?)<\/script>/s.exec(text)![1]!)
         assert.strictEqual((yield* ask("GET", path)).status, 404)
         yield* Effect.scoped(Effect.flatMap(listen("/ops/events"), (stream) => stream.until("hello")))
-      }).pipe(withDashboard(broker, { path: "/ops" }))
+      }).pipe(withDashboard(broker, { path: "/ops/" }))
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* ask("GET", "/")).status, 200)
+        yield* Effect.scoped(Effect.flatMap(listen("/events"), (stream) => stream.until("hello")))
+      }).pipe(withDashboard(broker, { path: "/" }))
     })
   )
 })
@@ -269,6 +273,23 @@ describe("dashboard: its events", () => {
         yield* again.until("totals")
         assert.strictEqual(looks(), before + 1)
       }).pipe(Effect.scoped, withDashboard(broker, { registry, limits: { streams: 3 } }))
+    })
+  )
+
+  it.effect("a metric that cannot be read costs a sample, not the dashboard", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const registry: Metric.MetricRegistry = new Map()
+      lookedAt(registry, (times) => {
+        if (times === 2) throw new Error("not now")
+      })
+      yield* Effect.gen(function* () {
+        const viewer = yield* listen(events)
+        yield* viewer.until("sample")
+        yield* TestClock.adjust("1 second")
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* viewer.until("sample")).data.at, 2000)
+      }).pipe(Effect.scoped, withDashboard(broker, { registry }))
     })
   )
 

@@ -47,8 +47,8 @@ const mostEntries = (2 * window) / Sampler.interval
 
 const eventOf = (name: string, data: unknown) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
 
-// The page comes back after two seconds when the stream breaks off.
-const retry = "retry: 2000\n\n"
+// The page comes back after a second when the stream breaks off.
+const retry = "retry: 1000\n\n"
 const comment = ": heartbeat\n\n"
 
 /** The viewers that may be are there already. */
@@ -99,7 +99,10 @@ export const make = Effect.fnUntraced(function* ({
   const sample = Effect.map(look, (seen) => {
     totals = eventOf("totals", seen.totals)
     add(eventOf("sample", seen.sample))
-  })
+  }).pipe(
+    // Metrics are read by whoever has registered them. The page says that nothing comes.
+    Effect.catchDefect((defect) => Effect.logError("AMQP dashboard: could not look", defect))
+  )
   yield* watched.await.pipe(
     Effect.andThen(sample),
     Effect.andThen(Effect.sleep(Sampler.interval)),

@@ -82,7 +82,7 @@ export const script = String.raw`
   var plots = [
     { title: "Channels in use", unit: "by kind", format: count, series: kindsOf(0), limit: true, idle: kindsOf(1) },
     { title: "Borrowers in line", unit: "by kind", format: count, series: kindsOf(2) },
-    { title: "Publisher", unit: "messages", format: count, series: listOf("publisher", ["on their way", "in line"]) },
+    { title: "Publisher", unit: "messages", hasFlow: true, format: count, series: listOf("publisher", ["on their way", "in line"]) },
     { title: "Published", unit: "a second", format: rate, series: listOf("published", ["confirmed", "failed"]) },
     { title: "Time to the confirm", format: time, isLog: true, series: listOf("confirming", ranks) },
     { title: "Published since the start", counts: function (all) {
@@ -131,6 +131,7 @@ export const script = String.raw`
 
   plots.forEach(function (plot, i) {
     var element = figure(plot.title, plot.unit, "plot-" + i);
+    plot.small = element.querySelector("small");
     if (plot.counts) {
       element.append(make("p", { class: "none" }, "no data"));
       plot.element = element;
@@ -231,6 +232,7 @@ export const script = String.raw`
       sentences.push(series.name + " " + cells[0].textContent);
     });
     if (limit !== null) sentences.push("at most " + count(limit) + " of each kind");
+    if (plot.hasFlow && totals) put(plot.small, "messages, " + totals.flow.toLowerCase());
     put(plot.now, at === null || !moment ? "now" : clock(moment.at));
     var paper = document.createDocumentFragment(), peak, floor, ticks, y;
     if (plot.isLog) {
@@ -441,7 +443,7 @@ export const script = String.raw`
     source.onerror = function () {
       lost();
       // It comes back by itself, unless it was refused.
-      if (mine.readyState === 2) setTimeout(function () { if (mine === source) listen(); }, 5000);
+      if (mine.readyState === 2) setTimeout(function () { if (mine === source) listen(); }, 3000);
     };
   }
   setInterval(function () {
