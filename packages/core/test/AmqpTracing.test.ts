@@ -152,30 +152,38 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a context that is none is passed over, and one that is not sampled is kept so", () =>
-      traced(({ ended }) =>
-        Effect.gen(function* () {
-          yield* declare("odd")
-          const trace = "0af7651916cd43dd8448eb211c80319c"
-          const odd = [
-            `00-${"0".repeat(32)}-b7ad6b7169203331-01`,
-            `ff-${trace}-b7ad6b7169203331-01`,
-            `00-${trace}-b7ad6b7169203331-01-more`,
-            "no context",
-            7
-          ]
-          const even = [`00-${trace}-b7ad6b7169203331-00`, `cc-${trace}-b7ad6b7169203331-00-more`]
-          yield* Effect.forkScoped(AmqpConsumer.consume("odd", () => Effect.void))
-          for (const traceparent of [...odd, ...even, Buffer.from(even[0]!)]) {
-            yield* AmqpPublisher.publish({ routingKey: "odd", content: "x", headers: { traceparent } })
-          }
-          const spans = yield* ended("process odd", 8)
-          assert.deepStrictEqual(
-            spans.map((span) => [parentOf(span) ?? "none", span.sampled]),
-            [...odd.map(() => ["none", true]), ...[1, 2, 3].map(() => ["b7ad6b7169203331", false])]
-          )
-        })
-      )
+    it.effect(
+      "a context that is none is passed over: its handler begins a trace; one that is not sampled is kept so",
+      () =>
+        traced(({ ended }) =>
+          Effect.gen(function* () {
+            yield* declare("odd")
+            const trace = "0af7651916cd43dd8448eb211c80319c"
+            const odd = [
+              `00-${"0".repeat(32)}-b7ad6b7169203331-01`,
+              `ff-${trace}-b7ad6b7169203331-01`,
+              `00-${trace}-b7ad6b7169203331-01-more`,
+              "no context",
+              7
+            ]
+            const even = [`00-${trace}-b7ad6b7169203331-00`, `cc-${trace}-b7ad6b7169203331-00-more`]
+            // Whatever span the consumer was started in: it may be that of the application.
+            yield* Effect.forkScoped(
+              Effect.withSpan(
+                AmqpConsumer.consume("odd", () => Effect.void),
+                "main"
+              )
+            )
+            for (const traceparent of [...odd, ...even, Buffer.from(even[0]!)]) {
+              yield* AmqpPublisher.publish({ routingKey: "odd", content: "x", headers: { traceparent } })
+            }
+            const spans = yield* ended("process odd", 8)
+            assert.deepStrictEqual(
+              spans.map((span) => [parentOf(span) ?? "none", span.sampled]),
+              [...odd.map(() => ["none", true]), ...[1, 2, 3].map(() => ["b7ad6b7169203331", false])]
+            )
+          })
+        )
     )
 
     it.effect("headers that have no room left are sent as they are", () =>
