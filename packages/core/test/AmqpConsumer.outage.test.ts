@@ -165,10 +165,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             declare: (channel) =>
               Effect.gen(function* () {
                 yield* channel.exchangeDeclare("news", "topic", { durable: true })
-                yield* channel.exchangeDeclare("passing", "fanout", { durable: false, autoDelete: true })
+                yield* channel.exchangeDeclare("fleeting", "fanout", { durable: false, autoDelete: true })
                 yield* channel.queueDeclare("mine", { exclusive: true })
-                yield* channel.exchangeBind("passing", "news", "#")
-                yield* channel.queueBind("mine", "passing", "")
+                yield* channel.exchangeBind("fleeting", "news", "#")
+                yield* channel.queueBind("mine", "fleeting", "")
                 declared.push("declared")
               })
           })
