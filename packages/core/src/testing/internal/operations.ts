@@ -32,8 +32,11 @@ const connectionsOf = (vhost: string) => `
   [P || [{pid, P}, {vhost, V}] <- rabbit_networking:connection_info_all([pid, vhost]), V =:= ${binary(vhost)}]
 `
 
+// Of a queue that is deleted meanwhile, or whose node is down, the broker tells the name alone.
 const queueRows = (vhost: string) => `
-  rabbit_amqqueue:info_all(${binary(vhost)}, [name, messages, messages_ready, messages_unacknowledged, consumers])
+  [Q || Q <- rabbit_amqqueue:info_all(${binary(vhost)},
+              [name, messages, messages_ready, messages_unacknowledged, consumers]),
+        is_integer(proplists:get_value(messages, Q)), is_integer(proplists:get_value(consumers, Q))]
 `
 
 const decode = <A>(text: string) =>
