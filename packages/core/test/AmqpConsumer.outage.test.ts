@@ -634,6 +634,54 @@ describe("generations: what an old connection still says does nothing to the nex
   )
 })
 
+describe("a channel that the broker has closed", () => {
+  plain.live("may still be sent what was on its way: that is dropped, and siblings and connection go on", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const got = yield* Queue.unbounded<string>()
+        const take = (delivery: AmqpConsumer.Delivery) => Queue.offer(got, AmqpMessage.text(delivery))
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", take, { consumerTag: "one" }))
+        yield* broker.received("basic.consume")
+        const sibling = yield* Effect.forkScoped(AmqpConsumer.consume("r", take, { resubscribe: "never" }))
+        yield* broker.received("basic.consume", 2)
+        const timedOut = { replyCode: 406, replyText: "PRECONDITION_FAILED - timed out", classId: 0, methodId: 0 }
+        const deliver = { consumerTag: "one", deliveryTag: 1, redelivered: false, exchange: "", routingKey: "q" }
+        const connections = broker.count("connection.open")
+        const connection = broker.connection()
+        connection.inOneSegment(() => {
+          connection.send(1, "channel.close", timedOut)
+          connection.send(1, "basic.deliver", deliver, { body: Buffer.from("on its way") })
+          connection.send(1, "basic.ack", { deliveryTag: 1, multiple: false })
+          connection.send(1, "basic.cancel", { consumerTag: "one", noWait: true })
+        })
+        yield* broker.received("basic.consume", 3)
+        broker.enqueue("q", "next")
+        assert.strictEqual(yield* Queue.take(got), "next")
+        broker.enqueue("r", "at the sibling's")
+        assert.strictEqual(yield* Queue.take(got), "at the sibling's")
+        assert.isUndefined(sibling.pollUnsafe())
+        assert.strictEqual(broker.count("connection.open"), connections)
+        assert.strictEqual(broker.count("connection.close"), 0)
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("is not a licence: what comes on a number that never was a channel ends the connection", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      yield* Effect.gen(function* () {
+        const ending = yield* Effect.forkScoped(
+          reasonOf(AmqpConsumer.consume("q", () => Effect.void, { resubscribe: "never" }))
+        )
+        yield* broker.received("basic.consume")
+        broker.connection().write(encodeMessage(7, "basic.cancel", { consumerTag: "one", noWait: true }))
+        assert.strictEqual((yield* Fiber.join(ending))._tag, "ProtocolError")
+      }).pipe(withConsumers(broker.url))
+    })
+  )
+})
+
 describe("a topology that cannot be declared again", () => {
   for (const [how, code, least] of [
     ["by what may pass, holds publishers and consumers up for continuationTimeout at most", 405, 300],

@@ -20,6 +20,15 @@ export type GetMessage = amqplib.GetMessage
 export type ConsumeMessage = amqplib.ConsumeMessage
 export type ReturnMessage = amqplib.Message
 
+/** One frame, as amqplib reads it: of a method, of a content header, or with a piece of a body. */
+export interface Frame {
+  readonly channel: number
+  readonly id?: number
+  readonly fields: Record<string, unknown>
+  readonly size?: number
+  readonly content?: Buffer
+}
+
 // What amqplib does not declare, and what of it may be missing in another version.
 export interface Internals {
   readonly stream?: Duplex
@@ -34,6 +43,7 @@ export interface Internals {
     _readIncoming?: () => void
   }
   freshChannel?: (channel: Channel, options: unknown) => number
+  accept?: (frame: Frame) => void
 }
 
 export interface ChannelInternals {
@@ -42,7 +52,7 @@ export interface ChannelInternals {
 }
 
 // Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).
-const method = (classId: number, methodId: number) => (classId << 16) | methodId
+export const method = (classId: number, methodId: number) => (classId << 16) | methodId
 const connectionClose = method(10, 50)
 
 /** Methods that amqplib has no function for: their numbers, and those of their replies. */

@@ -7,11 +7,9 @@
  * - After an error of its own it sends `channel.close`, and says nothing until that is answered, which may be never.
  */
 import type { DeliveredProperties } from "../AmqpMessage.ts"
-import type { Channel } from "./amqplib.ts"
+import { type Channel, type Frame, method } from "./amqplib.ts"
 import { InboundBody } from "./inboundBody.ts"
 
-// Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).
-const method = (classId: number, methodId: number) => (classId << 16) | methodId
 const channelFlow = method(20, 20)
 const channelFlowOk = method(20, 21)
 const basicReturn = method(60, 50)
@@ -25,13 +23,6 @@ const contentHeader = 60
 const contentTooLarge = 311
 const unexpectedFrame = 505
 const internalError = 541
-
-interface Frame {
-  readonly id?: number
-  readonly fields: Record<string, unknown>
-  readonly size?: number
-  readonly content?: Buffer
-}
 
 /** amqplib's way to go from frame to frame of a message: what takes the next one. */
 type Step = (frame: Frame) => Step

@@ -130,6 +130,13 @@ export class BrokerConnection {
     this.outbox.write(bytes)
   }
 
+  /** What `sending` sends arrives together. */
+  inOneSegment(sending: () => void): void {
+    this.socket.cork()
+    sending()
+    this.socket.uncork()
+  }
+
   /** Closes the connection's write side once all is written: the client sees a FIN. */
   end(): void {
     this.outbox.end()
