@@ -12,6 +12,7 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Schedule, Stream } from "effect"
+import { withPool } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
@@ -655,7 +656,9 @@ describe("a channel that the broker has closed", () => {
           connection.send(1, "basic.ack", { deliveryTag: 1, multiple: false })
           connection.send(1, "basic.cancel", { consumerTag: "one", noWait: true })
         })
-        yield* broker.received("basic.consume", 3)
+        const again = yield* broker.received("basic.consume", 3)
+        assert.notStrictEqual(again.channel, 1)
+        connection.write(encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("later still") }))
         broker.enqueue("q", "next")
         assert.strictEqual(yield* Queue.take(got), "next")
         broker.enqueue("r", "at the sibling's")
@@ -664,6 +667,25 @@ describe("a channel that the broker has closed", () => {
         assert.strictEqual(broker.count("connection.open"), connections)
         assert.strictEqual(broker.count("connection.close"), 0)
       }).pipe(withConsumers(broker.url))
+    })
+  )
+
+  plain.live("leaves its number to another one when all the others have had their turn, and not before", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        tune: { channelMax: 3 },
+        on: { "queue.declare": (declare) => declare.closeChannel(404) }
+      })
+      const lost = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive("none")))
+      yield* Effect.replicateEffect(Effect.flip(lost), 7).pipe(
+        withPool(broker.url, { channelMax: 3, pool: { max: 1 } })
+      )
+      const opened = broker.log.filter(({ method }) => method === "channel.open")
+      assert.deepStrictEqual(
+        opened.map(({ channel }) => channel),
+        [1, 2, 3, 1, 2, 3, 1]
+      )
+      assert.deepStrictEqual(broker.protocolErrors, [])
     })
   )
 

@@ -36,6 +36,8 @@ export interface Internals {
   readonly frameMax?: number
   maxFrameSize?: number
   readonly heartbeat?: number
+  /** Those that are set are taken. */
+  readonly freeChannels?: { nextClearBit: (from: number) => number }
   readonly channels?: Array<{ buffer: unknown } | null>
   readonly muxer?: {
     readonly pipeFrom: (stream: WriteBuffer) => void

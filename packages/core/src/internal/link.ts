@@ -8,7 +8,7 @@
  * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
  * - A channel's write buffer is 1,024 frames, whatever their size: it is replaced by one that counts bytes.
  * - It takes frames of up to 64 MiB, whatever was agreed on: none larger than that is taken.
- * - What comes on a channel that has just been closed ends the connection: it is dropped.
+ * - What comes on a channel that has just been closed ends the connection: `stragglers`.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -20,7 +20,7 @@ import { type Channel, type ChannelInternals, type Internals, internals, type Mo
 import { classify } from "./classify.ts"
 import { readContentHeaders } from "./contentHeader.ts"
 import { bytesOf } from "./secretBytes.ts"
-import { dropStragglers } from "./stragglers.ts"
+import { dropStragglers, reuseNumbersLast } from "./stragglers.ts"
 import { WriteBuffer } from "./writeBuffer.ts"
 
 // In bytes instead of frames.
@@ -140,6 +140,7 @@ export class Link {
     }
     readContentHeaders(connection)
     dropStragglers(connection)
+    reuseNumbersLast(connection)
     model.on("error", this.#onError)
     model.on("close", this.#onClose)
     model.on("blocked", this.#onBlocked)

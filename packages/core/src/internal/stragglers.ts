@@ -1,9 +1,10 @@
 /**
- * What a broker still sends on a channel that has been closed.
+ * What a broker still sends on a channel that it has closed: RabbitMQ's may deliver until it has read our `close-ok` (seen
+ * with `consumer_timeout` under load).
  *
- * RabbitMQ's `channel.close` comes from the connection's process, deliveries and confirms from another one: some can
- * arrive behind it (seen with `consumer_timeout` under load). By then amqplib 2.3 has given the channel's number back, and
- * takes them for frames on an unknown channel, which ends the connection for all the others.
+ * Hazards of amqplib 2.3 that this module answers:
+ * - It has given the channel's number back by then. What comes on a number that is no channel's ends the connection.
+ * - The next channel gets the lowest number that is free: the one of which there may still be something on its way.
  */
 import type { Frame, Internals } from "./amqplib.ts"
 
@@ -12,6 +13,18 @@ const basic = 60
 // amqplib's number of a method has its class in the upper half; that of a content header is the class; a body has none.
 const isOfMessages = ({ content, id }: Frame) =>
   id === undefined ? content !== undefined : id === basic || id >>> 16 === basic
+
+/** Takes a channel's number again when all the others have had their turn. */
+export const reuseNumbersLast = ({ channelMax, freeChannels: taken }: Internals): void => {
+  if (taken === undefined || channelMax === undefined) return
+  const { nextClearBit } = taken
+  let last = 0
+  taken.nextClearBit = (from) => {
+    const next = nextClearBit.call(taken, last + 1)
+    last = next > channelMax ? nextClearBit.call(taken, from) : next
+    return last
+  }
+}
 
 /** Drops what concerns messages on a channel that is closed. A number that never was a channel stays amqplib's to refuse. */
 export const dropStragglers = (connection: Internals): void => {
