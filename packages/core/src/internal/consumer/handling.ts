@@ -195,6 +195,28 @@ const run = <Work, R>(
     )
   )
 
+/** Runs a handler in a scope of its own, keeps its time, and settles its work by how it ends. */
+const handling =
+  <Work, A, E, R>(
+    { deadlines, measures }: Parts,
+    succeeded: (work: Work) => Effect.Effect<void>,
+    failed: (work: Work, cause: Cause.Cause<E>, restore: Restore) => Effect.Effect<void>
+  ) =>
+  (work: Work, restore: Restore, onFailure: Tracing.OnFailure | undefined, handler: Effect.Effect<A, E, R>) => {
+    const startedAt = deadlines.exact
+    return Effect.matchCauseEffect(restore(Effect.scoped(handler)), {
+      onSuccess: () => {
+        measures.succeeded.record(deadlines.exact - startedAt)
+        return succeeded(work)
+      },
+      onFailure: (cause) => {
+        measures.failed.record(deadlines.exact - startedAt)
+        onFailure?.(cause)
+        return failed(work, cause, restore)
+      }
+    })
+  }
+
 /** Each delivery by itself; `procedure`: that the handler serves, if it is a server. */
 export const handleEach = <A, E, R, V, RD>(
   consumer: AmqpConsumer["Service"],
@@ -203,70 +225,53 @@ export const handleEach = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
   procedure?: string
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
-  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(
-    consumer,
-    settings,
-    ({ deadlines, measures, settling, source, traced }) => {
-      const handled = (
-        delivery: ConsumerDelivery,
-        restore: Restore,
-        onFailure: Tracing.OnFailure | undefined,
-        effect: Effect.Effect<A, E, R>
-      ) => {
-        const startedAt = deadlines.exact
-        return Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
-          onSuccess: () => {
-            measures.succeeded.record(deadlines.exact - startedAt)
-            return settling.succeeded(delivery)
-          },
-          onFailure: (cause) => {
-            measures.failed.record(deadlines.exact - startedAt)
-            onFailure?.(cause)
-            return settling.failed(delivery, cause, restore)
-          }
-        })
-      }
-      const handle =
-        decode === undefined
-          ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
-              handled(
-                delivery,
-                restore,
-                onFailure,
-                Effect.suspend(() => handler(delivery as never))
-              )
-          : (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
-              Effect.matchCauseEffect(restore(decode(delivery)), {
-                onSuccess: (value) =>
-                  handled(
-                    delivery,
-                    restore,
-                    onFailure,
-                    Effect.suspend(() => handler(value as never, delivery as never))
-                  ),
-                onFailure: (cause) => {
-                  onFailure?.(cause)
-                  return settling.undecodable(delivery, cause, restore)
-                }
-              })
-      // What it needs is in the context of the fibers that run it.
-      const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
-      const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
-        Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
-      return {
-        isReady: () => source.size > 0,
-        take: () => source.take(),
-        changed: () => source.size > 0,
-        stop: () => {},
-        handle: (delivery, restore) =>
-          settling.isPoison(delivery)
-            ? settling.poison(delivery)
-            : traced
-              ? runTraced(delivery, restore)
-              : run(delivery, restore)
-      }
+  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts) => {
+    const { settling, source, traced } = parts
+    const handled = handling<ConsumerDelivery, A, E, R>(
+      parts,
+      (delivery) => settling.succeeded(delivery),
+      (delivery, cause, restore) => settling.failed(delivery, cause, restore)
+    )
+    const handle =
+      decode === undefined
+        ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
+            handled(
+              delivery,
+              restore,
+              onFailure,
+              Effect.suspend(() => handler(delivery as never))
+            )
+        : (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
+            Effect.matchCauseEffect(restore(decode(delivery)), {
+              onSuccess: (value) =>
+                handled(
+                  delivery,
+                  restore,
+                  onFailure,
+                  Effect.suspend(() => handler(value as never, delivery as never))
+                ),
+              onFailure: (cause) => {
+                onFailure?.(cause)
+                return settling.undecodable(delivery, cause, restore)
+              }
+            })
+    // What it needs is in the context of the fibers that run it.
+    const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
+    const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
+      Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
+    return {
+      isReady: () => source.size > 0,
+      take: () => source.take(),
+      changed: () => source.size > 0,
+      stop: () => {},
+      handle: (delivery, restore) =>
+        settling.isPoison(delivery)
+          ? settling.poison(delivery)
+          : traced
+            ? runTraced(delivery, restore)
+            : run(delivery, restore)
     }
-  )
+  })
 
 // Each by itself and all together, so that one that waits for its retry holds up no other. Interruptible, so that an
 // interruption reaches the fiber of each, where it makes an end to waiting alone; what has no fiber yet goes back here.
@@ -299,27 +304,13 @@ export const handleBatches = <A, E, R, V, RD>(
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
   run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts, wake) => {
-    const { deadlines, fork, measures, settling, source, traced } = parts
+    const { fork, settling, source, traced } = parts
     const batches = new Batches(source, settings.size, settings.within, fork, wake)
-    const handled = (
-      batch: ReadonlyArray<ConsumerDelivery>,
-      restore: Restore,
-      onFailure: Tracing.OnFailure | undefined,
-      effect: Effect.Effect<A, E, R>
-    ) => {
-      const startedAt = deadlines.exact
-      return Effect.matchCauseEffect(restore(Effect.scoped(effect)), {
-        onSuccess: () => {
-          measures.succeeded.record(deadlines.exact - startedAt)
-          return settling.allSucceeded(batch)
-        },
-        onFailure: (cause) => {
-          measures.failed.record(deadlines.exact - startedAt)
-          onFailure?.(cause)
-          return allFailed(settling, batch, cause, restore)
-        }
-      })
-    }
+    const handled = handling<ReadonlyArray<ConsumerDelivery>, A, E, R>(
+      parts,
+      (batch) => settling.allSucceeded(batch),
+      (batch, cause, restore) => allFailed(settling, batch, cause, restore)
+    )
     const decodeAll = (
       batch: ReadonlyArray<ConsumerDelivery>,
       restore: Restore,
