@@ -1,14 +1,20 @@
 /** The write buffer of a channel, in the place of amqplib's own. */
 import { assert, describe, it } from "@effect/vitest"
+import { Slab } from "../src/internal/slab.ts"
 import { WriteBuffer } from "../src/internal/writeBuffer.ts"
 
 const frame = (size: number) => Buffer.alloc(size, 1)
+
+/** Too large to be put together with others. */
+const large = 5000
+
+const sum = (sizes: ReadonlyArray<number>) => sizes.reduce((sum, size) => sum + size, 0)
 
 const nextTick = () => new Promise<void>((resolve) => process.nextTick(resolve))
 
 /** A buffer, and how often it has said what. */
 const listening = (size: number) => {
-  const buffer = new WriteBuffer(size)
+  const buffer = new WriteBuffer(size, new Slab())
   const heard = { readable: 0, drain: 0, end: 0 }
   for (const event of ["readable", "drain", "end"] as const) buffer.on(event, () => heard[event]++)
   return { buffer, heard }
@@ -26,7 +32,20 @@ describe("the write buffer", () => {
     for (let i = 0; i < 9; i++) assert.isTrue(buffer.write(frame(11)))
     assert.isFalse(buffer.write(frame(1)))
     assert.isFalse(buffer.write(frame(1000)))
-    assert.deepStrictEqual(readAll(buffer), [11, 11, 11, 11, 11, 11, 11, 11, 11, 1, 1000])
+    assert.strictEqual(sum(readAll(buffer)), 9 * 11 + 1 + 1000)
+  })
+
+  it("gives small frames together, also those of two buffers by turns, and a large one as it is", () => {
+    const slab = new Slab()
+    const [one, other] = [new WriteBuffer(100_000, slab), new WriteBuffer(100_000, slab)]
+    for (let i = 0; i < 10; i++) one.write(frame(11))
+    one.write(frame(large))
+    one.write(frame(11))
+    other.write(frame(7))
+    one.write(frame(11))
+    one.write(frame(11))
+    assert.deepStrictEqual(readAll(one), [110, large, 11, 22])
+    assert.deepStrictEqual(readAll(other), [7])
   })
 
   it("says once that it is readable, until it has been read to its end", () => {
@@ -43,12 +62,12 @@ describe("the write buffer", () => {
   })
 
   it("drains once, when all that filled it has been read; not if it was never full, or is full again", async () => {
-    const { buffer, heard } = listening(10)
+    const { buffer, heard } = listening(large)
     buffer.write(frame(9))
     readAll(buffer)
     await nextTick()
     assert.strictEqual(heard.drain, 0)
-    assert.isFalse(buffer.write(frame(10)))
+    assert.isFalse(buffer.write(frame(large)))
     assert.isFalse(buffer.write(frame(1)))
     buffer.read()
     await nextTick()
@@ -56,7 +75,7 @@ describe("the write buffer", () => {
     readAll(buffer)
     assert.strictEqual(heard.drain, 0)
     // Somebody was quicker than the event.
-    assert.isFalse(buffer.write(frame(10)))
+    assert.isFalse(buffer.write(frame(large)))
     await nextTick()
     assert.strictEqual(heard.drain, 0)
     readAll(buffer)
@@ -82,19 +101,29 @@ describe("the write buffer", () => {
     assert.strictEqual(heard.end, 1)
   })
 
-  it("gives frames in their order, though it is never empty", () => {
+  it("gives everything in order, once, though it is never empty", () => {
     const { buffer } = listening(1000)
-
-    let written = 0
-    let next = 0
-    buffer.write(frame(++written))
-    for (let i = 0; i < 10_000; i++) {
-      buffer.write(frame((++written % 50) + 1))
-      const got = buffer.read()!
-      next++
-      assert.strictEqual(got.length, next === 1 ? 1 : (next % 50) + 1)
+    const sent: Array<Buffer> = []
+    const got: Array<Buffer> = []
+    const write = (i: number) => {
+      const frame = Buffer.alloc(i % 5 === 0 ? large : (i % 50) + 1, i % 251)
+      sent.push(frame)
+      buffer.write(frame)
     }
+    write(0)
+    for (let i = 1; i < 10_000; i += 3) {
+      for (let j = i; j < i + 3; j++) write(j)
+      got.push(buffer.read()!)
+    }
+    for (let next = buffer.read(); next !== null; next = buffer.read()) got.push(next)
+    assert.isTrue(Buffer.concat(got).equals(Buffer.concat(sent)))
+  })
 
-    assert.strictEqual(readAll(buffer).length, 1)
+  it("what it has given out does not change any more", () => {
+    const { buffer } = listening(1000)
+    buffer.write(frame(100))
+    const first = buffer.read()!
+    for (let i = 0; i < 1000; i++) buffer.write(Buffer.alloc(100, 2))
+    assert.isTrue(first.equals(frame(100)))
   })
 })

@@ -34,6 +34,8 @@ export interface Internals {
   readonly stream?: Duplex
   readonly channelMax?: number
   readonly frameMax?: number
+  sentSinceLastCheck?: boolean
+  readonly sendMessage?: unknown
   maxFrameSize?: number
   readonly heartbeat?: number
   /** Those that are set are taken. */
@@ -51,6 +53,7 @@ export interface Internals {
 export interface ChannelInternals {
   readonly rpc: (method: number, fields: Record<string, unknown>, reply: number) => Promise<Record<string, unknown>>
   readonly onBufferDrain: () => void
+  readonly sendMessage?: unknown
 }
 
 // Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).

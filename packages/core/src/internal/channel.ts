@@ -12,10 +12,11 @@ import type { Returned } from "../AmqpChannel.ts"
 import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Link } from "./link.ts"
+import type { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
 import { intercept, type Oversized } from "./intercept.ts"
-import { fromAmqplib } from "./properties.ts"
+import { fromAmqplib, type Outgoing } from "./properties.ts"
 
 /** What a channel is for: fixed when it opens, since AMQP has no way back from confirm or transaction mode. */
 export type Kind = "regular" | "confirm" | "transaction"
@@ -121,6 +122,7 @@ export class Channel {
   /** Whether `onReturned` wants the content of what came back. */
   readsReturns = false
 
+  readonly #writer: ChannelWriter | undefined
   readonly #watchers = new Set<() => void>()
   readonly #consumers = new Set<ConsumerSink>()
   #lastError: unknown = undefined
@@ -133,6 +135,7 @@ export class Channel {
     this.driver = driver
     this.link = link
     this.confirms = kind === "confirm" ? new Confirms() : undefined
+    this.#writer = link.writerOf(driver)
     intercept(driver, link.maxInboundMessageBodySize, {
       onConfirm: (deliveryTag, multiple, acked) => this.confirms?.confirmed(deliveryTag, multiple, acked),
       onFlow: (active) => {
@@ -253,6 +256,22 @@ export class Channel {
     const { blockedBy } = this.link
     if (blockedBy !== undefined) return `the broker has blocked publishers on this connection: ${blockedBy}`
     return this.stopped ? "the broker has stopped publishers on this channel (channel.flow)" : undefined
+  }
+
+  /** Writes a message. Throws as amqplib does, before anything was written. */
+  publish(outgoing: Outgoing): void {
+    const writer = this.#writer
+    const hasRoom =
+      writer?.takes(outgoing) === true
+        ? writer.publish(outgoing)
+        : this.driver.publish(
+            outgoing.exchange,
+            outgoing.routingKey,
+            outgoing.content,
+            outgoing as Amqplib.PublishOptions
+          )
+    // `drain` takes that back.
+    if (!hasRoom) this.full = true
   }
 
   /** How many consumers it has. */

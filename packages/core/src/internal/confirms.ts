@@ -17,11 +17,6 @@ export interface Unconfirmed {
   readonly settle: (failure: AmqpError.AmqpErrorReason | undefined) => void
 }
 
-interface Entry {
-  readonly of: Unconfirmed
-  returned: Returned | undefined
-}
-
 const nacked = new AmqpError.PublishNacked({
   message:
     "basic.publish: the broker refused the message (basic.nack): a queue was full and rejects publishes, or had an internal error. It is not stored; try again later.",
@@ -88,36 +83,48 @@ export class Confirms {
   onEmpty: (() => void) | undefined = undefined
   /** Whether the broker has refused any message. */
   hasRefused = false
-  #published = 0
-  readonly #pending = new Map<number, Entry>()
+  /** What was published, in order, from that with the tag `#first` on; undefined: it has been answered for. */
+  #pending: Array<Unconfirmed | undefined> = []
+  #first = 1
+  /** Up to here all are answered for. */
+  #next = 0
+  #size = 0
+  /** What came back, by tag. */
+  readonly #returned = new Map<number, Returned>()
   /** Exchanges that have taken a message of this channel: they existed. */
   readonly #known = new Set<string>()
 
   get size(): number {
-    return this.#pending.size
+    return this.#size
   }
 
   /** To be called in the tick in which the message was written, in the same order. */
   published(of: Unconfirmed): void {
-    this.#pending.set(++this.#published, { of, returned: undefined })
+    this.#pending.push(of)
+    this.#size++
+  }
+
+  get #lastTag(): number {
+    return this.#first + this.#pending.length - 1
   }
 
   returned(returned: Returned): void {
-    let likely: Entry | undefined
-    for (const entry of this.#pending.values()) {
-      const { mandatory, message } = entry.of
-      if (!mandatory || entry.returned !== undefined) continue
+    let likely = 0
+    for (let tag = this.#first + this.#next; tag <= this.#lastTag; tag++) {
+      const of = this.#pending[tag - this.#first]
+      if (of === undefined || !of.mandatory || this.#returned.has(tag)) continue
+      const { message } = of
       if (message.routingKey !== returned.routingKey || exchangeOf(message) !== returned.exchange) continue
       // Identical messages cannot be told apart, and need not be: whichever is blamed, as many of them went nowhere.
       if (sameMessage(message, returned)) {
-        entry.returned = returned
+        this.#returned.set(tag, returned)
         return
       }
-      likely ??= entry
+      if (likely === 0) likely = tag
     }
     // A broker that adds to messages, or a content that was changed since: it went to the same place, and must not be
     // taken for a success.
-    if (likely !== undefined) likely.returned = returned
+    if (likely > 0) this.#returned.set(likely, returned)
   }
 
   /**
@@ -125,38 +132,70 @@ export class Confirms {
    * for the other that it has failed, and of that that it has arrived.
    */
   returnedUnread(returned: Returned, size: number): boolean {
-    let found: Entry | undefined
-    for (const entry of this.#pending.values()) {
-      const { mandatory, message } = entry.of
-      if (!mandatory || entry.returned !== undefined || !sameEnvelope(message, returned, size)) continue
-      if (found !== undefined) return false
-      found = entry
+    let found = 0
+    for (let tag = this.#first + this.#next; tag <= this.#lastTag; tag++) {
+      const of = this.#pending[tag - this.#first]
+      if (of === undefined || !of.mandatory || this.#returned.has(tag)) continue
+      if (!sameEnvelope(of.message, returned, size)) continue
+      if (found > 0) return false
+      found = tag
     }
-    if (found !== undefined) found.returned = returned
-    return found !== undefined
+    if (found > 0) this.#returned.set(found, returned)
+    return found > 0
   }
 
   confirmed(deliveryTag: number, multiple: boolean, acked: boolean): void {
     if (!multiple) return this.#settle(deliveryTag, acked)
     // 0 means all there are: now, not what those who are told here publish at once.
-    const last = deliveryTag === 0 ? this.#published : deliveryTag
-    for (const tag of this.#pending.keys()) {
-      if (tag > last) return
-      this.#settle(tag, acked)
-    }
+    const last = deliveryTag === 0 ? this.#lastTag : Math.min(deliveryTag, this.#lastTag)
+    for (let tag = this.#first + this.#next; tag <= last; tag++) this.#settle(tag, acked)
   }
 
   #settle(tag: number, acked: boolean): void {
-    const entry = this.#pending.get(tag)
-    if (entry === undefined) return
-    this.#pending.delete(tag)
-    if (acked && this.#known.size < 1000) this.#known.add(exchangeOf(entry.of.message))
-    if (!acked) {
+    const of = this.#take(tag)
+    if (of === undefined) return
+    if (acked) this.#taken(exchangeOf(of.message))
+    else {
       this.hasRefused = true
       this.onRefused?.()
     }
-    entry.of.settle(!acked ? nacked : entry.returned === undefined ? undefined : returnedBecause(entry.returned))
-    if (this.#pending.size === 0) this.onEmpty?.()
+    of.settle(acked ? this.#returnOf(tag) : nacked)
+    if (this.#size === 0) this.onEmpty?.()
+  }
+
+  #take(tag: number): Unconfirmed | undefined {
+    const index = tag - this.#first
+    const of = this.#pending[index]
+    if (of === undefined) return undefined
+    this.#pending[index] = undefined
+    this.#size--
+    if (index === this.#next) this.#advance()
+    return of
+  }
+
+  /** Goes to the next that is not answered for, and lets go of what is behind. */
+  #advance(): void {
+    const pending = this.#pending
+    do this.#next++
+    while (this.#next < pending.length && pending[this.#next] === undefined)
+    // Not each time: moving the rest is work, too.
+    if (this.#next < 1024 || this.#next * 2 < pending.length) return
+    this.#first += this.#next
+    this.#pending = pending.slice(this.#next)
+    this.#next = 0
+  }
+
+  #taken(exchange: string): void {
+    if (this.#known.size < 1000) this.#known.add(exchange)
+  }
+
+  /** Why a message that the broker has taken has failed nevertheless. */
+  #returnOf(tag: number): AmqpError.PublishReturned | undefined {
+    if (this.#returned.size === 0) return undefined
+    const returned = this.#returned.get(tag)
+    if (returned === undefined) return undefined
+    this.#returned.delete(tag)
+    return returnedBecause(returned)
   }
 
   /**
@@ -164,8 +203,13 @@ export class Confirms {
    * knows whether they arrived.
    */
   closed(reason: AmqpError.AmqpErrorReason, byPublish: boolean): void {
-    const pending = Array.from(this.#pending.values())
-    this.#pending.clear()
+    const first = this.#first
+    const all = this.#pending
+    const pending = all.filter((of) => of !== undefined)
+    this.#first += all.length
+    this.#pending = []
+    this.#next = 0
+    this.#size = 0
     const culprit = byPublish ? this.#culprit(pending, reason.message) : undefined
     if (pending.length === 0) return
     const unknown = new AmqpError.PublishUnknown({
@@ -173,25 +217,26 @@ export class Confirms {
       operation: "basic.publish",
       cause: reason
     })
-    for (const entry of pending) {
+    for (const [i, of] of all.entries()) {
+      if (of === undefined) continue
       // Returned, so it reached no queue, whatever became of the channel.
-      const known = entry.returned === undefined ? unknown : returnedBecause(entry.returned)
-      entry.of.settle(entry === culprit ? reason : known)
+      const known = this.#returnOf(first + i) ?? unknown
+      of.settle(of === culprit ? reason : known)
     }
   }
 
-  #culprit(pending: ReadonlyArray<Entry>, text: string): Entry | undefined {
+  #culprit(pending: ReadonlyArray<Unconfirmed>, text: string): Unconfirmed | undefined {
     // The broker takes messages in order, and this one has ended the channel: the only one left is the one.
     if (pending.length === 1) return pending[0]
     for (const { always, isMeant, pattern } of accusations) {
       const found = pattern.exec(text)?.slice(1)
       if (found === undefined) continue
-      const suspects = pending.filter((entry) => isMeant(entry.of.message, ...found))
+      const suspects = pending.filter((of) => isMeant(of.message, ...found))
       const [first] = suspects
       if (first === undefined || suspects.length === 1 || always) return first
       // The first of several has met the refusal, unless the exchange took messages before: it was deleted since.
-      const exchange = exchangeOf(first.of.message)
-      const same = suspects.every((entry) => exchangeOf(entry.of.message) === exchange)
+      const exchange = exchangeOf(first.message)
+      const same = suspects.every((of) => exchangeOf(of.message) === exchange)
       return same && !this.#known.has(exchange) ? first : undefined
     }
     return undefined

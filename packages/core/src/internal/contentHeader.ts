@@ -6,7 +6,7 @@ import type { DeliveredProperties, FieldTable } from "../AmqpMessage.ts"
 import { latest, malformed, Reader } from "./fieldReader.ts"
 
 /** A frame as amqplib's channels take it. */
-interface HeaderFrame {
+export interface HeaderFrame {
   readonly id: number
   readonly channel: number
   /** Bytes of content that follow. */
@@ -15,10 +15,6 @@ interface HeaderFrame {
 }
 
 // AMQP 0-9-1, section 2.3.5 and 4.2 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
-const headerFrame = 2
-const frameEnd = 0xce
-/** Before the payload: type, channel, size. */
-const prefix = 7
 const classBasic = 60
 
 const hasContentType = 1 << 15
@@ -86,46 +82,12 @@ const readProperties = (reader: Reader): DeliveredProperties => {
   }
 }
 
-interface Connection {
-  rest: Buffer
-  readonly maxFrameSize: number
-  recvFrame: () => unknown
-}
-
-const isConnection = (value: object): value is Connection =>
-  "rest" in value &&
-  Buffer.isBuffer(value.rest) &&
-  "maxFrameSize" in value &&
-  typeof value.maxFrameSize === "number" &&
-  "recvFrame" in value &&
-  typeof value.recvFrame === "function"
-
-/** The content header that the bytes received begin with, if it is one of class `basic` and complete. */
-const next = (connection: Connection): HeaderFrame | undefined => {
-  const { maxFrameSize, rest } = connection
-  if (rest.length < prefix || rest[0] !== headerFrame) return undefined
-  const size = rest.readUInt32BE(3)
-  const end = prefix + size
-  // Too large, incomplete, not ended by its end: amqplib has its ways with these.
-  if ((maxFrameSize > 0 && size > maxFrameSize) || rest.length <= end || rest[end] !== frameEnd) return undefined
-  const reader = new Reader(rest, prefix, end)
-  const channel = rest.readUInt16BE(1)
-  // Taken before it is read, as amqplib does: a malformed one must not be met again.
-  connection.rest = rest.subarray(end + 1)
+/** Reads the payload of a content header frame: from its class on. */
+export const readContentHeader = (rest: Buffer, channel: number, start: number, end: number): HeaderFrame => {
+  const reader = new Reader(rest, start, end)
   const id = reader.short()
   if (id !== classBasic) throw malformed(`class ${id} has no content`)
   reader.short()
   const content = reader.longlong()
   return { id, channel, size: content, fields: readProperties(reader) }
-}
-
-/**
- * Reads the content headers of an amqplib connection here from now on. An amqplib that receives frames in another way
- * goes on reading them itself.
- */
-export const readContentHeaders = (connection: object): void => {
-  if (!isConnection(connection)) return
-  const recvFrame = connection.recvFrame
-  // amqplib's calls this one again when it has read more bytes.
-  connection.recvFrame = () => next(connection) ?? recvFrame.call(connection)
 }

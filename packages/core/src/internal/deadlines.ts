@@ -1,8 +1,12 @@
 /**
  * Deadlines of many things that wait, by one timer.
  *
- * Most of them end long before they are due, and most are due in the order in which they began: so they cost an entry in
- * a set each, and the timer wakes up once in the time of the longest.
+ * Most of them end long before they are due, and most are due in the order in which they began: so they cost a place in a
+ * list each, and the timer wakes up once in the time of the longest.
+ *
+ * A list linked through its members, which let go of one another when they leave. A `Set` would make the garbage collector
+ * keep what has left: it replaces its table again and again, and each table, once it is old, holds all that came after it
+ * until a full collection.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -10,14 +14,26 @@ import type { Fork } from "./slot.ts"
 import { elapsed, exactly } from "./elapsed.ts"
 
 export interface Due {
+  /** Its neighbours, while it waits: only `Deadlines` sets them. */
+  sooner: Due | undefined
+  later: Due | undefined
   /** In milliseconds, as `now` of the deadlines. */
   readonly dueAt: number
   /** Called once, when the time has come; not after `delete`. Must not throw. */
   readonly expire: () => void
 }
 
+/** Both ends of a list: before the first and behind the last. */
+class Ends implements Due {
+  sooner: Due = this
+  later: Due = this
+  readonly dueAt = Infinity
+  readonly expire = () => {}
+}
+
 export class Deadlines {
-  readonly #entries = new Set<Due>()
+  readonly #ends = new Ends()
+  #size = 0
   readonly #clock: Clock.Clock
   readonly #fork: Fork
   #timer: { readonly interruptUnsafe: () => void } | undefined = undefined
@@ -40,11 +56,16 @@ export class Deadlines {
   }
 
   get size(): number {
-    return this.#entries.size
+    return this.#size
   }
 
   add(entry: Due): void {
-    this.#entries.add(entry)
+    const ends = this.#ends
+    const last = ends.sooner
+    entry.sooner = last
+    entry.later = ends
+    last.later = ends.sooner = entry
+    this.#size++
     if (entry.dueAt >= this.#wakesAt) return
     this.#timer?.interruptUnsafe()
     this.#wakesAt = entry.dueAt
@@ -53,7 +74,13 @@ export class Deadlines {
 
   /** Whether it was still waiting. */
   delete(entry: Due): boolean {
-    return this.#entries.delete(entry)
+    const { later, sooner } = entry
+    if (later === undefined || sooner === undefined) return false
+    sooner.later = later
+    later.sooner = sooner
+    entry.sooner = entry.later = undefined
+    this.#size--
+    return true
   }
 
   readonly #sleep: Effect.Effect<void> = Effect.suspend(() =>
@@ -64,7 +91,7 @@ export class Deadlines {
     const { now } = this
     let next = Infinity
     const due: Array<Due> = []
-    for (const entry of this.#entries) {
+    for (let entry: Due = this.#ends.later; entry !== this.#ends; entry = entry.later!) {
       if (entry.dueAt <= now) due.push(entry)
       else if (entry.dueAt < next) next = entry.dueAt
     }
@@ -73,7 +100,7 @@ export class Deadlines {
     if (next === Infinity) this.#timer = undefined
     const mine = this.#timer
     for (const entry of due) {
-      if (this.#entries.delete(entry)) entry.expire()
+      if (this.delete(entry)) entry.expire()
     }
     return next === Infinity || this.#timer !== mine ? Effect.void : this.#sleep
   })

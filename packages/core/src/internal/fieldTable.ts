@@ -284,7 +284,7 @@ const pathOf = (argument: string, path: ReadonlyArray<Key>): string => {
 }
 
 /**
- * A table as amqplib is to encode it: itself, or a copy in which types are named. Or why it cannot be, with the path of
+ * A table as amqplib is to encode it: itself if it is plain, else a copy in which types are named. Or why it cannot be, with the path of
  * the value, which begins with `argument`.
  *
  * @param room how many bytes it may take when encoded, by default what amqplib can encode

@@ -33,7 +33,7 @@ import { isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
 import * as Tracing from "./tracing.ts"
-import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer, write } from "./publishing.ts"
+import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
 
 const released = new AmqpError.ChannelReleased({
   message:
@@ -164,7 +164,7 @@ export class Lease extends Handle implements Operations {
     if (Check.isRefused(settings)) return fail(settings)
     const outgoing = toPublish(message, this.held?.link.frameMax)
     if (Check.isRefused(outgoing)) return fail(outgoing)
-    if (settings.mandatory) outgoing.options.mandatory = true
+    if (settings.mandatory) outgoing.mandatory = true
     const timeout = settings.timeout ?? this.terms.publishTimeout
     const channel = this.usable()
     if ("_tag" in channel) return fail(channel)
@@ -205,11 +205,11 @@ export class Lease extends Handle implements Operations {
     timeout: number,
     left: number
   ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
-    const mandatory = outgoing.options.mandatory === true
+    const mandatory = outgoing.mandatory
     if (channel.confirms === undefined) {
       if (mandatory) this.#listenForReturns(channel)
       try {
-        write(channel, outgoing)
+        channel.publish(outgoing)
       } catch (cause) {
         return fail(this.refused("basic.publish", channel, cause))
       }
@@ -227,7 +227,7 @@ export class Lease extends Handle implements Operations {
       const usable = this.usable()
       if ("_tag" in usable) return resume(fail(usable))
       try {
-        write(channel, outgoing)
+        channel.publish(outgoing)
       } catch (cause) {
         return resume(fail(this.refused("basic.publish", channel, cause)))
       }

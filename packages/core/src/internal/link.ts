@@ -17,22 +17,25 @@ import type { Socket } from "node:net"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
 import { type Channel, type ChannelInternals, type Internals, internals, type Model } from "./amqplib.ts"
+import { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
-import { readContentHeaders } from "./contentHeader.ts"
+import { readFrames } from "./frameReader.ts"
 import { bytesOf } from "./secretBytes.ts"
+import { Slab } from "./slab.ts"
 import { dropStragglers, reuseNumbersLast } from "./stragglers.ts"
 import { WriteBuffer } from "./writeBuffer.ts"
 
 // In bytes instead of frames.
-const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number) => {
+const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number, slab: Slab) => {
   const record = connection.channels?.[number]
   const muxer = connection.muxer
-  if (record === undefined || record === null || muxer === undefined) return
+  if (record === undefined || record === null || muxer === undefined) return undefined
   muxer.unpipeFrom(record.buffer)
-  const buffer = new WriteBuffer(size)
+  const buffer = new WriteBuffer(size, slab)
   record.buffer = buffer
   buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
   muxer.pipeFrom(buffer)
+  return buffer
 }
 
 // amqplib hands the socket frame by frame: corked, it gets many of them with one system call.
@@ -110,6 +113,7 @@ export class Link {
   #doomed: NodeJS.Timeout | undefined = undefined
   /** How much had been read when an end went unanswered. */
   #readWhenUnanswered: number | undefined = undefined
+  readonly #writers = new WeakMap<Channel, ChannelWriter>()
   // In the order in which they were sent, which is that of the answers.
   readonly #secrets: Array<(outcome: SecretOutcome) => void> = []
 
@@ -129,16 +133,18 @@ export class Link {
     coalesceWrites(connection)
     // The channel object exists before its `channel.open` is answered, but amqplib hands it out only afterwards. It is
     // wanted at once, for its listeners and to be able to give it up.
+    const slab = new Slab()
     const fresh = connection.freshChannel
     if (fresh !== undefined) {
       connection.freshChannel = (channel, options) => {
         this.#opening = channel
         const number = fresh.call(connection, channel, options)
-        boundWriteBuffer(connection, number, channel, config.writeBufferSize)
+        const buffer = boundWriteBuffer(connection, number, channel, config.writeBufferSize, slab)
+        if (buffer !== undefined) this.#writers.set(channel, new ChannelWriter(connection, channel, number, buffer))
         return number
       }
     }
-    readContentHeaders(connection)
+    readFrames(connection)
     dropStragglers(connection)
     reuseNumbersLast(connection)
     model.on("error", this.#onError)
@@ -221,6 +227,11 @@ export class Link {
       onChannel(channel)
       return channel
     })
+  }
+
+  /** What writes to one of its channels without amqplib; undefined where only amqplib can. */
+  writerOf(channel: Channel): ChannelWriter | undefined {
+    return this.#writers.get(channel)
   }
 
   get #read(): number | undefined {

@@ -9,7 +9,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { DeliveredProperties, FieldTable, FieldValue, Message, Properties } from "../AmqpMessage.ts"
-import type { GetMessage, PublishOptions } from "./amqplib.ts"
+import type { GetMessage } from "./amqplib.ts"
 import { noHeaders, toDate, toMilliseconds } from "./contentHeader.ts"
 import { longestTtl } from "./declarations.ts"
 import {
@@ -25,17 +25,45 @@ import {
   wantsName
 } from "./fieldTable.ts"
 
-/** A message as amqplib's `publish` takes it. */
-export interface Outgoing {
-  readonly exchange: string
-  readonly routingKey: string
-  readonly content: Buffer
-  readonly options: PublishOptions
+/**
+ * A message that is checked, and ready to be written. Its properties are options as amqplib's `publish` takes them.
+ *
+ * A class, and all of its fields always there: object literals that live as long as a confirm takes are soon made by V8
+ * where only a full collection finds them, and objects of many shapes are slow to read.
+ */
+export class Outgoing {
+  exchange = ""
+  routingKey = ""
+  content: Buffer = nothing
+  /** Whether its headers, if any, are texts, plain numbers, booleans and null. */
+  isPlain = true
+  mandatory = false
+  // Losing messages is a choice, not an oversight.
+  persistent = true
+  headers: FieldTable | undefined = undefined
+  contentType: string | undefined = undefined
+  contentEncoding: string | undefined = undefined
+  priority: number | undefined = undefined
+  correlationId: string | undefined = undefined
+  replyTo: string | undefined = undefined
+  expiration: string | undefined = undefined
+  messageId: string | undefined = undefined
+  /** In seconds since 1970. */
+  timestamp: number | undefined = undefined
+  type: string | undefined = undefined
+  userId: string | undefined = undefined
+  appId: string | undefined = undefined
+
+  withContent(content: Buffer): Outgoing {
+    return Object.assign(new Outgoing(), this, { content })
+  }
 }
 
 /** The content as amqplib takes it: a view, not a copy. */
 export const toBuffer = (content: string | Uint8Array): Buffer =>
   typeof content === "string" ? Buffer.from(content) : viewOf(content)
+
+const nothing = Buffer.alloc(0)
 
 const wantsContent = "a well-formed text or bytes (Uint8Array)"
 const wantsMessage =
@@ -64,29 +92,29 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
   if (typeof message !== "object" || message === null) {
     return refused(operation, "message", "an object with routingKey and content", kindOf(message))
   }
-  let exchange = ""
-  let routingKey: string | undefined
-  let content: Buffer | undefined
+  const outgoing = new Outgoing()
+  let hasRoutingKey = false
+  let hasContent = false
   let headers: unknown
-  // Losing messages is a choice, not an oversight.
-  const options: PublishOptions = { persistent: true }
   for (const key in message) {
     const value: unknown = message[key as keyof Message]
     switch (key) {
       case "exchange":
         if (value === undefined) break
         if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
-        exchange = value
+        outgoing.exchange = value
         break
       case "routingKey":
         if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
-        routingKey = value
+        outgoing.routingKey = value
+        hasRoutingKey = true
         break
       case "content":
         if (typeof value === "string" ? !value.isWellFormed() : !(value instanceof Uint8Array)) {
           return refused(operation, key, wantsContent, kindOf(value))
         }
-        content = toBuffer(value as string | Uint8Array)
+        outgoing.content = toBuffer(value as string | Uint8Array)
+        hasContent = true
         break
       case "headers":
         headers = value
@@ -101,19 +129,19 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
       case "appId":
         if (value === undefined) break
         if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
-        options[key] = value
+        outgoing[key] = value
         break
       case "persistent":
         if (value === undefined) break
         if (typeof value !== "boolean") return refused(operation, key, "true or false", kindOf(value))
-        options.persistent = value
+        outgoing.persistent = value
         break
       case "priority":
         if (value === undefined) break
         if (!(Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 255)) {
           return refused(operation, key, "an integer from 0 to 255", kindOf(value))
         }
-        options.priority = value as number
+        outgoing.priority = value as number
         break
       case "expiration": {
         if (value === undefined) break
@@ -121,14 +149,14 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
         if (milliseconds === undefined) {
           return refused(operation, key, `a duration of 0 to ${longestTtl} whole milliseconds`, kindOf(value))
         }
-        options.expiration = String(milliseconds)
+        outgoing.expiration = String(milliseconds)
         break
       }
       case "timestamp": {
         if (value === undefined) break
         const seconds = toSeconds(value)
         if (!(seconds >= 0)) return refused(operation, key, "a Date or DateTime from 1970 on", kindOf(value))
-        options.timestamp = seconds
+        outgoing.timestamp = seconds
         break
       }
       default:
@@ -136,14 +164,15 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
         if (Object.hasOwn(message, key)) return refused(operation, key, wantsMessage, "a property of this name")
     }
   }
-  if (routingKey === undefined) return refused(operation, "routingKey", wantsName, "undefined")
-  if (content === undefined) return refused(operation, "content", wantsContent, "undefined")
+  if (!hasRoutingKey) return refused(operation, "routingKey", wantsName, "undefined")
+  if (!hasContent) return refused(operation, "content", wantsContent, "undefined")
   if (headers !== undefined) {
-    const table = toTable(headers, "headers", operation, roomForHeaders(options, frameMax))
+    const table = toTable(headers, "headers", operation, roomForHeaders(outgoing, frameMax))
     if (table instanceof InvalidArgument) return table
-    options.headers = table
+    outgoing.headers = table
+    outgoing.isPlain = table === headers
   }
-  return { exchange, routingKey, content, options }
+  return outgoing
 }
 
 /** A message to check the rest of: its own properties and inherited ones, each as what it is. */
@@ -153,18 +182,20 @@ export const withoutContent = (message: Message): Message =>
     Object.getOwnPropertyDescriptors({ ...message, content: "" })
   ) as Message
 
-const roomForHeaders = (options: PublishOptions, frameMax: number): number => {
+const roomForHeaders = (properties: object, frameMax: number): number => {
   // A frame of this size has room for the largest table beside whatever other properties there can be.
   if (frameMax === 0 || frameMax >= largestTable + 4096) return largestTable
   // The frame's own 8 bytes; class, weight, content size, flags; delivery mode, priority, timestamp.
   let others = 8 + 14 + 10
-  for (const value of Object.values(options)) if (typeof value === "string") others += 1 + Buffer.byteLength(value)
+  for (const [key, value] of Object.entries(properties)) {
+    if (typeof value === "string" && key !== "exchange" && key !== "routingKey") others += 1 + Buffer.byteLength(value)
+  }
   return Math.min(largestTable, frameMax - others)
 }
 
 /** Whether a message with these headers in the place of its own could be sent, as far as they decide it. */
 export const fitsHeaders = (message: Message, headers: FieldTable, frameMax = 0): boolean => {
-  const room = roomForHeaders({ ...message, content: undefined } as object, frameMax)
+  const room = roomForHeaders({ ...message, content: undefined }, frameMax)
   return !(toTable(headers, "headers", "basic.publish", room) instanceof InvalidArgument)
 }
 

@@ -1,4 +1,4 @@
-/** Writing a message to a channel, and waiting for its confirm. */
+/** What keeps a publish from being written, what is said of it then, and waiting for its confirm. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Confirmed } from "../AmqpChannel.ts"
@@ -8,7 +8,6 @@ import type { Channel } from "./channel.ts"
 import type { Unconfirmed } from "./confirms.ts"
 import type { Deadlines, Due } from "./deadlines.ts"
 import { fail } from "./handle.ts"
-import type { Outgoing } from "./properties.ts"
 
 const operation = "basic.publish"
 
@@ -47,18 +46,12 @@ export const timedOutUnconfirmed = (timeout: number) =>
 export const obstacle = (channel: Channel): string | undefined =>
   channel.forbids ?? (channel.full ? "the connection takes no more bytes, its write buffer is full" : undefined)
 
-/** Writes the message. Throws as amqplib does, before anything was written. */
-export const write = (channel: Channel, outgoing: Outgoing): void => {
-  // Its return value alone says that the buffer is full: `drain` takes that back.
-  if (!channel.driver.publish(outgoing.exchange, outgoing.routingKey, outgoing.content, outgoing.options)) {
-    channel.full = true
-  }
-}
-
 type Resume = (effect: Effect.Effect<Confirmed, AmqpError.AmqpError>) => void
 
 /** A fiber that waits for a confirm. */
 export class Publication implements Unconfirmed, Due {
+  sooner: Due | undefined = undefined
+  later: Due | undefined = undefined
   readonly message: Message
   readonly mandatory: boolean
   readonly dueAt: number

@@ -27,6 +27,8 @@ const nothing = Buffer.alloc(0)
  * stopped listening. Else the bound on what is in flight would be none.
  */
 export class Attempt implements Unconfirmed, Due, Measured {
+  sooner: Due | undefined = undefined
+  later: Due | undefined = undefined
   readonly message: Message
   readonly mandatory: boolean
   /** Whether it waits while the broker takes nothing. */
@@ -95,14 +97,14 @@ export class Attempt implements Unconfirmed, Due, Measured {
   /** What is to be written; after that it is not kept. */
   get outgoing(): Outgoing {
     const outgoing = this.#outgoing!
-    return this.#isText ? { ...outgoing, content: toBuffer(this.message.content) } : outgoing
+    return this.#isText ? outgoing.withContent(toBuffer(this.message.content)) : outgoing
   }
 
   /** To be called before it waits. Text was copied into bytes: many that wait would hold many copies. */
   settleDown(): void {
     if (this.#isText || typeof this.message.content !== "string") return
     this.#isText = true
-    this.#outgoing = { ...this.#outgoing!, content: nothing }
+    this.#outgoing = this.#outgoing!.withContent(nothing)
   }
 
   /** To be called when it has been written. */

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Link } from "../link.ts"
 import * as Channel from "../channel.ts"
-import type { Deadlines } from "../deadlines.ts"
+import type { Deadlines, Due } from "../deadlines.ts"
 import type { Links } from "../links.ts"
 import { Line } from "./line.ts"
 import { obstacle } from "../publishing.ts"
@@ -137,7 +137,12 @@ export class Lane {
       channel.confirms!.closed(replaced, false)
       lost()
     }
-    const due = { dueAt: now + Duration.toMillis(this.#timeouts.close), expire: replace }
+    const due: Due = {
+      sooner: undefined,
+      later: undefined,
+      dueAt: now + Duration.toMillis(this.#timeouts.close),
+      expire: replace
+    }
     this.#deadlines.add(due)
     channel.confirms!.onEmpty = replace
   }

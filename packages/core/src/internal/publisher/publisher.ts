@@ -32,7 +32,7 @@ import type { Lane } from "./lane.ts"
 import { Lanes } from "./lanes.ts"
 import { Line } from "./line.ts"
 import { readOptions, type Settings } from "./options.ts"
-import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed, write } from "../publishing.ts"
+import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
 import type { Fork } from "../slot.ts"
 import * as Logging from "../logging.ts"
@@ -229,7 +229,7 @@ export class Publisher implements Owner {
       this.#counts.refused++
       return void outcome(refused)
     }
-    if (settings.mandatory) outgoing.options.mandatory = true
+    if (settings.mandatory) outgoing.mandatory = true
     const timeout = settings.timeout ?? this.#publishTimeout
     const startedAt = this.#deadlines.exact
     const dueAt = Math.floor(startedAt) + timeout
@@ -282,7 +282,7 @@ export class Publisher implements Owner {
   #send(lane: Lane, attempt: Attempt): boolean {
     const channel = lane.channel!
     try {
-      write(channel, attempt.outgoing)
+      channel.publish(attempt.outgoing)
     } catch (cause) {
       const refused = encodingRefused(cause)
       if (refused === undefined) {

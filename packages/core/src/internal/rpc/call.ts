@@ -26,6 +26,8 @@ export interface CallOwner {
 }
 
 export class Call implements Due, Unconfirmed, Measured {
+  sooner: Due | undefined = undefined
+  later: Due | undefined = undefined
   readonly name: string
   readonly message: Message
   readonly outgoing: Outgoing

@@ -139,7 +139,7 @@ class Client implements CallOwner, SessionOwner {
       const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
       if (tooLarge !== undefined) return fail(tooLarge)
       span?.attribute("messaging.message.body.size", outgoing.content.length)
-      outgoing.options.mandatory = true
+      outgoing.mandatory = true
       return this.#send({ name, message, outgoing, correlationId, frameMax: link?.frameMax }, settings)
     })
     return Effect.flatMap(sent, (reply) => readReply(name, codecs, reply))

@@ -15,7 +15,7 @@ import * as Channel from "../channel.ts"
 import { returnedBecause } from "../confirms.ts"
 import { Handle, type Terms } from "../handle.ts"
 import { fromAmqplib } from "../properties.ts"
-import { obstacle, write } from "../publishing.ts"
+import { obstacle } from "../publishing.ts"
 import type { Call } from "./call.ts"
 import { directReplyTo } from "./wire.ts"
 
@@ -118,10 +118,10 @@ export class Session extends Handle implements Channel.ConsumerSink {
   send(call: Call): boolean {
     const channel = this.#channel
     if (call.expires) {
-      call.outgoing.options.expiration = String(Math.max(1, Math.ceil(call.dueAt - this.terms.deadlines.now)))
+      call.outgoing.expiration = String(Math.max(1, Math.ceil(call.dueAt - this.terms.deadlines.now)))
     }
     try {
-      write(channel, call.outgoing)
+      channel.publish(call.outgoing)
     } catch (cause) {
       const reason = this.refused("basic.publish", channel, cause)
       if (reason._tag === "InvalidArgument") {

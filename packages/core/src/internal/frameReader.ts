@@ -1,0 +1,192 @@
+/**
+ * Frames from the bytes that a connection has received: those that come often are read here, the rest by amqplib.
+ *
+ * amqplib makes four objects of a frame before it looks at it, and rounds and guesses in content headers. What is here is
+ * read in place; what is incomplete, malformed or rare is amqplib's, which has its ways with it.
+ */
+import { type Frame, method } from "./amqplib.ts"
+import { readContentHeader } from "./contentHeader.ts"
+
+// AMQP 0-9-1, section 4.2 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
+const methodFrame = 1
+const headerFrame = 2
+const bodyFrame = 3
+const frameEnd = 0xce
+/** Before the payload: type, channel, size. */
+const prefix = 7
+
+const basicDeliver = method(60, 60)
+const basicAck = method(60, 80)
+const basicNack = method(60, 120)
+
+const nothing = Buffer.alloc(0)
+const none: Frame["fields"] = Object.freeze({})
+
+interface Connection {
+  readonly stream: { readonly read: () => Buffer | null }
+  rest: Buffer
+  recvSinceLastCheck: boolean
+  readonly maxFrameSize: number
+  recvFrame: () => unknown
+}
+
+const isConnection = (value: object): value is Connection =>
+  "rest" in value &&
+  Buffer.isBuffer(value.rest) &&
+  "recvSinceLastCheck" in value &&
+  "maxFrameSize" in value &&
+  typeof value.maxFrameSize === "number" &&
+  "recvFrame" in value &&
+  typeof value.recvFrame === "function"
+
+const uint16 = (bytes: Buffer, at: number): number => (bytes[at]! << 8) | bytes[at + 1]!
+
+const uint32 = (bytes: Buffer, at: number): number =>
+  ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0
+
+const uint64 = (bytes: Buffer, at: number): number => uint32(bytes, at) * 2 ** 32 + uint32(bytes, at + 4)
+
+/** The short text that was read last in one place: the next delivery mostly has the same. */
+class LastText {
+  #text = ""
+  #size = 0
+  readonly #bytes = Buffer.alloc(255)
+
+  read(rest: Buffer, start: number, end: number): string {
+    const bytes = this.#bytes
+    const size = end - start
+    let i = size === this.#size ? 0 : size + 1
+    while (i < size && rest[start + i] === bytes[i]) i++
+    if (i === size) return this.#text
+    this.#size = rest.copy(bytes, 0, start, end)
+    return (this.#text = rest.toString("utf8", start, end))
+  }
+}
+
+class FrameReader {
+  readonly #connection: Connection
+  readonly #others: () => unknown
+  /** Where the next frame begins, in what the connection has received. */
+  #at = 0
+  readonly #consumerTag = new LastText()
+  readonly #exchange = new LastText()
+  readonly #routingKey = new LastText()
+
+  constructor(connection: Connection) {
+    this.#connection = connection
+    this.#others = connection.recvFrame
+  }
+
+  /** The next frame; false if there is none yet. */
+  readonly next = (): unknown => {
+    const connection = this.#connection
+    for (;;) {
+      const { maxFrameSize, rest } = connection
+      const at = this.#at
+      const left = rest.length - at
+      if (left > prefix) {
+        const size = uint32(rest, at + 3)
+        const end = at + prefix + size
+        if (maxFrameSize > 0 && size > maxFrameSize) return this.#other(at)
+        if (end < rest.length) return rest[end] === frameEnd ? this.#frame(rest, at, end) : this.#other(at)
+      }
+      const incoming = connection.stream.read()
+      if (incoming === null) {
+        // Nothing is kept of what is read.
+        if (left === 0) this.#keep(nothing)
+        return false
+      }
+      connection.recvSinceLastCheck = true
+      this.#keep(left === 0 ? incoming : Buffer.concat([rest.subarray(at), incoming]))
+    }
+  }
+
+  #keep(rest: Buffer): void {
+    this.#connection.rest = rest
+    this.#at = 0
+  }
+
+  /** The frame that begins here, as amqplib reads it. */
+  #other(at: number): unknown {
+    this.#keep(this.#connection.rest.subarray(at))
+    return this.#others.call(this.#connection)
+  }
+
+  /** `at`: where the frame begins; `end`: of its payload. */
+  #frame(rest: Buffer, at: number, end: number): unknown {
+    const start = at + prefix
+    const channel = uint16(rest, at + 1)
+    switch (rest[at]) {
+      case methodFrame: {
+        const frame = this.#method(rest, channel, start, end)
+        if (frame === undefined) return this.#other(at)
+        this.#at = end + 1
+        return frame
+      }
+      case headerFrame:
+        // Taken before it is read, as amqplib does: a malformed one must not be met again.
+        this.#at = end + 1
+        return readContentHeader(rest, channel, start, end)
+      case bodyFrame:
+        this.#at = end + 1
+        return { channel, fields: none, content: rest.subarray(start, end) }
+      default:
+        return this.#other(at)
+    }
+  }
+
+  /** Undefined: for amqplib to read. */
+  #method(rest: Buffer, channel: number, start: number, end: number): Frame | undefined {
+    const size = end - start
+    if (size < 13) return undefined
+    const id = uint32(rest, start)
+    switch (id) {
+      case basicAck: {
+        const bits = rest[start + 12]!
+        return { id, channel, fields: { deliveryTag: uint64(rest, start + 4), multiple: (bits & 1) === 1 } }
+      }
+      case basicNack: {
+        const bits = rest[start + 12]!
+        return {
+          id,
+          channel,
+          fields: { deliveryTag: uint64(rest, start + 4), multiple: (bits & 1) === 1, requeue: (bits & 2) === 2 }
+        }
+      }
+      case basicDeliver:
+        return this.#deliver(rest, channel, start + 4, end)
+      default:
+        return undefined
+    }
+  }
+
+  #deliver(rest: Buffer, channel: number, start: number, end: number): Frame | undefined {
+    const tag = start + 1
+    const afterTag = tag + rest[start]!
+    const exchange = afterTag + 10
+    if (exchange > end) return undefined
+    const afterExchange = exchange + rest[exchange - 1]!
+    const routingKey = afterExchange + 1
+    if (routingKey > end || routingKey + rest[afterExchange]! !== end) return undefined
+    return {
+      id: basicDeliver,
+      channel,
+      fields: {
+        consumerTag: this.#consumerTag.read(rest, tag, afterTag),
+        deliveryTag: uint64(rest, afterTag),
+        redelivered: (rest[afterTag + 8]! & 1) === 1,
+        exchange: this.#exchange.read(rest, exchange, afterExchange),
+        routingKey: this.#routingKey.read(rest, routingKey, end)
+      }
+    }
+  }
+}
+
+/**
+ * Reads the frames of an amqplib connection here from now on. An amqplib that receives frames in another way goes on
+ * reading them itself.
+ */
+export const readFrames = (connection: object): void => {
+  if (!isConnection(connection)) return
+  connection.recvFrame = new FrameReader(connection).next
+}

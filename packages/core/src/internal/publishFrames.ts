@@ -1,0 +1,269 @@
+/**
+ * The frames of a publish, written straight to where the bytes of its channel wait for the connection: amqplib makes a
+ * buffer for each of the three, and another one that they are copied to.
+ *
+ * AMQP 0-9-1, sections 2.3.5, 4.2.5 and 4.2.6 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
+ */
+import { method } from "./amqplib.ts"
+import type { Outgoing } from "./properties.ts"
+import type { WriteBuffer } from "./writeBuffer.ts"
+
+const methodFrame = 1
+const headerFrame = 2
+const bodyFrame = 3
+const frameEnd = 0xce
+/** Type, channel and size before the payload, and the end behind it. */
+const overhead = 8
+
+const basicPublish = method(60, 40)
+const classBasic = 60
+
+/** A body of more bytes gets a buffer of its own. */
+const smallBody = 4096
+/** All but the texts: both frames, the fields of fixed size, the lengths of the texts and of the table. */
+const fixedSize = 2 * overhead + 4 + 2 + 1 + 14 + 10 + 10 + 4
+/** Of a value in a table, but for the bytes of a text: its key's length, its type, and its length or number. */
+const fixedValueSize = 10
+
+const setUint16 = (room: Buffer, at: number, value: number): number => {
+  room[at] = value >>> 8
+  room[at + 1] = value
+  return at + 2
+}
+
+const setUint32 = (room: Buffer, at: number, value: number): number => {
+  room[at] = value >>> 24
+  room[at + 1] = value >>> 16
+  room[at + 2] = value >>> 8
+  room[at + 3] = value
+  return at + 4
+}
+
+/** Where the payload begins; its size is filled in by `endFrame`. */
+const beginFrame = (room: Buffer, at: number, type: number, channel: number): number => {
+  room[at] = type
+  setUint16(room, at + 1, channel)
+  return at + 7
+}
+
+/** `start`: of the payload. Returns where the next frame begins. */
+const endFrame = (room: Buffer, start: number, end: number): number => {
+  setUint32(room, start - 4, end - start)
+  room[end] = frameEnd
+  return end + 1
+}
+
+// Names are short, and mostly ASCII: then this is faster than Node's own, which is called for the rest.
+const setText = (room: Buffer, at: number, text: string): number => {
+  const { length } = text
+  if (length > 48) return at + room.write(text, at)
+  for (let i = 0; i < length; i++) {
+    const code = text.charCodeAt(i)
+    if (code > 0x7f) return at + room.write(text, at)
+    room[at + i] = code
+  }
+  return at + length
+}
+
+const setShortstr = (room: Buffer, at: number, text: string): number => {
+  const end = setText(room, at + 1, text)
+  room[at] = end - at - 1
+  return end
+}
+
+const setLongstr = (room: Buffer, at: number, text: string): number => {
+  const end = setText(room, at + 4, text)
+  setUint32(room, at, end - at - 4)
+  return end
+}
+
+type Plain = Readonly<Record<string, string | number | boolean | null | undefined>>
+
+// Types as amqplib chooses them; tags are RabbitMQ's (https://www.rabbitmq.com/amqp-0-9-1-errata#section_3).
+const setNumber = (room: Buffer, at: number, value: number): number => {
+  if (!Number.isInteger(value)) {
+    room[at] = 0x64 // d
+    return room.writeDoubleBE(value, at + 1)
+  }
+  if (value >= -0x80 && value < 0x80) {
+    room[at] = 0x62 // b
+    room[at + 1] = value
+    return at + 2
+  }
+  if (value >= -0x8000 && value < 0x8000) {
+    room[at] = 0x73 // s
+    return setUint16(room, at + 1, value)
+  }
+  if (value >= -0x8000_0000 && value < 0x8000_0000) {
+    room[at] = 0x49 // I
+    return setUint32(room, at + 1, value)
+  }
+  room[at] = 0x6c // l
+  setUint32(room, at + 1, Math.floor(value / 2 ** 32))
+  return setUint32(room, at + 5, value % 2 ** 32)
+}
+
+const setTable = (room: Buffer, start: number, table: Plain): number => {
+  let at = start + 4
+  for (const key in table) {
+    const value = table[key]
+    if (value === undefined) continue
+    at = setShortstr(room, at, key)
+    switch (typeof value) {
+      case "string":
+        room[at] = 0x53 // S
+        at = setLongstr(room, at + 1, value)
+        break
+      case "number":
+        at = setNumber(room, at, value)
+        break
+      case "boolean":
+        room[at] = 0x74 // t
+        room[at + 1] = value ? 1 : 0
+        at += 2
+        break
+      default:
+        room[at++] = 0x56 // V
+    }
+  }
+  setUint32(room, start, at - start - 4)
+  return at
+}
+
+/** The most bytes that it can take: three for each of UTF-16, which spares us from counting them. */
+const mostOf = (outgoing: Outgoing): number => {
+  let characters = outgoing.exchange.length + outgoing.routingKey.length
+  const { contentType, contentEncoding, correlationId, replyTo, expiration, messageId, type, userId, appId } = outgoing
+  if (contentType !== undefined) characters += contentType.length
+  if (contentEncoding !== undefined) characters += contentEncoding.length
+  if (correlationId !== undefined) characters += correlationId.length
+  if (replyTo !== undefined) characters += replyTo.length
+  if (expiration !== undefined) characters += expiration.length
+  if (messageId !== undefined) characters += messageId.length
+  if (type !== undefined) characters += type.length
+  if (userId !== undefined) characters += userId.length
+  if (appId !== undefined) characters += appId.length
+  let most = fixedSize + characters * 3
+  const headers = outgoing.headers as Plain | undefined
+  for (const key in headers) {
+    const value = headers[key]
+    most += fixedValueSize + key.length * 3
+    if (typeof value === "string") most += value.length * 3
+  }
+  return most
+}
+
+const setPublish = (
+  room: Buffer,
+  at: number,
+  channel: number,
+  { exchange, mandatory, routingKey }: Outgoing
+): number => {
+  const start = beginFrame(room, at, methodFrame, channel)
+  let end = setUint32(room, start, basicPublish)
+  end = setUint16(room, end, 0)
+  end = setShortstr(room, end, exchange)
+  end = setShortstr(room, end, routingKey)
+  room[end] = mandatory ? 1 : 0
+  return endFrame(room, start, end + 1)
+}
+
+const setHeader = (room: Buffer, at: number, channel: number, outgoing: Outgoing): number => {
+  const start = beginFrame(room, at, headerFrame, channel)
+  const size = outgoing.content.length
+  setUint16(room, start, classBasic)
+  setUint16(room, start + 2, 0)
+  setUint32(room, start + 4, Math.floor(size / 2 ** 32))
+  setUint32(room, start + 8, size)
+  // In the order of the flags, which are known at the end.
+  let flags = 0
+  let end = start + 14
+  if (outgoing.contentType !== undefined) {
+    flags |= 1 << 15
+    end = setShortstr(room, end, outgoing.contentType)
+  }
+  if (outgoing.contentEncoding !== undefined) {
+    flags |= 1 << 14
+    end = setShortstr(room, end, outgoing.contentEncoding)
+  }
+  if (outgoing.headers !== undefined) {
+    flags |= 1 << 13
+    end = setTable(room, end, outgoing.headers as Plain)
+  }
+  flags |= 1 << 12
+  room[end++] = outgoing.persistent ? 2 : 1
+  if (outgoing.priority !== undefined) {
+    flags |= 1 << 11
+    room[end++] = outgoing.priority
+  }
+  if (outgoing.correlationId !== undefined) {
+    flags |= 1 << 10
+    end = setShortstr(room, end, outgoing.correlationId)
+  }
+  if (outgoing.replyTo !== undefined) {
+    flags |= 1 << 9
+    end = setShortstr(room, end, outgoing.replyTo)
+  }
+  if (outgoing.expiration !== undefined) {
+    flags |= 1 << 8
+    end = setShortstr(room, end, outgoing.expiration)
+  }
+  if (outgoing.messageId !== undefined) {
+    flags |= 1 << 7
+    end = setShortstr(room, end, outgoing.messageId)
+  }
+  if (outgoing.timestamp !== undefined) {
+    flags |= 1 << 6
+    end = setUint32(room, end, Math.floor(outgoing.timestamp / 2 ** 32))
+    end = setUint32(room, end, outgoing.timestamp % 2 ** 32)
+  }
+  if (outgoing.type !== undefined) {
+    flags |= 1 << 5
+    end = setShortstr(room, end, outgoing.type)
+  }
+  if (outgoing.userId !== undefined) {
+    flags |= 1 << 4
+    end = setShortstr(room, end, outgoing.userId)
+  }
+  if (outgoing.appId !== undefined) {
+    flags |= 1 << 3
+    end = setShortstr(room, end, outgoing.appId)
+  }
+  setUint16(room, start + 12, flags)
+  return endFrame(room, start, end)
+}
+
+/** A body in frames of their own, as many as it takes. */
+const bodyFrames = (channel: number, content: Buffer, mostOfFrame: number): Buffer => {
+  const { length } = content
+  const frames = Buffer.allocUnsafeSlow(length + Math.ceil(length / mostOfFrame) * overhead)
+  let at = 0
+  for (let from = 0; from < length; from += mostOfFrame) {
+    const start = beginFrame(frames, at, bodyFrame, channel)
+    at = endFrame(frames, start, start + content.copy(frames, start, from, Math.min(from + mostOfFrame, length)))
+  }
+  return frames
+}
+
+/**
+ * Writes the frames of one message, whose headers are plain; whether there is room for more.
+ *
+ * @param frameMax the connection's, more than the overhead of a frame
+ */
+export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: number, outgoing: Outgoing): boolean => {
+  const { content } = outgoing
+  const { length } = content
+  const mostOfFrame = frameMax - overhead
+  const isSmall = length <= smallBody && length <= mostOfFrame
+  const at = buffer.reserve(mostOf(outgoing) + (isSmall ? length + overhead : 0))
+  const { room } = buffer
+  let end = setPublish(room, at, channel, outgoing)
+  end = setHeader(room, end, channel, outgoing)
+  if (isSmall && length > 0) {
+    const start = beginFrame(room, end, bodyFrame, channel)
+    room.set(content, start)
+    end = endFrame(room, start, start + length)
+  }
+  const hasRoom = buffer.commit(end - at)
+  return isSmall ? hasRoom : buffer.append(bodyFrames(channel, content, mostOfFrame))
+}

@@ -1,0 +1,118 @@
+/** Frames as they are read here: those that amqplib reads, whatever pieces they come in. */
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, Schema } from "effect"
+import { createRequire } from "node:module"
+import { PassThrough } from "node:stream"
+import { isDeepStrictEqual } from "node:util"
+import { readFrames } from "../src/internal/frameReader.ts"
+import { encodeFrame, encodeHeartbeat, encodeMessage, FRAME_METHOD } from "./support/frames.ts"
+
+const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
+const { Connection } = fromAmqplibFolder("./lib/connection") as {
+  readonly Connection: new (stream: PassThrough) => { readonly recvFrame: () => false | object }
+}
+
+/** All frames of these pieces, or what their reading ends with. */
+const reading = (pieces: ReadonlyArray<Uint8Array>, ours: boolean): ReadonlyArray<unknown> => {
+  const stream = new PassThrough()
+  const connection = new Connection(stream)
+  if (ours) readFrames(connection)
+  const frames: Array<unknown> = []
+  try {
+    for (const piece of pieces) {
+      stream.write(piece)
+      for (let frame = connection.recvFrame(); frame !== false; frame = connection.recvFrame()) {
+        // A body has no fields, which one of the two does not say.
+        frames.push("content" in frame ? { ...frame, fields: {} } : frame)
+      }
+    }
+  } catch (cause) {
+    frames.push(String(cause))
+  }
+  return frames
+}
+
+const int = (minimum: number, maximum: number) =>
+  Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum, maximum })))
+
+const tags = [0, 1, 255, 256, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40 + 7, Number.MAX_SAFE_INTEGER]
+const names = ["", "q", "orders.created", "grüße", "🐇", "x".repeat(255)]
+const deliver = { consumerTag: "tag", deliveryTag: 1, redelivered: false, exchange: "", routingKey: "q" }
+
+const all: ReadonlyArray<Buffer> = [
+  ...tags.flatMap((deliveryTag) => [
+    encodeMessage(1, "basic.ack", { deliveryTag, multiple: deliveryTag % 2 === 0 }),
+    encodeMessage(0xffff, "basic.nack", { deliveryTag, multiple: true, requeue: deliveryTag % 2 === 0 }),
+    encodeMessage(2, "basic.deliver", { ...deliver, deliveryTag, redelivered: deliveryTag % 2 === 0 })
+  ]),
+  ...names.flatMap((name) => [
+    encodeMessage(1, "basic.deliver", { ...deliver, consumerTag: name }),
+    encodeMessage(1, "basic.deliver", { ...deliver, exchange: name }),
+    encodeMessage(1, "basic.deliver", { ...deliver, routingKey: name }, { body: Buffer.from(name) })
+  ]),
+  encodeMessage(1, "basic.deliver", deliver, { body: Buffer.alloc(100_000, "x") }, 4096),
+  encodeMessage(1, "channel.flow", { active: true }),
+  encodeMessage(1, "basic.cancel-ok", { consumerTag: "tag" }),
+  encodeMessage(0, "connection.blocked", { reason: "low on memory" }),
+  encodeHeartbeat()
+]
+
+// Content headers are read better than by amqplib: `fieldTable.test.ts`.
+const methodsOf = (frames: ReadonlyArray<unknown>) =>
+  frames.map((frame) =>
+    typeof frame === "object" && frame !== null && "size" in frame ? { ...frame, fields: {} } : frame
+  )
+
+const same = (pieces: ReadonlyArray<Uint8Array>) =>
+  isDeepStrictEqual(methodsOf(reading(pieces, true)), methodsOf(reading(pieces, false)))
+
+const holds = <A>(self: Arbitrary.Arbitrary<A>, property: (value: A) => boolean, runs: number) =>
+  Effect.map(Arbitrary.checkEffect(self, property, { runs, size: 30 }), (result) =>
+    assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
+  )
+
+describe("frames", () => {
+  it("are read as amqplib reads them, one at a time, all at once, and byte by byte", () => {
+    for (const frame of all) assert.isTrue(same([frame]), frame.subarray(0, 40).toString("hex"))
+    const bytes = Buffer.concat(all)
+    assert.isTrue(same([bytes]))
+    const small = Buffer.concat(all.filter((frame) => frame.length < 1000))
+    assert.isTrue(same(Array.from(small, (_, i) => small.subarray(i, i + 1))))
+    assert.isAbove(reading([bytes], true).length, all.length)
+  })
+
+  it.effect("are read as amqplib reads them, in whatever pieces they come", () => {
+    const bytes = Buffer.concat([...all, ...all])
+    return holds(
+      Arbitrary.array(int(0, bytes.length), { maxLength: 40 }),
+      (cuts) => {
+        const at = [0, ...cuts.toSorted((a, b) => a - b), bytes.length]
+        return same(at.slice(1).map((end, i) => bytes.subarray(at[i], end)))
+      },
+      200
+    )
+  })
+
+  it.effect("that are malformed are refused, or read, as amqplib does it", () => {
+    const bytes = Arbitrary.array(int(0, 255), { maxLength: 60 })
+    const ids = [0x003c003c, 0x003c0050, 0x003c0078]
+    const payload = (id: number, rest: ReadonlyArray<number>) => {
+      const head = Buffer.alloc(4)
+      head.writeUInt32BE(id)
+      return encodeFrame(FRAME_METHOD, 1, Buffer.concat([head, Buffer.from(rest)]))
+    }
+    return Effect.forEach(ids, (id) => holds(bytes, (rest) => same([payload(id, rest), all[0]!]), 2000))
+  })
+
+  it("of which only a part has come keep no more than that part", () => {
+    const stream = new PassThrough()
+    const connection = new Connection(stream) as { readonly recvFrame: () => unknown; readonly rest: Buffer }
+    readFrames(connection)
+    stream.write(Buffer.concat([...all, all[0]!.subarray(0, 3)]))
+    while (connection.recvFrame() !== false);
+    stream.write(all[0]!.subarray(3))
+    assert.isNotFalse(connection.recvFrame())
+    assert.isFalse(connection.recvFrame())
+    assert.strictEqual(connection.rest.length, 0)
+  })
+})

@@ -1,0 +1,130 @@
+/** The frames of a publish, byte by byte: they are those that amqplib writes. */
+import { assert, describe, it } from "@effect/vitest"
+import type { AmqpMessage } from "@effect-amqp/core"
+import { Arbitrary, Effect, Schema } from "effect"
+import { createRequire } from "node:module"
+import { InvalidArgument } from "../src/AmqpErrorReason.ts"
+import { type Outgoing, toPublish } from "../src/internal/properties.ts"
+import { writePublish } from "../src/internal/publishFrames.ts"
+import { Slab, slabSize } from "../src/internal/slab.ts"
+import { WriteBuffer } from "../src/internal/writeBuffer.ts"
+import { contents, properties } from "./support/messages.ts"
+
+const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
+const defs = fromAmqplibFolder("./lib/defs") as {
+  readonly BasicPublish: number
+  readonly BasicProperties: number
+  readonly encodeMethod: (method: number, channel: number, fields: object) => Buffer
+  readonly encodeProperties: (properties: number, channel: number, size: number, fields: object) => Buffer
+}
+const Args = fromAmqplibFolder("./lib/api_args") as {
+  readonly publish: (exchange: string, routingKey: string, options: object) => object
+}
+const { makeBodyFrame } = fromAmqplibFolder("./lib/frame") as {
+  readonly makeBodyFrame: (channel: number, payload: Buffer) => Buffer
+}
+
+const channel = 0x1234
+const overhead = 8
+
+const byAmqplib = (outgoing: Outgoing, frameMax: number): Buffer => {
+  const { content, exchange, routingKey } = outgoing
+  const fields = Args.publish(exchange, routingKey, outgoing)
+  const bodies: Array<Buffer> = []
+  for (let at = 0; at < content.length; at += frameMax - overhead) {
+    bodies.push(makeBodyFrame(channel, content.subarray(at, at + frameMax - overhead)))
+  }
+  return Buffer.concat([
+    defs.encodeMethod(defs.BasicPublish, channel, fields),
+    defs.encodeProperties(defs.BasicProperties, channel, content.length, fields),
+    ...bodies
+  ])
+}
+
+const everything = (buffer: WriteBuffer): Buffer => {
+  const pieces: Array<Buffer> = []
+  for (let piece = buffer.read(); piece !== null; piece = buffer.read()) pieces.push(piece)
+  return Buffer.concat(pieces)
+}
+
+const name = Arbitrary.map(Arbitrary.schema(Schema.String), (text) => text.slice(0, 80).toWellFormed())
+
+const outgoingOf = (message: AmqpMessage.Message): Outgoing => {
+  // amqplib writes a table where there is none.
+  const outgoing = toPublish({ ...message, headers: message.headers ?? {} })
+  if (outgoing instanceof InvalidArgument) throw outgoing
+  return outgoing
+}
+
+const written = (outgoing: Outgoing, frameMax: number, slab = new Slab()): Buffer => {
+  const buffer = new WriteBuffer(2 ** 20, slab)
+  writePublish(buffer, channel, frameMax, outgoing)
+  return everything(buffer)
+}
+
+describe("the frames of a publish", () => {
+  it.effect("are those of amqplib, for every message with plain headers", () =>
+    Effect.gen(function* () {
+      const slab = new Slab()
+      let plain = 0
+      const result = yield* Arbitrary.checkEffect(
+        Arbitrary.all([properties, contents, name, name]),
+        ([properties, content, exchange, routingKey]) => {
+          const outgoing = outgoingOf({ ...properties, content, exchange, routingKey })
+          if (!outgoing.isPlain) return true
+          plain++
+          outgoing.mandatory = plain % 2 === 0
+          return written(outgoing, 4096, slab).equals(byAmqplib(outgoing, 4096))
+        },
+        { runs: 3000, size: 20 }
+      )
+      assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
+      assert.isAbove(plain, 300)
+    })
+  )
+
+  it("are those of amqplib, for every kind of plain header", () => {
+    const numbers = [0, 1, -1, 127, 128, -128, -129, 32_767, 32_768, -32_768, -32_769, 2 ** 31 - 1, 2 ** 31, -(2 ** 31)]
+    const large = [
+      -(2 ** 31) - 1,
+      2 ** 32,
+      -(2 ** 32) - 5,
+      Number.MAX_SAFE_INTEGER,
+      Number.MIN_SAFE_INTEGER,
+      0.5,
+      -1e-300
+    ]
+    const values = [...numbers, ...large, true, false, null, "", "text", "grüße", "🐇", "x".repeat(100)]
+    for (const value of values) {
+      const outgoing = outgoingOf({ routingKey: "q", content: "", headers: { key: value, ключ: value } })
+      assert.isTrue(outgoing.isPlain, String(value))
+      assert.deepStrictEqual(written(outgoing, 4096), byAmqplib(outgoing, 4096), String(value))
+    }
+  })
+
+  it("are those of amqplib, for every size of a body, and every size of a frame", () => {
+    for (const frameMax of [4096, 4100, 131_072]) {
+      for (const near of [0, 1, 100, 4088, 4092, 4096, 8176, 65_536, 131_064, 262_128]) {
+        for (const size of [near - 1, near, near + 1]) {
+          if (size < 0) continue
+          const outgoing = outgoingOf({ routingKey: "q", content: Buffer.alloc(size, "x") })
+          assert.isTrue(written(outgoing, frameMax).equals(byAmqplib(outgoing, frameMax)), `${size} of ${frameMax}`)
+        }
+      }
+    }
+  })
+
+  it("stay as they are when others write to the same slab, also where it ends", () => {
+    const slab = new Slab()
+    const [one, other] = [new WriteBuffer(2 ** 20, slab), new WriteBuffer(2 ** 20, slab)]
+    const expected: [Array<Buffer>, Array<Buffer>] = [[], []]
+    const outgoing = (i: number) => outgoingOf({ routingKey: `key ${i}`, content: String(i).repeat(i % 300) })
+    for (let i = 0; i < (3 * slabSize) / 100; i++) {
+      const which = i % 3 === 0 ? 0 : 1
+      writePublish(which === 0 ? one : other, channel, 4096, outgoing(i))
+      expected[which].push(byAmqplib(outgoing(i), 4096))
+    }
+    assert.isTrue(everything(one).equals(Buffer.concat(expected[0])))
+    assert.isTrue(everything(other).equals(Buffer.concat(expected[1])))
+  })
+})
