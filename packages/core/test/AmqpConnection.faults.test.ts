@@ -13,10 +13,7 @@ import {
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Logger, Option, Queue, Redacted, Scope, Stream, SubscriptionRef } from "effect"
 import { spawn } from "node:child_process"
-import type { AddressInfo } from "node:net"
-import { connect } from "node:net"
 import { join } from "node:path"
-import { createServer as createTlsServer, type Server } from "node:tls"
 import { configOf, layerWith, type Overrides, reasonOf, withPool } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import { layerOf, logged } from "./support/consuming.ts"
@@ -24,6 +21,7 @@ import * as FaultProxy from "./support/FaultProxy.ts"
 import { withPublisher } from "./support/publisher.ts"
 import { leavesNothing, turn, untilNoSocketTo } from "./support/residue.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import * as TlsProxy from "./support/TlsProxy.ts"
 
 const { millis, seconds } = Duration
 
@@ -678,20 +676,7 @@ describe("a certificate that is not valid any more", () => {
   plain.live("closes the connection for good", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      const server = yield* Effect.acquireRelease(
-        Effect.callback<Server>((resume) => {
-          const server = createTlsServer(Certificates.server, (client) => {
-            const upstream = connect(broker.port, broker.host)
-            client.pipe(upstream).pipe(client)
-            client.on("error", () => upstream.destroy())
-            upstream.on("error", () => client.destroy())
-          })
-          server.on("tlsClientError", () => {})
-          server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-        }),
-        (server) => Effect.sync(() => server.close())
-      )
-      const { port } = server.address() as AddressInfo
+      const { port, server } = yield* TlsProxy.make(broker)
       const config = yield* AmqpConfig.make({ host: "localhost", port, tls: { ca: Certificates.ca } })
       yield* Effect.gen(function* () {
         yield* declare

@@ -3,7 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Logger, Random, References, Result, Stream, SubscriptionRef } from "effect"
-import { type AddressInfo, connect as connectTcp, createServer as createTcpServer, type Server } from "node:net"
+import { type AddressInfo, createServer as createTcpServer, type Server } from "node:net"
 import { createServer as createTlsServer } from "node:tls"
 import { configOf, contents, reasonOf, withPool } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
@@ -12,6 +12,7 @@ import type { CutBy, Direction } from "./support/Lane.ts"
 import { withPublisher } from "./support/publisher.ts"
 import { leavesNothing, turn } from "./support/residue.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import * as TlsProxy from "./support/TlsProxy.ts"
 
 const { millis } = Duration
 
@@ -371,21 +372,7 @@ describe("a TLS handshake that is cut, and AMQP's inside it", () => {
   /** A scripted broker that speaks TLS, behind a proxy. */
   const tlsProxied = Effect.gen(function* () {
     const broker = yield* ScriptedBroker.make()
-    const server = yield* Effect.acquireRelease(
-      Effect.callback<Server>((resume) => {
-        const server = createTlsServer(Certificates.server, (client) => {
-          const upstream = connectTcp(broker.port, broker.host)
-          client.pipe(upstream).pipe(client)
-          client.on("error", () => upstream.destroy())
-          client.on("close", () => upstream.destroy())
-          upstream.on("error", () => client.destroy())
-        })
-        server.on("tlsClientError", () => {})
-        server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-      }),
-      (server) => Effect.sync(() => server.close())
-    )
-    const proxy = yield* FaultProxy.make((server.address() as AddressInfo).port)
+    const proxy = yield* FaultProxy.make((yield* TlsProxy.make(broker)).port)
     const config = yield* AmqpConfig.make({ host: "localhost", port: proxy.port, tls: { ca: Certificates.ca } })
     return { broker, proxy, config: { ...config, connectionAttempts: 1 } }
   })

@@ -2,30 +2,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, AmqpConnection } from "@effect-amqp/core"
 import { Effect } from "effect"
-import { connect } from "node:net"
-import { createServer, type Server, type TlsOptions } from "node:tls"
+import type { TlsOptions } from "node:tls"
 import { layerWith } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import * as TlsProxy from "./support/TlsProxy.ts"
 
 /** A scripted broker that speaks TLS: its port. */
-const tlsBroker = Effect.fnUntraced(function* (options: TlsOptions = {}) {
+const tlsBroker = Effect.fnUntraced(function* (options?: TlsOptions) {
   const broker = yield* ScriptedBroker.make()
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<Server>((resume) => {
-      const server = createServer({ ...Certificates.server, ...options }, (client) => {
-        const upstream = connect(broker.port, broker.host)
-        client.pipe(upstream).pipe(client)
-        client.on("error", () => upstream.destroy())
-        upstream.on("error", () => client.destroy())
-      })
-      server.on("tlsClientError", () => {})
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-    }),
-    (server) => Effect.sync(() => server.close())
-  )
-  const address = server.address()
-  return { broker, port: typeof address === "object" && address !== null ? address.port : 0 }
+  return { broker, port: (yield* TlsProxy.make(broker, options)).port }
 })
 
 const options = (port: number, tls: AmqpConfig.TlsOptions): AmqpConfig.Options => ({

@@ -36,8 +36,7 @@ import {
   Tracer
 } from "effect"
 import { createPrivateKey } from "node:crypto"
-import { connect } from "node:net"
-import { createServer, type Server, type TlsOptions } from "node:tls"
+import type { TlsOptions } from "node:tls"
 import { inspect } from "node:util"
 import { vi } from "vitest"
 import { configOf, type Overrides } from "./support/amqp.ts"
@@ -47,6 +46,7 @@ import { start } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { SecretNet } from "./support/SecretNet.ts"
 import { handlesTo } from "./support/sockets.ts"
+import * as TlsProxy from "./support/TlsProxy.ts"
 
 const millis = Duration.millis
 
@@ -168,25 +168,12 @@ const everything = Effect.fnUntraced(function* (net: SecretNet, port: number) {
   for (const handle of handlesTo(port)) net.reach("a socket", handle)
 })
 
-/** A scripted broker that speaks TLS. */
-const behindTls = Effect.fnUntraced(function* (options: TlsOptions) {
-  const broker = yield* ScriptedBroker.make()
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<Server>((resume) => {
-      const server = createServer({ ...Certificates.server, ...options }, (client) => {
-        const upstream = connect(broker.port, broker.host)
-        client.pipe(upstream).pipe(client)
-        client.on("error", () => upstream.destroy())
-        upstream.on("error", () => client.destroy())
-      })
-      server.on("tlsClientError", () => {})
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-    }),
-    (server) => Effect.sync(() => server.close())
+/** A scripted broker that speaks TLS: its port. */
+const behindTls = (options: TlsOptions) =>
+  ScriptedBroker.make().pipe(
+    Effect.flatMap((broker) => TlsProxy.make(broker, options)),
+    Effect.map(({ port }) => port)
   )
-  const address = server.address()
-  return typeof address === "object" && address !== null ? address.port : 0
-})
 
 describe("the net", () => {
   it("finds the word in every encoding, wherever it can be reached", () => {

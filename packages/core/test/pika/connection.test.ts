@@ -3,11 +3,10 @@ import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Redacted, Stream, SubscriptionRef } from "effect"
-import { connect } from "node:net"
-import { createServer, type Server, type TlsOptions } from "node:tls"
 import * as Certificates from "../support/certificates.ts"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
+import * as TlsProxy from "../support/TlsProxy.ts"
 import { connected, connectedTo, contents, fill, ownQueue, parameters, provided, reasonOf } from "./broker.ts"
 
 /** What the connection says of itself while it is open. */
@@ -32,28 +31,6 @@ const proxied = Effect.gen(function* () {
   const { host, port } = yield* parameters
   const proxy = yield* FaultProxy.make({ host, port })
   return { proxy, url: proxy.through(url) }
-})
-
-/** A TLS server before a broker: its port. */
-const behindTls = Effect.fnUntraced(function* (
-  upstream: { readonly host: string; readonly port: number },
-  options: TlsOptions = {}
-) {
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<Server>((resume) => {
-      const server = createServer({ ...Certificates.server, ...options }, (client) => {
-        const broker = connect(upstream.port, upstream.host)
-        client.pipe(broker).pipe(client)
-        client.on("error", () => broker.destroy())
-        broker.on("error", () => client.destroy())
-      })
-      server.on("tlsClientError", () => {})
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-    }),
-    (server) => Effect.sync(() => server.close())
-  )
-  const address = server.address()
-  return typeof address === "object" && address !== null ? address.port : 0
 })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
@@ -110,7 +87,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual(start.args.mechanism, "EXTERNAL")
         start.proceed()
       })
-      const port = yield* behindTls(broker, { requestCert: true, rejectUnauthorized: true, ca: Certificates.ca })
+      const { port } = yield* TlsProxy.make(broker, {
+        requestCert: true,
+        rejectUnauthorized: true,
+        ca: Certificates.ca
+      })
       const options: AmqpConfig.Options = {
         host: "localhost",
         port,
@@ -143,7 +124,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const { host, port, ...login } = yield* parameters
       const behind: AmqpConfig.Options = {
         host: "localhost",
-        port: yield* behindTls({ host, port }),
+        port: (yield* TlsProxy.make({ host, port })).port,
         vhost: login.virtual_host,
         username: login.username,
         password: login.password
@@ -261,7 +242,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   it.effect("ssl_options of a URL are Pika's", () =>
     Effect.gen(function* () {
       const { host, password, port, username, virtual_host } = yield* parameters
-      const tlsPort = yield* behindTls({ host, port })
+      const { port: tlsPort } = yield* TlsProxy.make({ host, port })
       const secure = `amqps://localhost:${tlsPort}/${virtual_host}?ssl_options={'server_hostname': 'localhost'}`
       const read = yield* AmqpConfig.fromUrl(secure, { username, password, tls: { ca: Certificates.ca } })
       assert.deepInclude(read.tls, { servername: "localhost", verify: true })
