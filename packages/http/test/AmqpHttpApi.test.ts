@@ -18,6 +18,7 @@ import {
 } from "effect/http-api"
 import { createServer } from "node:http"
 import { get } from "./support/service.ts"
+import { errors, secret } from "./support/tellingErrors.ts"
 
 class Refused extends HttpApiError.Problem<Refused>()("Refused", {
   type: "https://example.com/refused",
@@ -45,32 +46,8 @@ const Api = HttpApi.make("api").add(
   HttpApiGroup.make("others").add(HttpApiEndpoint.get("plain", "/plain", { success: Schema.String }))
 )
 
-const secret = "amqp://alice:s3cret@rabbit-7.internal:5672/shop refused queue 'orders.eu'"
-
-const details = {
-  message: secret,
-  operation: secret,
-  cause: new Error(secret),
-  issues: [],
-  argument: secret,
-  channelMax: 7,
-  sent: true,
-  replyCode: 312,
-  replyText: secret,
-  exchange: secret,
-  routingKey: secret,
-  queue: secret,
-  consumerTag: secret
-}
-
-const errors = new Map(
-  AmqpError.AmqpErrorReason.members.map((Reason) => {
-    const error = AmqpError.fromReason(new Reason(details))
-    return [error.reason._tag as string, error] as const
-  })
-)
-
-const errorOf = (tag: string) => errors.get(tag) ?? AmqpError.fromReason(new AmqpError.UnknownError({ message: tag }))
+const errorOf = (tag: string) =>
+  errors.find(({ reason }) => reason._tag === tag) ?? AmqpError.fromReason(new AmqpError.UnknownError({ message: tag }))
 
 const touch = AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
 
@@ -236,7 +213,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* withApi(url)(() =>
           Effect.gen(function* () {
             const client = yield* makeClient
-            for (const [tag, error] of errors) {
+            for (const error of errors) {
+              const tag = error.reason._tag
               const expected = AmqpHttpError.toResponse(error)
               const body = expected.body._tag === "Uint8Array" ? new TextDecoder().decode(expected.body.body) : ""
               for (const path of [`/fail/${tag}`, `/leak/${tag}`]) {
