@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Fiber, Option, References, Stream, SubscriptionRef } from "effect"
 import { withPool } from "./support/amqp.ts"
-import type { FieldTable } from "./support/fieldTable.ts"
+import { type FieldTable, nestedTable } from "./support/fieldTable.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from "./support/frames.ts"
 import { countOf, playStreams, sumOf, tableOf } from "./support/hostile.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -53,16 +53,6 @@ describe("what comes in one piece with open-ok", () => {
   )
 })
 
-/** A table in a table in a table: a key without characters, the tag of a table, its size. */
-const nested = (levels: number): Buffer => {
-  const bytes = Buffer.alloc(4 + levels * 6)
-  for (let i = 0; i <= levels; i++) {
-    bytes.writeUInt32BE((levels - i) * 6, i * 6)
-    if (i < levels) bytes[i * 6 + 5] = 0x46
-  }
-  return bytes
-}
-
 type Closing = Pick<ScriptedBroker.Context<"connection.open">, "closeConnection">
 
 /** Why a connection is lost that has been sent this. */
@@ -107,7 +97,7 @@ describe("tables of a broker", () => {
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
         const text = (content: string) => Buffer.concat([Buffer.of(0, 0, 0, content.length), Buffer.from(content)])
-        const start = Buffer.concat([Buffer.of(0, 10, 0, 10, 0, 9), nested(levels), text("PLAIN"), text("en_US")])
+        const start = Buffer.concat([Buffer.of(0, 10, 0, 10, 0, 9), nestedTable(levels), text("PLAIN"), text("en_US")])
         broker.on("protocol-header", ({ write }) => write(encodeFrame(FRAME_METHOD, 0, start)))
         const result = yield* Effect.result(Effect.void.pipe(withPool(broker.url)))
         if (result._tag === "Failure") {
@@ -122,7 +112,7 @@ describe("tables of a broker", () => {
       `a method's table nested ${levels} deep ends its connection with ProtocolError at most, and the next works`,
       () =>
         Effect.gen(function* () {
-          const declare = Buffer.concat([Buffer.of(0, 50, 0, 10, 0, 0, 0, 0), nested(levels)])
+          const declare = Buffer.concat([Buffer.of(0, 50, 0, 10, 0, 0, 0, 0), nestedTable(levels)])
           const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
           const reason = yield* lostBy(broker, encodeFrame(FRAME_METHOD, 0, declare))
           assert.strictEqual(reason._tag, "ProtocolError")
@@ -132,7 +122,7 @@ describe("tables of a broker", () => {
     it.live(`a header nested ${levels} deep is delivered, as bytes where nobody goes`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
-        const header = Buffer.concat([Buffer.of(0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0), nested(levels)])
+        const header = Buffer.concat([Buffer.of(0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0), nestedTable(levels)])
         broker.once("basic.get", (get) => {
           get.reply("basic.get-ok", { deliveryTag: 1, routingKey: "q" })
           get.write(encodeFrame(FRAME_HEADER, get.channel, header))

@@ -1,6 +1,6 @@
 /** Ways to spoil what a broker sends, told by a seed: the same seed spoils the same bytes in the same way. */
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD } from "./frames.ts"
-import { type FieldTable, typed } from "./fieldTable.ts"
+import { type FieldTable, nestedTable, typed } from "./fieldTable.ts"
 import { type Method, specs } from "./methods.ts"
 import type { Spoiling } from "./Outbox.ts"
 import { type Random, randomOf } from "../../chaos/random.ts"
@@ -44,16 +44,6 @@ const methodFrame = (method: Method, channel: number, args: Uint8Array) => {
 /** A content header that announces so many bytes, with these flags and properties. */
 const header = (channel: number, size: bigint, properties: Uint8Array = Buffer.alloc(2)) =>
   encodeFrame(FRAME_HEADER, channel, Buffer.concat([Buffer.of(0, 60, 0, 0), longlong(size), properties]))
-
-/** A table in a table in a table: a key without characters, the tag of a table, its size. */
-const nested = (levels: number): Buffer => {
-  const bytes = Buffer.alloc(4 + levels * 6)
-  for (let i = 0; i <= levels; i++) {
-    bytes.writeUInt32BE((levels - i) * 6, i * 6)
-    if (i < levels) bytes[i * 6 + 5] = 0x46
-  }
-  return bytes
-}
 
 const start = (serverProperties: FieldTable) =>
   encodeMessage(0, "connection.start", { versionMinor: 9, serverProperties, mechanisms: "PLAIN", locales: "en_US" })
@@ -234,7 +224,7 @@ const kinds: Readonly<Record<string, Kind>> = {
         methodFrame(
           "connection.start",
           0,
-          Buffer.concat([Buffer.of(0, 9), nested(levels), longtext("PLAIN"), longtext("en_US")])
+          Buffer.concat([Buffer.of(0, 9), nestedTable(levels), longtext("PLAIN"), longtext("en_US")])
         )
     }
   },
@@ -242,7 +232,7 @@ const kinds: Readonly<Record<string, Kind>> = {
     methodFrame(
       "queue.declare",
       channel,
-      Buffer.concat([Buffer.of(0, 0, 0, 0), nested(random.one([1000, 10_000, 20_000]))])
+      Buffer.concat([Buffer.of(0, 0, 0, 0), nestedTable(random.one([1000, 10_000, 20_000]))])
     )
   ),
   "open-ok again": putIn(() => encodeMessage(0, "connection.open-ok")),
@@ -287,7 +277,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   "header nested deep": putIn((random, channel) =>
     Buffer.concat([
       encodeMessage(channel, "basic.get-ok", { deliveryTag: 1, routingKey: "q" }),
-      header(channel, 0n, Buffer.concat([Buffer.of(0x20, 0), nested(random.one([1000, 10_000, 20_000]))]))
+      header(channel, 0n, Buffer.concat([Buffer.of(0x20, 0), nestedTable(random.one([1000, 10_000, 20_000]))]))
     ])
   ),
   "messages mixed": putIn((random, channel) => {

@@ -206,3 +206,13 @@ export const readTable = (reader: WireReader): FieldTable => {
   }
   return table
 }
+
+/** The bytes of a table in a table in a table: for each, a key without characters, the tag of a table, its size. */
+export const nestedTable = (levels: number): Buffer => {
+  const bytes = Buffer.alloc(4 + levels * 6)
+  for (let i = 0; i <= levels; i++) {
+    bytes.writeUInt32BE((levels - i) * 6, i * 6)
+    if (i < levels) bytes[i * 6 + 5] = 0x46
+  }
+  return bytes
+}
