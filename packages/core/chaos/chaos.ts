@@ -7,7 +7,7 @@
  * if a promise was broken.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Console, Effect, Fiber, References, Stream, SubscriptionRef } from "effect"
 import { parseArgs } from "node:util"
@@ -17,6 +17,7 @@ import { faults, sequence, type Site } from "./faults.ts"
 import { shown } from "./figures.ts"
 import { Ledger } from "./Ledger.ts"
 import { randomOf } from "./random.ts"
+import * as Reckoning from "./reckoning.ts"
 
 const { values } = parseArgs({
   options: {
@@ -175,56 +176,16 @@ const run = Effect.gen(function* () {
     yield* Effect.sleep(20).pipe(Effect.repeat({ until: () => ledger.confirmed >= messages }))
     isDone = true
     yield* Fiber.joinAll([...publishers, ...borrowers])
-    // Whatever is not handled by then is lost; a mutant's losses need not be waited for that long.
-    yield* Effect.sleep(50).pipe(
-      Effect.repeat({ until: () => ledger.missing === 0 }),
-      Effect.timeoutOption(mutant === undefined ? "1 minute" : "5 seconds")
-    )
-    const pool = yield* AmqpPool.stats
-    const counts = yield* Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ stats }) => stats)
-    // The broker counts what we count. The mutant's consumer comes and goes.
-    if (mutant === undefined) {
-      const channels = pool.idle + counts.channels + 1
-      yield* broker.awaitCensus({ connections: 2, channels, consumers: 1, unacked: 0, unconfirmed: 0, messages: 0 })
-    }
+    const remainder = yield* Reckoning.settled(ledger, broker, mutant, { messages: 0 })
     yield* Fiber.interrupt(consuming)
-    return { recoveries, pool, counts }
+    return { recoveries, remainder }
   })
 
-  const { counts, pool, recoveries } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
-  const seconds = (performance.now() - startedAt) / 1000
-  const census = yield* broker.awaitCensus({ connections: 0, channels: 0, unacked: 0 })
-  const balance = ledger.balance()
+  const { recoveries, remainder } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
   const kinds = new Set(recoveries.map(({ fault }) => fault)).size
-  yield* Console.log(
-    [
-      "",
-      `chaos: seed ${seed}, ${recoveries.length} faults of ${kinds} kinds in ${seconds.toFixed(0)} s` +
-        (mutant === undefined ? "" : `, mutant ${mutant}`),
-      "",
-      recoveryTable(recoveries),
-      "",
-      `published ${balance.published}, confirmed ${balance.confirmed}, refused ${balance.refused}, ` +
-        `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived; ` +
-        `${counts.timedOut} by their time limit)`,
-      `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
-      `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s, memory at most ${(memory / 1e6).toFixed(0)} MB`,
-      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, in line ${counts.waiting}; ` +
-        `${pool.idle} idle channels and ${counts.channels} of the publisher, as the broker counts them; ` +
-        `afterwards connections ${census.connections}, channels ${census.channels}`
-    ].join("\n")
-  )
-  const isKept =
-    balance.lost === 0 &&
-    balance.misreported === 0 &&
-    balance.phantoms === 0 &&
-    balance.confirmed >= messages &&
-    pool.used === 0 &&
-    pool.pending === 0 &&
-    counts.inFlight === 0 &&
-    counts.waiting === 0
-  yield* Console.log(isKept ? "\nKept: nothing lost" : "\nBROKEN")
-  if (!isKept) yield* Effect.sync(() => (process.exitCode = 1))
+  const title = `seed ${seed}, ${recoveries.length} faults of ${kinds} kinds`
+  const run = { title, mutant, startedAt, ledger, messages, recoveries: recoveryTable(recoveries), memory }
+  yield* Reckoning.told(run, broker, remainder)
 })
 
 NodeRuntime.runMain(

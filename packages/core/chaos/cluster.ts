@@ -7,7 +7,7 @@
  * code is 1 if a promise was broken.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpConsumer } from "@effect-amqp/core"
 import { Console, Effect, Fiber, References } from "effect"
 import { parseArgs } from "node:util"
 import * as Cluster from "../test/support/Cluster.ts"
@@ -15,6 +15,7 @@ import { borrower, consumer, mutantOf, publisher } from "./ends.ts"
 import { shown } from "./figures.ts"
 import { Ledger } from "./Ledger.ts"
 import { type Random, randomOf } from "./random.ts"
+import * as Reckoning from "./reckoning.ts"
 
 const { values } = parseArgs({
   options: {
@@ -184,53 +185,14 @@ const run = Effect.gen(function* () {
       duration: "1 minute",
       orElse: () => Effect.die(new Error("a publish or a borrower has not ended for a minute"))
     })
-    // Whatever is not handled by then is lost; a mutant's losses need not be waited for that long.
-    yield* Effect.sleep(50).pipe(
-      Effect.repeat({ until: () => ledger.missing === 0 }),
-      Effect.timeoutOption(mutant === undefined ? "1 minute" : "5 seconds")
-    )
-    const pool = yield* AmqpPool.stats
-    const counts = yield* Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ stats }) => stats)
-    // The brokers count what we count. The mutant's consumer comes and goes.
-    if (mutant === undefined) {
-      const channels = pool.idle + counts.channels + 1
-      yield* cluster.awaitCensus({ connections: 2, channels, consumers: 1, unacked: 0, unconfirmed: 0 })
-    }
+    const remainder = yield* Reckoning.settled(ledger, cluster, mutant)
     yield* Fiber.interrupt(consuming)
-    return { recoveries, pool, counts }
+    return { recoveries, remainder }
   })
 
-  const { counts, pool, recoveries } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
-  const seconds = (performance.now() - startedAt) / 1000
-  const census = yield* cluster.awaitCensus({ connections: 0, channels: 0, unacked: 0 })
-  const balance = ledger.balance()
-  yield* Console.log(
-    [
-      "",
-      `chaos: three nodes, a quorum queue, seed ${seed}, ${recoveries.length} faults in ${seconds.toFixed(0)} s` +
-        (mutant === undefined ? "" : `, mutant ${mutant}`),
-      "",
-      report(recoveries),
-      "",
-      `published ${balance.published}, confirmed ${balance.confirmed}, refused ${balance.refused}, ` +
-        `unknown ${balance.unknownArrived + balance.unknownLost} (${balance.unknownArrived} of them arrived)`,
-      `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
-      `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s`,
-      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${counts.inFlight}, in line ${counts.waiting}; ` +
-        `${pool.idle} idle channels and ${counts.channels} of the publisher, as the brokers count them; ` +
-        `afterwards connections ${census.connections}, channels ${census.channels}`
-    ].join("\n")
-  )
-  const isKept =
-    balance.lost === 0 &&
-    balance.misreported === 0 &&
-    balance.phantoms === 0 &&
-    pool.used === 0 &&
-    pool.pending === 0 &&
-    counts.inFlight === 0 &&
-    counts.waiting === 0
-  yield* Console.log(isKept ? "\nKept: nothing lost" : "\nBROKEN")
-  if (!isKept) yield* Effect.sync(() => (process.exitCode = 1))
+  const { recoveries, remainder } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
+  const title = `three nodes, a quorum queue, seed ${seed}, ${recoveries.length} faults`
+  yield* Reckoning.told({ title, mutant, startedAt, ledger, recoveries: report(recoveries) }, cluster, remainder)
 })
 
 NodeRuntime.runMain(
