@@ -4,14 +4,11 @@ import { AmqpChannel, AmqpConnection, AmqpConsumer, type AmqpError, AmqpPool, Am
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Option, Queue, Schema } from "effect"
 import type { Lease } from "../src/internal/lease.ts"
-import { withPool } from "./support/amqp.ts"
+import { tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, withConsumers } from "./support/consuming.ts"
 import { collectGarbage } from "./support/heap.ts"
 import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const tagOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Success" as const })
 
 /** amqplib's own channel, which refuses nothing. */
 const driverOf = (channel: AmqpChannel.AmqpChannel) => (channel as Lease).channel!.driver

@@ -1,9 +1,9 @@
 /** Every method of a borrowed channel, on a real broker. Publishing and taking single messages: `AmqpChannel.test.ts`. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpChannel, type AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { type Cause, Effect, Fiber, Option, Queue } from "effect"
-import { untilStats, withPool, drain } from "./support/amqp.ts"
+import { Effect, Fiber, Option, Queue } from "effect"
+import { drain, reasonOf, untilStats, withPool } from "./support/amqp.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 
@@ -12,10 +12,6 @@ const borrowed = <A, E>(program: (channel: Channel) => Effect.Effect<A, E, AmqpP
   Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
     AmqpChannel.use(program).pipe(Effect.scoped, withPool(url, { pool: { max: 2 } }))
   )
-
-/** Why it failed. A queue that has ended is not a failure, but a mistake of the test. */
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError | Cause.Done, R>) =>
-  Effect.map(Effect.flip(effect), (error) => (error._tag === "AmqpError" ? error.reason : assert.fail("it has ended")))
 
 const take = (channel: AmqpChannel.Operations, queue: string) =>
   Effect.map(channel.get(queue), (delivery) => Option.getOrThrow(delivery))

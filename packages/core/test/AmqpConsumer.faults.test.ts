@@ -1,14 +1,12 @@
 /** How consumers end, and how they go on: lost channels and connections, queues that are deleted, brokers that fall silent. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
-import { AmqpConnection, AmqpConsumer, type AmqpError, AmqpMessage } from "@effect-amqp/core"
+import { AmqpConnection, AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream } from "effect"
+import { tagOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason._tag)
 
 const counting = Effect.map(Queue.unbounded<string>(), (got) => ({
   got,
@@ -98,7 +96,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
-        const fiber = yield* Effect.forkScoped(reasonOf(Stream.runDrain(AmqpConsumer.stream(queue))))
+        const fiber = yield* Effect.forkScoped(tagOf(Stream.runDrain(AmqpConsumer.stream(queue))))
         yield* untilQueue(queue, { consumers: 1 })
         yield* broker.closeConnections()
         assert.strictEqual(yield* Fiber.join(fiber), "ConnectionClosed")
@@ -139,8 +137,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("a queue that is not there fails at once, unless it is to be waited for", () =>
       Effect.gen(function* () {
         const { got, handler } = yield* counting
-        assert.strictEqual(yield* reasonOf(AmqpConsumer.consume("missing", handler)), "NotFound")
-        assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("missing"))), "NotFound")
+        assert.strictEqual(yield* tagOf(AmqpConsumer.consume("missing", handler)), "NotFound")
+        assert.strictEqual(yield* tagOf(Stream.runDrain(AmqpConsumer.stream("missing"))), "NotFound")
         yield* Effect.forkScoped(AmqpConsumer.consume("missing", handler, { resubscribe: "always" }))
         yield* declareQueue({}, "missing")
         yield* send("missing", "a")
@@ -202,7 +200,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const queue = yield* declareQueue()
           const { got, handler } = yield* counting
           yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
-          const ending = yield* Effect.forkScoped(reasonOf(Stream.runDrain(AmqpConsumer.stream(queue))))
+          const ending = yield* Effect.forkScoped(tagOf(Stream.runDrain(AmqpConsumer.stream(queue))))
           yield* untilQueue(queue, { consumers: 2 })
           proxy.stall()
           assert.strictEqual(yield* Fiber.join(ending), "ConnectionClosed")
@@ -227,7 +225,7 @@ describe(promise15, () => {
       yield* Effect.gen(function* () {
         const { got, handler } = yield* counting
         yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
-        const ending = yield* Effect.forkScoped(reasonOf(Stream.runDrain(AmqpConsumer.stream("other"))))
+        const ending = yield* Effect.forkScoped(tagOf(Stream.runDrain(AmqpConsumer.stream("other"))))
         yield* broker.received("basic.consume", 2)
         yield* broker.until(({ openChannels }) => openChannels === 2)
         broker.closeChannels(406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out")
@@ -268,7 +266,7 @@ describe(promise15, () => {
       yield* Effect.gen(function* () {
         const { handler } = yield* counting
         const fibers = yield* Effect.forEach(["a", "b"], (queue) =>
-          Effect.forkScoped(reasonOf(AmqpConsumer.consume(queue, handler, { resubscribe: "always" })))
+          Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, handler, { resubscribe: "always" })))
         )
         yield* broker.received("basic.consume", 2)
         broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
@@ -288,7 +286,7 @@ describe(promise15, () => {
       const { handler } = yield* counting
       const { consumer, running } = yield* Effect.gen(function* () {
         const consumer = yield* AmqpConsumer.AmqpConsumer
-        const running = yield* Effect.forkDetach(reasonOf(AmqpConsumer.consume("q", handler)))
+        const running = yield* Effect.forkDetach(tagOf(AmqpConsumer.consume("q", handler)))
         yield* broker.received("basic.consume")
         return { consumer, running }
       }).pipe(withConsumers(broker.url))
@@ -297,7 +295,7 @@ describe(promise15, () => {
         Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
         Effect.provideService(References.MinimumLogLevel, "None")
       )
-      assert.strictEqual(yield* reasonOf(later), "ConnectionClosed")
+      assert.strictEqual(yield* tagOf(later), "ConnectionClosed")
     })
   )
 
@@ -309,8 +307,8 @@ describe(promise15, () => {
         yield* broker.down
         const waiting = yield* Effect.forkChild(AmqpConsumer.consume("q", handler))
         const never = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
-        assert.strictEqual(yield* reasonOf(never), "ConnectFailed")
-        assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ConnectFailed")
+        assert.strictEqual(yield* tagOf(never), "ConnectFailed")
+        assert.strictEqual(yield* tagOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ConnectFailed")
         yield* broker.up
         yield* broker.received("basic.consume")
         yield* Fiber.interrupt(waiting)
@@ -324,7 +322,7 @@ describe(promise15, () => {
       yield* Effect.gen(function* () {
         const { handler } = yield* counting
         broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
-        assert.strictEqual(yield* reasonOf(AmqpConsumer.consume("q", handler)), "AuthenticationFailed")
+        assert.strictEqual(yield* tagOf(AmqpConsumer.consume("q", handler)), "AuthenticationFailed")
       }).pipe(withConsumers(broker.url))
     })
   )
@@ -340,8 +338,8 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
         yield* Effect.gen(function* () {
           const { handler } = yield* counting
           const consume = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
-          assert.strictEqual(yield* reasonOf(consume), "ReplyTimeout")
-          assert.strictEqual(yield* reasonOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ReplyTimeout")
+          assert.strictEqual(yield* tagOf(consume), "ReplyTimeout")
+          assert.strictEqual(yield* tagOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ReplyTimeout")
           yield* broker.until(({ openChannels }) => openChannels === 0)
         }).pipe(
           withConsumers(broker.url, { continuationTimeout: Duration.millis(50), closeTimeout: Duration.millis(200) })

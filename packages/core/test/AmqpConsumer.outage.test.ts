@@ -4,7 +4,6 @@ import {
   AmqpChannel,
   AmqpConnection,
   AmqpConsumer,
-  type AmqpError,
   AmqpMessage,
   AmqpPool,
   AmqpPublisher,
@@ -12,18 +11,12 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Schedule, Stream } from "effect"
-import { withPool } from "./support/amqp.ts"
+import { reasonOf, tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
 import { joinAll, outcomeOf, start, startAll } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
-
-const tagOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Success" as const })
 
 const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 

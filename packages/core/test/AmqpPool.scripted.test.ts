@@ -2,11 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Deferred, Duration, Effect, Exit, Fiber, Random, Scope } from "effect"
-import { untilStats, withPool } from "./support/amqp.ts"
+import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason._tag)
 
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
 
@@ -65,7 +62,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
       yield* Effect.gen(function* () {
         for (let round = 0; round < 5; round++) {
           broker.once("channel.open", (open) => open.closeChannel(504, "CHANNEL_ERROR - scripted"))
-          assert.strictEqual(yield* reasonOf(declare), "ProtocolError")
+          assert.strictEqual(yield* tagOf(declare), "ProtocolError")
           assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
         }
         yield* fill(2)
@@ -86,7 +83,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
         yield* fill(2)
         broker.destroy()
         broker.on("channel.open", (open) => open.destroy())
-        assert.strictEqual(yield* reasonOf(declare), "AcquireTimeout")
+        assert.strictEqual(yield* tagOf(declare), "AcquireTimeout")
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
       }).pipe(withPool(broker.url, config), Effect.provideService(Random.Random, zero))
     })
@@ -97,7 +94,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         broker.once("channel.open", (open) => open.closeConnection(530, "NOT_ALLOWED - scripted"))
-        assert.strictEqual(yield* reasonOf(declare), "ProtocolError")
+        assert.strictEqual(yield* tagOf(declare), "ProtocolError")
         yield* fill(2)
       }).pipe(withPool(broker.url, { pool: { max: 2 } }))
     })
@@ -107,7 +104,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       yield* Effect.gen(function* () {
-        const reasons = yield* Effect.forEach([1, 2, 3, 4], () => reasonOf(declare), { concurrency: "unbounded" })
+        const reasons = yield* Effect.forEach([1, 2, 3, 4], () => tagOf(declare), { concurrency: "unbounded" })
         assert.deepStrictEqual(
           reasons,
           Array.from({ length: 4 }, () => "AcquireTimeout")
@@ -172,7 +169,7 @@ describe("3. A channel that arrives after its opener gave up is closed.", () => 
       const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
       yield* Effect.gen(function* () {
         broker.once("channel.open", (open) => open.hold())
-        assert.strictEqual(yield* reasonOf(declare), "ReplyTimeout")
+        assert.strictEqual(yield* tagOf(declare), "ReplyTimeout")
         // The close is sent behind the open: the broker never holds the late channel beside the next one.
         yield* broker.received("channel.close")
         broker.release("channel.open")
@@ -212,7 +209,7 @@ describe("3. A channel that arrives after its opener gave up is closed.", () => 
         yield* broker.received("channel.open")
         return waiting
       }).pipe(withPool(broker.url, { closeTimeout: Duration.millis(200) }))
-      assert.strictEqual(yield* reasonOf(Fiber.join(waiting)), "PoolClosed")
+      assert.strictEqual(yield* tagOf(Fiber.join(waiting)), "PoolClosed")
       yield* broker.socketsClosed
       assert.strictEqual(broker.openChannels, 0)
     })
@@ -364,7 +361,7 @@ describe("a confirm channel on which the broker refuses messages", () => {
         AmqpChannel.useConfirm((channel) => channel.publish({ routingKey: "q", content: "a" }))
       )
       yield* Effect.gen(function* () {
-        assert.strictEqual(yield* reasonOf(publish), "PublishNacked")
+        assert.strictEqual(yield* tagOf(publish), "PublishNacked")
         yield* publish
         yield* publish
         assert.strictEqual(broker.count("channel.open"), 2)
@@ -441,7 +438,7 @@ describe("10. Every close is bounded in time, whatever the broker or the network
         Effect.forkChild({ startImmediately: true })
       )
       const waiting = yield* Deferred.await(line)
-      assert.strictEqual(yield* Effect.timeout(reasonOf(Fiber.join(waiting)), "1 second"), "PoolClosed")
+      assert.strictEqual(yield* Effect.timeout(tagOf(Fiber.join(waiting)), "1 second"), "PoolClosed")
       assert.isUndefined(ending.pollUnsafe())
       yield* Scope.close(scope, Exit.void)
       yield* Fiber.join(ending)
@@ -472,8 +469,8 @@ describe("10. Every close is bounded in time, whatever the broker or the network
         yield* broker.received("queue.declare")
         return { asking, channel }
       }).pipe(withPool(broker.url, quick), Effect.timeout("2 seconds"))
-      assert.strictEqual(yield* reasonOf(Fiber.join(asking)), "ChannelReleased")
-      assert.strictEqual(yield* reasonOf(channel.publish({ routingKey: "q", content: "" })), "ChannelReleased")
+      assert.strictEqual(yield* tagOf(Fiber.join(asking)), "ChannelReleased")
+      assert.strictEqual(yield* tagOf(channel.publish({ routingKey: "q", content: "" })), "ChannelReleased")
       yield* broker.socketsClosed
       yield* Scope.close(scope, Exit.void)
     })

@@ -4,13 +4,10 @@ import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, References, Scope } from "effect"
 import type { Lease } from "../src/internal/lease.ts"
-import { untilStats, withPool } from "./support/amqp.ts"
+import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 
 /** The channel behind a handle: which one it is, and what listens to it. */
 const behind = (handle: AmqpChannel.AmqpChannel) => (handle as Lease).channel!
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason._tag)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("1. Leaving a scope by success, failure, defect or interruption settles its channel exactly once. There is no return call.", () => {
@@ -76,7 +73,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.gen(function* () {
           const scope = yield* Scope.make()
           yield* Scope.close(scope, Exit.void)
-          const reason = yield* reasonOf(
+          const reason = yield* tagOf(
             Scope.provide(
               AmqpChannel.use((channel) => channel.queueDeclare("late")),
               scope
@@ -124,7 +121,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.scoped(
           Effect.gen(function* () {
-            const reason = yield* reasonOf(AmqpChannel.use((channel) => channel.get("missing")))
+            const reason = yield* tagOf(AmqpChannel.use((channel) => channel.get("missing")))
             assert.strictEqual(reason, "NotFound")
             const { queue } = yield* AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
             assert.match(queue, /^amq\.gen-/)
@@ -185,7 +182,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const held = yield* Scope.make()
           yield* Scope.provide(AmqpPool.get, held)
           const waiting = yield* Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
-          assert.strictEqual(yield* reasonOf(Effect.scoped(AmqpPool.get)), "PoolExhausted")
+          assert.strictEqual(yield* tagOf(Effect.scoped(AmqpPool.get)), "PoolExhausted")
           yield* Scope.close(held, Exit.void)
           yield* Fiber.join(waiting)
         }).pipe(withPool(url, { pool: { max: 1, maxWaiting: 1 } }))
@@ -202,8 +199,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const waiting = yield* Effect.forkDetach(Effect.scoped(pool.get), { startImmediately: true })
           return { pool, waiting }
         }).pipe(withPool(url, { pool: { max: 1 }, shutdownTimeout: Duration.millis(100) }))
-        assert.strictEqual(yield* reasonOf(Fiber.join(pool.waiting)), "PoolClosed")
-        assert.strictEqual(yield* reasonOf(Effect.scoped(pool.pool.get)), "PoolClosed")
+        assert.strictEqual(yield* tagOf(Fiber.join(pool.waiting)), "PoolClosed")
+        assert.strictEqual(yield* tagOf(Effect.scoped(pool.pool.get)), "PoolClosed")
         yield* Scope.close(scope, Exit.void)
       })
     )
@@ -221,8 +218,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         yield* Effect.scoped(
           Effect.gen(function* () {
-            assert.strictEqual(yield* reasonOf(uses), "PoolClosed")
-            assert.strictEqual(yield* Effect.timeout(reasonOf(uses), "1 second"), "PoolClosed")
+            assert.strictEqual(yield* tagOf(uses), "PoolClosed")
+            assert.strictEqual(yield* Effect.timeout(tagOf(uses), "1 second"), "PoolClosed")
           })
         )
       })
@@ -330,7 +327,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             AmqpChannel.use((channel) =>
               Effect.gen(function* () {
                 assert.strictEqual(behind(channel), first)
-                assert.strictEqual(yield* reasonOf(channel.ack(taken)), "DeliverySettled")
+                assert.strictEqual(yield* tagOf(channel.ack(taken)), "DeliverySettled")
                 const again = Option.getOrThrow(yield* channel.get("dirty"))
                 assert.isTrue(again.redelivered)
                 yield* channel.ack(again)
@@ -421,7 +418,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const sibling = yield* AmqpPool.get
             const { queue } = yield* sibling.queueDeclare("", { exclusive: true })
             for (let i = 0; i < 50; i++) {
-              const reason = yield* reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.get("missing"))))
+              const reason = yield* tagOf(Effect.scoped(AmqpChannel.use((channel) => channel.get("missing"))))
               assert.strictEqual(reason, "NotFound")
             }
             yield* sibling.publish({ routingKey: queue, content: "alive" })
@@ -472,7 +469,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {
-          const reason = yield* reasonOf(
+          const reason = yield* tagOf(
             Effect.scoped(
               AmqpChannel.use((channel) => {
                 behind(channel).driver.assertQueue = () => {
@@ -494,7 +491,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {
-          const reason = yield* reasonOf(
+          const reason = yield* tagOf(
             Effect.scoped(
               AmqpChannel.use((channel) =>
                 channel.publish({ routingKey: "q", content: "", headers: { f: (() => 1) as never } })
@@ -532,7 +529,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   stale.queuePurge(queue),
                   stale.queueDelete(queue)
                 ] as ReadonlyArray<Effect.Effect<unknown, AmqpError.AmqpError>>) {
-                  assert.strictEqual(yield* reasonOf(use), "ChannelReleased")
+                  assert.strictEqual(yield* tagOf(use), "ChannelReleased")
                 }
                 yield* channel.ack(delivery)
                 assert.isTrue(Option.isNone(yield* channel.get(queue)))

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpError, AmqpRpc } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope } from "effect"
-import { configOf, type Overrides } from "./support/amqp.ts"
+import { configOf, type Overrides, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { collectGarbage } from "./support/heap.ts"
 
@@ -21,9 +21,6 @@ const withRpc = (url: string, options?: AmqpRpc.Options, overrides?: Overrides) 
     ),
     Effect.provideService(References.MinimumLogLevel, "Warn")
   )
-
-const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError | number, R>) =>
-  Effect.map(Effect.flip(effect), (error) => (AmqpError.isAmqpError(error) ? error.reason : assert.fail(String(error))))
 
 /** A broker that knows the pseudo-queue, and confirms nothing unasked. */
 const brokerWith = (publish: (publish: Publish) => void, on: ScriptedBroker.Script = {}) =>

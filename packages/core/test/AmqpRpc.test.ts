@@ -25,7 +25,7 @@ import {
   SchemaGetter,
   type Scope
 } from "effect"
-import { configOf } from "./support/amqp.ts"
+import { configOf, reasonOf } from "./support/amqp.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 
 class NoSuchUser extends Schema.TaggedError<NoSuchUser>()("NoSuchUser", { id: Schema.Int }) {}
@@ -83,9 +83,6 @@ const serving = <P extends Schema.Constraint, S extends Schema.Constraint, E ext
 
 const findAlice = ({ id }: { readonly id: number }) =>
   id === 1 ? Effect.succeed(alice) : Effect.fail(new NoSuchUser({ id }))
-
-const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.map(Effect.flip(effect), (error) => (AmqpError.isAmqpError(error) ? error.reason : assert.fail(String(error))))
 
 /** Opens the client's channel, so that a short timeout is all a call's own. */
 const warm = Effect.flip(AmqpRpc.client(AmqpRpc.make("nowhere"))())

@@ -1,6 +1,6 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
 import { Duration, Effect, flow, Layer, Option, Redacted, References } from "effect"
-import { AmqpChannel, type AmqpConfig, AmqpConnection, type AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 
 const seconds = Duration.seconds
 
@@ -85,9 +85,15 @@ export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) =>
     return yield* Effect.die(new Error(`the pool stayed at ${JSON.stringify(yield* AmqpPool.stats)}`))
   })
 
-/** Why an effect failed. */
-export const reasonOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
+/** Why an effect failed. What is no AMQP error is a defect. */
+export const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(Effect.flip(effect), (error) =>
+    AmqpError.isAmqpError(error) ? Effect.succeed(error.reason) : Effect.die(error)
+  )
+
+/** The tag of an effect's reason, or `Success`. */
+export const tagOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
+  Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Success" as const })
 
 /** Takes everything out of a queue by a channel: to the one that has published it, it is there at once. */
 export const drain = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel, queue: string) {
