@@ -7,6 +7,7 @@ import type { Lease } from "../src/internal/lease.ts"
 import { tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, withConsumers } from "./support/consuming.ts"
 import { collectGarbage } from "./support/heap.ts"
+import { numbers } from "./support/numbers.ts"
 import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -15,8 +16,6 @@ const driverOf = (channel: AmqpChannel.AmqpChannel) => (channel as Lease).channe
 
 const acknowledge = (channel: AmqpChannel.AmqpChannel, deliveryTag: number) =>
   Effect.sync(() => driverOf(channel).ack({ fields: { deliveryTag } } as never))
-
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 /** Bytes of heap and buffers, garbage aside. */
 const held = () => {

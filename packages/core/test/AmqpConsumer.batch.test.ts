@@ -13,9 +13,9 @@ import {
   untilQueue,
   withConsumers
 } from "./support/consuming.ts"
+import { texts } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
-const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i))
 const textsOf = (deliveries: ReadonlyArray<AmqpConsumer.Delivery>) => deliveries.map(AmqpMessage.text)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
@@ -30,10 +30,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             within: "1 hour"
           })
         )
-        yield* send(queue, ...numbers(30))
+        yield* send(queue, ...texts(30))
         assert.deepStrictEqual(
           yield* Queue.takeN(batches, 3),
-          [0, 10, 20].map((from) => numbers(30).slice(from, from + 10))
+          [0, 10, 20].map((from) => texts(30).slice(from, from + 10))
         )
         yield* untilQueue(queue, { messages: 0, unacked: 0 })
       }).pipe(onBroker)
@@ -43,7 +43,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
-        yield* send(queue, ...numbers(13))
+        yield* send(queue, ...texts(13))
         yield* Effect.forkScoped(
           AmqpConsumer.consumeBatch(queue, (deliveries) => Queue.offer(batches, textsOf(deliveries)), {
             size: 10,
@@ -51,7 +51,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           })
         )
         const [full, rest] = yield* Queue.takeN(batches, 2)
-        assert.deepStrictEqual([...full!, ...rest!], numbers(13))
+        assert.deepStrictEqual([...full!, ...rest!], texts(13))
         assert.lengthOf(full!, 10)
         yield* send(queue, "alone")
         assert.deepStrictEqual(yield* Queue.take(batches), ["alone"])
@@ -71,7 +71,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             { size: 2, within: 50 }
           )
         )
-        yield* send(queue, ...numbers(5))
+        yield* send(queue, ...texts(5))
         assert.deepStrictEqual(yield* Queue.take(batches), ["0", "1"])
         yield* untilQueue(queue, { unacked: 5 })
         yield* gate.open
@@ -91,7 +91,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             { size: 2, within: "2 seconds" }
           )
         )
-        yield* send(queue, ...numbers(5))
+        yield* send(queue, ...texts(5))
         yield* Queue.take(batches)
         yield* untilQueue(queue, { unacked: 5 })
         yield* Effect.sleep("2 seconds")
@@ -110,7 +110,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const queue = yield* declareQueue()
         const started = yield* Queue.unbounded<number>()
         const gate = yield* Latch.make()
-        yield* send(queue, ...numbers(30))
+        yield* send(queue, ...texts(30))
         yield* Effect.forkScoped(
           AmqpConsumer.consumeBatch(
             queue,
@@ -233,7 +233,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const queue = yield* declareQueue()
       const ends = yield* Queue.unbounded<AmqpConsumer.End>()
       const started = yield* Latch.make()
-      yield* send(queue, ...numbers(8))
+      yield* send(queue, ...texts(8))
       const fiber = yield* Effect.forkScoped(
         AmqpConsumer.consumeBatch(queue, () => Effect.andThen(started.open, Effect.never), {
           size: 5,
@@ -258,7 +258,7 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
       received.method === "basic.ack" ? [`${received.args.deliveryTag}${received.args.multiple ? "+" : ""}`] : []
     )
   const enqueue = (broker: ScriptedBroker.ScriptedBroker, count: number) => {
-    for (const text of numbers(count)) broker.enqueue("q", text)
+    for (const text of texts(count)) broker.enqueue("q", text)
   }
 
   plain.live("one ack for each batch, when nothing earlier is open", () =>
@@ -321,7 +321,7 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
 plain.live("however many deliveries of a batch want a delay queue, it is declared once, on one channel at a time", () =>
   Effect.gen(function* () {
     const broker = yield* ScriptedBroker.make()
-    for (const text of numbers(100)) broker.enqueue("q", text)
+    for (const text of texts(100)) broker.enqueue("q", text)
     yield* Effect.gen(function* () {
       yield* Effect.forkScoped(
         AmqpConsumer.consumeBatch("q", () => Effect.fail("no"), {

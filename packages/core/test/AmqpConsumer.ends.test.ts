@@ -4,16 +4,15 @@ import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
 import { declareQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { texts } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect("interrupted at any step, a consumer leaves nothing on the broker, and no message is lost", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       const queue = yield* declareQueue()
-      yield* send(queue, ...numbers(50))
+      yield* send(queue, ...texts(50))
       yield* AmqpConsumer.stream(queue).pipe(Stream.take(1), Stream.runDrain)
       const { channels, connections } = yield* broker.awaitCensus({ consumers: 0, unacked: 0 })
       const failing = () => Effect.andThen(Effect.sleep(1), Effect.fail("not now"))
@@ -57,7 +56,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const count = 300
       const done = new Set<string>()
       const all = yield* Latch.make()
-      yield* send(queue, ...numbers(count))
+      yield* send(queue, ...texts(count))
       yield* Effect.forkScoped(
         AmqpConsumer.consume(
           queue,
@@ -90,7 +89,7 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
   plain.live("a batch whose retries are under way is requeued at once, all of it", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      for (const text of numbers(4)) broker.enqueue("q", text)
+      for (const text of texts(4)) broker.enqueue("q", text)
       yield* Effect.gen(function* () {
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
         const { publishing, service } = yield* unpublishable()

@@ -15,10 +15,9 @@ import { reasonOf, tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
+import { numbers } from "./support/numbers.ts"
 import { joinAll, outcomeOf, start, startAll } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 /** Waits for what only looking can tell; at most 20 seconds. */
 const until = <E, R>(what: string, holds: Effect.Effect<boolean, E, R>) =>

@@ -14,8 +14,7 @@ import {
   send,
   untilQueue
 } from "./support/consuming.ts"
-
-const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i))
+import { numbers, texts } from "./support/numbers.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("Leaving a stream cancels its consumer, and what was not settled goes back.", () => {
@@ -23,7 +22,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
-        yield* send(queue, ...numbers(30))
+        yield* send(queue, ...texts(30))
         const taken = yield* AmqpConsumer.stream(queue, { onEnd: (end) => Queue.offer(ends, end) }).pipe(
           // All that there are have been sent ahead.
           Stream.tap(() => untilQueue(queue, { ready: 0 })),
@@ -32,7 +31,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           Stream.take(10),
           Stream.runCollect
         )
-        assert.deepStrictEqual(taken, numbers(10))
+        assert.deepStrictEqual(taken, texts(10))
         assert.deepStrictEqual(yield* Queue.take(ends), { queue, reason: undefined, requeued: 20, unsettled: 0 })
         yield* untilQueue(queue, { ready: 20, unacked: 0, consumers: 0 })
         assert.strictEqual(yield* nextText(queue), "10")
@@ -43,7 +42,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
-        yield* send(queue, ...numbers(5))
+        yield* send(queue, ...texts(5))
         const taken = yield* AmqpConsumer.stream(queue, { onEnd: (end) => Queue.offer(ends, end) }).pipe(
           Stream.tap(() => untilQueue(queue, { ready: 0 })),
           Stream.take(3),
@@ -57,7 +56,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         assert.strictEqual((yield* Effect.flip(taken[0]!.ack)).reason._tag, "DeliverySettled")
         // In the order in which they were.
-        for (const text of numbers(5)) assert.strictEqual(yield* nextText(queue), text)
+        for (const text of texts(5)) assert.strictEqual(yield* nextText(queue), text)
       }).pipe(onBroker)
     )
 
@@ -65,7 +64,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const got = yield* Queue.unbounded<string>()
-        yield* send(queue, ...numbers(3))
+        yield* send(queue, ...texts(3))
         const reading = AmqpConsumer.stream(queue).pipe(
           Stream.tap((delivery) => Queue.offer(got, AmqpMessage.text(delivery))),
           Stream.runDrain
@@ -141,7 +140,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("from any fiber", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
-        yield* send(queue, ...numbers(100))
+        yield* send(queue, ...texts(100))
         yield* AmqpConsumer.stream(queue, { prefetch: 10 }).pipe(
           Stream.mapEffect((delivery) => Effect.andThen(Effect.yieldNow, delivery.ack), { concurrency: 10 }),
           Stream.take(100),

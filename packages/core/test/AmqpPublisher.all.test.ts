@@ -3,13 +3,12 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue, Result, Stream, SubscriptionRef } from "effect"
+import { numbers } from "./support/numbers.ts"
 import { outcomeOf, start, startAll, untilStats, withPublisher, published } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
 
 const message = (i: number | string): AmqpMessage.Message => ({ exchange: "x", routingKey: "k", content: String(i) })
-
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 /** Refuses every message whose content is this. */
 const refuses = (...refused: ReadonlyArray<string>): ScriptedBroker.Script => ({

@@ -12,6 +12,7 @@ import {
   withPublisher,
   published
 } from "./support/publisher.ts"
+import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
 
@@ -23,8 +24,6 @@ const message = (content: string | number): AmqpMessage.Message => ({
 
 const send = (content: string, options?: Parameters<typeof AmqpPublisher.publish>[1]) =>
   outcomeOf(AmqpPublisher.publish(message(content), options))
-
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 const held: ScriptedBroker.Script = { "basic.publish": (publish) => publish.hold() }
 

@@ -18,11 +18,10 @@ import {
   untilStats,
   withPublisher
 } from "./support/publisher.ts"
+import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 type Outcome = "Confirmed" | AmqpError.AmqpErrorReason["_tag"]
-
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 const mebibyte = 2 ** 20
 

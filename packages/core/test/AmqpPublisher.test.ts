@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpConnection, type AmqpMessage, AmqpPublisher } from "@e
 import { TestBroker } from "@effect-amqp/core/testing"
 import { reasonOf } from "./support/amqp.ts"
 import { Effect, Fiber, Queue, Random } from "effect"
+import { numbers } from "./support/numbers.ts"
 import { outcomeOf, untilStats, withPublisher } from "./support/publisher.ts"
 
 const declare = (options?: AmqpChannel.QueueDeclareOptions) =>
@@ -23,8 +24,6 @@ const drain = (queue: string) =>
       })
     )
   )
-
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("12. A confirmed publish resolves once, and never as success without the broker's ack.", () => {
