@@ -2,8 +2,8 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Effect, Fiber, Redacted, Stream, SubscriptionRef } from "effect"
-import { drain, reasonOf } from "./support/amqp.ts"
+import { Deferred, Effect, Fiber, Redacted } from "effect"
+import { drain, reasonOf, untilState } from "./support/amqp.ts"
 import { send, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
@@ -51,12 +51,6 @@ const user = Effect.gen(function* () {
     delete: remove
   }
   return result
-})
-
-const until = Effect.fnUntraced(function* (wanted: (state: AmqpConnection.State) => boolean) {
-  const { state } = yield* AmqpConnection.AmqpConnection
-  yield* SubscriptionRef.changes(state).pipe(Stream.filter(wanted), Stream.runHead, Effect.timeout("10 seconds"))
-  return state.value
 })
 
 const isClosed = (state: AmqpConnection.State) => state._tag === "Closed"
@@ -120,8 +114,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const { state } = yield* AmqpConnection.AmqpConnection
             assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
             proxy.rst()
-            const closed = yield* until(isClosed)
-            if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "VirtualHostRefused")
+            const closed = yield* untilState(isClosed)
+            assert.strictEqual(closed.reason._tag, "VirtualHostRefused")
             assert.strictEqual((yield* soon(Effect.scoped(declare("q"))))._tag, "VirtualHostRefused")
             assert.strictEqual(proxy.stats.accepted, 2)
           }).pipe(withConsumers(url))
@@ -147,8 +141,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               // In line behind the only place of the pool, when it happens.
               const waiting = yield* start(pool.use(() => Effect.void))
               yield* deleted.delete
-              const closed = yield* until(isClosed)
-              if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+              const closed = yield* untilState(isClosed)
+              assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
               const own = yield* soon(held.queueDeclare("q"))
               assert.include(["ConnectionClosed", "ChannelClosed"], own._tag)
               return waiting
@@ -185,8 +179,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
           assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
           proxy.rst()
-          const closed = yield* until(isClosed)
-          if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+          const closed = yield* untilState(isClosed)
+          assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
           assert.strictEqual((yield* soon(Effect.scoped(declare("q"))))._tag, "AuthenticationFailed")
           assert.strictEqual(proxy.stats.accepted, 2)
         }).pipe(withConsumers(url))
@@ -201,14 +195,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
           yield* Effect.scoped(declare("q"))
           const theirs = yield* consumers
-          yield* Effect.provideService(until(isGeneration(1)), AmqpConnection.AmqpConnection, theirs)
+          yield* Effect.provideService(untilState(isGeneration(1)), AmqpConnection.AmqpConnection, theirs)
           yield* changePassword("second")
           // RabbitMQ's own database takes any secret of a live connection.
           yield* connection.updateSecret(Redacted.make("second"), "changed")
           for (const generation of [2, 3]) {
             proxy.rst()
-            yield* until(isGeneration(generation))
-            yield* Effect.provideService(until(isGeneration(generation)), AmqpConnection.AmqpConnection, theirs)
+            yield* untilState(isGeneration(generation))
+            yield* Effect.provideService(untilState(isGeneration(generation)), AmqpConnection.AmqpConnection, theirs)
           }
           yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
           assert.strictEqual(proxy.stats.accepted, 6)

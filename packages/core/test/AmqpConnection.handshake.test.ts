@@ -2,10 +2,10 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Logger, Random, References, Result, Stream, SubscriptionRef } from "effect"
+import { Deferred, Duration, Effect, Fiber, Logger, Random, References, Result } from "effect"
 import { type AddressInfo, createServer as createTcpServer, type Server } from "node:net"
 import { createServer as createTlsServer } from "node:tls"
-import { configOf, contents, reasonOf, withPool } from "./support/amqp.ts"
+import { configOf, contents, reasonOf, untilOpen, untilState, withPool } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import type { CutBy, Direction } from "./support/Lane.ts"
@@ -27,16 +27,6 @@ const atOnce = Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 0,
 const quietly = Effect.provide(Logger.layer([]))
 
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
-
-/** The connection, once it is open for at least so many times. */
-const untilOpen = (generation = 1) =>
-  Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
-    SubscriptionRef.changes(state).pipe(
-      Stream.filter((now) => now._tag === "Open" && now.generation >= generation),
-      Stream.runHead,
-      Effect.timeout("10 seconds")
-    )
-  )
 
 /** A proxy in front of the test's broker. */
 const proxied = Effect.gen(function* () {
@@ -485,12 +475,8 @@ describe("a scope that closes while the connection is being made again", () => {
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const ending = yield* Effect.gen(function* () {
-        const { state } = yield* AmqpConnection.AmqpConnection
         yield* broker.down
-        yield* SubscriptionRef.changes(state).pipe(
-          Stream.filter((now) => now._tag === "Reconnecting" && now.attempt >= 2),
-          Stream.runHead
-        )
+        yield* untilState((now) => now._tag === "Reconnecting" && now.attempt >= 2)
         return performance.now()
       }).pipe(withPool(broker.url), quietly)
       assert.isBelow(performance.now() - ending, 2000)

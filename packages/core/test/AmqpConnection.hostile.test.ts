@@ -1,11 +1,12 @@
 /** A broker, or whatever answers in its place, that does not keep to the protocol. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
-import { Duration, Effect, Fiber, Option, References, Stream, SubscriptionRef } from "effect"
-import { withPool } from "./support/amqp.ts"
+import { Duration, Effect, Fiber, Option, References, SubscriptionRef } from "effect"
+import { untilOpen, untilState, withPool } from "./support/amqp.ts"
 import { type FieldTable, nestedTable } from "./support/fieldTable.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from "./support/frames.ts"
 import { countOf, playStreams, sumOf, tableOf } from "./support/hostile.ts"
+import { start } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { kindNames } from "./support/Spoiler.ts"
 
@@ -58,14 +59,9 @@ type Closing = Pick<ScriptedBroker.Context<"connection.open">, "closeConnection"
 /** Why a connection is lost that has been sent this. */
 const lostBy = (broker: ScriptedBroker.ScriptedBroker, bytes: Buffer) =>
   Effect.gen(function* () {
-    const { state } = yield* AmqpConnection.AmqpConnection
-    const lost = yield* SubscriptionRef.changes(state).pipe(
-      Stream.filter((now) => now._tag === "Reconnecting"),
-      Stream.runHead,
-      Effect.forkChild({ startImmediately: true })
-    )
+    const lost = yield* start(untilState((now) => now._tag === "Reconnecting"))
     broker.connection().write(bytes)
-    return Option.getOrThrow(yield* Fiber.join(lost)).reason
+    return (yield* Fiber.join(lost)).reason
   }).pipe(withPool(broker.url), Effect.provideService(References.MinimumLogLevel, "None"))
 
 describe("tables of a broker", () => {
@@ -168,12 +164,7 @@ describe("a broker that goes on after it has sent rubbish", () => {
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "connection.close": () => {} }, protocolErrors: "record" })
       yield* Effect.gen(function* () {
-        const { state } = yield* AmqpConnection.AmqpConnection
-        const again = yield* SubscriptionRef.changes(state).pipe(
-          Stream.filter((now) => now._tag === "Open" && now.generation > 1),
-          Stream.runHead,
-          Effect.forkChild({ startImmediately: true })
-        )
+        const again = yield* start(untilOpen(2))
         broker.connection().write(encodeMessage(7, "channel.open-ok"))
         yield* Fiber.join(again)
         yield* broker.until((now) => now.connections === 1)

@@ -2,10 +2,10 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, AmqpConnection } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { ConfigProvider, Effect, Exit, References, type Scope, Stream, SubscriptionRef } from "effect"
+import { ConfigProvider, Effect, Exit, References, type Scope } from "effect"
 import { connect as connectTls } from "node:tls"
 import type { TestContext } from "vitest"
-import { layerWith } from "./support/amqp.ts"
+import { layerWith, untilState } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { noneTo } from "./support/sockets.ts"
@@ -63,12 +63,6 @@ const refused = Effect.fnUntraced(
   Effect.scoped,
   Effect.timeout("8 seconds")
 )
-
-const awaitState = Effect.fnUntraced(function* (wanted: (state: AmqpConnection.State) => boolean) {
-  const { state } = yield* AmqpConnection.AmqpConnection
-  yield* SubscriptionRef.changes(state).pipe(Stream.filter(wanted), Stream.runHead, Effect.timeout("10 seconds"))
-  return state.value
-})
 
 const addUser = (name: string, password = "secret") =>
   Effect.gen(function* () {
@@ -196,10 +190,10 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
         const port = yield* TlsListener.make({ clients: "must show a certificate" })
         const config = yield* configFor(port, { tls: { ca, ...Certificates.client } })
         yield* Effect.gen(function* () {
-          yield* awaitState((state) => state._tag === "Open")
+          yield* untilState((state) => state._tag === "Open")
           for (const generation of [2, 3]) {
             yield* killConnections
-            yield* awaitState((state) => state._tag === "Open" && state.generation === generation)
+            yield* untilState((state) => state._tag === "Open" && state.generation === generation)
             assert.strictEqual(yield* seen, "guest PLAIN true 'tlsv1.3' CN=orders")
           }
           yield* AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
@@ -227,10 +221,10 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
           })
           const config = yield* configFor(proxy.port, { tls: { ca } })
           yield* Effect.gen(function* () {
-            yield* awaitState((state) => state._tag === "Open")
+            yield* untilState((state) => state._tag === "Open")
             port = yield* TlsListener.make(listener)
             proxy.rst()
-            const closed = yield* awaitState((state) => state._tag === "Closed")
+            const closed = yield* untilState((state) => state._tag === "Closed")
             const error = yield* Effect.flip(AmqpChannel.use(() => Effect.void))
             for (const reason of [error.reason, closed._tag === "Closed" ? closed.reason : undefined]) {
               assert.strictEqual(reason?._tag, "TlsFailed")

@@ -2,31 +2,13 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import {
-  Deferred,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Redacted,
-  References,
-  Schedule,
-  Scope,
-  Stream,
-  SubscriptionRef
-} from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Redacted, References, Schedule, Scope } from "effect"
 import { createHmac } from "node:crypto"
-import { configOf, reasonOf, withPool } from "./support/amqp.ts"
+import { configOf, reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-const until = Effect.fnUntraced(function* (wanted: (state: AmqpConnection.State) => boolean) {
-  const { state } = yield* AmqpConnection.AmqpConnection
-  yield* SubscriptionRef.changes(state).pipe(Stream.filter(wanted), Stream.runHead, Effect.timeout("10 seconds"))
-  return state.value
-})
 
 const isOpen = (generation: number) => (state: AmqpConnection.State) =>
   state._tag === "Open" && state.generation === generation
@@ -74,7 +56,7 @@ describe("a new secret", () => {
       yield* Effect.gen(function* () {
         yield* update("second")
         broker.destroy()
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         assert.deepStrictEqual(logins(broker), ["guest", "second"])
       }).pipe(withPool(broker.url))
     })
@@ -89,10 +71,10 @@ describe("a new secret", () => {
         assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 530, isRetryable: false })
         assert.include(reason.message, "New secret was refused")
         assert.notInclude(reason.message, "canary")
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         yield* update("third")
         broker.destroy()
-        yield* until(isOpen(3))
+        yield* untilState(isOpen(3))
         assert.deepStrictEqual(logins(broker), ["guest", "guest", "third"])
       }).pipe(withPool(broker.url))
     })
@@ -112,7 +94,7 @@ describe("a new secret", () => {
             refuseSecret(context)
           })
           assert.strictEqual((yield* reasonOf(update("third")))._tag, "AuthenticationFailed")
-          yield* until(isOpen(2))
+          yield* untilState(isOpen(2))
           assert.deepStrictEqual(logins(broker), ["guest", "second"])
         }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(500) }))
       })
@@ -126,7 +108,7 @@ describe("a new secret", () => {
         assert.strictEqual((yield* reasonOf(update("second")))._tag, "ReplyTimeout")
         broker.once("connection.update-secret", refuseSecret)
         yield* update("third")
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         assert.deepStrictEqual(logins(broker), ["guest", "third"])
       }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(500) }))
     })
@@ -139,7 +121,7 @@ describe("a new secret", () => {
         for (const [i, death] of (["destroy", "end"] as const).entries()) {
           broker.once("connection.update-secret", (context) => context[death]())
           yield* Effect.timeout(update(`${death} it`), "5 seconds")
-          yield* until(isOpen(i + 2))
+          yield* untilState(isOpen(i + 2))
         }
         assert.deepStrictEqual(logins(broker), ["guest", "destroy it", "end it"])
       }).pipe(withPool(broker.url))
@@ -151,10 +133,10 @@ describe("a new secret", () => {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         yield* broker.down
-        yield* until((state) => state._tag === "Reconnecting")
+        yield* untilState((state) => state._tag === "Reconnecting")
         yield* update("second")
         yield* broker.up
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         assert.deepStrictEqual(logins(broker), ["guest", "second"])
         assert.deepStrictEqual(told(broker), [])
       }).pipe(withPool(broker.url))
@@ -172,7 +154,7 @@ describe("a new secret", () => {
         broker.release("connection.start-ok")
         yield* broker.received("connection.update-secret")
         assert.deepInclude(told(broker)[0], { newSecret: "second" })
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
       }).pipe(withPool(broker.url))
     })
   )
@@ -189,7 +171,7 @@ describe("a new secret", () => {
         yield* broker.received("connection.start-ok", 2)
         yield* update("second")
         yield* Deferred.succeed(updated, undefined)
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         assert.deepStrictEqual(logins(broker), ["guest", "guest", "second"])
       }).pipe(withPool(broker.url))
     })
@@ -204,7 +186,7 @@ describe("a new secret", () => {
         yield* broker.received("connection.update-secret")
         yield* Effect.timeout(Fiber.interrupt(calling), "2 seconds")
         broker.destroy()
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         yield* Effect.timeout(update("third"), "2 seconds")
         assert.deepStrictEqual(logins(broker), ["guest", "second"])
       }).pipe(withPool(broker.url))
@@ -219,7 +201,7 @@ describe("a new secret", () => {
         yield* update("second")
         const scope = yield* Scope.make()
         const later = yield* Scope.provide(consumers, scope)
-        yield* Effect.provideService(until(isOpen(1)), AmqpConnection.AmqpConnection, later)
+        yield* Effect.provideService(untilState(isOpen(1)), AmqpConnection.AmqpConnection, later)
         assert.deepStrictEqual(logins(broker), ["guest", "second"])
         yield* update("third")
         assert.deepStrictEqual(
@@ -228,7 +210,7 @@ describe("a new secret", () => {
         )
         yield* Scope.close(scope, Exit.void)
         broker.destroy()
-        yield* until(isOpen(2))
+        yield* untilState(isOpen(2))
         // Refused by one of two: the other keeps the secret that both come back with.
         broker.once("connection.update-secret", (context) => context.proceed())
         broker.once("connection.update-secret", refuseSecret)
@@ -236,7 +218,7 @@ describe("a new secret", () => {
           Effect.gen(function* () {
             const theirs = yield* consumers
             yield* Effect.provideService(
-              until((state) => state._tag === "Open"),
+              untilState((state) => state._tag === "Open"),
               AmqpConnection.AmqpConnection,
               theirs
             )
@@ -244,7 +226,7 @@ describe("a new secret", () => {
           })
         )
         broker.destroy()
-        yield* until(isOpen(3))
+        yield* untilState(isOpen(3))
         assert.notInclude(logins(broker), "fourth")
       }).pipe(withConsumers(broker.url))
       yield* broker.socketsClosed
@@ -257,7 +239,7 @@ describe("a new secret", () => {
       const closed = yield* Effect.gen(function* () {
         broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
         broker.destroy()
-        yield* until((state) => state._tag === "Closed")
+        yield* untilState((state) => state._tag === "Closed")
         assert.strictEqual((yield* reasonOf(update("second")))._tag, "AuthenticationFailed")
         return yield* AmqpConnection.AmqpConnection
       }).pipe(withPool(broker.url))
@@ -352,20 +334,20 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
             yield* update(tokenFor(60), "expired")
             yield* declare
             proxy.rst()
-            yield* until(isOpen(2))
+            yield* untilState(isOpen(2))
             yield* declare
             yield* AmqpPublisher.publish({ exchange: "amq.fanout", routingKey: "x", content: "" })
             yield* Effect.provideService(
               Effect.gen(function* () {
-                const closed = yield* until((state) => state._tag === "Closed")
-                if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+                const closed = yield* untilState((state) => state._tag === "Closed")
+                assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
               }),
               AmqpConnection.AmqpConnection,
               forgotten
             )
             const reason = yield* reasonOf(update("no token"))
             assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 530 })
-            yield* until(isOpen(3))
+            yield* untilState(isOpen(3))
             yield* declare
           }).pipe(withConsumers(url))
         }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))

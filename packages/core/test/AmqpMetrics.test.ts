@@ -4,7 +4,7 @@ import { Amqp, AmqpChannel, AmqpConnection, AmqpMetrics, AmqpPool, AmqpPublisher
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Metric, References, Stream, SubscriptionRef } from "effect"
 import { PrometheusMetrics } from "effect/observability"
-import { configOf, type Overrides, reasonOf, untilStats } from "./support/amqp.ts"
+import { configOf, type Overrides, reasonOf, untilState, untilStats } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 /** An application and a registry of its own. */
@@ -25,11 +25,6 @@ const count = (metric: Metric.Counter<number>, attributes?: Record<string, strin
 
 const gauge = (metric: Metric.Gauge<number>, attributes?: Record<string, string>) =>
   Effect.map(value(metric, attributes), ({ value }) => value)
-
-const untilState = (wanted: (state: AmqpConnection.State) => boolean) =>
-  Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
-    Stream.runHead(Stream.filter(SubscriptionRef.changes(state), wanted))
-  )
 
 const states = Effect.all(
   Object.fromEntries(

@@ -1,10 +1,10 @@
 /** Topologies: what is declared, in which order, and when again. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpTopology } from "@effect-amqp/core"
+import { AmqpChannel, type AmqpConnection, type AmqpError, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Layer, Logger, Queue, References, Stream, SubscriptionRef } from "effect"
+import { Effect, Layer, Logger, Queue, References } from "effect"
 import { inspect } from "node:util"
-import { layerOf, withPool, reasonOf } from "./support/amqp.ts"
+import { layerOf, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const { exchange, queue, queueBinding: bind } = AmqpTopology
@@ -19,15 +19,6 @@ const until = <A, E, R>(look: Effect.Effect<A, E, R>, wanted: (seen: A) => boole
     }
     return yield* Effect.die(new Error(`it stayed ${inspect(yield* look)}`))
   })
-
-/** The generation of the connection that comes after this one. */
-const reconnected = (generation: number) =>
-  Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
-    SubscriptionRef.changes(state).pipe(
-      Stream.filter((now) => now._tag === "Open" && now.generation > generation),
-      Stream.runHead
-    )
-  )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   const shop = AmqpTopology.make(
@@ -235,7 +226,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* until(queues, (rows) => rows.filter(({ name }) => name.startsWith("again.")).length === 2)
             yield* pool.use((channel) => channel.queueDelete("again.deleted"))
             yield* closeConnections()
-            yield* reconnected(generation)
+            yield* untilOpen(generation + 1)
           }
           yield* until(queues, (rows) => rows.filter(({ name }) => name.startsWith("again.")).length === 2)
           // Declared last, so that what it is bound to is bound as well.
@@ -397,7 +388,7 @@ describe("on a scripted broker", () => {
         Effect.gen(function* () {
           for (const generation of [1, 2, 3]) {
             broker.destroy()
-            yield* reconnected(generation)
+            yield* untilOpen(generation + 1)
             yield* broker.received("queue.declare", generation + 1)
           }
           yield* settled

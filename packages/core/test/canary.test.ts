@@ -31,15 +31,13 @@ import {
   Schedule,
   Schema,
   type Scope,
-  Stream,
-  SubscriptionRef,
   Tracer
 } from "effect"
 import { createPrivateKey } from "node:crypto"
 import type { TlsOptions } from "node:tls"
 import { inspect } from "node:util"
 import { vi } from "vitest"
-import { configOf, type Overrides } from "./support/amqp.ts"
+import { configOf, type Overrides, untilState } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import { encodeMessage } from "./support/frames.ts"
 import { start } from "./support/publisher.ts"
@@ -138,12 +136,6 @@ const login = (secret: string): Overrides => ({
 
 const layerOf = (broker: ScriptedBroker.ScriptedBroker, secret: string, more?: Overrides) =>
   Amqp.fromConfig(configOf(broker.url, { ...login(secret), ...more }))
-
-const until = Effect.fnUntraced(function* (wanted: (state: AmqpConnection.State) => boolean) {
-  const { state } = yield* AmqpConnection.AmqpConnection
-  yield* SubscriptionRef.changes(state).pipe(Stream.filter(wanted), Stream.runHead, Effect.timeout("10 seconds"))
-  return state.value
-})
 
 /** Everything that a program holds: its services, and the sockets behind them. */
 const everything = Effect.fnUntraced(function* (net: SecretNet, port: number) {
@@ -412,26 +404,26 @@ describe("the password is nowhere", () => {
             yield* everything(net, broker.port)
             broker.once("connection.update-secret", ({ closeConnection }) => closeConnection(530, "NOT_ALLOWED - no"))
             yield* fails(net, "a refused secret", update(), "AuthenticationFailed")
-            yield* until((state) => state._tag === "Open")
+            yield* untilState((state) => state._tag === "Open")
             broker.once("connection.update-secret", () => {})
             yield* fails(net, "a secret without an answer", update(), "ReplyTimeout")
             broker.once("connection.update-secret", ({ destroy }) => destroy())
             yield* update("the connection dies")
-            yield* until((state) => state._tag === "Open")
+            yield* untilState((state) => state._tag === "Open")
             const before = broker.count("connection.start-ok")
             broker.once("connection.update-secret", ({ args, write }) =>
               write(encodeMessage(0, "connection.update-secret", args))
             )
             yield* update("it comes back")
             yield* broker.received("connection.start-ok", before + 1)
-            yield* until((state) => state._tag === "Open")
+            yield* untilState((state) => state._tag === "Open")
             for (const wrong of [Redacted.make(`${secret}\0`), Redacted.make([secret]), [secret]]) {
               yield* fails(net, "a wrong secret", updateSecret(wrong as Redacted.Redacted<string>), "InvalidArgument")
             }
             yield* everything(net, broker.port)
             broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
             broker.destroy()
-            net.look("the last state", yield* until((state) => state._tag === "Closed"))
+            net.look("the last state", yield* untilState((state) => state._tag === "Closed"))
             yield* fails(net, "a closed connection", AmqpChannel.use(Effect.succeed), "AuthenticationFailed")
             yield* fails(net, "a closed connection", update(), "AuthenticationFailed")
             yield* fails(net, "a closed connection", AmqpConsumer.consume("q", Effect.succeed), "AuthenticationFailed")
@@ -449,7 +441,7 @@ describe("the password is nowhere", () => {
           broker.off("connection.start-ok")
           yield* Effect.gen(function* () {
             broker.destroy()
-            net.look("the last state", yield* until((state) => state._tag === "Closed"))
+            net.look("the last state", yield* untilState((state) => state._tag === "Closed"))
           }).pipe(Effect.scoped, Effect.provide(layerOf(broker, secret, { reconnect })))
         })
     )
@@ -495,7 +487,7 @@ describe("the password is nowhere", () => {
             yield* fails(net, "no confirm", publish, "PublishTimeout")
             broker.once("basic.publish", ({ destroy }) => destroy())
             yield* fails(net, "death", publish, "PublishUnknown")
-            yield* until((state) => state._tag === "Open")
+            yield* untilState((state) => state._tag === "Open")
             const consume = (handler: Effect.Effect<unknown, unknown>) =>
               Effect.gen(function* () {
                 const ran = yield* Deferred.make<void>()
@@ -517,7 +509,7 @@ describe("the password is nowhere", () => {
             yield* fails(net, "no answer", ask())
             broker.once("queue.declare", ({ connection }) => connection.write(Buffer.from("rubbish that is no frame")))
             yield* fails(net, "rubbish", declare)
-            yield* until((state) => state._tag === "Open" && state.generation > 2)
+            yield* untilState((state) => state._tag === "Open" && state.generation > 2)
             yield* everything(net, broker.port)
           }).pipe(Effect.scoped, Effect.provide(layerOf(broker, secret, more)))
         })

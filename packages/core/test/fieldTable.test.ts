@@ -1,7 +1,7 @@
 /** Field tables and content headers, byte by byte: what is read is what was written, and nothing is read beyond it. */
 import { assert, describe, it } from "@effect/vitest"
-import { AmqpChannel, AmqpConnection, type AmqpMessage } from "@effect-amqp/core"
-import { Arbitrary, BigDecimal, Effect, Fiber, Option, Schema, Stream, SubscriptionRef } from "effect"
+import { AmqpChannel, type AmqpMessage } from "@effect-amqp/core"
+import { Arbitrary, BigDecimal, Effect, Fiber, Option, Schema } from "effect"
 import { createRequire } from "node:module"
 import { PassThrough } from "node:stream"
 import { inspect, isDeepStrictEqual } from "node:util"
@@ -10,12 +10,13 @@ import { readFrames } from "../src/internal/frameReader.ts"
 import { Reader } from "../src/internal/fieldReader.ts"
 import { toTable } from "../src/internal/fieldTable.ts"
 import { fromAmqplib } from "../src/internal/properties.ts"
-import { withPool } from "./support/amqp.ts"
+import { untilState, withPool } from "./support/amqp.ts"
 import { type FieldValue, typed, writeTable } from "./support/fieldTable.ts"
 import { encodeMessage, FRAME_END, FRAME_HEADER, FRAME_OVERHEAD } from "./support/frames.ts"
 import { deliveredTable, tables } from "./support/messages.ts"
 import { encodeProperties } from "./support/methodCodec.ts"
 import type { Properties } from "./support/methods.ts"
+import { start } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { WireWriter } from "./support/wire.ts"
 
@@ -386,14 +387,9 @@ describe("on a connection", () => {
         get.write(frame(header(Buffer.of(0x20, 0, 0, 0, 0, 9))))
       })
       yield* Effect.gen(function* () {
-        const { state } = yield* AmqpConnection.AmqpConnection
-        const lost = yield* SubscriptionRef.changes(state).pipe(
-          Stream.filter((now) => now._tag === "Reconnecting"),
-          Stream.runHead,
-          Effect.forkScoped({ startImmediately: true })
-        )
+        const lost = yield* start(untilState((now) => now._tag === "Reconnecting"))
         yield* Effect.forkScoped(get("q"))
-        const { reason } = Option.getOrThrow(yield* Fiber.join(lost))
+        const { reason } = yield* Fiber.join(lost)
         assert.strictEqual(reason._tag, "ProtocolError")
         assert.include(reason.message, "malformed content header")
         assert.strictEqual(Buffer.from((yield* get("q")).content).toString(), "hello")

@@ -2,12 +2,22 @@
 import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Redacted, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, Redacted, SubscriptionRef } from "effect"
 import * as Certificates from "../support/certificates.ts"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
 import * as TlsProxy from "../support/TlsProxy.ts"
-import { connected, connectedTo, contents, fill, ownQueue, parameters, provided, reasonOf } from "./broker.ts"
+import {
+  connected,
+  connectedTo,
+  contents,
+  fill,
+  ownQueue,
+  parameters,
+  provided,
+  reasonOf,
+  untilState
+} from "./broker.ts"
 
 /** What the connection says of itself while it is open. */
 const open = Effect.gen(function* () {
@@ -18,12 +28,6 @@ const open = Effect.gen(function* () {
 
 /** The settings that the service was made with. */
 const config = Effect.map(AmqpConnection.AmqpConnection, ({ config }) => config)
-
-const untilState = (tag: AmqpConnection.State["_tag"], from: AmqpConnection.AmqpConnection["Service"]) =>
-  SubscriptionRef.changes(from.state).pipe(
-    Stream.filter((now) => now._tag === tag),
-    Stream.runHead
-  )
 
 /** A peer in front of the broker that does to its clients what a test tells it to. */
 const proxied = Effect.gen(function* () {
@@ -255,18 +259,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const { closeConnections } = yield* TestBroker.TestBroker
       const connection = yield* AmqpConnection.AmqpConnection
       assert.strictEqual((yield* SubscriptionRef.get(connection.state))._tag, "Open")
-      const lost = yield* Effect.forkChild(untilState("Reconnecting", connection), { startImmediately: true })
+      const lost = yield* Effect.forkChild(
+        untilState((now) => now._tag === "Reconnecting"),
+        { startImmediately: true }
+      )
       yield* closeConnections()
       yield* Fiber.join(lost)
-      yield* untilState("Open", connection)
+      yield* untilState((now) => now._tag === "Open")
     }).pipe(connected())
   )
 
   it.effect("a lost connection is made again, and the next borrower notices nothing", () =>
     Effect.gen(function* () {
       const { killConnections } = yield* TestBroker.TestBroker
-      const connection = yield* AmqpConnection.AmqpConnection
-      const lost = yield* Effect.forkChild(untilState("Reconnecting", connection), { startImmediately: true })
+      const lost = yield* Effect.forkChild(
+        untilState((now) => now._tag === "Reconnecting"),
+        { startImmediately: true }
+      )
       yield* killConnections
       yield* Fiber.join(lost)
       const queue = yield* ownQueue

@@ -1,5 +1,5 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
-import { Duration, Effect, flow, Layer, Option, Redacted, References } from "effect"
+import { Duration, Effect, flow, Layer, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 
 const seconds = Duration.seconds
@@ -72,6 +72,37 @@ export const withPool = (url: string, overrides?: Overrides) =>
   flow(
     Effect.provide(layerOf(url, overrides), { local: true }),
     Effect.provideService(References.MinimumLogLevel, "Warn")
+  )
+
+/** Waits until the state of the connection is as wanted: that state. At most 10 seconds, unless told otherwise. */
+export const untilState: {
+  <S extends AmqpConnection.State>(
+    wanted: (state: AmqpConnection.State) => state is S,
+    within?: Duration.Input
+  ): Effect.Effect<S, never, AmqpConnection.AmqpConnection>
+  (
+    wanted: (state: AmqpConnection.State) => boolean,
+    within?: Duration.Input
+  ): Effect.Effect<AmqpConnection.State, never, AmqpConnection.AmqpConnection>
+} = (wanted: (state: AmqpConnection.State) => boolean, within: Duration.Input = "10 seconds") =>
+  Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
+    SubscriptionRef.changes(state).pipe(
+      Stream.filter(wanted),
+      Stream.runHead,
+      Effect.map((now) => Option.getOrThrow(now) as never),
+      Effect.timeoutOrElse({
+        duration: within,
+        orElse: () => Effect.die(new Error(`the connection stayed ${JSON.stringify(state.value)}`))
+      })
+    )
+  )
+
+/** Waits until the connection is open, for the so manieth time at the least. */
+export const untilOpen = (generation = 1, within?: Duration.Input) =>
+  untilState(
+    (now): now is Extract<AmqpConnection.State, { readonly _tag: "Open" }> =>
+      now._tag === "Open" && now.generation >= generation,
+    within
   )
 
 /** Waits, by looking every millisecond of real time, until the pool's counts are as wanted; at most 5 seconds. */
