@@ -6,11 +6,11 @@ import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redact
 import { HttpRouter } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
-import { configOf, untilStats } from "../../core/test/support/amqp.ts"
+import { configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { type Options, serve, serveDashboard } from "./support/dashboard.ts"
 import { ask, type Events, listen } from "./support/gateway.ts"
-import { get, open, untilFlow, untilState } from "./support/service.ts"
+import { get, open, untilFlow } from "./support/service.ts"
 
 const path = "/amqp/dashboard"
 const events = `${path}/events`

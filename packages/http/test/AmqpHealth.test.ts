@@ -6,10 +6,10 @@ import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
 import { createServer } from "node:http"
-import { configOf, untilStats } from "../../core/test/support/amqp.ts"
+import { configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
-import { get, untilFlow, untilState } from "./support/service.ts"
+import { get, untilFlow } from "./support/service.ts"
 
 const server = Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 }))
 

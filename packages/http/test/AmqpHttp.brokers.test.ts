@@ -8,10 +8,10 @@ import { Config, ConfigProvider, Duration, Effect, Exit, Layer, References, Sche
 import { FetchHttpClient, HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiClient, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { createServer, type Server } from "node:http"
-import { configOf } from "../../core/test/support/amqp.ts"
+import { configOf, untilState } from "../../core/test/support/amqp.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { anotherVhost } from "../../core/test/support/vhosts.ts"
-import { get, untilState } from "./support/service.ts"
+import { get } from "./support/service.ts"
 
 class Orders extends AmqpBroker.Service<Orders>()("test/Orders") {}
 class Audit extends AmqpBroker.Service<Audit>()("test/Audit") {}

@@ -4,7 +4,8 @@ import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber } from "effect"
 import { HttpServerResponse } from "effect/http"
-import { type Answer, get, untilFlow, untilState, withService } from "./support/service.ts"
+import { untilState } from "../../core/test/support/amqp.ts"
+import { type Answer, get, untilFlow, withService } from "./support/service.ts"
 
 const ok = HttpServerResponse.text("ok")
 

@@ -98,14 +98,15 @@ export const open = (path: string) =>
 export const atEnd = (ended: Deferred.Deferred<void>): Effect.Effect<void, never, Scope.Scope> =>
   Effect.addFinalizer(() => Deferred.succeed(ended, undefined))
 
-/** Waits until the connection is as wanted. */
-export const untilState = (wanted: (state: AmqpConnection.State) => boolean) =>
-  Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
-    Stream.runHead(Stream.filter(SubscriptionRef.changes(state), wanted))
-  )
-
-/** Waits until the broker has blocked the connection, or lets it go on. */
+/** Waits until the broker has blocked the connection, or lets it go on; at most 10 seconds. */
 export const untilFlow = (wanted: AmqpConnection.Flow["_tag"]) =>
   Effect.flatMap(AmqpConnection.AmqpConnection, ({ flow }) =>
-    Stream.runHead(Stream.filter(SubscriptionRef.changes(flow), ({ _tag }) => _tag === wanted))
+    SubscriptionRef.changes(flow).pipe(
+      Stream.filter(({ _tag }) => _tag === wanted),
+      Stream.runHead,
+      Effect.timeoutOrElse({
+        duration: "10 seconds",
+        orElse: () => Effect.die(new Error(`the flow stayed ${flow.value._tag}`))
+      })
+    )
   )
