@@ -19,8 +19,9 @@ import * as Certificates from "./support/certificates.ts"
 import { layerOf, logged } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { withPublisher } from "./support/publisher.ts"
-import { leavesNothing, turn, untilNoSocketTo } from "./support/residue.ts"
+import { leavesNothing, turn } from "./support/residue.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { noneTo } from "./support/sockets.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
 const { millis, seconds } = Duration
@@ -72,7 +73,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 const time = yield* timeOf(untilState((now) => now._tag !== "Open"))
                 assert.isBelow(time, threeHeartbeats, direction)
                 // While it is dead: nothing that comes later can have closed it.
-                yield* untilNoSocketTo(proxy.port)
+                yield* noneTo(proxy.port)
                 // The proxy sees what the client has closed only when it reads again.
                 proxy.heal()
                 proxy.refuse()
@@ -605,7 +606,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             assert.isBelow(time, threeHeartbeats)
             // Its system accepts connections, and it says nothing.
             yield* untilState((now) => now._tag === "Reconnecting" && now.reason._tag === "ConnectTimeout")
-            yield* untilNoSocketTo(Number(new URL(url).port))
+            yield* noneTo(Number(new URL(url).port))
           }).pipe(Effect.ensuring(Effect.sync(() => process.kill(processes.server, "SIGCONT"))))
           yield* Effect.timeout(confirmed, "10 seconds")
           yield* awaitCensus({ connections: 1 })

@@ -1,7 +1,6 @@
 /** What this process still holds, and what nobody has caught: for tests of what connections leave behind. */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
-import { Socket } from "node:net"
 
 const counted = () => {
   const counts: Record<string, number> = {}
@@ -13,24 +12,6 @@ const counted = () => {
 
 /** A turn of the event loop: a destroyed socket is on the list until then. */
 export const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-
-// Not documented; the documented list says only of which kind they are.
-const handles = (process as unknown as { readonly _getActiveHandles: () => ReadonlyArray<object> })._getActiveHandles
-
-/** Open sockets of this process to a port. */
-const socketsTo = (port: number): number =>
-  handles.call(process).filter((handle) => handle instanceof Socket && handle.remotePort === port).length
-
-/** Waits, by looking every millisecond, until no socket of this process is open to a port. */
-export const untilNoSocketTo = (port: number) =>
-  Effect.gen(function* () {
-    const until = performance.now() + 4000
-    while (socketsTo(port) > 0) {
-      if (performance.now() > until)
-        return yield* Effect.die(new Error(`${socketsTo(port)} sockets to ${port} are open`))
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
-    }
-  })
 
 const listeners = () => Object.fromEntries(process.eventNames().map((name) => [name, process.listenerCount(name)]))
 

@@ -11,14 +11,14 @@ export const handlesTo = (port: number): ReadonlyArray<Partial<Socket>> =>
   handles().filter((handle) => handle.remotePort === port && handle.destroyed === false)
 
 /** How many open sockets this process has to a port. */
-export const socketsTo = (port: number): number => handlesTo(port).length
+const socketsTo = (port: number): number => handlesTo(port).length
 
-/** Waits until this process has no socket to a port; at most 2 seconds. */
+/** Waits until this process has no socket to a port; at most 4 seconds. */
 export const noneTo = (port: number): Effect.Effect<void> =>
   Effect.sync(() => socketsTo(port)).pipe(
-    Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced("5 millis") }),
+    Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced("1 millis") }),
     Effect.timeoutOrElse({
-      duration: "2 seconds",
+      duration: "4 seconds",
       orElse: () => Effect.die(new Error(`${socketsTo(port)} sockets to port ${port} are still open`))
     }),
     Effect.asVoid
