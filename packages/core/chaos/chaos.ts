@@ -132,8 +132,7 @@ const recoveryTable = (recoveries: ReadonlyArray<Recovery>): string =>
 
 const run = Effect.gen(function* () {
   const broker = yield* TestBroker.TestBroker
-  const { hostname, port } = new URL(broker.url)
-  const proxy = yield* FaultProxy.make({ host: hostname, port: Number(port) })
+  const proxy = yield* FaultProxy.make(broker.url)
   const config = yield* AmqpConfig.fromUrl(proxy.through(broker.url), {
     heartbeat: "1 second",
     connectTimeout: "2 seconds"

@@ -128,8 +128,7 @@ let applications = 0
 const shutsDown = (weather: Weather) =>
   Effect.gen(function* () {
     const broker = yield* TestBroker.TestBroker
-    const { port } = new URL(broker.url)
-    const proxies = [yield* FaultProxy.make(Number(port)), yield* FaultProxy.make(Number(port))] as const
+    const proxies = [yield* FaultProxy.make(broker.url), yield* FaultProxy.make(broker.url)] as const
     const queues = queuesOf(`a${++applications}`)
     // One that has nothing to do: open channels that nobody holds, and a consumer without deliveries.
     const idle = yield* start(behind(proxies[0], broker.url))
@@ -357,7 +356,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("interrupting whoever closes changes nothing: it ends as it would have", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+        const proxy = yield* FaultProxy.make(broker.url)
         const app = yield* startNarrow(behind(proxy, broker.url))
         const queues = queuesOf("interrupted")
         const doing = yield* doEverything(queues, app)
@@ -380,7 +379,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         (moment) =>
           Effect.gen(function* () {
             const broker = yield* TestBroker.TestBroker
-            const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+            const proxy = yield* FaultProxy.make(broker.url)
             const app = yield* startNarrow(behind(proxy, broker.url))
             const doing = yield* doEverything(queuesOf(`reset.${moment}`), app)
             yield* doing.ask
@@ -609,7 +608,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             ofTheProxy.filter(({ name }) => /^(?:healthy|silent|gone, and)/.test(name)),
             (weather) =>
               Effect.gen(function* () {
-                const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+                const proxy = yield* FaultProxy.make(broker.url)
                 const program = yield* traffic("plain", proxy.through(broker.url))
                 yield* program.until((lines) => lines.some((line) => line.startsWith("h ")))
                 yield* weather.set([proxy])

@@ -36,8 +36,7 @@ const user = Effect.gen(function* () {
   const remove = backend(`delete_user(<<"${name}">>, <<"test">>)`)
   yield* Effect.acquireRelease(backend(`add_user(<<"${name}">>, <<"first">>, <<"test">>)`), () => Effect.ignore(remove))
   yield* permit(".*", ".*", ".*")
-  const broker = new URL(url)
-  const proxy = yield* FaultProxy.make({ host: broker.hostname, port: Number(broker.port) })
+  const proxy = yield* FaultProxy.make(url)
   const own = new URL(proxy.through(url))
   own.username = name
   own.password = "first"

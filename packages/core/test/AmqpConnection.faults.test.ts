@@ -36,14 +36,6 @@ const soon: Overrides = {
   reconnect: { minDelay: millis(20), maxDelay: millis(50), healthyAfter: seconds(1), schedule: undefined }
 }
 
-/** A proxy in front of the test's broker. */
-const proxied = Effect.gen(function* () {
-  const broker = yield* TestBroker.TestBroker
-  const { hostname, port } = new URL(broker.url)
-  const proxy = yield* FaultProxy.make({ host: hostname, port: Number(port) })
-  return { broker, proxy, url: proxy.through(broker.url) }
-})
-
 const confirmed = AmqpPublisher.publish({ routingKey: "nowhere", content: "" }).pipe(
   Effect.retry({ while: (error) => error.isRetryable })
 )
@@ -60,12 +52,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("a dead link", () => {
     it.effect("is noticed within three heartbeats, whichever way is dead, and nothing of it remains", () =>
       Effect.gen(function* () {
-        const { broker } = yield* proxied
+        const broker = yield* TestBroker.TestBroker
         yield* Effect.forEach(
           ["up", "down", "both"] as const,
           (direction) =>
             Effect.gen(function* () {
-              const { proxy, url } = yield* proxied
+              const { proxy, url } = yield* FaultProxy.proxied
               yield* Effect.gen(function* () {
                 yield* confirmed
                 proxy.stall(direction)
@@ -117,7 +109,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       overrides: (broker: TestBroker.TestBroker["Service"]) => Overrides,
       spoil: (broker: TestBroker.TestBroker["Service"]) => Effect.Effect<unknown, unknown>
     ) {
-      const { broker, proxy, url } = yield* proxied
+      const { broker, proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("users", { autoDelete: true })))
         // The consumers' connection is made by the first of them.
@@ -233,7 +225,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("what belongs to a lost connection", () => {
     it.effect("never acts on the next one: its channel, its deliveries, its confirms", () =>
       Effect.gen(function* () {
-        const { broker, proxy, url } = yield* proxied
+        const { broker, proxy, url } = yield* FaultProxy.proxied
         yield* Effect.gen(function* () {
           const queue = "generations"
           const declared = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
@@ -295,7 +287,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("a hundred wait: each state is told once, and logged once", () =>
       logged((lines) =>
         Effect.gen(function* () {
-          const { proxy, url } = yield* proxied
+          const { proxy, url } = yield* FaultProxy.proxied
           const seen: Array<AmqpConnection.State> = []
           yield* Effect.gen(function* () {
             const { state } = yield* AmqpConnection.AmqpConnection
@@ -329,7 +321,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("who borrows waits for acquireTimeout, and is then told why there is no connection", () =>
       Effect.gen(function* () {
-        const { proxy, url } = yield* proxied
+        const { proxy, url } = yield* FaultProxy.proxied
         yield* Effect.gen(function* () {
           proxy.refuse()
           proxy.rst()
@@ -415,12 +407,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("exits by itself, within seconds, in any weather", () =>
       Effect.gen(function* () {
-        const { broker } = yield* proxied
+        const broker = yield* TestBroker.TestBroker
         yield* Effect.forEach(
           Object.entries(situations),
           ([name, bring]) =>
             Effect.gen(function* () {
-              const { proxy, url } = yield* proxied
+              const { proxy, url } = yield* FaultProxy.proxied
               const child = yield* run(url)
               yield* child.prints("Open")
               yield* child.prints(bring(proxy))
@@ -438,7 +430,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("exits by itself after a first connect that has failed, with the code it has chosen", () =>
       Effect.gen(function* () {
-        const { proxy, url } = yield* proxied
+        const { proxy, url } = yield* FaultProxy.proxied
         proxy.refuse()
         const child = yield* run(url)
         const end = yield* child.ended
@@ -486,7 +478,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("a connection that was healthy is back, and confirms, within a second of a reset", () =>
       Effect.gen(function* () {
-        const { broker } = yield* proxied
+        const broker = yield* TestBroker.TestBroker
         const rows: Array<readonly [string, ReadonlyArray<Figure>]> = []
         const sample = (
           name: string,
@@ -496,7 +488,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           healthyAfter = 100
         ) =>
           Effect.gen(function* () {
-            const { proxy, url } = yield* proxied
+            const { proxy, url } = yield* FaultProxy.proxied
             const figures = yield* Effect.gen(function* () {
               const figures: Array<Figure> = []
               for (let i = 0; i < times; i++) {

@@ -28,14 +28,6 @@ const quietly = Effect.provide(Logger.layer([]))
 
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
 
-/** A proxy in front of the test's broker. */
-const proxied = Effect.gen(function* () {
-  const broker = yield* TestBroker.TestBroker
-  const { hostname, port } = new URL(broker.url)
-  const proxy = yield* FaultProxy.make({ host: hostname, port: Number(port) })
-  return { broker, proxy, url: proxy.through(broker.url) }
-})
-
 describe("a peer that goes silent", () => {
   const timeouts = { connectTimeout: { connectTimeout: millis(150) }, socketTimeout: { socketTimeout: millis(150) } }
 
@@ -93,7 +85,7 @@ describe("a peer that goes silent", () => {
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   /** How many bytes pass each way until a connection is open. */
   const handshakeLength = Effect.gen(function* () {
-    const { proxy, url } = yield* proxied
+    const { proxy, url } = yield* FaultProxy.proxied
     return yield* Effect.sync(() => ({ up: proxy.stats.up.bytes, down: proxy.stats.down.bytes })).pipe(withPool(url))
   }).pipe(Effect.scoped)
 
@@ -112,7 +104,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           Effect.gen(function* () {
             const length = (yield* handshakeLength)[direction]
             assert.isAbove(length, 300)
-            const { broker, proxy, url } = yield* proxied
+            const { broker, proxy, url } = yield* FaultProxy.proxied
             const config = configOf(url)
             let opened = 0
             for (let bytes = 1; bytes <= length; bytes++) {
@@ -144,7 +136,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         () =>
           Effect.gen(function* () {
             const length = (yield* handshakeLength)[direction]
-            const { broker, proxy, url } = yield* proxied
+            const { broker, proxy, url } = yield* FaultProxy.proxied
             yield* Effect.gen(function* () {
               for (let bytes = 1; bytes <= length; bytes++) {
                 yield* untilOpen(bytes)
@@ -172,7 +164,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("goes on until one lives, and that is the only one", () =>
       Effect.gen(function* () {
         const length = yield* handshakeLength
-        const { broker, proxy, url } = yield* proxied
+        const { broker, proxy, url } = yield* FaultProxy.proxied
         yield* Effect.gen(function* () {
           yield* untilOpen()
           const first = proxy.stats.accepted
@@ -215,7 +207,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     for (const [name, slow] of Object.entries(slownesses)) {
       it.effect(`(${name}): a connection opens, and works`, () =>
         Effect.gen(function* () {
-          const { proxy, url } = yield* proxied
+          const { proxy, url } = yield* FaultProxy.proxied
           slow(proxy)
           // A frame on its way for longer than the heartbeat is a sign of life as well.
           yield* works(url, { heartbeat: Duration.seconds(1) })
@@ -226,7 +218,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("that never stops coming, and never gets to an end, is given up after connectTimeout", () =>
       Effect.gen(function* () {
-        const { proxy, url } = yield* proxied
+        const { proxy, url } = yield* FaultProxy.proxied
         proxy.rate(100, "down")
         const [time, reason] = yield* Effect.timed(
           connecting(configOf(url, { connectTimeout: millis(300), socketTimeout: millis(200) }))
@@ -243,12 +235,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     for (const direction of ["up", "down"] as const) {
       it.effect(`(${direction}): a typed end or none, in time, and nothing uncaught`, () =>
         Effect.gen(function* () {
-          const { broker } = yield* proxied
-          const { hostname, port } = new URL(broker.url)
+          const broker = yield* TestBroker.TestBroker
           const ends = new Map<string, number>()
           const session = (every: number, afterwards: boolean) =>
             Effect.gen(function* () {
-              const proxy = yield* FaultProxy.make({ host: hostname, port: Number(port) })
+              const proxy = yield* FaultProxy.make(broker.url)
               if (!afterwards) proxy.corrupt(every, direction)
               yield* Effect.gen(function* () {
                 proxy.corrupt(every, direction)
@@ -295,9 +286,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("a host that answers too late", () => {
     it.effect("after another one has been taken: its link is gone, and one connection is there", () =>
       Effect.gen(function* () {
-        const { broker, proxy: late } = yield* proxied
-        const { proxy: other } = yield* proxied
-        const { proxy: later } = yield* proxied
+        const { broker, proxy: late } = yield* FaultProxy.proxied
+        const { proxy: other } = yield* FaultProxy.proxied
+        const { proxy: later } = yield* FaultProxy.proxied
         late.stall("down")
         later.stall("up")
         const hosts = [late, later, other].map(({ host, port }) => ({ host, port }))

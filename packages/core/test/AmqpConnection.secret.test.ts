@@ -310,8 +310,7 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
         application:set_env(rabbitmq_auth_backend_oauth2, key_config,
           [{default_key, <<"test">>}, {signing_keys, #{<<"test">> => {map, Key}}}]).
       `)
-      const broker = new URL(url)
-      const proxy = yield* FaultProxy.make({ host: broker.hostname, port: Number(broker.port) })
+      const proxy = yield* FaultProxy.make(url)
       const own = new URL(proxy.through(url))
       own.username = "orders"
       own.password = token

@@ -151,10 +151,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
-          const proxy = yield* FaultProxy.make({
-            host: new URL(broker.url).hostname,
-            port: Number(new URL(broker.url).port)
-          })
+          const proxy = yield* FaultProxy.make(broker.url)
           const count = 2000
           const seen = new Set<string>()
           const all = yield* Deferred.make<void>()
@@ -192,10 +189,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("a network that goes silent is noticed by the heartbeat", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make({
-          host: new URL(broker.url).hostname,
-          port: Number(new URL(broker.url).port)
-        })
+        const proxy = yield* FaultProxy.make(broker.url)
         yield* Effect.gen(function* () {
           const queue = yield* declareQueue()
           const { got, handler } = yield* counting

@@ -189,10 +189,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("by AmqpTopology too: what publishers waited with is routed, and consumers find their queue", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make({
-          host: new URL(broker.url).hostname,
-          port: Number(new URL(broker.url).port)
-        })
+        const proxy = yield* FaultProxy.make(broker.url)
         const topology = AmqpTopology.make(
           AmqpTopology.exchange("passing", "direct", { durable: false }),
           ...numbers(10).map((i) => AmqpTopology.queue(`passing-${i}`, { durable: false })),

@@ -33,8 +33,6 @@ const held = () => {
   return heapUsed + external
 }
 
-const upstream = (url: string) => ({ host: new URL(url).hostname, port: Number(new URL(url).port) })
-
 /** A queue of the broker's, made and emptied by a connection that no fault reaches. */
 const aQueue = Effect.fnUntraced(function* (url: string) {
   const name = `outage-${yield* Effect.sync(() => ++queues)}`
@@ -102,7 +100,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         it.effect(`${n}, ${death}`, () =>
           Effect.gen(function* () {
             const broker = yield* TestBroker.TestBroker
-            const proxy = yield* FaultProxy.make(upstream(broker.url))
+            const proxy = yield* FaultProxy.make(broker.url)
             const queue = yield* aQueue(broker.url)
             yield* Effect.gen(function* () {
               const send = (i: number) =>
@@ -175,7 +173,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("sent or not is told truly, what was in line is sent once on the next, and the memory comes back", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make(upstream(broker.url))
+        const proxy = yield* FaultProxy.make(broker.url)
         const queue = yield* aQueue(broker.url)
         yield* Effect.gen(function* () {
           const padding = "x".repeat(16_384)
@@ -231,7 +229,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
-          const proxy = yield* FaultProxy.make(upstream(broker.url))
+          const proxy = yield* FaultProxy.make(broker.url)
           const queue = yield* aQueue(broker.url)
           yield* Effect.gen(function* () {
             const size = 100_000
@@ -304,7 +302,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("those in line who do not want to wait are sent away when the connection is lost", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make(upstream(broker.url))
+        const proxy = yield* FaultProxy.make(broker.url)
         const queue = yield* aQueue(broker.url)
         yield* Effect.gen(function* () {
           const send = (i: number, options?: AmqpChannel.PublishOptions) =>

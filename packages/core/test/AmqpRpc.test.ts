@@ -465,7 +465,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const broker = yield* TestBroker.TestBroker
           yield* declare("echo")
           yield* serving(Echo, Effect.succeed)
-          const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+          const proxy = yield* FaultProxy.make(broker.url)
           const connection = yield* AmqpConnection.make(configOf(proxy.through(broker.url)))
           const client = yield* AmqpRpc.makeClient().pipe(
             Effect.provideService(AmqpConnection.AmqpConnection, connection)

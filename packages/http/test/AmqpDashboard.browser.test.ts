@@ -33,7 +33,7 @@ const promise = <A>(f: () => Promise<A>) => Effect.promise(f)
 /** A dashboard for a user with a password, on the real broker behind a proxy. */
 const dashboard = Effect.fnUntraced(function* (options: Options = {}) {
   const broker = yield* TestBroker.TestBroker
-  const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+  const proxy = yield* FaultProxy.make(broker.url)
   const services = yield* Layer.build(
     serveDashboard(proxy.through(broker.url), {
       authorize: ({ headers }) => Effect.succeed(headers["authorization"] === expected ? "allow" : "authenticate"),
@@ -171,7 +171,7 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
         Effect.gen(function* () {
           let welcome = true
           const { url } = yield* dashboard({ authorize: () => Effect.succeed(welcome ? "allow" : "deny") })
-          const network = yield* FaultProxy.make(Number(new URL(url).port))
+          const network = yield* FaultProxy.make(url)
           const { page } = yield* open()
           yield* promise(() => page.goto(network.through(url)))
           const lost = page.getByText("Stream lost.", { exact: true })

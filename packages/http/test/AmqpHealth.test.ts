@@ -81,7 +81,7 @@ describe("health", () => {
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       // Refused by a proxy: the port of a broker that does not listen may become somebody else's.
-      const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+      const proxy = yield* FaultProxy.make(broker.url)
       proxy.refuse()
       yield* Effect.gen(function* () {
         assert.deepStrictEqual(yield* health, [200, 503])

@@ -185,7 +185,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("before the server listens; if it cannot, the server never does", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make(Number(new URL(url).port))
+        const proxy = yield* FaultProxy.make(url)
         proxy.refuse()
         const servers: Array<Server> = []
         let listened = 0
@@ -214,7 +214,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("or in the background: it serves, is not ready, and answers 503 until the broker is there", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make(Number(new URL(url).port))
+        const proxy = yield* FaultProxy.make(url)
         proxy.refuse()
         const config = configOf(proxy.through(url), {
           lazyConnect: true,

@@ -29,14 +29,6 @@ const open = Effect.gen(function* () {
 /** The settings that the service was made with. */
 const config = Effect.map(AmqpConnection.AmqpConnection, ({ config }) => config)
 
-/** A peer in front of the broker that does to its clients what a test tells it to. */
-const proxied = Effect.gen(function* () {
-  const { url } = yield* TestBroker.TestBroker
-  const { host, port } = yield* parameters
-  const proxy = yield* FaultProxy.make({ host, port })
-  return { proxy, url: proxy.through(url) }
-})
-
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect("without parameters it is the broker of this machine, as guest", () =>
     Effect.gen(function* () {
@@ -141,7 +133,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("the first connect is tried connection_attempts times, retry_delay apart", () =>
     Effect.gen(function* () {
-      const { proxy, url } = yield* proxied
+      const { proxy, url } = yield* FaultProxy.proxied
       proxy.refuse()
       const connecting = yield* Effect.forkChild(
         open.pipe(connectedTo(url, { connectionAttempts: 1000, retryDelay: "10 millis" }))
@@ -156,7 +148,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("a peer that falls silent while connecting is given up after socket_timeout", () =>
     Effect.gen(function* () {
-      const { proxy, url } = yield* proxied
+      const { proxy, url } = yield* FaultProxy.proxied
       proxy.stall()
       const reason = yield* reasonOf(open.pipe(connectedTo(url, { socketTimeout: "50 millis" })))
       assert.strictEqual(reason._tag, "ConnectTimeout")
@@ -165,7 +157,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("connecting to one host is given up after stack_timeout, however busy the peer looks", () =>
     Effect.gen(function* () {
-      const { proxy, url } = yield* proxied
+      const { proxy, url } = yield* FaultProxy.proxied
       proxy.chop(1)
       proxy.rate(100)
       const reason = yield* reasonOf(open.pipe(connectedTo(url, { connectTimeout: "200 millis" })))
@@ -296,7 +288,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("connecting is given up by interruption, and leaves no socket", () =>
     Effect.gen(function* () {
-      const { proxy, url } = yield* proxied
+      const { proxy, url } = yield* FaultProxy.proxied
       proxy.stall()
       const connecting = yield* Effect.forkChild(open.pipe(connectedTo(url)))
       yield* proxy.accepted()

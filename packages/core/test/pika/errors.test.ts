@@ -6,7 +6,7 @@ import { Effect, Exit, Fiber, Queue, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
-import { connected, connectedTo, newQueue, ownQueue, parameters, reasonOf } from "./broker.ts"
+import { connected, connectedTo, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
 /** Why the connection was lost. */
 const lostFor = Effect.gen(function* () {
@@ -83,9 +83,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("a frame that the protocol does not allow: the connection is lost with ProtocolError, and made again", () =>
     Effect.gen(function* () {
-      const { url } = yield* TestBroker.TestBroker
-      const { host, port } = yield* parameters
-      const proxy = yield* FaultProxy.make({ host, port })
+      const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         const lost = yield* Effect.forkChild(lostFor, { startImmediately: true })
         proxy.corrupt(1, "down")
@@ -93,7 +91,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         proxy.heal()
         assert.strictEqual((yield* Fiber.join(lost))._tag, "ProtocolError", broken._tag)
         yield* ownQueue.pipe(Effect.retry({ while: (error) => error.isRetryable }))
-      }).pipe(connectedTo(proxy.through(url)))
+      }).pipe(connectedTo(url))
     })
   )
 
@@ -124,9 +122,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("a peer that sends no heartbeats: ConnectionClosed, which says so", () =>
     Effect.gen(function* () {
-      const { url } = yield* TestBroker.TestBroker
-      const { host, port } = yield* parameters
-      const proxy = yield* FaultProxy.make({ host, port })
+      const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         const lost = yield* Effect.forkChild(lostFor, { startImmediately: true })
         proxy.drop()
@@ -134,7 +130,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         proxy.heal()
         assert.strictEqual(reason._tag, "ConnectionClosed")
         assert.match(reason.message, /heartbeat/i)
-      }).pipe(connectedTo(proxy.through(url), { heartbeat: "1 second" }))
+      }).pipe(connectedTo(url, { heartbeat: "1 second" }))
     })
   )
 

@@ -261,9 +261,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   it.effect("a broker that is down at checkout costs no place: borrowers get channels when it is back", () =>
     Effect.gen(function* () {
-      const { url } = yield* TestBroker.TestBroker
-      const { host, port } = yield* parameters
-      const proxy = yield* FaultProxy.make({ host, port })
+      const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         yield* declareOne
         proxy.refuse()
@@ -276,7 +274,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const both = Effect.all([AmqpPool.get, AmqpPool.get])
         yield* Effect.scoped(both).pipe(Effect.retry({ while: (error) => error.isRetryable }))
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, idle: 2 })
-      }).pipe(connectedTo(proxy.through(url), { pool: { max: 2, acquireTimeout: "50 millis" } }))
+      }).pipe(connectedTo(url, { pool: { max: 2, acquireTimeout: "50 millis" } }))
     })
   )
 

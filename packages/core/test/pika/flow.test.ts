@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Queue, Stream, SubscriptionRef } from "effect"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
-import { connected, connectedTo, contents, fill, newQueue, ownQueue, parameters, reasonOf } from "./broker.ts"
+import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
 /** Blocks publishers for the time of an effect. An alarm is told to connections that publish. */
 const whileBlocked = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -167,9 +167,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
 
   it.effect("TCP back-pressure: publishers wait for the socket, and the flow tells that it is Buffering", () =>
     Effect.gen(function* () {
-      const { url } = yield* TestBroker.TestBroker
-      const { host, port } = yield* parameters
-      const proxy = yield* FaultProxy.make({ host, port })
+      const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         const queue = yield* ownQueue
         const content = new Uint8Array(1_000_000)
@@ -186,7 +184,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         proxy.heal()
         assert.lengthOf(yield* Fiber.join(publishing), 40)
         yield* untilFlow("Flowing")
-      }).pipe(connectedTo(proxy.through(url), { writeBufferSize: 65_536, publishTimeout: "20 seconds" }))
+      }).pipe(connectedTo(url, { writeBufferSize: 65_536, publishTimeout: "20 seconds" }))
     })
   )
 })

@@ -5,8 +5,8 @@
  * `up` is towards the broker, `down` towards the client. Commands are plain calls, take effect at once, on open links
  * and on new ones, and stay until `heal`; whatever waits is an Effect, woken by events.
  */
-import type { Scope } from "effect"
-import { Effect } from "effect"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect, type Scope } from "effect"
 import type { AddressInfo, Socket } from "node:net"
 import { connect, createServer } from "node:net"
 import type { CutBy, Direction, Passed } from "./Lane.ts"
@@ -69,10 +69,18 @@ interface Link {
 
 const host = "127.0.0.1"
 
-export const make = Effect.fnUntraced(function* (
-  upstream: number | { readonly host: string; readonly port: number }
-): Effect.fn.Return<FaultProxy, never, Scope.Scope> {
-  const target = typeof upstream === "number" ? { host, port: upstream } : upstream
+type Upstream = number | string | { readonly host: string; readonly port: number }
+
+const targetOf = (upstream: Upstream) => {
+  if (typeof upstream === "number") return { host, port: upstream }
+  if (typeof upstream !== "string") return upstream
+  const { hostname, port } = new URL(upstream)
+  return { host: hostname, port: Number(port) }
+}
+
+/** In front of a port of 127.0.0.1, of the broker of a URL, or of wherever it is told. */
+export const make = Effect.fnUntraced(function* (upstream: Upstream): Effect.fn.Return<FaultProxy, never, Scope.Scope> {
+  const target = targetOf(upstream)
   const faults = { up: noFaults(), down: noFaults() }
   const passed = {
     up: { bytes: 0, held: 0, dropped: 0, corrupted: 0 },
@@ -192,4 +200,11 @@ export const make = Effect.fnUntraced(function* (
     until: (condition) => until(() => condition(stats)),
     linksClosed: until(() => links.size === 0)
   }
+})
+
+/** A proxy in front of the broker of the test. */
+export const proxied = Effect.gen(function* () {
+  const broker = yield* TestBroker.TestBroker
+  const proxy = yield* make(broker.url)
+  return { broker, proxy, url: proxy.through(broker.url) }
 })

@@ -55,7 +55,7 @@ const program = Effect.gen(function* () {
   const { missing, path } = yield* Chromium.find
   if (path === undefined) return yield* Effect.die(new Error(missing))
   const broker = yield* TestBroker.TestBroker
-  const proxy = yield* FaultProxy.make(Number(new URL(broker.url).port))
+  const proxy = yield* FaultProxy.make(broker.url)
   const services = yield* Layer.build(
     serveDashboard(proxy.through(broker.url), {
       authorize: () => Effect.succeed("allow"),
