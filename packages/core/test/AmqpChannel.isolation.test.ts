@@ -6,7 +6,7 @@ import { Deferred, Effect, Fiber, Option, Queue, Schema } from "effect"
 import type { Lease } from "../src/internal/lease.ts"
 import { tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, withConsumers } from "./support/consuming.ts"
-import { collectGarbage } from "./support/heap.ts"
+import { bytesHeld } from "./support/heap.ts"
 import { numbers } from "./support/numbers.ts"
 import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -16,13 +16,6 @@ const driverOf = (channel: AmqpChannel.AmqpChannel) => (channel as Lease).channe
 
 const acknowledge = (channel: AmqpChannel.AmqpChannel, deliveryTag: number) =>
   Effect.sync(() => driverOf(channel).ack({ fields: { deliveryTag } } as never))
-
-/** Bytes of heap and buffers, garbage aside. */
-const held = () => {
-  collectGarbage()
-  const { external, heapUsed } = process.memoryUsage()
-  return heapUsed + external
-}
 
 const kibibyte = 1024
 
@@ -269,7 +262,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
               for (const key of ["borrower", "confirmed", "published", "consumed"] as const) {
                 slowest = Math.min(slowest, done[key] - last[key])
               }
-              heap.push([(tenth + 1) * 5 * errors.length, held()])
+              heap.push([(tenth + 1) * 5 * errors.length, bytesHeld()])
             }
             const after = { created: yield* created, channels: yield* channelPids, connections: yield* connectionPids }
             const served = { ...done }

@@ -15,7 +15,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Option, Queue, References, Schema, Stream, SubscriptionRef } from "effect"
 import { configOf, type Overrides, reasonOf, withPool } from "./support/amqp.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER } from "./support/frames.ts"
-import { collectGarbage } from "./support/heap.ts"
+import { bytesHeld } from "./support/heap.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const limit = 1000
@@ -279,12 +279,6 @@ const body = (bytes: number | Uint8Array, channel = 1) =>
 const brokerThat = (get: (get: ScriptedBroker.Context<"basic.get">) => void, on: ScriptedBroker.Script = {}) =>
   ScriptedBroker.make({ on: { "basic.get": get, ...on }, protocolErrors: "record" })
 
-const held = () => {
-  for (let i = 0; i < 3; i++) collectGarbage()
-  const { arrayBuffers, heapUsed } = process.memoryUsage()
-  return arrayBuffers + heapUsed
-}
-
 const getIt = borrowed((channel) => channel.get("q"))
 
 describe("a body", () => {
@@ -404,7 +398,7 @@ describe("a body", () => {
         "channel.close": (close) => close.hold()
       })
       yield* Effect.gen(function* () {
-        const before = held()
+        const before = bytesHeld()
         assert.strictEqual((yield* reasonOf(getIt))._tag, "MessageTooLarge")
         const piece = body(100_000)
         for (let sent = 0; sent < 8 * 2 ** 20; sent += 100_000) broker.connection().write(piece)
@@ -412,7 +406,7 @@ describe("a body", () => {
         // Behind all that: it has been read.
         broker.off("basic.get")
         assert.isTrue(Option.isNone(yield* getIt))
-        assert.isBelow(held() - before, 2 * 2 ** 20)
+        assert.isBelow(bytesHeld() - before, 2 * 2 ** 20)
         broker.release("channel.close")
       }).pipe(withPool(broker.url, { maxInboundMessageBodySize: limit }))
     })
@@ -428,13 +422,13 @@ describe("a body", () => {
       yield* Effect.gen(function* () {
         const got = yield* Effect.forkScoped(getIt, { startImmediately: true })
         yield* broker.received("basic.get")
-        const before = held()
+        const before = bytesHeld()
         broker.connection().write(pieces(0, size - 1))
         broker.connection().write(body(new Uint8Array(0)))
         // Behind all that: it has been read.
         broker.off("basic.get")
         yield* borrowed((channel) => channel.get("another"))
-        assert.isBelow(held() - before, 3 * 2 ** 20)
+        assert.isBelow(bytesHeld() - before, 3 * 2 ** 20)
         broker.connection().write(pieces(size - 1, size))
         const { content } = Option.getOrThrow(yield* Fiber.join(got))
         assert.isTrue(whole.equals(content))
@@ -455,14 +449,14 @@ describe("a body", () => {
         }
       })
       yield* Effect.gen(function* () {
-        const before = held()
+        const before = bytesHeld()
         const all = yield* Effect.forEach(Array.from({ length: channels }), () =>
           Effect.forkScoped(Effect.exit(getIt), { startImmediately: true })
         )
         yield* broker.received("basic.get", channels)
         broker.off("basic.get")
         yield* borrowed((channel) => channel.get("another"))
-        const each = (held() - before) / channels
+        const each = (bytesHeld() - before) / channels
         assert.isBelow(each, 60_000)
         console.log(`inbound: a channel with 1,000 of 2^27 announced bytes holds ${Math.round(each / 1000)} kB`)
         yield* Effect.forEach(all, Fiber.interrupt, { concurrency: "unbounded" })

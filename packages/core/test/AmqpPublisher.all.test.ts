@@ -4,11 +4,9 @@ import { AmqpChannel, AmqpError, type AmqpMessage, AmqpPublisher } from "@effect
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue, Result, Stream, SubscriptionRef } from "effect"
 import { numbers } from "./support/numbers.ts"
-import { outcomeOf, start, startAll, untilStats, withPublisher, published } from "./support/publisher.ts"
+import { message, outcomeOf, published, start, startAll, untilStats, withPublisher } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
-
-const message = (i: number | string): AmqpMessage.Message => ({ exchange: "x", routingKey: "k", content: String(i) })
 
 /** Refuses every message whose content is this. */
 const refuses = (...refused: ReadonlyArray<string>): ScriptedBroker.Script => ({

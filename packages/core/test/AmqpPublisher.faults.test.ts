@@ -3,29 +3,21 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { Clock, Deferred, Duration, Effect, Exit, Fiber, Queue, References, Stream } from "effect"
 import {
+  held,
   joinAll,
+  message,
   outcomeOf,
+  published,
+  send,
   start,
   startAll,
   untilFlow,
   untilStats,
-  withPublisher,
-  published
+  withPublisher
 } from "./support/publisher.ts"
 import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
-
-const message = (content: string | number): AmqpMessage.Message => ({
-  exchange: "x",
-  routingKey: "k",
-  content: String(content)
-})
-
-const send = (content: string, options?: Parameters<typeof AmqpPublisher.publish>[1]) =>
-  outcomeOf(AmqpPublisher.publish(message(content), options))
-
-const held: ScriptedBroker.Script = { "basic.publish": (publish) => publish.hold() }
 
 describe("a connection that dies", () => {
   it.live("with several channels: what waits is not written to the last of them, but to the next connection", () =>

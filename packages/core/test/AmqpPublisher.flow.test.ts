@@ -1,6 +1,6 @@
 /** Back-pressure: a full write buffer, `connection.blocked` and `channel.flow`, as one state, and what publishers do in it. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import { AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Option, Queue, Stream, SubscriptionRef } from "effect"
 import { Socket } from "node:net"
@@ -8,21 +8,18 @@ import { withPool, reasonOf } from "./support/amqp.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import {
   joinAll,
+  message,
   outcomeOf,
+  published,
+  send,
   start,
   startAll,
   untilFlow,
   untilStats,
-  withPublisher,
-  published
+  withPublisher
 } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { collectGarbage } from "./support/heap.ts"
-
-const message = (content: string | Uint8Array): AmqpMessage.Message => ({ exchange: "x", routingKey: "k", content })
-
-const send = (content: string | Uint8Array, options?: AmqpChannel.PublishOptions) =>
-  outcomeOf(AmqpPublisher.publish(message(content), options))
+import { bytesHeld } from "./support/heap.ts"
 
 /** Every state from now on, the present one first. */
 const flows = Effect.gen(function* () {
@@ -270,13 +267,6 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   })
 })
 
-/** Bytes that this process holds, garbage aside. */
-const held = () => {
-  collectGarbage()
-  const { external, heapUsed } = process.memoryUsage()
-  return heapUsed + external
-}
-
 const mebibyte = 2 ** 20
 
 /** For those that will never be confirmed. */
@@ -360,11 +350,11 @@ describe("a connection that takes no more bytes", () => {
         yield* Effect.gen(function* () {
           yield* send("first")
           broker.pause()
-          const before = { held: held(), rss: process.memoryUsage().rss }
+          const before = { held: bytesHeld(), rss: process.memoryUsage().rss }
           yield* startAll(Array.from({ length: 6400 }, () => send(content)))
           yield* untilFlow("Buffering")
           yield* untilStats((stats) => stats.waiting > 5000)
-          assert.isBelow((held() - before.held) / mebibyte, 50)
+          assert.isBelow((bytesHeld() - before.held) / mebibyte, 50)
           assert.isBelow((process.memoryUsage().rss - before.rss) / mebibyte, 100)
         }).pipe(withPublisher(broker.url, { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, stalled))
       })
@@ -377,14 +367,14 @@ describe("a connection that takes no more bytes", () => {
       yield* Effect.gen(function* () {
         yield* send("first")
         broker.pause()
-        const before = held()
+        const before = bytesHeld()
         let taken = 0
         const messages = function* () {
           for (; taken < 400; taken++) yield message(Buffer.alloc(mebibyte))
         }
         yield* Effect.forkChild(Stream.runDrain(AmqpPublisher.publishAll(messages())), { startImmediately: true })
         yield* untilFlow("Buffering")
-        assert.isBelow((held() - before) / mebibyte, 50)
+        assert.isBelow((bytesHeld() - before) / mebibyte, 50)
         assert.isBelow(taken, 40)
       }).pipe(withPublisher(broker.url, { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, stalled))
     })

@@ -6,7 +6,7 @@ import { Duration, Effect, Fiber, Queue, Schedule, Stream } from "effect"
 import { reasonOf, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
-import { collectGarbage } from "./support/heap.ts"
+import { bytesHeld } from "./support/heap.ts"
 import {
   closable,
   joinAll,
@@ -24,14 +24,6 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 type Outcome = "Confirmed" | AmqpError.AmqpErrorReason["_tag"]
 
 const mebibyte = 2 ** 20
-
-/** Bytes that this process holds, garbage aside. */
-const held = () => {
-  collectGarbage()
-  collectGarbage()
-  const { external, heapUsed } = process.memoryUsage()
-  return heapUsed + external
-}
 
 /** A queue of the broker's, made and emptied by a connection that no fault reaches. */
 const aQueue = Effect.fnUntraced(function* (url: string) {
@@ -184,7 +176,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               onSuccess: () => "Confirmed" as const
             })
           assert.strictEqual(yield* send(-1), "Confirmed")
-          const before = held()
+          const before = bytesHeld()
           proxy.stall("up")
           const count = 3000
           // Every tenth gives up before the connection does.
@@ -213,7 +205,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.strictEqual(counts["PublishUnknown"]! + counts["sent: true"]!, inFlight)
           assert.isAbove(counts["sent: false"]!, 0)
           assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
-          const grown = (held() - before) / mebibyte
+          const grown = (bytesHeld() - before) / mebibyte
           assert.isBelow(grown, 10)
           print("Full write buffer, then death", [...Object.entries(counts), ["MB kept afterwards", grown.toFixed(1)]])
         }).pipe(
@@ -241,7 +233,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               )
             const { state } = yield* AmqpConnection.AmqpConnection
             assert.strictEqual(yield* send(0), "Confirmed")
-            const before = { held: held(), rss: process.memoryUsage().rss }
+            const before = { held: bytesHeld(), rss: process.memoryUsage().rss }
             proxy.refuse()
             proxy.rst()
             yield* Effect.repeat(Effect.sleep(1), { until: () => state.value._tag === "Reconnecting" })
@@ -264,7 +256,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const turnedAway = fibers.filter((fiber) => fiber.pollUnsafe() !== undefined)
             const { waiting } = yield* untilStats((stats) => stats.waiting > 0)
             const grown = {
-              held: (held() - before.held) / mebibyte,
+              held: (bytesHeld() - before.held) / mebibyte,
               rss: (process.memoryUsage().rss - before.rss) / mebibyte
             }
             assert.isBelow(grown.held, 50)

@@ -4,27 +4,23 @@ import { AmqpConnection, type AmqpMessage, AmqpPublisher } from "@effect-amqp/co
 import { Duration, Effect, Exit, Fiber } from "effect"
 import {
   closable,
+  held,
   joinAll,
+  message,
   outcomeOf,
+  published,
+  send,
   start,
   startAll,
   untilStats,
-  withPublisher,
-  published
+  withPublisher
 } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
 
 const millis = Duration.millis
 
-const message = (content: string): AmqpMessage.Message => ({ exchange: "x", routingKey: "k", content })
-
-const send = (content: string, options?: Parameters<typeof AmqpPublisher.publish>[1]) =>
-  outcomeOf(AmqpPublisher.publish(message(content), options))
-
 const never: ScriptedBroker.Script = { "basic.publish": () => {} }
-const held: ScriptedBroker.Script = { "basic.publish": (publish) => publish.hold() }
-
 /** How many places are free: as many publishes are sent, no more. */
 const placesFree = (broker: ScriptedBroker.ScriptedBroker, expected: number) =>
   Effect.gen(function* () {

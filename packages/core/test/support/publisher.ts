@@ -1,8 +1,15 @@
 /** A publisher under test on a given broker, and ways to wait for its state. */
 import { Effect, Exit, Fiber, flow, Layer, References, Scope, SubscriptionRef } from "effect"
-import { AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import {
+  type AmqpChannel,
+  AmqpConnection,
+  type AmqpError,
+  type AmqpMessage,
+  AmqpPool,
+  AmqpPublisher
+} from "@effect-amqp/core"
 import { configOf, type Overrides } from "./amqp.ts"
-import type { ScriptedBroker } from "./ScriptedBroker.ts"
+import type { Script, ScriptedBroker } from "./ScriptedBroker.ts"
 
 /** Runs a program with a connection, a publisher and a pool of its own, all gone afterwards. Its log begins at warnings. */
 export const withPublisher = (url: string, options: AmqpPublisher.Options = {}, overrides?: Overrides) =>
@@ -30,6 +37,20 @@ export const outcomeOf = <A, R>(
   effect: Effect.Effect<A, AmqpError.AmqpError, R>
 ): Effect.Effect<"Confirmed" | AmqpError.AmqpErrorReason["_tag"], never, R> =>
   Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Confirmed" as const })
+
+/** A message of which only the content is of interest. */
+export const message = (content: string | number | Uint8Array): AmqpMessage.Message => ({
+  exchange: "x",
+  routingKey: "k",
+  content: typeof content === "number" ? String(content) : content
+})
+
+/** Publishes such a message: its outcome. */
+export const send = (content: string | Uint8Array, options?: AmqpChannel.PublishOptions) =>
+  outcomeOf(AmqpPublisher.publish(message(content), options))
+
+/** A broker that answers no publish until it is told to. */
+export const held: Script = { "basic.publish": (publish) => publish.hold() }
 
 /** Starts an effect at once, in a fiber whose outcome is awaited with `Fiber.join`. */
 export const start = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
