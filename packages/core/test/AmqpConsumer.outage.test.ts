@@ -10,24 +10,15 @@ import {
   AmqpTopology
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Latch, Queue, Schedule, Stream } from "effect"
+import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
 import { reasonOf, tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
+import { eventually } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import { joinAll, outcomeOf, start, startAll } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-/** Waits for what only looking can tell; at most 20 seconds. */
-const until = <E, R>(what: string, holds: Effect.Effect<boolean, E, R>) =>
-  holds.pipe(
-    Effect.repeat({ until: (now) => now, schedule: Schedule.spaced("3 millis") }),
-    Effect.timeoutOrElse({
-      duration: "20 seconds",
-      orElse: () => Effect.die(new Error(`${what}: it never came to that`))
-    })
-  )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("15. A consumer's end is explicit: a queue that is deleted under load", () => {
@@ -63,7 +54,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             ],
             (consumer) => Effect.forkScoped(reasonOf(consumer))
           )
-          yield* until(
+          yield* eventually(
             "deliveries in flight",
             Effect.sync(() => running.begun > 100)
           )
@@ -118,7 +109,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const publishing = yield* start(
             Effect.forEach(numbers(load), (i) => outcomeOf(send(queue, `${round}-${i}`)), { concurrency: 50 })
           )
-          yield* until(
+          yield* eventually(
             "deliveries in flight",
             Effect.sync(() => running.begun > begun + 100)
           )
@@ -127,12 +118,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* Fiber.join(publishing)
           yield* untilQueue(queue, { consumers: 3 })
           yield* send(queue, `last of round ${round}`)
-          yield* until(
+          yield* eventually(
             "the last of the round",
             Effect.sync(() => seen.has(`last of round ${round}`))
           )
         }
-        yield* until(
+        yield* eventually(
           "all handlers to end",
           Effect.sync(() => running.now === 0)
         )
@@ -178,7 +169,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           for (const i of numbers(20)) assert.strictEqual(yield* Queue.take(got), `${round}-${i}`)
           const generation = state.value._tag === "Open" ? state.value.generation : 0
           yield* broker.killConnections
-          yield* until(
+          yield* eventually(
             "the next connection",
             Effect.sync(() => state.value._tag === "Open" && state.value.generation > generation)
           )
@@ -207,7 +198,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           for (let round = 0; round < 3; round++) {
             proxy.refuse()
             proxy.rst()
-            yield* until(
+            yield* eventually(
               "the connection to be lost",
               Effect.sync(() => connection.state.value._tag === "Reconnecting")
             )
@@ -302,12 +293,12 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             const whileBlocked: Array<number> = []
             for (let round = 1; round <= rounds; round++) {
               const { confirmed } = yield* publisher.stats
-              yield* until(
+              yield* eventually(
                 "publishing",
                 Effect.map(publisher.stats, (stats) => stats.confirmed > confirmed)
               )
               yield* broker.blockPublishers
-              yield* until(
+              yield* eventually(
                 "to be blocked",
                 Effect.sync(() => publisher.flow.value._tag === "Blocked")
               )
@@ -319,7 +310,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
               assert.strictEqual(publisher.flow.value._tag, "Blocked")
               whileBlocked.push(performance.now() - began)
               yield* broker.unblockPublishers
-              yield* until(
+              yield* eventually(
                 "to be unblocked",
                 Effect.sync(() => publisher.flow.value._tag === "Flowing")
               )

@@ -6,6 +6,7 @@ import { Deferred, Effect, Fiber, Metric, References, Schema, Stream } from "eff
 import { PrometheusMetrics } from "effect/observability"
 import { Histogram } from "../src/internal/metrics/histogram.ts"
 import { configOf, type Overrides, untilStats } from "./support/amqp.ts"
+import { until } from "./support/looking.ts"
 
 /** An application and a registry of its own, on the broker of the test. */
 const withAmqp =
@@ -42,17 +43,6 @@ const settled = Effect.all(
     ])
   )
 )
-
-/** Looks again until it is so; at most 5 seconds. */
-const until = <A, R>(effect: Effect.Effect<A, never, R>, wanted: (value: A) => boolean) =>
-  Effect.gen(function* () {
-    for (let i = 0; i < 5000; i++) {
-      const value = yield* effect
-      if (wanted(value)) return value
-      yield* Effect.sleep("1 millis")
-    }
-    return yield* Effect.die(new Error(`it stayed ${JSON.stringify(yield* effect)}`))
-  })
 
 const declare = (queue: string) => Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
 

@@ -2,7 +2,7 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Queue, Schedule, Stream } from "effect"
+import { Duration, Effect, Fiber, Queue, Stream } from "effect"
 import { reasonOf, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -18,6 +18,7 @@ import {
   untilStats,
   withPublisher
 } from "./support/publisher.ts"
+import { eventually } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -49,12 +50,6 @@ const tally = (outcomes: Iterable<Outcome>) => {
   for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1
   return counts
 }
-
-const eventually = (what: string, holds: Effect.Effect<boolean, TestBroker.TestBrokerError>) =>
-  holds.pipe(
-    Effect.repeat({ until: (now) => now, schedule: Schedule.spaced("5 millis") }),
-    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error(what)) })
-  )
 
 const figures: Array<ReadonlyArray<string | number>> = []
 const print = (title: string, rows: ReadonlyArray<ReadonlyArray<string | number>>) =>
@@ -118,7 +113,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   broker.census,
                   ({ messages, unconfirmed }) => messages >= n && unconfirmed === 0
                 )
-                yield* eventually("they did not arrive", arrivedAll)
+                yield* eventually("they arrive", arrivedAll)
                 proxy.heal()
                 yield* by(proxy, broker)
               }

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpError, AmqpRpc } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope } from "effect"
 import { configOf, type Overrides, reasonOf } from "./support/amqp.ts"
+import { until } from "./support/looking.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { collectGarbage } from "./support/heap.ts"
 
@@ -54,16 +55,8 @@ const giveBack = (publish: Publish) =>
     }
   )
 
-/** Looks every millisecond until the client's counts are as wanted; at most 5 seconds. */
-const untilStats = (wanted: (stats: AmqpRpc.Stats) => boolean) =>
-  Effect.gen(function* () {
-    for (let i = 0; i < 5000; i++) {
-      const stats = yield* AmqpRpc.stats
-      if (wanted(stats)) return stats
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
-    }
-    return yield* Effect.die(new Error(`the client stayed at ${JSON.stringify(yield* AmqpRpc.stats)}`))
-  })
+/** Waits until the client's counts are as wanted. */
+const untilStats = (wanted: (stats: AmqpRpc.Stats) => boolean) => until(AmqpRpc.stats, wanted, "the client")
 
 const nobody = { inFlight: 0, waiting: 0 }
 

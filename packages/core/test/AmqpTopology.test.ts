@@ -5,20 +5,10 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Logger, Queue, References } from "effect"
 import { inspect } from "node:util"
 import { layerOf, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
+import { until } from "./support/looking.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const { exchange, queue, queueBinding: bind } = AmqpTopology
-
-/** Looks every 5 ms of real time, for at most 10 seconds. */
-const until = <A, E, R>(look: Effect.Effect<A, E, R>, wanted: (seen: A) => boolean): Effect.Effect<A, E, R> =>
-  Effect.gen(function* () {
-    for (let i = 0; i < 2000; i++) {
-      const seen = yield* look
-      if (wanted(seen)) return seen
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
-    }
-    return yield* Effect.die(new Error(`it stayed ${inspect(yield* look)}`))
-  })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   const shop = AmqpTopology.make(

@@ -1,6 +1,7 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
 import { Duration, Effect, flow, Layer, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { until } from "./looking.ts"
 
 const seconds = Duration.seconds
 
@@ -105,16 +106,8 @@ export const untilOpen = (generation = 1, within?: Duration.Input) =>
     within
   )
 
-/** Waits, by looking every millisecond of real time, until the pool's counts are as wanted; at most 5 seconds. */
-export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) =>
-  Effect.gen(function* () {
-    for (let i = 0; i < 5000; i++) {
-      const stats = yield* AmqpPool.stats
-      if (wanted(stats)) return stats
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
-    }
-    return yield* Effect.die(new Error(`the pool stayed at ${JSON.stringify(yield* AmqpPool.stats)}`))
-  })
+/** Waits until the pool's counts are as wanted. */
+export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) => until(AmqpPool.stats, wanted, "the pool")
 
 /** Why an effect failed. What is no AMQP error is a defect. */
 export const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>

@@ -9,6 +9,7 @@ import {
   AmqpPublisher
 } from "@effect-amqp/core"
 import { configOf, type Overrides } from "./amqp.ts"
+import { until } from "./looking.ts"
 import type { Script, ScriptedBroker } from "./ScriptedBroker.ts"
 
 /** Runs a program with a connection, a publisher and a pool of its own, all gone afterwards. Its log begins at warnings. */
@@ -60,32 +61,20 @@ export const startAll = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>
 
 export const joinAll = <A, E>(fibers: ReadonlyArray<Fiber.Fiber<A, E>>) => Effect.forEach(fibers, Fiber.join)
 
-/** Waits, by looking every millisecond of real time, until the publisher's counts are as wanted; at most 5 seconds. */
+/** Waits until the publisher's counts are as wanted. */
 export const untilStats = (
   wanted: (stats: AmqpPublisher.Stats) => boolean,
   of?: AmqpPublisher.AmqpPublisher["Service"]
 ) =>
-  Effect.gen(function* () {
-    const publisher = of ?? (yield* AmqpPublisher.AmqpPublisher)
-    for (let i = 0; i < 5000; i++) {
-      const stats = yield* publisher.stats
-      if (wanted(stats)) return stats
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
-    }
-    return yield* Effect.die(new Error(`the publisher stayed at ${JSON.stringify(yield* publisher.stats)}`))
-  })
+  Effect.flatMap(of === undefined ? AmqpPublisher.AmqpPublisher : Effect.succeed(of), ({ stats }) =>
+    until(stats, wanted, "the publisher")
+  )
 
 /** Waits until the publisher's flow is this. */
 export const untilFlow = (tag: AmqpPublisher.Flow["_tag"]) =>
-  Effect.gen(function* () {
-    const { flow } = yield* AmqpPublisher.AmqpPublisher
-    for (let i = 0; i < 5000; i++) {
-      const now = yield* SubscriptionRef.get(flow)
-      if (now._tag === tag) return now
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
-    }
-    return yield* Effect.die(new Error(`the flow stayed ${flow.value._tag}`))
-  })
+  Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ flow }) =>
+    until(SubscriptionRef.get(flow), (now) => now._tag === tag, "the flow")
+  )
 
 /** The contents that a scripted broker was sent, in order. */
 export const published = (broker: ScriptedBroker) =>
