@@ -2,29 +2,12 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, AmqpMetrics, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Metric, References, Stream, SubscriptionRef } from "effect"
+import { Deferred, Duration, Effect, Fiber, Metric, Stream, SubscriptionRef } from "effect"
 import { PrometheusMetrics } from "effect/observability"
-import { configOf, type Overrides, reasonOf, untilState, untilStats } from "./support/amqp.ts"
+import { configOf, reasonOf, untilState, untilStats } from "./support/amqp.ts"
+import { until } from "./support/looking.ts"
+import { withAmqp, count, gauge } from "./support/metrics.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-
-/** An application and a registry of its own. */
-const withAmqp =
-  (url: string, overrides?: Overrides) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    effect.pipe(
-      Effect.provide(Amqp.fromConfig(configOf(url, overrides)), { local: true }),
-      Effect.provideService(Metric.MetricRegistry, new Map()),
-      Effect.provideService(References.MinimumLogLevel, "None")
-    )
-
-const value = <State>(metric: Metric.Metric<never, State>, attributes: Record<string, string> = {}) =>
-  Metric.value(Metric.withAttributes(metric, attributes))
-
-const count = (metric: Metric.Counter<number>, attributes?: Record<string, string>) =>
-  Effect.map(value(metric, attributes), ({ count }) => count)
-
-const gauge = (metric: Metric.Gauge<number>, attributes?: Record<string, string>) =>
-  Effect.map(value(metric, attributes), ({ value }) => value)
 
 const states = Effect.all(
   Object.fromEntries(
@@ -124,7 +107,7 @@ describe("the connection", () => {
         yield* broker.up
         yield* untilState(({ _tag }) => _tag === "Open")
         assert.strictEqual(yield* gauge(AmqpMetrics.connectAttempts), 0)
-        yield* count(AmqpMetrics.reconnects).pipe(Effect.repeat({ until: (reconnects) => reconnects === 1 }))
+        yield* until(count(AmqpMetrics.reconnects), (reconnects) => reconnects === 1)
       }).pipe(withAmqp(broker.url))
     })
   )
@@ -135,11 +118,7 @@ describe("the connection", () => {
       yield* Effect.gen(function* () {
         assert.strictEqual(yield* count(AmqpMetrics.blockedTime), 0)
         broker.block("low on memory")
-        yield* count(AmqpMetrics.blockedTime).pipe(
-          Effect.tap(Effect.yieldNow),
-          Effect.tap(Effect.sleep(1)),
-          Effect.repeat({ until: (seconds) => seconds > 0 })
-        )
+        yield* until(count(AmqpMetrics.blockedTime), (seconds) => seconds > 0)
         broker.unblock()
         const { flow } = yield* AmqpConnection.AmqpConnection
         yield* Stream.runHead(Stream.filter(SubscriptionRef.changes(flow), ({ _tag }) => _tag === "Flowing"))

@@ -1,33 +1,22 @@
 /** How long things took and what became of them, as collectors read it. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Amqp, AmqpChannel, AmqpConsumer, AmqpMetrics, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConsumer, AmqpMetrics, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Effect, Fiber, Metric, References, Schema, Stream } from "effect"
+import { Deferred, Effect, Fiber, Metric, Schema, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { Histogram } from "../src/internal/metrics/histogram.ts"
-import { configOf, type Overrides, untilStats } from "./support/amqp.ts"
+import { type Overrides, untilStats } from "./support/amqp.ts"
 import { until } from "./support/looking.ts"
+import { withAmqp, count, value } from "./support/metrics.ts"
 
 /** An application and a registry of its own, on the broker of the test. */
-const withAmqp =
+const onBroker =
   (overrides?: Overrides) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
-      effect.pipe(
-        Effect.scoped,
-        Effect.provide(Amqp.fromConfig(configOf(url, overrides)), { local: true }),
-        Effect.provideService(Metric.MetricRegistry, new Map()),
-        Effect.provideService(References.MinimumLogLevel, "None")
-      )
-    )
+    Effect.flatMap(TestBroker.TestBroker, ({ url }) => effect.pipe(Effect.scoped, withAmqp(url, overrides)))
 
-type Attributes = Record<string, string>
-
-const count = (metric: Metric.Counter<number>, attributes: Attributes = {}) =>
-  Effect.map(Metric.value(Metric.withAttributes(metric, attributes)), ({ count }) => count)
-
-const times = (metric: Metric.Histogram<number>, attributes: Attributes) =>
-  Metric.value(Metric.withAttributes(metric, attributes))
+const times = (metric: Metric.Histogram<number>, attributes: Readonly<Record<string, string>>) =>
+  value(metric, attributes)
 
 const of = (name: string, outcome: string) => ({
   "messaging.system": "rabbitmq",
@@ -80,7 +69,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.isAtLeast(confirmed.sum, confirmed.max)
         assert.strictEqual((yield* times(AmqpMetrics.operationDuration, of("publish", "returned"))).count, 1)
         assert.strictEqual((yield* times(AmqpMetrics.operationDuration, of("publish", "unknown"))).count, 0)
-      }).pipe(withAmqp())
+      }).pipe(onBroker())
     )
 
     it.effect("of borrows are how long the channel was waited for, and how long it was held", () =>
@@ -106,7 +95,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.isAtLeast(uses.max, 0.05)
         assert.isBelow(uses.min, 0.05)
         assert.strictEqual((yield* times(AmqpMetrics.useTime, { "amqp.channel.kind": "confirm" })).count, 0)
-      }).pipe(withAmqp({ pool: { max: 1 } }))
+      }).pipe(onBroker({ pool: { max: 1 } }))
     )
 
     it.effect("of handlers are by whether they succeeded; deliveries are counted by what became of them", () =>
@@ -145,7 +134,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         yield* until(settled, ({ acked }) => acked === 5)
         assert.strictEqual((yield* times(AmqpMetrics.processDuration, of("process", "succeeded"))).count, 4)
-      }).pipe(withAmqp())
+      }).pipe(onBroker())
     )
 
     it.effect("deliveries whose channel ended under their handler are counted as lost", () =>
@@ -172,7 +161,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const all = yield* until(settled, ({ acked, lost }) => acked === 1 && lost === 1)
         assert.deepInclude(all, { acked: 1, lost: 1 })
         assert.strictEqual(yield* count(AmqpMetrics.redeliveries), 1)
-      }).pipe(withAmqp())
+      }).pipe(onBroker())
     )
   })
 
@@ -205,7 +194,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual(yield* discarded("connection_lost"), 1)
         assert.strictEqual(yield* discarded("defect"), 0)
         assert.strictEqual(yield* count(AmqpMetrics.channelsClosed, { ...regular, reason: "discarded" }), 4)
-      }).pipe(withAmqp())
+      }).pipe(onBroker())
     )
 
     it.effect("requests are counted by how they end, replies by what they say", () =>
@@ -234,7 +223,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         assert.deepStrictEqual(replies, [2, 1, 1])
         assert.strictEqual(yield* count(AmqpMetrics.unclaimedReplies), 0)
-      }).pipe(withAmqp())
+      }).pipe(onBroker())
     )
 
     it.effect("there are as many series after a hundred queues as before, and Prometheus reads them", () =>
@@ -256,7 +245,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         ]) {
           assert.match(text, line)
         }
-      }).pipe(withAmqp())
+      }).pipe(onBroker())
     )
   })
 })

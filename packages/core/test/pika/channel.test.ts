@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
 import { untilStats } from "../support/amqp.ts"
+import { until } from "../support/looking.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
 import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf, drain } from "./broker.ts"
 
@@ -391,10 +392,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
         )
         yield* untilStats(({ used }) => used === 0)
-        const { messageCount } = yield* AmqpChannel.use((channel) => channel.queueDeclarePassive(queue)).pipe(
-          Effect.repeat({ until: ({ consumerCount, messageCount }) => consumerCount === 0 && messageCount === 1 })
+        yield* until(
+          AmqpChannel.use((channel) => channel.queueDeclarePassive(queue)),
+          ({ consumerCount, messageCount }) => consumerCount === 0 && messageCount === 1
         )
-        assert.strictEqual(messageCount, 1)
       }).pipe(connected())
   )
 })

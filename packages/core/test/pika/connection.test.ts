@@ -2,7 +2,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Redacted, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, Redacted, Stream, SubscriptionRef } from "effect"
 import * as Certificates from "../support/certificates.ts"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
@@ -251,13 +251,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const { closeConnections } = yield* TestBroker.TestBroker
       const connection = yield* AmqpConnection.AmqpConnection
       assert.strictEqual((yield* SubscriptionRef.get(connection.state))._tag, "Open")
-      const lost = yield* Effect.forkChild(
-        untilState((now) => now._tag === "Reconnecting"),
-        { startImmediately: true }
+      const seen = yield* SubscriptionRef.changes(connection.state).pipe(
+        Stream.map(({ _tag }) => _tag),
+        Stream.changes,
+        Stream.take(3),
+        Stream.runCollect,
+        Effect.timeout("10 seconds"),
+        Effect.forkChild({ startImmediately: true })
       )
       yield* closeConnections()
-      yield* Fiber.join(lost)
-      yield* untilState((now) => now._tag === "Open")
+      assert.deepStrictEqual(yield* Fiber.join(seen), ["Open", "Reconnecting", "Open"])
     }).pipe(connected())
   )
 

@@ -4,15 +4,8 @@ import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpRpc } from "
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Latch, Option, Queue, Schema, Stream } from "effect"
 import { Worker } from "node:worker_threads"
+import { untilQueue } from "../support/consuming.ts"
 import { connected, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
-
-/** Waits until the broker holds so many messages of a queue ready and sent. */
-const untilQueue = (queue: string, ready: number, unacked: number) =>
-  Effect.flatMap(TestBroker.TestBroker, ({ queues }) =>
-    Effect.repeat(queues, {
-      until: (all) => all.some((one) => one.name === queue && one.ready === ready && one.unacked === unacked)
-    })
-  )
 
 /** Handles ten messages; the number of those that were sent ahead and went back. */
 const firstTen = (queue: string) =>
@@ -61,7 +54,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       yield* fill(queue, "a", "b", "c", "d", "e")
       const ended = yield* Deferred.make<AmqpConsumer.End>()
       yield* AmqpConsumer.stream(queue, { prefetch: 3, onEnd: (end) => Deferred.succeed(ended, end) }).pipe(
-        Stream.tap(() => untilQueue(queue, 2, 3)),
+        Stream.tap(() => untilQueue(queue, { ready: 2, unacked: 3 })),
         Stream.tap((delivery) => delivery.ack),
         Stream.take(1),
         Stream.runDrain
@@ -99,7 +92,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const consuming = yield* Effect.forkChild(AmqpConsumer.consume(queue, handler))
       yield* fill(queue, "a", "b")
       assert.deepStrictEqual(yield* Queue.takeN(handled, 2), ["a", "b"])
-      yield* untilQueue(queue, 0, 0)
+      yield* untilQueue(queue, { ready: 0, unacked: 0 })
       yield* Fiber.interrupt(consuming)
       yield* fill(queue, "c")
       assert.deepStrictEqual(yield* contents(queue), ["c"])
@@ -114,8 +107,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         AmqpMessage.text(delivery) === "bad" ? Effect.fail("no") : Effect.void
       yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { onFailure: AmqpConsumer.deadLetter }))
       yield* fill(queue, "bad", "good")
-      yield* untilQueue(dead, 1, 0)
-      yield* untilQueue(queue, 0, 0)
+      yield* untilQueue(dead, { ready: 1, unacked: 0 })
+      yield* untilQueue(queue, { ready: 0, unacked: 0 })
       assert.deepStrictEqual(yield* contents(dead), ["bad"])
     }).pipe(connected())
   )
@@ -126,9 +119,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const gate = yield* Latch.make()
       yield* fill(queue, "a", "b", "c", "d", "e")
       yield* Effect.forkScoped(AmqpConsumer.consume(queue, () => gate.await, { prefetch: 3, concurrency: 2 }))
-      yield* untilQueue(queue, 2, 3)
+      yield* untilQueue(queue, { ready: 2, unacked: 3 })
       yield* gate.open
-      yield* untilQueue(queue, 0, 0)
+      yield* untilQueue(queue, { ready: 0, unacked: 0 })
     }).pipe(connected())
   )
 
@@ -170,7 +163,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
         yield* fill(queue, "a")
         assert.isFalse(yield* Deferred.await(done))
-        yield* untilQueue(queue, 0, 0)
+        yield* untilQueue(queue, { ready: 0, unacked: 0 })
         yield* awaitCensus({ connections: 2, unacked: 0 })
       }).pipe(connected({ heartbeat: "1 second" }))
   )
@@ -192,7 +185,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
       yield* fill(queue, "21")
       assert.strictEqual(yield* Queue.take(results), 42)
-      yield* untilQueue(queue, 0, 0)
+      yield* untilQueue(queue, { ready: 0, unacked: 0 })
     }).pipe(connected())
   )
 

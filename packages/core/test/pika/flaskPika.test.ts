@@ -5,6 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, ManagedRuntime, References } from "effect"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import { untilStats } from "../support/amqp.ts"
+import { until } from "../support/looking.ts"
 import { connected, connectedTo, ownQueue, parameters, provided, reasonOf } from "./broker.ts"
 
 /** Runs a program by a configuration. */
@@ -130,11 +131,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     Effect.gen(function* () {
       const config = yield* AmqpConfig.fromFlaskPika(yield* parameters, { pool_size: 1, pool_recycle: 0.1 })
       assert.deepStrictEqual(config.pool, (yield* AmqpConfig.make({ pool: { max: 1, recycle: "100 millis" } })).pool)
-      yield* declareOne.pipe(
-        Effect.andThen(AmqpPool.stats),
-        Effect.repeat({ until: ({ created, recycled }) => recycled >= 2 && created >= 3 }),
-        configured(config)
-      )
+      yield* until(
+        Effect.andThen(declareOne, AmqpPool.stats),
+        ({ created, recycled }) => recycled >= 2 && created >= 3
+      ).pipe(configured(config))
     })
   )
 

@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effec
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Queue, Stream, SubscriptionRef } from "effect"
 import * as FaultProxy from "../support/FaultProxy.ts"
+import { untilFlow } from "../support/publisher.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
 import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
@@ -29,14 +30,6 @@ const whileBlocked = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   })
 
 const publisherFlow = Effect.map(AmqpPublisher.AmqpPublisher, ({ flow }) => flow)
-
-const untilFlow = (tag: AmqpPublisher.Flow["_tag"]) =>
-  Effect.flatMap(publisherFlow, (flow) =>
-    SubscriptionRef.changes(flow).pipe(
-      Stream.filter((now) => now._tag === tag),
-      Stream.runHead
-    )
-  )
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect("a publisher waits while the broker takes nothing, and goes on when it does", () =>
