@@ -10,6 +10,7 @@ import { join } from "node:path"
 import { afterAll } from "vitest"
 import { configOf, drain, type Overrides, reasonOf } from "./support/amqp.ts"
 import { doEverything, endOf, queuesOf, start, startNarrow } from "./support/application.ts"
+import { environment } from "./support/environment.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -511,12 +512,11 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
   const lines = () => (existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : [])
   const stderr = openSync(join(folder, "stderr"), "w+")
   const program = join(import.meta.dirname, "support", "programs", "traffic.ts")
-  const own = Object.entries(process.env).filter(([name]) => !/^(?:AMQP_|NODE_|VITEST)/.test(name))
   const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program, mode, file], {
     // A file, since a pipe would be a handle of its own.
     stdio: ["ignore", "ignore", stderr],
     env: {
-      ...Object.fromEntries(own),
+      ...environment(),
       AMQP_URL: url,
       AMQP_SHUTDOWN_TIMEOUT: `${shutdownTimeout} millis`,
       AMQP_CLOSE_TIMEOUT: `${closeTimeout} millis`

@@ -17,6 +17,7 @@ import { join } from "node:path"
 import { configOf, layerWith, type Overrides, reasonOf, untilOpen, untilState, withPool } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import { layerOf, logged } from "./support/consuming.ts"
+import { environment } from "./support/environment.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { withPublisher } from "./support/publisher.ts"
 import { leavesNothing, turn } from "./support/residue.ts"
@@ -345,15 +346,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("a process whose main effect has ended", () => {
     const program = join(import.meta.dirname, "support/program.ts")
-    const environment = Object.fromEntries(
-      Object.entries(process.env).filter(([name]) => !/^(?:AMQP_|NODE_|VITEST|EFFECT_AMQP_)/.test(name))
-    )
 
     const run = (url: string) =>
       Effect.acquireRelease(
         Effect.sync(() => {
           const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program], {
-            env: { ...environment, AMQP_URL: url },
+            env: { ...environment(), AMQP_URL: url },
             stdio: ["ignore", "pipe", "pipe"]
           })
           let output = ""

@@ -3,18 +3,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { join } from "node:path"
+import { environment } from "./support/environment.ts"
 
 const program = join(import.meta.dirname, "../chaos/chaos.ts")
-
-const environment = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(?:AMQP_|NODE_|VITEST)/.test(name))
-)
 
 /** Runs it to its end: its exit code, and what it has printed. */
 const chaos = (...options: ReadonlyArray<string>) =>
   Effect.callback<{ readonly code: number | null; readonly output: string }>((resume) => {
     const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program, "--seed", "1", ...options], {
-      env: environment,
+      env: environment(),
       stdio: ["ignore", "pipe", "pipe"]
     })
     let output = ""

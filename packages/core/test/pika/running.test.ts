@@ -8,17 +8,12 @@ import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { Worker } from "node:worker_threads"
+import { environment } from "../support/environment.ts"
 import { connected, contents, fill, newQueue } from "./broker.ts"
 
 const program = (name: string) => join(import.meta.dirname, "programs", name)
 
 const conditions = "--conditions=@effect-amqp/source"
-
-/** The environment of a program: the broker, and nothing that is the test runner's. */
-const environment = (url: string) => ({
-  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(?:AMQP_|NODE_|VITEST)/.test(name))),
-  AMQP_URL: url
-})
 
 interface Program {
   readonly child: ChildProcess
@@ -30,7 +25,7 @@ interface Program {
 const run = (name: string, url: string): Effect.Effect<Program, never, Scope.Scope> =>
   Effect.gen(function* () {
     const child = spawn(process.execPath, [conditions, program(name)], {
-      env: environment(url),
+      env: { ...environment(), AMQP_URL: url },
       stdio: ["ignore", "pipe", "inherit"]
     })
     let output = ""
@@ -163,7 +158,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         () =>
           new Promise<unknown>((resolve) => {
             const worker = new Worker(program("worker.ts"), {
-              env: environment(url),
+              env: { ...environment(), AMQP_URL: url },
               execArgv: [conditions],
               stdout: true
             })

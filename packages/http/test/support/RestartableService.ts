@@ -4,6 +4,7 @@ import { spawn } from "node:child_process"
 import { Agent, request } from "node:http"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { join } from "node:path"
+import { environment } from "../../../core/test/support/environment.ts"
 
 // --- A service in a process of its own ---------------------------------------------------------------------------------
 
@@ -16,14 +17,11 @@ export interface Instance {
 
 const program = join(import.meta.dirname, "..", "programs", "publishing.ts")
 
-const foreign = /^(?:AMQP_|PORT$|NODE_|VITEST|EFFECT_AMQP_)/
-
 /** Starts `programs/publishing.ts`; it is stopped with the scope at the latest. */
 export const start = (env: Record<string, string>): Effect.Effect<Instance, Error, Scope.Scope> =>
   Effect.gen(function* () {
-    const inherited = Object.entries(process.env).filter(([name]) => !foreign.test(name))
     const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program], {
-      env: { ...Object.fromEntries(inherited), ...env },
+      env: { ...environment(), ...env },
       stdio: ["ignore", "pipe", "pipe"]
     })
     let output = ""
