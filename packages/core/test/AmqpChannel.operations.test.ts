@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
-import { drain, reasonOf, untilStats, withPool } from "./support/amqp.ts"
+import { drain, reasonOf, take, untilStats, withPool } from "./support/amqp.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 
@@ -12,9 +12,6 @@ const borrowed = <A, E>(program: (channel: Channel) => Effect.Effect<A, E, AmqpP
   Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
     AmqpChannel.use(program).pipe(Effect.scoped, withPool(url, { pool: { max: 2 } }))
   )
-
-const take = (channel: AmqpChannel.Operations, queue: string) =>
-  Effect.map(channel.get(queue), (delivery) => Option.getOrThrow(delivery))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("exchanges", () => {

@@ -3,10 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Option } from "effect"
-import { withPool } from "./support/amqp.ts"
-
-const take = (channel: AmqpChannel.AmqpChannel, queue: string) =>
-  Effect.map(channel.get(queue), (delivery) => Option.getOrThrow(delivery))
+import { take, withPool } from "./support/amqp.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("publish and get", () => {

@@ -11,10 +11,20 @@ import {
   AmqpPublisher
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Logger, Option, Queue, Redacted, Scope, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, Option, Queue, Redacted, Scope, Stream, SubscriptionRef } from "effect"
 import { spawn } from "node:child_process"
 import { join } from "node:path"
-import { configOf, layerWith, type Overrides, reasonOf, untilOpen, untilState, withPool } from "./support/amqp.ts"
+import {
+  configOf,
+  layerWith,
+  type Overrides,
+  quietly,
+  reasonOf,
+  touch,
+  untilOpen,
+  untilState,
+  withPool
+} from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import { layerOf, logged } from "./support/consuming.ts"
 import { environment } from "./support/environment.ts"
@@ -27,8 +37,6 @@ import * as TlsProxy from "./support/TlsProxy.ts"
 
 const { millis, seconds } = Duration
 
-const quietly = Effect.provide(Logger.layer([]))
-
 /** Three heartbeats of a second, and what a busy machine takes. */
 const threeHeartbeats = 4500
 
@@ -40,8 +48,6 @@ const soon: Overrides = {
 const confirmed = AmqpPublisher.publish({ routingKey: "nowhere", content: "" }).pipe(
   Effect.retry({ while: (error) => error.isRetryable })
 )
-
-const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
 
 /** How long an effect takes, in milliseconds. */
 const timeOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -91,8 +97,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const never = { resubscribe: "always" } as const
       return yield* Effect.forEach(
         [
-          reasonOf(declare),
-          reasonOf(declare),
+          reasonOf(touch),
+          reasonOf(touch),
           reasonOf(Effect.scoped(AmqpChannel.useConfirm((channel) => channel.queueDeclare(queue)))),
           reasonOf(AmqpPublisher.publish({ routingKey: queue, content: "" })),
           reasonOf(AmqpPublisher.publish({ routingKey: queue, content: "" })),
@@ -138,7 +144,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const { accepted } = proxy.stats
         const again = yield* timeOf(
           Effect.gen(function* () {
-            assert.strictEqual((yield* reasonOf(declare))._tag, tag)
+            assert.strictEqual((yield* reasonOf(touch))._tag, tag)
             assert.strictEqual((yield* reasonOf(confirmed))._tag, tag)
           })
         )
@@ -217,7 +223,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* untilState((now) => now._tag === "Reconnecting" && now.reason._tag === "BrokerError")
           yield* evaluate(`rabbit_vhost_sup_sup:start_vhost(${binary(vhost)}), ok.`)
           yield* untilOpen(3)
-          yield* declare
+          yield* touch
         }).pipe(withPool(url, soon), quietly)
       })
     )
@@ -328,7 +334,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           proxy.rst()
           yield* untilState((now) => now._tag === "Reconnecting" && now.attempt >= 1)
           const [time, reasons] = yield* Effect.timed(
-            Effect.forEach(Array.from({ length: 6 }), () => reasonOf(declare), { concurrency: "unbounded" })
+            Effect.forEach(Array.from({ length: 6 }), () => reasonOf(touch), { concurrency: "unbounded" })
           )
           assert.isAtLeast(Duration.toMillis(time), 290)
           assert.isBelow(Duration.toMillis(time), 2000)
@@ -641,7 +647,7 @@ describe("what passes, on a broker that does it on command", () => {
           const open = yield* untilOpen(generation + 1)
           assert.strictEqual(open.generation, ++generation, name)
         }
-        yield* declare
+        yield* touch
       }).pipe(withPool(broker.url, overrides), quietly)
       yield* Effect.timeout(broker.socketsClosed, "1 second")
     }).pipe(Effect.scoped, leavesNothing)
@@ -655,12 +661,12 @@ describe("a certificate that is not valid any more", () => {
       const { port, server } = yield* TlsProxy.make(broker)
       const config = yield* AmqpConfig.make({ host: "localhost", port, tls: { ca: Certificates.ca } })
       yield* Effect.gen(function* () {
-        yield* declare
+        yield* touch
         server.setSecureContext(Certificates.client)
         broker.destroy()
         const closed = yield* untilState((now) => now._tag === "Closed")
         assert.strictEqual(closed.reason._tag, "TlsFailed")
-        assert.strictEqual((yield* reasonOf(declare))._tag, "TlsFailed")
+        assert.strictEqual((yield* reasonOf(touch))._tag, "TlsFailed")
       }).pipe(Effect.provide(layerWith(config), { local: true }), quietly)
       yield* Effect.timeout(broker.socketsClosed, "1 second")
     }).pipe(Effect.scoped, leavesNothing)

@@ -2,10 +2,10 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Logger, Random, References, Result } from "effect"
+import { Deferred, Duration, Effect, Fiber, Random, References, Result } from "effect"
 import { type AddressInfo, createServer as createTcpServer, type Server } from "node:net"
 import { createServer as createTlsServer } from "node:tls"
-import { configOf, contents, reasonOf, untilOpen, untilState, withPool } from "./support/amqp.ts"
+import { configOf, contents, quietly, reasonOf, touch, untilOpen, untilState, withPool } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import type { CutBy, Direction } from "./support/Lane.ts"
@@ -23,10 +23,6 @@ const connecting = (config: AmqpConfig.AmqpConfig) => reasonOf(Effect.scoped(Amq
 
 /** Reconnecting without a wait. */
 const atOnce = Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 })
-
-const quietly = Effect.provide(Logger.layer([]))
-
-const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
 
 describe("a peer that goes silent", () => {
   const timeouts = { connectTimeout: { connectTimeout: millis(150) }, socketTimeout: { socketTimeout: millis(150) } }
@@ -178,7 +174,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             return false
           })
           proxy.rst()
-          const borrowing = yield* Effect.forkChild(declare)
+          const borrowing = yield* Effect.forkChild(touch)
           yield* Effect.timeout(cuts, "10 seconds")
           yield* Effect.timeout(untilOpen(2), "2 seconds")
           yield* Fiber.join(borrowing)
@@ -243,7 +239,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               if (!afterwards) proxy.corrupt(every, direction)
               yield* Effect.gen(function* () {
                 proxy.corrupt(every, direction)
-                yield* declare
+                yield* touch
                 yield* AmqpPublisher.publish({ routingKey: "nowhere", content: "x".repeat(200) })
               }).pipe(
                 withPublisher(
@@ -420,7 +416,7 @@ describe("a connection that dies as soon as it is open", () => {
               yield* Effect.timeout(Effect.scoped(AmqpPool.get), "2 seconds")
               yield* turn
             }
-            yield* declare
+            yield* touch
             assert.strictEqual(broker.count("connection.open"), 2 + 2 * deaths.length)
             yield* Effect.timeout(
               broker.until(({ connections }) => connections === 1),

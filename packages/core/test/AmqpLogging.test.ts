@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Logger, References, Schema, Stream } from "effect"
-import { configOf, type Overrides } from "./support/amqp.ts"
+import { configOf, declare, type Overrides } from "./support/amqp.ts"
 
 interface Line {
   readonly level: string
@@ -42,8 +42,6 @@ const until = (lines: ReadonlyArray<Line>, message: string, many = 1) =>
     }
     return yield* Effect.die(new Error(`no line "${message}" among ${lines.map(({ message }) => message).join("; ")}`))
   })
-
-const declare = (queue: string) => Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
 
 const long = "AMQP channel borrowed for long"
 

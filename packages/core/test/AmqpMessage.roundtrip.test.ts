@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Arbitrary, Effect, Option, Queue } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import { sameMessage } from "../src/internal/properties.ts"
-import { withPool } from "./support/amqp.ts"
+import { take, withPool } from "./support/amqp.ts"
 import { contents, deliveredProperties, deliveredTable, properties, tables } from "./support/messages.ts"
 
 /** Works on a channel of the broker, with a queue that is gone afterwards. */
@@ -17,12 +17,9 @@ const onQueue = <A, E, R>(work: (channel: AmqpChannel.AmqpChannel, queue: string
     ).pipe(Effect.scoped, withPool(url))
   })
 
-const take = (channel: AmqpChannel.AmqpChannel, queue: string) =>
-  Effect.map(channel.get(queue, { noAck: true }), (delivery) => Option.getOrThrow(delivery))
-
 /** There and back. */
 const through = (channel: AmqpChannel.AmqpChannel, queue: string, message: Omit<AmqpMessage.Message, "routingKey">) =>
-  Effect.andThen(channel.publish({ ...message, routingKey: queue }), take(channel, queue))
+  Effect.andThen(channel.publish({ ...message, routingKey: queue }), take(channel, queue, { noAck: true }))
 
 /** Fails with the smallest counterexample and a token: `{ replay: token }` in the options plays it again. */
 const holds = <A, E, R>(
@@ -82,7 +79,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             Effect.gen(function* () {
               const first = yield* through(channel, queue, { ...properties, content })
               yield* channel.publish(AmqpMessage.fromDelivery(first))
-              const second = yield* take(channel, queue)
+              const second = yield* take(channel, queue, { noAck: true })
               return (
                 isDeepStrictEqual({ ...first, deliveryTag: 0 }, { ...second, deliveryTag: 0 }) &&
                 AmqpMessage.text(first) === AmqpMessage.text(second)
@@ -101,7 +98,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             Effect.gen(function* () {
               const message = { ...properties, content, routingKey: queue }
               yield* channel.publish(message)
-              const delivery = yield* take(channel, queue)
+              const delivery = yield* take(channel, queue, { noAck: true })
               const differs = { ...other, content: otherContent, routingKey: queue }
               return (
                 sameMessage(message, delivery) &&

@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Metric, Schema, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { Histogram } from "../src/internal/metrics/histogram.ts"
-import { type Overrides, untilStats } from "./support/amqp.ts"
+import { declare, type Overrides, untilStats } from "./support/amqp.ts"
 import { until } from "./support/looking.ts"
 import { withAmqp, count, value } from "./support/metrics.ts"
 
@@ -32,8 +32,6 @@ const settled = Effect.all(
     ])
   )
 )
-
-const declare = (queue: string) => Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
 
 const regular = { "amqp.channel.kind": "regular" }
 

@@ -12,11 +12,8 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Option, Queue, References, Schema, Stream, Tracer } from "effect"
-import { configOf } from "./support/amqp.ts"
+import { configOf, declare } from "./support/amqp.ts"
 import { collecting, contextOf, endOf, parentOf, traced } from "./support/spans.ts"
-
-const declare = (queue: string) =>
-  Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue, { autoDelete: false })))
 
 const take = (queue: string) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.get(queue, { noAck: true }), Option.getOrThrow)))

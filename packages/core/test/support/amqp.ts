@@ -1,5 +1,5 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
-import { Duration, Effect, flow, Layer, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, flow, Layer, Logger, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { until } from "./looking.ts"
 
@@ -106,6 +106,9 @@ export const untilOpen = (generation = 1, within?: Duration.Input) =>
     within
   )
 
+/** Nothing is logged, which most tests of failures would do. */
+export const quietly = Effect.provide(Logger.layer([]))
+
 /** Waits until the pool's counts are as wanted. */
 export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) => until(AmqpPool.stats, wanted, "the pool")
 
@@ -118,6 +121,20 @@ export const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 /** The tag of an effect's reason, or `Success`. */
 export const tagOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Success" as const })
+
+/** Declares a queue by a borrowed channel. */
+export const declare = (queue: string, options?: AmqpChannel.QueueDeclareOptions) =>
+  Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue, options)))
+
+/** Borrows a channel, and sees that it works: of the queue that it declares nothing remains. */
+export const touch = declare("", { exclusive: true })
+
+/** The next message of a queue, which is there. */
+export const take = (
+  channel: AmqpChannel.Operations,
+  queue: string,
+  options?: Parameters<AmqpChannel.Operations["get"]>[1]
+) => Effect.map(channel.get(queue, options), Option.getOrThrow)
 
 /** Takes everything out of a queue by a channel: to the one that has published it, it is there at once. */
 export const drain = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel, queue: string) {
