@@ -1,17 +1,9 @@
 /** Settings from the environment. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
-import { Config, ConfigProvider, Duration, Effect, Redacted } from "effect"
+import { Config, ConfigProvider, Effect } from "effect"
 import { variables } from "../src/internal/config/settings.ts"
-import { fromEnvironment, refusedEnvironment, refusedVariables } from "./AmqpConfig.fixtures.ts"
-
-const millis = (duration: Duration.Duration | undefined) =>
-  duration === undefined ? undefined : Duration.toMillis(duration)
-
-const login = (config: AmqpConfig.AmqpConfig) =>
-  config.credentials._tag === "Plain"
-    ? [config.credentials.username, Redacted.value(config.credentials.password)]
-    : ["External"]
+import { fromEnvironment, login, millis, refusedEnvironment, refusedVariables } from "./AmqpConfig.fixtures.ts"
 
 describe("variables", () => {
   it.effect("none at all means the same as an empty object", () =>

@@ -1,6 +1,6 @@
 /** What the tests of `AmqpConfig` share. */
 import { AmqpConfig, type AmqpError } from "@effect-amqp/core"
-import { type Config, ConfigProvider, Effect, type Scope } from "effect"
+import { type Config, ConfigProvider, Duration, Effect, Redacted, type Scope } from "effect"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -101,3 +101,12 @@ export const pemFile = (content: string): Effect.Effect<string, never, Scope.Sco
     Effect.map((folder) => join(folder, "file.pem")),
     Effect.tap((path) => Effect.promise(() => writeFile(path, content)))
   )
+
+export const millis = (duration: Duration.Duration | undefined) =>
+  duration === undefined ? undefined : Duration.toMillis(duration)
+
+/** The user and the password. */
+export const login = (config: AmqpConfig.AmqpConfig) =>
+  config.credentials._tag === "Plain"
+    ? [config.credentials.username, Redacted.value(config.credentials.password)]
+    : ["External"]

@@ -2,10 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
 import { Duration, Effect, Redacted, Schedule } from "effect"
-import { issuesOf, refused, untyped } from "./AmqpConfig.fixtures.ts"
-
-const millis = (duration: Duration.Duration | undefined) =>
-  duration === undefined ? undefined : Duration.toMillis(duration)
+import { issuesOf, millis, refused, untyped } from "./AmqpConfig.fixtures.ts"
 
 describe("defaults", () => {
   it.effect("nothing given means a broker on this machine, with the documented defaults", () =>

@@ -1,17 +1,9 @@
 /** Settings from a URL. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
-import { Duration, Effect, Redacted, Schema } from "effect"
+import { Effect, Redacted, Schema } from "effect"
 import { parseLiteral } from "../src/internal/config/literal.ts"
-import { issuesOf, refused } from "./AmqpConfig.fixtures.ts"
-
-const millis = (duration: Duration.Duration | undefined) =>
-  duration === undefined ? undefined : Duration.toMillis(duration)
-
-const login = (config: AmqpConfig.AmqpConfig) =>
-  config.credentials._tag === "Plain"
-    ? [config.credentials.username, Redacted.value(config.credentials.password)]
-    : ["External"]
+import { issuesOf, login, millis, refused } from "./AmqpConfig.fixtures.ts"
 
 // At most 40 characters are at most 160 bytes.
 const name = Schema.String.check(

@@ -4,8 +4,9 @@ import { Amqp, AmqpChannel, AmqpConsumer, type AmqpMessage, AmqpPublisher, AmqpR
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Option, Queue, References, Schema, Stream } from "effect"
 import { configOf } from "./support/amqp.ts"
+import { objectKeys } from "./support/fieldTable.ts"
 
-const names = ["__proto__", "constructor", "toString", "hasOwnProperty", "valueOf", "then", "prototype", "!"]
+const names = [...objectKeys, "prototype", "!"]
 
 const record = (entries: ReadonlyArray<readonly [string, AmqpMessage.FieldValue]>): AmqpMessage.FieldTable =>
   Object.fromEntries([...entries, ["plain", 1]])

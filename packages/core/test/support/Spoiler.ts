@@ -1,6 +1,6 @@
 /** Ways to spoil what a broker sends, told by a seed: the same seed spoils the same bytes in the same way. */
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD } from "./frames.ts"
-import { type FieldTable, nestedTable, typed } from "./fieldTable.ts"
+import { type FieldTable, nestedTable, objectKeys, typed } from "./fieldTable.ts"
 import { type Method, specs } from "./methods.ts"
 import type { Spoiling } from "./Outbox.ts"
 import { type Random, randomOf } from "../../chaos/random.ts"
@@ -64,10 +64,11 @@ const longtext = (content: string) => Buffer.concat([Buffer.of(0, 0, 0, content.
 
 const largest = [0x7fff_ffffn, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]
 
-const names = ["__proto__", "constructor", "toString", "hasOwnProperty", "valueOf", "then"]
-
 const table = (of: (name: string) => FieldTable[string]): FieldTable =>
-  Object.assign(Object.create(null) as FieldTable, Object.fromEntries(names.map((name) => [name, of(name)] as const)))
+  Object.assign(
+    Object.create(null) as FieldTable,
+    Object.fromEntries(objectKeys.map((name) => [name, of(name)] as const))
+  )
 
 const kinds: Readonly<Record<string, Kind>> = {
   // --- Bytes
@@ -293,7 +294,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   }),
   "delivery to nobody": putIn((random, channel) =>
     Buffer.concat([
-      delivery(channel, random.one(["", "nobody", ...names]), random.below(3)),
+      delivery(channel, random.one(["", "nobody", ...objectKeys]), random.below(3)),
       header(channel, 2n),
       encodeFrame(FRAME_BODY, channel, Buffer.alloc(2))
     ])

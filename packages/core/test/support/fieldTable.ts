@@ -216,3 +216,13 @@ export const nestedTable = (levels: number): Buffer => {
   }
   return bytes
 }
+
+/** Keys that are called like an object's own business. */
+export const objectKeys: ReadonlyArray<string> = [
+  "__proto__",
+  "constructor",
+  "toString",
+  "hasOwnProperty",
+  "valueOf",
+  "then"
+]
