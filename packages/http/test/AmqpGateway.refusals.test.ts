@@ -3,11 +3,13 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpGateway } from "@effect-amqp/http"
-import { Context, Effect, Exit, Layer, Logger, Schedule } from "effect"
+import { Context, Effect, Exit, Layer, Schedule } from "effect"
 import { HttpRouter } from "effect/http"
 import { request } from "node:http"
 import { connect } from "node:net"
-import { address, ask, converse, limits, listen, post, serveGateway, withGateway } from "./support/gateway.ts"
+import { quietly } from "../../core/test/support/amqp.ts"
+import { ask, converse, limits, listen, post, serveGateway, withGateway } from "./support/gateway.ts"
+import { address, upgradeRequest } from "./support/server.ts"
 
 const queue = "refusals"
 
@@ -39,13 +41,7 @@ const raw = (text: string) =>
     })
   )
 
-const upgrade = (path: string) =>
-  raw(
-    `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
-      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-  )
-
-const quiet = Effect.provide(Logger.layer([]))
+const upgrade = (path: string) => raw(upgradeRequest(path))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("the authorizer", () => {
@@ -135,7 +131,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           Effect.scoped,
           withGateway({ authorize: (request) => Effect.provideContext(authorize(request), users) })
         )
-      }).pipe(quiet)
+      }).pipe(quietly)
     )
 
     it.effect("and limits are demanded: without them there is no gateway, and with senseless ones neither", () =>
@@ -162,7 +158,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         // @ts-expect-error -- limits are demanded
         AmqpGateway.layer({ authorize: () => Effect.succeed("allow") })
         assert.isDefined(HttpRouter.layer)
-      }).pipe(quiet)
+      }).pipe(quietly)
     )
   })
 
@@ -198,7 +194,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         assert.strictEqual(chunked, 413)
         assert.strictEqual(yield* countOf, 1)
-      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, body: 100 } }), quiet)
+      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, body: 100 } }), quietly)
     )
 
     it.effect("time ends a request whose body does not come", () =>
@@ -211,7 +207,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.match(answer, /^HTTP\/1\.1 408 /)
         assert.match(answer, /connection: close/i)
         assert.strictEqual(yield* countOf, 0)
-      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, idle: "300 millis" } }), quiet)
+      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, idle: "300 millis" } }), quietly)
     )
 
     it.effect("prefetch cannot be exceeded by asking", () =>
@@ -224,7 +220,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual((yield* ask("GET", `/amqp/consume/${queue}?ack=never`)).status, 400)
         const events = yield* listen(`/amqp/consume/${queue}?prefetch=10`)
         yield* events.until("open")
-      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, prefetch: 10 } }), quiet)
+      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, prefetch: 10 } }), quietly)
     )
 
     it.effect("streams counts those that are open, of both kinds, and frees their places when they end", () =>
@@ -250,7 +246,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(
         Effect.scoped,
         withGateway({ authorize: () => Effect.succeed("allow"), limits: { ...limits, streams: 2 } }),
-        quiet
+        quietly
       )
     )
   })

@@ -2,9 +2,11 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpMessage, AmqpPool, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Effect, Exit, Fiber, Layer, Logger, Option, Schedule, Schema, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Option, Schedule, Schema, Scope } from "effect"
 import { connect } from "node:net"
-import { address, ask, converse, listen, post, serveGateway, withGateway } from "./support/gateway.ts"
+import { quietly } from "../../core/test/support/amqp.ts"
+import { ask, converse, listen, post, serveGateway, withGateway } from "./support/gateway.ts"
+import { address } from "./support/server.ts"
 
 /** A queue of the test's own, for as long as the scope is open. */
 const makeQueue = Effect.acquireRelease(
@@ -34,8 +36,6 @@ const untilReady = (queue: string, count: number) =>
 
 const fill = (queue: string, contents: ReadonlyArray<string>) =>
   channel((it) => Effect.forEach(contents, (content) => it.publish({ routingKey: queue, content }), { discard: true }))
-
-const quiet = Effect.provide(Logger.layer([]))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("POST /publish/{exchange}/{routingKey}", () => {
@@ -147,7 +147,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         ]
         for (const headers of wrong) assert.strictEqual(yield* status(to, headers), 400, JSON.stringify(headers))
         yield* untilReady(queue, 0)
-      }).pipe(Effect.scoped, withGateway(), quiet)
+      }).pipe(Effect.scoped, withGateway(), quietly)
     )
 
     it.effect("takes a batch as NDJSON, and answers one result a line, in order", () =>
@@ -381,7 +381,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.deepInclude(data.problem, { status: 503 })
         assert.notInclude(JSON.stringify(data), queue)
         assert.isUndefined(yield* events.next)
-      }).pipe(Effect.scoped, withGateway(), quiet)
+      }).pipe(Effect.scoped, withGateway(), quietly)
     )
 
     it.effect("ends when the server stops, which does not wait for its client", () =>
@@ -488,7 +488,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual((yield* call("1", { "amqp-timeout": "soon" })).status, 400)
         assert.strictEqual((yield* post("/amqp/rpc/no-such-queue", "1")).status, 404)
         assert.strictEqual((yield* AmqpRpc.stats).inFlight, 0)
-      }).pipe(Effect.scoped, withGateway(), quiet)
+      }).pipe(Effect.scoped, withGateway(), quietly)
     )
   })
 })

@@ -2,16 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
-import { createServer } from "node:http"
 import { configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { server, quiet } from "./support/server.ts"
 import { get, untilFlow } from "./support/service.ts"
-
-const server = Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 }))
 
 /** The health of a service on a scripted broker. */
 const withHealth = (
@@ -19,7 +16,7 @@ const withHealth = (
   { health, ...overrides }: Parameters<typeof configOf>[1] & { readonly health?: AmqpHealth.Options } = {}
 ) =>
   Effect.provide(
-    HttpRouter.serve(AmqpHealth.layer(health), { disableLogger: true, disableListenLog: true }).pipe(
+    HttpRouter.serve(AmqpHealth.layer(health), quiet).pipe(
       Layer.provideMerge(server),
       Layer.provideMerge(Amqp.fromConfig(configOf(broker.url, overrides))),
       Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))

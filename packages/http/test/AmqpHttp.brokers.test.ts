@@ -11,23 +11,13 @@ import { createServer, type Server } from "node:http"
 import { configOf, untilState } from "../../core/test/support/amqp.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { anotherVhost } from "../../core/test/support/vhosts.ts"
-import { get } from "./support/service.ts"
+import { server, fullServer, quiet } from "./support/server.ts"
+import { get, ok, touch } from "./support/service.ts"
 
 class Orders extends AmqpBroker.Service<Orders>()("test/Orders") {}
 class Audit extends AmqpBroker.Service<Audit>()("test/Audit") {}
 
-const ok = HttpServerResponse.text("ok")
-
-const touch = AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
-
 const used = Effect.map(AmqpPool.stats, (stats) => stats.used)
-
-const server = Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 }))
-
-// With what an `HttpApi` needs besides.
-const fullServer = Layer.orDie(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 }))
-
-const quiet = { disableLogger: true, disableListenLog: true }
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   const twoBrokers = Effect.gen(function* () {

@@ -3,13 +3,13 @@ import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Effect, Exit, Fiber, Layer, Option, Schedule, Scope, Stream } from "effect"
-import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Socket } from "effect/socket"
-import { createServer, request } from "node:http"
+import { request } from "node:http"
 import { connect } from "node:net"
 import { text } from "node:stream/consumers"
+import { address, gracefulServer, quiet, upgradeRequest } from "./support/server.ts"
 import { get, open } from "./support/service.ts"
 
 // --- The service -------------------------------------------------------------------------------------------------------
@@ -86,21 +86,13 @@ const queue = Layer.effectDiscard(
 )
 
 const serve = (url: string) =>
-  HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true }).pipe(
+  HttpRouter.serve(routes, quiet).pipe(
     Layer.provide(queue),
-    Layer.provideMerge(
-      NodeHttpServer.layerServer(createServer, {
-        host: "127.0.0.1",
-        port: 0,
-        gracefulShutdownTimeout: "10 seconds"
-      }).pipe(AmqpHttpServer.graceful({ delay: 0 }), Layer.orDie)
-    ),
+    Layer.provideMerge(gracefulServer()),
     Layer.provideMerge(Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 16 } }), Amqp.fromConfig)))
   )
 
 // --- Its clients -------------------------------------------------------------------------------------------------------
-
-const address = Effect.map(HttpServer.HttpServer, (server) => HttpServer.formatAddress(server.address))
 
 /** Sends a body in pieces, or hangs up amid it. */
 const sendBody = (ending: "end" | "hang up") =>
@@ -144,10 +136,7 @@ const tearOff = Effect.flatMap(address, (url) =>
   Effect.callback<void>((resume) => {
     const { hostname, port } = new URL(url)
     const socket = connect(Number(port), hostname, () => {
-      socket.write(
-        "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-      )
+      socket.write(upgradeRequest("/echo"))
     })
     socket.once("data", () => {
       // A masked text frame of one letter; the mask is zero.

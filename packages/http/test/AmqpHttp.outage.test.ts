@@ -3,16 +3,8 @@ import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber } from "effect"
-import { HttpServerResponse } from "effect/http"
 import { untilState } from "../../core/test/support/amqp.ts"
-import { type Answer, get, untilFlow, withService } from "./support/service.ts"
-
-const ok = HttpServerResponse.text("ok")
-
-const touch = Effect.as(
-  AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })),
-  ok
-)
+import { type Answer, get, ok, touch, untilFlow, withService } from "./support/service.ts"
 
 const publish = (content: string, onBlocked?: "wait" | "fail") =>
   Effect.as(
@@ -102,7 +94,7 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
       }).pipe(
         withService(
           url,
-          { "/amid": amid, "/": touch, "/without": Effect.succeed(ok) },
+          { "/amid": amid, "/": Effect.as(touch, ok), "/without": Effect.succeed(ok) },
           { amqp: { pool: { max: 2, acquireTimeout: "1 second" } } }
         )
       )
@@ -141,12 +133,12 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
   it.effect("a message that is too large for the broker is a 413", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
-      const large = Effect.andThen(publish("x".repeat(20_000)), touch)
+      const large = Effect.andThen(publish("x".repeat(20_000)), Effect.as(touch, ok))
       yield* Effect.gen(function* () {
         isProblem(yield* get("/large"), tooLarge)
         assert.strictEqual((yield* get("/")).status, 200)
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, discarded: 1 })
-      }).pipe(withService(url, { "/large": large, "/": touch }))
+      }).pipe(withService(url, { "/large": large, "/": Effect.as(touch, ok) }))
     })
   )
 
@@ -163,7 +155,7 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
         )
         assert.strictEqual((yield* get("/")).status, 200)
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, discarded: 1 })
-      }).pipe(withService(url, { "/": touch }, { amqp: { continuationTimeout: "1 second" } }))
+      }).pipe(withService(url, { "/": Effect.as(touch, ok) }, { amqp: { continuationTimeout: "1 second" } }))
       yield* awaitCensus({ connections: 0, channels: 0 })
     })
   )

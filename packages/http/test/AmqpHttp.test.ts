@@ -5,12 +5,18 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpHttpError } from "@effect-amqp/http"
 import { Deferred, Effect, Exit, Fiber, Layer, Logger, Option, Scope, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
-import { atEnd, get, type Handler, open, Refused, serve, type Service, withService } from "./support/service.ts"
-
-const ok = HttpServerResponse.text("ok")
-
-/** Borrows the request's channel, and sees that it works. */
-const touch = AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
+import {
+  atEnd,
+  get,
+  type Handler,
+  ok,
+  open,
+  Refused,
+  serve,
+  type Service,
+  touch,
+  withService
+} from "./support/service.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("every handler gets AMQP by one Layer.provide", () => {

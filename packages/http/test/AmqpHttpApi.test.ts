@@ -3,9 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpHttpApi, AmqpHttpError, AmqpProblem } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Effect, Fiber, Layer, Logger, Schema, Stream } from "effect"
-import { FetchHttpClient, HttpRouter, HttpServer, HttpServerRespondable } from "effect/http"
+import { FetchHttpClient, HttpRouter, HttpServerRespondable } from "effect/http"
 import {
   HttpApi,
   HttpApiBuilder,
@@ -16,8 +15,8 @@ import {
   HttpApiSchema,
   OpenApi
 } from "effect/http-api"
-import { createServer } from "node:http"
-import { get } from "./support/service.ts"
+import { address, fullServer, quiet } from "./support/server.ts"
+import { get, touch } from "./support/service.ts"
 import { errors, secret } from "./support/tellingErrors.ts"
 
 class Refused extends HttpApiError.Problem<Refused>()("Refused", {
@@ -48,8 +47,6 @@ const Api = HttpApi.make("api").add(
 
 const errorOf = (tag: string) =>
   errors.find(({ reason }) => reason._tag === tag) ?? AmqpError.fromReason(new AmqpError.UnknownError({ message: tag }))
-
-const touch = AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
 
 interface Gates {
   readonly holding: Deferred.Deferred<void>
@@ -113,11 +110,10 @@ const withApi =
       const broker = Layer.unwrap(
         Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 4, ...Object(pool) } }), Amqp.fromConfig)
       )
-      const server = Layer.orDie(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 }))
       return yield* Effect.provide(
         test(gates),
-        HttpRouter.serve(app, { disableLogger: true, disableListenLog: true }).pipe(
-          Layer.provideMerge(server),
+        HttpRouter.serve(app, quiet).pipe(
+          Layer.provideMerge(fullServer),
           Layer.provideMerge(broker),
           Layer.provideMerge(FetchHttpClient.layer)
         ),
@@ -125,9 +121,7 @@ const withApi =
       )
     })
 
-const makeClient = Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
-  HttpApiClient.make(Api, { baseUrl: HttpServer.formatAddress(address) })
-)
+const makeClient = Effect.flatMap(address, (baseUrl) => HttpApiClient.make(Api, { baseUrl }))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect("handlers of a group have AMQP, and one channel a request, which goes back at its end", () =>

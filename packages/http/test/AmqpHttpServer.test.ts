@@ -2,35 +2,25 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth, AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Deferred, Effect, Exit, Fiber, Layer, References, Scope, Stream } from "effect"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
-import { Agent, createServer, request } from "node:http"
+import { Agent, request } from "node:http"
 import { text } from "node:stream/consumers"
 import { configOf } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
-import { get, open } from "./support/service.ts"
+import { gracefulServer, quiet } from "./support/server.ts"
+import { get, ok, open } from "./support/service.ts"
 
-const ok = HttpServerResponse.text("ok")
-
-/** A service that the test stops itself. Its patience is longer than any of these tests. */
+/** A service that the test stops itself. */
 const start = Effect.fnUntraced(function* (
   routes: Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp>,
-  options?: AmqpHttpServer.Options
+  options: AmqpHttpServer.Options = {}
 ) {
   const broker = yield* ScriptedBroker.make()
-  const server = NodeHttpServer.layerServer(createServer, {
-    host: "127.0.0.1",
-    port: 0,
-    gracefulShutdownTimeout: "20 seconds"
-  })
   const scope = yield* Scope.make()
   yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
-  const services = yield* HttpRouter.serve(Layer.merge(routes, AmqpHealth.layer()), {
-    disableLogger: true,
-    disableListenLog: true
-  }).pipe(
-    Layer.provideMerge(Layer.orDie(AmqpHttpServer.graceful(options)(server))),
+  const services = yield* HttpRouter.serve(Layer.merge(routes, AmqpHealth.layer()), quiet).pipe(
+    Layer.provideMerge(gracefulServer(options)),
     Layer.provideMerge(Amqp.fromConfig(configOf(broker.url))),
     Layer.provide(Layer.succeed(References.MinimumLogLevel, "None")),
     Layer.buildWithScope(scope)

@@ -1,12 +1,11 @@
 /** A dashboard under test. */
 import { Amqp, type AmqpError } from "@effect-amqp/core"
-import { AmqpDashboard, AmqpHttpServer } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
+import { AmqpDashboard } from "@effect-amqp/http"
 import { Layer, Metric, References } from "effect"
 import { HttpRouter, type HttpServer } from "effect/http"
-import { createServer } from "node:http"
 import { configOf, type Overrides } from "../../../core/test/support/amqp.ts"
 import { authorize } from "./gateway.ts"
+import { gracefulServer, quiet } from "./server.ts"
 
 export interface Options extends Partial<AmqpDashboard.Options> {
   readonly amqp?: Overrides
@@ -23,14 +22,8 @@ export const serve = (
   dashboard: Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp>,
   amqp?: Overrides
 ): Layer.Layer<Amqp.Amqp | HttpServer.HttpServer, AmqpError.AmqpError> =>
-  HttpRouter.serve(dashboard, { disableLogger: true, disableListenLog: true }).pipe(
-    Layer.provideMerge(
-      NodeHttpServer.layerServer(createServer, {
-        host: "127.0.0.1",
-        port: 0,
-        gracefulShutdownTimeout: "20 seconds"
-      }).pipe(AmqpHttpServer.graceful({ delay: 0 }), Layer.orDie)
-    ),
+  HttpRouter.serve(dashboard, quiet).pipe(
+    Layer.provideMerge(gracefulServer()),
     Layer.provideMerge(Amqp.fromConfig(configOf(url, amqp))),
     Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
   )

@@ -1,11 +1,10 @@
 /** A gateway under test, and clients of it over real sockets. */
 import { Amqp, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { AmqpGateway, AmqpHttpServer } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
+import { AmqpGateway } from "@effect-amqp/http"
 import { Deferred, Effect, Layer, type Scope } from "effect"
-import { HttpRouter, HttpServer } from "effect/http"
-import { createServer } from "node:http"
+import { HttpRouter, type HttpServer } from "effect/http"
+import { address, gracefulServer, quiet } from "./server.ts"
 
 export const limits: AmqpGateway.Limits = { body: "64 KiB", prefetch: 10, idle: "20 seconds", streams: 8 }
 
@@ -16,17 +15,8 @@ export const authorize: AmqpGateway.Options["authorize"] = ({ headers }) =>
 export const serveGateway = (
   options: Partial<AmqpGateway.Options> = {}
 ): Layer.Layer<Amqp.Amqp | HttpServer.HttpServer, AmqpError.AmqpError, TestBroker.TestBroker> =>
-  HttpRouter.serve(AmqpGateway.layer({ authorize, ...options, limits: { ...limits, ...options.limits } }), {
-    disableLogger: true,
-    disableListenLog: true
-  }).pipe(
-    Layer.provideMerge(
-      NodeHttpServer.layerServer(createServer, {
-        host: "127.0.0.1",
-        port: 0,
-        gracefulShutdownTimeout: "10 seconds"
-      }).pipe(AmqpHttpServer.graceful({ delay: 0 }), Layer.orDie)
-    ),
+  HttpRouter.serve(AmqpGateway.layer({ authorize, ...options, limits: { ...limits, ...options.limits } }), quiet).pipe(
+    Layer.provideMerge(gracefulServer()),
     Layer.provideMerge(
       Layer.unwrap(
         Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
@@ -43,8 +33,6 @@ export const withGateway =
     test: Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, Exclude<R, Amqp.Amqp | HttpServer.HttpServer> | TestBroker.TestBroker> =>
     Effect.provide(test, serveGateway(options), { local: true })
-
-export const address = Effect.map(HttpServer.HttpServer, (server) => HttpServer.formatAddress(server.address))
 
 export const known = { authorization: "Bearer open" }
 

@@ -1,11 +1,11 @@
 /** A service under test: routes with AMQP, on a broker, listening on a free port; and what its clients do to it. */
-import { Amqp, AmqpConfig, AmqpConnection, type AmqpError } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, type AmqpError, type AmqpPool } from "@effect-amqp/core"
 import { AmqpHttp } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Effect, Layer, Schema, type Scope, Stream, SubscriptionRef } from "effect"
-import { HttpRouter, HttpServer, HttpServerRespondable, HttpServerResponse } from "effect/http"
-import { createServer, get as httpGet, type IncomingHttpHeaders, type IncomingMessage } from "node:http"
+import { HttpRouter, type HttpServer, HttpServerRespondable, HttpServerResponse } from "effect/http"
+import { get as httpGet, type IncomingHttpHeaders, type IncomingMessage } from "node:http"
 import { text } from "node:stream/consumers"
+import { quiet, server, address } from "./server.ts"
 
 /** The context of a test: what the service runs on. */
 export type Service = HttpServer.HttpServer | Amqp.Amqp
@@ -31,8 +31,6 @@ export interface ServiceOptions {
   readonly http?: AmqpHttp.Options | undefined
 }
 
-const server = NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 })
-
 /** The routes answer GET. */
 export const serve = (
   url: string,
@@ -44,11 +42,16 @@ export const serve = (
     Layer.provide(http === undefined ? AmqpHttp.layer : AmqpHttp.layerWith(http))
   )
   const broker = Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 4 }, ...amqp }), Amqp.fromConfig))
-  return HttpRouter.serve(app, { disableLogger: true, disableListenLog: true }).pipe(
-    Layer.provideMerge(Layer.orDie(server)),
-    Layer.provideMerge(broker)
-  )
+  return HttpRouter.serve(app, quiet).pipe(Layer.provideMerge(server), Layer.provideMerge(broker))
 }
+
+/** The answer of a route that has nothing to say. */
+export const ok = HttpServerResponse.text("ok")
+
+/** Borrows the request's channel, and sees that it works. */
+export const touch: Effect.Effect<void, AmqpError.AmqpError, AmqpPool.AmqpPool | Scope.Scope> = Effect.asVoid(
+  AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
+)
 
 /** Runs a test against a service of its own, all gone afterwards. */
 export const withService = (url: string, routes: Routes, options?: ServiceOptions) =>
@@ -63,10 +66,9 @@ export interface Answer {
 
 /** Sends a request on a connection of its own. Interrupting it is the client hanging up. */
 const ask = (path: string): Effect.Effect<IncomingMessage, Error, HttpServer.HttpServer> =>
-  Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
+  Effect.flatMap(address, (url) =>
     Effect.callback((resume) => {
-      const url = HttpServer.formatAddress(address) + path
-      const request = httpGet(url, { agent: false }, (response) => resume(Effect.succeed(response)))
+      const request = httpGet(url + path, { agent: false }, (response) => resume(Effect.succeed(response)))
       request.once("error", (error) => resume(Effect.fail(error)))
       return Effect.sync(() => request.destroy())
     })
