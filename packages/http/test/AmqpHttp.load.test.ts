@@ -9,6 +9,7 @@ import { Socket } from "effect/socket"
 import { request } from "node:http"
 import { connect } from "node:net"
 import { text } from "node:stream/consumers"
+import { untilStats } from "../../core/test/support/amqp.ts"
 import { address, gracefulServer, quiet, upgradeRequest } from "./support/server.ts"
 import { get, open } from "./support/service.ts"
 
@@ -117,19 +118,21 @@ const sendBody = (ending: "end" | "hang up") =>
     })
   )
 
-/** Says something by a WebSocket, hears it again, and closes. */
-const converse = Effect.flatMap(address, (url) =>
-  Effect.callback<string>((resume) => {
-    const socket = new WebSocket(`${url.replace("http", "ws")}/echo`)
-    socket.addEventListener("open", () => socket.send("hello"))
-    socket.addEventListener("message", ({ data }) => {
-      socket.addEventListener("close", () => resume(Effect.succeed(String(data))))
-      socket.close(1000)
+/** Says something by a WebSocket, hears it again, and tells so when the socket is closed. */
+const converse = (whenHeard: (socket: WebSocket) => void) =>
+  Effect.flatMap(address, (url) =>
+    Effect.callback<string>((resume) => {
+      const socket = new WebSocket(`${url.replace("http", "ws")}/echo`)
+      let heard = ""
+      socket.addEventListener("open", () => socket.send("hello"))
+      socket.addEventListener("message", ({ data }) => {
+        heard = String(data)
+        whenHeard(socket)
+      })
+      socket.addEventListener("close", () => resume(Effect.succeed(`${heard}, closed`)))
+      return Effect.sync(() => socket.close())
     })
-    socket.addEventListener("error", () => resume(Effect.succeed("error")))
-    return Effect.sync(() => socket.close())
-  })
-)
+  )
 
 /** Becomes a WebSocket, says something, and is gone before it is answered. */
 const tearOff = Effect.flatMap(address, (url) =>
@@ -148,22 +151,6 @@ const tearOff = Effect.flatMap(address, (url) =>
   })
 )
 
-/** A conversation that the server ends. */
-const held = (begun: Deferred.Deferred<void>) =>
-  Effect.flatMap(address, (url) =>
-    Effect.callback<string>((resume) => {
-      const socket = new WebSocket(`${url.replace("http", "ws")}/echo`)
-      let heard = ""
-      socket.addEventListener("open", () => socket.send("hello"))
-      socket.addEventListener("message", ({ data }) => {
-        heard = String(data)
-        Deferred.doneUnsafe(begun, Effect.void)
-      })
-      socket.addEventListener("close", () => resume(Effect.succeed(`${heard}, closed`)))
-      return Effect.sync(() => socket.close())
-    })
-  )
-
 const clients = [
   Effect.map(get("/short"), ({ body }) => assert.strictEqual(body, "short")),
   Effect.map(sendBody("end"), (body) => assert.strictEqual(body, "2000 characters")),
@@ -171,15 +158,14 @@ const clients = [
   Effect.map(get("/lines"), ({ body }) => assert.strictEqual(body, "123")),
   Effect.flatMap(open("/lines"), ({ hangUp }) => hangUp),
   Effect.flatMap(open("/endless"), ({ hangUp }) => hangUp),
-  Effect.map(converse, (heard) => assert.strictEqual(heard, "hello")),
+  Effect.map(
+    converse((socket) => socket.close(1000)),
+    (heard) => assert.strictEqual(heard, "hello, closed")
+  ),
   tearOff,
   Effect.map(get("/dying"), ({ status }) => assert.strictEqual(status, 500)),
   Effect.timeoutOption(get("/endless"), "20 millis")
 ]
-
-const nothingIsBorrowed = Effect.repeat(Effect.andThen(Effect.sleep("2 millis"), AmqpPool.stats), {
-  until: ({ pending, used }) => used === 0 && pending === 0
-}).pipe(Effect.timeout("10 seconds"))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect("uploads, streams and WebSockets, whole and broken off, leave nothing borrowed and nothing open", () =>
@@ -192,7 +178,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           (client) => Effect.asVoid(client),
           { concurrency: 25, discard: true }
         )
-        const stats = yield* nothingIsBorrowed
+        const stats = yield* untilStats(({ pending, used }) => used === 0 && pending === 0)
         assert.isAtMost(stats.idle, 16)
         yield* awaitCensus({ connections: 1, channels: stats.idle, unacked: 0 })
         assert.strictEqual((yield* get("/short")).body, "short")
@@ -215,16 +201,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const talking = yield* Effect.forEach(Array.from({ length: 3 }), () =>
           Effect.gen(function* () {
             const heard = yield* Deferred.make<void>()
-            const fiber = yield* Effect.forkChild(held(heard))
+            const fiber = yield* Effect.forkChild(converse(() => Deferred.doneUnsafe(heard, Effect.void)))
             yield* Deferred.await(heard)
             return fiber
           })
         )
         assert.deepInclude(yield* AmqpPool.stats, { used: 7 })
         const uploading = yield* Effect.forkChild(sendBody("end"))
-        yield* Effect.repeat(Effect.andThen(Effect.sleep("1 millis"), AmqpPool.stats), {
-          until: ({ used }) => used === 8
-        })
+        yield* untilStats(({ used }) => used === 8)
         const since = performance.now()
         yield* Scope.close(scope, Exit.void)
         assert.isBelow(performance.now() - since, 9000, "it lost patience")

@@ -17,6 +17,7 @@ import {
   touch,
   withService
 } from "./support/service.ts"
+import { until } from "../../core/test/support/looking.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("every handler gets AMQP by one Layer.provide", () => {
@@ -357,10 +358,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         Effect.gen(function* () {
           const waiting = yield* Effect.forkChild(get("/"))
           const pool = yield* AmqpPool.AmqpPool
-          const pending = (n: number) =>
-            Effect.repeat(Effect.andThen(Effect.sleep("1 millis"), pool.stats), {
-              until: (stats) => stats.pending === n
-            })
+          const pending = (n: number) => until(pool.stats, (stats) => stats.pending === n)
           yield* pending(1)
           yield* Fiber.interrupt(waiting)
           yield* pending(0)
@@ -426,9 +424,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           { concurrency: 30, discard: true }
         )
         const pool = yield* AmqpPool.AmqpPool
-        const stats = yield* Effect.repeat(Effect.andThen(Effect.sleep("1 millis"), pool.stats), {
-          until: ({ idle, pending, used }) => used === 0 && pending === 0 && idle > 0
-        })
+        const stats = yield* until(pool.stats, ({ idle, pending, used }) => used === 0 && pending === 0 && idle > 0)
         assert.isAtMost(stats.idle, 4)
         yield* awaitCensus({ channels: stats.idle, unacked: 0 })
         assert.strictEqual((yield* get("/ok")).status, 200)

@@ -15,6 +15,7 @@ import {
   HttpApiSchema,
   OpenApi
 } from "effect/http-api"
+import { untilStats } from "../../core/test/support/amqp.ts"
 import { address, fullServer, quiet } from "./support/server.ts"
 import { get, touch } from "./support/service.ts"
 import { errors, secret } from "./support/tellingErrors.ts"
@@ -135,9 +136,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.strictEqual(yield* client.others.plain(), "plain")
           const lines = yield* Stream.mkString(Stream.decodeText(yield* client.messages.lines()))
           assert.strictEqual(lines, "1\n2\n3\n")
-          yield* Effect.repeat(Effect.andThen(Effect.sleep("1 millis"), AmqpPool.stats), {
-            until: ({ used }) => used === 0
-          })
+          yield* untilStats(({ used }) => used === 0)
           assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, created: 1, discarded: 0 })
           yield* awaitCensus({ channels: 1 })
         })
