@@ -1,7 +1,8 @@
 /** What is in the broker's queues, as a client of the test's own sees it. */
-import { Amqp, AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-amqp/core"
+import { Amqp, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Layer, Option } from "effect"
+import { Effect, Layer } from "effect"
+import { contents } from "../../../core/test/support/amqp.ts"
 
 /** A connection of the test's own, for as long as the effect runs. */
 export const asClient: <A, E, R>(
@@ -16,16 +17,4 @@ export const asClient: <A, E, R>(
 /** Takes everything out of a queue, as text. */
 export const drainQueue = (
   queue: string
-): Effect.Effect<ReadonlyArray<string>, AmqpError.AmqpError, TestBroker.TestBroker> =>
-  Effect.scoped(
-    AmqpChannel.use((channel) =>
-      Effect.gen(function* () {
-        const contents: Array<string> = []
-        for (;;) {
-          const delivery = yield* channel.get(queue, { noAck: true })
-          if (Option.isNone(delivery)) return contents
-          contents.push(AmqpMessage.text(delivery.value))
-        }
-      })
-    )
-  ).pipe(asClient)
+): Effect.Effect<ReadonlyArray<string>, AmqpError.AmqpError, TestBroker.TestBroker> => asClient(contents(queue))
