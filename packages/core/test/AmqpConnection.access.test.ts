@@ -8,48 +8,17 @@ import { send, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
 import { noneTo } from "./support/sockets.ts"
+import * as Users from "./support/users.ts"
 
-let users = 0
-
-interface User {
-  readonly name: string
-  /** The broker's URL through a proxy, as this user. */
-  readonly url: string
-  readonly proxy: FaultProxy.FaultProxy
-  /** Patterns of what the user may configure, write and read. */
-  readonly permit: (configure: string, write: string, read: string) => Effect.Effect<unknown, unknown>
-  /** Nothing in this virtual host any more. */
-  readonly clearPermissions: Effect.Effect<unknown, unknown>
-  readonly changePassword: (password: string) => Effect.Effect<unknown, unknown>
-  readonly delete: Effect.Effect<unknown, unknown>
-}
-
-/** A user who may do everything in the virtual host of the test, until its end. */
+/** A user of the broker, behind a proxy: until the end of the test. */
 const user = Effect.gen(function* () {
-  const { evaluate, url, vhost } = yield* TestBroker.TestBroker
-  const name = `user-${process.pid}-${++users}`
-  const backend = (call: string) => evaluate(`rabbit_auth_backend_internal:${call}.`)
-  const permit = (...patterns: ReadonlyArray<string>) =>
-    backend(
-      `set_permissions(<<"${name}">>, <<"${vhost}">>, ${patterns.map((p) => `<<"${p}">>`).join(",")}, <<"test">>)`
-    )
-  const remove = backend(`delete_user(<<"${name}">>, <<"test">>)`)
-  yield* Effect.acquireRelease(backend(`add_user(<<"${name}">>, <<"first">>, <<"test">>)`), () => Effect.ignore(remove))
-  yield* permit(".*", ".*", ".*")
+  const { url } = yield* TestBroker.TestBroker
+  const user = yield* Users.make("first")
   const proxy = yield* FaultProxy.make(url)
   const own = new URL(proxy.through(url))
-  own.username = name
+  own.username = user.name
   own.password = "first"
-  const result: User = {
-    name,
-    url: own.href,
-    proxy,
-    permit,
-    clearPermissions: backend(`clear_permissions(<<"${name}">>, <<"${vhost}">>, <<"test">>)`),
-    changePassword: (password) => backend(`change_password(<<"${name}">>, <<"${password}">>, <<"test">>)`),
-    delete: remove
-  }
-  return result
+  return { ...user, url: own.href, proxy }
 })
 
 const isClosed = (state: AmqpConnection.State) => state._tag === "Closed"

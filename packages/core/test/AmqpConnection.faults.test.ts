@@ -34,6 +34,7 @@ import { leavesNothing, turn } from "./support/residue.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { noneTo } from "./support/sockets.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
+import * as Users from "./support/users.ts"
 
 const { millis, seconds } = Duration
 
@@ -160,23 +161,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("a password that is not valid any more closes the connection, and all its users are told at once", () =>
       Effect.gen(function* () {
-        const { evaluate, vhost } = yield* TestBroker.TestBroker
-        const user = `link-${vhost}`
-        yield* evaluate(`
-          ok = rabbit_auth_backend_internal:add_user(${binary(user)}, <<"first">>, <<"test">>),
-          ok = rabbit_auth_backend_internal:set_permissions(${binary(user)}, ${binary(vhost)}, <<".*">>, <<".*">>, <<".*">>, <<"test">>),
-          ok.`)
-        const credentials = { _tag: "Plain", username: user, password: Redacted.make("first") } as const
+        const { changePassword, name } = yield* Users.make("first")
+        const credentials = { _tag: "Plain", username: name, password: Redacted.make("first") } as const
         yield* isClosedBy(
           "AuthenticationFailed",
           () => ({ credentials }),
-          () => evaluate(`rabbit_auth_backend_internal:change_password(${binary(user)}, <<"second">>, <<"test">>), ok.`)
-        ).pipe(
-          Effect.ensuring(
-            Effect.ignore(evaluate(`rabbit_auth_backend_internal:delete_user(${binary(user)}, <<"test">>), ok.`))
-          )
+          () => changePassword("second")
         )
-      }).pipe(leavesNothing)
+      }).pipe(Effect.scoped, leavesNothing)
     )
 
     it.effect("a virtual host that is deleted closes the connection, and all its users are told at once", () =>

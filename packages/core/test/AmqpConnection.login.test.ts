@@ -10,6 +10,7 @@ import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { noneTo } from "./support/sockets.ts"
 import * as TlsListener from "./support/TlsListener.ts"
+import * as Users from "./support/users.ts"
 
 const { ca } = Certificates
 
@@ -63,16 +64,6 @@ const refused = Effect.fnUntraced(
   Effect.scoped,
   Effect.timeout("8 seconds")
 )
-
-const addUser = (name: string, password = "secret") =>
-  Effect.gen(function* () {
-    const { evaluate, vhost } = yield* TestBroker.TestBroker
-    yield* evaluate(`
-      ok = rabbit_auth_backend_internal:add_user(<<"${name}">>, <<"${password}">>, <<"test">>),
-      ok = rabbit_auth_backend_internal:set_permissions(
-        <<"${name}">>, <<"${vhost}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).
-    `)
-  })
 
 const plugins = ["rabbitmq_auth_mechanism_ssl"]
 const config = [
@@ -360,9 +351,9 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
       Effect.gen(function* () {
         const { evaluate } = yield* TestBroker.TestBroker
         const port = yield* TlsListener.make({ clients: "must show a certificate" })
-        yield* addUser("orders")
+        yield* Users.make("secret", "orders")
         assert.strictEqual(yield* entering(port, { ...external, tls }), "orders EXTERNAL true 'tlsv1.3' CN=orders")
-        yield* addUser("orders.example")
+        yield* Users.make("secret", "orders.example")
         yield* evaluate(`
           application:set_env(rabbit, ssl_cert_login_from, subject_alternative_name),
           application:set_env(rabbit, ssl_cert_login_san_type, dns),
@@ -373,9 +364,6 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
           Effect.ignore(evaluate("application:set_env(rabbit, ssl_cert_login_from, common_name)."))
         )
         assert.strictEqual(who, "orders.example EXTERNAL true 'tlsv1.3' CN=orders")
-        yield* evaluate(`
-          [ok = rabbit_auth_backend_internal:delete_user(U, <<"test">>) || U <- [<<"orders">>, <<"orders.example">>]], ok.
-        `)
       }))
 
     test("without such a user, without a certificate, or where the broker has no EXTERNAL, is AuthenticationFailed", () =>

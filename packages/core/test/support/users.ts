@@ -1,0 +1,26 @@
+/** Users of the broker under test. */
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect } from "effect"
+
+let users = 0
+
+/** A user who may do everything in the virtual host of the test, until the scope closes. */
+export const make = Effect.fnUntraced(function* (password: string, name = `user-${process.pid}-${++users}`) {
+  const { evaluate, vhost } = yield* TestBroker.TestBroker
+  const backend = (call: string, ...args: ReadonlyArray<string>) =>
+    evaluate(`rabbit_auth_backend_internal:${call}(${[name, ...args, "test"].map((arg) => `<<"${arg}">>`).join(",")}).`)
+  const remove = backend("delete_user")
+  /** Patterns of what the user may configure, write and read. */
+  const permit = (configure: string, write: string, read: string) =>
+    backend("set_permissions", vhost, configure, write, read)
+  yield* Effect.acquireRelease(backend("add_user", password), () => Effect.ignore(remove))
+  yield* permit(".*", ".*", ".*")
+  return {
+    name,
+    permit,
+    /** Nothing in this virtual host any more. */
+    clearPermissions: backend("clear_permissions", vhost),
+    changePassword: (password: string) => backend("change_password", password),
+    delete: remove
+  }
+})
