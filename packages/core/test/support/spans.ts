@@ -2,7 +2,7 @@
 import { Amqp } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Cause, Effect, Option, References, type Scope, Tracer } from "effect"
-import { configOf } from "./amqp.ts"
+import { configOf, type Overrides } from "./amqp.ts"
 
 export interface Collected {
   /** In the order in which they began. */
@@ -47,13 +47,13 @@ export const collecting = (): Collected => {
 }
 
 /** Runs a program with all of the library, on the broker of the test, and with a tracer. Nothing is logged. */
-export const traced = <A, E, R>(program: (collected: Collected) => Effect.Effect<A, E, R>) =>
+export const traced = <A, E, R>(program: (collected: Collected) => Effect.Effect<A, E, R>, overrides?: Overrides) =>
   Effect.gen(function* () {
     const { url } = yield* TestBroker.TestBroker
     const collected = collecting()
     return yield* (program(collected) as Effect.Effect<A, E, Amqp.Amqp | Scope.Scope>).pipe(
       Effect.scoped,
-      Effect.provide(Amqp.fromConfig(configOf(url)), { local: true }),
+      Effect.provide(Amqp.fromConfig(configOf(url, overrides)), { local: true }),
       Effect.provideService(Tracer.Tracer, collected.tracer),
       Effect.provideService(References.MinimumLogLevel, "None")
     )
