@@ -84,31 +84,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("is noticed after a pause, for each kind, and without a pool", () =>
-      Effect.forEach(
-        [{ max: 2, longBorrow }, false] as const,
-        (pool) =>
-          logged(
-            (lines) =>
-              Effect.gen(function* () {
-                const pools = yield* AmqpPool.AmqpPool
-                // Whatever looks has found nothing borrowed, and stopped.
-                yield* pools.confirm.use(() => Effect.void)
-                yield* Effect.sleep("120 millis")
-                if (pool === false) return
-                const letGo = yield* Deferred.make<void>()
-                const holder = yield* Effect.forkChild(pools.confirm.use(() => Deferred.await(letGo)))
-                const [warning] = yield* until(lines, long)
-                assert.strictEqual(warning!.annotations["kind"], "confirm")
-                assert.strictEqual(warning!.annotations["borrowedIn"], "no Effect.fn or Effect.withSpan")
-                yield* Deferred.succeed(letGo, undefined)
-                yield* Fiber.join(holder)
-              }),
-            { pool }
-          ),
-        { discard: true }
+    for (const kind of ["regular", "confirm"] as const) {
+      it.effect(`of a ${kind} channel is noticed after a time in which none was borrowed`, () =>
+        logged(
+          (lines) =>
+            Effect.gen(function* () {
+              const pool = yield* AmqpPool.AmqpPool
+              const { use } = kind === "regular" ? pool : pool.confirm
+              // Whatever looks has found nothing borrowed, and stopped.
+              yield* use(() => Effect.void)
+              yield* Effect.sleep("120 millis")
+              const letGo = yield* Deferred.make<void>()
+              const holder = yield* Effect.forkChild(use(() => Deferred.await(letGo)))
+              const [warning] = yield* until(lines, long)
+              assert.strictEqual(warning!.annotations["kind"], kind)
+              assert.strictEqual(warning!.annotations["borrowedIn"], "no Effect.fn or Effect.withSpan")
+              yield* Deferred.succeed(letGo, undefined)
+              yield* Fiber.join(holder)
+            }),
+          { pool: { max: 2, longBorrow } }
+        )
       )
-    )
+    }
 
     it.effect("is nobody's business without the setting", () =>
       logged(
