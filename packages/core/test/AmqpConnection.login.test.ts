@@ -8,6 +8,7 @@ import type { TestContext } from "vitest"
 import { layerWith, untilState } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
+import { PROTOCOL_HEADER } from "./support/frames.ts"
 import { noneTo } from "./support/sockets.ts"
 import * as TlsListener from "./support/TlsListener.ts"
 import * as Users from "./support/users.ts"
@@ -163,16 +164,17 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
         }))
     }
 
-    test("to a port without TLS is TlsFailed, and says so; the other way round nothing is sent in clear", () =>
+    test("to a port without TLS is TlsFailed, and says so; the other way round no more than AMQP's first words are sent", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const reason = yield* refused(Number(new URL(url).port), { tls: { ca } })
         assert.deepInclude(reason, { _tag: "TlsFailed", code: "ERR_SSL_WRONG_VERSION_NUMBER" })
         assert.include(reason.message, "5671")
-        const port = yield* TlsListener.make()
-        const config = yield* configFor(port, { tls: false, connectionAttempts: 1 })
+        const proxy = yield* FaultProxy.make(yield* TlsListener.make())
+        const config = yield* configFor(proxy.port, { tls: false, connectionAttempts: 1 })
         const error = yield* Effect.flip(Effect.scoped(AmqpConnection.make(config)))
         assert.include(["ConnectionClosed", "ProtocolError"], error.reason._tag)
+        assert.strictEqual(proxy.stats.up.bytes, PROTOCOL_HEADER.length)
       }))
 
     test("a lost connection comes back over TLS", () =>
