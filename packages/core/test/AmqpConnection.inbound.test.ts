@@ -329,6 +329,7 @@ describe("a body", () => {
           Effect.gen(function* () {
             yield* Effect.exit(first.get("q"))
             const reason = yield* reasonOf(first.get("q"))
+            assert.strictEqual(reason._tag, "ProtocolError")
             assert.include(reason.message, words)
             broker.off("basic.get")
             assert.isTrue(Option.isNone(yield* getIt))
