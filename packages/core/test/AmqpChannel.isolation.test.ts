@@ -7,6 +7,7 @@ import type { Lease } from "../src/internal/lease.ts"
 import { tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, withConsumers } from "./support/consuming.ts"
 import { bytesHeld } from "./support/heap.ts"
+import { eventually } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -244,9 +245,10 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             // --- What it costs --------------------------------------------------------------------------------------
 
             // Until everything is open that lasts.
-            yield* Effect.repeat(Effect.sleep(5), {
-              until: () => done.consumed > 100 && done.confirmed > 10 && done.borrower > 10
-            })
+            yield* eventually(
+              "siblings at work",
+              Effect.sync(() => done.consumed > 100 && done.confirmed > 10 && done.borrower > 10)
+            )
             yield* broker.awaitCensus({ consumers: 3 })
             const before = {
               created: yield* created,

@@ -2,10 +2,11 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream, SubscriptionRef } from "effect"
 import { tagOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
+import { until } from "./support/looking.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const counting = Effect.map(Queue.unbounded<string>(), (got) => ({
@@ -440,7 +441,7 @@ describe("13. Blocked publishers wait or fail as configured; consumers go on con
         yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
         yield* broker.received("basic.consume")
         broker.block()
-        yield* Effect.repeat(Effect.sleep(1), { until: () => flow.value._tag === "Blocked" })
+        yield* until(SubscriptionRef.get(flow), ({ _tag }) => _tag === "Blocked", "the flow")
         broker.enqueue("q", "a")
         assert.strictEqual(yield* Queue.take(got), "a")
         yield* broker.received("basic.ack")

@@ -15,6 +15,7 @@ import {
   untilStats,
   withPublisher
 } from "./support/publisher.ts"
+import { until } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
@@ -397,12 +398,6 @@ describe("a channel that cannot be had", () => {
 })
 
 describe("a channel on which the broker refuses messages", () => {
-  const until = <A, R>(effect: Effect.Effect<A, never, R>, done: (value: A) => boolean) =>
-    Effect.andThen(Effect.sleep(10), effect).pipe(
-      Effect.repeat({ until: done }),
-      Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("not within 10 seconds")) })
-    )
-
   it.live("is replaced by another, which may do better, and is closed", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
@@ -447,6 +442,7 @@ describe("a channel on which the broker refuses messages", () => {
     /** One message is on its way on a channel that has just refused another. */
     const begin = Effect.gen(function* () {
       const stays = yield* start(send("stays"))
+      // So old must a channel be to be replaced at once.
       yield* Effect.sleep(150)
       assert.strictEqual(yield* send("refused"), "PublishNacked")
       const later = yield* startAll([send("later"), send("last")])

@@ -2,8 +2,8 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Queue, Stream } from "effect"
-import { reasonOf, withPool } from "./support/amqp.ts"
+import { Duration, Effect, Fiber, Queue, Stream, SubscriptionRef } from "effect"
+import { reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { bytesHeld } from "./support/heap.ts"
@@ -18,7 +18,7 @@ import {
   untilStats,
   withPublisher
 } from "./support/publisher.ts"
-import { eventually } from "./support/looking.ts"
+import { eventually, until } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -226,12 +226,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               Effect.suspend(() =>
                 outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: content(i) }, options))
               )
-            const { state } = yield* AmqpConnection.AmqpConnection
             assert.strictEqual(yield* send(0), "Confirmed")
             const before = { held: bytesHeld(), rss: process.memoryUsage().rss }
             proxy.refuse()
             proxy.rst()
-            yield* Effect.repeat(Effect.sleep(1), { until: () => state.value._tag === "Reconnecting" })
+            yield* untilState((now) => now._tag === "Reconnecting")
 
             // Those that may not wait.
             const impatient = yield* reasonOf(
@@ -326,8 +325,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           assert.strictEqual(yield* send(0), "Confirmed")
           yield* broker.blockPublishers
           const telling = yield* start(send(1))
-          const { flow } = publisher
-          yield* Effect.repeat(Effect.sleep(1), { until: () => flow.value._tag === "Blocked" })
+          yield* until(SubscriptionRef.get(publisher.flow), ({ _tag }) => _tag === "Blocked", "the flow")
           const waiting = yield* startAll(numbers(50).map((i) => send(100 + i)))
           // A long time, for a publisher.
           yield* Effect.sleep("1 second")

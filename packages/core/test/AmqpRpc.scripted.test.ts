@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpError, AmqpRpc } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope } from "effect"
-import { configOf, type Overrides, reasonOf } from "./support/amqp.ts"
+import { configOf, type Overrides, reasonOf, untilState } from "./support/amqp.ts"
 import { until } from "./support/looking.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { collectGarbage } from "./support/heap.ts"
@@ -473,9 +473,8 @@ describe("the death of the channel", () => {
           on: { "basic.publish": reply, "basic.consume": startConsumer }
         })
         yield* Effect.gen(function* () {
-          const { state } = yield* AmqpConnection.AmqpConnection
           yield* broker.down
-          while (state.value._tag === "Open") yield* Effect.yieldNow
+          yield* untilState((now) => now._tag !== "Open")
           const headers = { h: "x".repeat(9000) }
           const tooLarge = yield* Effect.forkChild(reasonOf(echo("large", { headers })), { startImmediately: true })
           const small = yield* Effect.forkChild(echo("small"), { startImmediately: true })
@@ -495,9 +494,8 @@ describe("the death of the channel", () => {
         on: { "basic.consume": startConsumer }
       })
       yield* Effect.gen(function* () {
-        const { state } = yield* AmqpConnection.AmqpConnection
         yield* broker.down
-        while (state.value._tag === "Open") yield* Effect.yieldNow
+        yield* untilState((now) => now._tag !== "Open")
         const large = yield* Effect.forkChild(reasonOf(echo("x".repeat(2 ** 24))), { startImmediately: true })
         yield* untilStats((stats) => stats.waiting === 1)
         yield* broker.up
