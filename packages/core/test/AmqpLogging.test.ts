@@ -84,13 +84,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    for (const kind of ["regular", "confirm"] as const) {
+    for (const kind of ["regular", "confirm", "transaction"] as const) {
       it.effect(`of a ${kind} channel is noticed after a time in which none was borrowed`, () =>
         logged(
           (lines) =>
             Effect.gen(function* () {
               const pool = yield* AmqpPool.AmqpPool
-              const { use } = kind === "regular" ? pool : pool.confirm
+              const { use } = kind === "regular" ? pool : pool[kind]
               // Whatever looks has found nothing borrowed, and stopped.
               yield* use(() => Effect.void)
               yield* Effect.sleep("120 millis")
