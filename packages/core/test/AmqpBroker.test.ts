@@ -7,13 +7,13 @@ import {
   AmqpConfig,
   AmqpConnection,
   AmqpConsumer,
-  AmqpMessage,
   AmqpPool,
   AmqpPublisher,
   AmqpRpc
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer } from "effect"
+import { contents } from "./support/amqp.ts"
 import { anotherVhost } from "./support/vhosts.ts"
 
 class Orders extends AmqpBroker.Service<Orders>()("test/Orders") {}
@@ -21,21 +21,6 @@ class Audit extends AmqpBroker.Service<Audit>()("test/Audit") {}
 
 const say = (queue: string, content: string) =>
   AmqpPublisher.publish({ routingKey: queue, content }, { mandatory: true })
-
-const takeAll = (queue: string) =>
-  Effect.scoped(
-    AmqpChannel.use((channel) =>
-      Effect.gen(function* () {
-        const contents: Array<string> = []
-        for (;;) {
-          const delivery = yield* channel.get(queue)
-          if (delivery._tag === "None") return contents
-          yield* channel.ack(delivery.value)
-          contents.push(AmqpMessage.text(delivery.value))
-        }
-      })
-    )
-  )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect("each has services of its own, and what is provided by its key goes to it", () =>
@@ -59,8 +44,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("brokers")))
         yield* Effect.all([Orders.provide(declare), Audit.provide(declare)])
         yield* Effect.all([Orders.provide(say("brokers", "an order")), Audit.provide(say("brokers", "a trace"))])
-        assert.deepStrictEqual(yield* Orders.provide(takeAll("brokers")), ["an order"])
-        assert.deepStrictEqual(yield* Audit.provide(takeAll("brokers")), ["a trace"])
+        assert.deepStrictEqual(yield* Orders.provide(contents("brokers")), ["an order"])
+        assert.deepStrictEqual(yield* Audit.provide(contents("brokers")), ["a trace"])
         // In one scope, one channel of each.
         const vhost = Effect.map(AmqpConnection.AmqpConnection, ({ config }) => config.vhost)
         assert.notStrictEqual(yield* Orders.provide(vhost), yield* Audit.provide(vhost))

@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Random, References, Result } from "effect"
 import { type AddressInfo, createServer as createTcpServer, type Server } from "node:net"
 import { createServer as createTlsServer } from "node:tls"
-import { configOf, contents, quietly, reasonOf, touch, untilOpen, untilState, withPool } from "./support/amqp.ts"
+import { configOf, connecting, contents, quietly, touch, untilOpen, untilState, withPool } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import type { CutBy, Direction } from "./support/Lane.ts"
@@ -18,8 +18,6 @@ const { millis } = Duration
 
 // A thousand connections are a matter of seconds, but not on a machine that does ten other things.
 const slow = 90_000
-
-const connecting = (config: AmqpConfig.AmqpConfig) => reasonOf(Effect.scoped(AmqpConnection.make(config)))
 
 /** Reconnecting without a wait. */
 const atOnce = Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 })

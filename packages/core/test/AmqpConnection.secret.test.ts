@@ -1,10 +1,10 @@
 /** A new secret for a live connection: what is sent, what becomes of it, and who uses it afterwards. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
+import { type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Exit, Fiber, Redacted, References, Schedule, Scope } from "effect"
 import { createHmac } from "node:crypto"
-import { configOf, reasonOf, untilState, withPool } from "./support/amqp.ts"
+import { configOf, reasonOf, touch, untilState, withPool } from "./support/amqp.ts"
 import { withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
@@ -317,8 +317,6 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
       return { proxy, url: own.href }
     })
 
-    const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
-
     it.effect(
       "a connection whose token is refreshed outlives it and comes back; one whose token is not is refused",
       () =>
@@ -328,13 +326,13 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
           yield* Effect.gen(function* () {
             const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
             yield* consumers
-            const expired = reasonOf(Effect.repeat(declare, Schedule.spaced("100 millis")))
+            const expired = reasonOf(Effect.repeat(touch, Schedule.spaced("100 millis")))
             assert.strictEqual((yield* Effect.timeout(expired, "10 seconds"))._tag, "AccessRefused")
             yield* update(tokenFor(60), "expired")
-            yield* declare
+            yield* touch
             proxy.rst()
             yield* untilState(isOpen(2))
-            yield* declare
+            yield* touch
             yield* AmqpPublisher.publish({ exchange: "amq.fanout", routingKey: "x", content: "" })
             yield* Effect.provideService(
               Effect.gen(function* () {
@@ -347,7 +345,7 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
             const reason = yield* reasonOf(update("no token"))
             assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 530 })
             yield* untilState(isOpen(3))
-            yield* declare
+            yield* touch
           }).pipe(withConsumers(url))
         }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
     )

@@ -4,7 +4,7 @@ import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-a
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Queue, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
-import { configOf, withPool, reasonOf } from "./support/amqp.ts"
+import { configOf, connecting, reasonOf, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const millis = Duration.millis
@@ -26,9 +26,6 @@ const nextState = Effect.fnUntraced(function* (
     if (now._tag === tag) return now
   }
 })
-
-const connecting = (config: Parameters<typeof AmqpConnection.make>[0]) =>
-  Effect.map(Effect.flip(Effect.scoped(AmqpConnection.make(config))), (error) => error.reason)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("on a real broker", () => {

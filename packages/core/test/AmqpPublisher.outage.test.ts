@@ -2,8 +2,8 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Queue, Stream, SubscriptionRef } from "effect"
-import { reasonOf, untilState, withPool } from "./support/amqp.ts"
+import { Duration, Effect, Fiber, Stream, SubscriptionRef } from "effect"
+import { reasonOf, takeAll, untilState, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { bytesHeld } from "./support/heap.ts"
@@ -30,17 +30,9 @@ const mebibyte = 2 ** 20
 const aQueue = Effect.fnUntraced(function* (url: string) {
   const name = `outage-${yield* Effect.sync(() => ++queues)}`
   yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(name))).pipe(withPool(url))
-  const contents = Effect.scoped(
-    AmqpChannel.use((channel) =>
-      Effect.gen(function* () {
-        const { messageCount } = yield* channel.queueDeclarePassive(name)
-        const { consumerTag, deliveries } = yield* channel.consume(name, { noAck: true })
-        const all = yield* Queue.takeN(deliveries, messageCount)
-        yield* channel.cancel(consumerTag)
-        return all.map(({ content }) => Number(Buffer.from(content).toString().split(" ", 1)[0]))
-      })
-    )
-  ).pipe(withPool(url))
+  const contents = Effect.map(takeAll(name), (texts) => texts.map((text) => Number(text.split(" ", 1)[0]))).pipe(
+    withPool(url)
+  )
   return { name, contents }
 })
 let queues = 0

@@ -2,28 +2,13 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { reasonOf } from "./support/amqp.ts"
-import { Effect, Fiber, Queue, Random } from "effect"
+import { reasonOf, takeAll } from "./support/amqp.ts"
+import { Effect, Fiber, Random } from "effect"
 import { numbers } from "./support/numbers.ts"
 import { outcomeOf, untilStats, withPublisher } from "./support/publisher.ts"
 
 const declare = (options?: AmqpChannel.QueueDeclareOptions) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))
-
-/** Takes everything out of a queue. */
-const drain = (queue: string) =>
-  Effect.scoped(
-    AmqpChannel.use((channel) =>
-      Effect.gen(function* () {
-        const { messageCount } = yield* channel.queueDeclarePassive(queue)
-        const { consumerTag, deliveries } = yield* channel.consume(queue, { noAck: true })
-        const all = yield* Queue.takeN(deliveries, messageCount)
-        // Else it would take what comes until its channel has closed.
-        yield* channel.cancel(consumerTag)
-        return all.map(({ content }) => Buffer.from(content).toString())
-      })
-    )
-  )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("12. A confirmed publish resolves once, and never as success without the broker's ack.", () => {
@@ -39,7 +24,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             { concurrency: "unbounded" }
           )
           assert.deepStrictEqual(new Set(outcomes), new Set(["Confirmed"]))
-          assert.deepStrictEqual(new Set((yield* drain(queue)).map(Number)), new Set(all))
+          assert.deepStrictEqual(new Set((yield* takeAll(queue)).map(Number)), new Set(all))
           const { stats } = yield* AmqpPublisher.AmqpPublisher
           assert.deepStrictEqual(yield* stats, {
             inFlight: 0,
@@ -96,7 +81,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             routingKey: "nowhere",
             isRetryable: false
           })
-          assert.strictEqual((yield* drain(queue)).length, 150)
+          assert.strictEqual((yield* takeAll(queue)).length, 150)
         }).pipe(withPublisher(url))
       })
     )
@@ -111,7 +96,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             () => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" })),
             { concurrency: "unbounded" }
           )
-          assert.strictEqual(outcomes.filter((tag) => tag === "Confirmed").length, (yield* drain(queue)).length)
+          assert.strictEqual(outcomes.filter((tag) => tag === "Confirmed").length, (yield* takeAll(queue)).length)
           assert.strictEqual(outcomes.filter((tag) => tag === "PublishNacked").length, 90)
         }).pipe(withPublisher(url))
       })
@@ -144,7 +129,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           stop.now = true
           yield* Effect.forEach(workers, Fiber.join)
           assert.strictEqual(told.size, next)
-          const stored = new Set((yield* drain(queue)).map(Number))
+          const stored = new Set((yield* takeAll(queue)).map(Number))
           for (const [i, outcome] of told) {
             assert.include(["Confirmed", "PublishUnknown"], outcome)
             if (outcome === "Confirmed") assert.isTrue(stored.has(i), `${i} was confirmed`)
@@ -191,7 +176,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               concurrency: "unbounded"
             })
             assert.strictEqual(outcomes[at], "NotFound")
-            const stored = new Set(yield* drain(queue))
+            const stored = new Set(yield* takeAll(queue))
             for (const [i, outcome] of outcomes.entries()) {
               if (i === at) continue
               assert.include(["Confirmed", "PublishUnknown"], outcome)
@@ -285,7 +270,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             while (state.value._tag === "Open") yield* Effect.yieldNow
             yield* AmqpPublisher.publish({ routingKey: queue, content: "after" })
           }
-          assert.strictEqual((yield* drain(queue)).length, 6)
+          assert.strictEqual((yield* takeAll(queue)).length, 6)
         }).pipe(withPublisher(url))
       })
     )
@@ -307,7 +292,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "ü".repeat(501) })),
             "MessageTooLarge"
           )
-          assert.strictEqual((yield* drain(queue)).length, 1)
+          assert.strictEqual((yield* takeAll(queue)).length, 1)
           assert.strictEqual((yield* (yield* AmqpPublisher.AmqpPublisher).stats).channels, 1)
         }).pipe(withPublisher(url, { maxMessageSize: 1000 }))
       })

@@ -1,5 +1,17 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, and ways to wait for a state. */
-import { Duration, Effect, flow, Layer, Logger, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
+import {
+  Duration,
+  Effect,
+  flow,
+  Layer,
+  Logger,
+  Option,
+  Queue,
+  Redacted,
+  References,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { until } from "./looking.ts"
 
@@ -136,6 +148,9 @@ export const take = (
   options?: Parameters<AmqpChannel.Operations["get"]>[1]
 ) => Effect.map(channel.get(queue, options), Option.getOrThrow)
 
+/** Why a connection is not made. */
+export const connecting = (config: AmqpConfig.AmqpConfig) => reasonOf(Effect.scoped(AmqpConnection.make(config)))
+
 /** Takes everything out of a queue by a channel: to the one that has published it, it is there at once. */
 export const drain = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel, queue: string) {
   const found: Array<string> = []
@@ -148,3 +163,18 @@ export const drain = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChann
 
 /** Takes everything out of a queue. */
 export const contents = (queue: string) => Effect.scoped(AmqpChannel.use((channel) => drain(channel, queue)))
+
+/** Takes everything out of a queue that nobody else uses: quicker, where there are thousands. */
+export const takeAll = (queue: string) =>
+  Effect.scoped(
+    AmqpChannel.use((channel) =>
+      Effect.gen(function* () {
+        const { messageCount } = yield* channel.queueDeclarePassive(queue)
+        const { consumerTag, deliveries } = yield* channel.consume(queue, { noAck: true })
+        const all = yield* Queue.takeN(deliveries, messageCount)
+        // Else it would take what comes until its channel has closed.
+        yield* channel.cancel(consumerTag)
+        return all.map(AmqpMessage.text)
+      })
+    )
+  )
