@@ -8,11 +8,12 @@ import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } fr
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import { configOf, drain, type Overrides, reasonOf } from "./support/amqp.ts"
+import { configOf, type Overrides, reasonOf } from "./support/amqp.ts"
 import { doEverything, endOf, queuesOf, start, startNarrow } from "./support/application.ts"
 import { environment } from "./support/environment.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { untilFlow } from "./support/publisher.ts"
+import { drain } from "./support/queues.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const millis = Duration.millis

@@ -13,7 +13,7 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer } from "effect"
-import { contents } from "./support/amqp.ts"
+import { contents } from "./support/queues.ts"
 import { anotherVhost } from "./support/vhosts.ts"
 
 class Orders extends AmqpBroker.Service<Orders>()("test/Orders") {}

@@ -3,7 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue } from "effect"
-import { untilStats, withPool, reasonOf, contents } from "./support/amqp.ts"
+import { untilStats, withPool, reasonOf } from "./support/amqp.ts"
+import { contents } from "./support/queues.ts"
 
 const onBroker = <A, E, R>(program: Effect.Effect<A, E, R>) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) => withPool(url, { pool: { max: 2 } })(program))

@@ -3,7 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
-import { drain, reasonOf, take, untilStats, withPool } from "./support/amqp.ts"
+import { reasonOf, untilStats, withPool } from "./support/amqp.ts"
+import { drain, take } from "./support/queues.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 

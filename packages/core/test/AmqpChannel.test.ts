@@ -3,7 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Option } from "effect"
-import { take, withPool } from "./support/amqp.ts"
+import { withPool } from "./support/amqp.ts"
+import { take } from "./support/queues.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("publish and get", () => {

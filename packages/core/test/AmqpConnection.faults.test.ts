@@ -20,7 +20,6 @@ import {
   type Overrides,
   quietly,
   reasonOf,
-  touch,
   untilOpen,
   untilState,
   withPool
@@ -30,6 +29,7 @@ import { layerOf, logged } from "./support/consuming.ts"
 import { environment } from "./support/environment.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { withPublisher } from "./support/publisher.ts"
+import { touch } from "./support/queues.ts"
 import { leavesNothing, turn } from "./support/residue.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { noneTo } from "./support/sockets.ts"

@@ -4,10 +4,11 @@ import { type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@e
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Exit, Fiber, Redacted, References, Schedule, Scope } from "effect"
 import { createHmac } from "node:crypto"
-import { configOf, reasonOf, touch, untilState, withPool } from "./support/amqp.ts"
+import { configOf, reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
+import { touch } from "./support/queues.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const isOpen = (generation: number) => (state: AmqpConnection.State) =>

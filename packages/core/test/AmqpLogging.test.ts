@@ -3,7 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Logger, References, Schema, Stream } from "effect"
-import { configOf, declare, type Overrides } from "./support/amqp.ts"
+import { configOf, type Overrides } from "./support/amqp.ts"
+import { declare } from "./support/queues.ts"
 
 interface Line {
   readonly level: string

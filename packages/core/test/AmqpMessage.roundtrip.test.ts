@@ -5,8 +5,9 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Arbitrary, Effect, Option, Queue } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import { sameMessage } from "../src/internal/properties.ts"
-import { take, withPool } from "./support/amqp.ts"
+import { withPool } from "./support/amqp.ts"
 import { contents, deliveredProperties, deliveredTable, properties, tables } from "./support/messages.ts"
+import { take } from "./support/queues.ts"
 
 /** Works on a channel of the broker, with a queue that is gone afterwards. */
 const onQueue = <A, E, R>(work: (channel: AmqpChannel.AmqpChannel, queue: string) => Effect.Effect<A, E, R>) =>

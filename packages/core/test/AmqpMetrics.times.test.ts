@@ -5,9 +5,10 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Metric, Schema, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { Histogram } from "../src/internal/metrics/histogram.ts"
-import { declare, type Overrides, untilStats } from "./support/amqp.ts"
+import { type Overrides, untilStats } from "./support/amqp.ts"
 import { until } from "./support/looking.ts"
 import { withAmqp, count, value } from "./support/metrics.ts"
+import { declare } from "./support/queues.ts"
 
 /** An application and a registry of its own, on the broker of the test. */
 const onBroker =

@@ -3,7 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Stream, SubscriptionRef } from "effect"
-import { reasonOf, takeAll, untilState, withPool } from "./support/amqp.ts"
+import { reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { bytesHeld } from "./support/heap.ts"
@@ -20,6 +20,7 @@ import {
 } from "./support/publisher.ts"
 import { eventually, until } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
+import { takeAll } from "./support/queues.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 type Outcome = "Confirmed" | AmqpError.AmqpErrorReason["_tag"]

@@ -2,10 +2,11 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { reasonOf, takeAll } from "./support/amqp.ts"
+import { reasonOf } from "./support/amqp.ts"
 import { Effect, Fiber, Random } from "effect"
 import { numbers } from "./support/numbers.ts"
 import { outcomeOf, untilStats, withPublisher } from "./support/publisher.ts"
+import { takeAll } from "./support/queues.ts"
 
 const declare = (options?: AmqpChannel.QueueDeclareOptions) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))

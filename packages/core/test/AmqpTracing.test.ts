@@ -12,7 +12,8 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Option, Queue, Redacted, References, Schema, Stream, Tracer } from "effect"
-import { configOf, declare } from "./support/amqp.ts"
+import { configOf } from "./support/amqp.ts"
+import { declare } from "./support/queues.ts"
 import { collecting, contextOf, endOf, parentOf, traced } from "./support/spans.ts"
 import * as Users from "./support/users.ts"
 

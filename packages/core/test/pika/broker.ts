@@ -3,7 +3,8 @@ import { Amqp, AmqpChannel, AmqpConfig, type AmqpError } from "@effect-amqp/core
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, flow, Layer, References } from "effect"
 
-export { contents, drain, reasonOf, untilState } from "../support/amqp.ts"
+export { reasonOf, untilState } from "../support/amqp.ts"
+export { contents, drain } from "../support/queues.ts"
 
 /** Everything that `AmqpLive` provides, on the broker of a URL. */
 export const layerOf = (url: string, options?: AmqpConfig.Options): Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> =>

@@ -2,7 +2,7 @@
 import { Amqp, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer } from "effect"
-import { contents } from "../../../core/test/support/amqp.ts"
+import { contents } from "../../../core/test/support/queues.ts"
 
 /** A connection of the test's own, for as long as the effect runs. */
 export const asClient: <A, E, R>(
