@@ -1,17 +1,14 @@
-// npm run bench [-- NAME ...]: the benchmarks of benchmarks/src, each in a process of its own, one after the other.
+// npm run bench [-- WORKLOAD ...] [--quick] [--docs]: the benchmarks of benchmarks/src, on the built packages, as they are
+// installed. `--source` measures the sources instead. See docs/performance.md.
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, node, root } from "./dependencies.mjs"
 
-const all = ["pool", "messages", "http"]
-
 ensureDependencies()
-const names = process.argv.slice(2)
-for (const name of names.length === 0 ? all : names) {
-  if (!all.includes(name)) {
-    console.error(`There is no benchmark called ${name}: there are ${all.join(", ")}`)
-    process.exit(1)
-  }
-  const args = ["--expose-gc", "--conditions=@effect-amqp/source", `benchmarks/src/${name}.ts`]
-  const { status } = spawnSync(node, args, { cwd: root, env: environment(), stdio: "inherit" })
+const args = process.argv.slice(2)
+const run = (command, args) => {
+  const { status } = spawnSync(command, args, { cwd: root, env: environment(), stdio: "inherit" })
   if (status !== 0) process.exit(status ?? 1)
 }
+const fromSource = args.includes("--source")
+if (!fromSource) run("tsc", ["-b", "packages/core", "packages/http"])
+run(node, [...(fromSource ? ["--conditions=@effect-amqp/source"] : []), "benchmarks/src/main.ts", ...args])

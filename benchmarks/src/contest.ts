@@ -1,72 +1,280 @@
-/** The same work done in several ways, in turns, and what each costs beside the first. */
-import { Console, Effect, type Scope } from "effect"
-import { median, spread, table } from "./report.ts"
+/**
+ * The same work by several contenders, each in a process of its own, in turns on one broker.
+ *
+ * Each contender does as many messages a run as take it `seconds`: what is compared is the cost of one. Two runs of each
+ * warm up and find out how many that are. In each round another contender begins. Every run is checked: the messages must
+ * be in the queue, or all acknowledged.
+ */
+import { type ChildProcess, fork } from "node:child_process"
+import type { Broker } from "./broker.ts"
+import type { Closed, Command, Ran } from "./contender.ts"
+import type { Name } from "./peers/index.ts"
+import type { Kind, Setting } from "./peers/peer.ts"
+import * as Progress from "./progress.ts"
+import { type Figure, figure, median } from "./statistics.ts"
 
-export interface Contest<R> {
+/** How a run is checked. */
+export type Check =
+  /** The queue holds as many messages as were to be published. */
+  | "published"
+  /** The queue was filled before, and is empty afterwards, with nothing requeued. */
+  | "consumed"
+  /** The contender checks it: it counts what it does, or verifies each reply. */
+  | "by itself"
+
+export interface Entry {
+  readonly name: Name
+  /** What it is called in this contest, if not by its name. */
+  readonly label?: string
+  /** What differs for it. */
+  readonly setting?: Partial<Setting>
+}
+
+export interface Contest {
+  readonly id: string
   readonly title: string
-  /** In one turn. */
+  readonly kind: Kind
+  /** The first is what the others are compared with. */
+  readonly entries: ReadonlyArray<Entry>
+  readonly setting?: Partial<Setting>
+  readonly check: Check
+  /** Messages of the very first run. */
+  readonly first: number
+  /** Messages of a run, at most. */
+  readonly most?: number
+  /** Messages of every run, for all contenders alike. */
+  readonly exactly?: number
+  /** Through the broker's TLS listener. */
+  readonly tls?: boolean
+  /** Whether the memory that a run leaves is what it is about. */
+  readonly weigh?: boolean
+  /** What is measured, where it is not messages. */
+  readonly unit?: string
+}
+
+export interface Effort {
+  readonly rounds: number
+  /** Of a run. */
+  readonly seconds: number
+}
+
+export interface Standing {
+  readonly name: string
   readonly messages: number
-  /** The first is what the others are compared with. What the scope closes, and what it waits for, is not measured. */
-  readonly ways: Record<string, Effect.Effect<unknown, unknown, R | Scope.Scope>>
-  /** Before and after each turn, not measured. */
-  readonly before?: Effect.Effect<unknown, unknown, R>
-  readonly after?: Effect.Effect<unknown, unknown, R>
+  readonly perSecond: Figure
+  /** Microseconds a message. */
+  readonly cpu: Figure
+  /** Milliseconds. */
+  readonly p50: number | undefined
+  readonly p99: number | undefined
+  /** Bytes. */
+  readonly peak: number
+  readonly heap: number | undefined
+  readonly resident: number | undefined
+  /** Messages a second and CPU, each round by itself, beside the first contender. */
+  readonly ofBase: Figure
+  readonly cpuOfBase: Figure
+  /** The same beside the fastest peer but the first. */
+  readonly ofBest: Figure | undefined
 }
 
-interface Cost {
-  /** Of time and of this process's CPU, a message. */
-  readonly elapsed: number
-  readonly cpu: number
+export interface Result {
+  readonly id: string
+  readonly title: string
+  readonly unit: string
+  readonly rounds: number
+  readonly base: string
+  readonly best: string | undefined
+  readonly standings: ReadonlyArray<Standing>
+  readonly failures: ReadonlyArray<{ readonly name: string; readonly message: string }>
 }
 
-/** In microseconds. */
-const measure = <R>(messages: number, work: Effect.Effect<unknown, unknown, R>) =>
-  Effect.gen(function* () {
-    // Nobody pays for what the one before has left behind.
-    globalThis.gc?.()
-    const cpu = process.cpuUsage()
-    const start = performance.now()
-    yield* work
-    const elapsed = (performance.now() - start) * 1000
-    const { system, user } = process.cpuUsage(cpu)
-    return { elapsed: elapsed / messages, cpu: (system + user) / messages }
-  })
+const deadline = 120_000
 
-/** Runs all ways so many times, after once for warming up, and prints a table. */
-export const run = Effect.fnUntraced(function* <R>(contest: Contest<R>, rounds: number) {
-  const { after = Effect.void, before = Effect.void, messages, title, ways } = contest
-  const names = Object.keys(ways)
-  const costs = new Map(names.map((name) => [name, [] as Array<Cost>]))
-  for (let round = 0; round <= rounds; round++) {
-    for (let turn = 0; turn < names.length; turn++) {
-      // Each time another one begins.
-      const name = names[(turn + round) % names.length]!
-      yield* before
-      const cost = yield* Effect.scoped(measure(messages, ways[name]!))
-      yield* after
-      if (round > 0) costs.get(name)!.push(cost)
+const program = new URL("./contender.ts", import.meta.url)
+
+/** A contender's process. */
+class Contender {
+  readonly label: string
+  readonly entry: Entry
+  /** Its own: a contender's server would answer the requests of the others. */
+  readonly queue: string
+  readonly rounds: Array<Ran> = []
+  messages = 0
+  failure: string | undefined
+  peak = 0
+  readonly #process: ChildProcess
+
+  constructor(entry: Entry, queue: string) {
+    this.entry = entry
+    this.queue = queue
+    this.label = entry.label ?? entry.name
+    this.#process = fork(program, {
+      execArgv: [...process.execArgv.filter((flag) => flag !== "--expose-gc"), "--expose-gc"],
+      serialization: "advanced",
+      stdio: ["ignore", "inherit", "inherit", "ipc"]
+    })
+  }
+
+  #answer<A>(what: string): Promise<A> {
+    return new Promise<A>((resolve, reject) => {
+      const end = () => {
+        clearTimeout(timer)
+        this.#process.off("message", onMessage).off("exit", onExit)
+      }
+      const timer = setTimeout(() => {
+        end()
+        reject(new Error(`${this.label} did not ${what} in ${deadline / 1000} s`))
+      }, deadline)
+      const onMessage = (message: { readonly value: A } | { readonly error: string }) => {
+        end()
+        if ("error" in message) reject(new Error(message.error))
+        else resolve(message.value)
+      }
+      const onExit = (code: number | null, signal: string | null) => {
+        end()
+        reject(new Error(`${this.label} ended with ${code ?? signal}`))
+      }
+      this.#process.on("message", onMessage).on("exit", onExit)
+    })
+  }
+
+  readonly ready = () => this.#answer("start")
+
+  ask<A = undefined>(command: Command): Promise<A> {
+    const answer = this.#answer<A>(command._tag)
+    this.#process.send(command)
+    return answer
+  }
+
+  end() {
+    if (this.#process.connected) this.#process.disconnect()
+    setTimeout(() => this.#process.kill("SIGKILL"), 2000).unref()
+  }
+}
+
+const defaults = { size: 128, width: 1, channels: 16, prefetch: 250, concurrency: 1 }
+
+const settingFor = (contest: Contest, { entry, queue }: Contender, broker: Broker): Setting => ({
+  url: contest.tls === true ? broker.tls!.url : broker.url,
+  ca: contest.tls === true ? broker.tls!.ca : undefined,
+  queue,
+  ...defaults,
+  ...contest.setting,
+  ...entry.setting
+})
+
+/** The broker counts what its queue has seen, which may be a moment after the channel has. */
+const expectCount = async (broker: Broker, queue: string, expected: number) => {
+  const patience = performance.now() + 5000
+  let count = await broker.count(queue)
+  while (count !== expected && performance.now() < patience) count = await broker.count(queue)
+  if (count !== expected) throw new Error(`the queue holds ${count} messages in place of ${expected}`)
+}
+
+const turn = async (contest: Contest, contender: Contender, messages: number, broker: Broker): Promise<Ran> => {
+  const { check } = contest
+  const { queue, size } = settingFor(contest, contender, broker)
+  if (check === "consumed") await broker.fill(queue, messages, size)
+  const ran = await contender.ask<Ran>({ _tag: "Run", messages, weigh: contest.weigh === true })
+  await contender.ask({ _tag: "Settle" })
+  if (check !== "by itself") await expectCount(broker, queue, check === "published" ? messages : 0)
+  if (check === "published") await broker.purge(queue)
+  return ran
+}
+
+const standing = (contender: Contender, base: Contender, best: Contender | undefined): Standing => {
+  const perSecond = (one: Contender) => one.rounds.map(({ elapsed }) => one.messages / elapsed)
+  const cpu = (one: Contender) => one.rounds.map((ran) => ran.cpu / one.messages)
+  const beside = (mine: ReadonlyArray<number>, theirs: ReadonlyArray<number>) =>
+    figure(mine.map((value, round) => value / theirs[round]!))
+  const all = <A>(pick: (ran: Ran) => A | undefined) =>
+    contender.rounds.map(pick).filter((value) => value !== undefined) as Array<A & number>
+  const orNone = (values: ReadonlyArray<number>) => (values.length === 0 ? undefined : median(values))
+  return {
+    name: contender.label,
+    messages: contender.messages,
+    perSecond: figure(perSecond(contender)),
+    cpu: figure(cpu(contender)),
+    p50: orNone(all(({ latency }) => latency?.p50)),
+    p99: orNone(all(({ latency }) => latency?.p99)),
+    peak: contender.peak,
+    heap: orNone(all(({ heap }) => heap)),
+    resident: orNone(all(({ resident }) => resident)),
+    ofBase: beside(perSecond(contender), perSecond(base)),
+    cpuOfBase: beside(cpu(contender), cpu(base)),
+    ofBest: best === undefined || contender === best ? undefined : beside(perSecond(contender), perSecond(best))
+  }
+}
+
+/** Neither ours, nor Effect, nor amqplib by hand. */
+const isPeer = ({ label }: Contender) => !/^(?:effect-amqp|Effect|amqplib$|amqplib,)/.test(label)
+
+export const hold = async (contest: Contest, effort: Effort, broker: Broker): Promise<Result> => {
+  const contenders = contest.entries.map((entry, index) => new Contender(entry, `${contest.id}-${index}`))
+  /** Does it for all who have not failed; who fails takes no further part. */
+  const each = async (all: ReadonlyArray<Contender>, f: (contender: Contender) => Promise<unknown>) => {
+    for (const contender of all) {
+      if (contender.failure !== undefined) continue
+      try {
+        await f(contender)
+      } catch (error) {
+        contender.failure = error instanceof Error ? error.message : String(error)
+        Progress.line(`${contest.id}: ${contender.label} FAILED: ${contender.failure}`)
+        await broker.purge(contender.queue)
+      }
     }
   }
-  const base = costs.get(names[0]!)!
-  // Of each round by itself: what slows the machine down for a while slows all of them.
-  const times = (values: ReadonlyArray<number>) => `${median(values).toFixed(2)} ${spread(values)}`
-  yield* Console.log(`\n${title}: ${rounds} rounds of ${messages} messages\n`)
-  yield* Console.log(
-    table(
-      ["", "messages/s", "spread", `of ${names[0]}`, "CPU µs/message", "spread", `of ${names[0]}`],
-      Array.from(costs, ([name, all]) => {
-        const perSecond = all.map(({ elapsed }) => 1e6 / elapsed)
-        const cpu = all.map((cost) => cost.cpu)
-        return [
-          name,
-          median(perSecond).toFixed(0),
-          spread(perSecond),
-          times(all.map(({ elapsed }, round) => base[round]!.elapsed / elapsed)),
-          median(cpu).toFixed(1),
-          spread(cpu),
-          times(cpu.map((value, round) => value / base[round]!.cpu))
-        ]
+  const within = (messages: number) => Math.max(1, Math.round(Math.min(messages, contest.most ?? Infinity)))
+  try {
+    await Promise.all(contenders.flatMap((contender) => [contender.ready(), broker.declare(contender.queue)]))
+    await each(contenders, (contender) =>
+      contender.ask({
+        _tag: "Prepare",
+        name: contender.entry.name,
+        kind: contest.kind,
+        setting: settingFor(contest, contender, broker)
       })
     )
-  )
-})
+    for (let warmUp = 0; warmUp < 2; warmUp++) {
+      await each(contenders, async (contender) => {
+        Progress.show(`${contest.id}: warming up ${contender.label}`)
+        const messages = contest.exactly ?? within(contender.messages || contest.first)
+        const { elapsed } = await turn(contest, contender, messages, broker)
+        contender.messages =
+          contest.exactly ?? within(Math.max(contest.first / 4, (messages / elapsed) * effort.seconds))
+      })
+    }
+    for (let round = 0; round < effort.rounds; round++) {
+      const from = round % contenders.length
+      await each([...contenders.slice(from), ...contenders.slice(0, from)], async (contender) => {
+        Progress.show(`${contest.id}: round ${round + 1} of ${effort.rounds}, ${contender.label}`)
+        contender.rounds.push(await turn(contest, contender, contender.messages, broker))
+      })
+    }
+    await each(contenders, async (contender) => {
+      contender.peak = (await contender.ask<Closed>({ _tag: "Close" })).peak
+    })
+  } finally {
+    for (const contender of contenders) contender.end()
+    for (const { queue } of contenders) await broker.remove(queue)
+  }
+  const finished = contenders.filter(({ failure }) => failure === undefined)
+  const [base] = contenders
+  const speed = (contender: Contender) => contender.messages / median(contender.rounds.map(({ elapsed }) => elapsed))
+  const [best] = finished
+    .filter((contender) => contender !== base && isPeer(contender))
+    .sort((a, b) => speed(b) - speed(a))
+  return {
+    id: contest.id,
+    title: contest.title,
+    unit: contest.unit ?? "messages",
+    rounds: effort.rounds,
+    base: base!.label,
+    best: best?.label,
+    standings: base!.failure === undefined ? finished.map((contender) => standing(contender, base!, best)) : [],
+    failures: contenders.flatMap(({ failure, label }) =>
+      failure === undefined ? [] : [{ name: label, message: failure }]
+    )
+  }
+}

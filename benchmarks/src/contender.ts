@@ -1,0 +1,85 @@
+/**
+ * A contender, in a process of its own: `contest.ts` starts it and tells it what to do, one command at a time. What it
+ * says of a run is this process's time and CPU alone, user and system, of all its threads.
+ */
+import { type Name, load } from "./peers/index.ts"
+import { type Kind, Latencies, type Prepared, type Setting, type Settle } from "./peers/peer.ts"
+
+export type Command =
+  | { readonly _tag: "Prepare"; readonly name: Name; readonly kind: Kind; readonly setting: Setting }
+  | { readonly _tag: "Run"; readonly messages: number; readonly weigh: boolean }
+  | { readonly _tag: "Settle" }
+  | { readonly _tag: "Close" }
+
+/** Of one run. */
+export interface Ran {
+  /** Seconds. */
+  readonly elapsed: number
+  /** Microseconds of CPU. */
+  readonly cpu: number
+  readonly latency: { readonly p50: number; readonly p99: number } | undefined
+  /** Bytes of heap, and of resident memory, that are left of the run after a collection; if it was to be weighed. */
+  readonly heap: number | undefined
+  readonly resident: number | undefined
+}
+
+export interface Closed {
+  /** The most bytes of resident memory that the process ever had. */
+  readonly peak: number
+}
+
+let prepared: Prepared | undefined
+let settle: Settle | undefined
+const latencies = new Latencies()
+
+const collect = () => {
+  for (let i = 0; i < 3; i++) globalThis.gc?.()
+  return process.memoryUsage()
+}
+
+const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
+  switch (command._tag) {
+    case "Prepare": {
+      const prepare = (await load(command.name))[command.kind]
+      if (prepare === undefined) throw new Error(`${command.name} does not do ${command.kind}`)
+      prepared = await prepare(command.setting)
+      return undefined
+    }
+    case "Run": {
+      const before = command.weigh ? collect() : undefined
+      // Nobody pays for what the run before has left behind.
+      globalThis.gc?.()
+      const cpu = process.cpuUsage()
+      const start = performance.now()
+      settle = (await prepared!.run(command.messages, latencies)) ?? undefined
+      const elapsed = (performance.now() - start) / 1000
+      const { system, user } = process.cpuUsage(cpu)
+      const after = before && collect()
+      return {
+        elapsed,
+        cpu: system + user,
+        latency: latencies.take(),
+        heap: after && after.heapUsed - before!.heapUsed,
+        resident: after && after.rss - before!.rss
+      }
+    }
+    case "Settle": {
+      await settle?.()
+      return undefined
+    }
+    case "Close": {
+      await prepared?.close()
+      return { peak: process.resourceUsage().maxRSS * 1024 }
+    }
+  }
+}
+
+process.on("message", (command: Command) => {
+  obey(command).then(
+    (value) => process.send!({ value }),
+    (error: unknown) =>
+      process.send!({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+  )
+})
+process.on("disconnect", () => process.exit())
+process.send!({ value: "ready" })

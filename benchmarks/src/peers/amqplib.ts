@@ -1,0 +1,292 @@
+/**
+ * The ceiling: amqplib by hand, with as little as will do. No deadlines, no checks of what is sent, nothing for a
+ * connection that is lost, no bound on what is in flight but the number of workers.
+ */
+import amqplib from "amqplib"
+import { once } from "node:events"
+import {
+  answer,
+  countdown,
+  type Latencies,
+  pause,
+  type Peer,
+  type Prepared,
+  type Request,
+  request,
+  type Setting,
+  share,
+  shareUntimed,
+  verify
+} from "./peer.ts"
+
+export const connect = ({ ca, url }: Pick<Setting, "url" | "ca">) =>
+  amqplib.connect(url, { noDelay: true, ...(ca === undefined ? {} : { ca: [ca] }) })
+
+const transient = { persistent: false }
+
+/** Completes with the confirm. */
+export const publish = (channel: amqplib.ConfirmChannel, queue: string, content: Buffer) =>
+  new Promise<void>((resolve, reject) => {
+    channel.publish("", queue, content, transient, (error) => (error === null ? resolve() : reject(error)))
+  })
+
+const confirm = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const channel = await connection.createConfirmChannel()
+  const content = Buffer.alloc(setting.size, "x")
+  return {
+    run: (messages, latencies) =>
+      share(messages, setting.width, latencies, () => publish(channel, setting.queue, content)),
+    close: () => connection.close()
+  }
+}
+
+const publishOnly = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const channel = await connection.createChannel()
+  const content = Buffer.alloc(setting.size, "x")
+  return {
+    run: async (messages) => {
+      for (let i = 0; i < messages; i++) {
+        if (!channel.publish("", setting.queue, content, transient)) await once(channel, "drain")
+      }
+      await channel.checkQueue(setting.queue)
+    },
+    close: () => connection.close()
+  }
+}
+
+/** A pool by hand: a list of free channels, and a line of those who wait. */
+export const freeList = <Channel>(channels: Array<Channel>) => {
+  const waiting: Array<(channel: Channel) => void> = []
+  return {
+    acquire: () => {
+      const channel = channels.pop()
+      return channel === undefined
+        ? new Promise<Channel>((resolve) => void waiting.push(resolve))
+        : Promise.resolve(channel)
+    },
+    release: (channel: Channel) => {
+      const next = waiting.shift()
+      if (next === undefined) channels.push(channel)
+      else next(channel)
+    }
+  }
+}
+
+const opened = <Channel>(count: number, open: () => Promise<Channel>) =>
+  Promise.all(Array.from({ length: count }, open))
+
+const borrowed = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const pool = freeList(await opened(setting.channels, () => connection.createConfirmChannel()))
+  const content = Buffer.alloc(setting.size, "x")
+  const one = async () => {
+    const channel = await pool.acquire()
+    try {
+      await publish(channel, setting.queue, content)
+    } finally {
+      pool.release(channel)
+    }
+  }
+  return {
+    run: (messages, latencies) => share(messages, setting.width, latencies, one),
+    close: () => connection.close()
+  }
+}
+
+const contend = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const pool = freeList(await opened(setting.channels, () => connection.createChannel()))
+  const one = async () => {
+    const channel = await pool.acquire()
+    try {
+      await pause()
+    } finally {
+      pool.release(channel)
+    }
+  }
+  return { run: (messages) => shareUntimed(messages, setting.width, one), close: () => connection.close() }
+}
+
+/** The channel closes when the run is over, and whatever was not acknowledged would be in the queue again. */
+const consumer = async (
+  connection: amqplib.ChannelModel,
+  setting: Setting,
+  messages: number,
+  handle: (channel: amqplib.Channel, message: amqplib.ConsumeMessage, handled: () => void) => void
+) => {
+  const channel = await connection.createChannel()
+  await channel.prefetch(setting.prefetch)
+  const { done, fail, one } = countdown(messages)
+  await channel.consume(setting.queue, (message) =>
+    message === null ? fail(new Error("the consumer was cancelled")) : handle(channel, message, one)
+  )
+  await done
+  return () => channel.close()
+}
+
+const consume = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  return {
+    run: (messages) =>
+      consumer(connection, setting, messages, (channel, message, handled) => {
+        channel.ack(message)
+        handled()
+      }),
+    close: () => connection.close()
+  }
+}
+
+const handle = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  return {
+    run: (messages) => {
+      const waiting: Array<() => Promise<void>> = []
+      let running = 0
+      const next = () => {
+        while (running < setting.concurrency) {
+          const task = waiting.shift()
+          if (task === undefined) return
+          running++
+          void task().finally(() => {
+            running--
+            next()
+          })
+        }
+      }
+      return consumer(connection, setting, messages, (channel, message, handled) => {
+        waiting.push(async () => {
+          await pause()
+          channel.ack(message)
+          handled()
+        })
+        next()
+      })
+    },
+    close: () => connection.close()
+  }
+}
+
+const read = (content: Buffer): unknown => JSON.parse(content.toString())
+const written = (value: unknown) => Buffer.from(JSON.stringify(value))
+
+/**
+ * Requests by direct reply-to. With `confirms` it makes sure of the same as `AmqpRpc` does: requests are mandatory and
+ * confirmed, they expire, and the server acknowledges them when the reply is confirmed. Without, it hopes for the best.
+ */
+const rpc =
+  (confirms: boolean) =>
+  async (setting: Setting): Promise<Prepared> => {
+    const serving = await connect(setting)
+    const calling = await connect(setting)
+    const open = (connection: amqplib.ChannelModel) =>
+      confirms ? connection.createConfirmChannel() : connection.createChannel()
+    const [requests, replies, client] = await Promise.all([open(serving), open(calling), open(calling)])
+    const waiting = new Map<string, (value: unknown) => void>()
+    await requests.prefetch(setting.prefetch)
+    await requests.consume(setting.queue, (message) => {
+      if (message === null) return
+      const { correlationId, replyTo } = message.properties
+      const options = { correlationId, contentType: "application/json" }
+      const reply = written(answer(read(message.content) as Request))
+      if (confirms) {
+        const channel = replies as amqplib.ConfirmChannel
+        channel.publish("", replyTo as string, reply, options, () => requests.ack(message))
+      } else {
+        requests.publish("", replyTo as string, reply, options)
+        requests.ack(message)
+      }
+    })
+    const onReply = (message: amqplib.ConsumeMessage | null) => {
+      if (message === null) return
+      const correlationId = message.properties.correlationId as string
+      const resolve = waiting.get(correlationId)
+      waiting.delete(correlationId)
+      resolve?.(read(message.content))
+    }
+    await client.consume("amq.rabbitmq.reply-to", onReply, { noAck: true })
+    let last = 0
+    const call = () =>
+      new Promise((resolve, reject) => {
+        const correlationId = String(++last)
+        waiting.set(correlationId, resolve)
+        const options = { correlationId, replyTo: "amq.rabbitmq.reply-to", contentType: "application/json" }
+        if (confirms) {
+          const all = { ...options, mandatory: true, expiration: "30000" }
+          const channel = client as amqplib.ConfirmChannel
+          channel.publish("", setting.queue, written(request), all, (error) => error !== null && reject(error as Error))
+        } else {
+          client.publish("", setting.queue, written(request), options)
+        }
+      })
+    return {
+      run: (messages, latencies) => share(messages, setting.width, latencies, async () => verify(await call())),
+      close: async () => {
+        await calling.close()
+        await serving.close()
+      }
+    }
+  }
+
+const channels = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const kept: Array<unknown> = []
+  return {
+    run: async (count) => {
+      for (let i = 0; i < count; i++) kept.push(await connection.createChannel())
+    },
+    close: () => connection.close()
+  }
+}
+
+const spread = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const all = await opened(setting.channels, () => connection.createConfirmChannel())
+  const content = Buffer.alloc(setting.size, "x")
+  return {
+    run: async (messages: number, latencies: Latencies) => {
+      let next = 0
+      await share(messages, setting.width, latencies, () => publish(all[next++ % all.length]!, setting.queue, content))
+    },
+    close: () => connection.close()
+  }
+}
+
+const consumers = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  return {
+    run: async (messages) => {
+      const { done, fail, one } = countdown(messages)
+      const all = await opened(setting.concurrency, async () => {
+        const channel = await connection.createChannel()
+        await channel.prefetch(setting.prefetch)
+        await channel.consume(setting.queue, (message) => {
+          if (message === null) return fail(new Error("the consumer was cancelled"))
+          channel.ack(message)
+          one()
+        })
+        return channel
+      })
+      await done
+      return () => Promise.all(all.map((channel) => channel.close()))
+    },
+    close: () => connection.close()
+  }
+}
+
+export const peer: Peer = {
+  confirm,
+  publish: publishOnly,
+  borrowed,
+  contend,
+  consume,
+  handle,
+  rpc: rpc(true),
+  channels,
+  spread,
+  consumers
+}
+
+/** Requests of which nothing is confirmed. */
+export const unconfirmed: Peer = { rpc: rpc(false) }

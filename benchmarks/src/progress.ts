@@ -1,0 +1,16 @@
+/** What is going on, on stderr: one line that changes on a terminal, and none elsewhere but for what matters. */
+
+const isTerminal = process.stderr.isTTY === true
+
+const clear = () => isTerminal && process.stderr.write("\r\u001B[K")
+
+export const show = (text: string) => {
+  if (!isTerminal) return
+  clear()
+  process.stderr.write(text.slice(0, (process.stderr.columns ?? 80) - 1))
+}
+
+export const line = (text: string) => {
+  clear()
+  process.stderr.write(`${text}\n`)
+}

@@ -1,0 +1,312 @@
+/** What is measured. Each workload answers to its `id`, and to the names of the `groups` that it belongs to. */
+import type { Contest, Entry } from "./contest.ts"
+import type { Name } from "./peers/index.ts"
+
+export interface Workload extends Contest {
+  readonly groups: ReadonlyArray<string>
+  /** Whether it is part of the quick form. */
+  readonly quick?: boolean
+}
+
+const of = (...names: ReadonlyArray<Name>): ReadonlyArray<Entry> => names.map((name) => ({ name }))
+
+const clients = of(
+  "amqplib",
+  "effect-amqp",
+  "rabbitmq-client",
+  "@cloudamqp/amqp-client",
+  "@cloudamqp/amqp-client, channel",
+  "amqp-connection-manager",
+  "rascal"
+)
+
+const without = (entries: ReadonlyArray<Entry>, ...names: ReadonlyArray<Name>) =>
+  entries.filter(({ name }) => !names.includes(name))
+
+// --- Pools -----------------------------------------------------------------------------------------------------------
+
+const borrow: Workload = {
+  id: "borrow",
+  groups: ["pool"],
+  quick: true,
+  title: "Borrow and return of an idle channel",
+  kind: "borrow",
+  unit: "borrows",
+  entries: of(
+    "Effect's Pool, of nothing",
+    "effect-amqp",
+    "effect-amqp, AmqpPool.get",
+    "effect-amqp, AmqpChannel.use",
+    "amqplib + generic-pool",
+    "amqplib + tarn"
+  ),
+  check: "by itself",
+  first: 20_000
+}
+
+const contended = (width: number): Workload => ({
+  id: `contend-${width}`,
+  groups: ["pool", "contend"],
+  quick: width === 64,
+  title: `Borrow by ${width.toLocaleString("en")} at a time, of 8 channels`,
+  kind: "contend",
+  unit: "borrows",
+  entries: of("amqplib", "effect-amqp", "amqplib + generic-pool", "amqplib + tarn"),
+  setting: { width, channels: 8 },
+  check: "by itself",
+  first: 5000
+})
+
+// --- Publishing ------------------------------------------------------------------------------------------------------
+
+const publish: Workload = {
+  id: "publish",
+  groups: [],
+  quick: true,
+  title: "Publish without confirm, until the broker has answered a later method",
+  kind: "publish",
+  entries: without(clients, "@cloudamqp/amqp-client, channel"),
+  check: "published",
+  first: 5000,
+  most: 100_000
+}
+
+const confirm = (width: number, first: number): Workload => ({
+  id: `confirm-${width}`,
+  groups: ["confirm"],
+  quick: true,
+  title:
+    width === 1
+      ? "Confirmed publish, one after the other"
+      : `Confirmed publish, ${width.toLocaleString("en")} in flight`,
+  kind: "confirm",
+  entries: width === 1000 ? [...clients, ...of("effect-amqp, publishAll")] : clients,
+  setting: { width },
+  check: "published",
+  first
+})
+
+const borrowed: Workload = {
+  id: "borrowed",
+  groups: ["confirm", "pool"],
+  quick: true,
+  title: "Confirmed publish, a borrowed channel for each message, 64 at a time, of 16 channels",
+  kind: "borrowed",
+  entries: of("amqplib", "effect-amqp", "amqplib + generic-pool", "amqplib + tarn", "rascal"),
+  setting: { width: 64, channels: 16 },
+  check: "published",
+  first: 2000
+}
+
+// --- Consuming -------------------------------------------------------------------------------------------------------
+
+const consume: Workload = {
+  id: "consume",
+  groups: [],
+  quick: true,
+  title: "Consume and acknowledge, prefetch 250",
+  kind: "consume",
+  entries: [...clients, ...of("effect-amqp, stream")],
+  check: "consumed",
+  first: 5000,
+  most: 100_000
+}
+
+const handle = (concurrency: number): Workload => ({
+  id: `handle-${concurrency}`,
+  groups: ["consume", "handle"],
+  quick: concurrency === 100,
+  title: `Consume by a handler that waits once, ${concurrency} at a time, prefetch 250`,
+  kind: "handle",
+  entries: without(clients, "@cloudamqp/amqp-client, channel"),
+  setting: { concurrency },
+  check: "consumed",
+  first: 3000,
+  most: 100_000
+})
+
+// --- Requests --------------------------------------------------------------------------------------------------------
+
+const rpc = (width: number): Workload => ({
+  id: `rpc-${width}`,
+  groups: ["rpc"],
+  quick: true,
+  title: `Request and reply, ${width} in flight`,
+  kind: "rpc",
+  unit: "requests",
+  entries: of(
+    "amqplib",
+    "effect-amqp",
+    "amqplib, nothing confirmed",
+    "rabbitmq-client",
+    "@cloudamqp/amqp-client",
+    "rascal"
+  ),
+  setting: { width, concurrency: 64, prefetch: 64 },
+  check: "by itself",
+  first: width === 1 ? 500 : 2000
+})
+
+// --- Bodies and TLS --------------------------------------------------------------------------------------------------
+
+const sizes = [
+  ["128B", "128 B", 128],
+  ["4KiB", "4 KiB", 4096],
+  ["64KiB", "64 KiB", 65_536],
+  ["1MiB", "1 MiB", 1_048_576]
+] as const
+
+// The broker keeps them in memory, and pages beyond some hundred MiB.
+const most = (size: number) => Math.min(100_000, Math.floor((192 * 1_048_576) / size))
+
+const bodies = sizes.flatMap(([id, name, size]): ReadonlyArray<Workload> => [
+  {
+    id: `confirm-${id}`,
+    groups: ["bodies"],
+    title: `Confirmed publish of ${name}, 64 in flight`,
+    kind: "confirm",
+    entries: without(clients, "@cloudamqp/amqp-client, channel"),
+    setting: { width: 64, size },
+    check: "published",
+    first: Math.min(2000, most(size)),
+    most: most(size)
+  },
+  {
+    id: `consume-${id}`,
+    groups: ["bodies"],
+    title: `Consume and acknowledge, ${name}`,
+    kind: "consume",
+    entries: without(clients, "@cloudamqp/amqp-client, channel"),
+    setting: { size },
+    check: "consumed",
+    first: Math.min(2000, most(size)),
+    most: most(size)
+  }
+])
+
+const tls: ReadonlyArray<Workload> = [
+  {
+    id: "tls-confirm",
+    groups: ["tls"],
+    title: "Confirmed publish over TLS, 64 in flight",
+    kind: "confirm",
+    entries: without(clients, "@cloudamqp/amqp-client, channel"),
+    setting: { width: 64 },
+    check: "published",
+    first: 2000,
+    tls: true
+  },
+  {
+    id: "tls-consume",
+    groups: ["tls"],
+    title: "Consume and acknowledge over TLS",
+    kind: "consume",
+    entries: without(clients, "@cloudamqp/amqp-client, channel"),
+    check: "consumed",
+    first: 5000,
+    most: 100_000,
+    tls: true
+  }
+]
+
+// --- HTTP ------------------------------------------------------------------------------------------------------------
+
+const http: Workload = {
+  id: "http",
+  groups: [],
+  quick: true,
+  title: "POST to confirmed publish over HTTP, 64 connections",
+  kind: "http",
+  unit: "requests",
+  entries: of("Fastify + amqplib", "effect-amqp on Effect's HTTP", "effect-amqp, a channel a request"),
+  setting: { width: 64 },
+  check: "published",
+  first: 3000
+}
+
+const httpAlone: Workload = {
+  ...http,
+  id: "http-alone",
+  groups: ["http"],
+  title: "The same route without AMQP",
+  entries: of("Fastify without AMQP", "Effect's HTTP without AMQP"),
+  check: "by itself"
+}
+
+// --- What stays flat -------------------------------------------------------------------------------------------------
+
+const ours = (label: string, setting: Entry["setting"]): Entry => ({ name: "effect-amqp", label, setting: setting! })
+
+const flat: ReadonlyArray<Workload> = [
+  {
+    id: "flat-channels",
+    groups: ["flat"],
+    title: "Confirmed publish, 64 in flight, in turns over so many borrowed channels",
+    kind: "spread",
+    entries: [1, 10, 100, 1000].map((channels) => ours(`effect-amqp, ${channels} channels`, { channels })),
+    setting: { width: 64 },
+    check: "published",
+    first: 2000
+  },
+  {
+    id: "flat-waiters",
+    groups: ["flat"],
+    title: "Borrow by so many at a time, of 8 channels",
+    kind: "contend",
+    unit: "borrows",
+    entries: [1, 100, 1000, 10_000].map((width) => ours(`effect-amqp, ${width} borrowers`, { width })),
+    setting: { channels: 8 },
+    check: "by itself",
+    first: 20_000
+  },
+  {
+    id: "flat-consumers",
+    groups: ["flat"],
+    title: "Consume and acknowledge, so many consumers of one queue",
+    kind: "consumers",
+    entries: [1, 10, 100].map((concurrency) => ours(`effect-amqp, ${concurrency} consumers`, { concurrency })),
+    setting: { prefetch: 250 },
+    check: "consumed",
+    first: 10_000,
+    most: 100_000
+  }
+]
+
+// --- Memory ----------------------------------------------------------------------------------------------------------
+
+const memory: Workload = {
+  id: "memory",
+  groups: [],
+  title: "Memory of 1,000 channels that are open and idle",
+  kind: "channels",
+  unit: "channels",
+  entries: of("amqplib", "effect-amqp", "rabbitmq-client", "@cloudamqp/amqp-client", "amqp-connection-manager"),
+  setting: { channels: 1000 },
+  check: "by itself",
+  first: 1000,
+  exactly: 1000,
+  weigh: true
+}
+
+export const workloads: ReadonlyArray<Workload> = [
+  borrow,
+  contended(64),
+  contended(1000),
+  publish,
+  confirm(1, 500),
+  confirm(64, 3000),
+  confirm(1000, 5000),
+  borrowed,
+  consume,
+  handle(1),
+  handle(100),
+  rpc(1),
+  rpc(64),
+  http,
+  httpAlone,
+  ...bodies,
+  ...tls,
+  ...flat
+]
+
+export { memory }
