@@ -19,7 +19,8 @@ export interface Broker {
   readonly url: string
   /** Where there is OpenSSL to make a certificate, and the broker is a process of ours. */
   readonly tls: Tls | undefined
-  readonly description: string
+  /** Its product and version. */
+  readonly product: string
   readonly declare: (queue: string) => Promise<void>
   /** As many transient messages as that, of so many bytes each. */
   readonly fill: (queue: string, messages: number, size: number) => Promise<void>
@@ -65,6 +66,14 @@ const certified = async (directory: string) => {
   return { port, config, ca: readFileSync(at("cert.pem"), "utf8") }
 }
 
+// amqplib's types do not know what the server has said of itself.
+const productOf = ({ connection }: amqplib.ChannelModel) => {
+  const { serverProperties } = connection as unknown as {
+    readonly serverProperties: { readonly product: string; readonly version: string }
+  }
+  return `${serverProperties.product} ${serverProperties.version}`
+}
+
 export const start = async (): Promise<Broker> => {
   const directory = mkdtempSync(join(tmpdir(), "effect-amqp-bench-"))
   const certificate = await certified(directory)
@@ -88,7 +97,7 @@ export const start = async (): Promise<Broker> => {
             }).href,
             ca: certificate.ca
           },
-    description: broker.description,
+    product: productOf(connection),
     declare: async (queue) => void (await channel.assertQueue(queue)),
     fill: async (queue, messages, size) => {
       const content = Buffer.alloc(size, "x")

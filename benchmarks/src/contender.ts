@@ -2,6 +2,7 @@
  * A contender, in a process of its own: `contest.ts` starts it and tells it what to do, one command at a time. What it
  * says of a run is this process's time and CPU alone, user and system, of all its threads.
  */
+import { readFileSync } from "node:fs"
 import { type Name, load } from "./peers/index.ts"
 import { type Kind, Latencies, type Prepared, type Setting, type Settle } from "./peers/peer.ts"
 
@@ -11,6 +12,12 @@ export type Command =
   | { readonly _tag: "Settle" }
   | { readonly _tag: "Close" }
 
+export interface Weight {
+  readonly heapUsed: number
+  /** Resident memory. */
+  readonly rss: number
+}
+
 /** Of one run. */
 export interface Ran {
   /** Seconds. */
@@ -18,9 +25,9 @@ export interface Ran {
   /** Microseconds of CPU. */
   readonly cpu: number
   readonly latency: { readonly p50: number; readonly p99: number } | undefined
-  /** Bytes of heap, and of resident memory, that are left of the run after a collection; if it was to be weighed. */
-  readonly heap: number | undefined
-  readonly resident: number | undefined
+  /** Bytes, each after a collection; if it was to be weighed. */
+  readonly before: Weight | undefined
+  readonly after: Weight | undefined
 }
 
 export interface Closed {
@@ -32,9 +39,19 @@ let prepared: Prepared | undefined
 let settle: Settle | undefined
 const latencies = new Latencies()
 
-const collect = () => {
+const weigh = (): Weight => {
   for (let i = 0; i < 3; i++) globalThis.gc?.()
-  return process.memoryUsage()
+  const { heapUsed, rss } = process.memoryUsage()
+  return { heapUsed, rss }
+}
+
+/** Linux's `ru_maxrss` begins with that of the process that forked it, which `VmHWM` does not. */
+const peak = () => {
+  try {
+    return Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))![1]) * 1024
+  } catch {
+    return process.resourceUsage().maxRSS * 1024
+  }
 }
 
 const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
@@ -46,7 +63,7 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
       return undefined
     }
     case "Run": {
-      const before = command.weigh ? collect() : undefined
+      const before = command.weigh ? weigh() : undefined
       // Nobody pays for what the run before has left behind.
       globalThis.gc?.()
       const cpu = process.cpuUsage()
@@ -54,13 +71,13 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
       settle = (await prepared!.run(command.messages, latencies)) ?? undefined
       const elapsed = (performance.now() - start) / 1000
       const { system, user } = process.cpuUsage(cpu)
-      const after = before && collect()
+      const after = before && weigh()
       return {
         elapsed,
         cpu: system + user,
         latency: latencies.take(),
-        heap: after && after.heapUsed - before!.heapUsed,
-        resident: after && after.rss - before!.rss
+        before,
+        after
       }
     }
     case "Settle": {
@@ -69,7 +86,7 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
     }
     case "Close": {
       await prepared?.close()
-      return { peak: process.resourceUsage().maxRSS * 1024 }
+      return { peak: peak() }
     }
   }
 }

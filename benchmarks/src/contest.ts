@@ -42,12 +42,8 @@ export interface Contest {
   readonly first: number
   /** Messages of a run, at most. */
   readonly most?: number
-  /** Messages of every run, for all contenders alike. */
-  readonly exactly?: number
   /** Through the broker's TLS listener. */
   readonly tls?: boolean
-  /** Whether the memory that a run leaves is what it is about. */
-  readonly weigh?: boolean
   /** What is measured, where it is not messages. */
   readonly unit?: string
 }
@@ -69,8 +65,6 @@ export interface Standing {
   readonly p99: number | undefined
   /** Bytes. */
   readonly peak: number
-  readonly heap: number | undefined
-  readonly resident: number | undefined
   /** Messages a second and CPU, each round by itself, beside the first contender. */
   readonly ofBase: Figure
   readonly cpuOfBase: Figure
@@ -94,7 +88,7 @@ const deadline = 120_000
 const program = new URL("./contender.ts", import.meta.url)
 
 /** A contender's process. */
-class Contender {
+export class Contender {
   readonly label: string
   readonly entry: Entry
   /** Its own: a contender's server would answer the requests of the others. */
@@ -176,7 +170,7 @@ const turn = async (contest: Contest, contender: Contender, messages: number, br
   const { check } = contest
   const { queue, size } = settingFor(contest, contender, broker)
   if (check === "consumed") await broker.fill(queue, messages, size)
-  const ran = await contender.ask<Ran>({ _tag: "Run", messages, weigh: contest.weigh === true })
+  const ran = await contender.ask<Ran>({ _tag: "Run", messages, weigh: false })
   await contender.ask({ _tag: "Settle" })
   if (check !== "by itself") await expectCount(broker, queue, check === "published" ? messages : 0)
   if (check === "published") await broker.purge(queue)
@@ -199,8 +193,6 @@ const standing = (contender: Contender, base: Contender, best: Contender | undef
     p50: orNone(all(({ latency }) => latency?.p50)),
     p99: orNone(all(({ latency }) => latency?.p99)),
     peak: contender.peak,
-    heap: orNone(all(({ heap }) => heap)),
-    resident: orNone(all(({ resident }) => resident)),
     ofBase: beside(perSecond(contender), perSecond(base)),
     cpuOfBase: beside(cpu(contender), cpu(base)),
     ofBest: best === undefined || contender === best ? undefined : beside(perSecond(contender), perSecond(best))
@@ -239,10 +231,9 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
     for (let warmUp = 0; warmUp < 2; warmUp++) {
       await each(contenders, async (contender) => {
         Progress.show(`${contest.id}: warming up ${contender.label}`)
-        const messages = contest.exactly ?? within(contender.messages || contest.first)
+        const messages = within(contender.messages || contest.first)
         const { elapsed } = await turn(contest, contender, messages, broker)
-        contender.messages =
-          contest.exactly ?? within(Math.max(contest.first / 4, (messages / elapsed) * effort.seconds))
+        contender.messages = within(Math.max(contest.first / 4, (messages / elapsed) * effort.seconds))
       })
     }
     for (let round = 0; round < effort.rounds; round++) {

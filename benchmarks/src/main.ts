@@ -1,43 +1,110 @@
-/**
- * `npm run bench [-- WORKLOAD ... --quick --docs --rounds=N --seconds=N --source]`: see docs/performance.md.
- */
+/** `npm run bench [-- WORKLOAD ...] [--quick] [--docs] [--rounds=N] [--seconds=N]`: see docs/performance.md. */
 import * as Broker from "./broker.ts"
-import { type Effort, hold, type Result } from "./contest.ts"
+import { type Contest, type Effort, hold } from "./contest.ts"
+import { environment } from "./environment.ts"
+import { type Fresh, fresh, long } from "./fresh.ts"
 import * as Progress from "./progress.ts"
-import { table } from "./report/text.ts"
+import * as Documents from "./report/documents.ts"
+import * as Results from "./report/results.ts"
+import * as Tables from "./report/tables.ts"
 import { workloads } from "./workloads.ts"
 
 const args = process.argv.slice(2)
 const names = args.filter((arg) => !arg.startsWith("--"))
-const has = (flag: string) => args.includes(flag)
-const number = (flag: string) => {
-  const value = args.find((arg) => arg.startsWith(`${flag}=`))
-  return value === undefined ? undefined : Number(value.slice(flag.length + 1))
+const flags = args.filter((arg) => arg.startsWith("--"))
+const quick = flags.includes("--quick")
+
+const known = new Set([...workloads, ...fresh, ...long].map(({ id }) => id))
+const groups = new Set(workloads.flatMap(({ groups }) => groups))
+
+const refuse = (message: string): never => {
+  console.error(message)
+  process.exit(1)
 }
 
-const quick = has("--quick")
-const effort: Effort = {
-  rounds: number("--rounds") ?? (quick ? 3 : 5),
-  seconds: number("--seconds") ?? (quick ? 0.2 : 0.7)
-}
-
-const chosen = workloads.filter(({ groups, id, quick: isQuick }) =>
-  names.length === 0 ? !quick || isQuick === true : names.includes(id) || groups.some((group) => names.includes(group))
-)
-
-const broker = await Broker.start()
-Progress.line(`${broker.description}; ${chosen.length} workloads, ${effort.rounds} rounds of ${effort.seconds} s`)
-const results: Array<Result> = []
-try {
-  for (const workload of chosen) {
-    const start = performance.now()
-    const result = await hold(workload, effort, broker)
-    results.push(result)
-    Progress.line("")
-    console.log(table(result))
-    Progress.line(`(${((performance.now() - start) / 1000).toFixed(0)} s)`)
+for (const name of names) {
+  if (!known.has(name) && !groups.has(name) && name !== "docs") {
+    refuse(
+      `There is no workload called ${name}. There are ${[...known].join(", ")}; and groups: ${[...groups].join(", ")}.`
+    )
   }
-} finally {
-  await broker.close()
 }
-if (results.some(({ failures }) => failures.length > 0)) process.exitCode = 1
+
+const number = (flag: string, standard: number) => {
+  const given = flags.find((one) => one.startsWith(`${flag}=`))
+  if (given === undefined) return standard
+  const value = Number(given.slice(flag.length + 1))
+  return value > 0 ? value : refuse(`${flag} wants a number above 0`)
+}
+
+const effort: Effort = {
+  rounds: Math.round(number("--rounds", quick ? 3 : 5)),
+  seconds: number("--seconds", quick ? 0.15 : 0.7)
+}
+
+const isChosen = ({
+  groups = [],
+  id,
+  quick: isQuick
+}: {
+  groups?: ReadonlyArray<string>
+  id: string
+  quick?: boolean
+}) => (names.length === 0 ? !quick || isQuick === true : [id, ...groups].some((name) => names.includes(name)))
+
+const chosen: ReadonlyArray<Contest | Fresh> = [
+  ...workloads.filter(isChosen),
+  ...fresh.filter(isChosen),
+  ...long.filter(({ id }) => names.includes(id))
+]
+
+const ids = [...known]
+
+/** The documents are made anew from what was found before and now. */
+const document = (findings: ReadonlyArray<Results.Finding>) => {
+  const all = Results.merge(Results.read(Results.kept), findings, ids)
+  Results.write(Results.kept, all)
+  Documents.write(all)
+}
+
+const run = async () => {
+  const began = performance.now()
+  const broker = await Broker.start()
+  const findings: Array<Results.Finding> = []
+  const where = environment(["npm run bench", ...(args.length === 0 ? [] : ["--", ...args])].join(" "), broker.product)
+  Progress.line(
+    `${where.machine}; ${broker.product}, Node ${where.versions["Node"]}; ${chosen.length} workloads, ${effort.rounds} rounds of ${effort.seconds} s`
+  )
+  try {
+    for (const [index, one] of chosen.entries()) {
+      const start = performance.now()
+      const finding: Results.Finding =
+        "measure" in one
+          ? { _tag: "Table", environment: where, table: await one.measure(effort, broker) }
+          : { _tag: "Contest", environment: where, result: await hold(one, effort, broker) }
+      findings.push(finding)
+      Results.write(Results.last, findings)
+      const [title, grid] =
+        finding._tag === "Contest"
+          ? [finding.result.title, Tables.ofContest(finding.result)]
+          : [finding.table.title, Tables.ofTable(finding.table)]
+      const seconds = ((performance.now() - start) / 1000).toFixed(0)
+      Progress.line(`${index + 1} of ${chosen.length}, ${one.id}: ${seconds} s`)
+      console.log(`\n${title}\n\n${Tables.text(grid)}\n`)
+    }
+  } finally {
+    await broker.close()
+  }
+  Progress.line(`${((performance.now() - began) / 60_000).toFixed(1)} minutes; results in ${Results.last}`)
+  return findings
+}
+
+if (names.includes("docs")) {
+  document([])
+} else {
+  const findings = await run()
+  const failures = findings.flatMap((finding) => (finding._tag === "Contest" ? finding.result.failures : []))
+  for (const { message, name } of failures) console.error(`${name} FAILED: ${message}`)
+  if (failures.length > 0) process.exitCode = 1
+  else if (flags.includes("--docs")) document(findings)
+}

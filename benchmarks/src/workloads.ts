@@ -1,6 +1,7 @@
 /** What is measured. Each workload answers to its `id`, and to the names of the `groups` that it belongs to. */
 import type { Contest, Entry } from "./contest.ts"
 import type { Name } from "./peers/index.ts"
+import type { Setting } from "./peers/peer.ts"
 
 export interface Workload extends Contest {
   readonly groups: ReadonlyArray<string>
@@ -235,7 +236,10 @@ const httpAlone: Workload = {
 
 // --- What stays flat -------------------------------------------------------------------------------------------------
 
-const ours = (label: string, setting: Entry["setting"]): Entry => ({ name: "effect-amqp", label, setting: setting! })
+const counted = (count: number, noun: string) =>
+  `effect-amqp, ${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`
+
+const ours = (label: string, setting: Partial<Setting>): Entry => ({ name: "effect-amqp", label, setting })
 
 const flat: ReadonlyArray<Workload> = [
   {
@@ -243,7 +247,7 @@ const flat: ReadonlyArray<Workload> = [
     groups: ["flat"],
     title: "Confirmed publish, 64 in flight, in turns over so many borrowed channels",
     kind: "spread",
-    entries: [1, 10, 100, 1000].map((channels) => ours(`effect-amqp, ${channels} channels`, { channels })),
+    entries: [1, 10, 100, 1000].map((channels) => ours(counted(channels, "channel"), { channels })),
     setting: { width: 64 },
     check: "published",
     first: 2000
@@ -251,10 +255,10 @@ const flat: ReadonlyArray<Workload> = [
   {
     id: "flat-waiters",
     groups: ["flat"],
-    title: "Borrow by so many at a time, of 8 channels",
+    title: "Borrow while so many wait for one of 8 channels",
     kind: "contend",
     unit: "borrows",
-    entries: [1, 100, 1000, 10_000].map((width) => ours(`effect-amqp, ${width} borrowers`, { width })),
+    entries: [1, 100, 1000, 10_000].map((waiting) => ours(counted(waiting, "waiter"), { width: 8 + waiting })),
     setting: { channels: 8 },
     check: "by itself",
     first: 20_000
@@ -264,29 +268,13 @@ const flat: ReadonlyArray<Workload> = [
     groups: ["flat"],
     title: "Consume and acknowledge, so many consumers of one queue",
     kind: "consumers",
-    entries: [1, 10, 100].map((concurrency) => ours(`effect-amqp, ${concurrency} consumers`, { concurrency })),
+    entries: [1, 10, 100].map((concurrency) => ours(counted(concurrency, "consumer"), { concurrency })),
     setting: { prefetch: 250 },
     check: "consumed",
     first: 10_000,
     most: 100_000
   }
 ]
-
-// --- Memory ----------------------------------------------------------------------------------------------------------
-
-const memory: Workload = {
-  id: "memory",
-  groups: [],
-  title: "Memory of 1,000 channels that are open and idle",
-  kind: "channels",
-  unit: "channels",
-  entries: of("amqplib", "effect-amqp", "rabbitmq-client", "@cloudamqp/amqp-client", "amqp-connection-manager"),
-  setting: { channels: 1000 },
-  check: "by itself",
-  first: 1000,
-  exactly: 1000,
-  weigh: true
-}
 
 export const workloads: ReadonlyArray<Workload> = [
   borrow,
@@ -308,5 +296,3 @@ export const workloads: ReadonlyArray<Workload> = [
   ...tls,
   ...flat
 ]
-
-export { memory }

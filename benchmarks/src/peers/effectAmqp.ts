@@ -208,6 +208,22 @@ const consumers = consuming(
       until(messages, (handled) => AmqpConsumer.consume(queue, () => Effect.sync(handled), { prefetch }), concurrency)
 )
 
+const through = by((setting) =>
+  Effect.sync(() => {
+    const message = outgoing(setting)
+    return (messages, latencies) =>
+      Effect.all(
+        [
+          until(messages, (handled) =>
+            AmqpConsumer.consume(setting.queue, () => Effect.sync(handled), { prefetch: setting.prefetch })
+          ),
+          share(messages, setting.width, latencies, () => AmqpPublisher.publish(message()))
+        ],
+        { concurrency: "unbounded", discard: true }
+      )
+  })
+)
+
 // --- Requests --------------------------------------------------------------------------------------------------------
 
 const rpc = by((setting) =>
@@ -295,7 +311,8 @@ export const peer: Peer = {
   contend,
   channels,
   spread,
-  consumers
+  consumers,
+  through
 }
 
 /** `publishAll`. */

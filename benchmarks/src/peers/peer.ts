@@ -45,6 +45,8 @@ export type Kind =
   | "spread"
   /** `concurrency` consumers of one queue. */
   | "consumers"
+  /** Publishes with confirms, `width` at a time, and consumes the same messages meanwhile. */
+  | "through"
 
 /** Undoes what a run has left open; not measured. */
 export type Settle = () => Promise<unknown>

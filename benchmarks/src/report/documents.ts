@@ -1,0 +1,158 @@
+/** Puts findings into docs/performance.md and README.md, between their markers, and draws the plots. */
+import { execFileSync } from "node:child_process"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import type { Result, Standing } from "../contest.ts"
+import { type Environment, root } from "../environment.ts"
+import * as Format from "./format.ts"
+import { type Bar, type Panel, plot } from "./plot.ts"
+import type { Finding } from "./results.ts"
+import * as Tables from "./tables.ts"
+
+interface Section {
+  readonly name: string
+  readonly title: string
+  readonly ids: ReadonlyArray<string>
+}
+
+const sections: ReadonlyArray<Section> = [
+  { name: "confirm", title: "Confirmed publishing", ids: ["confirm-1", "confirm-64", "confirm-1000", "borrowed"] },
+  {
+    name: "publish-consume",
+    title: "Publishing without confirm, and consuming",
+    ids: ["publish", "consume", "handle-1", "handle-100"]
+  },
+  { name: "rpc", title: "Requests and replies", ids: ["rpc-1", "rpc-64"] },
+  { name: "pool", title: "Borrowing", ids: ["borrow", "contend-64", "contend-1000"] },
+  { name: "http", title: "HTTP", ids: ["http", "http-alone"] },
+  {
+    name: "bodies",
+    title: "Larger bodies",
+    ids: ["128B", "4KiB", "64KiB", "1MiB"].flatMap((size) => [`confirm-${size}`, `consume-${size}`])
+  },
+  { name: "tls", title: "TLS", ids: ["tls-confirm", "tls-consume"] },
+  { name: "once", title: "Start, size, memory", ids: ["startup", "import", "size", "memory"] },
+  {
+    name: "flat",
+    title: "What stays flat",
+    ids: ["flat-channels", "flat-waiters", "flat-consumers", "flat-heap", "heap"]
+  }
+]
+
+const provenance = ({ broker, command, commit, date, load, machine, versions }: Environment) => [
+  `${command} · ${date} · commit ${commit} · ${machine} · load ${load} before`,
+  `${broker} · ${Object.entries(versions)
+    .map(([name, version]) => `${name} ${version}`)
+    .join(" · ")}`
+]
+
+const roleOf = (name: string, base: string): Bar["role"] =>
+  name.startsWith("effect-amqp") ? "ours" : name === base ? "base" : "peer"
+
+const panelOf = (finding: Finding): Panel => {
+  if (finding._tag === "Table") {
+    const { columns, rows, title } = finding.table
+    return {
+      title,
+      columns,
+      bars: rows.map(({ figures, name }) => ({ label: name, role: roleOf(name, "amqplib"), figures }))
+    }
+  }
+  const { base, standings, title, unit } = finding.result
+  const hasLatency = standings.some(({ p50 }) => p50 !== undefined)
+  const exact = (value: number | undefined) => (value === undefined ? undefined : { median: value, spread: 0 })
+  return {
+    title,
+    columns: [`${unit}/s, more is better`, "CPU µs each, less is better", ...(hasLatency ? ["p50 ms"] : [])],
+    bars: standings.map((standing) => ({
+      label: standing.name,
+      role: roleOf(standing.name, base),
+      figures: [standing.perSecond, standing.cpu, ...(hasLatency ? [exact(standing.p50)] : [])]
+    }))
+  }
+}
+
+// --- The summary -----------------------------------------------------------------------------------------------------
+
+const ours = ({ standings }: Result): Standing | undefined =>
+  standings.find(({ name }) => name.startsWith("effect-amqp"))
+
+const summary = (findings: ReadonlyArray<Finding>): string => {
+  const rows = sections
+    .filter(({ name }) => name !== "flat")
+    .flatMap(({ ids }) => ids)
+    .flatMap((id) => findings.filter((finding) => finding._tag === "Contest" && finding.result.id === id))
+    .flatMap((finding) => {
+      if (finding._tag !== "Contest") return []
+      const { base, best, title } = finding.result
+      const mine = ours(finding.result)
+      if (mine === undefined) return []
+      return [
+        [
+          title,
+          Format.count(mine.perSecond.median),
+          `${Format.ratio(mine.ofBase)}${base === "amqplib" ? "" : ` (${base})`}`,
+          best === undefined ? "" : `${Format.ratio(mine.ofBest)} (${best})`,
+          Format.short(mine.cpu.median),
+          Format.ratio(mine.cpuOfBase),
+          Format.optional(mine.p50)
+        ]
+      ]
+    })
+  return Tables.markdown({
+    head: ["effect-amqp", "a second", "× amqplib by hand", "× best peer", "CPU µs", "× amqplib by hand", "p50 ms"],
+    rows
+  })
+}
+
+// --- Writing ---------------------------------------------------------------------------------------------------------
+
+const images = "docs/images/performance"
+
+const details = (finding: Finding): string => {
+  const { failures, grid, id, title } =
+    finding._tag === "Contest"
+      ? { ...finding.result, grid: Tables.ofContest(finding.result) }
+      : { ...finding.table, failures: [], grid: Tables.ofTable(finding.table) }
+  return [
+    `<details><summary>${title} (<code>npm run bench -- ${id}</code>)</summary>`,
+    Tables.markdown(grid),
+    ...failures.map(({ name }) => `${name} failed.`),
+    "</details>"
+  ].join("\n\n")
+}
+
+const between = (name: string, text: string, content: string) => {
+  const begin = `<!-- ${name}: made by npm run bench -- --docs -->`
+  const end = `<!-- end of ${name} -->`
+  const from = text.indexOf(begin)
+  const to = text.indexOf(end)
+  if (from === -1 || to === -1) return undefined
+  return `${text.slice(0, from)}${begin}\n\n${content}\n\n${text.slice(to)}`
+}
+
+const edit = (file: string, name: string, content: string) => {
+  const text = readFileSync(`${root}${file}`, "utf8")
+  const edited = between(name, text, content)
+  if (edited === undefined) throw new Error(`${file} has no place for ${name}`)
+  writeFileSync(`${root}${file}`, edited)
+}
+
+export const write = (findings: ReadonlyArray<Finding>) => {
+  mkdirSync(`${root}${images}`, { recursive: true })
+  const chapters = sections.flatMap(({ ids, name, title }) => {
+    const mine = ids.flatMap((id) =>
+      findings.filter((finding) => (finding._tag === "Contest" ? finding.result.id : finding.table.id) === id)
+    )
+    if (mine.length === 0) return []
+    const notes = provenance(mine.at(-1)!.environment)
+    writeFileSync(`${root}${images}/${name}.svg`, plot(title, mine.map(panelOf), notes))
+    return [[`### ${title}`, `![${title}](images/performance/${name}.svg)`, ...mine.map(details)].join("\n\n")]
+  })
+  const contest = findings.find((finding) => finding._tag === "Contest") ?? findings[0]!
+  const from = provenance(contest.environment).join("\n")
+  edit("docs/performance.md", "results", [summary(findings), from, ...chapters].join("\n\n"))
+  edit("README.md", "speed", summary(findings))
+  execFileSync(`${root}node_modules/.bin/oxfmt`, ["docs/performance.md", "README.md", "benchmarks/results.json"], {
+    cwd: root
+  })
+}
