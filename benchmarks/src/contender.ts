@@ -7,7 +7,7 @@ import { type Name, load } from "./peers/index.ts"
 import { type Kind, Latencies, type Prepared, type Setting, type Settle } from "./peers/peer.ts"
 
 export type Command =
-  | { readonly _tag: "Prepare"; readonly name: Name; readonly kind: Kind; readonly setting: Setting }
+  | { readonly _tag: "Prepare"; readonly name: Name | "Pika"; readonly kind: Kind; readonly setting: Setting }
   | { readonly _tag: "Run"; readonly messages: number; readonly weigh: boolean }
   | { readonly _tag: "Settle" }
   | { readonly _tag: "Close" }
@@ -24,10 +24,10 @@ export interface Ran {
   readonly elapsed: number
   /** Microseconds of CPU. */
   readonly cpu: number
-  readonly latency: { readonly p50: number; readonly p99: number } | undefined
+  readonly latency?: { readonly p50: number; readonly p99: number } | undefined
   /** Bytes, each after a collection; if it was to be weighed. */
-  readonly before: Weight | undefined
-  readonly after: Weight | undefined
+  readonly before?: Weight | undefined
+  readonly after?: Weight | undefined
 }
 
 export interface Closed {
@@ -57,6 +57,7 @@ const peak = () => {
 const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
   switch (command._tag) {
     case "Prepare": {
+      if (command.name === "Pika") throw new Error("that is a program of Python's")
       const prepare = (await load(command.name))[command.kind]
       if (prepare === undefined) throw new Error(`${command.name} does not do ${command.kind}`)
       prepared = await prepare(command.setting)

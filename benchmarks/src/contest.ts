@@ -5,11 +5,11 @@
  * warm up and find out how many that are. In each round another contender begins. Every run is checked: the messages must
  * be in the queue, or all acknowledged.
  */
-import { type ChildProcess, fork } from "node:child_process"
 import type { Broker } from "./broker.ts"
 import type { Closed, Command, Ran } from "./contender.ts"
 import type { Name } from "./peers/index.ts"
 import type { Kind, Setting } from "./peers/peer.ts"
+import { node, python, type Talk } from "./process.ts"
 import * as Progress from "./progress.ts"
 import { type Figure, figure, median } from "./statistics.ts"
 
@@ -23,7 +23,7 @@ export type Check =
   | "by itself"
 
 export interface Entry {
-  readonly name: Name
+  readonly name: Name | "Pika"
   /** What it is called in this contest, if not by its name. */
   readonly label?: string
   /** What differs for it. */
@@ -85,7 +85,8 @@ export interface Result {
 
 const deadline = 120_000
 
-const program = new URL("./contender.ts", import.meta.url)
+/** Seconds. A library with more code takes longer to be compiled, and is not to be measured before it is. */
+const leastWarmUp = 0.3
 
 /** A contender's process. */
 export class Contender {
@@ -97,24 +98,24 @@ export class Contender {
   messages = 0
   failure: string | undefined
   peak = 0
-  readonly #process: ChildProcess
+  readonly #talk: Talk
+  readonly ready: Promise<unknown>
 
   constructor(entry: Entry, queue: string) {
     this.entry = entry
     this.queue = queue
     this.label = entry.label ?? entry.name
-    this.#process = fork(program, {
-      execArgv: [...process.execArgv.filter((flag) => flag !== "--expose-gc"), "--expose-gc"],
-      serialization: "advanced",
-      stdio: ["ignore", "inherit", "inherit", "ipc"]
-    })
+    this.#talk = entry.name === "Pika" ? python("./peers/blocking.py") : node()
+    this.ready = this.#answer("start")
+    // Whoever waits for it hears of it.
+    this.ready.catch(() => undefined)
   }
 
   #answer<A>(what: string): Promise<A> {
     return new Promise<A>((resolve, reject) => {
       const end = () => {
         clearTimeout(timer)
-        this.#process.off("message", onMessage).off("exit", onExit)
+        this.#talk.events.off("message", onMessage).off("exit", onExit)
       }
       const timer = setTimeout(() => {
         end()
@@ -129,21 +130,18 @@ export class Contender {
         end()
         reject(new Error(`${this.label} ended with ${code ?? signal}`))
       }
-      this.#process.on("message", onMessage).on("exit", onExit)
+      this.#talk.events.on("message", onMessage).on("exit", onExit)
     })
   }
 
-  readonly ready = () => this.#answer("start")
-
   ask<A = undefined>(command: Command): Promise<A> {
     const answer = this.#answer<A>(command._tag)
-    this.#process.send(command)
+    this.#talk.send(command)
     return answer
   }
 
   end() {
-    if (this.#process.connected) this.#process.disconnect()
-    setTimeout(() => this.#process.kill("SIGKILL"), 2000).unref()
+    this.#talk.end()
   }
 }
 
@@ -217,9 +215,14 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
       }
     }
   }
-  const within = (messages: number) => Math.max(1, Math.round(Math.min(messages, contest.most ?? Infinity)))
+  /** So many of a contender's that those at the beginning and at the end, with fewer in flight, do not count for much. */
+  const within = (contender: Contender, messages: number) => {
+    const least = Math.max(contest.first / 4, 4 * settingFor(contest, contender, broker).width)
+    return Math.round(Math.min(Math.max(messages, least), contest.most ?? Infinity))
+  }
   try {
-    await Promise.all(contenders.flatMap((contender) => [contender.ready(), broker.declare(contender.queue)]))
+    for (const { queue } of contenders) await broker.declare(queue)
+    await each(contenders, ({ ready }) => ready)
     await each(contenders, (contender) =>
       contender.ask({
         _tag: "Prepare",
@@ -231,9 +234,10 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
     for (let warmUp = 0; warmUp < 2; warmUp++) {
       await each(contenders, async (contender) => {
         Progress.show(`${contest.id}: warming up ${contender.label}`)
-        const messages = within(contender.messages || contest.first)
+        const messages = contender.messages || within(contender, contest.first)
         const { elapsed } = await turn(contest, contender, messages, broker)
-        contender.messages = within(Math.max(contest.first / 4, (messages / elapsed) * effort.seconds))
+        const seconds = warmUp === 0 ? Math.max(effort.seconds, leastWarmUp) : effort.seconds
+        contender.messages = within(contender, (messages / elapsed) * seconds)
       })
     }
     for (let round = 0; round < effort.rounds; round++) {

@@ -176,7 +176,7 @@ const memory: Fresh = {
       async ({ name }) => {
         const contender = new Contender({ name }, "memory")
         try {
-          await contender.ready()
+          await contender.ready
           const setting = { url: broker.url, queue: "memory", size: 0, width: 1, prefetch: 1, concurrency: 1 }
           await contender.ask({ _tag: "Prepare", name, kind: "channels", setting: { ...setting, channels: 1200 } })
           // What the first of them loads and compiles is not what a further one takes.
@@ -206,7 +206,7 @@ const heapAfter = (id: string, messages: number): Fresh => ({
     const rows: Array<Table["rows"][number]> = []
     try {
       await broker.declare(id)
-      await contender.ready()
+      await contender.ready
       const setting = {
         url: broker.url,
         queue: id,

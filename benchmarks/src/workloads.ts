@@ -1,6 +1,6 @@
 /** What is measured. Each workload answers to its `id`, and to the names of the `groups` that it belongs to. */
 import type { Contest, Entry } from "./contest.ts"
-import type { Name } from "./peers/index.ts"
+import { hasPython } from "./process.ts"
 import type { Setting } from "./peers/peer.ts"
 
 export interface Workload extends Contest {
@@ -9,7 +9,7 @@ export interface Workload extends Contest {
   readonly quick?: boolean
 }
 
-const of = (...names: ReadonlyArray<Name>): ReadonlyArray<Entry> => names.map((name) => ({ name }))
+const of = (...names: ReadonlyArray<Entry["name"]>): ReadonlyArray<Entry> => names.map((name) => ({ name }))
 
 const clients = of(
   "amqplib",
@@ -21,7 +21,10 @@ const clients = of(
   "rascal"
 )
 
-const without = (entries: ReadonlyArray<Entry>, ...names: ReadonlyArray<Name>) =>
+/** Where Debian's python3-pika is installed: the seed of the idea. */
+const pika = hasPython("pika") ? of("Pika") : []
+
+const without = (entries: ReadonlyArray<Entry>, ...names: ReadonlyArray<Entry["name"]>) =>
   entries.filter(({ name }) => !names.includes(name))
 
 // --- Pools -----------------------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ const publish: Workload = {
   quick: true,
   title: "Publish without confirm, until the broker has answered a later method",
   kind: "publish",
-  entries: without(clients, "@cloudamqp/amqp-client, channel"),
+  entries: [...without(clients, "@cloudamqp/amqp-client, channel"), ...pika],
   check: "published",
   first: 5000,
   most: 100_000
@@ -81,7 +84,7 @@ const confirm = (width: number, first: number): Workload => ({
       ? "Confirmed publish, one after the other"
       : `Confirmed publish, ${width.toLocaleString("en")} in flight`,
   kind: "confirm",
-  entries: width === 1000 ? [...clients, ...of("effect-amqp, publishAll")] : clients,
+  entries: [...clients, ...(width === 1 ? pika : []), ...(width === 1000 ? of("effect-amqp, publishAll") : [])],
   setting: { width },
   check: "published",
   first
@@ -107,7 +110,7 @@ const consume: Workload = {
   quick: true,
   title: "Consume and acknowledge, prefetch 250",
   kind: "consume",
-  entries: [...clients, ...of("effect-amqp, stream")],
+  entries: [...clients, ...of("effect-amqp, stream"), ...pika],
   check: "consumed",
   first: 5000,
   most: 100_000
@@ -116,7 +119,6 @@ const consume: Workload = {
 const handle = (concurrency: number): Workload => ({
   id: `handle-${concurrency}`,
   groups: ["consume", "handle"],
-  quick: concurrency === 100,
   title: `Consume by a handler that waits once, ${concurrency} at a time, prefetch 250`,
   kind: "handle",
   entries: without(clients, "@cloudamqp/amqp-client, channel"),
@@ -227,6 +229,7 @@ const http: Workload = {
 
 const httpAlone: Workload = {
   ...http,
+  quick: false,
   id: "http-alone",
   groups: ["http"],
   title: "The same route without AMQP",

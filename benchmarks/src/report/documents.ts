@@ -38,12 +38,15 @@ const sections: ReadonlyArray<Section> = [
   }
 ]
 
-const provenance = ({ broker, command, commit, date, load, machine, versions }: Environment) => [
-  `${command} · ${date} · commit ${commit} · ${machine} · load ${load} before`,
-  `${broker} · ${Object.entries(versions)
-    .map(([name, version]) => `${name} ${version}`)
-    .join(" · ")}`
-]
+const provenance = ({ broker, command, commit, date, load, machine, versions }: Environment) => {
+  const all = [broker, ...Object.entries(versions).map(([name, version]) => `${name} ${version}`)]
+  const half = Math.ceil(all.length / 2)
+  return [
+    `${command} · ${date} · commit ${commit} · ${machine} · load ${load} before`,
+    all.slice(0, half).join(" · "),
+    all.slice(half).join(" · ")
+  ]
+}
 
 const roleOf = (name: string, base: string): Bar["role"] =>
   name.startsWith("effect-amqp") ? "ours" : name === base ? "base" : "peer"
@@ -62,7 +65,11 @@ const panelOf = (finding: Finding): Panel => {
   const exact = (value: number | undefined) => (value === undefined ? undefined : { median: value, spread: 0 })
   return {
     title,
-    columns: [`${unit}/s, more is better`, "CPU µs each, less is better", ...(hasLatency ? ["p50 ms"] : [])],
+    columns: [
+      `${unit}/s, more is better`,
+      "CPU µs each, less is better",
+      ...(hasLatency ? ["p50 ms, less is better"] : [])
+    ],
     bars: standings.map((standing) => ({
       label: standing.name,
       role: roleOf(standing.name, base),
@@ -76,10 +83,19 @@ const panelOf = (finding: Finding): Panel => {
 const ours = ({ standings }: Result): Standing | undefined =>
   standings.find(({ name }) => name.startsWith("effect-amqp"))
 
-const summary = (findings: ReadonlyArray<Finding>): string => {
-  const rows = sections
-    .filter(({ name }) => name !== "flat")
-    .flatMap(({ ids }) => ids)
+/** What a reader asks first. */
+const foremost = ["confirm-1", "confirm-64", "confirm-1000", "borrowed", "publish", "consume", "handle-100"].concat([
+  "rpc-1",
+  "rpc-64",
+  "contend-64",
+  "contend-1000",
+  "http"
+])
+
+const everything = sections.filter(({ name }) => name !== "flat").flatMap(({ ids }) => ids)
+
+const summary = (findings: ReadonlyArray<Finding>, ids: ReadonlyArray<string>): string => {
+  const rows = ids
     .flatMap((id) => findings.filter((finding) => finding._tag === "Contest" && finding.result.id === id))
     .flatMap((finding) => {
       if (finding._tag !== "Contest") return []
@@ -99,7 +115,7 @@ const summary = (findings: ReadonlyArray<Finding>): string => {
       ]
     })
   return Tables.markdown({
-    head: ["effect-amqp", "a second", "× amqplib by hand", "× best peer", "CPU µs", "× amqplib by hand", "p50 ms"],
+    head: ["effect-amqp", "a second", "× amqplib", "× best peer", "CPU µs", "× amqplib", "p50 ms"],
     rows
   })
 }
@@ -149,9 +165,9 @@ export const write = (findings: ReadonlyArray<Finding>) => {
     return [[`### ${title}`, `![${title}](images/performance/${name}.svg)`, ...mine.map(details)].join("\n\n")]
   })
   const contest = findings.find((finding) => finding._tag === "Contest") ?? findings[0]!
-  const from = provenance(contest.environment).join("\n")
-  edit("docs/performance.md", "results", [summary(findings), from, ...chapters].join("\n\n"))
-  edit("README.md", "speed", summary(findings))
+  const from = provenance(contest.environment).join(" \\\n")
+  edit("docs/performance.md", "results", [summary(findings, everything), from, ...chapters].join("\n\n"))
+  edit("README.md", "speed", summary(findings, foremost))
   execFileSync(`${root}node_modules/.bin/oxfmt`, ["docs/performance.md", "README.md", "benchmarks/results.json"], {
     cwd: root
   })

@@ -1,0 +1,50 @@
+/** A contender's process, and talking with it: over Node's channel, or in lines of JSON. */
+import { fork, spawn, spawnSync } from "node:child_process"
+import { EventEmitter } from "node:events"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import type { Command } from "./contender.ts"
+
+export interface Talk {
+  /** `message`, with what it says; `exit`, with its code or signal. */
+  readonly events: EventEmitter
+  readonly send: (command: Command) => void
+  readonly end: () => void
+}
+
+const file = (name: string) => fileURLToPath(new URL(name, import.meta.url))
+
+export const node = (): Talk => {
+  const child = fork(file("./contender.ts"), {
+    execArgv: [...process.execArgv, "--expose-gc"],
+    serialization: "advanced",
+    stdio: ["ignore", "inherit", "inherit", "ipc"]
+  })
+  return {
+    events: child,
+    send: (command) => void child.send(command),
+    end: () => {
+      if (child.connected) child.disconnect()
+      setTimeout(() => child.kill("SIGKILL"), 2000).unref()
+    }
+  }
+}
+
+export const python = (program: string): Talk => {
+  const child = spawn("python3", [file(program)], { stdio: ["pipe", "pipe", "inherit"] })
+  const events = new EventEmitter()
+  createInterface(child.stdout).on("line", (line) => events.emit("message", JSON.parse(line)))
+  child.on("exit", (code, signal) => events.emit("exit", code, signal))
+  return {
+    events,
+    send: (command) => void child.stdin.write(`${JSON.stringify(command)}\n`),
+    end: () => {
+      child.stdin.end()
+      setTimeout(() => child.kill("SIGKILL"), 2000).unref()
+    }
+  }
+}
+
+/** Whether Python has the module. */
+export const hasPython = (module: string) =>
+  spawnSync("python3", ["-c", `import ${module}`], { stdio: "ignore" }).status === 0
