@@ -148,11 +148,11 @@ const size: Fresh = {
     rows: [
       ...(await Promise.all(peers.map(async ({ name, program }) => ({ name, figures: await bundled(program, []) })))),
       {
-        name: "effect-amqp, without effect",
+        name: "effect-amqp, effect apart",
         figures: await bundled("effect-amqp.mjs", ["effect", "effect/*"])
       },
       {
-        name: "effect-amqp, without effect and amqplib",
+        name: "effect-amqp, its own code",
         figures: await bundled("effect-amqp.mjs", ["effect", "effect/*", "amqplib", "amqplib/*"])
       }
     ]

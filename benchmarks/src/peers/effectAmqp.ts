@@ -194,11 +194,16 @@ const stream = consuming(
       )
 )
 
+/** What the handlers of the others wait for. */
+const pausing = Effect.callback<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
 const handle = consuming(
   ({ concurrency, prefetch, queue }) =>
     (messages) =>
       until(messages, (handled) =>
-        AmqpConsumer.consume(queue, () => Effect.map(Effect.yieldNow, handled), { concurrency, prefetch })
+        AmqpConsumer.consume(queue, () => Effect.map(pausing, handled), { concurrency, prefetch })
       )
 )
 
@@ -244,10 +249,6 @@ const rpc = by((setting) =>
 )
 
 // --- Borrowing -------------------------------------------------------------------------------------------------------
-
-const pausing = Effect.callback<void>((resume) => {
-  setImmediate(() => resume(Effect.void))
-})
 
 const repeat = <R>(count: number, one: Effect.Effect<unknown, unknown, R>) =>
   Effect.gen(function* () {

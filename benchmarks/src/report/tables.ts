@@ -17,9 +17,10 @@ const dense = (grid: Grid): Grid => {
   return { head: pick(grid.head), rows: grid.rows.map(pick) }
 }
 
-export const ofContest = ({ best, standings, unit }: Result): Grid =>
-  dense({
-    head: ["", `${unit}/s`, "±", "× first", "× best peer", "CPU µs", "±", "× first", "p50 ms", "p99 ms", "peak MiB"],
+export const ofContest = ({ base, best, standings, unit }: Result): Grid => {
+  const beside = base.length > 20 ? "× first" : `× ${base}`
+  return dense({
+    head: ["", `${unit}/s`, "±", beside, "× best peer", "CPU µs", "±", beside, "p50 ms", "p99 ms", "peak MiB"],
     rows: standings.map((standing) => [
       standing.name,
       Format.count(standing.perSecond.median),
@@ -34,6 +35,7 @@ export const ofContest = ({ best, standings, unit }: Result): Grid =>
       Format.mebibytes(standing.peak)
     ])
   })
+}
 
 export const ofTable = ({ columns, rows }: Table): Grid =>
   dense({
