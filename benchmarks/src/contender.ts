@@ -3,11 +3,19 @@
  * says of a run is this process's time and CPU alone, user and system, of all its threads.
  */
 import { readFileSync } from "node:fs"
+import * as Profile from "./profile.ts"
 import { type Name, load } from "./peers/index.ts"
 import { type Kind, Latencies, type Prepared, type Setting, type Settle } from "./peers/peer.ts"
 
 export type Command =
-  | { readonly _tag: "Prepare"; readonly name: Name | "Pika"; readonly kind: Kind; readonly setting: Setting }
+  | {
+      readonly _tag: "Prepare"
+      readonly name: Name | "Pika"
+      readonly kind: Kind
+      readonly setting: Setting
+      /** The file of the CPU profile, if one is wanted. */
+      readonly profile?: string | undefined
+    }
   | { readonly _tag: "Run"; readonly messages: number; readonly weigh: boolean }
   | { readonly _tag: "Settle" }
   | { readonly _tag: "Close" }
@@ -37,6 +45,7 @@ export interface Closed {
 
 let prepared: Prepared | undefined
 let settle: Settle | undefined
+let endProfile: (() => Promise<void>) | undefined
 const latencies = new Latencies()
 
 const weigh = (): Weight => {
@@ -61,6 +70,7 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
       const prepare = (await load(command.name))[command.kind]
       if (prepare === undefined) throw new Error(`${command.name} does not do ${command.kind}`)
       prepared = await prepare(command.setting)
+      if (command.profile !== undefined) endProfile = await Profile.begin(command.profile)
       return undefined
     }
     case "Run": {
@@ -86,6 +96,7 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
       return undefined
     }
     case "Close": {
+      await endProfile?.()
       await prepared?.close()
       return { peak: peak() }
     }

@@ -9,6 +9,7 @@ import type { Broker } from "./broker.ts"
 import type { Closed, Command, Ran } from "./contender.ts"
 import type { Name } from "./peers/index.ts"
 import type { Kind, Setting } from "./peers/peer.ts"
+import * as Profile from "./profile.ts"
 import { node, python, type Talk } from "./process.ts"
 import * as Progress from "./progress.ts"
 import { type Figure, figure, median } from "./statistics.ts"
@@ -141,7 +142,7 @@ export class Contender {
   }
 
   end() {
-    this.#talk.end()
+    return this.#talk.end()
   }
 }
 
@@ -228,7 +229,8 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
         _tag: "Prepare",
         name: contender.entry.name,
         kind: contest.kind,
-        setting: settingFor(contest, contender, broker)
+        setting: settingFor(contest, contender, broker),
+        profile: Profile.isWanted ? Profile.fileName(`${contender.queue}-${contender.label}`) : undefined
       })
     )
     for (let warmUp = 0; warmUp < 2; warmUp++) {
@@ -251,8 +253,16 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
       contender.peak = (await contender.ask<Closed>({ _tag: "Close" })).peak
     })
   } finally {
-    for (const contender of contenders) contender.end()
+    await Promise.all(contenders.map((contender) => contender.end()))
     for (const { queue } of contenders) await broker.remove(queue)
+  }
+  if (Profile.isWanted) {
+    for (const { label, queue } of contenders.filter(({ entry }) => entry.name !== "Pika")) {
+      Progress.line(`\n${contest.id}, ${label}: where its time went`)
+      for (const [share, where] of Profile.top(`${queue}-${label}`, 15)) {
+        Progress.line(`${(share * 100).toFixed(1).padStart(6)} %  ${where}`)
+      }
+    }
   }
   const finished = contenders.filter(({ failure }) => failure === undefined)
   const [base] = contenders

@@ -188,7 +188,7 @@ const memory: Fresh = {
           const each = (total: number) => total / idle / 1024
           return [each(after!.heapUsed - before!.heapUsed), each(after!.rss - before!.rss), (elapsed / idle) * 1e6]
         } finally {
-          contender.end()
+          await contender.end()
         }
       }
     )
@@ -233,7 +233,7 @@ const heapAfter = (id: string, messages: number): Fresh => ({
       }
       await contender.ask({ _tag: "Close" })
     } finally {
-      contender.end()
+      await contender.end()
       await broker.remove(id)
     }
     return {

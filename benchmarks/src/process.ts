@@ -1,6 +1,6 @@
 /** A contender's process, and talking with it: over Node's channel, or in lines of JSON. */
-import { fork, spawn, spawnSync } from "node:child_process"
-import { EventEmitter } from "node:events"
+import { type ChildProcess, fork, spawn, spawnSync } from "node:child_process"
+import { EventEmitter, once } from "node:events"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { Command } from "./contender.ts"
@@ -9,10 +9,18 @@ export interface Talk {
   /** `message`, with what it says; `exit`, with its code or signal. */
   readonly events: EventEmitter
   readonly send: (command: Command) => void
-  readonly end: () => void
+  /** Completes when it has ended. */
+  readonly end: () => Promise<unknown>
 }
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url))
+
+const ended = async (child: ChildProcess) => {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const timer = setTimeout(() => child.kill("SIGKILL"), 10_000)
+  await once(child, "exit")
+  clearTimeout(timer)
+}
 
 export const node = (): Talk => {
   const child = fork(file("./contender.ts"), {
@@ -25,7 +33,7 @@ export const node = (): Talk => {
     send: (command) => void child.send(command),
     end: () => {
       if (child.connected) child.disconnect()
-      setTimeout(() => child.kill("SIGKILL"), 2000).unref()
+      return ended(child)
     }
   }
 }
@@ -40,7 +48,7 @@ export const python = (program: string): Talk => {
     send: (command) => void child.stdin.write(`${JSON.stringify(command)}\n`),
     end: () => {
       child.stdin.end()
-      setTimeout(() => child.kill("SIGKILL"), 2000).unref()
+      return ended(child)
     }
   }
 }

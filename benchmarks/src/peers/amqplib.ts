@@ -7,7 +7,6 @@ import { once } from "node:events"
 import {
   answer,
   countdown,
-  type Latencies,
   pause,
   type Peer,
   type Prepared,
@@ -240,41 +239,6 @@ const channels = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-const spread = async (setting: Setting): Promise<Prepared> => {
-  const connection = await connect(setting)
-  const all = await opened(setting.channels, () => connection.createConfirmChannel())
-  const content = Buffer.alloc(setting.size, "x")
-  return {
-    run: async (messages: number, latencies: Latencies) => {
-      let next = 0
-      await share(messages, setting.width, latencies, () => publish(all[next++ % all.length]!, setting.queue, content))
-    },
-    close: () => connection.close()
-  }
-}
-
-const consumers = async (setting: Setting): Promise<Prepared> => {
-  const connection = await connect(setting)
-  return {
-    run: async (messages) => {
-      const { done, fail, one } = countdown(messages)
-      const all = await opened(setting.concurrency, async () => {
-        const channel = await connection.createChannel()
-        await channel.prefetch(setting.prefetch)
-        await channel.consume(setting.queue, (message) => {
-          if (message === null) return fail(new Error("the consumer was cancelled"))
-          channel.ack(message)
-          one()
-        })
-        return channel
-      })
-      await done
-      return () => Promise.all(all.map((channel) => channel.close()))
-    },
-    close: () => connection.close()
-  }
-}
-
 export const peer: Peer = {
   confirm,
   publish: publishOnly,
@@ -283,9 +247,7 @@ export const peer: Peer = {
   consume,
   handle,
   rpc: rpc(true),
-  channels,
-  spread,
-  consumers
+  channels
 }
 
 /** Requests of which nothing is confirmed. */
