@@ -115,7 +115,7 @@ const summary = (findings: ReadonlyArray<Finding>, ids: ReadonlyArray<string>): 
       ]
     })
   return Tables.markdown({
-    head: ["effect-amqp", "a second", "× amqplib", "× best peer", "CPU µs", "× amqplib", "p50 ms"],
+    head: ["effect-amqp", "a second", "rate × amqplib", "rate × best peer", "CPU µs", "CPU × amqplib", "p50 ms"],
     rows
   })
 }
