@@ -374,6 +374,8 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             const queue = yield* declareQueue()
             const other = yield* declareQueue()
             const acks = yield* Queue.unbounded<readonly [boolean, string]>()
+            // An ack may go out while the broker closes the channel for another delivery: then the message comes once more.
+            const first = Queue.take(acks).pipe(Effect.repeat({ while: ([redelivered]) => redelivered }))
             const late = yield* Latch.make()
             let slow = true
             yield* Effect.forkScoped(
@@ -421,13 +423,13 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             ])
             assert.isUndefined(ending.pollUnsafe())
             yield* late.open
-            assert.deepStrictEqual(yield* Queue.take(acks), [false, "DeliverySettled"])
+            assert.deepStrictEqual(yield* first, [false, "DeliverySettled"])
             // The stream ends when it is pulled, with why; who handles goes on.
             const reason = yield* Fiber.join(ending)
             assert.deepInclude(reason, { _tag: "PreconditionFailed", replyCode: 406 })
             assert.include(reason.message, "timed out")
             yield* send(queue, "after")
-            assert.deepStrictEqual(yield* Queue.take(acks), [false, "Success"])
+            assert.deepStrictEqual(yield* first, [false, "Success"])
             yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
             yield* send(other, "still there")
             assert.strictEqual(yield* Queue.take(served), "still there")
