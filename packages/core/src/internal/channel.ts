@@ -55,6 +55,9 @@ const returnedOf = (
 
 const nothing = new Uint8Array(0)
 
+/** As much of a message as amqplib wants, to settle it. */
+const tagged = (deliveryTag: number) => ({ fields: { deliveryTag } }) as Amqplib.ConsumeMessage
+
 const operations = {
   "basic.get": "basic.get",
   "basic.deliver": "basic.consume",
@@ -272,6 +275,25 @@ export class Channel {
           )
     // `drain` takes that back.
     if (!hasRoom) this.full = true
+  }
+
+  /** Sends `basic.ack`. Throws as amqplib does if the channel is closing. */
+  ack(deliveryTag: number, multiple: boolean): void {
+    const writer = this.#writer
+    if (writer?.isOpen === true) writer.ack(deliveryTag, multiple)
+    else this.driver.ack(tagged(deliveryTag), multiple)
+  }
+
+  /** Sends `basic.nack`. Throws as amqplib does if the channel is closing. */
+  nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {
+    const writer = this.#writer
+    if (writer?.isOpen === true) writer.nack(deliveryTag, multiple, requeue)
+    else this.driver.nack(tagged(deliveryTag), multiple, requeue)
+  }
+
+  /** Sends `basic.reject`. Throws as amqplib does if the channel is closing. */
+  reject(deliveryTag: number, requeue: boolean): void {
+    this.driver.reject(tagged(deliveryTag), requeue)
   }
 
   /** How many consumers it has. */

@@ -306,7 +306,7 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.ack", options, { multiple: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return this.#settle("basic.ack", delivery, flags.multiple, (driver, message) => driver.ack(message, flags.multiple))
+    return this.#settle("basic.ack", delivery, flags.multiple, (channel, tag) => channel.ack(tag, flags.multiple))
   }
 
   nack(
@@ -315,8 +315,8 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.nack", options, { multiple: false, requeue: true })
     if (Check.isRefused(flags)) return fail(flags)
-    return this.#settle("basic.nack", delivery, flags.multiple, (driver, message) =>
-      driver.nack(message, flags.multiple, flags.requeue)
+    return this.#settle("basic.nack", delivery, flags.multiple, (channel, tag) =>
+      channel.nack(tag, flags.multiple, flags.requeue)
     )
   }
 
@@ -326,14 +326,14 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.reject", options, { requeue: true })
     if (Check.isRefused(flags)) return fail(flags)
-    return this.#settle("basic.reject", delivery, false, (driver, message) => driver.reject(message, flags.requeue))
+    return this.#settle("basic.reject", delivery, false, (channel, tag) => channel.reject(tag, flags.requeue))
   }
 
   #settle(
     operation: string,
     delivery: Delivery,
     multiple: boolean,
-    send: (driver: Amqplib.Channel, message: Amqplib.GetMessage) => void
+    send: (channel: Channel, deliveryTag: number) => void
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
       const channel = this.usable()
@@ -348,7 +348,7 @@ export class Lease extends Handle implements Operations {
       }
       const { deliveryTag } = delivery
       try {
-        send(channel.driver, { fields: { deliveryTag } } as Amqplib.GetMessage)
+        send(channel, deliveryTag)
       } catch (cause) {
         return fail(this.refused(operation, channel, cause))
       }

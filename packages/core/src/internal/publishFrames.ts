@@ -5,15 +5,19 @@
  * AMQP 0-9-1, sections 2.3.5, 4.2.5 and 4.2.6 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
  */
 import { method } from "./amqplib.ts"
+import {
+  beginFrame,
+  bodyFrame,
+  endFrame,
+  headerFrame,
+  methodFrame,
+  overhead,
+  setUint16,
+  setUint32,
+  setUint64
+} from "./frameWriter.ts"
 import type { Outgoing } from "./properties.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
-
-const methodFrame = 1
-const headerFrame = 2
-const bodyFrame = 3
-const frameEnd = 0xce
-/** Type, channel and size before the payload, and the end behind it. */
-const overhead = 8
 
 const basicPublish = method(60, 40)
 const classBasic = 60
@@ -24,34 +28,6 @@ const smallBody = 4096
 const fixedSize = 2 * overhead + 4 + 2 + 1 + 14 + 10 + 10 + 4
 /** Of a value in a table, but for the bytes of a text: its key's length, its type, and its length or number. */
 const fixedValueSize = 10
-
-const setUint16 = (room: Buffer, at: number, value: number): number => {
-  room[at] = value >>> 8
-  room[at + 1] = value
-  return at + 2
-}
-
-const setUint32 = (room: Buffer, at: number, value: number): number => {
-  room[at] = value >>> 24
-  room[at + 1] = value >>> 16
-  room[at + 2] = value >>> 8
-  room[at + 3] = value
-  return at + 4
-}
-
-/** Where the payload begins; its size is filled in by `endFrame`. */
-const beginFrame = (room: Buffer, at: number, type: number, channel: number): number => {
-  room[at] = type
-  setUint16(room, at + 1, channel)
-  return at + 7
-}
-
-/** `start`: of the payload. Returns where the next frame begins. */
-const endFrame = (room: Buffer, start: number, end: number): number => {
-  setUint32(room, start - 4, end - start)
-  room[end] = frameEnd
-  return end + 1
-}
 
 // Names are short, and mostly ASCII: then this is faster than Node's own, which is called for the rest.
 const setText = (room: Buffer, at: number, text: string): number => {
@@ -99,8 +75,7 @@ const setNumber = (room: Buffer, at: number, value: number): number => {
     return setUint32(room, at + 1, value)
   }
   room[at] = 0x6c // l
-  setUint32(room, at + 1, Math.floor(value / 2 ** 32))
-  return setUint32(room, at + 5, value % 2 ** 32)
+  return setUint64(room, at + 1, value)
 }
 
 const setTable = (room: Buffer, start: number, table: Plain): number => {
@@ -173,8 +148,7 @@ const setHeader = (room: Buffer, at: number, channel: number, outgoing: Outgoing
   const size = outgoing.content.length
   setUint16(room, start, classBasic)
   setUint16(room, start + 2, 0)
-  setUint32(room, start + 4, Math.floor(size / 2 ** 32))
-  setUint32(room, start + 8, size)
+  setUint64(room, start + 4, size)
   // In the order of the flags, which are known at the end.
   let flags = 0
   let end = start + 14
@@ -214,8 +188,7 @@ const setHeader = (room: Buffer, at: number, channel: number, outgoing: Outgoing
   }
   if (outgoing.timestamp !== undefined) {
     flags |= 1 << 6
-    end = setUint32(room, end, Math.floor(outgoing.timestamp / 2 ** 32))
-    end = setUint32(room, end, outgoing.timestamp % 2 ** 32)
+    end = setUint64(room, end, outgoing.timestamp)
   }
   if (outgoing.type !== undefined) {
     flags |= 1 << 5

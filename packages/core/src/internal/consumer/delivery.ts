@@ -40,7 +40,7 @@ export class ConsumerDelivery implements Delivery {
   readonly arrivedAt: number
   readonly #channel: Channel
   readonly #queue: string
-  readonly #message: Amqplib.ConsumeMessage
+  readonly #tag: number
   readonly #measures: ConsumerMeasures
   #settled = false
 
@@ -61,7 +61,7 @@ export class ConsumerDelivery implements Delivery {
     this.arrivedAt = arrivedAt
     this.#channel = channel
     this.#queue = queue
-    this.#message = message
+    this.#tag = fields.deliveryTag
     this.#measures = measures
   }
 
@@ -79,7 +79,7 @@ export class ConsumerDelivery implements Delivery {
   }
 
   get tag(): number {
-    return this.#message.fields.deliveryTag
+    return this.#tag
   }
 
   get channel(): Channel {
@@ -95,8 +95,8 @@ export class ConsumerDelivery implements Delivery {
     const channel = this.#channel
     if (this.isSettled) return this.#late(operation)
     try {
-      if (how === "requeue" || how === "discard") channel.driver.nack(this.#message, false, how === "requeue")
-      else channel.driver.ack(this.#message)
+      if (how === "requeue" || how === "discard") channel.nack(this.tag, false, how === "requeue")
+      else channel.ack(this.tag, false)
     } catch {
       // amqplib is closing the channel, and sends nothing on it any more.
       return this.#late(operation)
@@ -112,7 +112,7 @@ export class ConsumerDelivery implements Delivery {
   /** Acknowledges this one and all earlier ones of its channel, which are all of `settled`. */
   settleUpTo(settled: ReadonlyArray<ConsumerDelivery>): void {
     try {
-      this.#channel.driver.ack(this.#message, true)
+      this.#channel.ack(this.tag, true)
     } catch {
       return
     }

@@ -1,0 +1,40 @@
+/** What frames are made of, written in place (AMQP 0-9-1, section 2.3.5; https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf). */
+
+export const methodFrame = 1
+export const headerFrame = 2
+export const bodyFrame = 3
+const frameEnd = 0xce
+/** Of a frame, beside its payload: type, channel and size before it, the end behind it. */
+export const overhead = 8
+
+export const setUint16 = (room: Buffer, at: number, value: number): number => {
+  room[at] = value >>> 8
+  room[at + 1] = value
+  return at + 2
+}
+
+export const setUint32 = (room: Buffer, at: number, value: number): number => {
+  room[at] = value >>> 24
+  room[at + 1] = value >>> 16
+  room[at + 2] = value >>> 8
+  room[at + 3] = value
+  return at + 4
+}
+
+/** Signed or not: of whole numbers. */
+export const setUint64 = (room: Buffer, at: number, value: number): number =>
+  setUint32(room, setUint32(room, at, Math.floor(value / 2 ** 32)), value % 2 ** 32)
+
+/** Where the payload begins; its size is filled in by `endFrame`. */
+export const beginFrame = (room: Buffer, at: number, type: number, channel: number): number => {
+  room[at] = type
+  setUint16(room, at + 1, channel)
+  return at + 7
+}
+
+/** `start`: of the payload. Returns where the next frame begins. */
+export const endFrame = (room: Buffer, start: number, end: number): number => {
+  setUint32(room, start - 4, end - start)
+  room[end] = frameEnd
+  return end + 1
+}
