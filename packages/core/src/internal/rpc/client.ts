@@ -161,8 +161,11 @@ class Client implements CallOwner, SessionOwner {
         resume
       )
       deadlines.add(call)
-      this.#line.add(call)
-      this.#pump()
+      // Most find a free channel: a set is for those that wait.
+      if (this.#line.size > 0 || this.#isPumping || !this.#hasRoom || !this.#sendsNow(call)) {
+        this.#line.add(call)
+        this.#pump()
+      }
       return Effect.sync(() => call.giveUp())
     })
   }
@@ -206,16 +209,21 @@ class Client implements CallOwner, SessionOwner {
     if (session === undefined || !session.isOpen) return this.#open()
     this.#isPumping = true
     for (const call of this.#line) {
-      if (!this.#hasRoom) break
-      const { link } = this.#session!
-      // The broker may be another one than when the request was taken in.
-      const refused = this.#limit.refusesOn(link, call)
-      if (refused !== undefined) call.fail(refused)
-      else if (this.#session!.send(call)) this.#line.delete(call)
-      else break
+      if (!this.#hasRoom || !this.#sendsNow(call)) break
+      this.#line.delete(call)
     }
     this.#isPumping = false
     if (this.#session === undefined && this.#line.size > 0) this.#open()
+  }
+
+  /** Whether the call was dealt with: sent, or told that it cannot be. If not, the session has ended. */
+  #sendsNow(call: Call): boolean {
+    const session = this.#session!
+    // The broker may be another one than when the request was taken in.
+    const refused = this.#limit.refusesOn(session.link, call)
+    if (refused === undefined) return session.send(call)
+    call.fail(refused)
+    return true
   }
 
   left(call: Call, how: Leaving): void {

@@ -8,6 +8,7 @@ import * as Result from "effect/Result"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as AmqpConsumer from "../../AmqpConsumer.ts"
+import type { PublishOptions } from "../../AmqpChannel.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
@@ -34,6 +35,10 @@ export const unroutable = Metric.counter("amqp.rpc.unroutable_replies", {
 
 /** How often a reply is tried again. */
 const retries = 2
+
+const mandatory: PublishOptions = { mandatory: true }
+// RabbitMQ gives back every mandatory message to a direct reply-to address, also those that it has delivered.
+const straight: PublishOptions = { mandatory: false }
 
 /** What is said, and as what. */
 type Answer = Pick<Message, "content" | "contentType" | "contentEncoding"> & {
@@ -70,6 +75,8 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly #codecs: Codecs<P, S, E>
   readonly #handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>
   readonly #publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
+  readonly #replies: ConsumerMeasures["replies"]
+  #soundAddress: string | undefined = undefined
 
   constructor(
     name: string,
@@ -83,8 +90,6 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     this.#publisher = consumer.publisher
     this.#replies = measuresOf(consumer).replies
   }
-
-  readonly #replies: ConsumerMeasures["replies"]
 
   /** From the request to the confirmed reply. */
   readonly handle = (request: AmqpConsumer.Delivery) => {
@@ -165,28 +170,47 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
 
   #reply(request: AmqpConsumer.Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
     const direct = isDirect(replyTo)
-    if (direct && !isSound(replyTo)) return this.#undelivered(request, replyTo)
+    if (direct && !this.#isSound(replyTo)) return this.#undelivered(request, replyTo)
     const { correlationId } = request.properties
     const message: Message = { ...answer, routingKey: replyTo, correlationId, persistent: false }
-    // RabbitMQ gives back every mandatory message to a direct reply-to address, also those that it has delivered.
-    return this.#publisher.publish(message, { mandatory: !direct }).pipe(
-      Effect.retry({ times: retries, while: ({ reason }) => reason.isRetryable && !isFatal(reason) }),
-      Effect.asVoid,
-      Effect.catch(({ reason }) => {
-        switch (reason._tag) {
-          case "PublishReturned":
-            return this.#undelivered(request, replyTo)
-          case "MessageTooLarge":
-          case "InvalidArgument":
-            if (answer.type === "defect") break
-            return Effect.flatMap(
-              this.#failed(request, "has ended with a reply that cannot be sent", Cause.fail(reason)),
-              ([answer]) => this.#reply(request, replyTo, answer)
-            )
-        }
-        return Effect.fail(new NotAnswered(`the reply could not be sent: ${reason.message}`, reason))
-      })
-    )
+    return this.#publish(message, direct ? straight : mandatory, retries, (reason) => {
+      switch (reason._tag) {
+        case "PublishReturned":
+          return this.#undelivered(request, replyTo)
+        case "MessageTooLarge":
+        case "InvalidArgument":
+          if (answer.type === "defect") break
+          return Effect.flatMap(
+            this.#failed(request, "has ended with a reply that cannot be sent", Cause.fail(reason)),
+            ([answer]) => this.#reply(request, replyTo, answer)
+          )
+      }
+      return Effect.fail(new NotAnswered(`the reply could not be sent: ${reason.message}`, reason))
+    })
+  }
+
+  // No `Effect.retry`: it makes a schedule for each reply, for the sake of one that fails.
+  #publish(
+    message: Message,
+    options: PublishOptions,
+    retries: number,
+    onFailure: (reason: AmqpError.AmqpErrorReason) => Effect.Effect<void, NotAnswered>
+  ): Effect.Effect<void, NotAnswered> {
+    return Effect.matchEffect(this.#publisher.publish(message, options), {
+      onFailure: ({ reason }) =>
+        retries > 0 && reason.isRetryable && !isFatal(reason)
+          ? this.#publish(message, options, retries - 1, onFailure)
+          : onFailure(reason),
+      onSuccess: () => Effect.void
+    })
+  }
+
+  /** A client asks again and again from the same address. */
+  #isSound(replyTo: string): boolean {
+    if (replyTo === this.#soundAddress) return true
+    if (!isSound(replyTo)) return false
+    this.#soundAddress = replyTo
+    return true
   }
 
   /** The client is gone, or never was. */
