@@ -330,7 +330,9 @@ plain.live("however many deliveries of a batch want a delay queue, it is declare
           onFailure: () => AmqpConsumer.retry({ delay: 5, times: 1 })
         })
       )
-      yield* broker.received("basic.ack", 100)
+      yield* broker.received("basic.ack")
+      yield* broker.until(() => broker.unsettled === 0)
+      assert.strictEqual(broker.ready("q"), 0)
       assert.strictEqual(broker.count("queue.declare"), 1)
       // The consumer's, the publisher's, and the one that declares.
       assert.isAtMost(broker.maxOpenChannels, 3)

@@ -284,6 +284,21 @@ export class Channel {
     else this.driver.ack(tagged(deliveryTag), multiple)
   }
 
+  /**
+   * Acknowledges one delivery of a channel on which nobody else settles. Acks that follow one another may go out as one, of
+   * several deliveries. Throws as amqplib does if the channel is closing.
+   */
+  acknowledge(deliveryTag: number): void {
+    const writer = this.#writer
+    if (writer?.isOpen !== true) {
+      this.driver.ack(tagged(deliveryTag))
+      this.unsettled.delete(deliveryTag)
+      return
+    }
+    this.unsettled.delete(deliveryTag)
+    writer.ackOneOf(this.unsettled, deliveryTag)
+  }
+
   /** Sends `basic.nack`. Throws as amqplib does if the channel is closing. */
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {
     const writer = this.#writer

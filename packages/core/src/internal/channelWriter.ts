@@ -3,8 +3,14 @@ import type { Channel, ChannelInternals, Internals } from "./amqplib.ts"
 import { overhead } from "./frameWriter.ts"
 import type { Outgoing } from "./properties.ts"
 import { writePublish } from "./publishFrames.ts"
-import { writeAck, writeNack } from "./settleFrames.ts"
+import { SettleFrames } from "./settleFrames.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
+
+/** `unsettled`: in the order of their tags. */
+const isBeforeAll = (deliveryTag: number, unsettled: ReadonlySet<number>): boolean => {
+  for (const first of unsettled) return first > deliveryTag
+  return true
+}
 
 export class ChannelWriter {
   readonly #connection: Internals
@@ -12,6 +18,7 @@ export class ChannelWriter {
   readonly #number: number
   readonly #frameMax: number
   readonly #buffer: WriteBuffer
+  readonly #settling: SettleFrames
   // amqplib replaces these when nothing may be sent any more.
   readonly #onConnection: unknown
   readonly #onChannel: unknown
@@ -22,6 +29,7 @@ export class ChannelWriter {
     this.#number = number
     this.#frameMax = connection.frameMax ?? 0
     this.#buffer = buffer
+    this.#settling = new SettleFrames(buffer, number)
     this.#onConnection = connection.sendMessage
     this.#onChannel = this.#driver.sendMessage
   }
@@ -44,12 +52,19 @@ export class ChannelWriter {
 
   ack(deliveryTag: number, multiple: boolean): void {
     this.#sending()
-    writeAck(this.#buffer, this.#number, deliveryTag, multiple)
+    this.#settling.ack(deliveryTag, multiple)
+  }
+
+  /** Acknowledges one of those that nobody has settled, with the last one if these are all up to it. */
+  ackOneOf(unsettled: ReadonlySet<number>, deliveryTag: number): void {
+    const settling = this.#settling
+    if (settling.canExtendTo(deliveryTag) && isBeforeAll(deliveryTag, unsettled)) settling.extendTo(deliveryTag)
+    else this.ack(deliveryTag, false)
   }
 
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {
     this.#sending()
-    writeNack(this.#buffer, this.#number, deliveryTag, multiple, requeue)
+    this.#settling.nack(deliveryTag, multiple, requeue)
   }
 
   // amqplib's: else it would send a heartbeat as well.

@@ -86,6 +86,11 @@ export class WriteBuffer extends EventEmitter {
     return this.#written(bytes)
   }
 
+  /** Whether what ends here is the last that was written, and nobody has read it yet: then it may still be changed. */
+  isLast(room: Buffer, end: number): boolean {
+    return room === this.#open && end === this.#to && this.#from < end
+  }
+
   #written(bytes: number): boolean {
     this.#bytes += bytes
     if (!this.#announced) {

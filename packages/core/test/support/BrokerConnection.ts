@@ -103,6 +103,11 @@ export class BrokerConnection {
     socket.on("close", () => this.closed())
   }
 
+  /** Deliveries that the client has not settled. */
+  get unsettled(): number {
+    return [...this.channels.values()].reduce((sum, { unsettled }) => sum + unsettled.size, 0)
+  }
+
   /** Says that the connection was accepted, then reads. */
   start(): void {
     this.event("accept")

@@ -76,6 +76,8 @@ export interface ScriptedBroker {
   readonly connection: (nth?: number) => BrokerConnection
   /** Messages ready in a queue. */
   readonly ready: (queue: string) => number
+  /** Deliveries that the client has not settled, on all channels that are open. */
+  readonly unsettled: number
 
   /** Completes when the nth such method has been received and handled, with that method. */
   readonly received: <E extends BrokerEvent>(method: E, nth?: number) => Effect.Effect<Received<E>>
@@ -248,6 +250,9 @@ export const make = Effect.fnUntraced(function* (
     },
     get openChannels() {
       return [...open.keys()].reduce((sum, connection) => sum + connection.openChannels, 0)
+    },
+    get unsettled() {
+      return [...open.keys()].reduce((sum, connection) => sum + connection.unsettled, 0)
     },
     get maxOpenChannels() {
       return maxOpenChannels

@@ -95,14 +95,15 @@ export class ConsumerDelivery implements Delivery {
     const channel = this.#channel
     if (this.isSettled) return this.#late(operation)
     try {
-      if (how === "requeue" || how === "discard") channel.nack(this.tag, false, how === "requeue")
-      else channel.ack(this.tag, false)
+      if (how === "requeue" || how === "discard") {
+        channel.nack(this.tag, false, how === "requeue")
+        channel.unsettled.delete(this.tag)
+      } else channel.acknowledge(this.tag)
     } catch {
       // amqplib is closing the channel, and sends nothing on it any more.
       return this.#late(operation)
     }
     this.#settled = true
-    channel.unsettled.delete(this.tag)
     const { settled } = this.#measures
     if (how === "ack") settled.acked++
     else settled[counted[how]]++
