@@ -386,17 +386,6 @@ export class Channel {
     )
   }
 
-  /** As `close`; then it has ended for us, whatever the broker says: nobody waits for its confirms any longer. */
-  forsake(timeout: Duration.Duration): Effect.Effect<void> {
-    return Effect.andThen(
-      this.close(timeout),
-      Effect.sync(() => {
-        // It listens on: amqplib reports its own errors when the broker answers at last.
-        this.#end()
-      })
-    )
-  }
-
   /** Sends `channel.close` without waiting. For channels that nobody wants any more. */
   abandon(): void {
     this.#closing = true

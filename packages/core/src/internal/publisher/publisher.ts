@@ -19,7 +19,6 @@ import * as AmqpError from "../../AmqpError.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
 import type { Link } from "../link.ts"
-import type { Channel } from "../channel.ts"
 import { Deadlines } from "../deadlines.ts"
 import * as Check from "../declarations.ts"
 import { fail } from "../handle.ts"
@@ -125,7 +124,6 @@ export class Publisher implements Owner {
     forbidden: new Histogram(),
     refused: new Histogram()
   }
-  readonly #forsaken = new WeakSet<Channel>()
   #turn = 0
   #inFlight = 0
   #bytesInFlight = 0
@@ -288,7 +286,6 @@ export class Publisher implements Owner {
       if (refused === undefined) {
         // amqplib has given this channel up without a word: it is replaced, and the message goes with the next.
         channel.unfit ??= "defect"
-        this.#forsakeUnfit()
         return false
       }
       this.#tell(attempt, refused)
@@ -458,7 +455,6 @@ export class Publisher implements Owner {
 
   /** To be called when something that decides about waiting has changed. */
   readonly changed = (): void => {
-    this.#forsakeUnfit()
     this.#flow.refresh()
     if (this.#impatient > 0) {
       this.#dismiss((attempt) => {
@@ -467,15 +463,6 @@ export class Publisher implements Owner {
       })
     }
     this.#pump()
-  }
-
-  /** amqplib has given up their channels. The broker may never say that they are closed. */
-  #forsakeUnfit(): void {
-    for (const { channel } of this.lanes.all) {
-      if (channel?.unfit === undefined || this.#forsaken.has(channel)) continue
-      this.#forsaken.add(channel)
-      this.#fork(channel.forsake(this.#connection.config.closeTimeout))
-    }
   }
 
   readonly #lost = (lane: Lane): void => {
