@@ -22,7 +22,7 @@ import { type PoolMeasures, registerPool } from "./metrics/measures.ts"
 import * as Logging from "./logging.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
-import { type Waiter, Waiters } from "./waiters.ts"
+import { Waiter, Waiters } from "./waiters.ts"
 
 /** Without pooling: a channel a borrow, as many as there are borrowers. */
 const unpooled = (config: AmqpConfig): Settings => ({
@@ -35,10 +35,11 @@ const unpooled = (config: AmqpConfig): Settings => ({
   longBorrow: Duration.seconds(30)
 })
 
-/** A lease with the place it works in, and the scope that gives the place back to Effect's pool. */
+/** A lease with the place it works in. */
 class Borrow extends Lease {
-  readonly place = Scope.makeUnsafe()
   slot: Slot<Borrow> | undefined = undefined
+  /** Gives the place back to Effect's pool when it is closed; goes on with the place to who waits for it. */
+  lending: Scope.Closeable | undefined = undefined
   /** When it began to wait, if it had to, and when it got its channel: exactly, to be measured. */
   askedAt = -1
   lentAt = -1
@@ -72,11 +73,66 @@ class ScopeEntry {
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-/** Takes a place from Effect's pool for as long as the borrow's own scope is open. */
-const takePlace = (lent: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> =>
-  Effect.updateContext(Pool.get(lent), (context: Context.Context<never>) =>
-    Context.add(context, Scope.Scope, borrow.place)
+/** Takes a place from Effect's pool for as long as the borrow's `lending` is open. */
+const takePlace = (pool: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> => {
+  const lending = (borrow.lending = Scope.makeUnsafe())
+  return Effect.updateContext(Pool.get(pool), (context: Context.Context<never>) =>
+    Context.add(context, Scope.Scope, lending)
   )
+}
+
+/** A place that goes from one borrower to the next. */
+interface Place {
+  readonly slot: Slot<Borrow>
+  readonly lending: Scope.Closeable
+}
+
+type Resume = (effect: Effect.Effect<void, AmqpError.AmqpError>) => void
+
+/** Waits for the place of another borrower. */
+class Successor extends Waiter<Place> {
+  readonly isServed = true
+  readonly #resume: Resume
+  readonly #placed: (place: Place) => void
+
+  constructor(dueAt: number, resume: Resume, placed: (place: Place) => void) {
+    super(dueAt)
+    this.#resume = resume
+    this.#placed = placed
+  }
+
+  take(place: Place): void {
+    this.#placed(place)
+    this.#resume(Effect.void)
+  }
+
+  fail(reason: AmqpError.AmqpErrorReason): void {
+    this.#resume(failWith(reason))
+  }
+}
+
+/** Waits in the line of Effect's pool: in a fiber of its own, so that it can be sent away from here. */
+class PoolWaiter extends Waiter<Place> {
+  readonly isServed = false
+  readonly #resume: Resume
+  readonly #fiber: Fiber.Fiber<unknown>
+
+  constructor(dueAt: number, resume: Resume, fiber: Fiber.Fiber<unknown>) {
+    super(dueAt)
+    this.#resume = resume
+    this.#fiber = fiber
+  }
+
+  take(): void {}
+
+  fail(reason: AmqpError.AmqpErrorReason): void {
+    this.#resume(failWith(reason))
+    this.#fiber.interruptUnsafe()
+  }
+}
+
+const closed = (lending: Scope.Closeable | undefined): Effect.Effect<void> =>
+  (lending === undefined ? undefined : Scope.closeUnsafe(lending, Exit.void)) ?? Effect.void
 
 const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fromReason(reason))
 
@@ -101,7 +157,10 @@ class ChannelPool<K extends Kind> {
   readonly #places: Places<Borrow>
   /** The same places as Effect's pool lends them; undefined without pooling. */
   readonly #lending: Pool.Pool<Slot<Borrow>> | undefined
-  readonly #waiters: Waiters
+  readonly #waiters: Waiters<Place>
+  /** Places that are being handed over. */
+  readonly #handing: Array<Place> = []
+  #isHanding = false
   /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
   readonly #ofScope = new Map<Scope.Scope, ScopeEntry>()
   /** Places without pooling, which no list holds otherwise. */
@@ -152,7 +211,7 @@ class ChannelPool<K extends Kind> {
     this.#longBorrow = settings.longBorrow === undefined ? Infinity : Duration.toMillis(settings.longBorrow)
     this.#places = places
     this.#lending = lending
-    this.#waiters = new Waiters(clock, places.forkBackground, this.#late)
+    this.#waiters = new Waiters<Place>(clock, places.forkBackground, this.#late)
     this.#run = run
     this.#terms = {
       continuationTimeout: this.#config.continuationTimeout,
@@ -193,6 +252,7 @@ class ChannelPool<K extends Kind> {
     // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
     // the place, and others take them all meanwhile: hence the look at what is left of its turn.
     if (
+      this.#waiters.size === 0 &&
       lending.state.waiters.size === 0 &&
       lending.state.availableHead !== undefined &&
       fiber.currentOpCount + opsUntilPlaced < fiber.cache.maxOpsBeforeYield
@@ -252,27 +312,31 @@ class ChannelPool<K extends Kind> {
     dueAt: number
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
-      if (this.#waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
-      // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
-      const fiber = this.#run(takePlace(lending, borrow))
-      const waiter: Waiter = {
-        dueAt,
-        fail: (reason) => {
-          resume(failWith(reason))
-          fiber.interruptUnsafe()
-        }
+      const waiters = this.#waiters
+      if (waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
+      // All places have borrowers, each of whom will hand over to the first in line. Else one is on its way back to Effect's
+      // pool, or held by a channel that is closing: who waits for that, and all who come while he does, wait there.
+      if (this.#used === this.#settings.max && waiters.others === 0) {
+        const waiter = new Successor(dueAt, resume, (place) => {
+          borrow.lending = place.lending
+          this.#placed(borrow, place.slot)
+        })
+        waiters.enter(waiter)
+        return Effect.sync(() => waiters.leave(waiter))
       }
-      this.#waiters.enter(waiter)
+      const fiber = this.#run(takePlace(lending, borrow))
+      const waiter = new PoolWaiter(dueAt, resume, fiber)
+      waiters.enter(waiter)
       fiber.addObserver((exit) => {
-        // Too late: the scope of the place is closed by whoever gave up, and has given it back.
-        if (!this.#waiters.leave(waiter)) return
+        // Too late: who gave up has closed the scope of the place, and so given it back.
+        if (!waiters.leave(waiter)) return
         if (Exit.isSuccess(exit)) {
           this.#placed(borrow, exit.value)
           resume(Effect.void)
         } else resume(failWith(poolClosed))
       })
       return Effect.suspend(() => {
-        this.#waiters.leave(waiter)
+        waiters.leave(waiter)
         return Fiber.interrupt(fiber)
       })
     })
@@ -305,8 +369,10 @@ class ChannelPool<K extends Kind> {
    * background.
    */
   #release(borrow: Borrow): Effect.Effect<void> {
-    const slot = borrow.slot
-    if (slot === undefined) return Scope.closeUnsafe(borrow.place, Exit.void) ?? Effect.void
+    const { lending, slot } = borrow
+    borrow.lending = undefined
+    // It has none yet, but may be about to get one from Effect's pool.
+    if (slot === undefined) return closed(lending)
     borrow.slot = undefined
     slot.lease = undefined
     this.#used--
@@ -330,11 +396,37 @@ class ChannelPool<K extends Kind> {
         this.#places.retire(slot)
       }
     }
+    if (lending === undefined) return Effect.void
     const closing = slot.closing
-    if (closing === undefined) return Scope.closeUnsafe(borrow.place, Exit.void) ?? Effect.void
+    if (closing === undefined) return this.#giveBack({ slot, lending })
     // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
-    this.#places.forkClosing(Effect.andThen(Deferred.await(closing), Scope.close(borrow.place, Exit.void)))
+    this.#places.forkClosing(Effect.flatMap(Deferred.await(closing), () => this.#giveBack({ slot, lending })))
     return Effect.void
+  }
+
+  /** To the first in line, or to Effect's pool. */
+  #giveBack(place: Place): Effect.Effect<void> {
+    const waiters = this.#waiters
+    if (waiters.size === waiters.others) return closed(place.lending)
+    this.#handing.push(place)
+    // The next borrower runs at once, and may be here again before he has returned: in a loop, not on the stack.
+    if (!this.#isHanding) this.#handOver()
+    return Effect.void
+  }
+
+  #handOver(): void {
+    const handing = this.#handing
+    this.#isHanding = true
+    try {
+      while (handing.length > 0) {
+        const next = this.#waiters.next()
+        if (next === undefined) break
+        next.take(handing.shift()!)
+      }
+    } finally {
+      this.#isHanding = false
+      for (const { lending } of handing.splice(0)) this.#places.forkClosing(closed(lending))
+    }
   }
 
   // --- Long borrows --------------------------------------------------------------------------------------------------
