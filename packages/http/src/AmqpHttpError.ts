@@ -10,9 +10,10 @@
  * | other reasons that are `isRetryable` | 503 | 1 s |
  * | `PublishTimeout` of a message that was sent, `PublishUnknown`, `ReplyTimeout`, `RequestTimeout` | 504 | |
  * | `RemoteFailure` | 502 | |
- * | `MessageTooLarge` | 413 | |
+ * | `MessageTooLarge` of a message that was to be published | 413 | |
  * | `PublishReturned`: no queue takes it | 422 | |
  * | every other: a mistake in the program, the configuration or the broker's permissions | 500 | |
+ * | `MessageTooLarge` of a message in a queue, which this service does not take in | 500 | |
  *
  * The client learns what it can do, and nothing of what is behind: no host, queue, exchange or user is named, since the
  * texts are these and no others.

@@ -56,7 +56,6 @@ const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } 
   PoolClosed: disconnected,
   BrokerError: disconnected,
   PublishForbidden: blocked,
-  PublishTimeout: timedOut,
   PublishUnknown: timedOut,
   ReplyTimeout: timedOut,
   RequestTimeout: timedOut,
@@ -70,11 +69,22 @@ const passing = unavailable(1, "The service could not do this at the moment. Try
 // Nothing that the client could do, and nothing that it should know.
 const internal: Answer = { status: 500 }
 
-export const answerOf = (error: AmqpError.AmqpError): Answer => {
-  const { reason } = error
-  const known = reason._tag === "PublishTimeout" && !reason.sent ? blocked : answers[reason._tag]
-  return known ?? (error.isRetryable ? passing : internal)
+// A message that is too large to be taken in (`maxInboundMessageBodySize`) is none of the client's.
+const inbound: ReadonlySet<string | undefined> = new Set(["basic.get", "basic.consume"])
+
+const knownAnswerOf = (reason: AmqpError.AmqpErrorReason): Answer | undefined => {
+  switch (reason._tag) {
+    case "PublishTimeout":
+      return reason.sent ? timedOut : blocked
+    case "MessageTooLarge":
+      return inbound.has(reason.operation) ? internal : answers[reason._tag]
+    default:
+      return answers[reason._tag]
+  }
 }
+
+export const answerOf = (error: AmqpError.AmqpError): Answer =>
+  knownAnswerOf(error.reason) ?? (error.isRetryable ? passing : internal)
 
 export const responseOf = ({ detail, retryAfter, status }: Answer): HttpServerResponse.HttpServerResponse => {
   const response = ProblemDetails.toResponse(detail === undefined ? about(status) : { ...about(status), detail })

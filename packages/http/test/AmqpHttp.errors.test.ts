@@ -1,0 +1,183 @@
+/** What clients are told over a socket when AMQP fails, case by case: the whole answer, and nothing that is none of theirs. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AmqpChannel, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect, Logger, Schema } from "effect"
+import { HttpServerResponse } from "effect/http"
+import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { type Answer, get, type Handler, type ServiceOptions, withService } from "./support/service.ts"
+
+// In the name of everything: none of it may reach a client.
+const canary = "c4n4ry"
+const named = (what: string) => `${canary}-${what}`
+
+const ok = HttpServerResponse.empty({ status: 202 })
+
+const titles = {
+  422: "Unprocessable Content",
+  500: "Internal Server Error",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout"
+} as const
+
+interface Expected {
+  readonly status: keyof typeof titles
+  readonly detail?: string
+  readonly retryAfter?: string
+}
+
+const isProblem = (answer: Answer, { detail, retryAfter, status }: Expected) => {
+  const { body, headers } = answer
+  assert.deepStrictEqual(
+    {
+      status: answer.status,
+      type: headers["content-type"],
+      retryAfter: headers["retry-after"],
+      body: JSON.parse(body)
+    },
+    {
+      status,
+      type: "application/problem+json",
+      retryAfter,
+      body: { type: "about:blank", title: titles[status], status, ...(detail === undefined ? undefined : { detail }) }
+    }
+  )
+  for (const word of [canary, "mqp", "abbit", "guest", "5672"]) assert.notInclude(JSON.stringify([headers, body]), word)
+}
+
+const timedOut: Expected = {
+  status: 504,
+  detail: "The message broker did not answer in time. Whether the request took effect is not known."
+}
+
+const publish = (message: { readonly routingKey: string; readonly content: string }) =>
+  Effect.as(AmqpPublisher.publish(message, { mandatory: true }), ok)
+
+/** Asks once, a service of its own. */
+const answerOf = (url: string, handler: Handler, options: ServiceOptions = {}) =>
+  get("/").pipe(
+    withService(url, { "/": handler }, { ...options, amqp: { connectionName: named("service"), ...options.amqp } }),
+    Effect.provide(Logger.layer([]))
+  )
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("an AMQP error", () => {
+    it.effect("of a message that no queue takes is a 422, however it was published", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const message = { routingKey: named("nowhere"), content: canary }
+        const confirmed = AmqpChannel.useConfirm((channel) =>
+          Effect.as(channel.publish(message, { mandatory: true }), ok)
+        )
+        for (const handler of [publish(message), confirmed]) {
+          isProblem(yield* answerOf(url, handler), {
+            status: 422,
+            detail: "There is nobody to take this message. Nothing was stored."
+          })
+        }
+      })
+    )
+
+    it.effect("of a message that no queue takes is answered as the application is configured to", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const toResponse = ({ reason }: AmqpError.AmqpError) =>
+          reason._tag === "PublishReturned" ? HttpServerResponse.text("kept for later", { status: 202 }) : undefined
+        const answer = yield* answerOf(url, publish({ routingKey: named("nowhere"), content: "it" }), {
+          http: { toResponse }
+        })
+        assert.deepInclude(answer, { status: 202, body: "kept for later" })
+      })
+    )
+
+    it.effect("of a message in a queue that is larger than this service takes in is the service's own, a 500", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const queue = named("large")
+        const fill = AmqpChannel.use((channel) =>
+          Effect.andThen(
+            channel.queueDeclare(queue, { durable: false }),
+            channel.publish({ routingKey: queue, content: "x".repeat(2000) })
+          )
+        )
+        const take = AmqpChannel.use((channel) => Effect.as(channel.get(queue), ok))
+        const consume = Effect.as(
+          AmqpConsumer.consume(queue, () => Effect.void),
+          ok
+        )
+        for (const handler of [Effect.andThen(fill, take), consume]) {
+          isProblem(yield* answerOf(url, handler, { amqp: { maxInboundMessageBodySize: 1000 } }), { status: 500 })
+        }
+      })
+    )
+
+    it.effect("of a queue that is full is a 503, to be tried again", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const queue = named("full")
+        const handler = Effect.andThen(
+          AmqpChannel.use((channel) => channel.queueDeclare(queue, { maxLength: 1, overflow: "reject-publish" })),
+          Effect.forEach([1, 2, 3], () => publish({ routingKey: queue, content: "it" }))
+        )
+        isProblem(yield* answerOf(url, Effect.as(handler, ok)), {
+          status: 503,
+          retryAfter: "1",
+          detail: "The service could not do this at the moment. Try again in a moment."
+        })
+      })
+    )
+
+    it.effect("of a request is a 502 if its server dies of it, and a 504 if none answers in time", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const Ask = AmqpRpc.make(named("ask"), { payload: Schema.Int })
+        const declared = AmqpChannel.use((channel) => channel.queueDeclare(Ask.queue, { durable: false }))
+        const ask = (timeout: number) => Effect.as(AmqpRpc.client(Ask, { timeout })(7), ok)
+        const served = Effect.gen(function* () {
+          yield* declared
+          yield* Effect.forkScoped(Effect.exit(AmqpRpc.serve(Ask, () => Effect.die(new Error(canary)))))
+          return yield* ask(20_000)
+        })
+        isProblem(yield* answerOf(url, served), { status: 502, detail: "A service behind this one failed." })
+        isProblem(yield* answerOf(url, Effect.andThen(declared, ask(300))), timedOut)
+      })
+    )
+  })
+})
+
+describe("an AMQP error on a broker that", () => {
+  it.live("takes a message and never confirms it is a 504", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
+      const handler = publish({ routingKey: named("queue"), content: canary })
+      isProblem(yield* answerOf(broker.url, handler, { amqp: { publishTimeout: "300 millis" } }), timedOut)
+    })
+  )
+
+  it.live("is gone before it has confirmed a message is a 504, since the message may have arrived", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
+      const handler = publish({ routingKey: named("queue"), content: canary })
+      yield* Effect.forkScoped(
+        Effect.andThen(
+          broker.received("basic.publish"),
+          Effect.sync(() => broker.destroy())
+        )
+      )
+      isProblem(yield* answerOf(broker.url, handler), timedOut)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("refuses a channel what it asks for is a 500, and the pool is whole afterwards", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      broker.on("queue.declare", (received) => received.closeChannel(403, `${canary}: access refused`))
+      const handler = AmqpChannel.use((channel) => Effect.as(channel.queueDeclare(named("queue")), ok))
+      yield* Effect.gen(function* () {
+        isProblem(yield* get("/"), { status: 500 })
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, discarded: 1 })
+      }).pipe(withService(broker.url, { "/": handler }), Effect.provide(Logger.layer([])))
+    })
+  )
+})
