@@ -5,6 +5,9 @@
  * each has a key of its own: a class, made once, which the application is given a layer for. Code says which of them it
  * means by `provide`.
  *
+ * A broker without a `connectionName` is called by its key, for the broker's own tools, and so that metrics and lines of the
+ * log tell them apart.
+ *
  * @example
  * ```ts
  * import { AmqpBroker, AmqpConfig, AmqpPublisher } from "@effect-amqp/core"
@@ -34,7 +37,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Amqp from "./Amqp.ts"
-import type * as AmqpConfig from "./AmqpConfig.ts"
+import * as AmqpConfig from "./AmqpConfig.ts"
 import type { AmqpError } from "./AmqpError.ts"
 
 /** The key of a broker. Its service is what `Amqp.layer` would provide. */
@@ -79,13 +82,14 @@ export const Service =
   <Self>() =>
   <const Id extends string>(id: Id): BrokerClass<Self, Id> => {
     const key = Context.Service<Self, Context.Context<Amqp.Amqp>>()(id)
-    const keyed = <E>(amqp: Layer.Layer<Amqp.Amqp, E>) => Layer.effect(key, Layer.build(amqp))
+    const fromConfig = (config: AmqpConfig.AmqpConfig) =>
+      Layer.effect(key, Layer.build(Amqp.fromConfig({ ...config, connectionName: config.connectionName ?? id })))
     return Object.assign(key, {
       provide: <A, E, R>(self: Effect.Effect<A, E, R>) =>
         Effect.flatMap(key, (services) => Effect.provideContext(self, services)),
       services: Layer.effectContext(key),
-      layer: (options?: AmqpConfig.Options) => keyed(Amqp.layer(options)),
-      layerConfig: (config: Config.Config<AmqpConfig.AmqpConfig>) => keyed(Amqp.layerConfig(config)),
-      fromConfig: (config: AmqpConfig.AmqpConfig) => keyed(Amqp.fromConfig(config))
+      layer: (options?: AmqpConfig.Options) => Layer.unwrap(Effect.map(AmqpConfig.make(options), fromConfig)),
+      layerConfig: (config: Config.Config<AmqpConfig.AmqpConfig>) => Layer.unwrap(Effect.map(config, fromConfig)),
+      fromConfig
     })
   }
