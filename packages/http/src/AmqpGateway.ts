@@ -152,11 +152,11 @@ export const layer = <R = never>(
       const bounds = boundsOf(options.limits)
       const prefix = options.prefix ?? "/amqp"
       const services = yield* Effect.context<R>()
-      const provide = yield* provider
+      const { connection, provide } = yield* provider
       const sessions = new Sessions(bounds, yield* Effect.scope)
       // What the gateway is built with is for what decides; the request's own services besides.
       const guard = guardOf((request, access) => Effect.provideContext(options.authorize(request, access), services))
-      const answer = answering(options.challenge ?? "Bearer")
+      const answer = answering(options.challenge ?? "Bearer", connection)
       const at = (path: string) => `${prefix}/${path}`
       yield* router.add("POST", `${prefix}/publish/*`, provide(answer(publishing.route(at("publish"), bounds, guard))))
       yield* router.add(

@@ -36,9 +36,9 @@ export interface Options {
 }
 
 /** What a middleware does with the AMQP errors that handlers fail with. */
-const answering = (options: Options) => (error: AmqpError.AmqpError) => {
+const answering = (options: Options, connection: string | undefined) => (error: AmqpError.AmqpError) => {
   const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
-  return Effect.as(logFailure(error, response.status), response)
+  return Effect.as(logFailure(error, response.status, connection), response)
 }
 
 /**
@@ -63,7 +63,9 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
     HttpRouter.middleware<{ provides: Amqp.Amqp; handles: AmqpError.AmqpError }>()(
       Effect.map(
         provider,
-        (provide) => (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options)))
+        ({ connection, provide }) =>
+          (handler) =>
+            handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options, connection)))
       )
     ).layer
   )
@@ -144,6 +146,8 @@ export const layerKeyed = <const Brokers extends ReadonlyArray<AmqpBroker.Any>>(
   HttpRouter.middleware<{ provides: AmqpBroker.Identifier<Brokers>; handles: AmqpError.AmqpError }>()(
     Effect.map(
       keyedProvider(brokers),
-      (provide) => (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options)))
+      ({ connection, provide }) =>
+        (handler) =>
+          handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options, connection)))
     )
   ).layer as Layer.Layer<Keyed<AmqpBroker.Identifier<Brokers>>, never, AmqpBroker.Identifier<Brokers>>

@@ -67,7 +67,12 @@ export const layer: Layer.Layer<AmqpHttpApi, never, Amqp.Amqp> = Layer.fresh(
   // Fresh: layers are built once an application, and another API may have another broker.
   Layer.effect(
     AmqpHttpApi,
-    Effect.map(provider, (provide) => (handler) => handler.pipe(provide, Effect.catch(withProblems)))
+    Effect.map(
+      provider,
+      ({ connection, provide }) =>
+        (handler) =>
+          handler.pipe(provide, Effect.catch(withProblems(connection)))
+    )
   )
 )
 
@@ -128,15 +133,20 @@ export const Keyed =
     })
     const layer = Layer.effect(
       middleware,
-      Effect.map(keyedProvider(brokers), (provide) => (handler) => handler.pipe(provide, Effect.catch(withProblems)))
+      Effect.map(
+        keyedProvider(brokers),
+        ({ connection, provide }) =>
+          (handler) =>
+            handler.pipe(provide, Effect.catch(withProblems(connection)))
+      )
     )
     return Object.assign(middleware, { layer })
   }
 
-const withProblems = (failure: unknown) => {
+const withProblems = (connection: string | undefined) => (failure: unknown) => {
   const problem = AmqpError.isAmqpError(failure) ? AmqpProblem.fromError(failure) : failure
   const told = Effect.fail(problem as AmqpProblem.Problem)
   return AmqpProblem.isProblem(problem) && AmqpError.isAmqpError(problem.cause)
-    ? Effect.andThen(logFailure(problem.cause, AmqpProblem.statusOf(problem)), told)
+    ? Effect.andThen(logFailure(problem.cause, AmqpProblem.statusOf(problem), connection), told)
     : told
 }

@@ -2,6 +2,7 @@
 import {
   type Amqp,
   type AmqpBroker,
+  type AmqpConfig,
   AmqpConnection,
   AmqpConsumer,
   type AmqpError,
@@ -14,6 +15,16 @@ import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 
+/** What handlers get, and what the log calls the connection that it belongs to; several have no name in common. */
+interface Provider<Services> {
+  readonly provide: <A, E, R>(handler: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Services>>
+  readonly connection: string | undefined
+}
+
+/** As the core's log does: by its name, else by its first host. */
+const nameOf = ({ connectionName, hosts: [{ host, port }] }: AmqpConfig.AmqpConfig): string =>
+  connectionName ?? `${host}:${port}`
+
 /** Puts the services in context into handlers. */
 export const provider = Effect.gen(function* () {
   // One by one: merging contexts would copy the request's.
@@ -22,7 +33,7 @@ export const provider = Effect.gen(function* () {
   const publisher = yield* AmqpPublisher.AmqpPublisher
   const consumer = yield* AmqpConsumer.AmqpConsumer
   const rpc = yield* AmqpRpc.AmqpRpc
-  return <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Amqp.Amqp>> =>
+  const provide: Provider<Amqp.Amqp>["provide"] = <A, E, R>(handler: Effect.Effect<A, E, R>) =>
     handler.pipe(
       Effect.provideService(AmqpPool.AmqpPool, pool),
       Effect.provideService(AmqpConnection.AmqpConnection, connection),
@@ -30,6 +41,7 @@ export const provider = Effect.gen(function* () {
       Effect.provideService(AmqpConsumer.AmqpConsumer, consumer),
       Effect.provideService(AmqpRpc.AmqpRpc, rpc)
     ) as Effect.Effect<A, E, Exclude<R, Amqp.Amqp>>
+  return { provide, connection: nameOf(connection.config) } satisfies Provider<Amqp.Amqp>
 })
 
 /** Puts the services of these brokers into handlers, each by its key. */
@@ -39,15 +51,20 @@ export const keyedProvider = Effect.fnUntraced(function* <const Brokers extends 
   type Identifier = AmqpBroker.Identifier<Brokers>
   const context = yield* Effect.context<Identifier>()
   const services = brokers.map((key) => [key, Context.getUnsafe(context, key)] as const)
-  return <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Identifier>> => {
+  const provide: Provider<Identifier>["provide"] = <A, E, R>(handler: Effect.Effect<A, E, R>) => {
     let provided = handler as Effect.Effect<A, E, never>
     for (const [key, service] of services) provided = Effect.provideService(provided, key, service)
     return provided
   }
+  return { provide, connection: undefined } satisfies Provider<Identifier>
 })
 
 /** One line a failure, with what the client is not told. */
-export const logFailure = Effect.fnUntraced(function* (error: AmqpError.AmqpError, status: number) {
+export const logFailure = Effect.fnUntraced(function* (
+  error: AmqpError.AmqpError,
+  status: number,
+  connection: string | undefined
+) {
   const request = yield* HttpServerRequest.HttpServerRequest
   const { route } = yield* HttpRouter.RouteContext
   const level = status === 503 || status === 504 ? "Warn" : status < 500 ? "Info" : "Error"
@@ -57,6 +74,7 @@ export const logFailure = Effect.fnUntraced(function* (error: AmqpError.AmqpErro
     "http.route": route.path,
     "http.status": status,
     error: error.reason._tag,
-    reason: error.message
+    reason: error.message,
+    ...(connection === undefined ? undefined : { "amqp.connection": connection })
   })
 })

@@ -128,13 +128,13 @@ export type Routed = Effect.Effect<
 
 /** Answers what a route has failed with. */
 export const answering =
-  (challenge: string) =>
+  (challenge: string, connection: string) =>
   (route: Routed): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Amqp.Amqp | HttpRouter.Provided> =>
     route.pipe(
       Effect.catch((failure) => {
         if (AmqpError.isAmqpError(failure)) {
           const refusal = refusalOf(failure)
-          return Effect.as(logFailure(failure, refusal.status), responseOf(refusal))
+          return Effect.as(logFailure(failure, refusal.status, connection), responseOf(refusal))
         }
         const { refusal } = failure
         const response = responseOf(refusal)

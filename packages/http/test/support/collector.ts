@@ -1,0 +1,119 @@
+/** An OpenTelemetry collector on loopback: takes what is exported to it over OTLP/HTTP as JSON, as long as the scope is open. */
+import { Effect } from "effect"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+
+interface Attribute {
+  readonly key: string
+  readonly value: { readonly stringValue?: string; readonly intValue?: string | number }
+}
+
+export interface OtlpSpan {
+  readonly traceId: string
+  readonly spanId: string
+  readonly parentSpanId?: string
+  readonly name: string
+  readonly kind: number
+  readonly attributes: ReadonlyArray<Attribute>
+  readonly links: ReadonlyArray<{ readonly traceId: string; readonly spanId: string }>
+}
+
+interface DataPoint {
+  readonly attributes: ReadonlyArray<Attribute>
+  readonly asInt?: string | number
+  readonly asDouble?: number
+  /** Of a histogram. */
+  readonly count?: number
+  readonly bucketCounts?: ReadonlyArray<number>
+}
+
+interface OtlpMetric {
+  readonly name: string
+  readonly sum?: { readonly dataPoints: ReadonlyArray<DataPoint> }
+  readonly gauge?: { readonly dataPoints: ReadonlyArray<DataPoint> }
+  readonly histogram?: { readonly dataPoints: ReadonlyArray<DataPoint> }
+}
+
+/** A series as it was exported last. */
+export interface OtlpSeries {
+  readonly name: string
+  readonly kind: "sum" | "gauge" | "histogram"
+  readonly attributes: Readonly<Record<string, string>>
+  /** Of a histogram its count. */
+  readonly value: number
+}
+
+const seriesOf = (metric: OtlpMetric): ReadonlyArray<OtlpSeries> =>
+  (["sum", "gauge", "histogram"] as const).flatMap((kind) =>
+    (metric[kind]?.dataPoints ?? []).map(({ asDouble, asInt, attributes, bucketCounts, count }) => ({
+      name: metric.name,
+      kind,
+      attributes: Object.fromEntries(attributes.map(({ key, value }) => [key, value.stringValue ?? ""])),
+      // What is in the buckets is what was counted, or the export is wrong.
+      value: Number(
+        kind === "histogram" && bucketCounts?.reduce((sum, each) => sum + each, 0) === count
+          ? count
+          : (asInt ?? asDouble ?? Number.NaN)
+      )
+    }))
+  )
+
+export interface Collector {
+  readonly url: string
+  readonly spans: ReadonlyArray<OtlpSpan>
+  /** What has come with the last export of metrics. */
+  readonly series: () => ReadonlyArray<OtlpSeries>
+  /** Exports of metrics so far. */
+  readonly exports: () => number
+}
+
+export const collector = Effect.gen(function* () {
+  const spans: Array<OtlpSpan> = []
+  let series: ReadonlyArray<OtlpSeries> = []
+  let exports = 0
+  const take = (path: string | undefined, body: string) => {
+    if (path === "/v1/traces") {
+      const { resourceSpans } = JSON.parse(body) as {
+        readonly resourceSpans: ReadonlyArray<{
+          readonly scopeSpans: ReadonlyArray<{ readonly spans: ReadonlyArray<OtlpSpan> }>
+        }>
+      }
+      for (const { scopeSpans } of resourceSpans) for (const each of scopeSpans) spans.push(...each.spans)
+    }
+    if (path === "/v1/metrics") {
+      const { resourceMetrics } = JSON.parse(body) as {
+        readonly resourceMetrics: ReadonlyArray<{
+          readonly scopeMetrics: ReadonlyArray<{ readonly metrics: ReadonlyArray<OtlpMetric> }>
+        }>
+      }
+      series = resourceMetrics.flatMap(({ scopeMetrics }) =>
+        scopeMetrics.flatMap(({ metrics }) => metrics.flatMap(seriesOf))
+      )
+      exports++
+    }
+  }
+  const server = createServer((request, response) => {
+    const chunks: Array<Buffer> = []
+    request.on("data", (chunk: Buffer) => chunks.push(chunk))
+    request.on("end", () => {
+      take(request.url, Buffer.concat(chunks).toString())
+      response.writeHead(200, { "content-type": "application/json" }).end("{}")
+    })
+  })
+  yield* Effect.acquireRelease(
+    Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))),
+    () =>
+      Effect.promise(() => {
+        server.closeAllConnections()
+        return new Promise((resolve) => server.close(resolve))
+      })
+  )
+  const { port } = server.address() as AddressInfo
+  const taken: Collector = {
+    url: `http://127.0.0.1:${port}`,
+    spans,
+    series: () => series,
+    exports: () => exports
+  }
+  return taken
+})
