@@ -352,19 +352,18 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const services = yield* Layer.buildWithScope(serve(url), scope)
         yield* Effect.gen(function* () {
           // Some hold their channel until the server stops, the others take turns with what is left.
-          let held = 0
+          const counts = { held: 0, served: 0 }
           const holding =
             (client: Client): Client =>
             (target) => {
-              void target.begun.then(() => held++)
+              void target.begun.then(() => counts.held++)
               return client(target)
             }
           const holders = yield* Effect.forEach(
             [asks("/endless", 200), asks("/endless", 200), converses("server"), converses("server")],
             (client) => Effect.forkChild(run(holding(client)))
           )
-          while (held < holders.length) yield* Effect.sleep("1 millis")
-          let served = 0
+          while (counts.held < holders.length) yield* Effect.sleep("1 millis")
           const loads = yield* Effect.forEach(Array.from({ length: clients }), (_, i) => {
             const client = [asks("/ok", 200, "ok"), uploads, asks("/lines", 200), asks("/api/ok", 200)][i % 4]!
             return Effect.forkChild(
@@ -377,12 +376,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                     assert.include(["ECONNREFUSED", "ECONNRESET"], code, Cause.pretty(exit.cause))
                     return
                   }
-                  served++
+                  counts.served++
                 }
               })
             )
           })
-          while (served < requests) yield* Effect.sleep("1 millis")
+          while (counts.served < requests) yield* Effect.sleep("1 millis")
           const since = performance.now()
           yield* Scope.close(scope, Exit.void)
           assert.isBelow(performance.now() - since, 9000, "it lost patience")
