@@ -3,13 +3,15 @@
  *
  * A server that is told to stop accepts no more connections and finishes the requests it has. But it goes on serving
  * clients that keep their connection and send one request after the other, until its patience ends and their requests are
- * cut off; and responses that never end by themselves (server-sent events, WebSockets) hold it up as long. With `graceful`
+ * cut off; and responses that never end by themselves (server-sent events, WebSockets) hold it up as long, as does a client
+ * that has connected and said nothing yet. With `graceful`
  *
  * 1. it is not ready any more (`AmqpHealth`), and accepts connections for `delay` longer, until load balancers know;
  * 2. every response from then on asks for its connection's end (`Connection: close`; RFC 9112, section 9.6), so that clients
  *    come back on another, to another server;
  * 3. endless responses are told (`stopping`), and end;
- * 4. requests are finished, channels go back, and what is provided outside of the server is closed: channels, connection.
+ * 4. connections on which nothing has come, as browsers make them in advance, are closed when they are a second old;
+ * 5. requests are finished, channels go back, and what is provided outside of the server is closed: channels, connection.
  *
  * @since 0.1.0
  */
@@ -21,6 +23,7 @@ import * as HttpEffect from "effect/http/HttpEffect"
 import * as HttpServer from "effect/http/HttpServer"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
+import * as SilentConnections from "./internal/silentConnections.ts"
 
 /** The end of a server. */
 export interface Shutdown {
@@ -66,8 +69,12 @@ export interface Options {
   readonly delay?: Duration.Input | undefined
 }
 
-const gracefully = (server: HttpServer.HttpServer["Service"], { delay = "250 millis" }: Options) =>
-  HttpServer.make({
+const gracefully = Effect.fnUntraced(function* (
+  server: HttpServer.HttpServer["Service"],
+  { delay = "250 millis" }: Options
+) {
+  const silent = yield* SilentConnections.watch(server.address)
+  return HttpServer.make({
     address: server.address,
     serve: Effect.fnUntraced(function* (app, middleware) {
       const told = Deferred.makeUnsafe<void>()
@@ -86,18 +93,19 @@ const gracefully = (server: HttpServer.HttpServer["Service"], { delay = "250 mil
         Effect.suspend(() => {
           shutdown.hasBegun = true
           Deferred.doneUnsafe(told, Effect.void)
-          return Effect.sleep(delay)
+          return Effect.andThen(Effect.sleep(delay), silent.end)
         })
       )
     })
   })
+})
 
 /**
  * A layer's HTTP server, which stops in order.
  *
  * How long requests may take that have begun by then is the server's own setting, `gracefulShutdownTimeout` of
- * `NodeHttpServer`; without it, 20 seconds. Node waits as long for a client that has connected and said nothing yet, as
- * browsers do in advance.
+ * `NodeHttpServer`; without it, 20 seconds. It waits as long for a client that has begun a request and does not go on, and
+ * for one that has done nothing but TLS's handshake with it.
  *
  * @example
  * ```ts
@@ -125,5 +133,5 @@ export const graceful =
   <A, E, R>(server: Layer.Layer<A | HttpServer.HttpServer, E, R>): Layer.Layer<A | HttpServer.HttpServer, E, R> =>
     Layer.effect(
       HttpServer.HttpServer,
-      Effect.map(HttpServer.HttpServer, (service) => gracefully(service, options))
+      Effect.flatMap(HttpServer.HttpServer, (service) => gracefully(service, options))
     ).pipe(Layer.provideMerge(server))

@@ -2,6 +2,7 @@
 import { assert, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
+import { connect, type Socket } from "node:net"
 import { drainQueue } from "./support/queues.ts"
 import { makeClients, makeSwitch, start } from "./support/RestartableService.ts"
 
@@ -22,6 +23,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const answers = (n: number) =>
           Effect.repeat(Effect.sleep("5 millis"), { until: () => tally.answered.size >= n || tally.failed.length > 0 })
         yield* answers(200)
+        // Browsers connect in advance, and say nothing.
+        yield* Effect.forEach([1, 2, 3], () =>
+          Effect.acquireRelease(
+            Effect.callback<Socket>((resume) => {
+              const socket = connect(line.port, "127.0.0.1", () => resume(Effect.succeed(socket)))
+              socket.on("error", () => {})
+            }),
+            (socket) => Effect.sync(() => socket.destroy())
+          )
+        )
 
         line.to(second.port)
         const before = tally.answered.size

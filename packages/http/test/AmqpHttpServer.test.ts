@@ -5,6 +5,7 @@ import { AmqpHealth, AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
 import { Context, Deferred, Effect, Exit, Fiber, Layer, References, Scope, Stream } from "effect"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { Agent, request } from "node:http"
+import { connect, type Socket } from "node:net"
 import { text } from "node:stream/consumers"
 import { configOf } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
@@ -142,6 +143,42 @@ describe("a server that stops", () => {
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, idle: 0, discarded: 0 })
       }).pipe(Effect.provideContext(services))
     }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    "does not wait for clients that have connected and say nothing, and still hears those that are just about to",
+    () =>
+      Effect.gen(function* () {
+        const { services, stop } = yield* start(plain, { delay: 0 })
+        yield* Effect.gen(function* () {
+          const url = new URL(HttpServer.formatAddress((yield* HttpServer.HttpServer).address))
+          const connected = Effect.acquireRelease(
+            Effect.callback<Socket>((resume) => {
+              const socket = connect(Number(url.port), url.hostname, () => resume(Effect.succeed(socket)))
+              socket.on("error", () => {})
+            }),
+            (socket) => Effect.sync(() => socket.destroy())
+          )
+          const untilClosed = (socket: Socket) => Effect.promise(() => text(socket).catch(() => "reset"))
+          const silent = yield* connected
+          const begun = yield* connected
+          begun.write("GET / HTTP/1.1\r\n")
+          // The server has them both.
+          yield* get("/")
+          yield* Effect.sleep("600 millis")
+          const late = yield* connected
+          yield* get("/")
+          const stopping = yield* stop
+          while (Exit.isSuccess(yield* Effect.exit(get("/")))) yield* Effect.sleep("1 millis")
+          late.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+          assert.match(yield* untilClosed(late), /^HTTP\/1\.1 200 OK[^]*\r\nconnection: close\r\n/i)
+          assert.strictEqual(yield* untilClosed(silent), "")
+          // Whoever has begun to speak is waited for.
+          begun.write("Host: x\r\n\r\n")
+          assert.match(yield* untilClosed(begun), /^HTTP\/1\.1 200 OK/)
+          yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+        }).pipe(Effect.provideContext(services))
+      }).pipe(Effect.scoped)
   )
 
   it.live("without it nobody is told anything: the reference is that of a server that never stops", () =>
