@@ -2,7 +2,7 @@
  * A typed API in front of a queue: its endpoint asks a worker by request and reply, and its client is made of the same
  * description. One program here; server, worker and client could as well be three.
  *
- * Run it with `npx node --conditions=@effect-amqp/source packages/examples/src/api.ts`. It asks twice, and ends.
+ * Run it with `npm start -- api`. It asks twice, and ends.
  */
 import { AmqpRpc, AmqpTopology } from "@effect-amqp/core"
 import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"

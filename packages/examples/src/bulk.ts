@@ -2,7 +2,7 @@
  * Bulk: 20,000 readings published from a stream, and consumed in batches of up to 500, as for a database that takes many
  * rows at once.
  *
- * Run it with `npx node --conditions=@effect-amqp/source packages/examples/src/bulk.ts`. It ends when all have arrived.
+ * Run it with `npm start -- bulk`. It ends when all have arrived.
  */
 import { AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"

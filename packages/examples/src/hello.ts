@@ -1,4 +1,8 @@
-/** The smallest program: publishes one message, and leaves nothing open. `AMQP_URL` says to which broker. */
+/**
+ * The smallest program: publishes one message, and leaves nothing open. `AMQP_URL` says to which broker.
+ *
+ * Run it with `npm start -- hello`.
+ */
 import { AmqpChannel, AmqpLive } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"

@@ -3,7 +3,7 @@
  *
  * - `GET /` is the page, `GET /news` its server-sent events, `POST /news` publishes a line.
  *
- * Run it with `npx node --conditions=@effect-amqp/source packages/examples/src/live.ts`. Ctrl-C stops it.
+ * Run it with `npm start -- live`. Ctrl-C stops it.
  */
 import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpTopology } from "@effect-amqp/core"
 import { AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"

@@ -2,7 +2,7 @@
  * Request and reply: a procedure, its server and its client, in one program. They could as well be two: all they share is
  * the procedure.
  *
- * Run it with `npx node --conditions=@effect-amqp/source packages/examples/src/rpc.ts`. It asks three times, and ends.
+ * Run it with `npm start -- rpc`. It asks three times, and ends.
  */
 import { AmqpRpc, AmqpTopology } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"

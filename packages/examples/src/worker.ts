@@ -4,7 +4,7 @@
  * What may pass is tried again after a second, and then after ten. What will not pass, and what is no order, goes to the
  * dead-letter queue `shipments.dlq`, for somebody to look at.
  *
- * Run it with `npx node --conditions=@effect-amqp/source packages/examples/src/worker.ts`. Ctrl-C stops it: it takes no
+ * Run it with `npm start -- worker`. Ctrl-C stops it: it takes no
  * further orders, finishes those it has begun, and leaves the others in the queue.
  */
 import { AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"

@@ -24,10 +24,14 @@ const sources = join(import.meta.dirname, "..", "..", "src")
 const foreign = /^(?:AMQP_|PORT$|NODE_|VITEST|EFFECT_AMQP_)/
 
 /** Runs `src/<file>` until the scope closes at the latest. */
-export const run = (file: string, env: Record<string, string>): Effect.Effect<Program, never, Scope.Scope> =>
+export const run = (
+  file: string,
+  env: Record<string, string>,
+  args: ReadonlyArray<string> = []
+): Effect.Effect<Program, never, Scope.Scope> =>
   Effect.gen(function* () {
     const inherited = Object.entries(process.env).filter(([name]) => !foreign.test(name))
-    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", join(sources, file)], {
+    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", join(sources, file), ...args], {
       env: { ...Object.fromEntries(inherited), ...env },
       stdio: ["ignore", "pipe", "pipe"]
     })
