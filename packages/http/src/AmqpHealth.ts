@@ -13,7 +13,7 @@
  * A live service that is not ready recovers by itself, so a restart would only cost it its place. What is closed for good
  * reads its configuration again only when it is restarted.
  *
- * The answers are JSON with the checks and the tags of the reasons; no host, user or text of the broker is in them, so they
+ * The answers are JSON with the checks and the reasons, as tags; no host, user or text of the broker is in them, so they
  * may be seen from outside.
  *
  * @since 0.1.0
@@ -26,10 +26,18 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type * as Layer from "effect/Layer"
 import * as AmqpHttpServer from "./AmqpHttpServer.ts"
 
+/**
+ * What keeps a service from being ready: its connection is not open; the broker takes no messages; the line before the pool
+ * is full; its server stops.
+ */
+export type Reason = "NotConnected" | "Blocked" | "PoolFull" | "Stopping"
+
 /** What a check has found. */
 export interface Report {
   readonly live: boolean
   readonly ready: boolean
+  /** Why it is not ready: all of it; empty if it is. */
+  readonly reasons: ReadonlyArray<Reason>
   /** Whether the HTTP server of the current request is stopping, as far as `AmqpHttpServer.graceful` says so. */
   readonly stopping: boolean
   readonly connection: {
@@ -90,8 +98,8 @@ const connectionReport = (state: AmqpConnection.State): Report["connection"] => 
  * import { Effect } from "effect"
  *
  * const program = Effect.gen(function* () {
- *   const { connection, ready } = yield* AmqpHealth.check()
- *   if (!ready) yield* Effect.logWarning("not ready", connection)
+ *   const { ready, reasons } = yield* AmqpHealth.check()
+ *   if (!ready) yield* Effect.logWarning("not ready", reasons)
  * })
  * ```
  */
@@ -101,12 +109,16 @@ export const check = Effect.fnUntraced(function* (
   const { config, flow, state } = yield* AmqpConnection.AmqpConnection
   const { idle, max, pending, used } = yield* AmqpPool.stats
   const stopping = (yield* AmqpHttpServer.Shutdown).hasBegun
-  const isOpen = state.value._tag === "Open"
-  const flows = flow.value._tag === "Flowing" || options.blocked === "ready"
   const isFull = config.pool !== false && used >= config.pool.max && pending >= Math.max(1, config.pool.maxWaiting)
+  const reasons: Array<Reason> = []
+  if (state.value._tag !== "Open") reasons.push("NotConnected")
+  if (flow.value._tag === "Blocked" && options.blocked !== "ready") reasons.push("Blocked")
+  if (isFull) reasons.push("PoolFull")
+  if (stopping) reasons.push("Stopping")
   return {
     live: state.value._tag !== "Closed",
-    ready: isOpen && flows && !isFull && !stopping,
+    ready: reasons.length === 0,
+    reasons,
     stopping,
     connection: connectionReport(state.value),
     flow: flow.value._tag,

@@ -1,6 +1,6 @@
 /** Health as an orchestrator asks for it, over a socket, while the connection goes through what it can go through. */
 import { assert, describe, it } from "@effect/vitest"
-import { Amqp, AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { Amqp, AmqpBroker, AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth } from "@effect-amqp/http"
 import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
@@ -46,6 +46,7 @@ describe("health", () => {
           status: "pass",
           live: true,
           ready: true,
+          reasons: [],
           stopping: false,
           connection: { state: "Open", generation: 1 },
           flow: "Flowing",
@@ -65,6 +66,7 @@ describe("health", () => {
         assert.deepStrictEqual(yield* health, [200, 503])
         const { body } = yield* ask("ready")
         assert.deepInclude(body.connection, { state: "Reconnecting" })
+        assert.deepStrictEqual(body.reasons, ["NotConnected"])
         assert.include(["ConnectionClosed", "ConnectFailed"], body.connection.reason)
         assert.strictEqual((yield* get("/health/ready")).headers["retry-after"], "5")
         yield* broker.up
@@ -114,6 +116,8 @@ describe("health", () => {
           broker.block("low on memory")
           yield* untilFlow("Blocked")
           assert.deepStrictEqual(yield* health, [200, expected])
+          const { body } = yield* ask("ready")
+          assert.deepStrictEqual([body.flow, body.reasons], ["Blocked", expected === 200 ? [] : ["Blocked"]])
           broker.unblock()
           yield* untilFlow("Flowing")
           assert.deepStrictEqual(yield* health, [200, 200])
@@ -132,6 +136,7 @@ describe("health", () => {
         )
         yield* untilStats(({ pending, used }) => used === 1 && pending === 1)
         assert.deepStrictEqual(yield* health, [200, 503])
+        assert.deepStrictEqual((yield* ask("ready")).body.reasons, ["PoolFull"])
         yield* Deferred.succeed(letGo, undefined)
         yield* Fiber.joinAll(borrowers)
         assert.deepStrictEqual(yield* health, [200, 200])
@@ -148,6 +153,38 @@ describe("health", () => {
         assert.strictEqual((yield* get("/readyz")).status, 200)
         assert.strictEqual((yield* get("/health/live")).status, 404)
       }).pipe(withHealth(broker, { health: { livePath: "/livez", readyPath: "/readyz" } }))
+    })
+  )
+
+  it.live("of several brokers is told of each, at paths of its own", () =>
+    Effect.gen(function* () {
+      class Orders extends AmqpBroker.Service<Orders>()("test/Orders") {}
+      class Audit extends AmqpBroker.Service<Audit>()("test/Audit") {}
+      const [one, other] = [yield* ScriptedBroker.make(), yield* ScriptedBroker.make()]
+      const checks = Layer.merge(
+        AmqpHealth.layer({ readyPath: "/orders/ready", livePath: "/orders/live" }).pipe(Layer.provide(Orders.services)),
+        AmqpHealth.layer({ readyPath: "/audit/ready", livePath: "/audit/live" }).pipe(Layer.provide(Audit.services))
+      )
+      yield* Effect.gen(function* () {
+        yield* other.down
+        yield* Audit.provide(untilState(({ _tag }) => _tag === "Reconnecting"))
+        const answers = yield* Effect.forEach(["/orders/ready", "/audit/ready", "/audit/live"], get)
+        assert.deepStrictEqual(
+          answers.map(({ status }) => status),
+          [200, 503, 200]
+        )
+      }).pipe(
+        Effect.provide(
+          HttpRouter.serve(checks, { disableLogger: true, disableListenLog: true }).pipe(
+            Layer.provideMerge(server),
+            Layer.provideMerge(
+              Layer.merge(Orders.fromConfig(configOf(one.url)), Audit.fromConfig(configOf(other.url)))
+            ),
+            Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
+          ),
+          { local: true }
+        )
+      )
     })
   )
 })

@@ -105,7 +105,13 @@ describe("a server that stops", () => {
         const stopping = yield* stop
         const ready = yield* get("/health/ready")
         assert.strictEqual(ready.status, 503)
-        assert.deepInclude(JSON.parse(ready.body), { status: "fail", live: true, ready: false, stopping: true })
+        assert.deepInclude(JSON.parse(ready.body), {
+          status: "fail",
+          live: true,
+          ready: false,
+          reasons: ["Stopping"],
+          stopping: true
+        })
         assert.strictEqual((yield* get("/health/live")).status, 200)
         assert.deepInclude(yield* ask("/"), { status: 200, connection: "close", reused: true })
         // On a new connection, and told again.
