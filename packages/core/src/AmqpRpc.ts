@@ -23,7 +23,7 @@
  *
  * A success and a failure are what the procedure's schemas say. A defect is everything else that went wrong at the
  * server: a payload that it cannot read, a handler that died. Clients see it as `RemoteFailure`. JSON is what
- * `AmqpMessage.json` reads and writes; nothing (`Schema.Void`) is `null`.
+ * `AmqpMessage.json` reads and writes; nothing (`Schema.Void`) is `null`. What is not JSON has the schema `Content`.
  *
  * @example
  * ```ts
@@ -61,6 +61,7 @@ import * as AmqpError from "./AmqpError.ts"
 import type { FieldTable } from "./AmqpMessage.ts"
 import { isRefused } from "./internal/declarations.ts"
 import * as internalClient from "./internal/rpc/client.ts"
+import * as internalContent from "./internal/rpc/content.ts"
 import { mergeCallOptions, readOptions } from "./internal/rpc/options.ts"
 import * as internalProcedure from "./internal/rpc/procedure.ts"
 import * as internalServer from "./internal/rpc/server.ts"
@@ -83,6 +84,32 @@ export interface Procedure<
   readonly exchange: string
   readonly routingKey: string
 }
+
+/**
+ * A payload, success or error that is not JSON: it travels as it is, with its `contentType` and `contentEncoding`. For
+ * pictures, compressed or encrypted contents, and for peers that speak neither JSON nor this convention: their reply without
+ * a `type` is a success.
+ *
+ * It is this schema as a whole that is not JSON; within another one it is JSON as any.
+ *
+ * @example
+ * ```ts
+ * import { AmqpRpc } from "@effect-amqp/core"
+ * import { Effect } from "effect"
+ *
+ * const Resize = AmqpRpc.make("pictures.resize", { payload: AmqpRpc.Content, success: AmqpRpc.Content })
+ *
+ * const server = AmqpRpc.serve(Resize, ({ content }) => Effect.succeed({ content, contentType: "image/png" }))
+ * ```
+ */
+export const Content: Content = internalContent.Content
+
+/** The schema of `Content`. */
+export interface Content extends Schema.Struct<{
+  readonly content: Schema.Uint8Array
+  readonly contentType: Schema.optional<Schema.String>
+  readonly contentEncoding: Schema.optional<Schema.String>
+}> {}
 
 /** How a procedure is declared. */
 export interface ProcedureOptions<

@@ -35,9 +35,11 @@
  * WebSocket: the events are JSON texts (`{"event":"message",...}`), and the client sends `{"ack":"<id>"}`, `{"requeue":"<id>"}`
  * or `{"reject":"<id>"}` on it.
  *
- * `POST /amqp/rpc/{queue}` sends the JSON of the body as an `AmqpRpc` request, by the procedure `amqp-type` (default: the
- * queue's name), and answers with the JSON of the reply: 200, or 422 for the procedure's own failure. `amqp-timeout`
- * (milliseconds) may make the wait shorter than `limits.idle`.
+ * `POST /amqp/rpc/{queue}` sends the body as it is, as a request of `AmqpRpc` or of any server that replies to `replyTo` with
+ * the `correlationId`, and answers with the reply as it is: 200, or 422 for the procedure's own failure. Servers of `AmqpRpc`
+ * want `content-type: application/json`; no body at all is their `null`. The procedure is `amqp-type` (default: the queue's
+ * name); `amqp-headers`, `amqp-priority` and the content's type and encoding are as above. `amqp-timeout` (milliseconds) may
+ * make the wait shorter than `limits.idle`.
  *
  * What goes wrong is answered with problem details, by the table of `AmqpHttpError`; besides, 404 for an exchange or a queue
  * that is not there, 403 for what the broker does not allow, and 400 for what AMQP does not.

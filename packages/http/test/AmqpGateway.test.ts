@@ -473,7 +473,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
         )
         const call = (body: string, headers: Record<string, string> = {}) =>
-          post(`/amqp/rpc/${queue}`, body, { "amqp-type": "divide", ...headers })
+          post(`/amqp/rpc/${queue}`, body, { "content-type": "application/json", "amqp-type": "divide", ...headers })
         const reply = yield* call('{"a":6,"b":3}')
         assert.deepInclude(reply, { status: 200, json: 2 })
         const failure = yield* call('{"a":6,"b":0}')

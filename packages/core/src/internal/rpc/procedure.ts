@@ -5,7 +5,7 @@ import type { Json } from "../../AmqpMessage.ts"
 import type { PayloadSchema, Procedure, ProcedureOptions } from "../../AmqpRpc.ts"
 import { isRefused, type Option, read, shown } from "../declarations.ts"
 import { isName, refused, wantsName } from "../fieldTable.ts"
-import { json } from "../json.ts"
+import { codecOf } from "./content.ts"
 
 type Any = Schema.Constraint
 
@@ -40,9 +40,9 @@ class Declared<P extends Any, S extends Any, E extends Any> implements Procedure
     this.exchange = route.exchange ?? ""
     this.routingKey = route.routingKey ?? this.queue
     this.#refused = refused
-    this.#payload = json(schemas.payload)
-    this.#success = json(schemas.success)
-    this.#error = json(schemas.error)
+    this.#payload = codecOf(schemas.payload)
+    this.#success = codecOf(schemas.success)
+    this.#error = codecOf(schemas.error)
   }
 
   static codecsOf<P extends Any, S extends Any, E extends Any>(

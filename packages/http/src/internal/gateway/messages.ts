@@ -85,6 +85,10 @@ const readOthers = (
   return undefined
 }
 
+/** Told apart by what only a refusal has. */
+export const isRefused = (value: AmqpMessage.Message | AmqpMessage.Properties | Refusal): value is Refusal =>
+  "status" in value
+
 /** The properties that a request's headers say. */
 export const propertiesOf = (headers: Headers.Headers): AmqpMessage.Properties | Refusal => {
   const properties: Mutable<AmqpMessage.Properties> = {}

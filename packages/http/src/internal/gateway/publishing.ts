@@ -6,13 +6,11 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { type Refusal, problemOf, refusalOf, refuse } from "./answers.ts"
-import { propertiesOf, readLine } from "./messages.ts"
+import { isRefused, propertiesOf, readLine } from "./messages.ts"
 import { type Bounds, failWith, type Guard, notFound, pathBelow, readBody, type Routed } from "./requests.ts"
 
 /** How RabbitMQ's own HTTP API calls the exchange without a name. */
 const defaultExchange = "amq.default"
-
-const isRefused = (value: AmqpMessage.Message | AmqpMessage.Properties | Refusal): value is Refusal => "status" in value
 
 const isBatch = (contentType: string | undefined) =>
   contentType?.split(";", 1)[0]!.trim().toLowerCase() === "application/x-ndjson"

@@ -1,0 +1,303 @@
+/** The gateway when the broker hesitates, refuses or is lost, when clients come and go, and what it passes on unread. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Amqp, type AmqpChannel, type AmqpMessage, AmqpPool } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { AmqpGateway } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Duration, Effect, Fiber, Layer, Logger, Option, Queue, References, Schedule } from "effect"
+import { HttpRouter } from "effect/http"
+import { createServer } from "node:http"
+import { gunzipSync, gzipSync } from "node:zlib"
+import { configOf, type Overrides } from "../../core/test/support/amqp.ts"
+import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { ask, authorize, converse, limits, listen, post, withGateway } from "./support/gateway.ts"
+import { untilFlow } from "./support/service.ts"
+
+const quiet = Effect.provide(Logger.layer([]))
+
+/** A gateway on a scripted broker. */
+const onScript = (broker: ScriptedBroker.ScriptedBroker, overrides?: Overrides) =>
+  Effect.provide(
+    HttpRouter.serve(AmqpGateway.layer({ authorize, limits }), { disableLogger: true, disableListenLog: true }).pipe(
+      Layer.provideMerge(Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 }))),
+      Layer.provideMerge(Amqp.fromConfig(configOf(broker.url, overrides))),
+      Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
+    ),
+    { local: true }
+  )
+
+const to = "/amqp/publish/logs/info"
+
+describe("POST /publish/{exchange}/{routingKey}", () => {
+  it.live("is not answered before the broker has confirmed the message, and by what the broker says", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
+      yield* Effect.gen(function* () {
+        const outcome = Effect.fnUntraced(function* (nth: number, tell: Effect.Effect<void>) {
+          const asking = yield* Effect.forkChild(post(to, "it"), { startImmediately: true })
+          yield* broker.received("basic.publish", nth)
+          // It has all that it could be answered by, were it not for the confirm.
+          yield* Effect.sleep("50 millis")
+          assert.isUndefined(asking.pollUnsafe())
+          yield* tell
+          const { headers, status } = yield* Fiber.join(asking)
+          return [status, headers.get("retry-after")]
+        })
+        const tell = (method: "basic.ack" | "basic.nack", deliveryTag: number) =>
+          Effect.sync(() => broker.send(1, method, { deliveryTag }))
+        assert.deepStrictEqual(yield* outcome(1, tell("basic.ack", 1)), [200, null])
+        assert.deepStrictEqual(yield* outcome(2, tell("basic.nack", 2)), [503, "1"])
+        // Nobody knows whether it has arrived.
+        const lost = Effect.sync(() => broker.destroy())
+        assert.deepStrictEqual(yield* outcome(3, lost), [504, null])
+      }).pipe(onScript(broker))
+    })
+  )
+
+  it.live("is a 503 with Retry-After while the broker takes nothing, and while it is away", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* post(to, "it", { "amqp-mandatory": "false" })).status, 200)
+        broker.block("low on memory")
+        yield* untilFlow("Blocked")
+        const blocked = yield* post(to, "it", { "amqp-mandatory": "false" })
+        assert.deepStrictEqual([blocked.status, blocked.headers.get("retry-after")], [503, "10"])
+        assert.notInclude(blocked.text, "memory")
+        broker.unblock()
+        yield* untilFlow("Flowing")
+        yield* broker.down
+        const away = yield* post(to, "it", { "amqp-mandatory": "false" })
+        assert.deepStrictEqual([away.status, away.headers.get("retry-after")], [503, "10"])
+      }).pipe(onScript(broker, { publishTimeout: Duration.millis(300) }))
+    })
+  )
+
+  it.live(
+    "answers a batch line by line: what is confirmed is told while the rest is awaited, and what is lost is told too",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
+        yield* Effect.gen(function* () {
+          const lines = ["one", "two", "three"].map((content) => JSON.stringify({ content })).join("\n")
+          const first = Effect.andThen(
+            broker.received("basic.publish", 3),
+            Effect.sync(() => broker.send(1, "basic.ack", { deliveryTag: 1 }))
+          )
+          const told = yield* Effect.forkChild(
+            Effect.andThen(
+              first,
+              Effect.andThen(
+                Effect.sleep("50 millis"),
+                Effect.sync(() => broker.destroy())
+              )
+            )
+          )
+          const answer = yield* post(to, lines, { "content-type": "application/x-ndjson" })
+          yield* Fiber.join(told)
+          const results = answer.text
+            .trimEnd()
+            .split("\n")
+            .map((line) => JSON.parse(line))
+          assert.deepStrictEqual(
+            results.map(({ problem, status }) => [status, problem?.status]),
+            [
+              ["confirmed", undefined],
+              ["refused", 504],
+              ["refused", 504]
+            ]
+          )
+        }).pipe(onScript(broker))
+      })
+  )
+})
+
+const channel = <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E, R>) =>
+  Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.use(f))
+
+/** A queue of the test's own, with these messages. */
+const makeQueue = (contents: ReadonlyArray<string> = []) =>
+  channel((it) =>
+    Effect.gen(function* () {
+      const { queue } = yield* it.queueDeclare(`gateway-${crypto.randomUUID()}`, { durable: false })
+      for (const content of contents) yield* it.publish({ routingKey: queue, content })
+      return queue
+    })
+  )
+
+/** As an `EventSource` does: it tries until it is let in. */
+const listenAgain = (queue: string) =>
+  Effect.retry(listen(`/amqp/consume/${queue}`), { schedule: Schedule.spaced("50 millis"), times: 200 })
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("POST /publish/{exchange}/{routingKey}", () => {
+    it.effect("a body that is compressed is passed on as it is, and said to be", () =>
+      Effect.gen(function* () {
+        const queue = yield* makeQueue()
+        const body = gzipSync("it")
+        const headers = { "content-type": "text/plain", "content-encoding": "gzip" }
+        assert.strictEqual((yield* post(`/amqp/publish/amq.default/${queue}`, body, headers)).status, 200)
+        const { content, properties } = yield* channel((it) =>
+          Effect.map(it.get(queue, { noAck: true }), Option.getOrThrow)
+        )
+        assert.strictEqual(gunzipSync(content).toString(), "it")
+        assert.deepInclude(properties, { contentType: "text/plain", contentEncoding: "gzip" })
+      }).pipe(withGateway())
+    )
+  })
+
+  describe("POST /rpc/{queue}", () => {
+    it.effect("body and reply are passed on as they are, to and from a server of whatever kind", () =>
+      Effect.gen(function* () {
+        const queue = yield* makeQueue()
+        const answers: ReadonlyArray<Omit<AmqpMessage.Message, "routingKey" | "exchange">> = [
+          { content: Uint8Array.of(0, 0xff) },
+          { content: "<p>", contentType: "text/html; charset=utf-8" },
+          { content: gzipSync("it"), contentType: "text/plain", contentEncoding: "gzip" },
+          { content: '"it"', contentType: "application/json", contentEncoding: "utf-8" },
+          { content: "no", contentType: "text/plain", type: "failure" },
+          { content: "odd", contentType: "a\r\nset-cookie: b" }
+        ]
+        const asked: Array<AmqpMessage.Delivery> = []
+        yield* channel((it) =>
+          Effect.gen(function* () {
+            const { deliveries } = yield* it.consume(queue, { noAck: true })
+            const server = Effect.gen(function* () {
+              const request = yield* Queue.take(deliveries)
+              const { correlationId, replyTo } = request.properties
+              const answer = answers[asked.length]!
+              asked.push(request)
+              yield* it.publish({ ...answer, routingKey: replyTo!, correlationId })
+            })
+            yield* Effect.forkChild(Effect.forever(server))
+            const call = (body: NonNullable<RequestInit["body"]>, headers: Record<string, string> = {}) =>
+              post(`/amqp/rpc/${queue}`, body, headers)
+
+            const bytes = Uint8Array.of(0xfe, 0, 1)
+            const plain = yield* call(bytes, {
+              "content-type": "image/png",
+              "amqp-type": "turn",
+              "amqp-priority": "7",
+              "amqp-headers": '{"tenant":"a"}'
+            })
+            assert.deepStrictEqual([plain.status, plain.headers.get("content-type")], [200, "application/octet-stream"])
+            const [request] = asked
+            assert.deepStrictEqual([...request!.content], [...bytes])
+            assert.deepInclude(request!.properties, { contentType: "image/png", type: "turn", priority: 7 })
+            assert.strictEqual(request!.properties.headers["tenant"], "a")
+
+            const page = yield* call("it")
+            assert.deepStrictEqual([page.text, page.headers.get("content-type")], ["<p>", "text/html; charset=utf-8"])
+            assert.strictEqual(page.headers.get("x-content-type-options"), "nosniff")
+            const compressed = yield* call("it")
+            assert.deepStrictEqual([compressed.text, compressed.headers.get("content-encoding")], ["it", "gzip"])
+            const json = yield* call("", {})
+            assert.deepStrictEqual([json.json, json.headers.get("content-encoding")], ["it", null])
+            const failure = yield* call("it")
+            assert.deepStrictEqual([failure.status, failure.text], [422, "no"])
+            const odd = yield* call("it")
+            assert.deepStrictEqual(
+              [odd.status, odd.headers.get("content-type"), odd.headers.get("set-cookie")],
+              [200, "application/octet-stream", null]
+            )
+            // What says that it is JSON has to be.
+            const wrong = yield* call("{", { "content-type": "application/json; charset=utf-8" })
+            assert.strictEqual(wrong.status, 400)
+            assert.strictEqual(asked.length, answers.length)
+          })
+        )
+      }).pipe(Effect.scoped, withGateway(), quiet)
+    )
+  })
+
+  describe("GET /consume/{queue}", () => {
+    it.effect("ends with why when the broker is lost, and whoever comes back gets what was not settled", () =>
+      Effect.gen(function* () {
+        const { killConnections } = yield* TestBroker.TestBroker
+        const queue = yield* makeQueue(["one", "two"])
+        const events = yield* listen(`/amqp/consume/${queue}`)
+        const socket = yield* converse(`/amqp/consume/${queue}`)
+        yield* socket.until("open")
+        const { id } = yield* events.until("message")
+        yield* killConnections
+        const { data } = yield* events.until("end")
+        assert.deepInclude(data, { reason: "failed" })
+        assert.deepInclude(data.problem, { status: 503, title: "Service Unavailable" })
+        assert.deepInclude(yield* socket.until("end"), { reason: "failed" })
+        assert.strictEqual(yield* socket.closed, 1011)
+        assert.strictEqual((yield* ask("POST", `/amqp/consume/${queue}/${id}/ack`)).status, 410)
+        const again = yield* listenAgain(queue)
+        const seen = [yield* again.until("message"), yield* again.until("message")]
+        assert.deepStrictEqual(
+          seen.map((event) => event.data.content),
+          ["one", "two"]
+        )
+      }).pipe(Effect.scoped, withGateway({ authorize: () => Effect.succeed("allow") }), quiet)
+    )
+
+    it.effect("as a WebSocket it acknowledges on delivery, resumes, has heartbeats, and ends when it is idle", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        const queue = yield* makeQueue(["1", "2", "3"])
+        const path = `/amqp/consume/${queue}?ack=delivery`
+        const first = yield* converse(path)
+        const seen = yield* Effect.replicateEffect(first.until("message"), 3)
+        yield* awaitCensus({ unacked: 0, consumers: 1 })
+        yield* first.close
+        const second = yield* converse(`${path}&lastEventId=${seen[0]!.id}`)
+        assert.deepInclude(yield* second.until("open"), { resumed: true })
+        const missed = yield* Effect.replicateEffect(second.until("message"), 2)
+        assert.deepStrictEqual(
+          missed.map(({ content, id }) => [content, id]),
+          seen.slice(1).map(({ content, id }) => [content, id])
+        )
+        yield* second.until("heartbeat")
+        assert.deepInclude(yield* second.until("end"), { reason: "idle" })
+        assert.strictEqual(yield* second.closed, 1001)
+        yield* awaitCensus({ consumers: 0 })
+      }).pipe(
+        Effect.scoped,
+        withGateway({
+          authorize: () => Effect.succeed("allow"),
+          limits: { ...limits, idle: "1 second", heartbeat: "100 millis" }
+        })
+      )
+    )
+
+    it.effect("clients that come and go, of both kinds, settle each message once, and leave nothing behind", () =>
+      Effect.gen(function* () {
+        const { awaitCensus } = yield* TestBroker.TestBroker
+        const contents = Array.from({ length: 120 }, (_, i) => `${i}`)
+        const queue = yield* makeQueue(contents)
+        const settled: Array<string> = []
+        const path = `/amqp/consume/${queue}?prefetch=5`
+        const bySse = Effect.gen(function* () {
+          const events = yield* listen(path)
+          const { data, id } = yield* events.until("message")
+          if ((yield* ask("POST", `/amqp/consume/${queue}/${id}/ack`)).status === 204) settled.push(data.content)
+          yield* events.hangUp
+        })
+        const bySocket = Effect.gen(function* () {
+          const socket = yield* converse(path)
+          const { content, id } = yield* socket.until("message")
+          yield* socket.send({ ack: id })
+          // Answered in order: what was sent before has been settled when this is.
+          yield* socket.send("{}")
+          yield* socket.until("error")
+          settled.push(content)
+          yield* socket.close
+        })
+        const one = (i: number) => Effect.scoped(i % 2 === 0 ? bySse : bySocket)
+        yield* Effect.forEach(contents, (_, i) => one(i), { concurrency: 8, discard: true })
+        yield* awaitCensus({ consumers: 0, unacked: 0 })
+        const left = yield* channel((it) => it.queueDelete(queue))
+        assert.strictEqual(left, 0)
+        assert.deepStrictEqual(
+          settled.toSorted((a, b) => Number(a) - Number(b)),
+          contents
+        )
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      }).pipe(withGateway({ authorize: () => Effect.succeed("allow"), limits: { ...limits, streams: 20 } }))
+    )
+  })
+})
