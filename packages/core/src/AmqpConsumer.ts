@@ -26,6 +26,7 @@ import * as Layer from "effect/Layer"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as AmqpChannel from "./AmqpChannel.ts"
 import { AmqpConnection } from "./AmqpConnection.ts"
 import type { AmqpError } from "./AmqpError.ts"
@@ -36,7 +37,7 @@ import { ownConfig, sharedConnection } from "./internal/consumer/connection.ts"
 import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
-import { register, Running } from "./internal/consumer/running.ts"
+import { register, Running, runningOf } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
 import { isRefused } from "./internal/declarations.ts"
 import { fail } from "./internal/handle.ts"
@@ -377,9 +378,36 @@ export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection 
   Effect.gen(function* () {
     const main = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
-    const running = new Running(linksOf(main).shutdown, Logging.ofConnection(ownConfig(main.config)))
+    const connection = yield* SubscriptionRef.make<AmqpConnection["Service"] | undefined>(undefined)
+    const running = new Running(linksOf(main).shutdown, Logging.ofConnection(ownConfig(main.config)), connection)
     return register({ connection: yield* sharedConnection(main, running), publisher }, running)
   })
+
+/**
+ * The consumers' own connection as it comes and goes: `undefined` while nobody consumes, and has consumed for some seconds.
+ * For whoever wants to look at it; `connection` of the service makes one, and keeps it.
+ *
+ * @example
+ * ```ts
+ * import { AmqpConsumer } from "@effect-amqp/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { value } = yield* AmqpConsumer.ownConnection
+ *   yield* Effect.log(value === undefined ? "nobody consumes" : value.state.value._tag)
+ * })
+ * ```
+ */
+export const ownConnection: Effect.Effect<
+  SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>,
+  never,
+  AmqpConsumer
+> = Effect.flatMap(AmqpConsumer, (consumer) => {
+  const running = runningOf(consumer)
+  return running === undefined
+    ? SubscriptionRef.make<AmqpConnection["Service"] | undefined>(undefined)
+    : Effect.succeed(running.connection)
+})
 
 /**
  * Consumers as a layer. They connect with the settings of the `AmqpConnection` in context, to the same broker, by a

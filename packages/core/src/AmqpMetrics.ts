@@ -28,12 +28,13 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import { AmqpConnection } from "./AmqpConnection.ts"
-import { AmqpConsumer } from "./AmqpConsumer.ts"
+import { AmqpConsumer, ownConnection } from "./AmqpConsumer.ts"
 import { AmqpPool } from "./AmqpPool.ts"
 import { AmqpPublisher } from "./AmqpPublisher.ts"
 import { AmqpRpc } from "./AmqpRpc.ts"
+import { ownConfig } from "./internal/consumer/connection.ts"
 import { measuresOf } from "./internal/consumer/running.ts"
-import { watchConnection } from "./internal/metrics/connection.ts"
+import { type Watched, watchConnection, watchConnections } from "./internal/metrics/connection.ts"
 import { boundaries } from "./internal/metrics/histogram.ts"
 import { discards, measuresOfPool, replies, settlements } from "./internal/metrics/measures.ts"
 import { Registry } from "./internal/metrics/registry.ts"
@@ -42,7 +43,11 @@ import { clientOf } from "./internal/rpc/client.ts"
 
 // --- The connection ----------------------------------------------------------------------------------------------------
 
-/** 1 for the state that the connection is in, 0 for the others. By `amqp.connection.state`. */
+/**
+ * 1 for the state that the connection is in, 0 for the others. By `amqp.connection.state`. Consumers' own connection has it
+ * too, as have `reconnects` and `connectAttempts`, by its name: that of the other and ` consumers`, or `consumers`. All of its
+ * states are 0 while nobody consumes.
+ */
 export const connectionState = Metric.gauge("amqp.client.connection.state", {
   description: "1 for the state that the connection is in (amqp.connection.state), 0 for the others"
 })
@@ -225,6 +230,18 @@ const states = ["Connecting", "Open", "Reconnecting", "Closed"] as const
 const outcomes = ["confirmed", "nacked", "returned", "unknown", "timedOut", "forbidden", "refused"] as const
 const named = (outcome: string) => outcome.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
+const registerConnection = (
+  registry: Registry,
+  state: () => (typeof states)[number] | undefined,
+  watched: Pick<Watched, "reconnects" | "failedAttempts">
+): void => {
+  for (const tag of states) {
+    registry.gauge(connectionState, { "amqp.connection.state": tag.toLowerCase() }, () => (state() === tag ? 1 : 0))
+  }
+  registry.counter(reconnects, {}, () => watched.reconnects)
+  registry.gauge(connectAttempts, {}, () => watched.failedAttempts)
+}
+
 /**
  * Registers the metrics of the services in context, until the scope closes. `Amqp.layer` and `AmqpLive` do; use it beside
  * an `AmqpConnection`, `AmqpPool` and `AmqpPublisher` that were put together by hand. Those of an `AmqpConsumer` and an
@@ -243,13 +260,7 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
     yield* Effect.addFinalizer(() => Effect.sync(() => registry.clear()))
 
     const watched = yield* watchConnection(connection)
-    for (const tag of states) {
-      registry.gauge(connectionState, { "amqp.connection.state": tag.toLowerCase() }, () =>
-        connection.state.value._tag === tag ? 1 : 0
-      )
-    }
-    registry.counter(reconnects, {}, () => watched.reconnects)
-    registry.gauge(connectAttempts, {}, () => watched.failedAttempts)
+    registerConnection(registry, () => connection.state.value._tag, watched)
     registry.counter(blockedTime, {}, () => watched.blockedSeconds)
 
     for (const [kind, { stats }] of [
@@ -296,6 +307,12 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
 
     const consumer = yield* Effect.serviceOption(AmqpConsumer)
     if (Option.isSome(consumer)) {
+      const own = yield* Effect.provideService(ownConnection, AmqpConsumer, consumer.value)
+      const ofOwn = new Registry(yield* Effect.context(), {
+        "amqp.connection.name": ownConfig(connection.config).connectionName ?? "consumers"
+      })
+      yield* Effect.addFinalizer(() => Effect.sync(() => ofOwn.clear()))
+      registerConnection(ofOwn, () => own.value?.state.value._tag, yield* watchConnections(own))
       const measures = measuresOf(consumer.value)
       registry.counter(consumedMessages, {}, () => measures.deliveries)
       registry.counter(redeliveries, {}, () => measures.redeliveries)

@@ -94,11 +94,21 @@ const operation = (name: string, outcome: string) => ({
   "amqp.outcome": outcome
 })
 
+const consumers = { "amqp.connection.name": "shop consumers" }
+
 /** Every metric that the library is to have, after what the test does. */
 const wanted: ReadonlyArray<Wanted> = [
   { metric: AmqpMetrics.connectionState, attributes: { "amqp.connection.state": "open" }, value: 1 },
   { metric: AmqpMetrics.connectionState, attributes: { "amqp.connection.state": "closed" }, value: 0 },
   { metric: AmqpMetrics.reconnects, value: 1 },
+  // Consumers have a connection of their own, which came later.
+  { metric: AmqpMetrics.connectionState, attributes: { ...consumers, "amqp.connection.state": "open" }, value: 1 },
+  {
+    metric: AmqpMetrics.connectionState,
+    attributes: { ...consumers, "amqp.connection.state": "reconnecting" },
+    value: 0
+  },
+  { metric: AmqpMetrics.reconnects, attributes: consumers, value: 0 },
   { metric: AmqpMetrics.connectAttempts, value: 0 },
   { metric: AmqpMetrics.blockedTime, value: (seconds) => seconds > 0 && seconds < 60 },
   { metric: AmqpMetrics.channelCount, attributes: { ...regular, state: "idle" }, value: 0 },

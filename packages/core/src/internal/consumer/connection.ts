@@ -3,6 +3,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
@@ -38,9 +39,15 @@ export const sharedConnection = Effect.fnUntraced(function* (
   never,
   Scope.Scope
 > {
-  const connect = Effect.tap(AmqpConnection.make(ownConfig(main.config)), (connection) =>
-    Effect.sync(() => joinTo(connection, main))
-  )
+  const connect = Effect.tap(AmqpConnection.make(ownConfig(main.config)), (connection) => {
+    joinTo(connection, main)
+    // Before it closes. Another may be there already, if this one was closed for good.
+    const gone = SubscriptionRef.update(running.connection, (now) => (now === connection ? undefined : now))
+    return Effect.andThen(
+      SubscriptionRef.set(running.connection, connection),
+      Effect.addFinalizer(() => gone)
+    )
+  })
   const acquire = Effect.provideService(connect, SharedLogin, linksOf(main).login)
   const shared = yield* RcRef.make({ acquire, idleTimeToLive })
   let hasEnded = false

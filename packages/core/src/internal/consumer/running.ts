@@ -7,6 +7,8 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type * as SubscriptionRef from "effect/SubscriptionRef"
+import type { AmqpConnection } from "../../AmqpConnection.ts"
 import type { AmqpConsumer } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
@@ -24,6 +26,8 @@ export class Running {
   readonly shutdown: Shutdown
   /** What the log says of the connection of its consumers. */
   readonly annotations: Annotations
+  /** The connection of its consumers, while there is one. */
+  readonly connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
   /** Fails when the service ends. */
   readonly ended: Effect.Effect<never, AmqpError.AmqpError>
   readonly measures = new ConsumerMeasures()
@@ -31,8 +35,13 @@ export class Running {
   #count = 0
   #allStopped: Deferred.Deferred<void> | undefined = undefined
 
-  constructor(shutdown: Shutdown, annotations: Annotations) {
+  constructor(
+    shutdown: Shutdown,
+    annotations: Annotations,
+    connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
+  ) {
     this.shutdown = shutdown
+    this.connection = connection
     this.annotations = annotations
     this.ended = Deferred.await(this.#ended)
   }

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { AmqpConnection, State } from "../../AmqpConnection.ts"
 import { elapsed } from "../elapsed.ts"
 
 export interface Watched {
@@ -15,6 +15,36 @@ export interface Watched {
   /** How long the broker has blocked publishers. */
   readonly blockedSeconds: number
 }
+
+/** What becomes of a connection that comes and goes, from one to the next. Watches until the scope closes. */
+export const watchConnections = Effect.fnUntraced(function* (
+  connections: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
+): Effect.fn.Return<Omit<Watched, "blockedSeconds">, never, Scope.Scope> {
+  let reconnects = 0
+  yield* Effect.forkScoped(
+    SubscriptionRef.changes(connections).pipe(
+      Stream.switchMap((connection) =>
+        connection === undefined ? Stream.empty : SubscriptionRef.changes(connection.state)
+      ),
+      Stream.runForEach((now) =>
+        Effect.sync(() => {
+          if (now._tag === "Open" && now.generation > 1) reconnects++
+        })
+      )
+    )
+  )
+  return {
+    get reconnects() {
+      return reconnects
+    },
+    get failedAttempts() {
+      return failedAttemptsOf(connections.value?.state.value)
+    }
+  }
+})
+
+const failedAttemptsOf = (state: State | undefined): number =>
+  state?._tag === "Connecting" || state?._tag === "Reconnecting" ? state.attempt : 0
 
 /** Watches until the scope closes. */
 export const watchConnection = Effect.fnUntraced(function* ({
@@ -45,8 +75,7 @@ export const watchConnection = Effect.fnUntraced(function* ({
       return reconnects
     },
     get failedAttempts() {
-      const now = state.value
-      return now._tag === "Connecting" || now._tag === "Reconnecting" ? now.attempt : 0
+      return failedAttemptsOf(state.value)
     },
     get blockedSeconds() {
       return (blocked + (blockedSince === undefined ? 0 : elapsed(clock) - blockedSince)) / 1000
