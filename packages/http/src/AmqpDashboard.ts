@@ -1,10 +1,10 @@
 /**
  * A page for operators: what the pool, the connection, publishers and consumers of this process do, live.
  *
- * It shows the last five minutes as plots: channels in use and borrowers in line, the state of the connection and what it
- * has been through, messages published and consumed a second, how long confirms and handlers take (median, 95th and 99th
- * percentile), what is on its way and in line. Beside each plot is a table of its numbers. Of channels it shows the pool's, of
- * connections the pool's and the publisher's (consumers have one of their own), of published messages those of `AmqpPublisher`.
+ * It shows the last five minutes as plots: channels in use and borrowers in line, the states of the connection and of the
+ * consumers' own and what they have been through, messages published and consumed a second, how long confirms and handlers
+ * take (median, 95th and 99th percentile), what is on its way and in line. Beside each plot is a table of its numbers. Of
+ * channels it shows the pool's, of published messages those of `AmqpPublisher`.
  *
  * The page is one response without anything from outside (a `Content-Security-Policy` holds it to that), fed by server-sent
  * events. One fiber takes a sample a second for all viewers, and none while nobody looks; what the connection goes through

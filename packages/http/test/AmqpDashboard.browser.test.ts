@@ -81,8 +81,11 @@ const open = (
   })
 
 /** Waits for a row of a figure's table, as it is read aloud: the name of the row, and its numbers. */
-const row = (page: Page, figure: string, name: RegExp) =>
+const row = (page: Page, figure: string | RegExp, name: RegExp) =>
   promise(() => page.getByRole("figure", { name: figure }).getByRole("row", { name }).first().waitFor())
+
+const connection = /^Connection /
+const consumersConnection = /^Consumers’ connection /
 
 /** Waits until this has been said to those who do not see it. */
 const said = (page: Page, text: string) =>
@@ -126,6 +129,7 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
               "Channels in use, by kind, the last minute. Now: regular 4, confirm 0, transaction 0, at most 4"
             yield* promise(() => page.getByRole("img", { name }).waitFor())
 
+            yield* row(page, consumersConnection, / none \d+ s/)
             const publishing = yield* AmqpPublisher.publish({ routingKey: "orders", content: "one" }).pipe(
               Effect.ignore,
               Effect.andThen(Effect.sleep("5 millis")),
@@ -138,18 +142,23 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
             yield* row(page, "Time to the confirm", /^99 % [\d.]+ m?s /)
             yield* row(page, "Time in handlers", /^median [\d.]+ m?s /)
             yield* row(page, "deliveries since the start", /^acked [1-9]/)
+            yield* row(page, consumersConnection, / open \d+ s connection 1 to 127\.0\.0\.1:/)
 
             proxy.refuse()
             proxy.rst()
-            yield* row(page, "Connection", / reconnecting \d+ s Connect/)
+            yield* row(page, connection, / reconnecting \d+ s Connect/)
+            yield* row(page, consumersConnection, / reconnecting \d+ s Connect/)
             yield* said(page, "Connection lost: ConnectionClosed. Reconnecting.")
+            yield* said(page, "The consumers’ connection is lost: ConnectionClosed. Reconnecting.")
             yield* row(page, "Published a second", /^confirmed 0 /)
             yield* row(page, "Channels in use", /^regular 4 0 4 0$/)
             yield* promise(() => page.waitForFunction("document.title.startsWith('reconnecting')"))
 
             proxy.heal()
-            yield* row(page, "Connection", / open \d+ s connection 2 to 127\.0\.0\.1:/)
+            yield* row(page, connection, / open \d+ s connection 2 to 127\.0\.0\.1:/)
+            yield* row(page, consumersConnection, / open \d+ s connection 2 to 127\.0\.0\.1:/)
             yield* said(page, "Connection open.")
+            yield* said(page, "The consumers’ connection is open.")
             yield* row(page, "Published a second", /^confirmed [1-9]/)
             yield* row(page, "Consumed", /^delivered [1-9]/)
             yield* Deferred.succeed(letGo, undefined)

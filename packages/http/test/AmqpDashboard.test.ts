@@ -1,6 +1,6 @@
 /** The dashboard's routes, over sockets: who may look, and what comes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { AmqpDashboard } from "@effect-amqp/http"
 import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redacted, References, Scope } from "effect"
 import { HttpRouter } from "effect/http"
@@ -412,6 +412,42 @@ describe("dashboard: its events", () => {
           ]
         )
         assert.isAtLeast(phases[1].attempt, 2)
+      }).pipe(Effect.scoped, withDashboard(broker, { amqp: { reconnect } }))
+    })
+  )
+
+  it.live("what the consumers' own connection goes through is told as well, from there being none", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const viewer = yield* listen(events)
+        const { consumers, phases } = (yield* viewer.until("hello")).data
+        assert.deepStrictEqual(
+          consumers.map(({ name, number }: Record<string, unknown>) => [number, name]),
+          [[1, "none"]]
+        )
+        assert.strictEqual(phases.at(-1).name, "open")
+        const consumer = yield* Effect.forkChild(Effect.exit(AmqpConsumer.consume("work", () => Effect.void)))
+        const untilPhase = (name: string, generation?: number) =>
+          Effect.gen(function* () {
+            for (;;) {
+              const { data } = yield* viewer.until("consumers")
+              if (data.name === name && data.generation === generation) return data
+            }
+          })
+        assert.deepInclude(yield* untilPhase("open", 1), { peer: `127.0.0.1:${broker.port}` })
+        yield* broker.received("basic.consume")
+        broker.destroy()
+        assert.deepInclude(yield* untilPhase("reconnecting"), { reason: "ConnectionClosed" })
+        yield* untilPhase("open", 2)
+        // Whoever comes later gets all of it.
+        const later = (yield* (yield* listen(events)).until("hello")).data.consumers
+        const named = later.map(({ name }: Record<string, unknown>) => name)
+        assert.deepStrictEqual(
+          named.filter((name: unknown) => name !== "connecting"),
+          ["none", "open", "reconnecting", "open"]
+        )
+        yield* Fiber.interrupt(consumer)
       }).pipe(Effect.scoped, withDashboard(broker, { amqp: { reconnect } }))
     })
   )

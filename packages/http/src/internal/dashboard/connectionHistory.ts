@@ -1,5 +1,5 @@
-/** What the connection has been through since the dashboard was there: told when it happens, whether or not anybody looks. */
-import { AmqpConnection } from "@effect-amqp/core"
+/** What connections have been through since the dashboard was there: told when it happens, whether or not anybody looks. */
+import { AmqpConnection, AmqpConsumer } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
@@ -10,8 +10,11 @@ export interface Phase {
   readonly number: number
   /** When it began: milliseconds of Unix time. */
   readonly at: number
-  /** The tag of the connection's state in lower case, or `blocked`: it is open, and takes nothing from publishers. */
-  readonly name: "connecting" | "open" | "blocked" | "reconnecting" | "closed"
+  /**
+   * The tag of the connection's state in lower case; `blocked`: it is open, and takes nothing from publishers; `none`: there
+   * is no connection, since nobody needs one.
+   */
+  readonly name: "connecting" | "open" | "blocked" | "reconnecting" | "closed" | "none"
   /** Why: the tag of an `AmqpErrorReason`, or what the broker is short of. Messages of errors may hold names of users. */
   readonly reason?: string
   /** Attempts that have failed. */
@@ -45,12 +48,10 @@ const seen = (state: AmqpConnection.State, flow: AmqpConnection.Flow): Seen => {
   }
 }
 
-/** Watches until the scope closes, and calls for each phase that is new, or of which more is known. */
-export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) {
-  const { flow, state } = yield* AmqpConnection.AmqpConnection
-  const clock = yield* Clock.Clock
+/** Phases as they come, of one connection after the other: calls for each that is new, or of which more is known. */
+const notesOf = (clock: Clock.Clock, told: (phase: Phase) => void) => {
   const phases: Array<Phase> = []
-  const note = (now: Seen) => {
+  const note = (now: Seen): void => {
     const last = phases.at(-1)
     const isSame = last?.name === now.name && last.generation === now.generation
     const phase: Phase = isSame
@@ -61,6 +62,13 @@ export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) 
     if (phases.length > most) phases.shift()
     told(phase)
   }
+  return { phases: phases as ReadonlyArray<Phase>, note }
+}
+
+/** Watches the connection of pool and publisher until the scope closes. */
+export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) {
+  const { flow, state } = yield* AmqpConnection.AmqpConnection
+  const { note, phases } = notesOf(yield* Clock.Clock, told)
   note(seen(state.value, flow.value))
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => note(seen(now, flow.value))))
@@ -70,5 +78,23 @@ export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) 
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(flow), () => Effect.andThen(Effect.yieldNow, look))
   )
-  return phases as ReadonlyArray<Phase>
+  return phases
+})
+
+/** Watches the consumers' own connection, which is there while somebody consumes. They publish nothing on it. */
+export const watchConsumers = Effect.fnUntraced(function* (told: (phase: Phase) => void) {
+  const connection = yield* AmqpConsumer.ownConnection
+  const { note, phases } = notesOf(yield* Clock.Clock, told)
+  note({ name: "none" })
+  yield* Effect.forkScoped(
+    SubscriptionRef.changes(connection).pipe(
+      Stream.switchMap((now) =>
+        now === undefined
+          ? Stream.succeed<Seen>({ name: "none" })
+          : Stream.map(SubscriptionRef.changes(now.state), (state) => seen(state, { _tag: "Flowing" }))
+      ),
+      Stream.runForEach((now) => Effect.sync(() => note(now)))
+    )
+  )
+  return phases
 })

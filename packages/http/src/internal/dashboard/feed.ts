@@ -4,7 +4,7 @@
  * Events are put into words once and kept as text. A viewer reads them where it has stopped, so that one which reads slowly
  * costs no memory, and misses what has become too old.
  */
-import { AmqpConnection, AmqpPool, type AmqpPublisher } from "@effect-amqp/core"
+import { AmqpConnection, type AmqpConsumer, AmqpPool, type AmqpPublisher } from "@effect-amqp/core"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -31,6 +31,8 @@ interface Hello {
   /** Channels at most, of each kind; `null`: no limit. */
   readonly max: number | null
   readonly phases: ReadonlyArray<ConnectionHistory.Phase>
+  /** Of the consumers' own connection. */
+  readonly consumers: ReadonlyArray<ConnectionHistory.Phase>
 }
 
 interface Entry {
@@ -68,7 +70,11 @@ export const make = Effect.fnUntraced(function* ({
 }: Bounds): Effect.fn.Return<
   Feed,
   never,
-  AmqpConnection.AmqpConnection | AmqpPool.AmqpPool | AmqpPublisher.AmqpPublisher | Scope.Scope
+  | AmqpConnection.AmqpConnection
+  | AmqpConsumer.AmqpConsumer
+  | AmqpPool.AmqpPool
+  | AmqpPublisher.AmqpPublisher
+  | Scope.Scope
 > {
   const { config } = yield* AmqpConnection.AmqpConnection
   const { max } = yield* AmqpPool.stats
@@ -96,6 +102,7 @@ export const make = Effect.fnUntraced(function* ({
   }
 
   const phases = yield* ConnectionHistory.watch((phase) => add(eventOf("phase", phase)))
+  const consumers = yield* ConnectionHistory.watchConsumers((phase) => add(eventOf("consumers", phase)))
   const sample = Effect.map(look, (seen) => {
     totals = eventOf("totals", seen.totals)
     add(eventOf("sample", seen.sample))
@@ -122,7 +129,8 @@ export const make = Effect.fnUntraced(function* ({
       window,
       interval: Sampler.interval,
       max: Number.isFinite(max) ? max : null,
-      phases
+      phases,
+      consumers
     }
     return retry + eventOf("hello", words)
   }

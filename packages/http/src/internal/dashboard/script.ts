@@ -11,9 +11,9 @@ export const script = String.raw`
   var dashes = ["", "6 3", "2 3"], keys = ["", " dash", " dot"];
   var words = {
     connecting: ["connecting", "warn"], open: ["open", "good"], blocked: ["blocked", "warn"],
-    reconnecting: ["reconnecting", "bad"], closed: ["closed", "bad"]
+    reconnecting: ["reconnecting", "bad"], closed: ["closed", "bad"], none: ["none", "soft"]
   };
-  var hello = { window: 300000, interval: 1000, max: null }, samples = [], phases = [], totals = null;
+  var hello = { window: 300000, interval: 1000, max: null }, samples = [], phases = [], consumers = [], totals = null;
   var frozen = null, at = null, heardAt = 0, isLost = false, toldFull = [], drawn = 0;
 
   // --- Making elements ---
@@ -121,13 +121,16 @@ export const script = String.raw`
     svg.addEventListener("pointerleave", function () { at = null; later(); });
   }
 
-  // The connection's own figure comes first.
-  var history = figure("Connection", "what it has been through", "plot-connection");
-  history.className = "wide";
-  var strip = draw("svg", { role: "img" });
-  var told = table(["Since", "State", "For", "Why"]);
-  history.append(strip, told.all);
-  watch(strip);
+  // The connections' own figures come first.
+  function history(title, unit, id) {
+    var element = figure(title, unit, id), strip = draw("svg", { role: "img" }), told = table(["Since", "State", "For", "Why"]);
+    element.className = "wide";
+    element.append(strip, told.all);
+    watch(strip);
+    return { title: title, strip: strip, told: told };
+  }
+  var ofConnection = history("Connection", "of pool and publisher: what it has been through", "plot-connection");
+  var ofConsumers = history("Consumers’ connection", "their own, while there are any", "plot-consumers");
 
   plots.forEach(function (plot, i) {
     var element = figure(plot.title, plot.unit, "plot-" + i);
@@ -289,8 +292,8 @@ export const script = String.raw`
     plot.svg.setAttribute("aria-label", plot.title + (plot.unit ? ", " + plot.unit : "") + ", " + seen.words + ". Now: " + sentences.join(", ") + ".");
   }
 
-  function drawConnection(seen) {
-    var size = scale(strip, seen), low = size.height - bottom, paper = document.createDocumentFragment();
+  function drawConnection(seen, figure, phases) {
+    var strip = figure.strip, told = figure.told, size = scale(strip, seen), low = size.height - bottom, paper = document.createDocumentFragment();
     phases.forEach(function (phase, i) {
       var end = Math.min(phases[i + 1] ? phases[i + 1].at : seen.to, seen.to);
       if (end < seen.from || phase.at > seen.to) return;
@@ -304,7 +307,7 @@ export const script = String.raw`
     pointer(paper, size, low);
     strip.replaceChildren(paper);
     var last = phases[phases.length - 1];
-    strip.setAttribute("aria-label", "Connection, " + seen.words + ". Now: " + (last ? last.name : "no data") + ". Each state is in the table.");
+    strip.setAttribute("aria-label", figure.title + ", " + seen.words + ". Now: " + (last ? last.name : "no data") + ". Each state is in the table.");
     var rows = phases.slice(-6).reverse();
     rows.forEach(function (phase, i) {
       var row = told.body.children[i];
@@ -362,7 +365,8 @@ export const script = String.raw`
     var seen = view(), shown = samples.filter(function (sample) { return sample.at >= seen.from && sample.at <= seen.to; });
     var moment = nearest(shown, at === null ? seen.to : at);
     plots.forEach(function (plot) { if (plot.counts) drawCounts(plot); else drawPlot(plot, seen, shown, moment); });
-    drawConnection(seen);
+    drawConnection(seen, ofConnection, phases);
+    drawConnection(seen, ofConsumers, consumers);
     drawTiles(at === null ? moment : nearest(shown, seen.to), seen);
     if (hello.name) put(byId("name"), "AMQP: " + hello.name);
     var last = phases[phases.length - 1], named = phases.filter(function (phase) { return phase.peer; }).pop();
@@ -404,20 +408,30 @@ export const script = String.raw`
     else if (phase.name === "closed") say("Connection closed for good: " + phase.reason + ".");
     else say("Connection lost: " + phase.reason + ". Reconnecting.");
   }
+  // That consumers come and go is no news.
+  function tellOfConsumers(phase, before) {
+    if (!before || before.name === phase.name) return;
+    if (phase.name === "reconnecting") say("The consumers’ connection is lost: " + phase.reason + ". Reconnecting.");
+    else if (phase.name === "closed") say("The consumers’ connection is closed for good: " + phase.reason + ".");
+    else if (phase.name === "open" && before.name === "reconnecting") say("The consumers’ connection is open.");
+  }
+  function remember(phases, phase, tell) {
+    var last = phases[phases.length - 1];
+    if (last && phase.number < last.number) return;
+    if (last && last.number === phase.number) phases.pop();
+    phases.push(phase);
+    if (phases.length > 50) phases.shift();
+    tell(phase, last);
+  }
   var listeners = {
     hello: function (data) {
       hello = data;
       samples = [];
       phases = data.phases;
+      consumers = data.consumers;
     },
-    phase: function (phase) {
-      var last = phases[phases.length - 1];
-      if (last && phase.number < last.number) return;
-      if (last && last.number === phase.number) phases.pop();
-      phases.push(phase);
-      if (phases.length > 50) phases.shift();
-      tell(phase, last);
-    },
+    phase: function (phase) { remember(phases, phase, tell); },
+    consumers: function (phase) { remember(consumers, phase, tellOfConsumers); },
     sample: function (sample) {
       samples.push(sample);
       while (samples[0].at < sample.at - hello.window - 2 * hello.interval) samples.shift();
