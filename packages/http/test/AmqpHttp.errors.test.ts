@@ -1,9 +1,14 @@
 /** What clients are told over a socket when AMQP fails, case by case: the whole answer, and nothing that is none of theirs. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Logger, Schema } from "effect"
-import { HttpServerResponse } from "effect/http"
+import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { Effect, Layer, Logger, Schema } from "effect"
+import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiError, HttpApiGroup } from "effect/http-api"
+import { createServer } from "node:http"
+import { configOf } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { type Answer, get, type Handler, type ServiceOptions, withService } from "./support/service.ts"
 
@@ -88,6 +93,53 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           http: { toResponse }
         })
         assert.deepInclude(answer, { status: 202, body: "kept for later" })
+      })
+    )
+
+    it.effect("is answered by an endpoint's own problem where its handler says so, and as ever where it does not", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        class Nobody extends HttpApiError.Problem<Nobody>()("Nobody", {
+          type: "https://example.com/nobody",
+          status: 409,
+          title: "Nobody listens"
+        }) {}
+        const Group = HttpApiGroup.make("group").add(
+          HttpApiEndpoint.get("own", "/own", { error: Nobody }),
+          HttpApiEndpoint.get("other", "/other")
+        )
+        const Api = HttpApi.make("api").add(Group.middleware(AmqpHttpApi.AmqpHttpApi))
+        const unroutable = Effect.asVoid(publish({ routingKey: named("nowhere"), content: "it" }))
+        const handlers = HttpApiBuilder.group(Api, "group", (all) =>
+          all
+            .handle("own", () =>
+              unroutable.pipe(
+                Effect.catchReason("AmqpError", "PublishReturned", () => Effect.fail(new Nobody())),
+                AmqpProblem.orProblem
+              )
+            )
+            .handle("other", () => AmqpProblem.orProblem(unroutable))
+        )
+        yield* Effect.gen(function* () {
+          const own = yield* get("/own")
+          assert.strictEqual(own.status, 409)
+          assert.deepInclude(JSON.parse(own.body), { type: "https://example.com/nobody", title: "Nobody listens" })
+          isProblem(yield* get("/other"), {
+            status: 422,
+            detail: "There is nobody to take this message. Nothing was stored."
+          })
+        }).pipe(
+          Effect.provide(
+            HttpRouter.serve(HttpApiBuilder.layer(Api), { disableLogger: true, disableListenLog: true }).pipe(
+              Layer.provide(handlers),
+              Layer.provide(AmqpHttpApi.layer),
+              Layer.provideMerge(Layer.orDie(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 }))),
+              Layer.provideMerge(Amqp.fromConfig(configOf(url))),
+              Layer.provide(Logger.layer([]))
+            ),
+            { local: true }
+          )
+        )
       })
     )
 

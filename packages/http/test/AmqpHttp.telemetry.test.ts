@@ -414,5 +414,59 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         }
       })
     )
+
+    it.effect(
+      "has nothing about requests that go well, at any level, and one line about a channel that one holds for long",
+      () =>
+        Effect.gen(function* () {
+          const { url } = yield* TestBroker.TestBroker
+          const lines: Array<readonly [string, Readonly<Record<string, unknown>>]> = []
+          const logger = Logger.make(({ fiber, message }) => {
+            lines.push([String(message), fiber.getRef(References.CurrentLogAnnotations)])
+          })
+          const letGo = yield* Deferred.make<void>()
+          const hold = Effect.fn("checkout")(function* () {
+            yield* AmqpChannel.use(() => Deferred.await(letGo))
+          })
+          const routes = Layer.merge(
+            route("/ok", Effect.andThen(declare("work"), AmqpPublisher.publish({ routingKey: "work", content: "it" }))),
+            route("/hold", Effect.suspend(hold))
+          ).pipe(Layer.provide(AmqpHttp.layer))
+          yield* Effect.gen(function* () {
+            yield* get("/ok")
+            const before = lines.length
+            for (let i = 0; i < 200; i++) assert.strictEqual((yield* get("/ok")).status, 202)
+            assert.deepStrictEqual(lines.slice(before), [])
+            const held = yield* Effect.forkChild(get("/hold"))
+            yield* until(
+              Effect.sync(() => lines.length),
+              (many) => many > before
+            )
+            yield* Effect.sleep("500 millis")
+            yield* Deferred.succeed(letGo, undefined)
+            yield* Fiber.join(held)
+            const [warning, ...more] = lines.slice(before)
+            assert.deepStrictEqual(more, [])
+            assert.match(warning![0], /^AMQP channel borrowed for long/)
+            assert.match(String(warning![1]["borrowedIn"]), /^checkout\b/)
+            assert.deepInclude(warning![1], { "amqp.connection": "shop", "amqp.connection.generation": 1 })
+            assert.isAtLeast(Number(warning![1]["amqp.channel"]), 1)
+          }).pipe(
+            Effect.provide(
+              HttpRouter.serve(routes, quiet).pipe(
+                Layer.provideMerge(server),
+                Layer.provideMerge(
+                  Amqp.fromConfig(
+                    configOf(url, { connectionName: "shop", pool: { max: 2, longBorrow: Duration.seconds(1) } })
+                  )
+                ),
+                Layer.provide(Logger.layer([logger])),
+                Layer.provide(Layer.succeed(References.MinimumLogLevel, "All"))
+              ),
+              { local: true }
+            )
+          )
+        })
+    )
   })
 })
