@@ -218,6 +218,13 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
           yield* row(page, "Channels in use", /^regular 0 /)
           yield* row(page, "Published since the start", /^confirmed 0$/)
           assert.deepStrictEqual(yield* promise(() => page.evaluate(oddities)), [])
+          // An hour later, and with the longest of reasons, before it is drawn anew.
+          const later = `document.querySelectorAll(".wide tbody tr").forEach(({ children }) => {
+            children[1].textContent = "reconnecting"
+            children[2].textContent = "59 min 59 s"
+            children[3].textContent = "AuthenticationFailed, 12345 attempts failed"
+          })`
+          assert.deepStrictEqual(yield* promise(() => page.evaluate(`${later}; ${oddities}`)), [])
 
           for (const colorScheme of ["light", "dark"] as const) {
             yield* promise(() => page.emulateMedia({ colorScheme }))

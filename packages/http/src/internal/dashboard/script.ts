@@ -129,8 +129,8 @@ export const script = String.raw`
     watch(strip);
     return { title: title, strip: strip, told: told };
   }
-  var ofConnection = history("Connection", "of pool and publisher: what it has been through", "plot-connection");
-  var ofConsumers = history("Consumers’ connection", "their own, while there are any", "plot-consumers");
+  var ofConnection = history("Connection", "of pool and publisher", "plot-connection");
+  var ofConsumers = history("Consumers’ connection", "while there are any", "plot-consumers");
 
   plots.forEach(function (plot, i) {
     var element = figure(plot.title, plot.unit, "plot-" + i);

@@ -51,9 +51,9 @@ dl div { background: var(--card); padding: 8px 12px 9px; min-width: 0 }
 dt { color: var(--soft); font-size: 12px }
 dd { font-size: 21px; font-weight: 600; line-height: 1.25; overflow-wrap: anywhere }
 dd small { display: block; font-size: 12px; font-weight: 400; color: var(--soft) }
-#plots { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 10px }
-figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 9px 12px 8px; min-width: 0 }
-figure.wide { grid-column: 1 / -1 }
+#plots { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 10px }
+figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 9px 12px 8px; min-width: 0; grid-column: span 2 }
+figure.wide { grid-column: span 3 }
 svg { display: block; width: 100%; height: 118px; margin: 5px 0 4px; overflow: visible; touch-action: pan-y }
 .wide svg { height: 46px }
 svg text { font-size: 11px; fill: var(--soft) }
@@ -64,7 +64,7 @@ th:first-child { width: 34% }
 th, td { text-align: right; font-weight: 400; padding: 2px 0 2px 10px; white-space: nowrap }
 .wide th:first-child { width: auto }
 th:first-child, .wide th, .wide td { text-align: left; padding-left: 0; padding-right: 10px }
-.wide td:last-child { width: 99%; white-space: normal }
+.wide td:last-child { width: 99%; white-space: normal; overflow-wrap: anywhere }
 table + table { margin-top: 6px }
 thead th { color: var(--soft); font-size: 12px }
 tbody tr { border-top: 1px solid var(--grid) }
@@ -76,9 +76,14 @@ td:nth-child(2) { font-weight: 600 }
 .key.dot { border-top-style: dotted }
 .good { color: var(--good) } .warn { color: var(--warn) } .bad { color: var(--bad) }
 td.good, td.warn, td.bad { font-weight: 600 }
-@media (max-width: 1000px) { #plots { grid-template-columns: repeat(2, minmax(0, 1fr)) } dl { grid-template-columns: repeat(3, 1fr) } }
+@media (max-width: 1000px) {
+  figure { grid-column: span 3 }
+  figure.wide { grid-column: 1 / -1 }
+  dl { grid-template-columns: repeat(3, 1fr) }
+}
 @media (max-width: 640px) {
-  #plots { grid-template-columns: minmax(0, 1fr) }
+  figure { grid-column: 1 / -1 }
+  .wide td { white-space: normal }
   dl { grid-template-columns: repeat(2, 1fr) }
   dd { font-size: 18px }
   #peer { flex-basis: 100%; order: 1 }
