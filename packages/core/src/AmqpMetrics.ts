@@ -41,6 +41,9 @@ import { Registry } from "./internal/metrics/registry.ts"
 import { publisherOf } from "./internal/publisher/publisher.ts"
 import { clientOf } from "./internal/rpc/client.ts"
 
+/** What exporters take for the unit, and make no label of. */
+const seconds = { unit: "s" }
+
 // --- The connection ----------------------------------------------------------------------------------------------------
 
 /**
@@ -66,7 +69,8 @@ export const connectAttempts = Metric.gauge("amqp.client.connection.failed_attem
 /** How long the broker has blocked publishers, in seconds; grows while it does. */
 export const blockedTime = Metric.counter("amqp.client.connection.blocked_time", {
   description: "Seconds for which the broker has blocked publishers",
-  incremental: true
+  incremental: true,
+  attributes: seconds
 })
 
 // --- The pool ----------------------------------------------------------------------------------------------------------
@@ -101,13 +105,15 @@ export const channelsCreated = Metric.counter("amqp.client.channel.created", {
 /** How long borrowers waited who got a channel, in seconds, by `amqp.channel.kind`. */
 export const waitTime = Metric.histogram("amqp.client.channel.wait_time", {
   description: "Seconds that borrowers waited who got a channel, by kind",
-  boundaries
+  boundaries,
+  attributes: seconds
 })
 
 /** How long channels were borrowed, in seconds, by `amqp.channel.kind`. */
 export const useTime = Metric.histogram("amqp.client.channel.use_time", {
   description: "Seconds for which channels were borrowed, by kind",
-  boundaries
+  boundaries,
+  attributes: seconds
 })
 
 /**
@@ -144,7 +150,8 @@ export const sentMessages = Metric.counter("messaging.client.sent.messages", {
  */
 export const operationDuration = Metric.histogram("messaging.client.operation.duration", {
   description: "Seconds from a publish to its confirm, and from a call to its reply, by operation and outcome",
-  boundaries
+  boundaries,
+  attributes: seconds
 })
 
 /** Messages sent that the broker has not answered for. */
@@ -192,7 +199,8 @@ export const settledMessages = Metric.counter("amqp.client.consumer.settled", {
  */
 export const processDuration = Metric.histogram("messaging.process.duration", {
   description: "Seconds that handlers took, by outcome",
-  boundaries
+  boundaries,
+  attributes: seconds
 })
 
 // --- Requests --------------------------------------------------------------------------------------------------------

@@ -261,6 +261,15 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 : [`${want.metric.id} ${JSON.stringify(want.attributes)}: ${found.join(" by Prometheus, ")} by OTLP`]
             })
             assert.deepStrictEqual(wrong, [])
+            // Times have their unit.
+            assert.deepStrictEqual(
+              new Set(
+                taken
+                  .series()
+                  .flatMap(({ kind, name, unit }) => (kind === "histogram" || name.endsWith("_time") ? [unit] : []))
+              ),
+              new Set(["s"])
+            )
             // None that the library has is missing above.
             const all = Object.values(AmqpMetrics).flatMap((one) => (Metric.isMetric(one) ? [one.id] : []))
             assert.deepStrictEqual([...new Set(wanted.map(({ metric }) => metric.id))].toSorted(), all.toSorted())

@@ -29,6 +29,7 @@ interface DataPoint {
 
 interface OtlpMetric {
   readonly name: string
+  readonly unit?: string
   readonly sum?: { readonly dataPoints: ReadonlyArray<DataPoint> }
   readonly gauge?: { readonly dataPoints: ReadonlyArray<DataPoint> }
   readonly histogram?: { readonly dataPoints: ReadonlyArray<DataPoint> }
@@ -38,6 +39,7 @@ interface OtlpMetric {
 export interface OtlpSeries {
   readonly name: string
   readonly kind: "sum" | "gauge" | "histogram"
+  readonly unit: string | undefined
   readonly attributes: Readonly<Record<string, string>>
   /** Of a histogram its count. */
   readonly value: number
@@ -48,7 +50,11 @@ const seriesOf = (metric: OtlpMetric): ReadonlyArray<OtlpSeries> =>
     (metric[kind]?.dataPoints ?? []).map(({ asDouble, asInt, attributes, bucketCounts, count }) => ({
       name: metric.name,
       kind,
-      attributes: Object.fromEntries(attributes.map(({ key, value }) => [key, value.stringValue ?? ""])),
+      unit: metric.unit,
+      // Effect's exporter sends the unit as an attribute besides.
+      attributes: Object.fromEntries(
+        attributes.filter(({ key }) => key !== "unit").map(({ key, value }) => [key, value.stringValue ?? ""])
+      ),
       // What is in the buckets is what was counted, or the export is wrong.
       value: Number(
         kind === "histogram" && bucketCounts?.reduce((sum, each) => sum + each, 0) === count
