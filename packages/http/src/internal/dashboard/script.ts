@@ -53,9 +53,10 @@ export const script = String.raw`
   function time(value) { return value >= 1000 ? precise.format(value / 1000) + " s" : precise.format(value) + " ms"; }
   function span(milliseconds) {
     var s = Math.max(0, Math.round(milliseconds / 1000));
-    if (s < 60) return s + " s";
-    if (s < 3600) return Math.floor(s / 60) + " min " + (s % 60) + " s";
-    return Math.floor(s / 3600) + " h " + Math.floor((s % 3600) / 60) + " min";
+    // A number and its unit are one word.
+    if (s < 60) return s + "\u00a0s";
+    if (s < 3600) return Math.floor(s / 60) + "\u00a0min " + (s % 60) + "\u00a0s";
+    return Math.floor(s / 3600) + "\u00a0h " + Math.floor((s % 3600) / 60) + "\u00a0min";
   }
   function clock(milliseconds) {
     return new Date(milliseconds).toLocaleTimeString("en-GB");
