@@ -3,14 +3,13 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, type AmqpChannel, type AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpGateway } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Duration, Effect, Fiber, Layer, Logger, Option, Queue, References, Schedule } from "effect"
 import { HttpRouter } from "effect/http"
-import { createServer } from "node:http"
 import { gunzipSync, gzipSync } from "node:zlib"
 import { configOf, type Overrides } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { ask, authorize, converse, limits, listen, post, withGateway } from "./support/gateway.ts"
+import { quiet as unlogged, server } from "./support/server.ts"
 import { untilFlow } from "./support/service.ts"
 
 const quiet = Effect.provide(Logger.layer([]))
@@ -18,8 +17,8 @@ const quiet = Effect.provide(Logger.layer([]))
 /** A gateway on a scripted broker. */
 const onScript = (broker: ScriptedBroker.ScriptedBroker, overrides?: Overrides) =>
   Effect.provide(
-    HttpRouter.serve(AmqpGateway.layer({ authorize, limits }), { disableLogger: true, disableListenLog: true }).pipe(
-      Layer.provideMerge(Layer.orDie(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 }))),
+    HttpRouter.serve(AmqpGateway.layer({ authorize, limits }), unlogged).pipe(
+      Layer.provideMerge(server),
       Layer.provideMerge(Amqp.fromConfig(configOf(broker.url, overrides))),
       Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
     ),

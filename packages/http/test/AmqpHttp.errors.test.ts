@@ -3,13 +3,12 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Effect, Layer, Logger, Schema } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiError, HttpApiGroup } from "effect/http-api"
-import { createServer } from "node:http"
 import { configOf } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
+import { fullServer, quiet } from "./support/server.ts"
 import { type Answer, get, type Handler, type ServiceOptions, withService } from "./support/service.ts"
 
 // In the name of everything: none of it may reach a client.
@@ -130,10 +129,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           })
         }).pipe(
           Effect.provide(
-            HttpRouter.serve(HttpApiBuilder.layer(Api), { disableLogger: true, disableListenLog: true }).pipe(
+            HttpRouter.serve(HttpApiBuilder.layer(Api), quiet).pipe(
               Layer.provide(handlers),
               Layer.provide(AmqpHttpApi.layer),
-              Layer.provideMerge(Layer.orDie(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 }))),
+              Layer.provideMerge(fullServer),
               Layer.provideMerge(Amqp.fromConfig(configOf(url))),
               Layer.provide(Logger.layer([]))
             ),

@@ -3,23 +3,18 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpBroker, AmqpChannel, AmqpConsumer, AmqpMetrics, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpGateway, AmqpHttp, AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { Deferred, Duration, Effect, Fiber, Layer, Logger, Metric, References, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { Otlp, PrometheusMetrics } from "effect/observability"
-import { createServer } from "node:http"
-import { configOf } from "../../core/test/support/amqp.ts"
+import { configOf, untilState } from "../../core/test/support/amqp.ts"
 import { anotherVhost } from "../../core/test/support/vhosts.ts"
 import { collector, type OtlpSpan } from "./support/collector.ts"
 import { ask, limits } from "./support/gateway.ts"
-import { get, untilFlow, untilState } from "./support/service.ts"
+import { fullServer, quiet } from "./support/server.ts"
+import { get, untilFlow } from "./support/service.ts"
 
 const ok = HttpServerResponse.empty({ status: 202 })
-
-const quiet = { disableLogger: true, disableListenLog: true }
-
-const server = Layer.orDie(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 }))
 
 const silent = Effect.provideService(References.MinimumLogLevel, "None")
 
@@ -195,7 +190,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             metricsExportInterval: "50 millis"
           }).pipe(Layer.provide(FetchHttpClient.layer))
           const application = HttpRouter.serve(Layer.merge(routes, PrometheusMetrics.layerHttp()), quiet).pipe(
-            Layer.provideMerge(server),
+            Layer.provideMerge(fullServer),
             Layer.provideMerge(
               Amqp.fromConfig(
                 configOf(broker.url, {
@@ -306,7 +301,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           }).pipe(
             Effect.provide(
               HttpRouter.serve(Layer.merge(routes, PrometheusMetrics.layerHttp()), quiet).pipe(
-                Layer.provideMerge(server),
+                Layer.provideMerge(fullServer),
                 Layer.provideMerge(brokers),
                 Layer.provide(Layer.succeed(Metric.MetricRegistry, registry))
               ),
@@ -347,7 +342,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           Effect.scoped,
           Effect.provide(
             HttpRouter.serve(routes, quiet).pipe(
-              Layer.provideMerge(server),
+              Layer.provideMerge(fullServer),
               Layer.provideMerge(Amqp.fromConfig(configOf(broker.url))),
               Layer.provideMerge(telemetry)
             ),
@@ -405,7 +400,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           }).pipe(
             Effect.provide(
               HttpRouter.serve(routes, quiet).pipe(
-                Layer.provideMerge(server),
+                Layer.provideMerge(fullServer),
                 Layer.provideMerge(Amqp.fromConfig(configOf(url, { connectionName }))),
                 Layer.provide(Logger.layer([logger]))
               ),
@@ -463,7 +458,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           }).pipe(
             Effect.provide(
               HttpRouter.serve(routes, quiet).pipe(
-                Layer.provideMerge(server),
+                Layer.provideMerge(fullServer),
                 Layer.provideMerge(
                   Amqp.fromConfig(
                     configOf(url, { connectionName: "shop", pool: { max: 2, longBorrow: Duration.seconds(1) } })
