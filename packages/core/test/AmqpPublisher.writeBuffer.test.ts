@@ -1,6 +1,6 @@
 /** The write buffer of a channel, in the place of amqplib's own. */
 import { assert, describe, it } from "@effect/vitest"
-import { Slab } from "../src/internal/slab.ts"
+import { largestSlab, Slabs } from "../src/internal/slab.ts"
 import { WriteBuffer } from "../src/internal/writeBuffer.ts"
 
 const frame = (size: number) => Buffer.alloc(size, 1)
@@ -14,7 +14,7 @@ const nextTick = () => new Promise<void>((resolve) => process.nextTick(resolve))
 
 /** A buffer, and how often it has said what. */
 const listening = (size: number) => {
-  const buffer = new WriteBuffer(size, new Slab())
+  const buffer = new WriteBuffer(size, new Slabs())
   const heard = { readable: 0, drain: 0, end: 0 }
   for (const event of ["readable", "drain", "end"] as const) buffer.on(event, () => heard[event]++)
   return { buffer, heard }
@@ -36,7 +36,7 @@ describe("the write buffer", () => {
   })
 
   it("gives small frames together, also those of two buffers by turns, and a large one as it is", () => {
-    const slab = new Slab()
+    const slab = new Slabs()
     const [one, other] = [new WriteBuffer(100_000, slab), new WriteBuffer(100_000, slab)]
     for (let i = 0; i < 10; i++) one.write(frame(11))
     one.write(frame(large))
@@ -125,5 +125,42 @@ describe("the write buffer", () => {
     const first = buffer.read()!
     for (let i = 0; i < 1000; i++) buffer.write(Buffer.alloc(100, 2))
     assert.isTrue(first.equals(frame(100)))
+  })
+
+  it("uses memory again when the socket has taken what was in it, and not before", () => {
+    const inSocket: Array<{ readonly piece: Buffer; readonly copy: Buffer }> = []
+    const socket = {
+      get writableLength() {
+        return sum(inSocket.map(({ piece }) => piece.length))
+      }
+    }
+    const slabs = new Slabs(socket)
+    const buffers = [0, 1, 2].map(() => new WriteBuffer(2 ** 20, slabs))
+    const rooms = new Set<ArrayBufferLike>()
+    let seed = 1
+    const random = (most: number) => (seed = (seed * 48_271) % 0x7fff_ffff) % most
+    let taken = 0
+    for (let i = 0; i < 20_000; i++) {
+      const buffer = buffers[random(3)]!
+      const what = random(10)
+      if (what < 3) {
+        const size = random(i % 7 === 0 ? largestSlab : 4000)
+        const at = buffer.reserve(size)
+        buffer.room.fill(i % 251, at, at + size)
+        buffer.commit(size)
+        rooms.add(slabs.current.room.buffer)
+      } else if (what === 3) buffer.write(Buffer.alloc(large + random(100), i % 251))
+      else if (what < 8) {
+        const piece = buffer.read()
+        if (piece !== null) inSocket.push({ piece, copy: Buffer.from(piece) })
+      } else {
+        for (const { copy, piece } of inSocket.splice(0, Math.max(0, inSocket.length - random(100)))) {
+          assert.isTrue(piece.equals(copy))
+          taken += piece.length
+        }
+      }
+    }
+    assert.isAbove(taken, 10 * 2 ** 20)
+    assert.isBelow(rooms.size, 100)
   })
 })

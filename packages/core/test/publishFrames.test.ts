@@ -6,7 +6,7 @@ import { createRequire } from "node:module"
 import { InvalidArgument } from "../src/AmqpErrorReason.ts"
 import { type Outgoing, toPublish } from "../src/internal/properties.ts"
 import { writePublish } from "../src/internal/publishFrames.ts"
-import { Slab, slabSize } from "../src/internal/slab.ts"
+import { Slabs, slabSize } from "../src/internal/slab.ts"
 import { WriteBuffer } from "../src/internal/writeBuffer.ts"
 import { contents, properties } from "./support/messages.ts"
 
@@ -56,7 +56,7 @@ const outgoingOf = (message: AmqpMessage.Message): Outgoing => {
   return outgoing
 }
 
-const written = (outgoing: Outgoing, frameMax: number, slab = new Slab()): Buffer => {
+const written = (outgoing: Outgoing, frameMax: number, slab = new Slabs()): Buffer => {
   const buffer = new WriteBuffer(2 ** 20, slab)
   writePublish(buffer, channel, frameMax, outgoing)
   return everything(buffer)
@@ -65,7 +65,7 @@ const written = (outgoing: Outgoing, frameMax: number, slab = new Slab()): Buffe
 describe("the frames of a publish", () => {
   it.effect("are those of amqplib, for every message with plain headers", () =>
     Effect.gen(function* () {
-      const slab = new Slab()
+      const slab = new Slabs()
       let plain = 0
       const result = yield* Arbitrary.checkEffect(
         Arbitrary.all([properties, contents, name, name]),
@@ -115,7 +115,7 @@ describe("the frames of a publish", () => {
   })
 
   it("stay as they are when others write to the same slab, also where it ends", () => {
-    const slab = new Slab()
+    const slab = new Slabs()
     const [one, other] = [new WriteBuffer(2 ** 20, slab), new WriteBuffer(2 ** 20, slab)]
     const expected: [Array<Buffer>, Array<Buffer>] = [[], []]
     const outgoing = (i: number) => outgoingOf({ routingKey: `key ${i}`, content: String(i).repeat(i % 300) })
@@ -126,5 +126,18 @@ describe("the frames of a publish", () => {
     }
     assert.isTrue(everything(one).equals(Buffer.concat(expected[0])))
     assert.isTrue(everything(other).equals(Buffer.concat(expected[1])))
+  })
+
+  it("are not torn apart: what is read in one piece are whole frames, since another channel's may come next", () => {
+    const slabs = new Slabs()
+    const buffer = new WriteBuffer(2 ** 20, slabs)
+    for (const size of [10, 60_000, 4096, 4097, 65_536, 200_000, 131_064, 131_065, 1_000_000]) {
+      writePublish(buffer, channel, 131_072, outgoingOf({ routingKey: "q", content: Buffer.alloc(size, "x") }))
+    }
+    for (let piece = buffer.read(); piece !== null; piece = buffer.read()) {
+      let at = 0
+      while (at < piece.length) at += overhead + piece.readUInt32BE(at + 3)
+      assert.strictEqual(at, piece.length)
+    }
   })
 })

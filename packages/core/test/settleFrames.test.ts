@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Schema } from "effect"
 import { type ChannelInternals, type Internals, method } from "../src/internal/amqplib.ts"
 import { ChannelWriter } from "../src/internal/channelWriter.ts"
-import { Slab } from "../src/internal/slab.ts"
+import { Slabs } from "../src/internal/slab.ts"
 import { WriteBuffer } from "../src/internal/writeBuffer.ts"
 
 const frameSize = 21
@@ -36,7 +36,7 @@ class Broker {
 
 const setup = () => {
   const broker = new Broker()
-  const slab = new Slab()
+  const slab = new Slabs()
   const buffer = new WriteBuffer(2 ** 20, slab)
   /** Of another channel, in the same slab. */
   const other = new WriteBuffer(2 ** 20, slab)

@@ -21,17 +21,17 @@ import { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { readFrames } from "./frameReader.ts"
 import { bytesOf } from "./secretBytes.ts"
-import { Slab } from "./slab.ts"
+import { Slabs } from "./slab.ts"
 import { dropStragglers, reuseNumbersLast } from "./stragglers.ts"
 import { WriteBuffer } from "./writeBuffer.ts"
 
 // In bytes instead of frames.
-const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number, slab: Slab) => {
+const boundWriteBuffer = (connection: Internals, number: number, driver: Channel, size: number, slabs: Slabs) => {
   const record = connection.channels?.[number]
   const muxer = connection.muxer
   if (record === undefined || record === null || muxer === undefined) return undefined
   muxer.unpipeFrom(record.buffer)
-  const buffer = new WriteBuffer(size, slab)
+  const buffer = new WriteBuffer(size, slabs)
   record.buffer = buffer
   buffer.on("drain", () => (driver as unknown as ChannelInternals).onBufferDrain())
   muxer.pipeFrom(buffer)
@@ -133,13 +133,13 @@ export class Link {
     coalesceWrites(connection)
     // The channel object exists before its `channel.open` is answered, but amqplib hands it out only afterwards. It is
     // wanted at once, for its listeners and to be able to give it up.
-    const slab = new Slab()
+    const slabs = new Slabs(connection.stream)
     const fresh = connection.freshChannel
     if (fresh !== undefined) {
       connection.freshChannel = (channel, options) => {
         this.#opening = channel
         const number = fresh.call(connection, channel, options)
-        const buffer = boundWriteBuffer(connection, number, channel, config.writeBufferSize, slab)
+        const buffer = boundWriteBuffer(connection, number, channel, config.writeBufferSize, slabs)
         if (buffer !== undefined) this.#writers.set(channel, new ChannelWriter(connection, channel, number, buffer))
         return number
       }

@@ -17,12 +17,13 @@ import {
   setUint64
 } from "./frameWriter.ts"
 import type { Outgoing } from "./properties.ts"
+import { largestSlab } from "./slab.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
 
 const basicPublish = method(60, 40)
 const classBasic = 60
 
-/** A body of more bytes gets a buffer of its own. */
+/** A body of more bytes is not put into one piece with its header. */
 const smallBody = 4096
 /** All but the texts: both frames, the fields of fixed size, the lengths of the texts and of the table. */
 const fixedSize = 2 * overhead + 4 + 2 + 1 + 14 + 10 + 10 + 4
@@ -206,16 +207,15 @@ const setHeader = (room: Buffer, at: number, channel: number, outgoing: Outgoing
   return endFrame(room, start, end)
 }
 
-/** A body in frames of their own, as many as it takes. */
-const bodyFrames = (channel: number, content: Buffer, mostOfFrame: number): Buffer => {
+/** Writes a body in frames of their own, as many as it takes. */
+const writeBody = (buffer: WriteBuffer, channel: number, content: Buffer, mostOfFrame: number): void => {
   const { length } = content
-  const frames = Buffer.allocUnsafeSlow(length + Math.ceil(length / mostOfFrame) * overhead)
-  let at = 0
   for (let from = 0; from < length; from += mostOfFrame) {
-    const start = beginFrame(frames, at, bodyFrame, channel)
-    at = endFrame(frames, start, start + content.copy(frames, start, from, Math.min(from + mostOfFrame, length)))
+    const end = Math.min(from + mostOfFrame, length)
+    const at = buffer.reserve(end - from + overhead)
+    const start = beginFrame(buffer.room, at, bodyFrame, channel)
+    buffer.commit(endFrame(buffer.room, start, start + content.copy(buffer.room, start, from, end)) - at)
   }
-  return frames
 }
 
 /**
@@ -226,7 +226,7 @@ const bodyFrames = (channel: number, content: Buffer, mostOfFrame: number): Buff
 export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: number, outgoing: Outgoing): boolean => {
   const { content } = outgoing
   const { length } = content
-  const mostOfFrame = frameMax - overhead
+  const mostOfFrame = Math.min(frameMax, largestSlab) - overhead
   const isSmall = length <= smallBody && length <= mostOfFrame
   const at = buffer.reserve(mostOf(outgoing) + (isSmall ? length + overhead : 0))
   const { room } = buffer
@@ -238,5 +238,7 @@ export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: num
     end = endFrame(room, start, start + length)
   }
   const hasRoom = buffer.commit(end - at)
-  return isSmall ? hasRoom : buffer.append(bodyFrames(channel, content, mostOfFrame))
+  if (isSmall) return hasRoom
+  writeBody(buffer, channel, content, mostOfFrame)
+  return !buffer.isFull
 }

@@ -19,14 +19,12 @@ const bitsBefore = 2
 const multipleBit = 1
 const requeueBit = 2
 
-const noRoom = Buffer.alloc(0)
-
 /** Writes them for one channel. */
 export class SettleFrames {
   readonly #buffer: WriteBuffer
   readonly #channel: number
-  /** The ack that was written last: where it ends, and up to which delivery it is. */
-  #ackRoom: Buffer = noRoom
+  /** The ack that was written last: where it ends, in what was written and in the slab, and up to which delivery it is. */
+  #ackPosition = -1
   #ackEnd = 0
   #ackTag = 0
 
@@ -50,20 +48,21 @@ export class SettleFrames {
 
   ack(deliveryTag: number, multiple: boolean): void {
     this.#ackEnd = this.#write(basicAck, deliveryTag, multiple ? multipleBit : 0)
-    this.#ackRoom = this.#buffer.room
+    this.#ackPosition = this.#buffer.position
     this.#ackTag = deliveryTag
   }
 
   /** Whether the last ack still waits, with nothing behind it, and is of an earlier delivery. */
   canExtendTo(deliveryTag: number): boolean {
-    return deliveryTag > this.#ackTag && this.#buffer.isLast(this.#ackRoom, this.#ackEnd)
+    return deliveryTag > this.#ackTag && this.#buffer.isLast(this.#ackPosition)
   }
 
   /** Makes of the last ack one of all deliveries up to this one. */
   extendTo(deliveryTag: number): void {
     this.#ackTag = deliveryTag
-    setUint64(this.#ackRoom, this.#ackEnd - tagBefore, deliveryTag)
-    this.#ackRoom[this.#ackEnd - bitsBefore] = multipleBit
+    const { room } = this.#buffer
+    setUint64(room, this.#ackEnd - tagBefore, deliveryTag)
+    room[this.#ackEnd - bitsBefore] = multipleBit
   }
 
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {

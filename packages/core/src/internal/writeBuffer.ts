@@ -2,24 +2,26 @@
  * What one channel has written and the connection has not taken yet: in the place of amqplib's own buffer, a stream of
  * frames, which is full after 1,024 frames whatever their size.
  *
- * This one counts bytes, and puts small frames together: what a channel writes in one turn of the event loop reaches the
- * socket in few pieces. It has no more of a stream than amqplib uses: `write`, `end`, `read`, and the events `readable`,
- * `drain` and `end`.
+ * This one counts bytes, and puts frames together: what a channel writes in one turn of the event loop reaches the socket
+ * in few pieces. A piece has whole frames, since those of other channels come between two pieces. It has no more of a stream than amqplib uses: `write`, `end`, `read`, and the events `readable`, `drain` and
+ * `end`.
  */
 import { EventEmitter } from "node:events"
-import type { Slab } from "./slab.ts"
+import type { Slab, Slabs } from "./slab.ts"
 
-/** A frame of more bytes is not copied. */
+/** A frame of amqplib's that is larger is not copied. */
 const smallFrame = 4096
 
 export class WriteBuffer extends EventEmitter {
   readonly #size: number
-  readonly #slab: Slab
+  readonly #slabs: Slabs
   /** In order, before the open one. */
   #pieces: Array<Buffer | undefined> = []
+  /** Which slab each is in; undefined: in none. */
+  #slabOf: Array<Slab | undefined> = []
   #next = 0
-  /** The piece that still grows: a part of this, which is a part of the slab. */
-  #open: Buffer
+  /** The piece that still grows, of this slab. */
+  #open: Slab
   #from = 0
   #to = 0
   #bytes = 0
@@ -27,71 +29,74 @@ export class WriteBuffer extends EventEmitter {
   /** Whether the reader knows that there is something to read. */
   #announced = false
   #ended = false
+  /** Bytes that were ever written: where the next will be. */
+  position = 0
 
   /** @param size in bytes: the buffer is full when it holds as many */
-  constructor(size: number, slab: Slab) {
+  constructor(size: number, slabs: Slabs) {
     super()
     this.#size = size
-    this.#slab = slab
-    this.#open = slab.room
+    this.#slabs = slabs
+    this.#open = slabs.current
   }
 
-  /** Whether it has taken as much as it is meant to hold, and `drain` is to come. */
+  /** Whether it holds as much as it is meant to, and `drain` is to come. */
   get isFull(): boolean {
     return this.#isFull
   }
 
   /** Where `reserve` has made room. */
   get room(): Buffer {
-    return this.#open
+    return this.#open.room
   }
 
   /** Takes the frame in any case; whether there is room for more. If not, `drain` follows. */
   write(frame: Buffer): boolean {
+    if (this.#ended) return true
     if (frame.length <= smallFrame) {
       const at = this.reserve(frame.length)
-      this.#open.set(frame, at)
+      this.room.set(frame, at)
       return this.commit(frame.length)
     }
-    return this.append(frame)
-  }
-
-  /** As `write`, of one or more frames that are not changed any more, without a copy. */
-  append(frames: Buffer): boolean {
-    if (this.#ended) return true
     this.#finish()
-    this.#pieces.push(frames)
-    return this.#written(frames.length)
+    this.#pieces.push(frame)
+    this.#slabOf.push(undefined)
+    return this.#written(frame.length)
   }
 
   /**
-   * Makes room for so many bytes, no more than a slab has: from where on in `room` they may be written. They count when
+   * Makes room for so many bytes, no more than the largest slab has: from where on in `room` they may be written. They count when
    * `commit` says how many they were, in the same tick.
    */
   reserve(bytes: number): number {
-    const slab = this.#slab
-    slab.ensure(bytes)
-    if (slab.room !== this.#open || slab.used !== this.#to) {
+    const slabs = this.#slabs
+    slabs.ensure(bytes)
+    const { current } = slabs
+    if (current !== this.#open || current.used !== this.#to) {
       this.#finish()
-      this.#open = slab.room
-      this.#from = this.#to = slab.used
+      this.#open = current
+      this.#from = this.#to = current.used
     }
     return this.#to
   }
 
+  /** Whether there is room for more. */
   commit(bytes: number): boolean {
     // A channel that was closed under its writer's hands: the frames are nobody's.
     if (this.#ended) return true
-    this.#slab.used = this.#to += bytes
+    const slab = this.#open
+    slab.used = this.#to += bytes
+    slab.unread += bytes
     return this.#written(bytes)
   }
 
-  /** Whether what ends here is the last that was written, and nobody has read it yet: then it may still be changed. */
-  isLast(room: Buffer, end: number): boolean {
-    return room === this.#open && end === this.#to && this.#from < end
+  /** Whether what ends at this position is the last that was written, and nobody has read it yet: it may still be changed. */
+  isLast(position: number): boolean {
+    return position === this.position && this.#from < this.#to
   }
 
   #written(bytes: number): boolean {
+    this.position += bytes
     this.#bytes += bytes
     if (!this.#announced) {
       this.#announced = true
@@ -104,7 +109,8 @@ export class WriteBuffer extends EventEmitter {
   /** Nothing more is put to the open piece. */
   #finish(): void {
     if (this.#from === this.#to) return
-    this.#pieces.push(this.#open.subarray(this.#from, this.#to))
+    this.#pieces.push(this.room.subarray(this.#from, this.#to))
+    this.#slabOf.push(this.#open)
     this.#from = this.#to
   }
 
@@ -117,19 +123,24 @@ export class WriteBuffer extends EventEmitter {
       if (this.#ended) this.emit("end")
       return null
     }
+    const { length } = piece
+    this.#slabs.gave(length, this.#slabOf[this.#next])
     this.#pieces[this.#next++] = undefined
-    this.#bytes -= piece.length
-    if (this.#next === this.#pieces.length) {
-      this.#pieces = []
-      this.#next = 0
-    } else if (this.#next > 1000 && this.#next * 2 > this.#pieces.length) {
-      // Somebody writes as fast as we read: what was read must not pile up.
-      this.#pieces = this.#pieces.slice(this.#next)
-      this.#next = 0
+    this.#bytes -= length
+    if (this.#next === this.#pieces.length) this.#dropRead([], [])
+    // Somebody writes as fast as we read: what was read must not pile up.
+    else if (this.#next > 1000 && this.#next * 2 > this.#pieces.length) {
+      this.#dropRead(this.#pieces.slice(this.#next), this.#slabOf.slice(this.#next))
     }
     // Not here and now: the reader is in the midst of its work.
     if (this.#isFull && this.#bytes === 0) process.nextTick(this.#drained)
     return piece
+  }
+
+  #dropRead(pieces: Array<Buffer | undefined>, slabOf: Array<Slab | undefined>): void {
+    this.#pieces = pieces
+    this.#slabOf = slabOf
+    this.#next = 0
   }
 
   readonly #drained = () => {
