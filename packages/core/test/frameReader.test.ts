@@ -12,7 +12,14 @@ const { Connection } = fromAmqplibFolder("./lib/connection") as {
   readonly Connection: new (stream: PassThrough) => { readonly recvFrame: () => false | object }
 }
 
-/** All frames of these pieces, or what their reading ends with. */
+interface Body {
+  readonly channel: number
+  content: Buffer
+}
+
+const isBody = (frame: unknown): frame is Body => typeof frame === "object" && frame !== null && "content" in frame
+
+/** All frames of these pieces, or what their reading ends with. A body is one, in however many parts it was read. */
 const reading = (pieces: ReadonlyArray<Uint8Array>, ours: boolean): ReadonlyArray<unknown> => {
   const stream = new PassThrough()
   const connection = new Connection(stream)
@@ -22,8 +29,11 @@ const reading = (pieces: ReadonlyArray<Uint8Array>, ours: boolean): ReadonlyArra
     for (const piece of pieces) {
       stream.write(piece)
       for (let frame = connection.recvFrame(); frame !== false; frame = connection.recvFrame()) {
-        // A body has no fields, which one of the two does not say.
-        frames.push("content" in frame ? { ...frame, fields: {} } : frame)
+        const last = frames.at(-1)
+        if (!isBody(frame)) frames.push(frame)
+        else if (isBody(last) && last.channel === frame.channel)
+          last.content = Buffer.concat([last.content, frame.content])
+        else frames.push({ channel: frame.channel, content: frame.content })
       }
     }
   } catch (cause) {
@@ -102,6 +112,25 @@ describe("frames", () => {
       return encodeFrame(FRAME_METHOD, 1, Buffer.concat([head, Buffer.from(rest)]))
     }
     return Effect.forEach(ids, (id) => holds(bytes, (rest) => same([payload(id, rest), all[0]!]), 2000))
+  })
+
+  it("of large bodies are given out as they come, but whole with their end only", () => {
+    const body = Buffer.alloc(100_000, "x")
+    const bytes = encodeMessage(1, "basic.deliver", deliver, { body })
+    const end = bytes.length - 1
+    const spoilt = Buffer.from(bytes)
+    spoilt[end] = 0
+    for (const cut of [end - 50_000, end - 1, end]) {
+      const sizeOf = (frames: ReadonlyArray<unknown>) =>
+        frames.filter(isBody).reduce((n, { content }) => n + content.length, 0)
+      const incomplete = sizeOf(reading([bytes.subarray(0, cut)], true))
+      assert.isAbove(incomplete, 40_000)
+      assert.isBelow(incomplete, body.length)
+      assert.isTrue(same([bytes.subarray(0, cut), bytes.subarray(cut), all[0]!]))
+      const refused = reading([spoilt.subarray(0, cut), spoilt.subarray(cut)], true)
+      assert.strictEqual(refused.at(-1), "Error: Invalid frame")
+      assert.isBelow(sizeOf(refused), body.length)
+    }
   })
 
   it("of which only a part has come keep no more than that part", () => {

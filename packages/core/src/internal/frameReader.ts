@@ -15,6 +15,9 @@ const frameEnd = 0xce
 /** Before the payload: type, channel, size. */
 const prefix = 7
 
+/** A frame of a body that is larger is not waited for. */
+const smallBody = 4096
+
 const basicDeliver = method(60, 60)
 const basicAck = method(60, 80)
 const basicNack = method(60, 120)
@@ -66,8 +69,13 @@ class LastText {
 class FrameReader {
   readonly #connection: Connection
   readonly #others: () => unknown
-  /** Where the next frame begins, in what the connection has received. */
+  /** Where the next frame begins, or the next part of a body's, in what the connection has received. */
   #at = 0
+  /** What was received behind that. */
+  #following: Buffer | undefined = undefined
+  /** Of a body's frame that comes in parts: what is still to come of it, and for which channel. */
+  #bodyLeft = 0
+  #bodyChannel = 0
   readonly #consumerTag = new LastText()
   readonly #exchange = new LastText()
   readonly #routingKey = new LastText()
@@ -77,33 +85,83 @@ class FrameReader {
     this.#others = connection.recvFrame
   }
 
-  /** The next frame; false if there is none yet. */
+  /** The next frame, or the next part of a body's; false if there is none yet. */
   readonly next = (): unknown => {
     const connection = this.#connection
     for (;;) {
       const { maxFrameSize, rest } = connection
       const at = this.#at
       const left = rest.length - at
-      if (left > prefix) {
+      let missing = prefix + 1 - left
+      if (this.#bodyLeft > 0) {
+        const part = this.#part(rest, at, left)
+        if (part !== undefined) return part
+        missing = this.#bodyLeft + 1 - left
+      } else if (left > prefix) {
         const size = uint32(rest, at + 3)
         const end = at + prefix + size
         if (maxFrameSize > 0 && size > maxFrameSize) return this.#other(at)
         if (end < rest.length) return rest[end] === frameEnd ? this.#frame(rest, at, end) : this.#other(at)
+        if (rest[at] === bodyFrame && size > smallBody) {
+          this.#bodyChannel = uint16(rest, at + 1)
+          this.#bodyLeft = size
+          this.#at = at + prefix
+          continue
+        }
+        missing = end + 1 - rest.length
       }
-      const incoming = connection.stream.read()
-      if (incoming === null) {
-        // Nothing is kept of what is read.
-        if (left === 0) this.#keep(nothing)
-        return false
-      }
-      connection.recvSinceLastCheck = true
-      this.#keep(left === 0 ? incoming : Buffer.concat([rest.subarray(at), incoming]))
+      if (!this.#more(rest, at, missing)) return false
     }
+  }
+
+  /** Whether there is more to read. Of that, no more than is missing is joined, by a copy, to what is here already. */
+  #more(rest: Buffer, at: number, missing: number): boolean {
+    const connection = this.#connection
+    let incoming: Buffer | null | undefined = this.#following
+    this.#following = undefined
+    if (incoming === undefined) {
+      incoming = connection.stream.read()
+      if (incoming !== null) connection.recvSinceLastCheck = true
+    }
+    if (incoming === null) {
+      // Nothing is kept of what is read.
+      if (at === rest.length) this.#keep(nothing)
+      return false
+    }
+    if (at === rest.length) {
+      this.#keep(incoming)
+      return true
+    }
+    if (incoming.length > missing) {
+      this.#following = incoming.subarray(missing)
+      incoming = incoming.subarray(0, missing)
+    }
+    this.#keep(Buffer.concat([rest.subarray(at), incoming]))
+    return true
   }
 
   #keep(rest: Buffer): void {
     this.#connection.rest = rest
     this.#at = 0
+  }
+
+  /**
+   * What has come of a large body's frame: a body is put together anyway. Its last byte is given out with the frame's end
+   * only, since a frame without is no frame.
+   */
+  #part(rest: Buffer, at: number, left: number): Frame | undefined {
+    const wanted = this.#bodyLeft
+    const size = left > wanted ? wanted : Math.min(left, wanted - 1)
+    if (size === 0) return undefined
+    const end = at + size
+    this.#bodyLeft = wanted - size
+    this.#at = end
+    if (this.#bodyLeft === 0) {
+      // As amqplib says it.
+      if (rest[end] !== frameEnd) throw new Error("Invalid frame")
+      this.#at = end + 1
+    }
+    return { channel: this.#bodyChannel, fields: none, content: rest.subarray(at, end) }
   }
 
   /** The frame that begins here, as amqplib reads it. */
