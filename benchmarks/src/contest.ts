@@ -53,6 +53,8 @@ export interface Effort {
   readonly rounds: number
   /** Of a run. */
   readonly seconds: number
+  /** Of the last run before those that count, about. A service runs for long: what is measured is compiled by then. */
+  readonly warmUp: number
 }
 
 export interface Standing {
@@ -85,9 +87,6 @@ export interface Result {
 }
 
 const deadline = 120_000
-
-/** Seconds. A library with more code takes longer to be compiled, and is not to be measured before it is. */
-const leastWarmUp = 0.3
 
 /** A contender's process. */
 export class Contender {
@@ -238,7 +237,7 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
         Progress.show(`${contest.id}: warming up ${contender.label}`)
         const messages = contender.messages || within(contender, contest.first)
         const { elapsed } = await turn(contest, contender, messages, broker)
-        const seconds = warmUp === 0 ? Math.max(effort.seconds, leastWarmUp) : effort.seconds
+        const seconds = warmUp === 0 ? effort.warmUp : effort.seconds
         contender.messages = within(contender, (messages / elapsed) * seconds)
       })
     }

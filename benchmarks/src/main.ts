@@ -39,7 +39,8 @@ const number = (flag: string, standard: number) => {
 
 const effort: Effort = {
   rounds: Math.round(number("--rounds", quick ? 3 : 5)),
-  seconds: number("--seconds", quick ? 0.1 : 0.7)
+  seconds: number("--seconds", quick ? 0.1 : 0.5),
+  warmUp: number("--warm-up", quick ? 0.3 : 2)
 }
 
 const isChosen = ({
