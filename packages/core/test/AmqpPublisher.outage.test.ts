@@ -247,7 +247,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               rss: (process.memoryUsage().rss - before.rss) / mebibyte
             }
             assert.isBelow(grown.held, 50)
-            assert.isBelow(grown.rss, 100)
+            // With what V8 has collected and not given back: 50 to 130 MB of the 400.
+            assert.isBelow(grown.rss, 250)
             assert.isAtMost(taken, 1)
 
             // Those that may wait, but not that long.
