@@ -75,8 +75,8 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
     }
     case "Run": {
       const before = command.weigh ? weigh() : undefined
-      // Nobody pays for what the run before has left behind.
-      globalThis.gc?.()
+      // No collection is forced: after one V8 makes the young generation small, and whoever has many in flight pays for that,
+      // which no service does. What a run leaves behind is its own contender's to pay.
       const cpu = process.cpuUsage()
       const start = performance.now()
       settle = (await prepared!.run(command.messages, latencies)) ?? undefined

@@ -53,9 +53,15 @@ export interface Effort {
   readonly rounds: number
   /** Of a run. */
   readonly seconds: number
-  /** Of the last run before those that count, about. A service runs for long: what is measured is compiled by then. */
+  /**
+   * Of the last run before those that count, at least, about. A service runs for long: what is measured is to be compiled by
+   * then, which depends on how often it has run.
+   */
   readonly warmUp: number
 }
+
+/** So often, if that takes no more than so many seconds. */
+const compiledAfter = { messages: 20_000, seconds: 10 }
 
 export interface Standing {
   readonly name: string
@@ -238,7 +244,10 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
         const messages = contender.messages || within(contender, contest.first)
         const { elapsed } = await turn(contest, contender, messages, broker)
         const seconds = warmUp === 0 ? effort.warmUp : effort.seconds
-        contender.messages = within(contender, (messages / elapsed) * seconds)
+        const perSecond = messages / elapsed
+        const wanted =
+          warmUp === 0 && seconds >= 1 ? Math.min(compiledAfter.messages, perSecond * compiledAfter.seconds) : 0
+        contender.messages = within(contender, Math.max(perSecond * seconds, wanted))
       })
     }
     for (let round = 0; round < effort.rounds; round++) {
