@@ -87,50 +87,6 @@ interface Place {
   readonly lending: Scope.Closeable
 }
 
-type Resume = (effect: Effect.Effect<void, AmqpError.AmqpError>) => void
-
-/** Waits for the place of another borrower. */
-class Successor extends Waiter<Place> {
-  readonly isServed = true
-  readonly #resume: Resume
-  readonly #placed: (place: Place) => void
-
-  constructor(dueAt: number, resume: Resume, placed: (place: Place) => void) {
-    super(dueAt)
-    this.#resume = resume
-    this.#placed = placed
-  }
-
-  take(place: Place): void {
-    this.#placed(place)
-    this.#resume(Effect.void)
-  }
-
-  fail(reason: AmqpError.AmqpErrorReason): void {
-    this.#resume(failWith(reason))
-  }
-}
-
-/** Waits in the line of Effect's pool: in a fiber of its own, so that it can be sent away from here. */
-class PoolWaiter extends Waiter<Place> {
-  readonly isServed = false
-  readonly #resume: Resume
-  readonly #fiber: Fiber.Fiber<unknown>
-
-  constructor(dueAt: number, resume: Resume, fiber: Fiber.Fiber<unknown>) {
-    super(dueAt)
-    this.#resume = resume
-    this.#fiber = fiber
-  }
-
-  take(): void {}
-
-  fail(reason: AmqpError.AmqpErrorReason): void {
-    this.#resume(failWith(reason))
-    this.#fiber.interruptUnsafe()
-  }
-}
-
 const closed = (lending: Scope.Closeable | undefined): Effect.Effect<void> =>
   (lending === undefined ? undefined : Scope.closeUnsafe(lending, Exit.void)) ?? Effect.void
 
@@ -314,18 +270,24 @@ class ChannelPool<K extends Kind> {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
       const waiters = this.#waiters
       if (waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
+      const sendAway = (reason: AmqpError.AmqpErrorReason) => resume(failWith(reason))
       // All places have borrowers, each of whom will hand over to the first in line. Else one is on its way back to Effect's
       // pool, or held by a channel that is closing: who waits for that, and all who come while he does, wait there.
-      if (this.#used === this.#settings.max && waiters.others === 0) {
-        const waiter = new Successor(dueAt, resume, (place) => {
+      if (this.#used === this.#settings.max && waiters.served === waiters.size) {
+        const waiter = new Waiter<Place>(dueAt, sendAway, (place) => {
           borrow.lending = place.lending
           this.#placed(borrow, place.slot)
+          resume(Effect.void)
         })
         waiters.enter(waiter)
         return Effect.sync(() => waiters.leave(waiter))
       }
+      // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
       const fiber = this.#run(takePlace(lending, borrow))
-      const waiter = new PoolWaiter(dueAt, resume, fiber)
+      const waiter = new Waiter<Place>(dueAt, (reason) => {
+        sendAway(reason)
+        fiber.interruptUnsafe()
+      })
       waiters.enter(waiter)
       fiber.addObserver((exit) => {
         // Too late: who gave up has closed the scope of the place, and so given it back.
@@ -406,8 +368,7 @@ class ChannelPool<K extends Kind> {
 
   /** To the first in line, or to Effect's pool. */
   #giveBack(place: Place): Effect.Effect<void> {
-    const waiters = this.#waiters
-    if (waiters.size === waiters.others) return closed(place.lending)
+    if (this.#waiters.served === 0) return closed(place.lending)
     this.#handing.push(place)
     // The next borrower runs at once, and may be here again before he has returned: in a loop, not on the stack.
     if (!this.#isHanding) this.#handOver()
@@ -418,11 +379,7 @@ class ChannelPool<K extends Kind> {
     const handing = this.#handing
     this.#isHanding = true
     try {
-      while (handing.length > 0) {
-        const next = this.#waiters.next()
-        if (next === undefined) break
-        next.take(handing.shift()!)
-      }
+      while (handing.length > 0 && this.#waiters.served > 0) this.#waiters.serve(handing.shift()!)
     } finally {
       this.#isHanding = false
       for (const { lending } of handing.splice(0)) this.#places.forkClosing(closed(lending))

@@ -2,41 +2,38 @@
  * Borrowers in line, each with a deadline.
  *
  * All wait equally long, so the first in line is the first to be due: one timer serves them all, and costs nothing while
- * nobody waits. A list linked through its members, for the reasons that `deadlines` gives.
+ * nobody waits.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { AmqpErrorReason } from "../AmqpErrorReason.ts"
 import { elapsed } from "./elapsed.ts"
+import { type InLine, Line } from "./line.ts"
 
-/** One who waits: to be handed a `Thing`, or for something else. */
-export abstract class Waiter<Thing> {
-  readonly dueAt: number
-  /** Its neighbours, while it waits: only `Waiters` sets them. */
+/** One who waits: to be handed a `Thing`, or for something else. One of its functions is called, once, and not after `leave`. */
+export class Waiter<Thing> implements InLine<Waiter<Thing>> {
+  line: Line<Waiter<Thing>> | undefined = undefined
   before: Waiter<Thing> | undefined = undefined
   after: Waiter<Thing> | undefined = undefined
-  isWaiting = false
+  readonly dueAt: number
+  readonly fail: (reason: AmqpErrorReason) => void
+  /** Undefined: it waits for something else. */
+  readonly take: ((thing: Thing) => void) | undefined
 
-  constructor(dueAt: number) {
+  constructor(dueAt: number, fail: (reason: AmqpErrorReason) => void, take?: (thing: Thing) => void) {
     this.dueAt = dueAt
+    this.fail = fail
+    this.take = take
   }
-
-  /** Whether it waits to be handed something; if not, it is told otherwise. */
-  abstract readonly isServed: boolean
-  /** Ends the wait. One of these is called, once, and never after `leave`. */
-  abstract take(thing: Thing): void
-  abstract fail(reason: AmqpErrorReason): void
 }
 
 export class Waiters<Thing> {
   /** How many have been sent away because their time was up. */
   timedOut = 0
-  size = 0
-  /** Of these, how many are not served from here. */
-  others = 0
-  #first: Waiter<Thing> | undefined = undefined
-  #last: Waiter<Thing> | undefined = undefined
+  /** How many wait to be handed something. */
+  served = 0
+  readonly #line = new Line<Waiter<Thing>>()
   readonly #clock: Clock.Clock
   readonly #runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   readonly #late: () => AmqpErrorReason
@@ -52,47 +49,35 @@ export class Waiters<Thing> {
     this.#late = late
   }
 
+  get size(): number {
+    return this.#line.size
+  }
+
   enter(waiter: Waiter<Thing>): void {
-    waiter.isWaiting = true
-    waiter.before = this.#last
-    if (this.#last === undefined) this.#first = waiter
-    else this.#last.after = waiter
-    this.#last = waiter
-    this.size++
-    if (!waiter.isServed) this.others++
+    this.#line.add(waiter)
+    if (waiter.take !== undefined) this.served++
     if (this.#timer === undefined) this.#timer = this.#runFork(this.#watch)
   }
 
   /** Whether it was still in line. */
   leave(waiter: Waiter<Thing>): boolean {
-    if (!waiter.isWaiting) return false
-    const { after, before } = waiter
-    if (before === undefined) this.#first = after
-    else before.after = after
-    if (after === undefined) this.#last = before
-    else after.before = before
-    waiter.before = waiter.after = undefined
-    waiter.isWaiting = false
-    this.size--
-    if (!waiter.isServed) this.others--
+    if (!this.#line.remove(waiter)) return false
+    if (waiter.take !== undefined) this.served--
     return true
   }
 
-  /** The first who waits to be handed something, out of line. */
-  next(): Waiter<Thing> | undefined {
-    for (let waiter = this.#first; waiter !== undefined; waiter = waiter.after) {
-      if (!waiter.isServed) continue
+  /** Hands it to the first who waits for one: nothing happens if nobody does. */
+  serve(thing: Thing): void {
+    for (let waiter = this.#line.first; waiter !== undefined; waiter = waiter.after) {
+      if (waiter.take === undefined) continue
       this.leave(waiter)
-      return waiter
+      return waiter.take(thing)
     }
-    return undefined
   }
 
   /** Sends everyone away. */
   failAll(reason: AmqpErrorReason): void {
-    const all: Array<Waiter<Thing>> = []
-    for (let waiter = this.#first; waiter !== undefined; waiter = waiter.after) all.push(waiter)
-    for (const waiter of all) {
+    for (const waiter of this.#line) {
       if (this.leave(waiter)) waiter.fail(reason)
     }
   }
@@ -100,7 +85,7 @@ export class Waiters<Thing> {
   readonly #watch: Effect.Effect<void> = Effect.suspend(() => {
     const now = elapsed(this.#clock)
     let late: AmqpErrorReason | undefined
-    for (let waiter = this.#first; waiter !== undefined; waiter = this.#first) {
+    for (let waiter = this.#line.first; waiter !== undefined; waiter = this.#line.first) {
       if (waiter.dueAt > now) {
         // It may leave before: then this wakes up early, looks at the new first in line, and sleeps on.
         return Effect.andThen(Effect.sleep(waiter.dueAt - now), this.#watch)

@@ -6,7 +6,7 @@ import type { PublishSettings } from "../declarations.ts"
 import type { Due } from "../deadlines.ts"
 import { type Outgoing, toBuffer } from "../properties.ts"
 import type { Lane } from "./lane.ts"
-import type { Line } from "./line.ts"
+import type { InLine, Line } from "../line.ts"
 import type { Measured } from "../sizeLimit.ts"
 
 /** Whoever looks after attempts. */
@@ -26,7 +26,7 @@ const nothing = Buffer.alloc(0)
  * `told` does not end it: a message that was sent keeps its place until the broker has answered for it, whoever has
  * stopped listening. Else the bound on what is in flight would be none.
  */
-export class Attempt implements Unconfirmed, Due, Measured {
+export class Attempt implements Unconfirmed, Due, InLine<Attempt>, Measured {
   sooner: Due | undefined = undefined
   later: Due | undefined = undefined
   readonly message: Message
@@ -52,7 +52,7 @@ export class Attempt implements Unconfirmed, Due, Measured {
   onSent: (() => void) | undefined = undefined
 
   // Its neighbours, while it is in line.
-  line: Line | undefined = undefined
+  line: Line<Attempt> | undefined = undefined
   before: Attempt | undefined = undefined
   after: Attempt | undefined = undefined
 

@@ -5,8 +5,9 @@ import * as AmqpError from "../../AmqpError.ts"
 import type { Link } from "../link.ts"
 import * as Channel from "../channel.ts"
 import type { Deadlines, Due } from "../deadlines.ts"
+import type { Attempt } from "./attempt.ts"
 import type { Links } from "../links.ts"
-import { Line } from "./line.ts"
+import { Line } from "../line.ts"
 import { obstacle } from "../publishing.ts"
 
 /** What a lane tells its publisher. */
@@ -48,7 +49,7 @@ export class Lane {
   /** Messages written to the present channel, or the last one. */
   sent = 0
   /** Sequences of messages that must stay in order wait here. */
-  readonly line = new Line()
+  readonly line = new Line<Attempt>()
 
   readonly #links: Links
   readonly #deadlines: Deadlines

@@ -29,7 +29,7 @@ import { Attempt, type Outcome, type Owner } from "./attempt.ts"
 import { FlowState, flowing } from "./flow.ts"
 import type { Lane } from "./lane.ts"
 import { Lanes } from "./lanes.ts"
-import { Line } from "./line.ts"
+import { Line } from "../line.ts"
 import { readOptions, type Settings } from "./options.ts"
 import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
@@ -97,7 +97,7 @@ export class Publisher implements Owner {
   readonly lanes: Lanes
   readonly #connection: AmqpConnection["Service"]
   readonly #links: Links
-  readonly #line = new Line()
+  readonly #line = new Line<Attempt>()
   readonly #deadlines: Deadlines
   readonly #flow: FlowState
   readonly #publishTimeout: number
