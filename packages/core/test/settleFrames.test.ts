@@ -1,7 +1,7 @@
 /** Acks that go out together: what a broker makes of them is what was settled, no more and no less, whatever the order. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Schema } from "effect"
-import { type ChannelInternals, type Internals, method } from "../src/internal/amqplib.ts"
+import type { ChannelInternals, Internals } from "../src/internal/amqplib.ts"
 import { ChannelWriter } from "../src/internal/channelWriter.ts"
 import { Slabs } from "../src/internal/slab.ts"
 import { WriteBuffer } from "../src/internal/writeBuffer.ts"
@@ -28,7 +28,7 @@ class Broker {
       // As RabbitMQ: a tag that it does not have closes the channel.
       assert.isAbove(tags.length, 0, `tag ${last}`)
       for (const tag of tags) this.unsettled.delete(tag)
-      if (id === method(60, 80)) this.acked.push(...tags)
+      if (id === 0x003c0050) this.acked.push(...tags)
       else this.nacked.push(...tags)
     }
   }

@@ -11,6 +11,7 @@ import type { EventEmitter } from "node:events"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import type { Duplex } from "node:stream"
+import { channelFlow, channelFlowOk, connectionClose, method } from "./protocol.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
 
 export type Model = amqplib.ChannelModel
@@ -56,13 +57,9 @@ export interface ChannelInternals {
   readonly sendMessage?: unknown
 }
 
-// Class and method, as the protocol numbers them (AMQP 0-9-1, section 1.4; https://www.rabbitmq.com/amqp-0-9-1-reference).
-export const method = (classId: number, methodId: number) => (classId << 16) | methodId
-const connectionClose = method(10, 50)
-
 /** Methods that amqplib has no function for: their numbers, and those of their replies. */
 export const methods = {
-  "channel.flow": [method(20, 20), method(20, 21)],
+  "channel.flow": [channelFlow, channelFlowOk],
   "confirm.select": [method(85, 10), method(85, 11)],
   "tx.select": [method(90, 10), method(90, 11)],
   "tx.commit": [method(90, 20), method(90, 21)],

@@ -17,6 +17,7 @@ import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
 import { intercept, type Oversized } from "./intercept.ts"
 import { fromAmqplib, type Outgoing } from "./properties.ts"
+import { classBasic } from "./protocol.ts"
 
 /** What a channel is for: fixed when it opens, since AMQP has no way back from confirm or transaction mode. */
 export type Kind = "regular" | "confirm" | "transaction"
@@ -462,7 +463,7 @@ const modes = { confirm: "confirm.select", transaction: "tx.select" } as const
 const isByPublish = (error: unknown) =>
   Predicate.hasProperty(error, "classId") &&
   Predicate.hasProperty(error, "methodId") &&
-  error.classId === 60 &&
+  error.classId === classBasic &&
   error.methodId === 40
 
 const openFailed = (cause: unknown, link: Link): AmqpError.AmqpErrorReason => {

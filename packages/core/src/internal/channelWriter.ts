@@ -1,7 +1,7 @@
 /** Writes to one channel what is written often, without amqplib: to the same buffer, so in order with what amqplib writes. */
 import type { Channel, ChannelInternals, Internals } from "./amqplib.ts"
-import { overhead } from "./frameWriter.ts"
 import type { Outgoing } from "./properties.ts"
+import { overhead } from "./protocol.ts"
 import { writePublish } from "./publishFrames.ts"
 import { SettleFrames } from "./settleFrames.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"

@@ -4,6 +4,7 @@
  */
 import type { DeliveredProperties, FieldTable } from "../AmqpMessage.ts"
 import { latest, malformed, Reader } from "./fieldReader.ts"
+import { classBasic } from "./protocol.ts"
 
 /** A frame as amqplib's channels take it. */
 export interface HeaderFrame {
@@ -14,9 +15,7 @@ export interface HeaderFrame {
   readonly fields: DeliveredProperties
 }
 
-// AMQP 0-9-1, section 2.3.5 and 4.2 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
-const classBasic = 60
-
+// Flags, AMQP 0-9-1, section 4.2.6.1 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
 const hasContentType = 1 << 15
 const hasContentEncoding = 1 << 14
 const hasHeaders = 1 << 13

@@ -4,23 +4,12 @@
  * amqplib makes four objects of a frame before it looks at it, and rounds and guesses in content headers. What is here is
  * read in place; what is incomplete, malformed or rare is amqplib's, which has its ways with it.
  */
-import { type Frame, method } from "./amqplib.ts"
+import type { Frame } from "./amqplib.ts"
 import { readContentHeader } from "./contentHeader.ts"
-
-// AMQP 0-9-1, section 4.2 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
-const methodFrame = 1
-const headerFrame = 2
-const bodyFrame = 3
-const frameEnd = 0xce
-/** Before the payload: type, channel, size. */
-const prefix = 7
+import { basicAck, basicDeliver, basicNack, bodyFrame, frameEnd, headerFrame, methodFrame, prefix } from "./protocol.ts"
 
 /** A frame of a body that is larger is not waited for. */
 const smallBody = 4096
-
-const basicDeliver = method(60, 60)
-const basicAck = method(60, 80)
-const basicNack = method(60, 120)
 
 const nothing = Buffer.alloc(0)
 const none: Frame["fields"] = Object.freeze({})

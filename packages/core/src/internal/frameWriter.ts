@@ -1,11 +1,5 @@
 /** What frames are made of, written in place (AMQP 0-9-1, section 2.3.5; https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf). */
-
-export const methodFrame = 1
-export const headerFrame = 2
-export const bodyFrame = 3
-const frameEnd = 0xce
-/** Of a frame, beside its payload: type, channel and size before it, the end behind it. */
-export const overhead = 8
+import { frameEnd, prefix } from "./protocol.ts"
 
 export const setUint16 = (room: Buffer, at: number, value: number): number => {
   room[at] = value >>> 8
@@ -29,7 +23,7 @@ export const setUint64 = (room: Buffer, at: number, value: number): number =>
 export const beginFrame = (room: Buffer, at: number, type: number, channel: number): number => {
   room[at] = type
   setUint16(room, at + 1, channel)
-  return at + 7
+  return at + prefix
 }
 
 /** `start`: of the payload. Returns where the next frame begins. */

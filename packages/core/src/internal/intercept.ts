@@ -7,18 +7,18 @@
  * - After an error of its own it sends `channel.close`, and says nothing until that is answered, which may be never.
  */
 import type { DeliveredProperties } from "../AmqpMessage.ts"
-import { type Channel, type Frame, method } from "./amqplib.ts"
+import type { Channel, Frame } from "./amqplib.ts"
 import { InboundBody } from "./inboundBody.ts"
-
-const channelFlow = method(20, 20)
-const channelFlowOk = method(20, 21)
-const basicReturn = method(60, 50)
-const basicDeliver = method(60, 60)
-const basicGetOk = method(60, 71)
-const basicAck = method(60, 80)
-const basicNack = method(60, 120)
-/** amqplib's number of a content header: its class. */
-const contentHeader = 60
+import {
+  basicAck,
+  basicDeliver,
+  basicGetOk,
+  basicNack,
+  basicReturn,
+  channelFlow,
+  channelFlowOk,
+  classBasic
+} from "./protocol.ts"
 
 const contentTooLarge = 311
 const unexpectedFrame = 505
@@ -129,7 +129,7 @@ export const intercept = (driver: Channel, limit: number, events: ChannelEvents)
     switch (frame.id) {
       case undefined:
         return frame.content === undefined ? accept.call(driver, frame) : content(frame, frame.content)
-      case contentHeader:
+      case classBasic:
         return header(frame)
       case basicDeliver:
       case basicGetOk:

@@ -4,24 +4,11 @@
  *
  * AMQP 0-9-1, sections 2.3.5, 4.2.5 and 4.2.6 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
  */
-import { method } from "./amqplib.ts"
-import {
-  beginFrame,
-  bodyFrame,
-  endFrame,
-  headerFrame,
-  methodFrame,
-  overhead,
-  setUint16,
-  setUint32,
-  setUint64
-} from "./frameWriter.ts"
+import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "./frameWriter.ts"
 import type { Outgoing } from "./properties.ts"
+import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "./protocol.ts"
 import { largestSlab } from "./slab.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
-
-const basicPublish = method(60, 40)
-const classBasic = 60
 
 /** A body of more bytes is not put into one piece with its header. */
 const smallBody = 4096
@@ -237,8 +224,7 @@ export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: num
     room.set(content, start)
     end = endFrame(room, start, start + length)
   }
-  const hasRoom = buffer.commit(end - at)
-  if (isSmall) return hasRoom
-  writeBody(buffer, channel, content, mostOfFrame)
+  buffer.commit(end - at)
+  if (!isSmall) writeBody(buffer, channel, content, mostOfFrame)
   return !buffer.isFull
 }

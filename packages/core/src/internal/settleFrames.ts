@@ -4,12 +4,9 @@
  * As long as an ack waits there with nothing behind it, it can become one of several deliveries: a consumer that handles a
  * hundred of them in one turn of the event loop sends one frame, which costs the broker a hundredth of the work.
  */
-import { method } from "./amqplib.ts"
-import { beginFrame, endFrame, methodFrame, overhead, setUint32, setUint64 } from "./frameWriter.ts"
+import { beginFrame, endFrame, setUint32, setUint64 } from "./frameWriter.ts"
+import { basicAck, basicNack, methodFrame, overhead } from "./protocol.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
-
-const basicAck = method(60, 80)
-const basicNack = method(60, 120)
 
 const size = overhead + 4 + 8 + 1
 

@@ -7,12 +7,11 @@
  * - The next channel gets the lowest number that is free: the one of which there may still be something on its way.
  */
 import type { Frame, Internals } from "./amqplib.ts"
-
-const basic = 60
+import { classBasic } from "./protocol.ts"
 
 // amqplib's number of a method has its class in the upper half; that of a content header is the class; a body has none.
 const isOfMessages = ({ content, id }: Frame) =>
-  id === undefined ? content !== undefined : id === basic || id >>> 16 === basic
+  id === undefined ? content !== undefined : id === classBasic || id >>> 16 === classBasic
 
 /** Takes a channel's number again when all the others have had their turn. */
 export const reuseNumbersLast = ({ channelMax, freeChannels: taken }: Internals): void => {

@@ -42,7 +42,7 @@ export class WriteBuffer extends EventEmitter {
 
   /** Whether it holds as much as it is meant to, and `drain` is to come. */
   get isFull(): boolean {
-    return this.#isFull
+    return this.#isFull && !this.#ended
   }
 
   /** Where `reserve` has made room. */
@@ -56,12 +56,14 @@ export class WriteBuffer extends EventEmitter {
     if (frame.length <= smallFrame) {
       const at = this.reserve(frame.length)
       this.room.set(frame, at)
-      return this.commit(frame.length)
+      this.commit(frame.length)
+    } else {
+      this.#finish()
+      this.#pieces.push(frame)
+      this.#slabOf.push(undefined)
+      this.#written(frame.length)
     }
-    this.#finish()
-    this.#pieces.push(frame)
-    this.#slabOf.push(undefined)
-    return this.#written(frame.length)
+    return !this.isFull
   }
 
   /**
@@ -80,14 +82,13 @@ export class WriteBuffer extends EventEmitter {
     return this.#to
   }
 
-  /** Whether there is room for more. */
-  commit(bytes: number): boolean {
+  commit(bytes: number): void {
     // A channel that was closed under its writer's hands: the frames are nobody's.
-    if (this.#ended) return true
+    if (this.#ended) return
     const slab = this.#open
     slab.used = this.#to += bytes
     slab.unread += bytes
-    return this.#written(bytes)
+    this.#written(bytes)
   }
 
   /** Whether what ends at this position is the last that was written, and nobody has read it yet: it may still be changed. */
@@ -95,7 +96,7 @@ export class WriteBuffer extends EventEmitter {
     return position === this.position && this.#from < this.#to
   }
 
-  #written(bytes: number): boolean {
+  #written(bytes: number): void {
     this.position += bytes
     this.#bytes += bytes
     if (!this.#announced) {
@@ -103,7 +104,6 @@ export class WriteBuffer extends EventEmitter {
       this.emit("readable")
     }
     if (this.#bytes >= this.#size) this.#isFull = true
-    return !this.#isFull
   }
 
   /** Nothing more is put to the open piece. */
