@@ -7,59 +7,11 @@ import { Effect, Layer, References, Schema } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest, HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { Otlp } from "effect/observability"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
 import { configOf } from "./support/amqp.ts"
-
-interface Attribute {
-  readonly key: string
-  readonly value: { readonly stringValue?: string; readonly intValue?: string | number }
-}
-
-interface OtlpSpan {
-  readonly traceId: string
-  readonly spanId: string
-  readonly parentSpanId?: string
-  readonly name: string
-  readonly kind: number
-  readonly attributes: ReadonlyArray<Attribute>
-  readonly links: ReadonlyArray<{ readonly traceId: string; readonly spanId: string }>
-  readonly status: { readonly code: number }
-}
+import { collector, type OtlpSpan } from "./support/collector.ts"
 
 /** Numbers of the protocol (https://opentelemetry.io/docs/specs/otlp/). */
 const kinds = ["unspecified", "internal", "server", "client", "producer", "consumer"]
-
-/** A collector: takes what is exported to it, as long as the scope is open. */
-const collector = Effect.gen(function* () {
-  const spans: Array<OtlpSpan> = []
-  const paths = new Set<string>()
-  const server = createServer((request, response) => {
-    const chunks: Array<Buffer> = []
-    request.on("data", (chunk: Buffer) => chunks.push(chunk))
-    request.on("end", () => {
-      paths.add(request.url ?? "")
-      if (request.url === "/v1/traces") {
-        const body = JSON.parse(Buffer.concat(chunks).toString()) as {
-          readonly resourceSpans: ReadonlyArray<{
-            readonly scopeSpans: ReadonlyArray<{ readonly spans: ReadonlyArray<OtlpSpan> }>
-          }>
-        }
-        for (const { scopeSpans } of body.resourceSpans) for (const each of scopeSpans) spans.push(...each.spans)
-      }
-      response.writeHead(200, { "content-type": "application/json" }).end("{}")
-    })
-  })
-  yield* Effect.acquireRelease(
-    Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))),
-    () =>
-      Effect.promise(() => {
-        server.closeAllConnections()
-        return new Promise((resolve) => server.close(resolve))
-      })
-  )
-  const { port } = server.address() as AddressInfo
-  return { spans, paths, url: `http://127.0.0.1:${port}` }
-})
 
 const Order = Schema.Struct({ id: Schema.Int })
 

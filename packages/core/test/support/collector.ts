@@ -16,6 +16,7 @@ export interface OtlpSpan {
   readonly kind: number
   readonly attributes: ReadonlyArray<Attribute>
   readonly links: ReadonlyArray<{ readonly traceId: string; readonly spanId: string }>
+  readonly status: { readonly code: number }
 }
 
 interface DataPoint {
@@ -66,6 +67,8 @@ const seriesOf = (metric: OtlpMetric): ReadonlyArray<OtlpSeries> =>
 
 export interface Collector {
   readonly url: string
+  /** To which something has been exported so far. */
+  readonly paths: ReadonlySet<string>
   readonly spans: ReadonlyArray<OtlpSpan>
   /** What has come with the last export of metrics. */
   readonly series: () => ReadonlyArray<OtlpSeries>
@@ -74,10 +77,12 @@ export interface Collector {
 }
 
 export const collector = Effect.gen(function* () {
+  const paths = new Set<string>()
   const spans: Array<OtlpSpan> = []
   let series: ReadonlyArray<OtlpSeries> = []
   let exports = 0
-  const take = (path: string | undefined, body: string) => {
+  const take = (path: string, body: string) => {
+    paths.add(path)
     if (path === "/v1/traces") {
       const { resourceSpans } = JSON.parse(body) as {
         readonly resourceSpans: ReadonlyArray<{
@@ -102,7 +107,7 @@ export const collector = Effect.gen(function* () {
     const chunks: Array<Buffer> = []
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
     request.on("end", () => {
-      take(request.url, Buffer.concat(chunks).toString())
+      take(request.url ?? "", Buffer.concat(chunks).toString())
       response.writeHead(200, { "content-type": "application/json" }).end("{}")
     })
   })
@@ -117,6 +122,7 @@ export const collector = Effect.gen(function* () {
   const { port } = server.address() as AddressInfo
   const taken: Collector = {
     url: `http://127.0.0.1:${port}`,
+    paths,
     spans,
     series: () => series,
     exports: () => exports
