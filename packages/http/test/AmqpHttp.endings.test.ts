@@ -10,11 +10,11 @@ import { NodeHttpServer } from "@effect/platform-node"
 import { Cause, Duration, Effect, Exit, Fiber, Layer, References, Schema, Scope, Stream } from "effect"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiError, HttpApiGroup, HttpApiSchema } from "effect/http-api"
-import { Socket } from "effect/socket"
 import { Agent, createServer, type IncomingMessage, request } from "node:http"
 import { connect, type Socket as NetSocket } from "node:net"
 import { text } from "node:stream/consumers"
 import { configOf } from "../../core/test/support/amqp.ts"
+import { echo } from "./support/server.ts"
 import { Refused } from "./support/service.ts"
 
 const channels = 8
@@ -67,23 +67,6 @@ const lines = (many: number) =>
     )
   )
 
-const echo = Effect.gen(function* () {
-  const socket = yield* Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ upgrade }) => upgrade)
-  const pull = yield* Socket.readerString(socket)
-  const { write } = yield* socket.writer
-  yield* begin
-  yield* Effect.forever(
-    Effect.flatMap(
-      pull,
-      Effect.forEach((frame) => Effect.andThen(touch, write(frame)))
-    )
-  ).pipe(
-    Effect.catchTag("SocketError", () => Effect.void),
-    Effect.raceFirst(AmqpHttpServer.stopping)
-  )
-  return HttpServerResponse.empty()
-})
-
 const routes = Layer.mergeAll(
   HttpRouter.add("GET", "/ok/:name", Effect.as(begin, ok)),
   HttpRouter.add("GET", "/failing/:name", Effect.andThen(begin, Effect.fail(new Refused()))),
@@ -100,7 +83,11 @@ const routes = Layer.mergeAll(
   HttpRouter.add("POST", "/upload/:name", upload),
   HttpRouter.add("GET", "/lines/:name", lines(3)),
   HttpRouter.add("GET", "/endless/:name", lines(Number.MAX_SAFE_INTEGER)),
-  HttpRouter.add("GET", "/echo/:name", echo)
+  HttpRouter.add(
+    "GET",
+    "/echo/:name",
+    echo((frame) => Effect.as(touch, frame), begin)
+  )
 ).pipe(Layer.provide(AmqpHttp.layer))
 
 class Declined extends HttpApiError.Problem<Declined>()("Declined", {

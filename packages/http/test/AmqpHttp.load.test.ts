@@ -5,12 +5,11 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
 import { Deferred, Effect, Exit, Fiber, Layer, Option, Schedule, Scope, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
-import { Socket } from "effect/socket"
 import { request } from "node:http"
 import { connect } from "node:net"
 import { text } from "node:stream/consumers"
 import { untilStats } from "../../core/test/support/amqp.ts"
-import { address, gracefulServer, quiet, upgradeRequest } from "./support/server.ts"
+import { address, echo, gracefulServer, quiet, upgradeRequest } from "./support/server.ts"
 import { get, open } from "./support/service.ts"
 
 // --- The service -------------------------------------------------------------------------------------------------------
@@ -55,28 +54,11 @@ const endless = AmqpChannel.use((channel) =>
   )
 )
 
-/** Each frame comes back, when the broker has been asked. */
-const echo = Effect.gen(function* () {
-  const socket = yield* Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ upgrade }) => upgrade)
-  const pull = yield* Socket.readerString(socket)
-  const { write } = yield* socket.writer
-  yield* Effect.forever(
-    Effect.flatMap(
-      pull,
-      Effect.forEach((frame) => Effect.flatMap(roundTrip(frame), write))
-    )
-  ).pipe(
-    Effect.catchTag("SocketError", () => Effect.void),
-    Effect.raceFirst(AmqpHttpServer.stopping)
-  )
-  return HttpServerResponse.empty()
-})
-
 const routes = Layer.mergeAll(
   HttpRouter.add("POST", "/upload", upload),
   HttpRouter.add("GET", "/lines", lines),
   HttpRouter.add("GET", "/endless", endless),
-  HttpRouter.add("GET", "/echo", echo),
+  HttpRouter.add("GET", "/echo", echo(roundTrip)),
   HttpRouter.add("GET", "/dying", Effect.andThen(roundTrip("before"), Effect.die("defect"))),
   HttpRouter.add("GET", "/short", Effect.map(roundTrip("short"), HttpServerResponse.text))
 ).pipe(Layer.provide(AmqpHttp.layer))
