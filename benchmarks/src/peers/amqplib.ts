@@ -7,6 +7,7 @@ import { once } from "node:events"
 import {
   answer,
   countdown,
+  keepOpen,
   pause,
   type Peer,
   type Prepared,
@@ -230,13 +231,10 @@ const rpc =
 
 const channels = async (setting: Setting): Promise<Prepared> => {
   const connection = await connect(setting)
-  const kept: Array<unknown> = []
-  return {
-    run: async (count) => {
-      for (let i = 0; i < count; i++) kept.push(await connection.createChannel())
-    },
-    close: () => connection.close()
-  }
+  return keepOpen(
+    () => connection.createChannel(),
+    () => connection.close()
+  )
 }
 
 export const peer: Peer = {

@@ -6,6 +6,7 @@ import { AMQPClient, AMQPSession } from "@cloudamqp/amqp-client"
 import {
   answer,
   countdown,
+  keepOpen,
   pause,
   type Peer,
   type Prepared,
@@ -145,13 +146,10 @@ const rpc = async (setting: Setting): Promise<Prepared> => {
 
 const channels = async (setting: Setting): Promise<Prepared> => {
   const connection = await connect(setting)
-  const kept: Array<unknown> = []
-  return {
-    run: async (count) => {
-      for (let i = 0; i < count; i++) kept.push(await connection.channel())
-    },
-    close: () => connection.close()
-  }
+  return keepOpen(
+    () => connection.channel(),
+    () => connection.close()
+  )
 }
 
 /** By sessions, and by channels where a session cannot do it. */

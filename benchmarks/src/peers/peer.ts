@@ -107,6 +107,20 @@ export const shareUntimed = async (messages: number, width: number, one: () => P
 /** What a handler that is not done at once waits for. */
 export const pause = () => new Promise<void>((resolve) => setImmediate(resolve))
 
+/** `channels`: opens them one after the other, and keeps them until it closes. */
+export const keepOpen = <Channel>(
+  open: () => Promise<Channel>,
+  close: (kept: ReadonlyArray<Channel>) => Promise<unknown>
+): Prepared => {
+  const kept: Array<Channel> = []
+  return {
+    run: async (count) => {
+      for (let i = 0; i < count; i++) kept.push(await open())
+    },
+    close: () => close(kept)
+  }
+}
+
 /** Counts down, and completes at zero. */
 export const countdown = (from: number) => {
   let left = from

@@ -6,6 +6,7 @@ import { Connection } from "rabbitmq-client"
 import {
   answer,
   countdown,
+  keepOpen,
   pause,
   type Peer,
   type Prepared,
@@ -107,16 +108,13 @@ const rpc = async (setting: Setting): Promise<Prepared> => {
 
 const channels = async (setting: Setting): Promise<Prepared> => {
   const connection = await connect(setting)
-  const kept: Array<Awaited<ReturnType<typeof connection.acquire>>> = []
-  return {
-    run: async (count) => {
-      for (let i = 0; i < count; i++) kept.push(await connection.acquire())
-    },
-    close: async () => {
+  return keepOpen(
+    () => connection.acquire(),
+    async (kept) => {
       await Promise.all(kept.map((channel) => channel.close()))
       await connection.close()
     }
-  }
+  )
 }
 
 export const peer: Peer = {
