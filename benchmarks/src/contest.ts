@@ -54,14 +54,19 @@ export interface Effort {
   /** Of a run. */
   readonly seconds: number
   /**
-   * Of the last run before those that count, at least, about. A service runs for long: what is measured is to be compiled by
-   * then, which depends on how often it has run.
+   * Of the last run before those that count. A service runs for long: what is measured is to be compiled by then, which
+   * depends on how often it has run.
    */
-  readonly warmUp: number
+  readonly warmUp: {
+    /** At least, about. */
+    readonly seconds: number
+    /** At least, about, or as many as take ten seconds, if those are fewer. None are wanted with 0. */
+    readonly messages: number
+  }
 }
 
-/** So often, if that takes no more than so many seconds. */
-const compiledAfter = { messages: 20_000, seconds: 10 }
+/** Seconds. No warm-up is made longer than that for the sake of its messages. */
+const longestWarmUp = 10
 
 export interface Standing {
   readonly name: string
@@ -243,11 +248,12 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
         Progress.show(`${contest.id}: warming up ${contender.label}`)
         const messages = contender.messages || within(contender, contest.first)
         const { elapsed } = await turn(contest, contender, messages, broker)
-        const seconds = warmUp === 0 ? effort.warmUp : effort.seconds
         const perSecond = messages / elapsed
         const wanted =
-          warmUp === 0 && seconds >= 1 ? Math.min(compiledAfter.messages, perSecond * compiledAfter.seconds) : 0
-        contender.messages = within(contender, Math.max(perSecond * seconds, wanted))
+          warmUp === 0
+            ? Math.max(perSecond * effort.warmUp.seconds, Math.min(effort.warmUp.messages, perSecond * longestWarmUp))
+            : perSecond * effort.seconds
+        contender.messages = within(contender, wanted)
       })
     }
     for (let round = 0; round < effort.rounds; round++) {

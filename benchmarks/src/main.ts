@@ -1,4 +1,4 @@
-/** `npm run bench [-- WORKLOAD ...] [--quick] [--docs] [--rounds=N] [--seconds=N]`: see docs/performance.md. */
+/** `npm run bench [-- WORKLOAD ...] [--quick] [--docs] [--rounds=N] [--seconds=N] [--warm-up=N]`: see docs/performance.md. */
 import * as Broker from "./broker.ts"
 import { type Contest, type Effort, hold } from "./contest.ts"
 import { environment } from "./environment.ts"
@@ -40,7 +40,8 @@ const number = (flag: string, standard: number) => {
 const effort: Effort = {
   rounds: Math.round(number("--rounds", quick ? 3 : 5)),
   seconds: number("--seconds", quick ? 0.1 : 0.5),
-  warmUp: number("--warm-up", quick ? 0.3 : 2)
+  // The quick form does not wait until V8 has compiled what is measured.
+  warmUp: { seconds: number("--warm-up", quick ? 0.3 : 2), messages: quick ? 0 : 20_000 }
 }
 
 const isChosen = ({
