@@ -32,16 +32,14 @@ import { AmqpConnection } from "./AmqpConnection.ts"
 import type { AmqpError } from "./AmqpError.ts"
 import { type DeliveredProperties, json } from "./AmqpMessage.ts"
 import { AmqpPublisher } from "./AmqpPublisher.ts"
-import * as Logging from "./internal/logging.ts"
-import { ownConfig, sharedConnection } from "./internal/consumer/connection.ts"
+import { sharedConnection } from "./internal/consumer/connection.ts"
 import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
-import { register, Running, runningOf } from "./internal/consumer/running.ts"
+import { accessOf, register, Running, runningOf } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
 import { isRefused } from "./internal/declarations.ts"
 import { fail } from "./internal/handle.ts"
-import { linksOf } from "./internal/links.ts"
 
 export * from "./internal/consumer/policies.ts"
 
@@ -282,7 +280,7 @@ export const consume: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readHandling(queue, options, handler)
     return isRefused(settings)
-      ? refuse(consumer, queue, settings)
+      ? refuse(accessOf(consumer), queue, settings)
       : handleEach(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -336,7 +334,7 @@ export const consumeBatch: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readBatching(queue, options, handler)
     return isRefused(settings)
-      ? refuse(consumer, queue, settings)
+      ? refuse(accessOf(consumer), queue, settings)
       : handleBatches(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -379,7 +377,7 @@ export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection 
     const main = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
     const connection = yield* SubscriptionRef.make<AmqpConnection["Service"] | undefined>(undefined)
-    const running = new Running(linksOf(main).shutdown, Logging.ofConnection(ownConfig(main.config)), connection)
+    const running = new Running(main, connection)
     return register({ connection: yield* sharedConnection(main, running), publisher }, running)
   })
 

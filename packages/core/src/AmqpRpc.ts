@@ -362,8 +362,12 @@ export interface ServeOptions extends Omit<AmqpConsumer.ConsumeOptions, "onFailu
  * | or another procedure's           |                                             |                   |
  * | is interrupted by the shutdown   | nothing yet                                 | requeued          |
  *
- * A request is acknowledged when the broker has confirmed the reply, so it is handled at least once: after a crash or a
- * lost connection it comes again. Handlers have to be idempotent. A handler's scope is closed before the reply is sent.
+ * A request is acknowledged behind its reply: when the broker has confirmed that or, for a small reply by direct reply-to,
+ * on the same channel, where the broker reads one after the other. So it is handled at least once: after a crash or a lost
+ * connection it comes again. Handlers have to be idempotent. A handler's scope is closed before the reply is sent.
+ *
+ * Requests are taken by the publishers' connection, not by that of the consumers. While the broker blocks publishers no
+ * reply goes out, and what was sent behind one waits with it.
  *
  * A reply that cannot be sent is tried three times; then its request goes back to the queue, and if it comes from there
  * for at least the second time, it is dead-lettered. A client that is gone is no failure: with direct reply-to the broker

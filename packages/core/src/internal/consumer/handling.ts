@@ -22,7 +22,7 @@ import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Retrying } from "./retrying.ts"
 import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { annotationsOf, measuresOf, runningOf } from "./running.ts"
+import { type Access, accessOf, measuresOf, publishingAccessOf, runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
 import * as Tracing from "../tracing.ts"
@@ -58,7 +58,7 @@ export const sourceOf = (
 
 /** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
 export const report = (
-  consumer: AmqpConsumer["Service"],
+  access: Access,
   settings: Subscribing,
   end: Omit<End, "queue" | "reason">,
   cause: Cause.Cause<AmqpError> | undefined,
@@ -66,7 +66,7 @@ export const report = (
 ): Effect.Effect<void> => {
   const { onEnd } = settings
   const { queue } = settings.start
-  const about = { queue, ...end, ...annotationsOf(consumer) }
+  const about = { queue, ...end, ...access.annotations }
   const reason = cause === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(cause))
   const title = "AMQP consumer ended"
   const log =
@@ -86,16 +86,12 @@ export const report = (
 }
 
 /** What was given is refused. A consumer is often forked, and its failure awaited by nobody. */
-export const refuse = (
-  consumer: AmqpConsumer["Service"],
-  queue: string,
-  refused: InvalidArgument
-): Effect.Effect<never, AmqpError> =>
+export const refuse = (access: Access, queue: string, refused: InvalidArgument): Effect.Effect<never, AmqpError> =>
   Effect.andThen(
     Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
       queue,
       reason: refused.message,
-      ...annotationsOf(consumer)
+      ...access.annotations
     }),
     fail(refused)
   )
@@ -111,14 +107,19 @@ const whenOpen = ({ state }: AmqpConnection["Service"]) =>
   )
 
 /**
- * The consumers' connection; if there is none, the consumer has ended before it began. One that does not subscribe again
+ * The connection to consume by; if there is none, the consumer has ended before it began. One that does not subscribe again
  * does not wait for the broker to come back, either.
  */
-export const connectionOf = (consumer: AmqpConsumer["Service"], settings: Subscribing, timeout: Duration.Duration) => {
+export const connectionOf = (
+  consumer: AmqpConsumer["Service"],
+  access: Access,
+  settings: Subscribing,
+  timeout: Duration.Duration
+) => {
   const enter = runningOf(consumer)?.enter ?? Effect.void
-  const connection = settings.resubscribe === "never" ? Effect.tap(consumer.connection, whenOpen) : consumer.connection
+  const connection = settings.resubscribe === "never" ? Effect.tap(access.connection, whenOpen) : access.connection
   return Effect.andThen(enter, Effect.raceFirst(connection, endOf(consumer))).pipe(
-    Effect.tapCause((cause) => report(consumer, settings, { requeued: 0, unsettled: 0 }, cause, timeout))
+    Effect.tapCause((cause) => report(access, settings, { requeued: 0, unsettled: 0 }, cause, timeout))
   )
 }
 
@@ -148,13 +149,19 @@ interface Labour<Work> {
 
 const run = <Work, R>(
   consumer: AmqpConsumer["Service"],
+  access: Access,
   settings: Handling,
   labourOf: (parts: Parts, wake: () => void) => Labour<Work>
 ): Effect.Effect<never, AmqpError, R> =>
   Effect.contextWith((context: Context.Context<R>) =>
     Effect.scoped(
       Effect.gen(function* () {
-        const connection = yield* connectionOf(consumer, settings, settings.shutdownTimeout ?? Duration.seconds(10))
+        const connection = yield* connectionOf(
+          consumer,
+          access,
+          settings,
+          settings.shutdownTimeout ?? Duration.seconds(10)
+        )
         const clock = yield* Clock.Clock
         const fork = Effect.runForkWith(context as Context.Context<never>)
         const terms = termsOf(connection, clock, fork)
@@ -172,7 +179,7 @@ const run = <Work, R>(
         const workers = new Workers<Work>({
           concurrency: settings.concurrency,
           fork,
-          annotations: { queue: settings.start.queue, ...annotationsOf(consumer) },
+          annotations: { queue: settings.start.queue, ...access.annotations },
           ...labour
         })
         source.onChange = () => {
@@ -187,7 +194,7 @@ const run = <Work, R>(
               labour.stop()
               const end = yield* source.stop(stop)
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
-              yield* report(consumer, settings, end, cause, shutdown.answering(timeout))
+              yield* report(access, settings, end, cause, shutdown.answering(timeout))
             })
           )
         )
@@ -217,15 +224,19 @@ const handling =
     })
   }
 
-/** Each delivery by itself; `procedure`: that the handler serves, if it is a server. */
+/**
+ * Each delivery by itself. `procedure`: that the handler serves, if it is a server; such a one takes requests by the
+ * publishers' connection, so that it can reply on the channel that they come by.
+ */
 export const handleEach = <A, E, R, V, RD>(
   consumer: AmqpConsumer["Service"],
   settings: Handling,
   decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
   procedure?: string
-): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
-  run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts) => {
+): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> => {
+  const access = procedure === undefined ? accessOf(consumer) : publishingAccessOf(consumer)
+  return run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, access, settings, (parts) => {
     const { settling, source, traced } = parts
     const handled = handling<ConsumerDelivery, A, E, R>(
       parts,
@@ -272,6 +283,7 @@ export const handleEach = <A, E, R, V, RD>(
             : run(delivery, restore)
     }
   })
+}
 
 // Each by itself and all together, so that one that waits for its retry holds up no other. Interruptible, so that an
 // interruption reaches the fiber of each, where it makes an end to waiting alone; what has no fiber yet goes back here.
@@ -303,72 +315,77 @@ export const handleBatches = <A, E, R, V, RD>(
   decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
-  run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(consumer, settings, (parts, wake) => {
-    const { fork, settling, source, traced } = parts
-    const batches = new Batches(source, settings.size, settings.within, fork, wake)
-    const handled = handling<ReadonlyArray<ConsumerDelivery>, A, E, R>(
-      parts,
-      (batch) => settling.allSucceeded(batch),
-      (batch, cause, restore) => allFailed(settling, batch, cause, restore)
-    )
-    const decodeAll = (
-      batch: ReadonlyArray<ConsumerDelivery>,
-      restore: Restore,
-      onFailure: Tracing.OnFailure | undefined,
-      decode: (delivery: Delivery) => Effect.Effect<V, AmqpError, RD>
-    ) =>
-      Effect.gen(function* () {
-        const values: Array<V> = []
-        const decoded: Array<ConsumerDelivery> = []
+  run<ReadonlyArray<ConsumerDelivery>, Exclude<R, Scope.Scope> | RD>(
+    consumer,
+    accessOf(consumer),
+    settings,
+    (parts, wake) => {
+      const { fork, settling, source, traced } = parts
+      const batches = new Batches(source, settings.size, settings.within, fork, wake)
+      const handled = handling<ReadonlyArray<ConsumerDelivery>, A, E, R>(
+        parts,
+        (batch) => settling.allSucceeded(batch),
+        (batch, cause, restore) => allFailed(settling, batch, cause, restore)
+      )
+      const decodeAll = (
+        batch: ReadonlyArray<ConsumerDelivery>,
+        restore: Restore,
+        onFailure: Tracing.OnFailure | undefined,
+        decode: (delivery: Delivery) => Effect.Effect<V, AmqpError, RD>
+      ) =>
+        Effect.gen(function* () {
+          const values: Array<V> = []
+          const decoded: Array<ConsumerDelivery> = []
+          for (const delivery of batch) {
+            yield* Effect.matchCauseEffect(restore(decode(delivery)), {
+              onSuccess: (value) => {
+                values.push(value)
+                decoded.push(delivery)
+                return Effect.void
+              },
+              onFailure: (cause) => settling.undecodable(delivery, cause, restore)
+            })
+          }
+          if (decoded.length > 0) {
+            yield* handled(
+              decoded,
+              restore,
+              onFailure,
+              Effect.suspend(() => handler(values as never, decoded as never))
+            )
+          }
+        })
+      const handleSound = (
+        sound: ReadonlyArray<ConsumerDelivery>,
+        restore: Restore,
+        onFailure: Tracing.OnFailure | undefined
+      ) =>
+        // What it needs is in the context of the fibers that run it.
+        (decode === undefined
+          ? handled(
+              sound,
+              restore,
+              onFailure,
+              Effect.suspend(() => handler(sound as never))
+            )
+          : decodeAll(sound, restore, onFailure, decode)) as Effect.Effect<void>
+      const handle = Effect.fnUntraced(function* (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore) {
+        const sound: Array<ConsumerDelivery> = []
         for (const delivery of batch) {
-          yield* Effect.matchCauseEffect(restore(decode(delivery)), {
-            onSuccess: (value) => {
-              values.push(value)
-              decoded.push(delivery)
-              return Effect.void
-            },
-            onFailure: (cause) => settling.undecodable(delivery, cause, restore)
-          })
+          if (settling.isPoison(delivery)) yield* settling.poison(delivery)
+          else sound.push(delivery)
         }
-        if (decoded.length > 0) {
-          yield* handled(
-            decoded,
-            restore,
-            onFailure,
-            Effect.suspend(() => handler(values as never, decoded as never))
-          )
-        }
+        if (sound.length === 0) return
+        yield* traced
+          ? Tracing.handlingBatch(sound, (onFailure) => handleSound(sound, restore, onFailure))
+          : handleSound(sound, restore, undefined)
       })
-    const handleSound = (
-      sound: ReadonlyArray<ConsumerDelivery>,
-      restore: Restore,
-      onFailure: Tracing.OnFailure | undefined
-    ) =>
-      // What it needs is in the context of the fibers that run it.
-      (decode === undefined
-        ? handled(
-            sound,
-            restore,
-            onFailure,
-            Effect.suspend(() => handler(sound as never))
-          )
-        : decodeAll(sound, restore, onFailure, decode)) as Effect.Effect<void>
-    const handle = Effect.fnUntraced(function* (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore) {
-      const sound: Array<ConsumerDelivery> = []
-      for (const delivery of batch) {
-        if (settling.isPoison(delivery)) yield* settling.poison(delivery)
-        else sound.push(delivery)
+      return {
+        isReady: () => batches.isReady,
+        take: () => batches.take(),
+        changed: () => batches.changed(),
+        stop: () => batches.stop(),
+        handle
       }
-      if (sound.length === 0) return
-      yield* traced
-        ? Tracing.handlingBatch(sound, (onFailure) => handleSound(sound, restore, onFailure))
-        : handleSound(sound, restore, undefined)
-    })
-    return {
-      isReady: () => batches.isReady,
-      take: () => batches.take(),
-      changed: () => batches.changed(),
-      stop: () => batches.stop(),
-      handle
     }
-  })
+  )

@@ -11,10 +11,11 @@ import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
 import type { AmqpConsumer } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
+import { linksOf } from "../links.ts"
+import * as Logging from "../logging.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
-
-type Annotations = Readonly<Record<string, unknown>>
+import { ownConfig } from "./connection.ts"
 
 const ended = AmqpError.fromReason(
   new AmqpError.ConnectionClosed({
@@ -24,8 +25,8 @@ const ended = AmqpError.fromReason(
 
 export class Running {
   readonly shutdown: Shutdown
-  /** What the log says of the connection of its consumers. */
-  readonly annotations: Annotations
+  /** The connection of the publishers. */
+  readonly main: AmqpConnection["Service"]
   /** The connection of its consumers, while there is one. */
   readonly connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
   /** Fails when the service ends. */
@@ -36,13 +37,12 @@ export class Running {
   #allStopped: Deferred.Deferred<void> | undefined = undefined
 
   constructor(
-    shutdown: Shutdown,
-    annotations: Annotations,
+    main: AmqpConnection["Service"],
     connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
   ) {
-    this.shutdown = shutdown
+    this.main = main
+    this.shutdown = linksOf(main).shutdown
     this.connection = connection
-    this.annotations = annotations
     this.ended = Deferred.await(this.#ended)
   }
 
@@ -81,7 +81,7 @@ export class Running {
       }
       return Effect.annotateLogs(Effect.logWarning("AMQP connection closed over consumers that did not stop"), {
         consumers: this.#count,
-        ...this.annotations
+        ...Logging.ofConnection(ownConfig(this.main.config))
       })
     })
   }
@@ -97,8 +97,28 @@ export const register = (service: AmqpConsumer["Service"], of: Running): AmqpCon
 /** Undefined for a service that was made otherwise, such as a test's. */
 export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
 
-/** What the log says of the connection of a service's consumers. */
-export const annotationsOf = (service: AmqpConsumer["Service"]): Annotations => runningOf(service)?.annotations ?? {}
+/** By which connection somebody consumes, and what the log says of it. */
+export interface Access {
+  readonly connection: AmqpConsumer["Service"]["connection"]
+  readonly annotations: Readonly<Record<string, unknown>>
+}
+
+/** By the consumers' own. */
+export const accessOf = (service: AmqpConsumer["Service"]): Access => {
+  const main = runningOf(service)?.main
+  return {
+    connection: service.connection,
+    annotations: main === undefined ? {} : Logging.ofConnection(ownConfig(main.config))
+  }
+}
+
+/** By that of the publishers, where who consumes publishes to the channel that it consumes on. */
+export const publishingAccessOf = (service: AmqpConsumer["Service"]): Access => {
+  const main = runningOf(service)?.main
+  return main === undefined
+    ? accessOf(service)
+    : { connection: Effect.succeed(main), annotations: Logging.ofConnection(main.config) }
+}
 
 /** What the consumers of a service add to. */
 export const measuresOf = (service: AmqpConsumer["Service"]): ConsumerMeasures =>

@@ -9,6 +9,7 @@ import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import type { ReconnectConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
@@ -205,8 +206,8 @@ export class Source {
     if (this.#resubscribe === "never") return false
     const always = this.#resubscribe === "always"
     // It is still at the head of the queue: the next subscription would meet it, and end like this one.
-    if (reason._tag === "MessageTooLarge") return false
-    if (hadStarted) return always || reason._tag !== "ConsumerCancelled"
+    if (reason._tag === "MessageTooLarge" && !isByPublish(reason)) return false
+    if (hadStarted) return always || isByPublish(reason) || reason._tag !== "ConsumerCancelled"
     // The broker may hold on to a queue or a consumer of the connection that was lost, until it notices. At the first
     // start it is somebody else's.
     if (isHeld(reason)) return hasSubscribed
@@ -240,6 +241,11 @@ export class Source {
     })
   }
 }
+
+// What publishes to the channel of a subscription is a server that replies. It does that otherwise when the request comes
+// again, so that a reply which the broker closes the channel for does so once.
+const isByPublish = (reason: AmqpError.AmqpErrorReason) =>
+  Predicate.hasProperty(reason, "operation") && reason.operation === "basic.publish"
 
 const isHeld = (reason: AmqpError.AmqpErrorReason) =>
   reason._tag === "ResourceLocked" || (reason._tag === "AccessRefused" && reason.message.includes("exclusive use"))

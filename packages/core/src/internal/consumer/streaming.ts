@@ -11,7 +11,7 @@ import * as AmqpError from "../../AmqpError.ts"
 import { linksOf } from "../links.ts"
 import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
-import { measuresOf } from "./running.ts"
+import { accessOf, measuresOf } from "./running.ts"
 import type { Source } from "./source.ts"
 
 /** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
@@ -67,7 +67,8 @@ export const stream = (
       AmqpError.AmqpError,
       Scope.Scope
     > {
-      const connection = yield* connectionOf(consumer, settings, Duration.seconds(10))
+      const access = accessOf(consumer)
+      const connection = yield* connectionOf(consumer, access, settings, Duration.seconds(10))
       const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())
       const source = sourceOf(connection, settings, clock, termsOf(connection, clock, fork), measuresOf(consumer))
@@ -75,7 +76,7 @@ export const stream = (
       yield* Effect.addFinalizer(() =>
         shutdown.during(
           Effect.flatMap(source.stop(Effect.void), (end) =>
-            report(consumer, settings, end, source.failure, shutdown.answering())
+            report(access, settings, end, source.failure, shutdown.answering())
           )
         )
       )

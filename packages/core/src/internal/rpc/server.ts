@@ -10,6 +10,8 @@ import type * as Scope from "effect/Scope"
 import * as AmqpConsumer from "../../AmqpConsumer.ts"
 import type { PublishOptions } from "../../AmqpChannel.ts"
 import type * as AmqpError from "../../AmqpError.ts"
+import type { Channel } from "../channel.ts"
+import type { Link } from "../link.ts"
 import type { Message } from "../../AmqpMessage.ts"
 import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
 import { ConsumerDelivery } from "../consumer/delivery.ts"
@@ -18,7 +20,9 @@ import { readHandling } from "../consumer/options.ts"
 import { isRefused, shown } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
-import { measuresOf } from "../consumer/running.ts"
+import { toPublish } from "../properties.ts"
+import { obstacle } from "../publishing.ts"
+import { measuresOf, publishingAccessOf, runningOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
 import { readServeOptions } from "./options.ts"
@@ -35,6 +39,9 @@ export const unroutable = Metric.counter("amqp.rpc.unroutable_replies", {
 
 /** How often a reply is tried again. */
 const retries = 2
+
+/** A reply of more bytes goes by the publisher, which knows what is too large. */
+const smallReply = 4096
 
 const mandatory: PublishOptions = { mandatory: true }
 // RabbitMQ gives back every mandatory message to a direct reply-to address, also those that it has delivered.
@@ -76,6 +83,10 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly #handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>
   readonly #publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
   readonly #replies: ConsumerMeasures["replies"]
+  /** Whether requests come by the publishers' connection, where replies may be written behind them. */
+  readonly #isStraight: boolean
+  /** The connection on which a direct reply was confirmed: there this user may reply. */
+  #proven: Link | undefined = undefined
   #soundAddress: string | undefined = undefined
 
   constructor(
@@ -89,9 +100,10 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     this.#handler = handler
     this.#publisher = consumer.publisher
     this.#replies = measuresOf(consumer).replies
+    this.#isStraight = runningOf(consumer) !== undefined
   }
 
-  /** From the request to the confirmed reply. */
+  /** From the request to the reply that the broker has, or will have before it reads what follows. */
   readonly handle = (request: AmqpConsumer.Delivery) => {
     const { replyTo } = request.properties
     return Effect.flatMap(this.#answer(request), ([answer, problem]) => {
@@ -173,7 +185,61 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     if (direct && !this.#isSound(replyTo)) return this.#undelivered(request, replyTo)
     const { correlationId } = request.properties
     const message: Message = { ...answer, routingKey: replyTo, correlationId, persistent: false }
-    return this.#publish(message, direct ? straight : mandatory, retries, (reason) => {
+    if (direct && this.#mayWrite(request)) {
+      const { channel } = request
+      const fiber = Fiber.getCurrent()
+      if (fiber !== undefined && Tracing.isTraced(fiber)) {
+        return Tracing.publishing(message, channel.link, (message) =>
+          this.#write(channel, message) ? Effect.void : this.#confirmed(request, replyTo, answer, message)
+        )
+      }
+      if (this.#write(channel, message)) return Effect.void
+    }
+    return this.#confirmed(request, replyTo, answer, message)
+  }
+
+  /**
+   * Whether the reply may go by the channel that the request came by. A channel does in order what it is sent, and a direct
+   * reply is in no queue: when the broker reads the acknowledgement behind it, all that a confirm could tell has happened.
+   *
+   * What the broker does not take ends the channel, and the request comes again: then its reply is confirmed, and tried again.
+   */
+  #mayWrite(request: AmqpConsumer.Delivery): request is ConsumerDelivery {
+    return (
+      this.#isStraight &&
+      !request.redelivered &&
+      request instanceof ConsumerDelivery &&
+      !request.isSettled &&
+      request.channel.link === this.#proven &&
+      obstacle(request.channel) === undefined
+    )
+  }
+
+  #write(channel: Channel, message: Message): boolean {
+    const outgoing = toPublish(message, channel.link.frameMax)
+    if (isRefused(outgoing) || outgoing.content.length > smallReply) return false
+    try {
+      channel.publish(outgoing)
+      return true
+    } catch {
+      // amqplib is closing the channel, and sends nothing on it any more.
+      return false
+    }
+  }
+
+  #confirmed(
+    request: AmqpConsumer.Delivery,
+    replyTo: string,
+    answer: Answer,
+    message: Message
+  ): Effect.Effect<void, NotAnswered> {
+    const direct = isDirect(replyTo)
+    const confirmed = () => {
+      if (direct && request instanceof ConsumerDelivery) this.#proven = request.channel.link
+      return Effect.void
+    }
+    const failed = (reason: AmqpError.AmqpErrorReason) => {
+      this.#proven = undefined
       switch (reason._tag) {
         case "PublishReturned":
           return this.#undelivered(request, replyTo)
@@ -186,7 +252,8 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
           )
       }
       return Effect.fail(new NotAnswered(`the reply could not be sent: ${reason.message}`, reason))
-    })
+    }
+    return this.#publish(message, direct ? straight : mandatory, retries, confirmed, failed)
   }
 
   // No `Effect.retry`: it makes a schedule for each reply, for the sake of one that fails.
@@ -194,14 +261,15 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     message: Message,
     options: PublishOptions,
     retries: number,
+    onSuccess: () => Effect.Effect<void>,
     onFailure: (reason: AmqpError.AmqpErrorReason) => Effect.Effect<void, NotAnswered>
   ): Effect.Effect<void, NotAnswered> {
     return Effect.matchEffect(this.#publisher.publish(message, options), {
       onFailure: ({ reason }) =>
         retries > 0 && reason.isRetryable && !isFatal(reason)
-          ? this.#publish(message, options, retries - 1, onFailure)
+          ? this.#publish(message, options, retries - 1, onSuccess, onFailure)
           : onFailure(reason),
-      onSuccess: () => Effect.void
+      onSuccess
     })
   }
 
@@ -252,6 +320,6 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     const server = new Server(procedure.name, codecs, handler, consumer)
     const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle)
     return isRefused(handling)
-      ? refuse(consumer, procedure.queue, handling)
+      ? refuse(publishingAccessOf(consumer), procedure.queue, handling)
       : handleEach(consumer, handling, undefined, server.handle, procedure.name)
   })
