@@ -22,7 +22,8 @@ import { type PoolMeasures, registerPool } from "./metrics/measures.ts"
 import * as Logging from "./logging.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
-import { Waiter, Waiters } from "./waiters.ts"
+import { type Waiter, Waiters } from "./waiters.ts"
+import type { Line } from "./line.ts"
 
 /** Without pooling: a channel a borrow, as many as there are borrowers. */
 const unpooled = (config: AmqpConfig): Settings => ({
@@ -35,8 +36,17 @@ const unpooled = (config: AmqpConfig): Settings => ({
   longBorrow: Duration.seconds(30)
 })
 
-/** A lease with the place it works in. */
-class Borrow extends Lease {
+/** A lease with the place it works in; in line, as long as it has none. */
+class Borrow extends Lease implements Waiter<Borrow> {
+  line: Line<Borrow> | undefined = undefined
+  before: Borrow | undefined = undefined
+  after: Borrow | undefined = undefined
+  dueAt = Infinity
+  isServed = false
+  /** Ends the wait. */
+  resume: ((effect: Effect.Effect<void, AmqpError.AmqpError>) => void) | undefined = undefined
+  /** Waits in its place for one of Effect's pool, unless it is served. */
+  waiting: Fiber.Fiber<Slot<Borrow>> | undefined = undefined
   slot: Slot<Borrow> | undefined = undefined
   /** Gives the place back to Effect's pool when it is closed; goes on with the place to who waits for it. */
   lending: Scope.Closeable | undefined = undefined
@@ -48,6 +58,11 @@ class Borrow extends Lease {
   warned = false
   /** Called when acquiring has failed, after the release. */
   onFailed: (() => void) | undefined = undefined
+
+  sendAway(reason: AmqpError.AmqpErrorReason): void {
+    this.resume?.(failWith(reason))
+    this.waiting?.interruptUnsafe()
+  }
 }
 
 // How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
@@ -72,6 +87,15 @@ class ScopeEntry {
 }
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Sees to it that a borrow is released if it cannot be had. */
+type Guarded = (
+  acquire: Effect.Effect<void, AmqpError.AmqpError>,
+  borrow: Borrow
+) => Effect.Effect<void, AmqpError.AmqpError>
+
+/** For who releases the borrow in any case. */
+const asItIs: Guarded = (acquire) => acquire
 
 /** Takes a place from Effect's pool for as long as the borrow's `lending` is open. */
 const takePlace = (pool: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> => {
@@ -113,7 +137,7 @@ class ChannelPool<K extends Kind> {
   readonly #places: Places<Borrow>
   /** The same places as Effect's pool lends them; undefined without pooling. */
   readonly #lending: Pool.Pool<Slot<Borrow>> | undefined
-  readonly #waiters: Waiters<Place>
+  readonly #waiters: Waiters<Borrow>
   /** Places that are being handed over. */
   readonly #handing: Array<Place> = []
   #isHanding = false
@@ -167,7 +191,7 @@ class ChannelPool<K extends Kind> {
     this.#longBorrow = settings.longBorrow === undefined ? Infinity : Duration.toMillis(settings.longBorrow)
     this.#places = places
     this.#lending = lending
-    this.#waiters = new Waiters<Place>(clock, places.forkBackground, this.#late)
+    this.#waiters = new Waiters<Borrow>(clock, places.forkBackground, this.#late)
     this.#run = run
     this.#terms = {
       continuationTimeout: this.#config.continuationTimeout,
@@ -187,23 +211,25 @@ class ChannelPool<K extends Kind> {
   // --- Borrowing -----------------------------------------------------------------------------------------------------
 
   /**
-   * Gets a place and a channel in it, then goes on with `lent`, which nothing can interrupt before it has begun. On any
-   * failure the borrow is released, whatever it holds by then.
+   * Gets a place and a channel in it, then goes on with `lent`, which nothing can interrupt before it has begun. What may
+   * fail or be interrupted before that is `guarded`, so that the borrow is released, whatever it holds by then.
    */
   #acquire<A, E, R>(
-    fiber: Fiber.Fiber<unknown, unknown>,
     borrow: Borrow,
     restore: Restore,
+    guarded: Guarded,
     lent: () => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
-    if (this.#shutdown) return Effect.flatMap(this.#orRelease(borrow, failWith(poolClosed)), lent)
+    if (this.#shutdown) return Effect.flatMap(guarded(failWith(poolClosed), borrow), lent)
+    const fiber = Fiber.getCurrent()!
     borrow.origin = fiber.cache
     const lending = this.#lending
     if (lending === undefined) {
       const slot = new Slot<Borrow>()
       this.#unpooled.add(slot)
       this.#placed(borrow, slot)
-      return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#waitBegins(borrow)))), lent)
+      this.#waitBegins(borrow)
+      return Effect.flatMap(guarded(restore(this.#refill(borrow)), borrow), lent)
     }
     // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
     // the place, and others take them all meanwhile: hence the look at what is left of its turn.
@@ -216,31 +242,24 @@ class ChannelPool<K extends Kind> {
       return Effect.flatMap(takePlace(lending, borrow), (slot) => {
         this.#placed(borrow, slot)
         if (this.#lend(borrow)) return lent()
-        return Effect.flatMap(this.#orRelease(borrow, restore(this.#refill(borrow, this.#waitBegins(borrow)))), lent)
+        this.#waitBegins(borrow)
+        return Effect.flatMap(guarded(restore(this.#refill(borrow)), borrow), lent)
       })
     }
-    const dueAt = this.#waitBegins(borrow)
-    const wait = Effect.flatMap(this.#waitForPlace(lending, borrow, dueAt), () =>
-      this.#lend(borrow) ? Effect.void : this.#refill(borrow, dueAt)
-    )
-    return Effect.flatMap(this.#orRelease(borrow, restore(wait)), lent)
+    this.#waitBegins(borrow)
+    return Effect.flatMap(guarded(restore(this.#waitForPlace(lending, borrow)), borrow), lent)
   }
 
-  #orRelease(
-    borrow: Borrow,
-    acquire: Effect.Effect<void, AmqpError.AmqpError>
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.onError(acquire, () => {
+  readonly #orRelease: Guarded = (acquire, borrow) =>
+    Effect.onError(acquire, () => {
       const released = this.#release(borrow)
       borrow.onFailed?.()
       return released
     })
-  }
 
-  /** When the time of a borrower is up that begins to wait now. */
-  #waitBegins(borrow: Borrow): number {
+  #waitBegins(borrow: Borrow): void {
     borrow.askedAt = this.#places.exact
-    return Math.floor(borrow.askedAt) + this.#acquireTimeout
+    borrow.dueAt = Math.floor(borrow.askedAt) + this.#acquireTimeout
   }
 
   #placed(borrow: Borrow, slot: Slot<Borrow>): void {
@@ -262,50 +281,45 @@ class ChannelPool<K extends Kind> {
     return true
   }
 
-  #waitForPlace(
-    lending: Pool.Pool<Slot<Borrow>>,
-    borrow: Borrow,
-    dueAt: number
-  ): Effect.Effect<void, AmqpError.AmqpError> {
+  /** Ends with a lease that has begun. */
+  #waitForPlace(lending: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
       const waiters = this.#waiters
       if (waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
-      const sendAway = (reason: AmqpError.AmqpErrorReason) => resume(failWith(reason))
+      borrow.resume = resume
       // All places have borrowers, each of whom will hand over to the first in line. Else one is on its way back to Effect's
       // pool, or held by a channel that is closing: who waits for that, and all who come while he does, wait there.
       if (this.#used === this.#settings.max && waiters.served === waiters.size) {
-        const waiter = new Waiter<Place>(dueAt, sendAway, (place) => {
-          borrow.lending = place.lending
-          this.#placed(borrow, place.slot)
-          resume(Effect.void)
-        })
-        waiters.enter(waiter)
-        return Effect.sync(() => waiters.leave(waiter))
+        borrow.isServed = true
+        waiters.enter(borrow)
+        return Effect.sync(() => waiters.leave(borrow))
       }
       // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
-      const fiber = this.#run(takePlace(lending, borrow))
-      const waiter = new Waiter<Place>(dueAt, (reason) => {
-        sendAway(reason)
-        fiber.interruptUnsafe()
-      })
-      waiters.enter(waiter)
+      const fiber = (borrow.waiting = this.#run(takePlace(lending, borrow)))
+      waiters.enter(borrow)
       fiber.addObserver((exit) => {
         // Too late: who gave up has closed the scope of the place, and so given it back.
-        if (!waiters.leave(waiter)) return
-        if (Exit.isSuccess(exit)) {
-          this.#placed(borrow, exit.value)
-          resume(Effect.void)
-        } else resume(failWith(poolClosed))
+        if (!waiters.leave(borrow)) return
+        if (Exit.isSuccess(exit)) this.#arrived(borrow, exit.value)
+        else resume(failWith(poolClosed))
       })
       return Effect.suspend(() => {
-        waiters.leave(waiter)
+        waiters.leave(borrow)
         return Fiber.interrupt(fiber)
       })
     })
   }
 
+  /** Ends the wait of a borrower that is in line no more. */
+  #arrived(borrow: Borrow, slot: Slot<Borrow>): void {
+    const resume = borrow.resume!
+    borrow.resume = borrow.waiting = undefined
+    this.#placed(borrow, slot)
+    resume(this.#lend(borrow) ? Effect.void : this.#refill(borrow))
+  }
+
   /** Replaces what is in the place, until the lease can begin or its time is up. */
-  #refill(borrow: Borrow, dueAt: number): Effect.Effect<void, AmqpError.AmqpError> {
+  #refill(borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
     const slot = borrow.slot!
     const loop: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
       if (this.#shutdown) return failWith(poolClosed)
@@ -316,7 +330,7 @@ class ChannelPool<K extends Kind> {
       return loop
     })
     return Effect.timeoutOrElse(loop, {
-      duration: Duration.millis(Math.max(0, dueAt - this.#places.now)),
+      duration: Duration.millis(Math.max(0, borrow.dueAt - this.#places.now)),
       orElse: () => {
         this.#openedTooLate++
         return failWith(this.#late())
@@ -379,7 +393,13 @@ class ChannelPool<K extends Kind> {
     const handing = this.#handing
     this.#isHanding = true
     try {
-      while (handing.length > 0 && this.#waiters.served > 0) this.#waiters.serve(handing.shift()!)
+      while (handing.length > 0) {
+        const next = this.#waiters.next()
+        if (next === undefined) break
+        const { lending, slot } = handing.shift()!
+        next.lending = lending
+        this.#arrived(next, slot)
+      }
     } finally {
       this.#isHanding = false
       for (const { lending } of handing.splice(0)) this.#places.forkClosing(closed(lending))
@@ -423,27 +443,25 @@ class ChannelPool<K extends Kind> {
   // The channels of this pool are all of one kind, and a lease can do what each kind can.
   readonly #handle = (borrow: Borrow) => borrow as unknown as Channels[K]
 
-  readonly #get: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
-    Effect.withFiber((fiber) => {
-      const scope = Context.getUnsafe(fiber.context, Scope.Scope)
+  readonly #get: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask(
+    (restore) => {
+      const scope = Context.getUnsafe(Fiber.getCurrent()!.context, Scope.Scope)
       const borrow = new Borrow(this.#terms)
       const release = () => this.#release(borrow)
-      return this.#acquire(fiber, borrow, restore, () =>
+      return this.#acquire(borrow, restore, this.#orRelease, () =>
         Effect.as(Scope.addFinalizerExit(scope, release), this.#handle(borrow))
       )
-    })
+    }
   )
 
   readonly #use = <A, E, R>(
     f: (channel: Channels[K]) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.withFiber((fiber) => {
-        const borrow = new Borrow(this.#terms)
-        const run = Effect.suspend(() => f(this.#handle(borrow)))
-        return this.#acquire(fiber, borrow, restore, () => Effect.onExit(restore(run), () => this.#release(borrow)))
-      })
-    )
+    Effect.uninterruptibleMask((restore) => {
+      const borrow = new Borrow(this.#terms)
+      const run = () => restore(Effect.suspend(() => f(this.#handle(borrow))))
+      return Effect.onExit(this.#acquire(borrow, restore, asItIs, run), () => this.#release(borrow))
+    })
 
   readonly #getOfScope: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
     const scope = Context.getUnsafe(fiber.context, Scope.Scope)
@@ -465,32 +483,30 @@ class ChannelPool<K extends Kind> {
   }
 
   #borrowFor(entry: ScopeEntry): Effect.Effect<Channels[K], AmqpError.AmqpError> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.withFiber((fiber) => {
-        // Another fiber of this scope is borrowing: what it gets is for both.
-        if (entry.acquiring) {
-          entry.acquired ??= Deferred.makeUnsafe()
-          return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
-        }
-        const held = entry.borrow
-        if (held !== undefined) {
-          if (held.channel?.isOpen === true) return Effect.succeed(this.#handle(held))
-          // The place of a channel that has died is given back first: else a pool of one would wait for itself.
-          entry.borrow = undefined
-          return Effect.andThen(this.#release(held), this.#borrowFor(entry))
-        }
-        const borrow = new Borrow(this.#terms)
-        entry.acquiring = true
-        borrow.onFailed = () => entry.acquisitionEnded()
-        return this.#acquire(fiber, borrow, restore, () => {
-          entry.borrow = borrow
-          entry.acquisitionEnded()
-          // The scope ended while its fiber went on: the handle fails, and nothing is held.
-          const handle = this.#handle(borrow)
-          return entry.ended ? Effect.as(this.#release(borrow), handle) : Effect.succeed(handle)
-        })
+    return Effect.uninterruptibleMask((restore) => {
+      // Another fiber of this scope is borrowing: what it gets is for both.
+      if (entry.acquiring) {
+        entry.acquired ??= Deferred.makeUnsafe()
+        return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
+      }
+      const held = entry.borrow
+      if (held !== undefined) {
+        if (held.channel?.isOpen === true) return Effect.succeed(this.#handle(held))
+        // The place of a channel that has died is given back first: else a pool of one would wait for itself.
+        entry.borrow = undefined
+        return Effect.andThen(this.#release(held), this.#borrowFor(entry))
+      }
+      const borrow = new Borrow(this.#terms)
+      entry.acquiring = true
+      borrow.onFailed = () => entry.acquisitionEnded()
+      return this.#acquire(borrow, restore, this.#orRelease, () => {
+        entry.borrow = borrow
+        entry.acquisitionEnded()
+        // The scope ended while its fiber went on: the handle fails, and nothing is held.
+        const handle = this.#handle(borrow)
+        return entry.ended ? Effect.as(this.#release(borrow), handle) : Effect.succeed(handle)
       })
-    )
+    })
   }
 
   // --- The end --------------------------------------------------------------------------------------------------------

@@ -11,29 +11,21 @@ import type { AmqpErrorReason } from "../AmqpErrorReason.ts"
 import { elapsed } from "./elapsed.ts"
 import { type InLine, Line } from "./line.ts"
 
-/** One who waits: to be handed a `Thing`, or for something else. One of its functions is called, once, and not after `leave`. */
-export class Waiter<Thing> implements InLine<Waiter<Thing>> {
-  line: Line<Waiter<Thing>> | undefined = undefined
-  before: Waiter<Thing> | undefined = undefined
-  after: Waiter<Thing> | undefined = undefined
+/** One who waits: to be handed something, or for something else. */
+export interface Waiter<Self extends Waiter<Self>> extends InLine<Self> {
   readonly dueAt: number
-  readonly fail: (reason: AmqpErrorReason) => void
-  /** Undefined: it waits for something else. */
-  readonly take: ((thing: Thing) => void) | undefined
-
-  constructor(dueAt: number, fail: (reason: AmqpErrorReason) => void, take?: (thing: Thing) => void) {
-    this.dueAt = dueAt
-    this.fail = fail
-    this.take = take
-  }
+  /** Whether it is to be handed something. Not changed while it waits. */
+  readonly isServed: boolean
+  /** Called once, and not after `leave`, if it is sent away. */
+  readonly sendAway: (reason: AmqpErrorReason) => void
 }
 
-export class Waiters<Thing> {
+export class Waiters<One extends Waiter<One>> {
   /** How many have been sent away because their time was up. */
   timedOut = 0
   /** How many wait to be handed something. */
   served = 0
-  readonly #line = new Line<Waiter<Thing>>()
+  readonly #line = new Line<One>()
   readonly #clock: Clock.Clock
   readonly #runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   readonly #late: () => AmqpErrorReason
@@ -53,32 +45,33 @@ export class Waiters<Thing> {
     return this.#line.size
   }
 
-  enter(waiter: Waiter<Thing>): void {
+  enter(waiter: One): void {
     this.#line.add(waiter)
-    if (waiter.take !== undefined) this.served++
+    if (waiter.isServed) this.served++
     if (this.#timer === undefined) this.#timer = this.#runFork(this.#watch)
   }
 
   /** Whether it was still in line. */
-  leave(waiter: Waiter<Thing>): boolean {
+  leave(waiter: One): boolean {
     if (!this.#line.remove(waiter)) return false
-    if (waiter.take !== undefined) this.served--
+    if (waiter.isServed) this.served--
     return true
   }
 
-  /** Hands it to the first who waits for one: nothing happens if nobody does. */
-  serve(thing: Thing): void {
+  /** Takes the first out of the line that is to be handed something. */
+  next(): One | undefined {
     for (let waiter = this.#line.first; waiter !== undefined; waiter = waiter.after) {
-      if (waiter.take === undefined) continue
+      if (!waiter.isServed) continue
       this.leave(waiter)
-      return waiter.take(thing)
+      return waiter
     }
+    return undefined
   }
 
   /** Sends everyone away. */
   failAll(reason: AmqpErrorReason): void {
     for (const waiter of this.#line) {
-      if (this.leave(waiter)) waiter.fail(reason)
+      if (this.leave(waiter)) waiter.sendAway(reason)
     }
   }
 
@@ -92,7 +85,7 @@ export class Waiters<Thing> {
       }
       this.leave(waiter)
       this.timedOut++
-      waiter.fail((late ??= this.#late()))
+      waiter.sendAway((late ??= this.#late()))
     }
     this.#timer = undefined
     return Effect.void
