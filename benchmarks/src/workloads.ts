@@ -240,10 +240,23 @@ const httpAlone: Workload = {
 
 // --- What stays flat -------------------------------------------------------------------------------------------------
 
-const counted = (count: number, noun: string) =>
-  `effect-amqp, ${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`
+/** A contender with so many of something. */
+const withMany = (
+  name: Entry["name"],
+  count: number,
+  noun: string,
+  setting: (count: number) => Partial<Setting>
+): Entry => ({
+  name,
+  label: `${name}, ${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`,
+  setting: setting(count)
+})
 
-const ours = (label: string, setting: Partial<Setting>): Entry => ({ name: "effect-amqp", label, setting })
+const onChannels = (name: Entry["name"], channels: number) =>
+  withMany(name, channels, "channel", (channels) => ({ channels }))
+
+const behind = (name: Entry["name"], waiting: number) =>
+  withMany(name, waiting, "waiter", (waiting) => ({ width: 8 + waiting }))
 
 const flat: ReadonlyArray<Workload> = [
   {
@@ -251,7 +264,11 @@ const flat: ReadonlyArray<Workload> = [
     groups: ["flat"],
     title: "Confirmed publish, 64 in flight, in turns over so many borrowed channels",
     kind: "spread",
-    entries: [1, 10, 100, 1000].map((channels) => ours(counted(channels, "channel"), { channels })),
+    // The broker's answers are one a channel, too: what that costs whoever reads them shows by amqplib.
+    entries: [
+      ...[1, 10, 100, 1000].map((channels) => onChannels("effect-amqp", channels)),
+      ...[1, 1000].map((channels) => onChannels("amqplib", channels))
+    ],
     setting: { width: 64 },
     check: "published",
     first: 2000
@@ -262,7 +279,11 @@ const flat: ReadonlyArray<Workload> = [
     title: "Borrow while so many wait for one of 8 channels",
     kind: "contend",
     unit: "borrows",
-    entries: [1, 100, 1000, 10_000].map((waiting) => ours(counted(waiting, "waiter"), { width: 8 + waiting })),
+    // What thousands that live long cost the garbage collector and the caches, bare promises show too.
+    entries: [
+      ...[1, 100, 1000, 10_000].map((waiting) => behind("effect-amqp", waiting)),
+      ...[1, 10_000].map((waiting) => behind("amqplib", waiting))
+    ],
     setting: { channels: 8 },
     check: "by itself",
     first: 20_000
@@ -272,7 +293,9 @@ const flat: ReadonlyArray<Workload> = [
     groups: ["flat"],
     title: "Consume and acknowledge, so many consumers of one queue",
     kind: "consumers",
-    entries: [1, 10, 100].map((concurrency) => ours(counted(concurrency, "consumer"), { concurrency })),
+    entries: [1, 10, 100].map((consumers) =>
+      withMany("effect-amqp", consumers, "consumer", (concurrency) => ({ concurrency }))
+    ),
     setting: { prefetch: 250 },
     check: "consumed",
     first: 10_000,

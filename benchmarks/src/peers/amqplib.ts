@@ -95,6 +95,21 @@ const borrowed = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
+/** The messages take turns on `channels` channels. */
+const spread = async (setting: Setting): Promise<Prepared> => {
+  const connection = await connect(setting)
+  const channels = await opened(setting.channels, () => connection.createConfirmChannel())
+  const content = Buffer.alloc(setting.size, "x")
+  let next = 0
+  return {
+    run: (messages, latencies) =>
+      share(messages, setting.width, latencies, () =>
+        publish(channels[next++ % channels.length]!, setting.queue, content)
+      ),
+    close: () => connection.close()
+  }
+}
+
 const contend = async (setting: Setting): Promise<Prepared> => {
   const connection = await connect(setting)
   const pool = freeList(await opened(setting.channels, () => connection.createChannel()))
@@ -244,6 +259,7 @@ export const peer: Peer = {
   contend,
   consume,
   handle,
+  spread,
   rpc: rpc(true),
   channels
 }
