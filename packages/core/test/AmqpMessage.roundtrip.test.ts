@@ -1,13 +1,14 @@
 /** Messages through a real broker: what arrives is what was published, and what cannot be sent is refused before. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpChannel, type AmqpError, AmqpMessage } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Arbitrary, Effect, Option, Queue } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import { sameMessage } from "../src/internal/properties.ts"
-import { withPool } from "./support/amqp.ts"
+import { configOf, type Overrides, withPool } from "./support/amqp.ts"
 import { contents, deliveredProperties, deliveredTable, properties, tables } from "./support/messages.ts"
 import { take } from "./support/queues.ts"
+import * as TlsProxy from "./support/TlsProxy.ts"
 
 /** Works on a channel of the broker, with a queue that is gone afterwards. */
 const onQueue = <A, E, R>(work: (channel: AmqpChannel.AmqpChannel, queue: string) => Effect.Effect<A, E, R>) =>
@@ -171,6 +172,46 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.isTrue(Option.isNone(yield* channel.get(queue)))
         })
       )
+    )
+  })
+
+  describe("what was delivered", () => {
+    // Within one read of the socket, across several, and in several frames.
+    const sizes = [1, 100, 4095, 4097, 60_000, 65_536, 131_064, 131_065, 300_000]
+    const wanted = Array.from({ length: 270 }, (_, i) => {
+      const content = new Uint8Array(sizes[i % sizes.length]!).fill(i)
+      return { content, headers: { bytes: new Uint8Array(8).fill(i), text: `${i}` }, messageId: `${i}` }
+    })
+    const delivered = (url: string, overrides?: Overrides) =>
+      AmqpChannel.use((channel) =>
+        Effect.gen(function* () {
+          const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+          for (const message of wanted) yield* channel.publish({ ...message, routingKey: queue })
+          const { deliveries } = yield* channel.consume(queue, { noAck: true })
+          const all = yield* Queue.takeN(deliveries, wanted.length)
+          for (const [i, { content, properties }] of all.entries()) {
+            const { headers, messageId } = wanted[i]!
+            assert.isTrue(Buffer.from(wanted[i]!.content).equals(content), `content of message ${i}`)
+            assert.deepStrictEqual(properties.headers, headers)
+            assert.strictEqual(properties.messageId, messageId)
+          }
+        })
+      ).pipe(Effect.scoped, withPool(url, overrides))
+
+    it.effect("stays as it was, whatever is received after it", () =>
+      Effect.flatMap(TestBroker.TestBroker, ({ url }) => delivered(url))
+    )
+
+    it.effect("stays as it was over TLS, too", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const [host] = configOf(url).hosts
+        const { port } = yield* TlsProxy.make(host)
+        const through = new URL(url)
+        through.port = `${port}`
+        const { tls } = yield* AmqpConfig.fromUrl(url.replace("amqp:", "amqps:"), { tls: { verify: false } })
+        yield* delivered(through.href, { tls })
+      }).pipe(Effect.scoped)
     )
   })
 

@@ -5,11 +5,28 @@ import { createRequire } from "node:module"
 import { PassThrough } from "node:stream"
 import { isDeepStrictEqual } from "node:util"
 import { readFrames } from "../src/internal/frameReader.ts"
+import { SocketInput } from "../src/internal/socketInput.ts"
 import { encodeFrame, encodeHeartbeat, encodeMessage, FRAME_METHOD } from "./support/frames.ts"
 
 const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
 const { Connection } = fromAmqplibFolder("./lib/connection") as {
   readonly Connection: new (stream: PassThrough) => { readonly recvFrame: () => false | object }
+}
+
+/** Puts frames one behind the other: a body is one, in however many parts it was read. */
+class Frames {
+  readonly all: Array<unknown> = []
+
+  /** All there are now. */
+  takeFrom(connection: { readonly recvFrame: () => false | object }): void {
+    for (let frame = connection.recvFrame(); frame !== false; frame = connection.recvFrame()) {
+      const last = this.all.at(-1)
+      if (!isBody(frame)) this.all.push(frame)
+      else if (isBody(last) && last.channel === frame.channel)
+        last.content = Buffer.concat([last.content, frame.content])
+      else this.all.push({ channel: frame.channel, content: Buffer.from(frame.content) })
+    }
+  }
 }
 
 interface Body {
@@ -19,27 +36,49 @@ interface Body {
 
 const isBody = (frame: unknown): frame is Body => typeof frame === "object" && frame !== null && "content" in frame
 
-/** All frames of these pieces, or what their reading ends with. A body is one, in however many parts it was read. */
+/** All frames of these pieces, or what their reading ends with. */
 const reading = (pieces: ReadonlyArray<Uint8Array>, ours: boolean): ReadonlyArray<unknown> => {
   const stream = new PassThrough()
   const connection = new Connection(stream)
   if (ours) readFrames(connection)
-  const frames: Array<unknown> = []
+  const frames = new Frames()
   try {
     for (const piece of pieces) {
       stream.write(piece)
-      for (let frame = connection.recvFrame(); frame !== false; frame = connection.recvFrame()) {
-        const last = frames.at(-1)
-        if (!isBody(frame)) frames.push(frame)
-        else if (isBody(last) && last.channel === frame.channel)
-          last.content = Buffer.concat([last.content, frame.content])
-        else frames.push({ channel: frame.channel, content: frame.content })
-      }
+      frames.takeFrom(connection)
     }
   } catch (cause) {
-    frames.push(String(cause))
+    frames.all.push(String(cause))
   }
-  return frames
+  return frames.all
+}
+
+/** The same where all pieces are read into the same memory, the first `before` of them by the stream. */
+const takingIn = (pieces: ReadonlyArray<Uint8Array>, before: number): ReadonlyArray<unknown> => {
+  const memory = Buffer.alloc(Math.max(...pieces.map(({ length }) => length)))
+  const stream = new PassThrough()
+  const connection = new Connection(stream)
+  const input = new SocketInput()
+  const frames = new Frames()
+  const { callback } = input.onread
+  const readable = () => {
+    try {
+      frames.takeFrom(connection)
+    } catch (cause) {
+      frames.all.push(String(cause))
+    }
+  }
+  for (const [i, piece] of pieces.entries()) {
+    if (i === before) {
+      readFrames(connection, input)
+      frames.takeFrom(connection)
+      stream.on("readable", readable)
+    }
+    memory.set(piece)
+    callback.call(stream as never, piece.length, memory)
+    memory.fill(0xff)
+  }
+  return frames.all
 }
 
 const int = (minimum: number, maximum: number) =>
@@ -98,6 +137,20 @@ describe("frames", () => {
       (cuts) => {
         const at = [0, ...cuts.toSorted((a, b) => a - b), bytes.length]
         return same(at.slice(1).map((end, i) => bytes.subarray(at[i], end)))
+      },
+      200
+    )
+  })
+
+  it.effect("are the same where each piece overwrites the one before, and where the stream has had the first", () => {
+    const bytes = Buffer.concat([...all, ...all])
+    const expected = methodsOf(reading([bytes], false))
+    return holds(
+      Arbitrary.all([Arbitrary.array(int(0, bytes.length), { maxLength: 40 }), int(0, 5)]),
+      ([cuts, before]) => {
+        const at = [0, ...cuts.toSorted((a, b) => a - b), bytes.length]
+        const pieces = at.slice(1).map((end, i) => bytes.subarray(at[i], end))
+        return isDeepStrictEqual(methodsOf(takingIn(pieces, Math.min(before, pieces.length - 1))), expected)
       },
       200
     )

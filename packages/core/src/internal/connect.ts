@@ -15,6 +15,7 @@ import * as Amqplib from "./amqplib.ts"
 import { classify } from "./classify.ts"
 import { closedByUs, Link, type LinkEvents } from "./link.ts"
 import { bytesOf } from "./secretBytes.ts"
+import { SocketInput } from "./socketInput.ts"
 
 /** The largest frame that is taken before a size has been agreed on, in bytes. */
 const largestGreeting = 131_072
@@ -64,6 +65,7 @@ export const connect = (
   return Effect.callback<void, AmqpError.AmqpError>((resume) => {
     const aborting = new AbortController()
     const beginning = new Amqplib.Beginning()
+    const input = new SocketInput()
     let givenUp = false
     const failed = (cause: unknown) =>
       resume(
@@ -88,6 +90,7 @@ export const connect = (
         keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
         timeout: Duration.toMillis(config.socketTimeout),
         signal: aborting.signal,
+        onread: input.onread,
         ...tlsOptionsOf(config)
       }
       const url = {
@@ -113,7 +116,7 @@ export const connect = (
         Amqplib.internals(model).stream?.destroy(new Error("Connection closed"))
         return failed(beginning.endedBy)
       }
-      const link = new Link(model, peer, events, config)
+      const link = new Link(model, peer, events, config, input)
       beginning.end()
       if (givenUp) return link.destroy(closedByUs(peer))
       own(link)

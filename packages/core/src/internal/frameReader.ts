@@ -6,6 +6,7 @@
  */
 import type { Frame } from "./amqplib.ts"
 import { readContentHeader } from "./contentHeader.ts"
+import type { SocketInput } from "./socketInput.ts"
 import { basicAck, basicDeliver, basicNack, bodyFrame, frameEnd, headerFrame, methodFrame, prefix } from "./protocol.ts"
 
 /** A frame of a body that is larger is not waited for. */
@@ -15,7 +16,7 @@ const nothing = Buffer.alloc(0)
 const none: Frame["fields"] = Object.freeze({})
 
 interface Connection {
-  readonly stream: { readonly read: () => Buffer | null }
+  readonly stream: { readonly read: () => Buffer | null; readonly emit: (event: "readable") => boolean }
   rest: Buffer
   recvSinceLastCheck: boolean
   readonly maxFrameSize: number
@@ -62,6 +63,8 @@ class FrameReader {
   #at = 0
   /** What was received behind that. */
   #following: Buffer | undefined = undefined
+  /** Whether that is all that there is. */
+  #isTaking = false
   /** Of a body's frame that comes in parts: what is still to come of it, and for which channel. */
   #bodyLeft = 0
   #bodyChannel = 0
@@ -109,7 +112,7 @@ class FrameReader {
     let incoming: Buffer | null | undefined = this.#following
     this.#following = undefined
     if (incoming === undefined) {
-      incoming = connection.stream.read()
+      incoming = this.#isTaking ? null : connection.stream.read()
       if (incoming !== null) connection.recvSinceLastCheck = true
     }
     if (incoming === null) {
@@ -127,6 +130,23 @@ class FrameReader {
     }
     this.#keep(Buffer.concat([rest.subarray(at), incoming]))
     return true
+  }
+
+  /**
+   * Has what was received read by whoever reads frames. Nothing of it is referred to afterwards: its memory is used again.
+   */
+  readonly take = (bytes: Buffer): void => {
+    const connection = this.#connection
+    connection.recvSinceLastCheck = true
+    this.#following = bytes
+    this.#isTaking = true
+    connection.stream.emit("readable")
+    this.#isTaking = false
+    // Nobody went on reading: the connection is ending.
+    if (this.#following !== undefined) this.#following = Buffer.from(this.#following)
+    const { rest } = connection
+    if (rest.buffer === bytes.buffer)
+      this.#keep(rest.length === this.#at ? nothing : Buffer.from(rest.subarray(this.#at)))
   }
 
   #keep(rest: Buffer): void {
@@ -230,10 +250,13 @@ class FrameReader {
 }
 
 /**
- * Reads the frames of an amqplib connection here from now on. An amqplib that receives frames in another way goes on
- * reading them itself.
+ * Reads the frames of an amqplib connection here from now on, those of `input` without the stream's help: then contents are
+ * views of memory that is used again, and to be copied at once. An amqplib that receives frames in another way goes on reading
+ * them itself.
  */
-export const readFrames = (connection: object): void => {
+export const readFrames = (connection: object, input?: SocketInput): void => {
   if (!isConnection(connection)) return
-  connection.recvFrame = new FrameReader(connection).next
+  const reader = new FrameReader(connection)
+  connection.recvFrame = reader.next
+  if (input !== undefined) input.take = reader.take
 }

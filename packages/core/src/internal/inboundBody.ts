@@ -2,12 +2,15 @@
  * The body of the message that is on its way in on one channel, gathered into one piece.
  *
  * amqplib keeps a view of each frame, and each view keeps all that the socket read with it: a body that trickles in, a byte
- * a frame, would hold many times its size. Here a frame is copied and let go. What is held grows with what has come, not
- * with what was announced.
+ * a frame, would hold many times its size. Here a frame is copied and let go: its memory may be used again. What is held grows
+ * with what has come, not with what was announced.
  */
 
 /** How much room is made at first, in bytes. */
 const firstRoom = 16_384
+
+/** How many times as much room is made as has come: most bodies get theirs with the first piece. */
+const mostAhead = 32
 
 export class InboundBody {
   #size = 0
@@ -34,12 +37,12 @@ export class InboundBody {
   /** Takes a piece; the whole body, if that was the last one. */
   take(piece: Buffer): Buffer | undefined {
     const { length } = piece
-    // One frame, as most are: no copy.
+    if (length === 0) return undefined
+    // One frame, as most are.
     if (length === this.#size) {
       this.begin(0)
-      return piece
+      return Buffer.from(piece)
     }
-    if (length === 0) return undefined
     const start = this.#size - this.#left
     const held = this.#roomFor(start + length)
     piece.copy(held, start)
@@ -53,7 +56,7 @@ export class InboundBody {
   #roomFor(bytes: number): Buffer {
     const held = this.#held
     if (held !== undefined && bytes <= held.length) return held
-    const room = Math.min(this.#size, Math.max(bytes, firstRoom, 2 * (held?.length ?? 0)))
+    const room = Math.min(this.#size, Math.max(firstRoom, mostAhead * bytes))
     // Not from Node's pool, which small messages share.
     const larger = Buffer.allocUnsafeSlow(room)
     held?.copy(larger)

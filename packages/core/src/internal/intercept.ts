@@ -120,9 +120,9 @@ export const intercept = (driver: Channel, limit: number, events: ChannelEvents)
       const text = "Unexpected frame: more content than its header announced"
       return channel.closeWithError(undefined, text, unexpectedFrame, new Error(text))
     }
-    const whole = body.take(piece)
-    if (whole === undefined) return
-    return accept.call(driver, whole === piece ? frame : { ...frame, content: whole })
+    const content = body.take(piece)
+    if (content === undefined) return
+    return accept.call(driver, { channel: frame.channel, fields: frame.fields, content })
   }
 
   channel.accept = (frame) => {

@@ -22,6 +22,7 @@ import { classify } from "./classify.ts"
 import { readFrames } from "./frameReader.ts"
 import { bytesOf } from "./secretBytes.ts"
 import { Slabs } from "./slab.ts"
+import type { SocketInput } from "./socketInput.ts"
 import { dropStragglers, reuseNumbersLast } from "./stragglers.ts"
 import { WriteBuffer } from "./writeBuffer.ts"
 
@@ -117,7 +118,7 @@ export class Link {
   // In the order in which they were sent, which is that of the answers.
   readonly #secrets: Array<(outcome: SecretOutcome) => void> = []
 
-  constructor(model: Model, peer: string, events: LinkEvents, config: Bounds) {
+  constructor(model: Model, peer: string, events: LinkEvents, config: Bounds, input: SocketInput) {
     this.#model = model
     this.#events = events
     this.peer = peer
@@ -144,7 +145,7 @@ export class Link {
         return number
       }
     }
-    readFrames(connection)
+    readFrames(connection, input)
     dropStragglers(connection)
     reuseNumbersLast(connection)
     model.on("error", this.#onError)
