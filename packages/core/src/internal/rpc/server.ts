@@ -20,7 +20,7 @@ import { readHandling } from "../consumer/options.ts"
 import { isRefused, shown } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
-import { toPublish } from "../properties.ts"
+import { type Outgoing, toPublish } from "../properties.ts"
 import { obstacle } from "../publishing.ts"
 import { measuresOf, publishingAccessOf, runningOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
@@ -187,13 +187,21 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     const message: Message = { ...answer, routingKey: replyTo, correlationId, persistent: false }
     if (direct && this.#mayWrite(request)) {
       const { channel } = request
-      const fiber = Fiber.getCurrent()
-      if (fiber !== undefined && Tracing.isTraced(fiber)) {
-        return Tracing.publishing(message, channel.link, (message) =>
-          this.#write(channel, message) ? Effect.void : this.#confirmed(request, replyTo, answer, message)
-        )
+      const { frameMax } = channel.link
+      const outgoing = toPublish(message, frameMax)
+      // Known before the span opens: the publisher opens its own.
+      if (!isRefused(outgoing) && outgoing.content.length <= smallReply) {
+        const fiber = Fiber.getCurrent()
+        if (fiber !== undefined && Tracing.isTraced(fiber)) {
+          return Effect.flatMap(
+            Tracing.publishing(message, channel.link, (message) =>
+              Effect.sync(() => write(channel, toPublish(message, frameMax)))
+            ),
+            (isWritten) => (isWritten ? Effect.void : this.#confirmed(request, replyTo, answer, message))
+          )
+        }
+        if (write(channel, outgoing)) return Effect.void
       }
-      if (this.#write(channel, message)) return Effect.void
     }
     return this.#confirmed(request, replyTo, answer, message)
   }
@@ -213,18 +221,6 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
       request.channel.link === this.#proven &&
       obstacle(request.channel) === undefined
     )
-  }
-
-  #write(channel: Channel, message: Message): boolean {
-    const outgoing = toPublish(message, channel.link.frameMax)
-    if (isRefused(outgoing) || outgoing.content.length > smallReply) return false
-    try {
-      channel.publish(outgoing)
-      return true
-    } catch {
-      // amqplib is closing the channel, and sends nothing on it any more.
-      return false
-    }
   }
 
   #confirmed(
@@ -287,6 +283,18 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
       Metric.update(unroutable, 1),
       Effect.annotateLogs(Effect.logDebug("AMQP RPC reply to nobody"), { ...this.#about(request), replyTo })
     )
+  }
+}
+
+/** Whether it could be written. */
+const write = (channel: Channel, outgoing: Outgoing | AmqpError.InvalidArgument): boolean => {
+  if (isRefused(outgoing)) return false
+  try {
+    channel.publish(outgoing)
+    return true
+  } catch {
+    // amqplib is closing the channel, and sends nothing on it any more.
+    return false
   }
 }
 
