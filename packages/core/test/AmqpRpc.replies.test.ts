@@ -7,14 +7,15 @@ import {
   AmqpChannel,
   AmqpConnection,
   AmqpConsumer,
+  type AmqpError,
   AmqpMessage,
   AmqpPool,
-  type AmqpPublisher,
+  AmqpPublisher,
   AmqpRpc
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Layer, Queue, Redacted, Schema, type Scope } from "effect"
-import { configOf, type Overrides, reasonOf } from "./support/amqp.ts"
+import { configOf, type Overrides, quietly, reasonOf } from "./support/amqp.ts"
 import {
   declareQueue,
   declareWithDeadLetters,
@@ -107,18 +108,31 @@ const hasty: Overrides = {
   }
 }
 
-const withServer = (
-  program: (
-    broker: ScriptedBroker.ScriptedBroker
-  ) => Effect.Effect<
-    void,
-    unknown,
-    AmqpConsumer.AmqpConsumer | AmqpPool.AmqpPool | AmqpPublisher.AmqpPublisher | Scope.Scope
-  >
-) =>
+type Needs = AmqpConsumer.AmqpConsumer | AmqpPool.AmqpPool | AmqpPublisher.AmqpPublisher | Scope.Scope
+
+const withServer = (program: (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<void, unknown, Needs>) =>
   Effect.gen(function* () {
     const broker = yield* ScriptedBroker.make()
     yield* withConsumers(broker.url, hasty)(program(broker))
+  })
+
+/** The same, with another publisher. */
+const withPublisher = (
+  publisher: (
+    url: string
+  ) => Layer.Layer<AmqpPublisher.AmqpPublisher, AmqpError.AmqpError, AmqpConnection.AmqpConnection>,
+  program: (
+    broker: ScriptedBroker.ScriptedBroker
+  ) => Effect.Effect<void, unknown, AmqpConsumer.AmqpConsumer | AmqpPublisher.AmqpPublisher | Scope.Scope>
+) =>
+  Effect.gen(function* () {
+    const broker = yield* ScriptedBroker.make()
+    const { url } = broker
+    const own = AmqpConsumer.layer.pipe(
+      Layer.provideMerge(publisher(url)),
+      Layer.provideMerge(AmqpConnection.layer(configOf(url)))
+    )
+    yield* program(broker).pipe(Effect.scoped, Effect.provide(own, { local: true }), quietly)
   })
 
 /** A server that may reply: one reply was confirmed. */
@@ -297,6 +311,35 @@ describe("a reply that may not go behind its request", () => {
         const ack = `basic.ack on channel ${channelOf(broker)}`
         assert.deepStrictEqual(said(broker, from), [ack, "mine by publisher", ...byChannel(broker, "next")])
       })
+    )
+  )
+
+  it.live("so does one that the publisher finds too large (maxMessageSize), and its client is told", () =>
+    withPublisher(
+      () => AmqpPublisher.layerWith({ maxMessageSize: 1000 }),
+      (broker) =>
+        Effect.gen(function* () {
+          yield* proven()(broker)
+          const largest = "x".repeat(998)
+          assert.deepStrictEqual(yield* exchange(broker, largest), byChannel(broker, largest.slice(0, 20)))
+          const said = yield* exchange(broker, `${largest}x`)
+          assert.deepStrictEqual(said, byPublisher(broker, largest.slice(0, 20)))
+          const told = broker.log.findLast(({ method }) => method === "basic.publish")
+          assert.strictEqual(told?.content?.properties.type, "defect")
+        })
+    )
+  )
+
+  it.live("so does each where the publisher has another connection than the server: its user may be another", () =>
+    withPublisher(
+      (url) => AmqpPublisher.layer.pipe(Layer.provide(Layer.fresh(AmqpConnection.layer(configOf(url))))),
+      (broker) =>
+        Effect.gen(function* () {
+          yield* serving(Echo, Effect.succeed)
+          for (const word of ["a", "b", "c"]) {
+            assert.deepStrictEqual(yield* exchange(broker, word), byPublisher(broker, word))
+          }
+        })
     )
   )
 

@@ -22,7 +22,8 @@ import { refused } from "../fieldTable.ts"
 import { fail } from "../handle.ts"
 import { type Outgoing, toPublish } from "../properties.ts"
 import { obstacle } from "../publishing.ts"
-import { measuresOf, publishingAccessOf, runningOf } from "../consumer/running.ts"
+import { type Publisher, publisherOf } from "../publisher/publisher.ts"
+import { measuresOf, publishingAccessOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
 import { readServeOptions } from "./options.ts"
@@ -40,7 +41,7 @@ export const unroutable = Metric.counter("amqp.rpc.unroutable_replies", {
 /** How often a reply is tried again. */
 const retries = 2
 
-/** A reply of more bytes goes by the publisher, which knows what is too large. */
+/** A reply of more bytes goes by the publisher, as one that is larger than that takes. */
 const smallReply = 4096
 
 const mandatory: PublishOptions = { mandatory: true }
@@ -83,9 +84,11 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly #handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>
   readonly #publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
   readonly #replies: ConsumerMeasures["replies"]
-  /** Whether requests come by the publishers' connection, where replies may be written behind them. */
-  readonly #isStraight: boolean
-  /** The connection on which a direct reply was confirmed: there this user may reply. */
+  /** Of which the link is known; undefined for a service that was made otherwise. */
+  readonly #known: Publisher | undefined
+  /** The largest reply in bytes that may be written behind its request. */
+  readonly #largest: number
+  /** The connection on which a direct reply was confirmed, and requests come: there this user may reply. */
   #proven: Link | undefined = undefined
   #soundAddress: string | undefined = undefined
 
@@ -100,7 +103,8 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     this.#handler = handler
     this.#publisher = consumer.publisher
     this.#replies = measuresOf(consumer).replies
-    this.#isStraight = runningOf(consumer) !== undefined
+    this.#known = publisherOf(consumer.publisher)
+    this.#largest = Math.min(smallReply, this.#known?.settings.maxMessageSize ?? smallReply)
   }
 
   /** From the request to the reply that the broker has, or will have before it reads what follows. */
@@ -190,7 +194,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
       const { frameMax } = channel.link
       const outgoing = toPublish(message, frameMax)
       // Known before the span opens: the publisher opens its own.
-      if (!isRefused(outgoing) && outgoing.content.length <= smallReply) {
+      if (!isRefused(outgoing) && outgoing.content.length <= this.#largest) {
         const fiber = Fiber.getCurrent()
         if (fiber !== undefined && Tracing.isTraced(fiber)) {
           return Effect.flatMap(
@@ -214,7 +218,6 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
    */
   #mayWrite(request: AmqpConsumer.Delivery): request is ConsumerDelivery {
     return (
-      this.#isStraight &&
       !request.redelivered &&
       request instanceof ConsumerDelivery &&
       !request.isSettled &&
@@ -231,7 +234,11 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   ): Effect.Effect<void, NotAnswered> {
     const direct = isDirect(replyTo)
     const confirmed = () => {
-      if (direct && request instanceof ConsumerDelivery) this.#proven = request.channel.link
+      if (direct && request instanceof ConsumerDelivery) {
+        const { link } = request.channel
+        // The publisher may have another connection, and with it another user.
+        if (this.#known?.link === link) this.#proven = link
+      }
       return Effect.void
     }
     const failed = (reason: AmqpError.AmqpErrorReason) => {
