@@ -543,7 +543,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           const calls = yield* startAll(words.map((word) => client(echo(word))))
           yield* untilQueue("echo", { ready: 0, unacked: 41 })
 
-          yield* blockPublishers
+          yield* Effect.acquireRelease(blockPublishers, () => Effect.orDie(unblockPublishers))
           // The broker tells a connection when it publishes; that very reply is read when the alarm is over.
           yield* Deferred.succeed(gates.first, undefined)
           yield* untilFlow("Blocked")
