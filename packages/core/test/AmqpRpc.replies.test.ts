@@ -431,7 +431,7 @@ const clientOn = (url: string, overrides?: Overrides) =>
     (context): Client =>
       (effect) =>
         Effect.provideContext(effect, context) as never
-  )
+  ).pipe(quietly)
 
 /** What the broker calls the channels by which somebody consumes. */
 const consumingChannels = Effect.flatMap(TestBroker.TestBroker, ({ evaluate, vhost }) =>
