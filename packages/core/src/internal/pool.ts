@@ -141,8 +141,9 @@ class ChannelPool<K extends Kind> {
   /** Places that are being handed over. */
   readonly #handing: Array<Place> = []
   #isHanding = false
+  // Weak for the garbage collector's sake: see `deadlines`.
   /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
-  readonly #ofScope = new Map<Scope.Scope, ScopeEntry>()
+  readonly #ofScope = new WeakMap<Scope.Scope, ScopeEntry>()
   /** Places without pooling, which no list holds otherwise. */
   readonly #unpooled = new Set<Slot<Borrow>>()
   readonly #longBorrow: number
