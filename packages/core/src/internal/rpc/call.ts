@@ -8,6 +8,8 @@ import type { Due } from "../deadlines.ts"
 import { fail } from "../handle.ts"
 import type { Outgoing } from "../properties.ts"
 import type { Measured } from "../sizeLimit.ts"
+import { numberOf } from "./correlation.ts"
+import type { Numbered } from "./pending.ts"
 import type { Session } from "./session.ts"
 import type { Reply } from "./wire.ts"
 
@@ -25,13 +27,15 @@ export interface CallOwner {
   readonly confirmed: () => void
 }
 
-export class Call implements Due, Unconfirmed, Measured {
+export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
   sooner: Due | undefined = undefined
   later: Due | undefined = undefined
   readonly name: string
   readonly message: Message
   readonly outgoing: Outgoing
   readonly correlationId: string
+  readonly number: number
+  sibling: Call | undefined = undefined
   readonly frameMax: number | undefined
   readonly timeout: number
   /** Exactly, for the time it takes to be measured. */
@@ -70,6 +74,7 @@ export class Call implements Due, Unconfirmed, Measured {
     this.message = request.message
     this.outgoing = request.outgoing
     this.correlationId = request.correlationId
+    this.number = numberOf(request.correlationId)
     this.frameMax = request.frameMax
     this.timeout = request.timeout
     this.startedAt = request.startedAt

@@ -24,6 +24,7 @@ import { Histogram } from "../metrics/histogram.ts"
 import { toPublish } from "../properties.ts"
 import { forbidden } from "../publishing.ts"
 import { SizeLimit } from "../sizeLimit.ts"
+import { correlationIdOf } from "./correlation.ts"
 import { Call, type CallOwner, type Leaving } from "./call.ts"
 import { type CallSettings, type Settings, readCallOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
@@ -100,7 +101,7 @@ class Client implements CallOwner, SessionOwner {
       if (isRefused(codecs)) return fail(codecs)
       const settings = readCallOptions(options)
       if (isRefused(settings)) return fail(settings)
-      const correlationId = `${this.#prefix}-${++this.#made}`
+      const correlationId = correlationIdOf(this.#prefix, ++this.#made)
       return Tracing.isTraced(fiber)
         ? Tracing.calling(procedure, correlationId, this.#links.current(), (span) =>
             this.#call(procedure, codecs, payload, settings, correlationId, span)

@@ -8,7 +8,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Returned } from "../../AmqpChannel.ts"
-import type { DeliveredProperties } from "../../AmqpMessage.ts"
+import type { DeliveredProperties, Properties } from "../../AmqpMessage.ts"
 import type * as Amqplib from "../amqplib.ts"
 import type { Link } from "../link.ts"
 import * as Channel from "../channel.ts"
@@ -17,6 +17,8 @@ import { Handle, type Terms } from "../handle.ts"
 import { fromAmqplib } from "../properties.ts"
 import { obstacle } from "../publishing.ts"
 import type { Call } from "./call.ts"
+import { numberOf } from "./correlation.ts"
+import { Pending } from "./pending.ts"
 import { directReplyTo } from "./wire.ts"
 
 /** Who holds the session. None of these may throw: they are called from amqplib's own event handlers. */
@@ -41,8 +43,7 @@ const start: Channel.ConsumerStart = {
 export class Session extends Handle implements Channel.ConsumerSink {
   readonly #channel: Channel.Channel
   readonly #owner: SessionOwner
-  /** Requests whose reply has not come, by correlation id. */
-  readonly #waiting = new Map<string, Call>()
+  readonly #waiting = new Pending<Call>()
   readonly #stopWatching: () => void
 
   constructor(channel: Channel.Channel, terms: Terms, owner: SessionOwner) {
@@ -134,26 +135,30 @@ export class Session extends Handle implements Channel.ConsumerSink {
       return false
     }
     call.session = this
-    this.#waiting.set(call.correlationId, call)
+    this.#waiting.add(call)
     channel.confirms!.published(call)
     return true
   }
 
   /** Nobody waits for this call's reply any more. */
   forget(call: Call): void {
-    this.#waiting.delete(call.correlationId)
+    this.#waiting.delete(call)
+  }
+
+  #waitingFor({ correlationId }: Properties): Call | undefined {
+    return correlationId === undefined ? undefined : this.#waiting.find(correlationId, numberOf(correlationId))
   }
 
   deliver(message: Amqplib.ConsumeMessage): void {
     const properties = fromAmqplib(message.properties)
-    const call = this.#waiting.get(properties.correlationId ?? "")
+    const call = this.#waitingFor(properties)
     if (call === undefined) return this.#owner.unclaimed()
     return call.succeed({ content: message.content, properties })
   }
 
   // Replies are not acknowledged, so none comes again: the call that waits for this one fails, and no other.
   oversized(properties: DeliveredProperties, reason: AmqpError.MessageTooLarge): boolean {
-    const call = this.#waiting.get(properties.correlationId ?? "")
+    const call = this.#waitingFor(properties)
     if (call === undefined) this.#owner.unclaimed()
     else call.replyTooLarge(reason)
     return true
@@ -162,7 +167,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
   // The return comes before the confirm. It is not matched by its properties, as others are: the broker has replaced
   // `replyTo` by then.
   readonly #returned = (returned: Returned) => {
-    this.#waiting.get(returned.properties.correlationId ?? "")?.fail(returnedBecause(returned))
+    this.#waitingFor(returned.properties)?.fail(returnedBecause(returned))
   }
 
   /** The broker has ended the consumer: no reply will come any more. */
@@ -179,7 +184,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
     this.#stopWatching()
     // First of all: who is told below may begin anew at once.
     this.#owner.closed(this)
-    for (const call of Array.from(this.#waiting.values())) call.replyLost(reason)
+    for (const call of Array.from(this.#waiting)) call.replyLost(reason)
   }
 
   abandon(): void {
