@@ -45,6 +45,8 @@ export interface Internals {
   readonly muxer?: {
     readonly pipeFrom: (stream: WriteBuffer) => void
     readonly unpipeFrom: (stream: unknown) => void
+    /** What it writes to. */
+    out?: { readonly write: (piece: Buffer) => boolean }
     _readIncoming?: () => void
   }
   freshChannel?: (channel: Channel, options: unknown) => number

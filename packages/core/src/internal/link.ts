@@ -23,6 +23,7 @@ import { readFrames } from "./frameReader.ts"
 import { bytesOf } from "./secretBytes.ts"
 import { Slabs } from "./slab.ts"
 import type { SocketInput } from "./socketInput.ts"
+import { SocketOutput } from "./socketOutput.ts"
 import { dropStragglers, reuseNumbersLast } from "./stragglers.ts"
 import { WriteBuffer } from "./writeBuffer.ts"
 
@@ -39,18 +40,13 @@ const boundWriteBuffer = (connection: Internals, number: number, driver: Channel
   return buffer
 }
 
-// amqplib hands the socket frame by frame: corked, it gets many of them with one system call.
+// amqplib hands the socket piece by piece.
 const coalesceWrites = ({ muxer, stream }: Internals) => {
   const readIncoming = muxer?._readIncoming
-  if (muxer === undefined || readIncoming === undefined || stream === undefined) return
-  muxer._readIncoming = () => {
-    stream.cork()
-    try {
-      readIncoming.call(muxer)
-    } finally {
-      stream.uncork()
-    }
-  }
+  if (muxer?.out === undefined || muxer.out !== stream || readIncoming === undefined) return
+  const output = new SocketOutput(stream)
+  muxer.out = output
+  muxer._readIncoming = () => output.during(() => readIncoming.call(muxer))
 }
 
 // They may be anything: a table whose `toString` is a text throws where it is put into one.
