@@ -10,7 +10,7 @@ import type { Closed, Command, Ran } from "./contender.ts"
 import type { Name } from "./peers/index.ts"
 import type { Kind, Setting } from "./peers/peer.ts"
 import * as Profile from "./profile.ts"
-import { node, python, type Talk } from "./process.ts"
+import { node, pika, python, type Talk } from "./process.ts"
 import * as Progress from "./progress.ts"
 import { type Figure, figure, median } from "./statistics.ts"
 
@@ -43,6 +43,8 @@ export interface Contest {
   readonly first: number
   /** Messages of a run, at most. */
   readonly most?: number
+  /** Messages of a run, at least: where a run's beginning would weigh too much. */
+  readonly least?: number
   /** Through the broker's TLS listener. */
   readonly tls?: boolean
   /** What is measured, where it is not messages. */
@@ -116,7 +118,7 @@ export class Contender {
     this.entry = entry
     this.queue = queue
     this.label = entry.label ?? entry.name
-    this.#talk = entry.name === "Pika" ? python("./peers/blocking.py") : node()
+    this.#talk = entry.name === "Pika" ? python(pika!.command, "./peers/blocking.py") : node()
     this.ready = this.#answer("start")
     // Whoever waits for it hears of it.
     this.ready.catch(() => undefined)
@@ -228,7 +230,7 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
   }
   /** So many of a contender's that those at the beginning and at the end, with fewer in flight, do not count for much. */
   const within = (contender: Contender, messages: number) => {
-    const least = Math.max(contest.first / 4, 4 * settingFor(contest, contender, broker).width)
+    const least = Math.max(contest.least ?? contest.first / 4, 4 * settingFor(contest, contender, broker).width)
     return Math.round(Math.min(Math.max(messages, least), contest.most ?? Infinity))
   }
   try {

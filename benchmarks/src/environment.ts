@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { cpus, loadavg, totalmem } from "node:os"
 import { fileURLToPath } from "node:url"
+import { pika } from "./process.ts"
 
 export interface Environment {
   readonly command: string
@@ -54,7 +55,8 @@ export const environment = (command: string, broker: string): Environment => {
     broker,
     versions: {
       Node: process.versions.node,
-      ...Object.fromEntries(packages.map((name) => [name, versionOf(name)]))
+      ...Object.fromEntries(packages.map((name) => [name, versionOf(name)])),
+      ...(pika?.version === undefined ? undefined : { Pika: pika.version })
     }
   }
 }

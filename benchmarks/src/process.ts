@@ -38,8 +38,8 @@ export const node = (): Talk => {
   }
 }
 
-export const python = (program: string): Talk => {
-  const child = spawn("python3", [file(program)], { stdio: ["pipe", "pipe", "inherit"] })
+export const python = (command: string, program: string): Talk => {
+  const child = spawn(command, [file(program)], { stdio: ["pipe", "pipe", "inherit"] })
   const events = new EventEmitter()
   createInterface(child.stdout).on("line", (line) => events.emit("message", JSON.parse(line)))
   child.on("exit", (code, signal) => events.emit("exit", code, signal))
@@ -53,6 +53,13 @@ export const python = (program: string): Talk => {
   }
 }
 
-/** Whether Python has the module. */
-export const hasPython = (module: string) =>
-  spawnSync("python3", ["-c", `import ${module}`], { stdio: "ignore" }).status === 0
+// Debian's first: another one does not see what Debian has installed.
+const pythons = ["/usr/bin/python3", "python3"]
+
+/** A Python that has Pika, and the version of that; undefined where there is none. */
+export const pika = pythons
+  .map((command) => {
+    const { status, stdout } = spawnSync(command, ["-c", "import pika; print(pika.__version__)"], { encoding: "utf8" })
+    return { command, version: status === 0 ? stdout.trim() : undefined }
+  })
+  .find(({ version }) => version !== undefined)
