@@ -146,7 +146,7 @@ const rpc = (width: number): Workload => ({
     "@cloudamqp/amqp-client",
     "rascal"
   ),
-  setting: { width, concurrency: 64, prefetch: 64 },
+  setting: { width, concurrency: 64 },
   check: "by itself",
   first: width === 1 ? 500 : 2000
 })
