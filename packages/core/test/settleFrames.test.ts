@@ -7,12 +7,27 @@ import { Slabs } from "../src/internal/slab.ts"
 import { WriteBuffer } from "../src/internal/writeBuffer.ts"
 
 const frameSize = 21
+const publish = 0x003c0028
+
+/** Something else that the channel sends: of the size of an ack, which makes it easy to read. */
+const replyTo = (tag: number): Buffer => {
+  const frame = Buffer.alloc(frameSize)
+  frame[0] = 1
+  frame.writeUInt16BE(7, 1)
+  frame.writeUInt32BE(13, 3)
+  frame.writeUInt32BE(publish, 7)
+  frame.writeBigUInt64BE(BigInt(tag), 11)
+  frame[frameSize - 1] = 0xce
+  return frame
+}
 
 /** A broker, as far as settling goes. */
 class Broker {
   readonly unsettled = new Set<number>()
   readonly acked: Array<number> = []
   readonly nacked: Array<number> = []
+  /** Deliveries that are to be replied to before they are acknowledged. */
+  readonly unanswered = new Set<number>()
   frames = 0
 
   receives(bytes: Buffer): void {
@@ -23,11 +38,18 @@ class Broker {
       this.frames++
       const id = bytes.readUInt32BE(at + 7)
       const last = Number(bytes.readBigUInt64BE(at + 11))
+      if (id === publish) {
+        assert.isTrue(this.unanswered.delete(last), `reply ${last}`)
+        continue
+      }
       const multiple = (bytes[at + 19]! & 1) === 1
       const tags = [...this.unsettled].filter((tag) => (multiple ? tag <= last : tag === last))
       // As RabbitMQ: a tag that it does not have closes the channel.
       assert.isAbove(tags.length, 0, `tag ${last}`)
-      for (const tag of tags) this.unsettled.delete(tag)
+      for (const tag of tags) {
+        this.unsettled.delete(tag)
+        assert.isFalse(this.unanswered.has(tag), `the ack of ${tag} has come before its reply`)
+      }
       if (id === 0x003c0050) this.acked.push(...tags)
       else this.nacked.push(...tags)
     }
@@ -51,10 +73,15 @@ const setup = () => {
     unsettled.delete(tag)
     writer.ackOneOf(unsettled, tag)
   }
+  const reply = (tag: number) => {
+    broker.unanswered.add(tag)
+    buffer.write(replyTo(tag))
+    ack(tag)
+  }
   const flush = () => {
     for (let piece = buffer.read(); piece !== null; piece = buffer.read()) broker.receives(piece)
   }
-  return { ack, broker, buffer, delivered, flush, other, unsettled, writer }
+  return { ack, broker, buffer, delivered, flush, other, reply, unsettled, writer }
 }
 
 const int = (minimum: number, maximum: number) =>
@@ -63,7 +90,7 @@ const int = (minimum: number, maximum: number) =>
 const inOrder = (tags: Iterable<number>) => [...tags].toSorted((a, b) => a - b).join()
 
 const settlesAll = (steps: ReadonlyArray<readonly [what: number, which: number]>): boolean => {
-  const { ack, broker, buffer, delivered, flush, other, unsettled, writer } = setup()
+  const { ack, broker, buffer, delivered, flush, other, reply, unsettled, writer } = setup()
   const [acked, nacked] = [new Set<number>(), new Set<number>()]
   let last = 0
   for (const [what, which] of steps) {
@@ -76,7 +103,8 @@ const settlesAll = (steps: ReadonlyArray<readonly [what: number, which: number]>
       // Mostly in order.
       const next = what < 7 ? waiting[0]! : tag
       acked.add(next)
-      ack(next)
+      if (which % 3 === 0) reply(next)
+      else ack(next)
     } else if (what === 8) {
       nacked.add(tag)
       unsettled.delete(tag)
@@ -90,6 +118,7 @@ const settlesAll = (steps: ReadonlyArray<readonly [what: number, which: number]>
   }
   flush()
   return (
+    broker.unanswered.size === 0 &&
     inOrder(broker.acked) === inOrder(acked) &&
     inOrder(broker.nacked) === inOrder(nacked) &&
     inOrder(broker.unsettled) === inOrder(unsettled)
@@ -115,6 +144,17 @@ describe("acks", () => {
       if (tag % 100 === 0) flush()
     }
     assert.strictEqual(broker.frames, 3)
+    assert.strictEqual(broker.acked.length, 300)
+  })
+
+  it("go out as one also where each has a reply before it, behind all of these", () => {
+    const { broker, delivered, flush, reply } = setup()
+    for (let tag = 1; tag <= 300; tag++) delivered(tag)
+    for (let tag = 1; tag <= 300; tag++) {
+      reply(tag)
+      if (tag % 100 === 0) flush()
+    }
+    assert.strictEqual(broker.frames, 300 + 3)
     assert.strictEqual(broker.acked.length, 300)
   })
 

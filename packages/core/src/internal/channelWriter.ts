@@ -58,8 +58,9 @@ export class ChannelWriter {
   /** Acknowledges one of those that nobody has settled, with the last one if these are all up to it. */
   ackOneOf(unsettled: ReadonlySet<number>, deliveryTag: number): void {
     const settling = this.#settling
-    if (settling.canExtendTo(deliveryTag) && isBeforeAll(deliveryTag, unsettled)) settling.extendTo(deliveryTag)
-    else this.ack(deliveryTag, false)
+    if (!isBeforeAll(deliveryTag, unsettled)) this.ack(deliveryTag, false)
+    else if (settling.canExtendTo(deliveryTag)) settling.extendTo(deliveryTag)
+    else this.ack(deliveryTag, settling.takesBackFor(deliveryTag))
   }
 
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {

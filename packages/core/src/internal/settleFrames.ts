@@ -2,7 +2,8 @@
  * The frames of `basic.ack` and `basic.nack`, written straight to where the bytes of their channel wait.
  *
  * As long as an ack waits there with nothing behind it, it can become one of several deliveries: a consumer that handles a
- * hundred of them in one turn of the event loop sends one frame, which costs the broker a hundredth of the work.
+ * hundred of them in one turn of the event loop sends one frame, which costs the broker a hundredth of the work. With replies
+ * between them, the acks move behind the last one.
  */
 import { beginFrame, endFrame, setUint32, setUint64 } from "./frameWriter.ts"
 import { basicAck, basicNack, methodFrame, overhead } from "./protocol.ts"
@@ -60,6 +61,14 @@ export class SettleFrames {
     const { room } = this.#buffer
     setUint64(room, this.#ackEnd - tagBefore, deliveryTag)
     room[this.#ackEnd - bitsBefore] = multipleBit
+  }
+
+  /**
+   * Takes the last ack back, if it is of an earlier delivery and still waits, whatever was written behind it: one of all
+   * deliveries up to this one may follow there.
+   */
+  takesBackFor(deliveryTag: number): boolean {
+    return deliveryTag > this.#ackTag && this.#buffer.takeBack(this.#ackPosition, size)
   }
 
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {

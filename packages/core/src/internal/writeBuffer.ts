@@ -96,6 +96,19 @@ export class WriteBuffer extends EventEmitter {
     return position === this.position && this.#from < this.#to
   }
 
+  /** Takes so many bytes back that end at this position. Whether it could: nobody has read them, nor written behind. */
+  takeBack(position: number, bytes: number): boolean {
+    const slab = this.#open
+    const start = this.#to - (this.position - position) - bytes
+    if (start < this.#from || slab.used !== this.#to) return false
+    slab.room.copyWithin(start, start + bytes, this.#to)
+    slab.used = this.#to -= bytes
+    slab.unread -= bytes
+    this.position -= bytes
+    this.#bytes -= bytes
+    return true
+  }
+
   #written(bytes: number): void {
     this.position += bytes
     this.#bytes += bytes
