@@ -13,7 +13,8 @@ export const largestSlab = 131_072
 const mostKept = 16
 
 export class Slab {
-  // Not from Node's own pool, which the rest of the process shares.
+  // Not from Node's own pool, which the rest of the process shares; and empty: memory that others have given back holds what
+  // they had in it, which may be a password.
   readonly room: Buffer
   /** From here on it is free. */
   used = 0
@@ -23,7 +24,7 @@ export class Slab {
   readAt = 0
 
   constructor(size: number) {
-    this.room = Buffer.allocUnsafeSlow(size)
+    this.room = Buffer.alloc(size)
   }
 }
 

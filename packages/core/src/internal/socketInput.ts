@@ -30,7 +30,8 @@ export class SocketInput {
       else socket.push(Buffer.from(bytes))
     }
     this.onread = {
-      buffer: Buffer.allocUnsafeSlow(size),
+      // Empty, and nobody else's: memory that others have given back holds what they had in it.
+      buffer: Buffer.alloc(size),
       callback(this: unknown, bytesRead: number, buffer: Uint8Array) {
         read(this as Readable, (buffer as Buffer).subarray(0, bytesRead))
         return true
