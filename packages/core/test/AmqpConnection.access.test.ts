@@ -6,6 +6,7 @@ import { Deferred, Effect, Fiber, Redacted } from "effect"
 import { reasonOf, untilState } from "./support/amqp.ts"
 import { send, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
+import { until } from "./support/looking.ts"
 import { start } from "./support/publisher.ts"
 import { drain } from "./support/queues.ts"
 import { noneTo } from "./support/sockets.ts"
@@ -28,8 +29,12 @@ const isGeneration = (generation: number) => (state: AmqpConnection.State) =>
 
 const declare = (queue: string) => AmqpChannel.use((channel) => channel.queueDeclare(queue))
 
-/** Why an effect fails, which it does at once: within two seconds on a busy machine. */
-const soon = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) => Effect.timeout(reasonOf(effect), "2 seconds")
+/** Why an effect fails, which it does at once: before the shortest deadline of these tests (five seconds). */
+const soon = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>, what = "it") =>
+  Effect.timeoutOrElse(reasonOf(effect), {
+    duration: "4 seconds",
+    orElse: () => Effect.die(new Error(`${what}: it did not fail at once`))
+  })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a permission that is taken away while connected", () => {
@@ -105,6 +110,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* send("q", "m")
           yield* Deferred.await(handled)
           assert.strictEqual(deleted.proxy.stats.accepted, 2)
+          // A process of the broker notes each connection, behind its `open-ok`: one not noted would outlive its user.
+          yield* until(deleted.tracked, (connections) => connections === "2", "connections of the user")
           const waiting = yield* pool.use((held) =>
             Effect.gen(function* () {
               // In line behind the only place of the pool, when it happens.
@@ -117,14 +124,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               return waiting
             })
           )
-          for (const refused of [
-            Fiber.join(waiting),
-            Fiber.join(consumer),
-            Effect.scoped(declare("q")),
-            AmqpPublisher.publish({ routingKey: "q", content: "m" }),
-            pool.use(() => Effect.void)
-          ]) {
-            const reason = yield* soon(refused as Effect.Effect<unknown, AmqpError.AmqpError>)
+          for (const [what, refused] of Object.entries({
+            waiting: Fiber.join(waiting),
+            consumer: Fiber.join(consumer),
+            declaring: Effect.scoped(declare("q")),
+            publishing: AmqpPublisher.publish({ routingKey: "q", content: "m" }),
+            borrowing: pool.use(() => Effect.void)
+          })) {
+            const reason = yield* soon(refused as Effect.Effect<unknown, AmqpError.AmqpError>, what)
             assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 403, isRetryable: false })
           }
           // Each connection has tried once more, and never again.

@@ -21,6 +21,8 @@ export const make = Effect.fnUntraced(function* (password: string, name = `user-
     /** Nothing in this virtual host any more. */
     clearPermissions: backend("clear_permissions", vhost),
     changePassword: (password: string) => backend("change_password", password),
+    /** How many connections of the user the broker would close with them. */
+    tracked: evaluate(`length(rabbit_connection_tracking:list_of_user(<<"${name}">>)).`),
     delete: remove
   }
 })
