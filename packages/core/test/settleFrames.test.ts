@@ -136,26 +136,23 @@ describe("acks", () => {
     )
   )
 
-  it("of deliveries that are handled one after the other go out as one, once in each turn", () => {
-    const { ack, broker, delivered, flush } = setup()
-    for (let tag = 1; tag <= 300; tag++) delivered(tag)
-    for (let tag = 1; tag <= 300; tag++) {
-      ack(tag)
+  /** What the broker has when so many were settled in order, a hundred in each turn. */
+  const inTurnsOf100 = (how: "ack" | "reply", last: number) => {
+    const { broker, delivered, flush, ...settle } = setup()
+    for (let tag = 1; tag <= last; tag++) delivered(tag)
+    for (let tag = 1; tag <= last; tag++) {
+      settle[how](tag)
       if (tag % 100 === 0) flush()
     }
-    assert.strictEqual(broker.frames, 3)
-    assert.strictEqual(broker.acked.length, 300)
+    return { acked: broker.acked.length, frames: broker.frames }
+  }
+
+  it("of deliveries that are handled one after the other go out as one, once in each turn", () => {
+    assert.deepStrictEqual(inTurnsOf100("ack", 300), { acked: 300, frames: 3 })
   })
 
   it("go out as one also where each has a reply before it, behind all of these", () => {
-    const { broker, delivered, flush, reply } = setup()
-    for (let tag = 1; tag <= 300; tag++) delivered(tag)
-    for (let tag = 1; tag <= 300; tag++) {
-      reply(tag)
-      if (tag % 100 === 0) flush()
-    }
-    assert.strictEqual(broker.frames, 300 + 3)
-    assert.strictEqual(broker.acked.length, 300)
+    assert.deepStrictEqual(inTurnsOf100("reply", 300), { acked: 300, frames: 300 + 3 })
   })
 
   it("never take along one that is still being handled, nor take back one that was", () => {

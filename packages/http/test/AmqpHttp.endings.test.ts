@@ -14,7 +14,8 @@ import { Agent, createServer, type IncomingMessage, request } from "node:http"
 import { connect, type Socket as NetSocket } from "node:net"
 import { text } from "node:stream/consumers"
 import { configOf } from "../../core/test/support/amqp.ts"
-import { echo } from "./support/server.ts"
+import { until } from "../../core/test/support/looking.ts"
+import { echo, quiet, upgradeRequest } from "./support/server.ts"
 import { Refused } from "./support/service.ts"
 
 const channels = 8
@@ -139,7 +140,7 @@ const queue = Layer.effectDiscard(
 )
 
 const serve = (url: string) =>
-  HttpRouter.serve(Layer.merge(routes, api), { disableLogger: true, disableListenLog: true }).pipe(
+  HttpRouter.serve(Layer.merge(routes, api), quiet).pipe(
     Layer.provide(queue),
     Layer.provideMerge(
       NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0, gracefulShutdownTimeout: "10 seconds" }).pipe(
@@ -249,10 +250,7 @@ const converses =
 const tearsOff: Client = async ({ begun, name, url }) => {
   const { hostname, port } = new URL(url)
   const socket: NetSocket = connect(Number(port), hostname, () => {
-    socket.write(
-      `GET /echo/${name} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
+    socket.write(upgradeRequest(`/echo/${name}`))
   })
   const gone = new Promise((resolve) => socket.once("close", resolve))
   socket.on("error", () => {})
@@ -276,14 +274,7 @@ const run = (client: Client) =>
 // --- What is left ------------------------------------------------------------------------------------------------------
 
 /** A request ends a moment after its client has the answer. */
-const untilReturned = Effect.gen(function* () {
-  for (let i = 0; i < 5000; i++) {
-    const stats = yield* AmqpPool.stats
-    if (stats.used === 0 && stats.pending === 0) return stats
-    yield* Effect.sleep("2 millis")
-  }
-  return yield* Effect.die(new Error(`the pool stayed at ${JSON.stringify(yield* AmqpPool.stats)}`))
-})
+const untilReturned = until(AmqpPool.stats, ({ pending, used }) => used === 0 && pending === 0, "the pool")
 
 const endings: ReadonlyArray<{
   readonly title: string
