@@ -11,6 +11,7 @@ import { eventually } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { limitBodies } from "./support/versions.ts"
 
 /** amqplib's own channel, which refuses nothing. */
 const driverOf = (channel: AmqpChannel.AmqpChannel) => (channel as Lease).channel!.driver
@@ -27,7 +28,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
-          yield* broker.evaluate("application:set_env(rabbit, max_message_size, 100000).")
+          yield* limitBodies(100_000)
 
           /** Connections and channels that the broker has opened since it began. */
           const created = Effect.map(broker.evaluate("ets:tab2list(connection_churn_metrics)."), (text) => {

@@ -150,7 +150,10 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
         Effect.gen(function* () {
           const port = yield* TlsListener.make({ versions: [version] })
           const reason = yield* refused(port, { tls: { ca } })
-          assert.deepInclude(reason, { _tag: "TlsFailed", code: "ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION" })
+          // Whoever is the first to notice: the broker, or with Erlang 27 we.
+          const codes = ["ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION", "ERR_SSL_UNSUPPORTED_PROTOCOL"]
+          assert.strictEqual(reason._tag, "TlsFailed")
+          assert.oneOf("code" in reason ? reason.code : undefined, codes)
           assert.include(reason.message, "minVersion")
           const spoken = yield* Effect.callback<string | null>((resume) => {
             const options = { ca, minVersion: "TLSv1", ciphers: "DEFAULT@SECLEVEL=0" } as const

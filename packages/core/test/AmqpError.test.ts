@@ -6,6 +6,7 @@ import { Effect, Schema } from "effect"
 import { classify } from "../src/internal/classify.ts"
 import { withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { major } from "./support/versions.ts"
 
 const once = <A>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, AmqpError.AmqpError>) =>
   Effect.scoped(AmqpChannel.use(f))
@@ -41,12 +42,6 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         code: 403,
         words: "amq.",
         cause: once((channel) => channel.exchangeDeclare("amq.mine", "fanout"))
-      },
-      "an exchange of an unknown type": {
-        tag: "ProtocolError",
-        code: 503,
-        words: "unknown exchange type",
-        cause: once((channel) => channel.exchangeDeclare("x", "no-such-type"))
       }
     }
     for (const [name, { cause, code, tag, words }] of Object.entries(refusals)) {
@@ -60,6 +55,22 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         })
       )
     }
+
+    it.effect(
+      "an exchange of an unknown type, which RabbitMQ 3 ends the connection for, and RabbitMQ 4 the channel",
+      () =>
+        Effect.gen(function* () {
+          const { url } = yield* TestBroker.TestBroker
+          const cause = once((channel) => channel.exchangeDeclare("x", "no-such-type"))
+          const reason = yield* reasonOf(cause).pipe(withPool(url))
+          const expected =
+            (yield* major) < 4
+              ? ({ _tag: "ProtocolError", replyCode: 503, severity: "connection" } as const)
+              : ({ _tag: "PreconditionFailed", replyCode: 406, severity: "channel" } as const)
+          assert.deepInclude(reason, expected)
+          assert.include(reason.message, "unknown exchange type")
+        })
+    )
 
     it.effect("an exclusive queue of another connection: ResourceLocked, 405", () =>
       Effect.gen(function* () {

@@ -22,6 +22,7 @@ import { eventually, until } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import { takeAll } from "./support/queues.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { limitBodies } from "./support/versions.ts"
 
 type Outcome = "Confirmed" | AmqpError.AmqpErrorReason["_tag"]
 
@@ -348,20 +349,12 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   })
 
   describe("a message that is larger than the broker takes", () => {
-    /** For connections that are made while it runs. */
-    const smallMessages = Effect.acquireRelease(
-      Effect.flatMap(TestBroker.TestBroker, (broker) =>
-        Effect.as(broker.evaluate("application:set_env(rabbit, max_message_size, 100000)."), broker)
-      ),
-      (broker) => Effect.orDie(broker.evaluate("application:set_env(rabbit, max_message_size, 134217728)."))
-    )
-
     it.effect(
       "fails alone with MessageTooLarge and is not tried again; those beside it are unknown, the next is confirmed",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
-          yield* smallMessages
+          yield* limitBodies(100_000)
           const queue = yield* aQueue(broker.url)
           yield* Effect.gen(function* () {
             const { state } = yield* AmqpConnection.AmqpConnection

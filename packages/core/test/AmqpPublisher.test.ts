@@ -7,6 +7,7 @@ import { Effect, Fiber, Random } from "effect"
 import { numbers } from "./support/numbers.ts"
 import { outcomeOf, untilStats, withPublisher } from "./support/publisher.ts"
 import { takeAll } from "./support/queues.ts"
+import { major } from "./support/versions.ts"
 
 const declare = (options?: AmqpChannel.QueueDeclareOptions) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))
@@ -224,7 +225,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   yield* channel.exchangeDeclare("x-there", "fanout")
                 })
               ).pipe(Effect.scoped, withPublisher(url))
-              const long = `x-${"ü".repeat(120)}`
+              const long = `x-${"l".repeat(240)}`
+              const notAscii = `x-${"ü".repeat(120)}`
+              // Up to 3: RabbitMQ 4 counts the characters of its answer, 4.0.5 at least, and dies of its bytes.
+              const notFound = (yield* major) < 4 ? "NotFound" : "PublishUnknown"
               const content = "x"
               const culprits: ReadonlyArray<readonly [string, AmqpMessage.Message]> = [
                 ["PreconditionFailed", { exchange: "topics", routingKey: "allowed.1", userId: "guest", content }],
@@ -233,6 +237,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 ["AccessRefused", { exchange: "inner", routingKey: "k", content }],
                 ["AccessRefused", { routingKey: "k", content }],
                 ["NotFound", { exchange: long, routingKey: "k", content }],
+                [notFound, { exchange: notAscii, routingKey: "k", content }],
                 ["NotFound", { exchange: "x-missing' in vhost 'x", routingKey: "k", content }]
               ]
               yield* Effect.forEach(culprits, ([expected, culprit]) =>

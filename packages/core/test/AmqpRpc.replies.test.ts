@@ -32,6 +32,7 @@ import { startAll, untilFlow, untilStats } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { contextOf, parentOf, traced } from "./support/spans.ts"
 import * as Users from "./support/users.ts"
+import { limitBodies } from "./support/versions.ts"
 
 const Echo = AmqpRpc.make("echo", { payload: Schema.String, success: Schema.String })
 const Fill = AmqpRpc.make("fill", { payload: Schema.Int, success: Schema.String })
@@ -444,10 +445,8 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   describe("a reply", () => {
     it.effect("that is larger than the broker takes costs its own call a RemoteFailure, and no other its reply", () =>
       Effect.gen(function* () {
-        const { evaluate, url } = yield* TestBroker.TestBroker
-        const limit = (bytes: string) => evaluate(`application:set_env(rabbit, max_message_size, ${bytes}).`)
-        const before = yield* evaluate("{ok, Most} = application:get_env(rabbit, max_message_size), Most.")
-        yield* Effect.acquireRelease(limit("1000"), () => Effect.orDie(limit(before)))
+        const { url } = yield* TestBroker.TestBroker
+        yield* limitBodies(1000)
         yield* Effect.gen(function* () {
           yield* declareQueue({}, "fill")
           const handled: Array<boolean> = []

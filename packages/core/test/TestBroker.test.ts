@@ -294,7 +294,7 @@ layer(TestBroker.layer, { timeout: patience })("TestBroker.layer", (it) => {
       assert.strictEqual(yield* broker.evaluate(`<<"grün"/utf8>>.`), "grün")
       const refusal = yield* Effect.flip(broker.evaluate("1 = 2."))
       assert.include(refusal.message, "badmatch")
-      const error = yield* Effect.flip(broker.ctl("delete_user", "nobody-of-that-name"))
+      const error = yield* Effect.flip(broker.ctl("change_password", "nobody-of-that-name", "x"))
       assert.include(error.message, "nobody-of-that-name")
     })
   )

@@ -75,7 +75,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           expiration: 60_000,
           timestamp: new Date("2026-01-02T03:04:05Z")
         })
-        assert.deepStrictEqual(Object.entries(headers), [
+        // RabbitMQ 4 has put them into another order.
+        assert.sameDeepMembers(Object.entries(headers), [
           ["Size", 256],
           ["tags", ["a", true, null]],
           ["status", 200],

@@ -1,0 +1,21 @@
+/** What differs between the versions of RabbitMQ that the tests run against. */
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect } from "effect"
+
+/** The first number of the broker's version. */
+export const major = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
+  Effect.map(evaluate(`list_to_integer(hd(string:lexemes(rabbit_misc:version(), "."))).`), Number)
+)
+
+/** The broker refuses bodies of more bytes until the scope closes: on channels that are opened then (3), or at once (4). */
+export const limitBodies = (bytes: number) =>
+  Effect.gen(function* () {
+    const { evaluate } = yield* TestBroker.TestBroker
+    // RabbitMQ 4 reads the setting once, when it starts.
+    const limit = (bytes: string) =>
+      evaluate(
+        `application:set_env(rabbit, max_message_size, ${bytes}), persistent_term:put(max_message_size, ${bytes}).`
+      )
+    const before = yield* evaluate("{ok, Most} = application:get_env(rabbit, max_message_size), Most.")
+    yield* Effect.acquireRelease(limit(String(bytes)), () => Effect.orDie(limit(before)))
+  })
