@@ -91,7 +91,11 @@ export interface QueueDeclareOptions {
   readonly queueMode?: "default" | "lazy" | undefined
   /** `x-single-active-consumer`: one consumer at a time gets messages, the others stand by. */
   readonly singleActiveConsumer?: boolean | undefined
-  /** `x-delivery-limit`: deliveries of a message before it is dropped or dead-lettered. Quorum queues. At least 0. */
+  /**
+   * `x-delivery-limit`: how often a message may come back before it is dead-lettered, or lost in a queue without a
+   * dead-letter exchange. Quorum queues. At least 0. Default: no limit up to RabbitMQ 3, 20 since 4, where
+   * `arguments: { "x-delivery-limit": -1 }` lifts it (RabbitMQ 3.10 takes that for 0).
+   */
   readonly deliveryLimit?: number | undefined
   /** `x-max-length`: messages in the queue, at most. At least 0. */
   readonly maxLength?: number | undefined

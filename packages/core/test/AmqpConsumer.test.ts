@@ -14,6 +14,7 @@ import {
   untilQueue,
   withConsumers
 } from "./support/consuming.ts"
+import { major } from "./support/versions.ts"
 
 /** A handler that tells what it got, and then does what it is told to. */
 const telling = <A, E, R>(then: Effect.Effect<A, E, R>) =>
@@ -301,6 +302,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* send(queue, "a")
         assert.strictEqual(yield* nextText(deadLetters), "a")
         assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1, 2, 3])
+      }).pipe(onBroker)
+    )
+
+    it.effect("a quorum queue of RabbitMQ 4 gives up what has come back 20 times, one of RabbitMQ 3 never", () =>
+      Effect.gen(function* () {
+        const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
+        const attempts = yield* Queue.unbounded<number>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            (delivery) =>
+              Effect.andThen(
+                Queue.offer(attempts, delivery.attempt),
+                delivery.attempt < 30 ? Effect.fail("again") : Effect.void
+              ),
+            { onFailure: AmqpConsumer.requeue }
+          )
+        )
+        yield* send(queue, "a")
+        const last = (yield* major) < 4 ? 30 : 21
+        assert.deepStrictEqual(
+          yield* Queue.takeN(attempts, last),
+          Array.from({ length: last }, (_, i) => i + 1)
+        )
+        yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        yield* untilQueue(deadLetters, { messages: last === 21 ? 1 : 0 })
       }).pipe(onBroker)
     )
 

@@ -4,7 +4,7 @@ import type * as Duration from "effect/Duration"
 /**
  * Back into the queue, to be delivered again at once, here or to another consumer. A message that always fails so goes
  * round as fast as it can: use `retry` unless something else bounds it (`maxDeliveries`, a quorum queue's
- * `deliveryLimit`).
+ * `deliveryLimit`, which is 20 in RabbitMQ 4 unless it is set).
  */
 export interface Requeue {
   readonly _tag: "Requeue"

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# npm run test:rabbitmq-4 [-- arguments for vitest]: every test on RabbitMQ 4, that of Debian 13.
+#
+# As root, on Debian or Ubuntu with debootstrap, whose packages have the name it has. The system is made once, in
+# $RABBITMQ4_ROOT (half a GiB, a minute), and changes nothing outside it: what is mounted there only this script can see.
+set -euo pipefail
+
+repository=$(cd "$(dirname "$0")/.." && pwd)
+system=${RABBITMQ4_ROOT:-/var/tmp/effect-amqp-debian-13}
+
+# A namespace of our own for mounts, which end with it, and for processes, which do too: also those that brokers leave behind.
+if [ "${1-}" != --inside ]; then
+  [ "$(id -u)" = 0 ] || { echo "This makes a system of its own and mounts it: only root may." >&2; exit 1; }
+  command -v debootstrap >/dev/null || { echo "Install debootstrap first: apt-get install debootstrap" >&2; exit 1; }
+  node "$repository/scripts/dependencies.mjs"
+  if [ ! -e "$system/.complete" ]; then
+    rm -rf "$system"
+    mkdir -p "$system"
+    debootstrap --variant=minbase --include=rabbitmq-server,procps trixie "$system" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+    touch "$system/.complete"
+  fi
+  exec unshare --mount --pid --fork --kill-child "$0" --inside "$@"
+fi
+shift
+
+mount --make-rprivate /
+mkdir -p "$system$repository"
+mount --bind "$repository" "$system$repository"
+mount -t tmpfs tmpfs "$system/tmp"
+mount -t proc proc "$system/proc"
+mount --rbind /dev "$system/dev"
+exec env -i HOME=/root LANG=C.UTF-8 CI="${CI-}" \
+  PATH="$repository/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+  chroot "$system" /bin/sh -c 'cd "$0" && exec node scripts/test.mjs "$@"' "$repository" "$@"
