@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # npm run test:rabbitmq-4 [-- arguments for vitest]: every test on RabbitMQ 4, that of Debian 13.
 #
-# As root, on Debian or Ubuntu with debootstrap, whose packages have the name it has. The system is made once, in
-# $RABBITMQ4_ROOT (half a GiB, a minute), and changes nothing outside it: what is mounted there only this script can see.
+# As root, on Debian or Ubuntu with debootstrap. The system is made once, in $RABBITMQ4_ROOT: a minute and half a GiB, later
+# one more for the browser that the tests install in it. It changes nothing outside: its mounts are seen by this script alone.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -29,6 +29,7 @@ mount --bind "$repository" "$system$repository"
 mount -t tmpfs tmpfs "$system/tmp"
 mount -t proc proc "$system/proc"
 mount --rbind /dev "$system/dev"
-exec env -i HOME=/root LANG=C.UTF-8 CI="${CI-}" \
+# Not by `exec`: the first process of a namespace has to take in those whose parents have ended, which a shell does.
+env -i HOME=/root LANG=C.UTF-8 CI="${CI-}" \
   PATH="$repository/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
   chroot "$system" /bin/sh -c 'cd "$0" && exec node scripts/test.mjs "$@"' "$repository" "$@"
