@@ -13,12 +13,16 @@ if [ "${1-}" != --inside ]; then
   [ "$(id -u)" = 0 ] || { echo "This makes a system of its own and mounts it: only root may." >&2; exit 1; }
   command -v debootstrap >/dev/null || { echo "Install debootstrap first: apt-get install debootstrap" >&2; exit 1; }
   node "$repository/scripts/dependencies.mjs"
-  if [ ! -e "$system/.complete" ]; then
-    rm -rf "$system"
-    mkdir -p "$system"
-    debootstrap --variant=minbase --include=rabbitmq-server,procps trixie "$system" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
-    touch "$system/.complete"
+  if [ ! -e "$system" ]; then
+    # Beside it, so that what has its name is whole; and nothing is removed but what was made here.
+    made=$(mktemp -d "$system.XXXXXX")
+    trap 'rm -rf "$made"' EXIT
+    debootstrap --variant=minbase --include=rabbitmq-server,procps trixie "$made" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+    chmod 755 "$made"
+    mv -T "$made" "$system"
+    trap - EXIT
   fi
+  [ -x "$system/usr/sbin/rabbitmq-server" ] || { echo "$system has no RabbitMQ: name another folder, or remove it." >&2; exit 1; }
   exec unshare --mount --pid --fork --kill-child "$0" --inside "$@"
 fi
 shift
