@@ -288,17 +288,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("Messages that come too often are given up.", () => {
+    /** Consumes by a handler that fails each time but the last: which delivery each was. */
+    const failing = (queue: string, options?: AmqpConsumer.ConsumeOptions, last = Infinity) =>
+      Effect.gen(function* () {
+        const attempts = yield* Queue.unbounded<number>()
+        const handler = ({ attempt }: AmqpConsumer.Delivery) =>
+          Effect.andThen(Queue.offer(attempts, attempt), attempt < last ? Effect.fail("again") : Effect.void)
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, options))
+        return attempts
+      })
+
     it.effect("a quorum queue counts every return", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
-        const attempts = yield* Queue.unbounded<number>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(
-            queue,
-            (delivery) => Effect.andThen(Queue.offer(attempts, delivery.attempt), Effect.fail("again")),
-            { maxDeliveries: 3, onFailure: AmqpConsumer.requeue }
-          )
-        )
+        const attempts = yield* failing(queue, { maxDeliveries: 3, onFailure: AmqpConsumer.requeue })
         yield* send(queue, "a")
         assert.strictEqual(yield* nextText(deadLetters), "a")
         assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1, 2, 3])
@@ -308,18 +311,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("a quorum queue of RabbitMQ 4 gives up what has come back 20 times, one of RabbitMQ 3 never", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
-        const attempts = yield* Queue.unbounded<number>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(
-            queue,
-            (delivery) =>
-              Effect.andThen(
-                Queue.offer(attempts, delivery.attempt),
-                delivery.attempt < 30 ? Effect.fail("again") : Effect.void
-              ),
-            { onFailure: AmqpConsumer.requeue }
-          )
-        )
+        const attempts = yield* failing(queue, { onFailure: AmqpConsumer.requeue }, 30)
         yield* send(queue, "a")
         const last = (yield* major) < 4 ? 30 : 21
         assert.deepStrictEqual(
@@ -334,14 +326,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("a classic queue tells the first delivery from later ones", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
-        const attempts = yield* Queue.unbounded<number>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(
-            queue,
-            (delivery) => Effect.andThen(Queue.offer(attempts, delivery.attempt), Effect.fail("again")),
-            { maxDeliveries: 1, onFailure: AmqpConsumer.requeue }
-          )
-        )
+        const attempts = yield* failing(queue, { maxDeliveries: 1, onFailure: AmqpConsumer.requeue })
         yield* send(queue, "a")
         assert.strictEqual(yield* nextText(deadLetters), "a")
         assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1])
@@ -353,14 +338,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const deadLetterRoutingKey = "rejected"
         const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey })
         yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: work }, deadLetterRoutingKey)
-        const attempts = yield* Queue.unbounded<number>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(work, (delivery) =>
-            Effect.andThen(Queue.offer(attempts, delivery.attempt), Effect.fail("rejected"))
-          )
-        )
+        const attempts = yield* failing(work)
         yield* send(work, "a")
         assert.deepStrictEqual(yield* Queue.takeN(attempts, 3), [1, 2, 3])
+      }).pipe(onBroker)
+    )
+
+    it.effect("also if a client has published it again with its history, but RabbitMQ 4 does not go on with that", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const waiting = yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: queue })
+        const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey: waiting })
+        // From the waiting queue into the first, and from there, by a bridge, back to the second: with its history.
+        const attempts = yield* failing(work)
+        const bridge = AmqpConsumer.consume(queue, (delivery) =>
+          AmqpPublisher.publish(AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: work }))
+        )
+        yield* Effect.forkScoped(bridge)
+        yield* send(work, "a")
+        assert.deepStrictEqual(yield* Queue.takeN(attempts, 3), (yield* major) < 4 ? [1, 2, 3] : [1, 2, 2])
       }).pipe(onBroker)
     )
 

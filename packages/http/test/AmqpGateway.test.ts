@@ -4,6 +4,7 @@ import { type AmqpChannel, AmqpMessage, AmqpPool, AmqpRpc } from "@effect-amqp/c
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Layer, Option, Schedule, Schema, Scope } from "effect"
 import { connect } from "node:net"
+import { major } from "../../core/test/support/versions.ts"
 import { quietly } from "../../core/test/support/amqp.ts"
 import { ask, converse, listen, post, serveGateway, withGateway } from "./support/gateway.ts"
 import { address } from "./support/server.ts"
@@ -75,13 +76,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           expiration: 60_000,
           timestamp: new Date("2026-01-02T03:04:05Z")
         })
-        // RabbitMQ 4 has put them into another order.
         assert.sameDeepMembers(Object.entries(headers), [
           ["Size", 256],
           ["tags", ["a", true, null]],
           ["status", 200],
           ["__proto__", "kept"]
         ])
+        // RabbitMQ 4 sorts them by their names.
+        const names =
+          (yield* major) < 4 ? ["Size", "tags", "status", "__proto__"] : ["Size", "__proto__", "status", "tags"]
+        assert.deepStrictEqual(Object.keys(headers), names)
       }).pipe(Effect.scoped, withGateway())
     )
 

@@ -1,10 +1,15 @@
-/** What differs between the versions of RabbitMQ that the tests run against. */
+/** What differs between the versions of RabbitMQ and Erlang that the tests run against. */
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
 
 /** The first number of the broker's version. */
 export const major = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
   Effect.map(evaluate(`list_to_integer(hd(string:lexemes(rabbit_misc:version(), "."))).`), Number)
+)
+
+/** The release of the Erlang that it runs on. */
+export const erlang = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
+  Effect.map(evaluate("list_to_integer(erlang:system_info(otp_release))."), Number)
 )
 
 /** The broker refuses bodies of more bytes until the scope closes: on channels that are opened then (3), or at once (4). */
