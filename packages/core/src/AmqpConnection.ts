@@ -18,7 +18,9 @@ import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
+import { Conditions } from "./internal/conditions.ts"
 import { connect } from "./internal/connect.ts"
+import { KnownQueues } from "./internal/knownQueues.ts"
 import type { Link } from "./internal/link.ts"
 import { type Links, register } from "./internal/links.ts"
 import * as Logging from "./internal/logging.ts"
@@ -371,7 +373,9 @@ const start = Effect.fnUntraced(function* (
     next,
     login,
     preparations: new Preparations(() => current),
-    shutdown: new Shutdown(config, clock)
+    shutdown: new Shutdown(config, clock),
+    queues: new KnownQueues(),
+    conditions: new Conditions()
   }
 
   const member = { current: () => current, continuationTimeout: config.continuationTimeout }

@@ -9,6 +9,7 @@ import type * as Amqplib from "./amqplib.ts"
 import type { Channel } from "./channel.ts"
 import { classify } from "./classify.ts"
 import type { Deadlines } from "./deadlines.ts"
+import type { KnownQueues } from "./knownQueues.ts"
 
 export const fail = (reason: AmqpError.AmqpErrorReason): Effect.Effect<never, AmqpError.AmqpError> =>
   Effect.fail(AmqpError.fromReason(reason))
@@ -19,6 +20,8 @@ export interface Terms {
   /** In milliseconds. */
   readonly publishTimeout: number
   readonly deadlines: Deadlines
+  /** Where declarations are noted. */
+  readonly queues: KnownQueues
 }
 
 export class Handle {

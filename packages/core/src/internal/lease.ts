@@ -559,7 +559,10 @@ export class Lease extends Handle implements Operations {
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
     return this.#checked(operation, Check.checkText(operation, "queue", queue), (driver) =>
-      driver.assertQueue(queue, checked)
+      driver.assertQueue(queue, checked).then((declared) => {
+        this.terms.queues.declared(declared.queue, checked)
+        return declared
+      })
     )
   }
 
@@ -607,7 +610,10 @@ export class Lease extends Handle implements Operations {
     if (Check.isRefused(flags)) return fail(flags)
     return Effect.map(
       this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) =>
-        driver.deleteQueue(queue, flags)
+        driver.deleteQueue(queue, flags).then((reply) => {
+          this.terms.queues.forget(queue)
+          return reply
+        })
       ),
       (reply) => reply.messageCount
     )

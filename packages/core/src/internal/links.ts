@@ -5,6 +5,8 @@
 import type * as Effect from "effect/Effect"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
+import type { Conditions } from "./conditions.ts"
+import type { KnownQueues } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
 import type { Login } from "./login.ts"
 import type { Preparations } from "./preparations.ts"
@@ -19,6 +21,10 @@ export interface Links {
   preparations: Preparations
   /** The time that all parts of an application share when they stop. */
   shutdown: Shutdown
+  /** What this application has declared. */
+  queues: KnownQueues
+  /** What needs an operator's attention. */
+  conditions: Conditions
   readonly login: Login
 }
 
@@ -31,8 +37,8 @@ export const register = (connection: AmqpConnection["Service"], of: Links): Amqp
 
 /** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
 export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
-  const { preparations, shutdown } = linksOf(main)
-  Object.assign(linksOf(connection), { preparations, shutdown })
+  const { conditions, preparations, queues, shutdown } = linksOf(main)
+  Object.assign(linksOf(connection), { conditions, preparations, queues, shutdown })
 }
 
 export const linksOf = (connection: AmqpConnection["Service"]): Links => {

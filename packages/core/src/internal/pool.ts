@@ -197,7 +197,8 @@ class ChannelPool<K extends Kind> {
     this.#terms = {
       continuationTimeout: this.#config.continuationTimeout,
       publishTimeout: Duration.toMillis(this.#config.publishTimeout),
-      deadlines: new Deadlines(clock, places.forkBackground)
+      deadlines: new Deadlines(clock, places.forkBackground),
+      queues: this.#links.queues
     }
   }
 

@@ -33,7 +33,8 @@ type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 export const termsOf = (connection: AmqpConnection["Service"], clock: Clock.Clock, fork: Fork): Terms => ({
   continuationTimeout: connection.config.continuationTimeout,
   publishTimeout: Duration.toMillis(connection.config.publishTimeout),
-  deadlines: new Deadlines(clock, fork)
+  deadlines: new Deadlines(clock, fork),
+  queues: linksOf(connection).queues
 })
 
 export const sourceOf = (

@@ -71,7 +71,8 @@ class Client implements CallOwner, SessionOwner {
     this.#terms = {
       continuationTimeout,
       publishTimeout: Duration.toMillis(publishTimeout),
-      deadlines: new Deadlines(clock, fork)
+      deadlines: new Deadlines(clock, fork),
+      queues: this.#links.queues
     }
   }
 

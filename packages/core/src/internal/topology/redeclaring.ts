@@ -23,7 +23,8 @@ export const onOwnChannel = Effect.fnUntraced(function* (
   const lease = new Lease({
     continuationTimeout,
     publishTimeout: Duration.toMillis(publishTimeout),
-    deadlines: new Deadlines(yield* Clock.Clock, fork)
+    deadlines: new Deadlines(yield* Clock.Clock, fork),
+    queues: linksOf(connection).queues
   })
   yield* Effect.flatMap(linksOf(connection).next, (link) =>
     Channels.open(link, "regular", continuationTimeout, (channel) => lease.begin(channel))
