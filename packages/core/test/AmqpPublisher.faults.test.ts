@@ -468,25 +468,80 @@ describe("a channel on which the broker refuses messages", () => {
     })
   )
 
+  it.live("is kept beside its successor until its confirms are in: a slow queue makes no outcome unknown", () =>
+    Effect.gen(function* () {
+      const { begin, broker } = yield* refusing
+      yield* Effect.gen(function* () {
+        const { later, stays } = yield* begin
+        assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
+        yield* untilStats((stats) => stats.channels === 2 && stats.inFlight === 1)
+        assert.strictEqual(broker.count("channel.close"), 0)
+        broker.release("basic.publish")
+        assert.strictEqual(yield* Fiber.join(stays), "Confirmed")
+        yield* broker.until(({ openChannels }) => openChannels === 1)
+        yield* untilStats((stats) => stats.channels === 1 && stats.inFlight === 0)
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { confirmed: 3, nacked: 1, unknown: 0 })
+      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+    })
+  )
+
   it.live(
-    "and has no answer for others for closeTimeout is left: theirs is PublishUnknown, and who waits is served",
+    "is kept until its confirms are due at the latest: a timeout is one, and gives the place in flight back",
     () =>
       Effect.gen(function* () {
         const { begin, broker } = yield* refusing
         broker.on("channel.close", (close) => close.hold())
         yield* Effect.gen(function* () {
           const { later, stays } = yield* begin
-          assert.strictEqual(yield* Fiber.join(stays), "PublishUnknown")
           assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
-          // Too late: it was told already.
+          assert.strictEqual(yield* Fiber.join(stays), "PublishTimeout")
+          yield* untilStats((stats) => stats.inFlight === 0)
+          yield* broker.received("channel.close")
+          // Too late: its outcome is known already.
           broker.release("basic.publish")
           assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, {
             confirmed: 2,
-            unknown: 1,
-            inFlight: 0
+            unknown: 0,
+            timedOut: 1
           })
-        }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+        }).pipe(
+          withPublisher(
+            broker.url,
+            { channels: 1 },
+            { closeTimeout: Duration.millis(200), publishTimeout: Duration.millis(1000) }
+          )
+        )
       })
+  )
+
+  it.live("is not overtaken by a sequence: its next message waits until the confirms before it are in", () =>
+    Effect.gen(function* () {
+      const { broker } = yield* refusing
+      yield* Effect.gen(function* () {
+        const publisher = yield* AmqpPublisher.AmqpPublisher
+        const before: Record<string, Effect.Effect<unknown>> = {
+          // So old must a channel be to be replaced at once.
+          refused: Effect.sleep(150),
+          next: until(publisher.stats, (stats) => stats.nacked === 1)
+        }
+        const paced = Stream.fromIterable(["warm up", "stays", "refused", "next"]).pipe(
+          Stream.mapEffect((content) => Effect.as(before[content] ?? Effect.void, message(content)))
+        )
+        const sequence = yield* start(
+          Stream.runCollect(AmqpPublisher.publishAll(paced, { failures: "values" })).pipe(
+            Effect.map((all) =>
+              all.map(({ result }) => (result._tag === "Success" ? "ok" : result.failure.reason._tag))
+            )
+          )
+        )
+        yield* until(publisher.stats, (stats) => stats.channels === 2 && stats.inFlight === 1)
+        assert.strictEqual(yield* send("another"), "Confirmed")
+        assert.notInclude(published(broker), "next")
+        broker.release("basic.publish")
+        assert.deepStrictEqual(yield* Fiber.join(sequence), ["ok", "ok", "PublishNacked", "ok"])
+        assert.deepStrictEqual(published(broker), ["warm up", "stays", "refused", "another", "next"])
+      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+    })
   )
 
   it.live("and dies while it is to be replaced: each message has one outcome, and another channel is opened", () =>

@@ -13,6 +13,8 @@ import { sameEnvelope, sameMessage } from "./properties.ts"
 export interface Unconfirmed {
   readonly message: Message
   readonly mandatory: boolean
+  /** When its publisher gives it up, in milliseconds of the deadlines. */
+  readonly dueAt: number
   /** Called once: with nothing, confirmed; else with why not. Must not throw. */
   readonly settle: (failure: AmqpError.AmqpErrorReason | undefined) => void
 }
@@ -102,6 +104,11 @@ export class Confirms {
   published(of: Unconfirmed): void {
     this.#pending.push(of)
     this.#size++
+  }
+
+  /** When the last of the publishers gives up. */
+  get lastDueAt(): number {
+    return this.#pending.reduce((last, of) => (of === undefined ? last : Math.max(last, of.dueAt)), 0)
   }
 
   get #lastTag(): number {

@@ -37,11 +37,13 @@ const refusedFirst = 100
 const refusedMost = 30_000
 
 const replaced = new AmqpError.ChannelClosed({
-  message: "it was replaced, because the broker refused messages on it and had no answer for others"
+  message: "it was replaced, because the broker refused messages on it, and it had no answer for others in their time"
 })
 
 export class Lane {
   channel: Channel.Channel | undefined = undefined
+  /** The channel before this one, while messages on it have neither an answer nor reached their deadline. */
+  retiring: Channel.Channel | undefined = undefined
   /** Whether opening one is under way. */
   opening = false
   /** When, in milliseconds of the clock, a lane that could not be opened may be tried again for the sake of speed. */
@@ -75,6 +77,18 @@ export class Lane {
     return channel !== undefined && this.isOpen && channel.unfit === undefined && obstacle(channel) === undefined
   }
 
+  /** Whether a message of a sequence would be written now: none overtakes those on the channel before. */
+  get isReadyInOrder(): boolean {
+    return this.retiring === undefined && this.isReady
+  }
+
+  /** All channels that are not closed. */
+  get channels(): ReadonlyArray<Channel.Channel> {
+    return [this.channel, this.retiring].filter(
+      (channel): channel is Channel.Channel => channel !== undefined && channel.closedBy === undefined
+    )
+  }
+
   /** Messages on their way, of all that nobody has confirmed. */
   get load(): number {
     return this.channel?.confirms?.size ?? 0
@@ -100,7 +114,7 @@ export class Lane {
       // Opened and closed in one read from the socket: the close is over.
       if (channel.closedBy !== undefined) return lost()
       channel.onClosed = lost
-      channel.confirms!.onRefused = () => this.#refused(channel, lost)
+      channel.confirms!.onRefused = () => this.#refused(channel, lost, events.changed)
       return events.opened(channel)
     }
     const open: Effect.Effect<void, AmqpError.AmqpError> = Effect.flatMap(this.#links.next, (link) =>
@@ -120,32 +134,57 @@ export class Lane {
    * The broker has refused a message. Mostly a queue is full, and another channel would fare no better. But RabbitMQ
    * before 3.12 keeps, for each channel, where it thinks the leader of a quorum queue is: a channel that was opened
    * between the loss of that node and the election of the next leader refuses all messages until the node is back, and
-   * takes seconds for each if the node is silent. Only another channel helps. It is opened when those that are on their
-   * way have been answered for, so that sequences keep their order, or have not been for long.
+   * takes seconds for each if the node is silent. Only another channel helps. It is opened when the messages on this one
+   * have their answers, or have had none for `closeTimeout`. In that case this channel is kept beside its successor until
+   * each of them has an answer or has reached its deadline: a slow queue must not make an outcome unknown.
    */
-  #refused(channel: Channel.Channel, lost: () => void): void {
-    if (channel.unfit !== undefined || channel !== this.channel) return
+  #refused(channel: Channel.Channel, lost: () => void, changed: () => void): void {
+    if (channel.unfit !== undefined || channel !== this.channel || this.retiring !== undefined) return
     const { now } = this.#deadlines
     const age = now - this.#openedAt
     if (age < this.#refusedAfter) return
     this.#refusedAfter = age < refusedMost * 2 ? Math.min(this.#refusedAfter * 2, refusedMost) : refusedFirst
     channel.unfit = "refused"
-    const replace = () => {
-      this.#deadlines.delete(due)
-      if (channel !== this.channel) return
+    const confirms = channel.confirms!
+    const leave = () => {
       channel.onClosed = undefined
       channel.abandon()
-      channel.confirms!.closed(replaced, false)
+      confirms.closed(replaced, false)
+    }
+    const replace = () => {
+      cancel()
+      if (channel !== this.channel) return
+      if (confirms.size === 0) leave()
+      else this.#retire(channel, leave, changed)
       lost()
     }
-    const due: Due = {
-      sooner: undefined,
-      later: undefined,
-      dueAt: now + Duration.toMillis(this.#timeouts.close),
-      expire: replace
+    const cancel = this.#after(now + Duration.toMillis(this.#timeouts.close), replace)
+    confirms.onEmpty = replace
+  }
+
+  /** Keeps a channel until its confirms are in or due. */
+  #retire(channel: Channel.Channel, leave: () => void, changed: () => void): void {
+    const confirms = channel.confirms!
+    const ended = () => {
+      cancel()
+      this.retiring = undefined
+      changed()
     }
+    const end = () => {
+      leave()
+      ended()
+    }
+    this.retiring = channel
+    channel.onClosed = ended
+    confirms.onEmpty = end
+    // Behind the last deadline itself, whose outcome is a timeout.
+    const cancel = this.#after(confirms.lastDueAt + 1, end)
+  }
+
+  #after(dueAt: number, expire: () => void): () => void {
+    const due: Due = { sooner: undefined, later: undefined, dueAt, expire }
     this.#deadlines.add(due)
-    channel.confirms!.onEmpty = replace
+    return () => void this.#deadlines.delete(due)
   }
 }
 

@@ -45,12 +45,12 @@ export class Lanes {
 
   /** How many are open. */
   get open(): number {
-    return this.all.reduce((n, lane) => (lane.isOpen ? n + 1 : n), 0)
+    return this.all.reduce((n, lane) => n + lane.channels.filter((channel) => channel.isOpen).length, 0)
   }
 
   /** What would take a message now: this lane or, of all, the least busy one. */
   ready(only: Lane | undefined): Lane | undefined {
-    if (only !== undefined) return only.isReady ? only : undefined
+    if (only !== undefined) return only.isReadyInOrder ? only : undefined
     let found: Lane | undefined
     for (const lane of this.all) {
       if (lane.isReady && (found === undefined || lane.load < found.load)) found = lane
@@ -60,7 +60,9 @@ export class Lanes {
 
   /** A lane for messages that must stay in order, open if there is one. */
   choose(): Lane {
-    return this.ready(undefined) ?? this.all.find((lane) => lane.isOpen) ?? this.all[0]!
+    const best = this.ready(undefined)
+    if (best?.isReadyInOrder === true) return best
+    return this.all.find((lane) => lane.isReadyInOrder) ?? this.all.find((lane) => lane.isOpen) ?? this.all[0]!
   }
 
   /** Sees to it that there is something to wait for. */

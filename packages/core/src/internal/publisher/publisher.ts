@@ -322,7 +322,7 @@ export class Publisher implements Owner {
     if (lane === undefined) next = undefined
     for (const one of this.lanes.all) {
       const { first } = one.line
-      if (first === undefined || (next !== undefined && next.turn < first.turn) || !one.isReady) continue
+      if (first === undefined || (next !== undefined && next.turn < first.turn) || !one.isReadyInOrder) continue
       next = first
       lane = one
     }
@@ -496,7 +496,7 @@ export class Publisher implements Owner {
         }
       }
       yield* Fiber.interruptAll(Array.from(this.#background))
-      const channels = this.lanes.all.flatMap((lane) => lane.channel ?? [])
+      const channels = this.lanes.all.flatMap((lane) => lane.channels)
       // Not when the channels have closed: that may be never.
       for (const channel of channels) channel.confirms?.closed(closedOver, false)
       const timeout = Duration.millis(shutdown.closingOf(this.#links.current()))
