@@ -151,7 +151,10 @@ export interface ConsumeOptions {
   readonly exclusive?: boolean | undefined
   /** `x-priority`: consumers of higher priority are served first. An integer. Default: 0. */
   readonly priority?: number | undefined
-  /** `x-stream-offset` and others. */
+  /**
+   * `x-stream-offset` and others. The offset of a stream is `"first"`, `"last"`, `"next"`, a number or bigint from 0, a Date, or
+   * an interval in the broker's words (`"5m"`): anything else is refused, since RabbitMQ closes the connection over it.
+   */
   readonly arguments?: Headers | undefined
 }
 
@@ -202,7 +205,10 @@ export interface Operations {
   ): Effect.Effect<void, AmqpError>
   /** `basic.reject`: what `nack` does, for one delivery, in AMQP's original words. */
   reject(delivery: Delivery, options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
-  /** `basic.recover`: requeues every unsettled delivery of this channel. */
+  /**
+   * `basic.recover`: requeues every unsettled delivery of this channel. Fails with `InvalidArgument` if one of them is known
+   * to be of a stream.
+   */
   readonly recover: Effect.Effect<void, AmqpError>
   /**
    * `basic.qos`: how many unsettled deliveries a consumer (with `global`: this channel) may have. 0 to 65535; 0 means no

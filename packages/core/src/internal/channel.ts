@@ -119,6 +119,8 @@ export class Channel {
   stopped = false
   /** Delivery tags that nobody has settled. */
   readonly unsettled = new Set<number>()
+  /** Tags of deliveries of streams that were unsettled at some time: see `holdsOfStream`. Made with the first stream. */
+  #ofStreams: Set<number> | undefined = undefined
   /** Set by operations whose effect cannot be taken back without a round trip: prefetch, flow, an open transaction. */
   altered = false
   /** Takes what the channel gets back; without it a confirm channel finds the publish it belongs to. */
@@ -317,6 +319,22 @@ export class Channel {
     return this.#consumers.size
   }
 
+  /** A delivery of a stream has come on it. What settles all at once must leave the channel alone then: it may kill. */
+  countOfStream(deliveryTag: number): void {
+    const tags = (this.#ofStreams ??= new Set())
+    // Those that are settled are of no interest: at most as many are kept as are unsettled, and some.
+    if (tags.size > 2 * this.unsettled.size + 1000) {
+      for (const tag of tags) if (!this.unsettled.has(tag)) tags.delete(tag)
+    }
+    tags.add(deliveryTag)
+  }
+
+  /** Whether an unsettled delivery up to this tag is known to be of a stream, which takes no `basic.nack`. */
+  holdsOfStream(upTo = Infinity): boolean {
+    for (const tag of this.#ofStreams ?? []) if (tag <= upTo && this.unsettled.has(tag)) return true
+    return false
+  }
+
   /** `basic.consume`; its promise may fail as those of amqplib do. The sink hears everything until `cancel` or the end. */
   consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
     let tag = start.consumerTag
@@ -362,7 +380,13 @@ export class Channel {
     // It may refuse all that follows: see `publisher/lane.ts`.
     if (this.confirms?.hasRefused === true) this.unfit ??= "refused"
     if (this.unsettled.size > 0 && this.isOpen) {
+      // A stream takes no `basic.nack`, over which RabbitMQ 3.10 closes the connection. The channel's end gives them back.
+      const isHarmful = this.holdsOfStream()
       this.unsettled.clear()
+      if (isHarmful) {
+        this.unfit ??= "unclean"
+        return
+      }
       try {
         this.driver.nackAll(true)
       } catch {

@@ -16,6 +16,7 @@ import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { FieldTable, FieldValue } from "../AmqpMessage.ts"
 import type { ConsumerStart } from "./channel.ts"
 import { isName, kindOfName, refused, toTable, wantsName } from "./fieldTable.ts"
+import { checkOffset } from "./streams.ts"
 
 /** How an option is checked, and what it becomes on the wire. */
 export interface Option {
@@ -243,6 +244,8 @@ export const readConsume = (queue: string, options: unknown): ConsumerStart | In
   if (refused !== undefined) return refused
   const checked = read(operation, options, consumeOptions, true)
   if (isRefused(checked)) return checked
+  const unreadable = checkOffset(operation, (options as ConsumeOptions | undefined)?.arguments)
+  if (unreadable !== undefined) return unreadable
   const defaults = { consumerTag: "", noAck: false, exclusive: false }
   return { queue, ...defaults, ...checked.fields, arguments: checked.arguments }
 }

@@ -13,8 +13,9 @@ class ChannelDelivery implements Delivery {
   readonly deliveryTag: number
   readonly messageCount: number | undefined
   readonly #channel: Channel
+  readonly #ofStream: boolean
 
-  constructor(channel: Channel, message: Amqplib.GetMessage | Amqplib.ConsumeMessage) {
+  constructor(channel: Channel, message: Amqplib.GetMessage | Amqplib.ConsumeMessage, ofStream: boolean) {
     const { fields } = message
     this.content = message.content
     this.properties = fromAmqplib(message.properties)
@@ -24,6 +25,11 @@ class ChannelDelivery implements Delivery {
     this.deliveryTag = fields.deliveryTag
     this.messageCount = "messageCount" in fields ? fields.messageCount : undefined
     this.#channel = channel
+    this.#ofStream = ofStream
+  }
+
+  static isOfStream(delivery: object): boolean {
+    return #ofStream in delivery && delivery.#ofStream
   }
 
   static channelOf(delivery: object): Channel | undefined {
@@ -31,8 +37,14 @@ class ChannelDelivery implements Delivery {
   }
 }
 
-export const makeDelivery = (channel: Channel, message: Amqplib.GetMessage | Amqplib.ConsumeMessage): Delivery =>
-  new ChannelDelivery(channel, message)
+export const makeDelivery = (
+  channel: Channel,
+  message: Amqplib.GetMessage | Amqplib.ConsumeMessage,
+  ofStream = false
+): Delivery => new ChannelDelivery(channel, message, ofStream)
+
+/** Whether a delivery is known to be of a stream, and so is settled by `basic.ack` alone. */
+export const isOfStream = (delivery: Delivery): boolean => ChannelDelivery.isOfStream(delivery)
 
 /** Whether a delivery may be settled on this channel: if not, the broker would close it (406). */
 export const isUnsettled = (channel: Channel, delivery: Delivery): boolean =>

@@ -29,9 +29,10 @@ import type { Delivery, Message } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
 import * as Check from "./declarations.ts"
-import { isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
+import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
+import { isStream, settledByAckOnly } from "./streams.ts"
 import * as Tracing from "./tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
 
@@ -50,12 +51,14 @@ class LeaseConsumer implements ConsumerSink {
   readonly #channel: Channel
   readonly #queue: string
   readonly deliveries: Deliveries
+  readonly #ofStream: boolean
   #cancelledByBroker = false
 
-  constructor(channel: Channel, queue: string, deliveries: Deliveries) {
+  constructor(channel: Channel, queue: string, deliveries: Deliveries, ofStream: boolean) {
     this.#channel = channel
     this.#queue = queue
     this.deliveries = deliveries
+    this.#ofStream = ofStream
   }
 
   /** Whether the broker knows it no more. */
@@ -64,7 +67,8 @@ class LeaseConsumer implements ConsumerSink {
   }
 
   deliver(message: Amqplib.ConsumeMessage): void {
-    Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message))
+    if (this.#ofStream) this.#channel.countOfStream(message.fields.deliveryTag)
+    Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message, this.#ofStream))
   }
 
   cancelled(consumerTag: string): void {
@@ -347,6 +351,9 @@ export class Lease extends Handle implements Operations {
         )
       }
       const { deliveryTag } = delivery
+      if (operation !== "basic.ack" && (isOfStream(delivery) || (multiple && channel.holdsOfStream(deliveryTag)))) {
+        return fail(settledByAckOnly(operation))
+      }
       try {
         send(channel, deliveryTag)
       } catch (cause) {
@@ -363,14 +370,17 @@ export class Lease extends Handle implements Operations {
   }
 
   get recover(): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.asVoid(
-      this.request("basic.recover", (driver, channel) => {
-        const recovering = driver.recover()
-        // From here on the broker knows none of them: an ack in between would close the channel (406).
-        channel.unsettled.clear()
-        return recovering
-      })
-    )
+    return Effect.suspend(() => {
+      if (this.held?.holdsOfStream() === true) return fail(settledByAckOnly("basic.recover"))
+      return Effect.asVoid(
+        this.request("basic.recover", (driver, channel) => {
+          const recovering = driver.recover()
+          // From here on the broker knows none of them: an ack in between would close the channel (406).
+          channel.unsettled.clear()
+          return recovering
+        })
+      )
+    })
   }
 
   // --- Consuming -----------------------------------------------------------------------------------------------------
@@ -424,7 +434,12 @@ export class Lease extends Handle implements Operations {
   #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
     return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) =>
       this.request("basic.consume", (_driver, channel) => {
-        const consumer = new LeaseConsumer(channel, start.queue, deliveries)
+        const consumer = new LeaseConsumer(
+          channel,
+          start.queue,
+          deliveries,
+          isStream(this.terms.queues, start.queue, start.arguments)
+        )
         return channel.consume(start, consumer).then((consumerTag) => {
           if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
           return { consumerTag, deliveries }
