@@ -140,11 +140,10 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
   readonly concurrency?: number | undefined
   /**
    * What becomes of a delivery whose handler has failed: a policy, or a function that chooses one by the error. Default:
-   * `deadLetter`, after which the message does not come back. If the queue has no dead-letter exchange, the broker drops
-   * it.
+   * `redeliver`: it comes again after a pause, as often as it takes.
    */
   readonly onFailure?: Policy | ((error: E, delivery: Delivery) => Policy) | undefined
-  /** What becomes of a delivery whose handler has died of a defect, which is logged as an error. Default: `deadLetter`. */
+  /** What becomes of a delivery whose handler has died of a defect, which is logged as an error. Default: `redeliver`. */
   readonly onDefect?: Policy | ((defect: unknown, delivery: Delivery) => Policy) | undefined
   /**
    * From the next delivery of a message on it is not handled any more. Compared with `Delivery.attempt`, which tells what
@@ -167,7 +166,7 @@ export interface DecodeOptions<S extends Schema.Constraint> {
   readonly schema: S
   /**
    * What becomes of a message whose content is not what the schema wants (`DecodeFailed`). It never stops the consumer.
-   * Default: `deadLetter`.
+   * Default: `redeliver`; where publishers can send anything, choose `deadLetter` with a dead-letter exchange.
    */
   readonly onDecodeFailure?: Policy | ((error: AmqpError, delivery: Delivery) => Policy) | undefined
 }
@@ -212,9 +211,9 @@ export class AmqpConsumer extends Context.Service<
  * | the handler          | the delivery                                                                   |
  * | -------------------- | ------------------------------------------------------------------------------ |
  * | succeeds             | acknowledged                                                                   |
- * | fails                | `onFailure`, by default `deadLetter`                                           |
- * | dies of a defect     | `onDefect`, by default `deadLetter`; logged as an error                        |
- * | is interrupted       | requeued: at once when the consumer ends, after a second if it was by itself   |
+ * | fails                | `onFailure`, by default `redeliver`                                            |
+ * | dies of a defect     | `onDefect`, by default `redeliver`; logged as an error                         |
+ * | is interrupted       | requeued: at once when the consumer ends, like `redeliver` if it was by itself |
  * | settles it itself    | as the handler did; how it ends is logged only                                 |
  * | is not even called   | `onDecodeFailure` if it could not be decoded, `onPoison` if it comes too often |
  *

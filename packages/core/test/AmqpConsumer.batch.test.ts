@@ -168,7 +168,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           AmqpConsumer.consumeBatch(
             queue,
             (values, deliveries) => Queue.offer(batches, [values, textsOf(deliveries)]),
-            { size: 3, within: "1 hour", schema: Schema.Struct({ n: Schema.Int }) }
+            {
+              size: 3,
+              within: "1 hour",
+              schema: Schema.Struct({ n: Schema.Int }),
+              onDecodeFailure: AmqpConsumer.deadLetter
+            }
           )
         )
         yield* send(queue, '{"n":1}', "{}", '{"n":2}', "1", "2", "3", '{"n":4}', '{"n":5}', '{"n":6}')
@@ -303,7 +308,7 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
           AmqpConsumer.consumeBatch(
             "q",
             (_values, deliveries) => Effect.andThen(deliveries[1]!.nack({ requeue: false }), deliveries[3]!.ack),
-            { size: 6, within: "1 hour", schema: Schema.Number }
+            { size: 6, within: "1 hour", schema: Schema.Number, onDecodeFailure: AmqpConsumer.deadLetter }
           )
         )
         for (const text of ["1", "2", "not a number", "3", "4", "5"]) broker.enqueue("q", text)

@@ -38,10 +38,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("failure dead-letters it unless told otherwise, and the consumer goes on", () =>
+    it.effect("failure follows its policy, and the consumer goes on", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
-        yield* Effect.forkScoped(AmqpConsumer.consume(queue, () => Effect.fail(new Broken({ message: "no" }))))
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, () => Effect.fail(new Broken({ message: "no" })), {
+            onFailure: AmqpConsumer.deadLetter
+          })
+        )
         yield* send(queue, "a", "b")
         assert.strictEqual(yield* nextText(deadLetters), "a")
         assert.strictEqual(yield* nextText(deadLetters), "b")
@@ -49,15 +53,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a defect, thrown or died of, dead-letters it, is logged as an error, and the consumer goes on", () =>
+    it.effect("a defect, thrown or died of, follows its policy, is logged as an error, and the consumer goes on", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const { deadLetters, queue } = yield* declareWithDeadLetters()
           yield* Effect.forkScoped(
-            AmqpConsumer.consume(queue, (delivery) => {
-              if (AmqpMessage.text(delivery) === "throw") throw new Error("thrown")
-              return Effect.die(new Error("died"))
-            })
+            AmqpConsumer.consume(
+              queue,
+              (delivery) => {
+                if (AmqpMessage.text(delivery) === "throw") throw new Error("thrown")
+                return Effect.die(new Error("died"))
+              },
+              { onDefect: AmqpConsumer.deadLetter }
+            )
           )
           yield* send(queue, "throw", "die")
           assert.strictEqual(yield* nextText(deadLetters), "throw")
@@ -76,7 +84,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           AmqpConsumer.consume(
             queue,
             (delivery) => (AmqpMessage.text(delivery) === "die" ? Effect.die("defect") : Effect.fail("failure")),
-            { onDefect: AmqpConsumer.drop }
+            { onDefect: AmqpConsumer.drop, onFailure: AmqpConsumer.deadLetter }
           )
         )
         yield* send(queue, "die", "fail")
@@ -117,20 +125,30 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a policy that cannot be chosen dead-letters it, and the consumer goes on", () =>
+    it.effect("a policy that cannot be chosen is redeliver, and the consumer goes on", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
+        const again = yield* Queue.unbounded<string>()
         yield* Effect.forkScoped(
-          AmqpConsumer.consume(queue, (delivery) => Effect.fail(AmqpMessage.text(delivery)), {
-            onFailure: (error) => {
-              if (error === "throws") throw new Error("no policy")
-              if (error === "nothing") return undefined as never
-              return AmqpConsumer.retry({ delay: Number.NaN, times: 1 })
+          AmqpConsumer.consume(
+            queue,
+            (delivery) => {
+              const text = AmqpMessage.text(delivery)
+              return delivery.redelivered ? Queue.offer(again, text) : Effect.fail(text)
+            },
+            {
+              onFailure: (error) => {
+                if (error === "throws") throw new Error("no policy")
+                if (error === "nothing") return undefined as never
+                return AmqpConsumer.retry({ delay: Number.NaN, times: 1 })
+              }
             }
-          })
+          )
         )
         yield* send(queue, "throws", "nothing", "invalid")
-        for (const text of ["throws", "nothing", "invalid"]) assert.strictEqual(yield* nextText(deadLetters), text)
+        assert.sameMembers(yield* Queue.takeN(again, 3), ["throws", "nothing", "invalid"])
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+        yield* untilQueue(deadLetters, { messages: 0 })
       }).pipe(onBroker)
     )
 
@@ -227,7 +245,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const { deadLetters, queue } = yield* declareWithDeadLetters()
           const { handler, told } = yield* telling(Effect.void)
           yield* Effect.forkScoped(
-            AmqpConsumer.consume(queue, (_order, delivery) => handler(delivery), { schema: Order })
+            AmqpConsumer.consume(queue, (_order, delivery) => handler(delivery), {
+              schema: Order,
+              onDecodeFailure: AmqpConsumer.deadLetter
+            })
           )
           const good = '{"id":1,"placed":"1970-01-01T00:00:00.000Z"}'
           yield* send(queue, "geheim", '{"id":"geheim"}', good)
@@ -257,7 +278,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, (_text, delivery) => handler(delivery), {
             schema: fragile,
-            onDecodeFailure: AmqpConsumer.drop
+            onDecodeFailure: AmqpConsumer.drop,
+            onDefect: AmqpConsumer.deadLetter
           })
         )
         yield* send(queue, '"die"', '"live"')
@@ -338,7 +360,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const deadLetterRoutingKey = "rejected"
         const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey })
         yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: work }, deadLetterRoutingKey)
-        const attempts = yield* failing(work)
+        const attempts = yield* failing(work, { onFailure: AmqpConsumer.deadLetter })
         yield* send(work, "a")
         assert.deepStrictEqual(yield* Queue.takeN(attempts, 3), [1, 2, 3])
       }).pipe(onBroker)
@@ -350,7 +372,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const waiting = yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: queue })
         const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey: waiting })
         // From the waiting queue into the first, and from there, by a bridge, back to the second: with its history.
-        const attempts = yield* failing(work)
+        const attempts = yield* failing(work, { onFailure: AmqpConsumer.deadLetter })
         const bridge = AmqpConsumer.consume(queue, (delivery) =>
           AmqpPublisher.publish(AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: work }))
         )

@@ -83,6 +83,13 @@ export class Deadlines {
     return true
   }
 
+  /** Ends the timer: nothing expires any more, unless something is added later. */
+  stop(): void {
+    this.#timer?.interruptUnsafe()
+    this.#timer = undefined
+    this.#wakesAt = Infinity
+  }
+
   readonly #sleep: Effect.Effect<void> = Effect.suspend(() =>
     Effect.andThen(Effect.sleep(Math.max(0, this.#wakesAt - this.now)), this.#wake)
   )

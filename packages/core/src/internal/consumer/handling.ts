@@ -19,6 +19,7 @@ import { linksOf } from "../links.ts"
 import { Batches } from "./batches.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
+import { Pauses } from "./pauses.ts"
 import { Retrying } from "./retrying.ts"
 import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
@@ -171,7 +172,8 @@ const run = <Work, R>(
         // Undefined: what is left of the one that all share.
         const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
         const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
-        const settling = new Settling(settings.start.queue, settings, retrying)
+        const pauses = new Pauses(terms.deadlines, settings.start.prefetch)
+        const settling = new Settling(settings.start.queue, settings, retrying, pauses)
         const measures = measuresOf(consumer)
         const source = sourceOf(connection, settings, clock, terms, measures)
         const { deadlines } = terms
@@ -186,14 +188,19 @@ const run = <Work, R>(
         source.onChange = () => {
           if (labour.changed()) workers.wake()
         }
-        const stop = workers.stop(shutdown, timeout, () => {
-          settling.stopping = true
+        const stop = Effect.suspend(() => {
+          // The broker delivers nothing any more: what goes back now goes to others.
+          pauses.end()
+          return workers.stop(shutdown, timeout, () => {
+            settling.stopping = true
+          })
         })
         return yield* Effect.onExit(source.run(settling.prepare, endOf(consumer)), (exit) =>
           shutdown.during(
             Effect.gen(function* () {
               labour.stop()
               const end = yield* source.stop(stop)
+              deadlines.stop()
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
               yield* report(access, settings, end, cause, shutdown.answering(timeout))
             })
@@ -304,7 +311,9 @@ const allFailed = (
     Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.failCause(cause))),
     Effect.ensuring(
       Effect.sync(() => {
-        for (const delivery of batch) if (!delivery.isSettled) delivery.settle("requeue")
+        for (const delivery of batch) {
+          if (!delivery.isSettled && !settling.isPaused(delivery)) delivery.settle("requeue")
+        }
       })
     )
   )

@@ -21,7 +21,7 @@ import {
 } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
 import { retryQueueName, retryQueues } from "../topology/shapes.ts"
-import { deadLetter, type FinalPolicy, type Policy, type RetryOptions } from "./policies.ts"
+import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import type { Resubscribe } from "./source.ts"
 import type { Declare, Start } from "./subscription.ts"
 
@@ -42,10 +42,11 @@ const duration = (least: number, most = longestTimer): Option => ({
 const callback: Option = { wants: "a function", read: (value) => (typeof value === "function" ? value : undefined) }
 
 export const isPolicy = (value: unknown): value is Policy =>
-  Predicate.hasProperty(value, "_tag") && ["Requeue", "DeadLetter", "Drop", "Retry"].includes(value._tag as string)
+  Predicate.hasProperty(value, "_tag") &&
+  ["Redeliver", "Requeue", "DeadLetter", "Drop", "Retry"].includes(value._tag as string)
 
 const policy: Option = {
-  wants: "requeue, deadLetter, drop or retry, or a function that chooses",
+  wants: "redeliver, requeue, deadLetter, drop or retry, or a function that chooses",
   read: (value) => (isPolicy(value) || typeof value === "function" ? value : undefined)
 }
 
@@ -164,7 +165,7 @@ export const readStream = (queue: string, options: unknown): Streaming | AmqpErr
   return { ...subscribing, inactivityTimeout: fields["inactivityTimeout"] as number | undefined }
 }
 
-// Without this check each delivery would die of it, and be dead-lettered.
+// Without this check each delivery would die of it, and come back forever.
 const noHandler = (value: unknown) => refused(operation, "handler", callback.wants, shown(value))
 
 const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | AmqpError.InvalidArgument => {
@@ -180,9 +181,9 @@ const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | 
   return {
     ...subscribing,
     concurrency: (fields["concurrency"] as number | undefined) ?? 1,
-    onFailure: (fields["onFailure"] as Choice | undefined) ?? deadLetter,
-    onDefect: (fields["onDefect"] as Choice | undefined) ?? deadLetter,
-    onDecodeFailure: (fields["onDecodeFailure"] as Choice | undefined) ?? deadLetter,
+    onFailure: (fields["onFailure"] as Choice | undefined) ?? redeliver,
+    onDefect: (fields["onDefect"] as Choice | undefined) ?? redeliver,
+    onDecodeFailure: (fields["onDecodeFailure"] as Choice | undefined) ?? redeliver,
     maxDeliveries: (fields["maxDeliveries"] as number | undefined) ?? Infinity,
     onPoison: (fields["onPoison"] as FinalPolicy | undefined) ?? deadLetter,
     shutdownTimeout: shutdownTimeout === undefined ? undefined : Duration.millis(shutdownTimeout as number)

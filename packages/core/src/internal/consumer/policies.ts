@@ -2,8 +2,16 @@
 import type * as Duration from "effect/Duration"
 
 /**
+ * Back into the queue after a pause, to be delivered again, here or to another consumer. It is never dropped, and comes
+ * back until it is handled. See `redeliver`.
+ */
+export interface Redeliver {
+  readonly _tag: "Redeliver"
+}
+
+/**
  * Back into the queue, to be delivered again at once, here or to another consumer. A message that always fails so goes
- * round as fast as it can: use `retry` unless something else bounds it (`maxDeliveries`, a quorum queue's
+ * round as fast as it can: use `redeliver` or `retry` unless something else bounds it (`maxDeliveries`, a quorum queue's
  * `deliveryLimit`, which is 20 in RabbitMQ 4 unless it is set).
  */
 export interface Requeue {
@@ -26,8 +34,8 @@ export interface Retry {
   readonly options: RetryOptions
 }
 
-/** What becomes of a delivery that was not handled: `requeue`, `deadLetter`, `drop` or `retry`. */
-export type Policy = Requeue | DeadLetter | Drop | Retry
+/** What becomes of a delivery that was not handled: `redeliver`, `requeue`, `deadLetter`, `drop` or `retry`. */
+export type Policy = Redeliver | Requeue | DeadLetter | Drop | Retry
 
 /** What ends it: the policies after which a message does not come back. */
 export type FinalPolicy = DeadLetter | Drop
@@ -55,6 +63,18 @@ export type RetryOptions = {
       readonly times?: number | undefined
     }
 )
+
+/**
+ * Back into the queue after a pause, to be delivered again, here or to another consumer: the default of all consumers.
+ *
+ * The pause is 1 second, and doubles with `Delivery.attempt` up to 30 seconds. A paused delivery counts towards `prefetch`
+ * and takes no worker: others are handled meanwhile. Half of the prefetch is for full pauses; beyond that the delivery
+ * that has paused longest goes back as soon as its pause has lasted 1 second. With a prefetch of 1 every pause is a full
+ * one. All pauses end at once when the consumer ends, and with their channel.
+ *
+ * A message that always fails comes back forever, unless `maxDeliveries` is set.
+ */
+export const redeliver: Redeliver = { _tag: "Redeliver" }
 
 /** Back into the queue, to be delivered again at once: hot if it always fails. See `Requeue`. */
 export const requeue: Requeue = { _tag: "Requeue" }

@@ -6,15 +6,13 @@ import type { AmqpError } from "../../AmqpError.ts"
 import { type Failure, failureOf, retriesOf } from "./attempts.ts"
 import { acknowledgeAll, type ConsumerDelivery } from "./delivery.ts"
 import { type Choice, type Handling, isPolicy, type Plan, planOf } from "./options.ts"
-import { deadLetter, drop, type FinalPolicy, type Policy, requeue, type RetryOptions } from "./policies.ts"
+import { pauseAfter, type Pauses } from "./pauses.ts"
+import { drop, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import * as Logging from "../logging.ts"
 import type { Retrying } from "./retrying.ts"
 
 /** Makes interruptible what may be, in an uninterruptible region. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-// What goes back to its queue without a policy that says so comes again at once: not in a hot loop.
-const pause = 1000
 
 export class Settling {
   /** Whether handlers are being interrupted by the consumer's end. */
@@ -22,12 +20,19 @@ export class Settling {
   readonly #queue: string
   readonly #settings: Handling
   readonly #retrying: Retrying
+  readonly #pauses: Pauses
   readonly #plans = new WeakMap<RetryOptions, Plan>()
 
-  constructor(queue: string, settings: Handling, retrying: Retrying) {
+  constructor(queue: string, settings: Handling, retrying: Retrying, pauses: Pauses) {
     this.#queue = queue
     this.#settings = settings
     this.#retrying = retrying
+    this.#pauses = pauses
+  }
+
+  /** Whether this delivery goes back later, without the help of a worker. */
+  isPaused(delivery: ConsumerDelivery): boolean {
+    return this.#pauses.has(delivery)
   }
 
   /** Declares the delay queues of the policies that are known beforehand. */
@@ -105,10 +110,8 @@ export class Settling {
     const defect = Cause.findDefect(cause)
     if (Result.isFailure(error) && Result.isFailure(defect)) {
       // It has interrupted itself, or joined a fiber that was interrupted.
-      return Effect.andThen(
-        this.#annotate(Effect.logWarning("AMQP handler interrupted, delivery requeued"), delivery, requeue),
-        this.#requeueLater(delivery, restore)
-      )
+      this.#redeliver(delivery)
+      return this.#annotate(Effect.logWarning("AMQP handler interrupted, delivery requeued"), delivery, redeliver)
     }
     const isExpected = Result.isSuccess(error)
     const value = isExpected ? error.success : (defect as Result.Success<unknown, never>).success
@@ -129,7 +132,7 @@ export class Settling {
     if (typeof choice !== "function") return choice
     try {
       const policy: unknown = choice(value as never, delivery)
-      if (!isPolicy(policy)) throw new TypeError("a policy wants to be requeue, deadLetter, drop or retry")
+      if (!isPolicy(policy)) throw new TypeError("a policy must be redeliver, requeue, deadLetter, drop or retry")
       if (policy._tag === "Retry") this.#planOf(policy.options)
       return policy
     } catch (cause) {
@@ -139,6 +142,9 @@ export class Settling {
 
   #apply(delivery: ConsumerDelivery, policy: Policy | Misfit, failure: Failure, restore: Restore): Effect.Effect<void> {
     switch (policy._tag) {
+      case "Redeliver":
+        this.#redeliver(delivery)
+        return Effect.void
       case "Requeue":
         delivery.settle("requeue")
         return Effect.void
@@ -147,11 +153,11 @@ export class Settling {
         this.#finish(delivery, policy)
         return Effect.void
       case "Misfit":
-        this.#finish(delivery, deadLetter)
+        this.#redeliver(delivery)
         return this.#annotate(
           Effect.logError("AMQP consumer has no policy for a failure: choosing it failed", Cause.die(policy.cause)),
           delivery,
-          deadLetter
+          redeliver
         )
       case "Retry":
         return this.#retry(delivery, this.#planOf(policy.options), failure, restore)
@@ -180,21 +186,18 @@ export class Settling {
           delivery.settle("requeue")
           return Effect.void
         }
-        return Effect.andThen(
-          this.#annotate(Effect.logError("AMQP retry not confirmed, delivery requeued", cause), delivery, requeue),
-          this.#requeueLater(delivery, restore)
+        this.#redeliver(delivery)
+        return this.#annotate(
+          Effect.logError("AMQP retry not confirmed, delivery requeued", cause),
+          delivery,
+          redeliver
         )
       }
     })
   }
 
-  #requeueLater(delivery: ConsumerDelivery, restore: Restore): Effect.Effect<void> {
-    return Effect.andThen(
-      Effect.exit(restore(Effect.sleep(pause))),
-      Effect.sync(() => {
-        delivery.settle("requeue")
-      })
-    )
+  #redeliver(delivery: ConsumerDelivery): void {
+    this.#pauses.add(delivery, pauseAfter(delivery.attempt))
   }
 
   #tooLate(lost: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
