@@ -44,10 +44,10 @@ export interface Options {
   /** The bytes of their contents, at most; a larger message goes alone. At least 1. Default: 64 MiB. */
   readonly maxInFlightBytes?: number | undefined
   /**
-   * The bytes of contents that wait in line while nothing is sent, at most: without a connection, or while the broker
-   * takes nothing from publishers. Whoever comes after that is turned away with `PoolExhausted`, so that an outage does
-   * not fill the memory; the first message always has its place, and so has the one that a `publishAll` waits with. At
-   * least 1. Default: 32 MiB.
+   * The bytes of contents that may wait while nothing is sent: without a connection, while the broker takes nothing from
+   * publishers, or when it has taken and confirmed nothing for a second. A publish beyond that fails at once with
+   * `PoolExhausted`, so that an outage does not fill the memory. The first message always has its place, and so has the
+   * one that a `publishAll` waits with. At least 1. Default: 32 MiB.
    */
   readonly maxWaitingBytes?: number | undefined
   /**

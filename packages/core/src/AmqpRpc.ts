@@ -302,6 +302,17 @@ export interface Options {
   /** Requests in line, at most; who comes after that fails at once with `PoolExhausted`. At least 0. Default: 10,000. */
   readonly maxWaiting?: number | undefined
   /**
+   * The bytes of the contents of requests that are sent and not yet both confirmed by the broker and answered, at most; a
+   * larger request goes alone. At least 1. Default: 64 MiB, as for `AmqpPublisher`.
+   */
+  readonly maxInFlightBytes?: number | undefined
+  /**
+   * The bytes of the contents of requests in line, at most; a request beyond that fails at once with `PoolExhausted`, so
+   * that a broker which takes nothing does not fill the memory. The first in line always has its place. At least 1.
+   * Default: 32 MiB, as for `AmqpPublisher`.
+   */
+  readonly maxWaitingBytes?: number | undefined
+  /**
    * The largest content of a request in bytes; a larger one fails with `MessageTooLarge`, where the broker would close the
    * channel. At least 1. Default: what the broker takes by default, as for `AmqpPublisher`.
    */

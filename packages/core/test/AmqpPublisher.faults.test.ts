@@ -481,7 +481,7 @@ describe("a channel on which the broker refuses messages", () => {
         yield* broker.until(({ openChannels }) => openChannels === 1)
         yield* untilStats((stats) => stats.channels === 1 && stats.inFlight === 0)
         assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { confirmed: 3, nacked: 1, unknown: 0 })
-      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.seconds(1) }))
     })
   )
 
@@ -508,7 +508,7 @@ describe("a channel on which the broker refuses messages", () => {
           withPublisher(
             broker.url,
             { channels: 1 },
-            { closeTimeout: Duration.millis(200), publishTimeout: Duration.millis(1000) }
+            { closeTimeout: Duration.seconds(1), publishTimeout: Duration.seconds(3) }
           )
         )
       })
@@ -540,7 +540,7 @@ describe("a channel on which the broker refuses messages", () => {
         broker.release("basic.publish")
         assert.deepStrictEqual(yield* Fiber.join(sequence), ["ok", "ok", "PublishNacked", "ok"])
         assert.deepStrictEqual(published(broker), ["warm up", "stays", "refused", "another", "next"])
-      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.seconds(1) }))
     })
   )
 
@@ -552,11 +552,43 @@ describe("a channel on which the broker refuses messages", () => {
         broker.destroy()
         assert.strictEqual(yield* Fiber.join(stays), "PublishUnknown")
         assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
-        yield* Effect.sleep(300)
+        yield* Effect.sleep(1200)
         assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { channels: 1, unknown: 1, inFlight: 0 })
         assert.strictEqual(broker.count("channel.open"), 2)
-      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.millis(200) }))
+      }).pipe(withPublisher(broker.url, { channels: 1 }, { closeTimeout: Duration.seconds(1) }))
     })
+  )
+})
+
+describe("a broker that takes and confirms nothing, on a connection that looks well", () => {
+  it.live(
+    "has a backlog of maxWaitingBytes: what comes after a second of silence is turned away, nothing is lost",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ on: held })
+        yield* Effect.gen(function* () {
+          const inFlight = yield* start(send("first"))
+          yield* untilStats((stats) => stats.inFlight === 1)
+          const patient = yield* startAll([send("x".repeat(60)), send("y".repeat(60))])
+          const refused = yield* until(
+            Effect.gen(function* () {
+              const late = yield* start(reasonOf(AmqpPublisher.publish(message("z".repeat(60)))))
+              yield* Effect.yieldNow
+              const exit = late.pollUnsafe()
+              if (exit === undefined) yield* Fiber.interrupt(late)
+              return exit
+            }),
+            (exit) => exit !== undefined
+          )
+          const reason = yield* refused!
+          assert.strictEqual(reason._tag, "PoolExhausted")
+          assert.include(reason.message, "1 messages with 5 bytes wait for their confirms already")
+          assert.include(reason.message, "maxWaitingBytes 100")
+          broker.off("basic.publish")
+          broker.release("basic.publish")
+          assert.deepStrictEqual(yield* joinAll([inFlight, ...patient]), ["Confirmed", "Confirmed", "Confirmed"])
+        }).pipe(withPublisher(broker.url, { maxInFlight: 1, maxWaitingBytes: 100 }))
+      })
   )
 })
 

@@ -5,7 +5,7 @@ import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope }
 import { configOf, type Overrides, reasonOf, untilState } from "./support/amqp.ts"
 import { until } from "./support/looking.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { collectGarbage } from "./support/heap.ts"
+import { bytesHeld, collectGarbage } from "./support/heap.ts"
 
 type Publish = ScriptedBroker.Context<"basic.publish">
 
@@ -246,6 +246,89 @@ describe("a request", () => {
         assert.strictEqual(broker.count("basic.publish"), 3)
       }).pipe(withRpc(broker.url, { maxInFlight: 2, maxWaiting: 1 }))
     })
+  )
+
+  it.live(
+    "of many is in line while maxInFlightBytes are out there: until the broker has confirmed and a server answered",
+    () =>
+      Effect.gen(function* () {
+        const held: Array<Publish> = []
+        const broker = yield* brokerWith((publish) => void held.push(publish))
+        const large = (letter: string) => letter.repeat(98)
+        yield* Effect.gen(function* () {
+          const [first, second] = yield* Effect.forEach(["a", "b"], (letter) => Effect.forkChild(echo(large(letter))))
+          yield* broker.received("basic.publish", 2)
+          const third = yield* Effect.forkChild(echo(large("c")), { startImmediately: true })
+          yield* untilStats((stats) => stats.waiting === 1)
+          // Answered before it is confirmed, and confirmed before it is answered: both are needed.
+          reply(held[0]!)
+          assert.strictEqual(yield* Fiber.join(first!), large("a"))
+          confirm(held[1]!)
+          yield* Effect.yieldNow
+          assert.strictEqual((yield* AmqpRpc.stats).waiting, 1)
+          broker.on("basic.publish", (publish) => {
+            confirm(publish)
+            reply(publish)
+          })
+          reply(held[1]!)
+          assert.strictEqual(yield* Fiber.join(second!), large("b"))
+          assert.strictEqual(yield* Fiber.join(third), large("c"))
+        }).pipe(withRpc(broker.url, { maxInFlightBytes: 250 }))
+      })
+  )
+
+  it.live("above maxInFlightBytes goes alone", () =>
+    Effect.gen(function* () {
+      const broker = yield* brokerWith((publish) => {
+        confirm(publish)
+        reply(publish)
+      })
+      yield* Effect.gen(function* () {
+        assert.strictEqual(yield* echo("x".repeat(500)), "x".repeat(500))
+      }).pipe(withRpc(broker.url, { maxInFlightBytes: 100, maxWaitingBytes: 100 }))
+    })
+  )
+
+  it.live(
+    "to a broker that has stopped reading is bounded in bytes: the rest is turned away at once, and nothing is lost",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* brokerWith((publish) => {
+          confirm(publish)
+          reply(publish)
+        })
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* echo("warm"), "warm")
+          broker.pause()
+          const before = bytesHeld()
+          const size = 2 ** 17
+          const outcomes: Record<string, number> = {}
+          const call = (i: number) =>
+            Effect.suspend(() => echo(String.fromCharCode(97 + (i % 26)).repeat(size))).pipe(
+              Effect.match({
+                onFailure: (error) => (error as AmqpError.AmqpError).reason._tag,
+                onSuccess: () => "answered"
+              }),
+              Effect.map((outcome) => void (outcomes[outcome] = (outcomes[outcome] ?? 0) + 1))
+            )
+          const calls: Array<Fiber.Fiber<void>> = []
+          for (let i = 0; i < 400; i++) {
+            calls.push(yield* Effect.forkChild(call(i), { startImmediately: true }))
+            // A turn of the event loop for each, as requests of a server have.
+            yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+          }
+          const grown = (bytesHeld() - before) / 2 ** 20
+          const { inFlight, waiting } = yield* AmqpRpc.stats
+          assert.isAtMost(waiting, 32)
+          assert.isAbove(outcomes["PoolExhausted"]!, 300)
+          assert.strictEqual(outcomes["PoolExhausted"], 400 - waiting - inFlight)
+          // Without the bound it is more than 100.
+          assert.isBelow(grown, 50)
+          broker.resume()
+          for (const fiber of calls) yield* Fiber.join(fiber)
+          assert.strictEqual(outcomes["answered"], waiting + inFlight)
+        }).pipe(withRpc(broker.url, { maxWaitingBytes: 2 ** 22 }))
+      })
   )
 
   it.live("by the thousand, all of which fail or wait together, does not overflow the stack", () =>

@@ -14,6 +14,7 @@ import {
   readPublish
 } from "../declarations.ts"
 import { kindOf, refused } from "../fieldTable.ts"
+import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "./backlog.ts"
 
 export interface Settings {
   readonly channels: number
@@ -27,8 +28,8 @@ export interface Settings {
 const defaults: Settings = {
   channels: 2,
   maxInFlight: 1000,
-  maxInFlightBytes: 64 * 2 ** 20,
-  maxWaitingBytes: 32 * 2 ** 20,
+  maxInFlightBytes: defaultMaxInFlightBytes,
+  maxWaitingBytes: defaultMaxWaitingBytes,
   maxMessageSize: undefined
 }
 

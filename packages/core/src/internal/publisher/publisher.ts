@@ -26,6 +26,7 @@ import { type Links, linksOf } from "../links.ts"
 import { toPublish, withoutContent } from "../properties.ts"
 import { Histogram } from "../metrics/histogram.ts"
 import { Attempt, type Outcome, type Owner } from "./attempt.ts"
+import { Backlog } from "./backlog.ts"
 import { FlowState, flowing } from "./flow.ts"
 import type { Lane } from "./lane.ts"
 import { Lanes } from "./lanes.ts"
@@ -98,6 +99,7 @@ export class Publisher implements Owner {
   readonly #connection: AmqpConnection["Service"]
   readonly #links: Links
   readonly #line = new Line<Attempt>()
+  readonly #backlog: Backlog
   readonly #deadlines: Deadlines
   readonly #flow: FlowState
   readonly #publishTimeout: number
@@ -129,8 +131,6 @@ export class Publisher implements Owner {
   #bytesInFlight = 0
   /** Of those in flight, how many somebody listens to. */
   #awaited = 0
-  #waiting = 0
-  #bytesWaiting = 0
   /** Of those in line, how many want to be sent away when the broker takes nothing. */
   #impatient = 0
   #pumping = false
@@ -149,6 +149,7 @@ export class Publisher implements Owner {
     const fork = this.#fork
     this.settings = settings
     this.#limit = new SizeLimit(settings.maxMessageSize)
+    this.#backlog = new Backlog(settings.maxWaitingBytes)
     this.#connection = connection
     this.#links = links
     this.#run = run
@@ -215,7 +216,8 @@ export class Publisher implements Owner {
     outcome: Outcome
   ): Attempt | undefined {
     const link = this.#links.current()
-    const free = this.#waiting === 0 && this.#inFlight < this.settings.maxInFlight ? this.lanes.ready(lane) : undefined
+    const free =
+      this.#backlog.size === 0 && this.#inFlight < this.settings.maxInFlight ? this.lanes.ready(lane) : undefined
     const size = free === undefined ? sizeOfLongText(message) : undefined
     const outgoing = toPublish(size === undefined ? message : withoutContent(message), link?.frameMax)
     const refused = Check.isRefused(outgoing)
@@ -237,13 +239,11 @@ export class Publisher implements Owner {
       if (attempt.state === "sent") this.#deadlines.add(attempt)
       return attempt
     }
-    const because = this.#forbids(lane)
-    if (because !== undefined) {
-      const refused = attempt.waits ? this.#crowded(attempt, because) : forbidden(because)
-      if (refused !== undefined) {
-        this.#tell(attempt, refused)
-        return attempt
-      }
+    const forbids = this.#forbids(lane)
+    const turnedAway = forbids !== undefined && !attempt.waits ? forbidden(forbids) : this.#crowded(attempt, forbids)
+    if (turnedAway !== undefined) {
+      this.#tell(attempt, turnedAway)
+      return attempt
     }
     attempt.settleDown()
     this.#enter(attempt, false)
@@ -307,7 +307,7 @@ export class Publisher implements Owner {
   /** Sends what waits, as far as there is room. */
   #pump(): void {
     // Whoever is told something may publish at once, and come here.
-    if (this.#pumping || this.#waiting === 0) return
+    if (this.#pumping || this.#backlog.size === 0) return
     this.#pumping = true
     try {
       while (this.#sendNext());
@@ -330,7 +330,8 @@ export class Publisher implements Owner {
     this.#leave(next)
     const refused = this.#limit.refusesOn(lane.channel!.link, next)
     if (refused !== undefined) this.#tell(next, refused)
-    else if (!this.#send(lane, next)) this.#enter(next, true)
+    else if (this.#send(lane, next)) this.#backlog.sent()
+    else this.#enter(next, true)
     return true
   }
 
@@ -338,15 +339,13 @@ export class Publisher implements Owner {
     const line = attempt.lane?.line ?? this.#line
     if (asFirst) line.addFirst(attempt)
     else line.add(attempt)
-    this.#waiting++
-    this.#bytesWaiting += attempt.size
+    this.#backlog.enter(attempt.size)
     if (!attempt.waits) this.#impatient++
   }
 
   #leave(attempt: Attempt): void {
     attempt.line!.remove(attempt)
-    this.#waiting--
-    this.#bytesWaiting -= attempt.size
+    this.#backlog.leave(attempt.size)
     if (!attempt.waits) this.#impatient--
   }
 
@@ -425,12 +424,17 @@ export class Publisher implements Owner {
     return because
   }
 
-  /** Why there is no room in line, while nothing is sent. A sequence has one message there, and is never turned away. */
-  #crowded({ lane, size }: Attempt, because: string): AmqpError.PoolExhausted | undefined {
-    const { maxWaitingBytes } = this.settings
-    if (lane !== undefined || this.#waiting === 0 || this.#bytesWaiting + size <= maxWaitingBytes) return undefined
+  /**
+   * Why there is no room in line, while nothing is sent: something forbids it, or the broker has taken and confirmed nothing
+   * for a second. A sequence has one message there, and is never turned away.
+   */
+  #crowded(attempt: Attempt, forbids: string | undefined): AmqpError.PoolExhausted | undefined {
+    const { bytes, maxBytes, size: waiting } = this.#backlog
+    if (attempt.lane !== undefined || this.#backlog.takes(attempt.size)) return undefined
+    if (forbids === undefined && !this.#backlog.isStalled(this.#deadlines.now)) return undefined
+    const because = forbids ?? this.#because(attempt)
     return new AmqpError.PoolExhausted({
-      message: `${operation}: nothing was sent: ${because}; ${this.#waiting} messages with ${this.#bytesWaiting} bytes wait for that already (maxWaitingBytes ${maxWaitingBytes})`,
+      message: `${operation}: nothing was sent: ${because}; ${waiting} messages with ${bytes} bytes wait for that already (maxWaitingBytes ${maxBytes})`,
       operation
     })
   }
@@ -509,7 +513,7 @@ export class Publisher implements Owner {
 
   readonly stats: Effect.Effect<Stats> = Effect.sync(() => ({
     inFlight: this.#inFlight,
-    waiting: this.#waiting,
+    waiting: this.#backlog.size,
     channels: this.lanes.open,
     ...this.#counts
   }))

@@ -50,6 +50,7 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
   session: Session | undefined = undefined
   isConfirmed = false
   #done = false
+  #isSettled = false
 
   readonly #owner: CallOwner
   readonly #resume: (effect: Effect.Effect<Reply, AmqpError.AmqpError>) => void
@@ -92,6 +93,7 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
   #leave(how: Leaving): boolean {
     if (this.#done) return false
     this.#done = true
+    if (this.#isSettled) this.session?.released(this)
     this.#owner.left(this, how)
     return true
   }
@@ -111,6 +113,9 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
 
   /** The broker's word on the publish. */
   settle(failure: AmqpError.AmqpErrorReason | undefined): void {
+    this.#isSettled = true
+    // Else it is released when it is answered or given up.
+    if (this.#done) this.session?.released(this)
     if (failure !== undefined) this.fail(failure)
     else if (!this.#done) this.isConfirmed = true
     this.#owner.confirmed()

@@ -30,6 +30,7 @@ import { type CallSettings, type Settings, readCallOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { Session, type SessionOwner } from "./session.ts"
 import { directReplyTo, readReply, type Reply } from "./wire.ts"
+import { Backlog } from "../publisher/backlog.ts"
 import type { Fork } from "../slot.ts"
 import * as Tracing from "../tracing.ts"
 import { messageWith } from "../tracingContext.ts"
@@ -48,6 +49,7 @@ class Client implements CallOwner, SessionOwner {
   readonly #fork: Fork
   /** Requests that are not sent yet, first come, first served. */
   readonly #line = new Set<Call>()
+  readonly #backlog: Backlog
   #session: Session | undefined = undefined
   #isOpening = false
   #isPumping = false
@@ -67,6 +69,7 @@ class Client implements CallOwner, SessionOwner {
     this.#links = linksOf(connection)
     this.#settings = settings
     this.#limit = new SizeLimit(settings.maxMessageSize)
+    this.#backlog = new Backlog(settings.maxWaitingBytes)
     this.#fork = fork
     this.#terms = {
       continuationTimeout,
@@ -152,7 +155,7 @@ class Client implements CallOwner, SessionOwner {
     { expires, onBlocked, timeout }: CallSettings
   ): Effect.Effect<Reply, AmqpError.AmqpError> {
     return Effect.callback<Reply, AmqpError.AmqpError>((resume) => {
-      const refused = this.#refuses(onBlocked === "fail")
+      const refused = this.#refuses(onBlocked === "fail", request.outgoing.content.length)
       if (refused !== undefined) return resume(fail(refused))
       const { deadlines } = this.#terms
       const startedAt = deadlines.exact
@@ -164,15 +167,24 @@ class Client implements CallOwner, SessionOwner {
       )
       deadlines.add(call)
       // Most find a free channel: a set is for those that wait.
-      if (this.#line.size > 0 || this.#isPumping || !this.#hasRoom || !this.#sendsNow(call)) {
-        this.#line.add(call)
+      if (this.#line.size > 0 || this.#isPumping || !this.#hasRoomFor(call.size) || !this.#sendsNow(call)) {
+        this.#enter(call)
         this.#pump()
       }
       return Effect.sync(() => call.giveUp())
     })
   }
 
-  #refuses(failsWhenBlocked: boolean): AmqpError.AmqpErrorReason | undefined {
+  #enter(call: Call): void {
+    this.#line.add(call)
+    this.#backlog.enter(call.size)
+  }
+
+  #leave(call: Call): void {
+    if (this.#line.delete(call)) this.#backlog.leave(call.size)
+  }
+
+  #refuses(failsWhenBlocked: boolean, size: number): AmqpError.AmqpErrorReason | undefined {
     if (this.#hasEnded) return ended
     if (failsWhenBlocked) {
       const blockedBy = this.#links.current()?.blockedBy
@@ -182,24 +194,33 @@ class Client implements CallOwner, SessionOwner {
       if (forbids !== undefined) return forbidden(forbids)
     }
     // What a channel that is not open yet will take is no line.
-    const { maxInFlight, maxWaiting } = this.#settings
-    const limit = this.#session === undefined ? maxInFlight + maxWaiting : maxWaiting
-    if (this.#line.size < limit || this.#hasRoom) return undefined
-    return new AmqpError.PoolExhausted({
-      message: `AmqpRpc: nothing was sent: ${this.#line.size} requests are in line already (maxWaiting): ${this.waitsFor()}`
-    })
+    const { maxInFlight, maxInFlightBytes, maxWaiting } = this.#settings
+    const isOpen = this.#session !== undefined
+    const limit = isOpen ? maxWaiting : maxInFlight + maxWaiting
+    if (this.#hasRoomFor(size)) return undefined
+    const { bytes, maxBytes, size: waiting } = this.#backlog
+    const because =
+      waiting >= limit
+        ? `${waiting} requests are in line already (maxWaiting)`
+        : this.#backlog.takes(size, isOpen ? 0 : maxInFlightBytes)
+          ? undefined
+          : `${waiting} requests with ${bytes} bytes are in line already (maxWaitingBytes ${maxBytes})`
+    if (because === undefined) return undefined
+    return new AmqpError.PoolExhausted({ message: `AmqpRpc: nothing was sent: ${because}: ${this.waitsFor()}` })
   }
 
-  get #hasRoom(): boolean {
+  #hasRoomFor(size: number): boolean {
     const session = this.#session
-    const { maxInFlight } = this.#settings
+    const { maxInFlight, maxInFlightBytes } = this.#settings
     return (
       session !== undefined &&
       session.isOpen &&
       session.obstacle === undefined &&
       session.waiting < maxInFlight &&
       // Also of those that were given up: else a broker that confirms nothing would be sent more and more.
-      session.unconfirmed < maxInFlight
+      session.unconfirmed < maxInFlight &&
+      // A request above the bound goes alone: else it would never go.
+      (session.bytes === 0 || session.bytes + size <= maxInFlightBytes)
     )
   }
 
@@ -211,8 +232,8 @@ class Client implements CallOwner, SessionOwner {
     if (session === undefined || !session.isOpen) return this.#open()
     this.#isPumping = true
     for (const call of this.#line) {
-      if (!this.#hasRoom || !this.#sendsNow(call)) break
-      this.#line.delete(call)
+      if (!this.#hasRoomFor(call.size) || !this.#sendsNow(call)) break
+      this.#leave(call)
     }
     this.#isPumping = false
     if (this.#session === undefined && this.#line.size > 0) this.#open()
@@ -232,7 +253,7 @@ class Client implements CallOwner, SessionOwner {
     this.outcomes[how]++
     if (how === "replied") this.durations.record(this.#terms.deadlines.exact - call.startedAt)
     if (how !== "timedOut") this.#terms.deadlines.delete(call)
-    if (call.session === undefined) this.#line.delete(call)
+    if (call.session === undefined) this.#leave(call)
     else call.session.forget(call)
     if (this.#answered !== undefined && (this.#session?.waiting ?? 0) === 0) {
       Deferred.doneUnsafe(this.#answered, Effect.void)
@@ -308,7 +329,7 @@ class Client implements CallOwner, SessionOwner {
     return Effect.sync(() => {
       const failed = Array.from(this.#line)
       // Now: who is told may ask again at once, and that starts another opening.
-      this.#line.clear()
+      for (const call of failed) this.#leave(call)
       this.#isOpening = false
       for (const call of failed) call.fail(error.reason)
     })

@@ -3,6 +3,7 @@ import type { CallOptions, Options, ServeOptions } from "../../AmqpRpc.ts"
 import type { InvalidArgument } from "../../AmqpErrorReason.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
 import { boolean, integer, isRefused, type Option, passedOn, publishOptions, read } from "../declarations.ts"
+import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "../publisher/backlog.ts"
 
 /** The options of a call, with the timeout in milliseconds. */
 export interface CallSettings {
@@ -52,23 +53,33 @@ export const mergeCallOptions = (
 export interface Settings {
   readonly maxInFlight: number
   readonly maxWaiting: number
+  readonly maxInFlightBytes: number
+  readonly maxWaitingBytes: number
   /** Undefined: as the broker's product and version say. */
   readonly maxMessageSize: number | undefined
 }
 
 const most = Number.MAX_SAFE_INTEGER
 
+const defaultSettings: Settings = {
+  maxInFlight: 10_000,
+  maxWaiting: 10_000,
+  maxInFlightBytes: defaultMaxInFlightBytes,
+  maxWaitingBytes: defaultMaxWaitingBytes,
+  maxMessageSize: undefined
+}
+
 const layerOptions: Record<keyof Options, Option> = {
   maxInFlight: integer(1, most),
   maxWaiting: integer(0, most),
+  maxInFlightBytes: integer(1, most),
+  maxWaitingBytes: integer(1, most),
   maxMessageSize: integer(1, most)
 }
 
 export const readOptions = (options: Options | undefined): Settings | InvalidArgument => {
   const checked = read("AmqpRpc.makeClient", options, layerOptions, false)
-  return isRefused(checked)
-    ? checked
-    : { maxInFlight: 10_000, maxWaiting: 10_000, maxMessageSize: undefined, ...checked.fields }
+  return isRefused(checked) ? checked : { ...defaultSettings, ...checked.fields }
 }
 
 // What `AmqpConsumer.consume` is given is checked there.

@@ -45,6 +45,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
   readonly #owner: SessionOwner
   readonly #waiting = new Pending<Call>()
   readonly #stopWatching: () => void
+  #bytes = 0
 
   constructor(channel: Channel.Channel, terms: Terms, owner: SessionOwner) {
     super(terms, released)
@@ -115,6 +116,16 @@ export class Session extends Handle implements Channel.ConsumerSink {
     return this.#channel.confirms!.size
   }
 
+  /** Bytes of the requests that were sent and are held: until they are confirmed, and answered or given up. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** This call is held no more. */
+  released(call: Call): void {
+    this.#bytes -= call.size
+  }
+
   /** Whether the call was dealt with: sent, or told that it cannot be. If not, this session has ended. */
   send(call: Call): boolean {
     const channel = this.#channel
@@ -135,6 +146,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
       return false
     }
     call.session = this
+    this.#bytes += call.size
     this.#waiting.add(call)
     channel.confirms!.published(call)
     return true
