@@ -1,0 +1,51 @@
+/**
+ * Delay queues: the queues in which messages wait before the broker puts them back into their work queue.
+ *
+ * Their names are computed, never stored: a consumer, a topology and the headers of a message that comes back must agree
+ * about them across processes and versions.
+ */
+import * as Crypto from "node:crypto"
+
+/** The longest name that AMQP carries, in bytes. */
+const longestName = 255
+
+const hashOf = (queue: string): string => Crypto.createHash("sha256").update(queue).digest("base64url").slice(0, 22)
+
+/** The beginning of a text, at most this many bytes of UTF-8. */
+const beginningOf = (text: string, bytes: number): string => {
+  let end = 0
+  let size = 0
+  for (const character of text) {
+    size += Buffer.byteLength(character)
+    if (size > bytes) break
+    end += character.length
+  }
+  return text.slice(0, end)
+}
+
+/**
+ * `<queue>.delay.<milliseconds>`. Where that would be too long, or begin with `amq.` (names that only the broker may
+ * declare), a hash of the queue's name takes the place of its end or beginning: two queues never share a delay queue.
+ */
+export const delayQueueName = (queue: string, millis: number): string => {
+  const end = `.delay.${millis}`
+  const isReserved = queue.startsWith("amq.")
+  if (!isReserved && Buffer.byteLength(queue) + end.length <= longestName) return queue + end
+  const hash = `~${hashOf(queue)}`
+  const start = isReserved ? queue.slice("amq.".length) : queue
+  return beginningOf(start, longestName - hash.length - end.length) + hash + end
+}
+
+/**
+ * The name up to version 0.1: `<queue>.retry.<milliseconds>`. Those queues were classic, and handed their messages on at
+ * most once.
+ */
+export const formerDelayQueueName = (queue: string, millis: number): string => `${queue}.retry.${millis}`
+
+/** Whether this is the name of a delay queue of the queue, with any delay, by its present or its former name. */
+export const isDelayQueueOf = (queue: string, name: string): boolean => {
+  const delay = /\.(?:delay|retry)\.(\d{1,12})$/.exec(name)?.[1]
+  if (delay === undefined) return false
+  const millis = Number(delay)
+  return name === delayQueueName(queue, millis) || name === formerDelayQueueName(queue, millis)
+}
