@@ -132,6 +132,8 @@ export class Channel {
   readonly #watchers = new Set<() => void>()
   readonly #consumers = new Set<ConsumerSink>()
   #lastError: unknown = undefined
+  /** Whether `channel.open` has not been answered: `channel.close` must not overtake it, nor follow it before the answer. */
+  #isOpening = true
   #closing = false
   /** Whether nothing of it is left: also the broker knows that it has closed. */
   #isGone = false
@@ -397,23 +399,40 @@ export class Channel {
 
   /** `channel.close`, bounded by `timeout`. Never fails: a channel that does not answer is left to its connection's end. */
   close(timeout: Duration.Duration): Effect.Effect<void> {
-    return Effect.callback<void>((resume) => {
-      if (this.hasEnded) return resume(Effect.void)
-      // amqplib's promise is no help: it never settles when the peer dies before its reply.
-      const stop = this.watch(() => {
-        if (this.hasEnded) resume(Effect.sync(stop))
-      })
-      if (this.closedBy === undefined) this.abandon()
-      return Effect.sync(stop)
+    return Effect.suspend(() => {
+      if (!this.hasEnded && this.closedBy === undefined) this.abandon()
+      // Not amqplib's promise: it never settles when the peer dies before its reply.
+      return this.ended
     }).pipe(
       Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.link.unanswered()) }),
       Effect.asVoid
     )
   }
 
-  /** Sends `channel.close` without waiting. For channels that nobody wants any more. */
+  /** Completes when nothing of it is left: the broker has answered `channel.close`, or the connection has ended. */
+  get ended(): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (this.hasEnded) return resume(Effect.void)
+      const stop = this.watch(() => {
+        if (this.hasEnded) resume(Effect.sync(stop))
+      })
+      return Effect.sync(stop)
+    })
+  }
+
+  /** `channel.open` has been answered. A channel that was given up meanwhile is closed. */
+  opened(): void {
+    this.#isOpening = false
+    if (this.#closing) this.#sendClose()
+  }
+
+  /** Closes a channel that nobody wants any more, without waiting: at once or, if it is opening, when it has opened. */
   abandon(): void {
     this.#closing = true
+    if (!this.#isOpening) this.#sendClose()
+  }
+
+  #sendClose(): void {
     try {
       this.driver.close().catch(() => {})
     } catch {
@@ -426,34 +445,45 @@ export class Channel {
  * Opens a channel on a link and hands it to `own`, in the same tick in which it arrives: an effect's result can be lost
  * to an interruption, a channel must not be.
  *
- * Given up, by interruption or after `timeout`, it sends `channel.close` behind its `channel.open`, on the same stream,
- * so that the broker never holds it beside the one that takes its place.
+ * Given up, by interruption or after `timeout`, it sends `channel.close` when `channel.open` has been answered, and never
+ * before: a close that overtakes its open ends the connection of all (504), and amqplib sends the open later than in the
+ * turn in which it is asked to. Until that close is answered the broker may hold the channel: `left` gets it, to count it
+ * until it has `ended`.
  */
 export const open = (
   link: Link,
   kind: Kind,
   timeout: Duration.Duration,
-  own: (channel: Channel) => void
+  own: (channel: Channel) => void,
+  left: (channel: Channel) => void = () => {}
 ): Effect.Effect<void, AmqpError.AmqpError> =>
   Effect.callback<void, AmqpError.AmqpError>((resume) => {
     let channel: Channel | undefined
     let givenUp = false
+    const leave = () => {
+      if (channel === undefined) return
+      channel.abandon()
+      if (!channel.hasEnded) left(channel)
+    }
     const failed = (cause: unknown) =>
       resume(Effect.fail(AmqpError.fromReason(channel?.closedBy ?? link.closedBy ?? openFailed(cause, link))))
     try {
       link
         .openChannel((driver) => {
           channel = new Channel(driver, link, kind)
-          if (givenUp) channel.abandon()
+          if (givenUp) leave()
         })
-        .then((driver) => (kind === "regular" ? undefined : Amqplib.request(driver, modes[kind], { nowait: false })))
+        .then((driver) => {
+          channel!.opened()
+          return givenUp || kind === "regular" ? undefined : Amqplib.request(driver, modes[kind], { nowait: false })
+        })
         .then(() => {
           if (givenUp) return
           own(channel!)
           resume(Effect.void)
         })
         .catch((cause) => {
-          channel?.abandon()
+          if (!givenUp) leave()
           failed(cause)
         })
     } catch (cause) {
@@ -462,7 +492,7 @@ export const open = (
     }
     return Effect.sync(() => {
       givenUp = true
-      channel?.abandon()
+      leave()
     })
   }).pipe(
     Effect.timeoutOrElse({

@@ -120,16 +120,22 @@ export class Places<Lease> {
       Effect.zip(this.#links.next, Random.next),
       ([link, random]) =>
         Effect.catchIf(
-          Channel.open(link, this.#kind, this.#config.continuationTimeout, (channel) => {
-            channel.openedAt = channel.idleSince = this.now
-            channel.maxAge = this.#maxAge * (1 - ageJitter * random)
-            slot.channel = channel
-            this.created++
-            // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
-            channel.onClosed = () => {
-              if (slot.lease === undefined) this.report(channel)
-            }
-          }),
+          Channel.open(
+            link,
+            this.#kind,
+            this.#config.continuationTimeout,
+            (channel) => {
+              channel.openedAt = channel.idleSince = this.now
+              channel.maxAge = this.#maxAge * (1 - ageJitter * random)
+              slot.channel = channel
+              this.created++
+              // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
+              channel.onClosed = () => {
+                if (slot.lease === undefined) this.report(channel)
+              }
+            },
+            (channel) => slot.startLeaving(this.#forkChannelClosing, channel.ended)
+          ),
           // Nothing of the borrower's was on it: it goes on as if it had come after the loss.
           () => isLost(link),
           () => open
@@ -149,15 +155,14 @@ export class Places<Lease> {
   }
 
   #close(slot: Slot<Lease>): void {
-    slot.startClosing(
-      (close) => {
-        const fiber = this.forkClosing(close)
-        this.#closingChannels.add(fiber)
-        fiber.addObserver(() => this.#closingChannels.delete(fiber))
-        return fiber
-      },
-      (channel) => channel.close(this.#config.closeTimeout)
-    )
+    slot.startClosing(this.#forkChannelClosing, (channel) => channel.close(this.#config.closeTimeout))
+  }
+
+  readonly #forkChannelClosing: Fork = (close) => {
+    const fiber = this.forkClosing(close)
+    this.#closingChannels.add(fiber)
+    fiber.addObserver(() => this.#closingChannels.delete(fiber))
+    return fiber
   }
 
   /** A broker's error on a channel may be a lost message (a publish to a missing exchange): it must not go unseen. */

@@ -62,11 +62,16 @@ export class Slot<Lease> {
     const channel = this.channel
     this.channel = undefined
     if (channel === undefined || channel.hasEnded) return
+    this.startLeaving(fork, close(channel))
+  }
+
+  /** The place stays taken until `left` has completed: that of a channel which closes, or whose opening was given up. */
+  startLeaving(fork: Fork, left: Effect.Effect<void>): void {
     const closing = Deferred.makeUnsafe<void>()
     this.closing = closing
     fork(
       Effect.ensuring(
-        close(channel),
+        left,
         Effect.sync(() => {
           this.closing = undefined
           Deferred.doneUnsafe(closing, Effect.void)

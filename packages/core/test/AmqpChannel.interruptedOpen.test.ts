@@ -1,0 +1,221 @@
+/**
+ * Openings that are given up. `channel.close` for a channel that is not open ends the connection, and with it the work of
+ * all others on it (504), so it is sent when `channel.open` has been answered, and only then.
+ */
+import { assert, describe, it as plain, layer } from "@effect/vitest"
+import {
+  Amqp,
+  AmqpChannel,
+  AmqpConnection,
+  AmqpConsumer,
+  AmqpMessage,
+  AmqpPublisher,
+  AmqpRpc
+} from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Duration, Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
+import { configOf, type Overrides, quietly } from "./support/amqp.ts"
+import { eventually } from "./support/looking.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+
+const Echo = AmqpRpc.make("echo", { payload: Schema.String, success: Schema.String })
+
+const opensFor = (queue: string) => ({
+  "a borrow": AmqpChannel.use((channel) => channel.queueDeclare(queue)),
+  "a confirm channel's borrow": AmqpChannel.useConfirm((channel) => channel.queueDeclare(queue)),
+  "a transaction's borrow": AmqpChannel.useTransaction((channel) => channel.queueDeclare(queue)),
+  "a consumer": AmqpConsumer.consume(queue, () => Effect.void),
+  "a consumer with `declare`": AmqpConsumer.consume(queue, () => Effect.void, {
+    declare: (channel) => channel.queueDeclare(queue)
+  }),
+  "a consumer with delayed retries": AmqpConsumer.consume(queue, () => Effect.void, {
+    onFailure: AmqpConsumer.retry({ delay: "1 second", times: 1 })
+  }),
+  "a batch consumer": AmqpConsumer.consumeBatch(queue, () => Effect.void, { size: 2, within: 10 }),
+  "a stream": Stream.runDrain(AmqpConsumer.stream(queue)),
+  "an RPC server": AmqpRpc.serve(Echo, Effect.succeed),
+  "an RPC client": AmqpRpc.client(Echo, { timeout: "10 seconds" })("x"),
+  "a publisher": AmqpPublisher.publish({ routingKey: queue, content: "x" })
+})
+
+const microtask = Effect.promise(() => Promise.resolve())
+const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
+/** When it is given up, counted from the turn in which it begins. */
+const moments: Record<string, Effect.Effect<void>> = {
+  "in the same turn": Effect.void,
+  "a microtask later": Effect.asVoid(microtask),
+  "two microtasks later": Effect.andThen(microtask, Effect.asVoid(microtask)),
+  "a turn later": Effect.asVoid(turn),
+  "two turns later": Effect.andThen(turn, Effect.asVoid(turn))
+}
+
+/** Runs an effect in a scope of its own beside one that fails: interrupted at that moment. */
+const givenUp = <A, E, R>(effect: Effect.Effect<A, E, R | Scope.Scope>, moment: Effect.Effect<void>) =>
+  Effect.exit(
+    Effect.scoped(
+      Effect.all([effect, Effect.andThen(moment, Effect.fail("given up"))], { concurrency: "unbounded", discard: true })
+    )
+  )
+
+const withAmqp = (url: string, overrides: Overrides = {}) => {
+  const layer = Amqp.fromConfig(configOf(url, { pool: false, ...overrides }))
+  return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    quietly(Effect.scoped(Effect.provide(effect, layer, { local: true })))
+}
+
+/** Both connections of an application, open. */
+const connected = Effect.gen(function* () {
+  yield* AmqpConsumer.AmqpConsumer.pipe(Effect.flatMap(({ connection }) => connection))
+  const own = yield* AmqpConsumer.ownConnection
+  yield* eventually(
+    "the consumers' connection",
+    Effect.sync(() => own.value?.state.value._tag === "Open")
+  )
+})
+
+describe("nothing is sent for a channel that was never opened, and an opening that is given up is closed after its answer", () => {
+  for (const name of Object.keys(opensFor("")) as Array<keyof ReturnType<typeof opensFor>>) {
+    for (const [moment, wait] of Object.entries(moments)) {
+      plain.live(`${name}, given up ${moment}`, () =>
+        Effect.gen(function* () {
+          // It fails the test if a client sends a method on a channel that is not open.
+          const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
+          yield* Effect.gen(function* () {
+            yield* connected
+            yield* givenUp(opensFor("q")[name], wait)
+            yield* turn
+            assert.strictEqual(broker.count("channel.close"), 0)
+            broker.off("channel.open")
+            broker.release("channel.open")
+          }).pipe(withAmqp(broker.url))
+          yield* broker.socketsClosed
+          assert.deepStrictEqual(broker.protocolErrors, [])
+        })
+      )
+    }
+  }
+
+  const frames = (name: string, overrides: Overrides, run: (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, Amqp.Amqp>) =>
+    plain.live(name, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          broker.once("channel.open", (open) => open.hold())
+          yield* run(broker)
+          yield* broker.until((now) => now.held("channel.open") === 1)
+          yield* turn
+          const { channel } = broker.log.at(-1)!
+          assert.deepStrictEqual(broker.methods({ channel }), ["channel.open"])
+          broker.release("channel.open")
+          yield* broker.received("channel.close")
+          assert.deepStrictEqual(broker.methods({ channel }), ["channel.open", "channel.close"])
+          yield* broker.until((now) => now.openChannels === 0)
+        }).pipe(withAmqp(broker.url, overrides))
+      })
+    )
+
+  frames("interrupted in the same turn: `channel.open`, its answer, `channel.close`, and nothing else", {}, () =>
+    givenUp(opensFor("q")["a confirm channel's borrow"], Effect.void)
+  )
+  frames("interrupted when the open was sent: the same", {}, (broker) =>
+    Effect.gen(function* () {
+      const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a confirm channel's borrow"]))
+      yield* broker.received("channel.open")
+      yield* Fiber.interrupt(borrowing)
+    })
+  )
+  frames("not answered within continuationTimeout: the same", { continuationTimeout: Duration.millis(50) }, () =>
+    Effect.flip(Effect.scoped(opensFor("q")["a confirm channel's borrow"]))
+  )
+
+  plain.live("a connection that ends before the answer leaves nothing to close", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
+      yield* Effect.gen(function* () {
+        yield* givenUp(opensFor("q")["a borrow"], Effect.void)
+        yield* broker.received("channel.open")
+        broker.off("channel.open")
+        broker.destroy()
+        yield* Effect.scoped(opensFor("q")["a borrow"])
+        yield* broker.until((now) => now.openChannels === 0)
+        assert.strictEqual(broker.count("channel.open"), 2)
+      }).pipe(withAmqp(broker.url))
+    })
+  )
+
+  plain.live("a pool that is closed meanwhile waits for that close", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.once("channel.open", (open) => open.hold())
+        const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a borrow"]))
+        yield* broker.received("channel.open")
+        yield* Fiber.interrupt(borrowing)
+        yield* Effect.forkDetach(Effect.andThen(turn, Effect.sync(() => broker.release("channel.open"))))
+      }).pipe(withAmqp(broker.url))
+      assert.strictEqual(broker.count("channel.close"), 1)
+    })
+  )
+})
+
+layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("an opening that is given up costs no other its work", () => {
+    for (const pool of ["with a pool", "without pooling"]) {
+      it.effect(`${pool}: one connection each, and every message is handled once`, () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const before = yield* broker.census
+          const handled: Array<string> = []
+          const outcomes: Array<string> = []
+          yield* Effect.gen(function* () {
+            const jobs = "interrupted-jobs"
+            const queue = "interrupted-queue"
+            yield* Effect.scoped(
+              AmqpChannel.use((channel) =>
+                Effect.andThen(
+                  channel.queueDeclare(jobs, { autoDelete: true }),
+                  Effect.andThen(channel.queueDeclare("echo"), channel.queueDeclare(queue))
+                )
+              )
+            )
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                jobs,
+                (delivery) =>
+                  Effect.andThen(
+                    Effect.sync(() => handled.push(AmqpMessage.text(delivery))),
+                    Effect.sleep("20 millis")
+                  ),
+                { concurrency: 5 }
+              )
+            )
+            yield* connected
+            for (let i = 0; i < 100; i++) yield* AmqpPublisher.publish({ routingKey: jobs, content: String(i) })
+            const generation = Effect.gen(function* () {
+              const { state } = yield* AmqpConnection.AmqpConnection
+              const own = yield* AmqpConsumer.ownConnection
+              return [state.value, own.value?.state.value].map((now) => (now?._tag === "Open" ? now.generation : now))
+            })
+            assert.deepStrictEqual(yield* generation, [1, 1])
+            for (const wait of Object.values(moments)) {
+              for (const [name, opening] of Object.entries(opensFor(queue))) {
+                const exit = yield* givenUp(opening, wait)
+                if (Exit.isFailure(exit)) outcomes.push(name)
+              }
+            }
+            yield* eventually(
+              "every message handled",
+              Effect.sync(() => handled.length >= 100)
+            )
+            assert.deepStrictEqual(yield* generation, [1, 1])
+            assert.strictEqual(handled.length, 100)
+            assert.strictEqual(new Set(handled).size, 100)
+            assert.isAbove(outcomes.length, 40)
+          }).pipe(withAmqp(broker.url, pool === "with a pool" ? { pool: {} } : {}))
+          yield* broker.awaitCensus({ connections: before.connections, channels: before.channels })
+        })
+      )
+    }
+  })
+})
