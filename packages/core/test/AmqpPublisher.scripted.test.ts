@@ -375,12 +375,12 @@ describe("a channel that cannot be had", () => {
 
   it.live("an open that is not answered is given up after continuationTimeout, and closed when it comes", () =>
     Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         broker.once("channel.open", (open) => open.hold())
         assert.strictEqual(yield* send("a"), "ReplyTimeout")
-        yield* broker.received("channel.close")
         broker.release("channel.open")
+        yield* broker.received("channel.close")
         assert.strictEqual(yield* send("b"), "Confirmed")
         yield* broker.until((now) => now.openChannels === 1)
       }).pipe(withPublisher(broker.url, {}, { continuationTimeout: millis(500) }))
@@ -457,18 +457,15 @@ describe("closing", () => {
 
   it.live("while a channel opens, or the connection is away, gives that up", () =>
     Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        protocolErrors: "record",
-        on: { "channel.open": (open) => open.hold() }
-      })
+      const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       yield* Effect.gen(function* () {
         const one = yield* closable()
         const opening = yield* start(outcomeOf(one.publisher.publish(message("a"))))
         yield* broker.received("channel.open")
         yield* one.close
         assert.strictEqual(yield* Fiber.join(opening), "PoolClosed")
-        yield* broker.received("channel.close")
         broker.release("channel.open")
+        yield* broker.received("channel.close")
         yield* broker.until((now) => now.openChannels === 0)
 
         const two = yield* closable()
