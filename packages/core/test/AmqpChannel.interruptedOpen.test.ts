@@ -8,19 +8,22 @@ import {
   AmqpChannel,
   AmqpConnection,
   AmqpConsumer,
+  type AmqpError,
   AmqpMessage,
   AmqpPublisher,
   AmqpRpc
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Schema, type Scope, Stream } from "effect"
 import { configOf, type Overrides, quietly } from "./support/amqp.ts"
 import { eventually } from "./support/looking.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const Echo = AmqpRpc.make("echo", { payload: Schema.String, success: Schema.String })
 
-const opensFor = (queue: string) => ({
+const opensFor = (
+  queue: string
+): Record<string, Effect.Effect<unknown, AmqpError.AmqpError, Amqp.Amqp | Scope.Scope>> => ({
   "a borrow": AmqpChannel.use((channel) => channel.queueDeclare(queue)),
   "a confirm channel's borrow": AmqpChannel.useConfirm((channel) => channel.queueDeclare(queue)),
   "a transaction's borrow": AmqpChannel.useTransaction((channel) => channel.queueDeclare(queue)),
@@ -75,7 +78,7 @@ const connected = Effect.gen(function* () {
 })
 
 describe("nothing is sent for a channel that was never opened, and an opening that is given up is closed after its answer", () => {
-  for (const name of Object.keys(opensFor("")) as Array<keyof ReturnType<typeof opensFor>>) {
+  for (const name of Object.keys(opensFor(""))) {
     for (const [moment, wait] of Object.entries(moments)) {
       plain.live(`${name}, given up ${moment}`, () =>
         Effect.gen(function* () {
@@ -83,7 +86,7 @@ describe("nothing is sent for a channel that was never opened, and an opening th
           const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
           yield* Effect.gen(function* () {
             yield* connected
-            yield* givenUp(opensFor("q")[name], wait)
+            yield* givenUp(opensFor("q")[name]!, wait)
             yield* turn
             assert.strictEqual(broker.count("channel.close"), 0)
             broker.off("channel.open")
@@ -96,7 +99,11 @@ describe("nothing is sent for a channel that was never opened, and an opening th
     }
   }
 
-  const frames = (name: string, overrides: Overrides, run: (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, Amqp.Amqp>) =>
+  const frames = (
+    name: string,
+    overrides: Overrides,
+    run: (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, Amqp.Amqp>
+  ) =>
     plain.live(name, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
@@ -116,28 +123,28 @@ describe("nothing is sent for a channel that was never opened, and an opening th
     )
 
   frames("interrupted in the same turn: `channel.open`, its answer, `channel.close`, and nothing else", {}, () =>
-    givenUp(opensFor("q")["a confirm channel's borrow"], Effect.void)
+    givenUp(opensFor("q")["a confirm channel's borrow"]!, Effect.void)
   )
   frames("interrupted when the open was sent: the same", {}, (broker) =>
     Effect.gen(function* () {
-      const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a confirm channel's borrow"]))
+      const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a confirm channel's borrow"]!))
       yield* broker.received("channel.open")
       yield* Fiber.interrupt(borrowing)
     })
   )
   frames("not answered within continuationTimeout: the same", { continuationTimeout: Duration.millis(50) }, () =>
-    Effect.flip(Effect.scoped(opensFor("q")["a confirm channel's borrow"]))
+    Effect.flip(Effect.scoped(opensFor("q")["a confirm channel's borrow"]!))
   )
 
   plain.live("a connection that ends before the answer leaves nothing to close", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       yield* Effect.gen(function* () {
-        yield* givenUp(opensFor("q")["a borrow"], Effect.void)
+        yield* givenUp(opensFor("q")["a borrow"]!, Effect.void)
         yield* broker.received("channel.open")
         broker.off("channel.open")
         broker.destroy()
-        yield* Effect.scoped(opensFor("q")["a borrow"])
+        yield* Effect.scoped(opensFor("q")["a borrow"]!)
         yield* broker.until((now) => now.openChannels === 0)
         assert.strictEqual(broker.count("channel.open"), 2)
       }).pipe(withAmqp(broker.url))
@@ -149,10 +156,15 @@ describe("nothing is sent for a channel that was never opened, and an opening th
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         broker.once("channel.open", (open) => open.hold())
-        const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a borrow"]))
+        const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a borrow"]!))
         yield* broker.received("channel.open")
         yield* Fiber.interrupt(borrowing)
-        yield* Effect.forkDetach(Effect.andThen(turn, Effect.sync(() => broker.release("channel.open"))))
+        yield* Effect.forkDetach(
+          Effect.andThen(
+            turn,
+            Effect.sync(() => broker.release("channel.open"))
+          )
+        )
       }).pipe(withAmqp(broker.url))
       assert.strictEqual(broker.count("channel.close"), 1)
     })
