@@ -200,6 +200,13 @@ const start = Effect.fnUntraced(function* (
     )
   }
 
+  const onUndecodable = (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => {
+    links.unread.undecodable++
+    runFork(
+      Effect.annotateLogs(Effect.logError("AMQP message could not be read"), { ...about, reason: reason.message })
+    )
+  }
+
   const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
     let mine: Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
@@ -210,6 +217,7 @@ const start = Effect.fnUntraced(function* (
       {
         onBlocked,
         onUnblocked,
+        onUndecodable,
         onClosed: (reason) => {
           // At once, not when the supervisor runs: nobody may be handed a dead link in between.
           if (mine !== undefined && mine === current) {
@@ -375,7 +383,8 @@ const start = Effect.fnUntraced(function* (
     preparations: new Preparations(() => current),
     shutdown: new Shutdown(config, clock),
     queues: new KnownQueues(),
-    conditions: new Conditions()
+    conditions: new Conditions(),
+    unread: { undecodable: 0 }
   }
 
   const member = { current: () => current, continuationTimeout: config.continuationTimeout }

@@ -34,6 +34,7 @@ import { AmqpPublisher } from "./AmqpPublisher.ts"
 import { AmqpRpc } from "./AmqpRpc.ts"
 import { ownConfig } from "./internal/consumer/connection.ts"
 import { measuresOf } from "./internal/consumer/running.ts"
+import { linksOf } from "./internal/links.ts"
 import { type Watched, watchConnection, watchConnections } from "./internal/metrics/connection.ts"
 import { boundaries } from "./internal/metrics/histogram.ts"
 import { discards, measuresOfPool, replies, settlements } from "./internal/metrics/measures.ts"
@@ -71,6 +72,15 @@ export const blockedTime = Metric.counter("amqp.client.connection.blocked_time",
   description: "Seconds for which the broker has blocked publishers",
   incremental: true,
   attributes: seconds
+})
+
+/**
+ * Messages whose properties could not be read, so that they were not taken in: each was rejected without requeue (or
+ * acknowledged, in a stream), and is logged as an error.
+ */
+export const undecodableMessages = Metric.counter("amqp.client.connection.undecodable_messages", {
+  description: "Messages whose properties could not be read, and that were not taken in",
+  incremental: true
 })
 
 // --- The pool ----------------------------------------------------------------------------------------------------------
@@ -270,6 +280,8 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
     const watched = yield* watchConnection(connection)
     registerConnection(registry, () => connection.state.value._tag, watched)
     registry.counter(blockedTime, {}, () => watched.blockedSeconds)
+    const { unread } = linksOf(connection)
+    registry.counter(undecodableMessages, {}, () => unread.undecodable)
 
     for (const [kind, { stats }] of [
       ["regular", pool],

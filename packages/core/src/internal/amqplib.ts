@@ -28,6 +28,7 @@ export interface Frame {
   readonly fields: Record<string, unknown>
   readonly size?: number
   readonly content?: Buffer
+  readonly undecodable?: Error | undefined
 }
 
 // What amqplib does not declare, and what of it may be missing in another version.

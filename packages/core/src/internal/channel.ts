@@ -12,10 +12,11 @@ import type { Returned } from "../AmqpChannel.ts"
 import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Link } from "./link.ts"
+import * as Logging from "./logging.ts"
 import type { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
-import { intercept, type Oversized } from "./intercept.ts"
+import { intercept, type NotTaken, operations } from "./intercept.ts"
 import { fromAmqplib, type Outgoing } from "./properties.ts"
 import { classBasic } from "./protocol.ts"
 
@@ -32,6 +33,22 @@ export interface ConsumerSink {
   readonly closed: (reason: AmqpError.AmqpErrorReason) => void
   /** For a consumer whose deliveries nobody can take back: one was too large. Whether it is dealt with, and the channel may live. */
   readonly oversized?: (properties: DeliveredProperties, reason: AmqpError.MessageTooLarge) => boolean
+  /** The header of one could not be read, so that it is not delivered. It is settled already. */
+  readonly undecodable?: (properties: DeliveredProperties, reason: AmqpError.DecodeFailed) => void
+}
+
+/** A consumer as its channel knows it. */
+interface Consuming {
+  readonly start: ConsumerStart
+  /** Empty until the broker has chosen it. */
+  tag: string
+}
+
+/** A `basic.get` that waits for its answer. */
+interface Getting {
+  readonly queue: string
+  readonly noAck: boolean
+  readonly fail: (reason: AmqpError.DecodeFailed) => void
 }
 
 /** How to start a consumer, checked already. */
@@ -59,12 +76,6 @@ const nothing = new Uint8Array(0)
 /** As much of a message as amqplib wants, to settle it. */
 const tagged = (deliveryTag: number) => ({ fields: { deliveryTag } }) as Amqplib.ConsumeMessage
 
-const operations = {
-  "basic.get": "basic.get",
-  "basic.deliver": "basic.consume",
-  "basic.return": "basic.publish"
-} as const
-
 // What was taken with noAck does not come again.
 const whatNow = {
   "basic.get":
@@ -75,8 +86,8 @@ const whatNow = {
 } as const
 
 const oversized = (
-  method: Oversized["method"],
-  { exchange, routingKey }: Oversized["fields"],
+  method: NotTaken["method"],
+  { exchange, routingKey }: NotTaken["fields"],
   size: number,
   limit: number
 ): AmqpError.MessageTooLarge => {
@@ -88,6 +99,27 @@ const oversized = (
       `more than the ${limit} of maxInboundMessageBodySize, and was not taken in. ${whatNow[method]}`,
     operation,
     replyCode: 311
+  })
+}
+
+const becameOf = {
+  acked: "It was acknowledged, since a stream keeps its messages: it stays there, and is skipped.",
+  rejected: "It was rejected: it is in the queue's dead-letter exchange, if the queue has one, and gone otherwise.",
+  nothing: "It needed no acknowledgement, and is gone.",
+  returned: "It reached no queue."
+} as const
+
+const undecodable = (
+  method: NotTaken["method"],
+  became: keyof typeof becameOf,
+  problem: Error
+): AmqpError.DecodeFailed => {
+  const operation = operations[method]
+  const what = method === "basic.return" ? "a message that the broker returned" : "a message"
+  return new AmqpError.DecodeFailed({
+    message: `${operation}: the properties of ${what} cannot be read: ${problem.message}. ${becameOf[became]}`,
+    operation,
+    cause: problem
   })
 }
 
@@ -130,7 +162,11 @@ export class Channel {
 
   readonly #writer: ChannelWriter | undefined
   readonly #watchers = new Set<() => void>()
-  readonly #consumers = new Set<ConsumerSink>()
+  readonly #consumers = new Map<ConsumerSink, Consuming>()
+  /** In the order in which they were sent, which is that of the answers. */
+  readonly #getting: Array<Getting> = []
+  /** The one that was answered last: its message may be on its way. */
+  #got: Getting | undefined = undefined
   #lastError: unknown = undefined
   /** Whether `channel.open` has not been answered: `channel.close` must not overtake it, nor follow it before the answer. */
   #isOpening = true
@@ -151,6 +187,10 @@ export class Channel {
         this.#changed()
       },
       onOversized: this.#onOversized,
+      onUndecodable: this.#onUndecodable,
+      onGot: () => {
+        this.#got = this.#getting.shift()
+      },
       onBroken: (error) => {
         this.#onError(error)
         this.#end()
@@ -180,7 +220,7 @@ export class Channel {
 
   // What came back too large has been read by whoever sent it, and a reply that is has no way back: these are dropped, if
   // it is known whose they are.
-  readonly #onOversized = ({ fields, method, properties, size }: Oversized): boolean => {
+  readonly #onOversized = ({ fields, method, properties, size }: NotTaken): boolean => {
     const reason = oversized(method, fields, size, this.link.maxInboundMessageBodySize)
     if (method === "basic.return") {
       const returned = returnedOf(fields as unknown as ReturnFields, properties, nothing)
@@ -191,10 +231,59 @@ export class Channel {
         return true
       }
     } else if (method === "basic.deliver") {
-      for (const consumer of this.#consumers) if (consumer.oversized?.(properties, reason) === true) return true
+      for (const consumer of this.#consumers.keys()) if (consumer.oversized?.(properties, reason) === true) return true
     }
     this.refused = reason
     return false
+  }
+
+  // Whoever has published it must not be able to end more than the message: it is settled here, and nobody sees it.
+  readonly #onUndecodable = (message: NotTaken, problem: Error): boolean => {
+    const { fields, method, properties, size } = message
+    const { exchange, routingKey } = fields as { readonly exchange: string; readonly routingKey: string }
+    const about = { exchange, routingKey, messageId: properties.messageId, size, ...Logging.ofChannel(this) }
+    if (method === "basic.return") {
+      const returned = returnedOf(fields as unknown as ReturnFields, properties, nothing)
+      const reason = undecodable(method, "returned", problem)
+      this.link.undecodable(reason, about)
+      if (this.onReturned !== undefined) this.onReturned(returned)
+      else if (this.confirms?.returnedUndecodable(returned, size) === false) return false
+      return true
+    }
+    const deliveryTag = fields["deliveryTag"] as number
+    const got = method === "basic.get" ? this.#got : undefined
+    const [sink, consuming] =
+      method === "basic.get" ? [undefined, undefined] : (this.#consumerOf(fields["consumerTag"]) ?? [])
+    const queue = got?.queue ?? consuming?.start.queue
+    const became = this.#settleUnread(deliveryTag, got?.noAck ?? consuming?.start.noAck ?? false, consuming?.start)
+    const reason = undecodable(method, became, problem)
+    this.link.undecodable(reason, { queue, deliveryTag, ...about })
+    got?.fail(reason)
+    sink?.undecodable?.(properties, reason)
+    return true
+  }
+
+  #settleUnread(deliveryTag: number, noAck: boolean, start: ConsumerStart | undefined): keyof typeof becameOf {
+    if (noAck) return "nothing"
+    const isStream = start !== undefined && isOfStream(start)
+    try {
+      if (isStream) this.ack(deliveryTag, false)
+      else this.reject(deliveryTag, false)
+    } catch {
+      // amqplib is closing the channel: the broker gives the message to somebody else.
+    }
+    return isStream ? "acked" : "rejected"
+  }
+
+  /** One whose tag the broker has chosen may get deliveries before its promise is told: there is one such at a time. */
+  #consumerOf(consumerTag: unknown): readonly [ConsumerSink, Consuming] | undefined {
+    let nameless: readonly [ConsumerSink, Consuming] | undefined
+    for (const entry of this.#consumers) {
+      const { tag } = entry[1]
+      if (tag === consumerTag) return entry
+      if (tag === "") nameless ??= entry
+    }
+    return nameless
   }
 
   readonly #onClose = () => {
@@ -228,8 +317,10 @@ export class Channel {
     this.stopped = false
     if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
     this.confirms?.closed(this.closedBy, isByPublish(this.#lastError))
-    for (const consumer of Array.from(this.#consumers)) consumer.closed(this.closedBy)
+    for (const consumer of Array.from(this.#consumers.keys())) consumer.closed(this.closedBy)
     this.#consumers.clear()
+    this.#getting.length = 0
+    this.#got = undefined
     this.#changed()
     this.onClosed?.()
   }
@@ -316,6 +407,18 @@ export class Channel {
     this.driver.reject(tagged(deliveryTag), requeue)
   }
 
+  /** `basic.get`; its promise may fail as those of amqplib do, and with the reason why the message could not be read. */
+  get(queue: string, noAck: boolean): Promise<Amqplib.GetMessage | false> {
+    const answer = this.driver.get(queue, { noAck })
+    return new Promise((resolve, reject) => {
+      this.#getting.push({ queue, noAck, fail: (reason) => reject(AmqpError.fromReason(reason)) })
+      answer.then((message) => {
+        if (message !== false && !noAck) this.unsettled.add(message.fields.deliveryTag)
+        resolve(message)
+      }, reject)
+    })
+  }
+
   /** How many consumers it has. */
   get consumers(): number {
     return this.#consumers.size
@@ -339,18 +442,18 @@ export class Channel {
 
   /** `basic.consume`; its promise may fail as those of amqplib do. The sink hears everything until `cancel` or the end. */
   consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
-    let tag = start.consumerTag
+    const consuming: Consuming = { start, tag: start.consumerTag }
     const onMessage = (message: Amqplib.ConsumeMessage | null) => {
       if (message !== null) {
         if (!start.noAck) this.unsettled.add(message.fields.deliveryTag)
         return sink.deliver(message)
       }
       this.#consumers.delete(sink)
-      return sink.cancelled(tag)
+      return sink.cancelled(consuming.tag)
     }
-    this.#consumers.add(sink)
+    this.#consumers.set(sink, consuming)
     return this.driver.consume(start.queue, onMessage, start).then(
-      ({ consumerTag }) => (tag = consumerTag),
+      ({ consumerTag }) => (consuming.tag = consumerTag),
       (cause) => {
         this.#consumers.delete(sink)
         throw cause
@@ -510,6 +613,8 @@ export const open = (
         )
     })
   )
+
+const isOfStream = ({ arguments: table }: ConsumerStart): boolean => table["x-stream-offset"] !== undefined
 
 const modes = { confirm: "confirm.select", transaction: "tx.select" } as const
 

@@ -151,6 +151,22 @@ export class Confirms {
     return found > 0
   }
 
+  /** The same where its properties could not be read either: which it is, its way and its size have to tell. */
+  returnedUndecodable(returned: Returned, size: number): boolean {
+    let found = 0
+    for (let tag = this.#first + this.#next; tag <= this.#lastTag; tag++) {
+      const of = this.#pending[tag - this.#first]
+      if (of === undefined || !of.mandatory || this.#returned.has(tag)) continue
+      const { message } = of
+      if (message.routingKey !== returned.routingKey || exchangeOf(message) !== returned.exchange) continue
+      if (sizeOf(message) !== size) continue
+      if (found > 0) return false
+      found = tag
+    }
+    if (found > 0) this.#returned.set(found, returned)
+    return found > 0
+  }
+
   confirmed(deliveryTag: number, multiple: boolean, acked: boolean): void {
     if (!multiple) return this.#settle(deliveryTag, acked)
     // 0 means all there are: now, not what those who are told here publish at once.

@@ -8,8 +8,34 @@ import * as BigDecimal from "effect/BigDecimal"
 import { isUtf8 } from "node:buffer"
 import type { FieldTable, FieldValue } from "../AmqpMessage.ts"
 import { deepest } from "./fieldTable.ts"
+import { readShortText } from "./shortText.ts"
 
-/** What amqplib makes of other frames that are not as they should be. */
+/**
+ * What is wrong with a content header, in the words that amqplib has for other frames.
+ *
+ * The type tags that are read are those of RabbitMQ and of every client that documents its own:
+ *
+ * | tag                   | read as                      | written by                                                      |
+ * | --------------------- | ---------------------------- | --------------------------------------------------------------- |
+ * | `S`                   | long string                  | all                                                             |
+ * | `t`                   | boolean                      | all                                                             |
+ * | `I`                   | signed 32-bit integer        | all                                                             |
+ * | `l`                   | signed 64-bit integer        | pika, amqp091-go, Java, .NET, bunny, php-amqplib, RabbitMQ      |
+ * | `L`                   | signed 64-bit integer        | py-amqp (Celery) above 2^31; php-amqplib with AMQP 0-9-1's types |
+ * | `b`, `s`              | signed 8 and 16-bit integer  | amqp091-go, Java, .NET, bunny, php-amqplib, RabbitMQ            |
+ * | `B`, `u`, `i`         | unsigned, of 8, 16, 32 bits  | .NET, RabbitMQ                                                  |
+ * | `U`                   | signed 16-bit integer        | AMQP 0-9-1's own tag; RabbitMQ refuses it                       |
+ * | `f`, `d`              | float, double                | amqp091-go, Java, .NET, bunny; py-amqp: `d`                     |
+ * | `D`                   | decimal                      | all                                                             |
+ * | `T`                   | timestamp                    | all                                                             |
+ * | `F`, `A`, `V`         | table, array, void           | all                                                             |
+ * | `x`                   | bytes                        | pika, amqp091-go, Java, .NET, bunny, php-amqplib                |
+ *
+ * RabbitMQ 3 passes on the publisher's bytes; RabbitMQ 4 writes headers again, `L` as `l`. AMQP 0-9-1 gives `s` and `l`
+ * other meanings (a short string, an unsigned integer), in which neither RabbitMQ nor any of these clients writes them.
+ *
+ * Sources: RabbitMQ's rabbit_binary_parser and rabbit_binary_generator; https://www.rabbitmq.com/amqp-0-9-1-errata#section_3.
+ */
 export const malformed = (what: string) => new Error(`Invalid frame: malformed content header: ${what}`)
 
 /** The last second that a `Date` can hold. */
@@ -24,6 +50,8 @@ export class Reader {
   #at: number
   #end: number
   #depth = 0
+  /** Why a table was skipped. */
+  problem: Error | undefined = undefined
 
   constructor(buffer: Buffer, start: number, end: number) {
     this.#buffer = buffer
@@ -64,7 +92,7 @@ export class Reader {
   shortstr(): string {
     const size = this.octet()
     const at = this.#take(size)
-    return this.#buffer.toString("utf8", at, at + size)
+    return readShortText(this.#buffer, at, at + size)
   }
 
   #longstr(): string | Uint8Array {
@@ -78,6 +106,23 @@ export class Reader {
   // A view would keep in memory all that the socket read with it.
   #copy(at: number, size: number): Uint8Array {
     return new Uint8Array(this.#buffer.subarray(at, at + size))
+  }
+
+  /** A table; one that cannot be read is skipped, so that what stands behind it can be read: `problem` says why. */
+  tableOr(instead: FieldTable): FieldTable {
+    const start = this.#at
+    const outer = this.#end
+    try {
+      return this.table()
+    } catch (cause) {
+      this.#at = start
+      this.#end = outer
+      this.#depth = 0
+      const size = this.long()
+      this.#take(size)
+      this.problem = cause as Error
+      return instead
+    }
   }
 
   table(): FieldTable {
@@ -127,12 +172,14 @@ export class Reader {
       case 0x74: // t
         return this.octet() !== 0
       case 0x6c: // l
+      case 0x4c: // L
         return this.#signed64()
       case 0x62: // b
         return this.#buffer.readInt8(this.#take(1))
       case 0x42: // B
         return this.octet()
       case 0x73: // s
+      case 0x55: // U
         return this.#buffer.readInt16BE(this.#take(2))
       case 0x75: // u
         return this.short()

@@ -5,12 +5,38 @@
  * read in place; what is incomplete, malformed or rare is amqplib's, which has its ways with it.
  */
 import type { Frame } from "./amqplib.ts"
-import { readContentHeader } from "./contentHeader.ts"
+import { fixedPart, type HeaderFrame, readContentHeader, unread } from "./contentHeader.ts"
+import { Reader } from "./fieldReader.ts"
+import {
+  basicAck,
+  basicDeliver,
+  basicGetOk,
+  basicNack,
+  basicReturn,
+  bodyFrame,
+  frameEnd,
+  headerFrame,
+  methodFrame,
+  prefix
+} from "./protocol.ts"
+import { readShortText } from "./shortText.ts"
 import type { SocketInput } from "./socketInput.ts"
-import { basicAck, basicDeliver, basicNack, bodyFrame, frameEnd, headerFrame, methodFrame, prefix } from "./protocol.ts"
 
 /** A frame of a body that is larger is not waited for. */
 const smallBody = 4096
+
+/**
+ * How large a content header is read, beyond frame-max and in bytes. RabbitMQ does not split headers: they are as large as
+ * the publisher's frame-max allows, which may be larger than ours (both are at most the broker's `frame_max`, 128 KiB by
+ * default), and each queue that dead-letters a message adds some hundred bytes (`x-death`), as retries do.
+ */
+const largestHeader = 2 ** 20
+const headerGrowth = 65_536
+
+/** A header of more bytes than are read is skipped, and its message with it; beyond this it is no AMQP. */
+const mostSkipped = 2 ** 26
+
+const mostOfHeader = (maxFrameSize: number) => Math.max(maxFrameSize, largestHeader) + headerGrowth
 
 const nothing = Buffer.alloc(0)
 const none: Frame["fields"] = Object.freeze({})
@@ -52,7 +78,7 @@ class LastText {
     while (i < size && rest[start + i] === bytes[i]) i++
     if (i === size) return this.#text
     this.#size = rest.copy(bytes, 0, start, end)
-    return (this.#text = rest.toString("utf8", start, end))
+    return (this.#text = readShortText(rest, start, end))
   }
 }
 
@@ -68,6 +94,9 @@ class FrameReader {
   /** Of a body's frame that comes in parts: what is still to come of it, and for which channel. */
   #bodyLeft = 0
   #bodyChannel = 0
+  /** Of a header that is too large to be read: what is still to come of it, its end included, and what it becomes. */
+  #skipLeft = 0
+  #skipped: HeaderFrame | undefined = undefined
   readonly #consumerTag = new LastText()
   readonly #exchange = new LastText()
   readonly #routingKey = new LastText()
@@ -89,10 +118,21 @@ class FrameReader {
         const part = this.#part(rest, at, left)
         if (part !== undefined) return part
         missing = this.#bodyLeft + 1 - left
+      } else if (this.#skipped !== undefined) {
+        if (left > 0 && this.#skip(rest, at, left)) return this.#taken()
+        missing = this.#skipLeft
       } else if (left > prefix) {
         const size = uint32(rest, at + 3)
         const end = at + prefix + size
-        if (maxFrameSize > 0 && size > maxFrameSize) return this.#other(at)
+        if (maxFrameSize > 0 && size > maxFrameSize) {
+          if (rest[at] !== headerFrame || size > mostSkipped) return this.#other(at)
+          if (size > mostOfHeader(maxFrameSize)) {
+            if (left < prefix + fixedPart) {
+              if (!this.#more(rest, at, prefix + fixedPart - left)) return false
+            } else this.#beginToSkip(rest, at, size, mostOfHeader(maxFrameSize))
+            continue
+          }
+        }
         if (end < rest.length) return rest[end] === frameEnd ? this.#frame(rest, at, end) : this.#other(at)
         if (rest[at] === bodyFrame && size > smallBody) {
           this.#bodyChannel = uint16(rest, at + 1)
@@ -173,6 +213,31 @@ class FrameReader {
     return { channel: this.#bodyChannel, fields: none, content: rest.subarray(at, end) }
   }
 
+  #beginToSkip(rest: Buffer, at: number, size: number, most: number): void {
+    const start = at + prefix
+    const header = readContentHeader(rest, uint16(rest, at + 1), start, start + fixedPart)
+    this.#skipped = unread(header, `it has ${size} bytes, at most ${most} are read`)
+    this.#skipLeft = size - fixedPart + 1
+    this.#at = start + fixedPart
+  }
+
+  /** Whether that was the end of it. */
+  #skip(rest: Buffer, at: number, left: number): boolean {
+    const bytes = Math.min(left, this.#skipLeft)
+    this.#at = at + bytes
+    this.#skipLeft -= bytes
+    if (this.#skipLeft > 0) return false
+    // As amqplib says it.
+    if (rest[this.#at - 1] !== frameEnd) throw new Error("Invalid frame")
+    return true
+  }
+
+  #taken(): HeaderFrame | undefined {
+    const skipped = this.#skipped
+    this.#skipped = undefined
+    return skipped
+  }
+
   /** The frame that begins here, as amqplib reads it. */
   #other(at: number): unknown {
     this.#keep(this.#connection.rest.subarray(at))
@@ -222,8 +287,36 @@ class FrameReader {
       }
       case basicDeliver:
         return this.#deliver(rest, channel, start + 4, end)
+      case basicGetOk:
+      case basicReturn:
+        return this.#announced(rest, id, channel, start + 4, end)
       default:
         return undefined
+    }
+  }
+
+  /** Like a delivery, and rarer. */
+  #announced(rest: Buffer, id: number, channel: number, start: number, end: number): Frame | undefined {
+    const reader = new Reader(rest, start, end)
+    try {
+      const fields =
+        id === basicReturn
+          ? {
+              replyCode: reader.short(),
+              replyText: reader.shortstr(),
+              exchange: reader.shortstr(),
+              routingKey: reader.shortstr()
+            }
+          : {
+              deliveryTag: reader.longlong(),
+              redelivered: (reader.octet() & 1) === 1,
+              exchange: reader.shortstr(),
+              routingKey: reader.shortstr(),
+              messageCount: reader.long()
+            }
+      return reader.isAtEnd ? { id, channel, fields } : undefined
+    } catch {
+      return undefined
     }
   }
 

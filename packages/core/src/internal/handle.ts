@@ -132,6 +132,8 @@ export class Handle {
 
   protected failed(operation: string, channel: Channel, cause: unknown): AmqpError.AmqpErrorReason {
     if (this.held !== channel) return this.endedBy
+    // What is not the channel's failure.
+    if (AmqpError.isAmqpError(cause)) return cause.reason
     channel.told = true
     const reason = classify(cause, { operation, peer: channel.link.peer })
     // The reply was none: where the right one is, nobody knows.

@@ -12,6 +12,7 @@ import { InboundBody } from "./inboundBody.ts"
 import {
   basicAck,
   basicDeliver,
+  basicGetEmpty,
   basicGetOk,
   basicNack,
   basicReturn,
@@ -34,15 +35,23 @@ interface ChannelInternals {
   readonly sendImmediately: (method: number, fields: Record<string, unknown>) => void
 }
 
-/** A message whose body is larger than may be taken in, as far as it has come. */
-export interface Oversized {
+/** A message that is not taken in: its body is larger than may be, or its header cannot be read. */
+export interface NotTaken {
   readonly method: "basic.get" | "basic.deliver" | "basic.return"
   /** Of the method that has announced it. */
   readonly fields: Record<string, unknown>
+  /** As far as they can be read. */
   readonly properties: DeliveredProperties
   /** Of its body, in bytes. */
   readonly size: number
 }
+
+/** The operation that asked for the message. */
+export const operations = {
+  "basic.get": "basic.get",
+  "basic.deliver": "basic.consume",
+  "basic.return": "basic.publish"
+} as const
 
 /** What a channel is told by the broker unasked. Called from amqplib's own event handlers: must not throw. */
 export interface ChannelEvents {
@@ -51,12 +60,16 @@ export interface ChannelEvents {
   /** `channel.flow`, answered already. */
   readonly onFlow: (active: boolean) => void
   /** Whether all that had to be done is done: then the body is dropped as it comes. If not, the channel is closed. */
-  readonly onOversized: (message: Oversized) => boolean
+  readonly onOversized: (message: NotTaken) => boolean
+  /** The same for a message whose header cannot be read. */
+  readonly onUndecodable: (message: NotTaken, problem: Error) => boolean
+  /** The oldest `basic.get` is answered. */
+  readonly onGot: () => void
   /** The channel is of no use any more: `channel.close` has been sent, and may or may not be answered. */
   readonly onBroken: (error: unknown) => void
 }
 
-const nameOf = (id: number | undefined): Oversized["method"] =>
+const nameOf = (id: number | undefined): NotTaken["method"] =>
   id === basicGetOk ? "basic.get" : id === basicReturn ? "basic.return" : "basic.deliver"
 
 /** Drops a body of so many bytes, then goes on with `next`. */
@@ -88,26 +101,35 @@ export const intercept = (driver: Channel, limit: number, events: ChannelEvents)
     events.onBroken(error)
   }
 
-  const header = (frame: Frame) => {
-    const { fields, size = 0 } = frame
+  /** Whether the rest of this message is dropped; if not, its channel has to be closed. */
+  const drops = (frame: Frame, size: number): boolean => {
     const by = announced
-    announced = undefined
-    if (size <= limit) {
+    if (by === undefined || betweenMessages === undefined) return false
+    const { undecodable } = frame
+    const message: NotTaken = {
+      method: nameOf(by.id),
+      fields: by.fields,
+      properties: frame.fields as unknown as DeliveredProperties,
+      size
+    }
+    const isDone = undecodable === undefined ? events.onOversized(message) : events.onUndecodable(message, undecodable)
+    if (isDone) channel.handleMessage = size === 0 ? betweenMessages : dropping(size, betweenMessages)
+    return isDone
+  }
+
+  const header = (frame: Frame) => {
+    const { size = 0, undecodable } = frame
+    // Unannounced: amqplib's to refuse.
+    if (announced === undefined || (size <= limit && undecodable === undefined)) {
+      announced = undefined
       body.begin(size)
       return accept.call(driver, frame)
     }
-    if (
-      by !== undefined &&
-      betweenMessages !== undefined &&
-      events.onOversized({
-        method: nameOf(by.id),
-        fields: by.fields,
-        properties: fields as unknown as DeliveredProperties,
-        size
-      })
-    ) {
-      channel.handleMessage = dropping(size, betweenMessages)
-      return
+    const isDropped = drops(frame, size)
+    announced = undefined
+    if (isDropped) return
+    if (undecodable !== undefined) {
+      return channel.closeWithError(undefined, "content header cannot be read", unexpectedFrame, undecodable)
     }
     const text = `CONTENT_TOO_LARGE - ${size} bytes, maxInboundMessageBodySize is ${limit}`
     channel.closeWithError(undefined, text, contentTooLarge, new Error(text))
@@ -131,8 +153,14 @@ export const intercept = (driver: Channel, limit: number, events: ChannelEvents)
         return frame.content === undefined ? accept.call(driver, frame) : content(frame, frame.content)
       case classBasic:
         return header(frame)
-      case basicDeliver:
+      case basicGetEmpty:
+        events.onGot()
+        return accept.call(driver, frame)
       case basicGetOk:
+        events.onGot()
+        announced = frame
+        return accept.call(driver, frame)
+      case basicDeliver:
       case basicReturn:
         announced = frame
         return accept.call(driver, frame)

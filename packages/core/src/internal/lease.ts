@@ -295,12 +295,10 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.get", options, { noAck: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return this.#checked("basic.get", Check.checkName("basic.get", "queue", queue), (driver, channel) =>
-      driver.get(queue, flags).then((message) => {
-        if (message === false) return Option.none()
-        if (!flags.noAck) channel.unsettled.add(message.fields.deliveryTag)
-        return Option.some(makeDelivery(channel, message))
-      })
+    return this.#checked("basic.get", Check.checkName("basic.get", "queue", queue), (_driver, channel) =>
+      channel
+        .get(queue, flags.noAck)
+        .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message))))
     )
   }
 

@@ -62,6 +62,8 @@ const productOf = (properties: object | undefined): string => {
 export interface LinkEvents {
   readonly onBlocked: (reason: string) => void
   readonly onUnblocked: () => void
+  /** The header of a message could not be read. `about`: which message, for the log. */
+  readonly onUndecodable: (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => void
   /** Once, when the link has ended, whoever ended it. */
   readonly onClosed: (reason: AmqpError.AmqpErrorReason) => void
 }
@@ -176,6 +178,11 @@ export class Link {
     this.blockedBy = reason
     this.#changed()
     this.#events.onBlocked(reason)
+  }
+
+  /** To be called when the header of a message could not be read. */
+  undecodable(reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>): void {
+    this.#events.onUndecodable(reason, about)
   }
 
   readonly #onUnblocked = () => {

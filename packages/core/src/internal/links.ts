@@ -25,7 +25,15 @@ export interface Links {
   queues: KnownQueues
   /** What needs an operator's attention. */
   conditions: Conditions
+  /** What came and could not be read. */
+  unread: Unread
   readonly login: Login
+}
+
+/** Counts messages that were not taken in. */
+export interface Unread {
+  /** Their headers could not be read. */
+  undecodable: number
 }
 
 const links = new WeakMap<AmqpConnection["Service"], Links>()
@@ -37,8 +45,8 @@ export const register = (connection: AmqpConnection["Service"], of: Links): Amqp
 
 /** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
 export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
-  const { conditions, preparations, queues, shutdown } = linksOf(main)
-  Object.assign(linksOf(connection), { conditions, preparations, queues, shutdown })
+  const { conditions, preparations, queues, shutdown, unread } = linksOf(main)
+  Object.assign(linksOf(connection), { conditions, preparations, queues, shutdown, unread })
 }
 
 export const linksOf = (connection: AmqpConnection["Service"]): Links => {

@@ -15,6 +15,8 @@ export type FieldTag =
   | "I" // signed 32 bit
   | "i" // unsigned 32 bit
   | "l" // signed 64 bit
+  | "L" // the same, as some clients write it
+  | "U" // signed 16 bit, AMQP 0-9-1's own
   | "f" // float
   | "d" // double
   | "D" // decimal
@@ -104,6 +106,7 @@ const writeValue = (writer: WireWriter, input: FieldValue): void => {
     case "B":
       return writer.octet(Number(value))
     case "s":
+    case "U":
       return writer.signedShort(Number(value))
     case "u":
       return writer.short(Number(value))
@@ -112,6 +115,7 @@ const writeValue = (writer: WireWriter, input: FieldValue): void => {
     case "i":
       return writer.long(Number(value))
     case "l":
+    case "L":
       return writer.signedLonglong(BigInt(value as number | bigint))
     case "f":
       return writer.float(Number(value))

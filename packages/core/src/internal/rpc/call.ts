@@ -145,7 +145,7 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
   }
 
   /** The server has answered, and nobody can read what. Not `MessageTooLarge`: that says that nothing was sent. */
-  replyTooLarge(because: AmqpError.MessageTooLarge): void {
+  replyUnread(because: AmqpError.MessageTooLarge | AmqpError.DecodeFailed): void {
     const { name } = this
     this.fail(
       new AmqpError.DecodeFailed({

@@ -172,8 +172,14 @@ export class Session extends Handle implements Channel.ConsumerSink {
   oversized(properties: DeliveredProperties, reason: AmqpError.MessageTooLarge): boolean {
     const call = this.#waitingFor(properties)
     if (call === undefined) this.#owner.unclaimed()
-    else call.replyTooLarge(reason)
+    else call.replyUnread(reason)
     return true
+  }
+
+  undecodable(properties: DeliveredProperties, reason: AmqpError.DecodeFailed): void {
+    const call = this.#waitingFor(properties)
+    if (call === undefined) this.#owner.unclaimed()
+    else call.replyUnread(reason)
   }
 
   // The return comes before the confirm. It is not matched by its properties, as others are: the broker has replaced
