@@ -93,10 +93,14 @@ export interface QueueDeclareOptions {
   readonly singleActiveConsumer?: boolean | undefined
   /**
    * `x-delivery-limit`: how often a message may come back before it is dead-lettered, or lost in a queue without a
-   * dead-letter exchange. Quorum queues. At least 0. Default: no limit up to RabbitMQ 3, 20 since 4, where
-   * `arguments: { "x-delivery-limit": -1 }` lifts it (RabbitMQ 3.10 takes that for 0).
+   * dead-letter exchange. Quorum queues. At least 0, or `"default"`: the broker's own, which is none up to RabbitMQ 3, and
+   * 20 since 4.
+   *
+   * Default: the broker's own for a queue with a `deadLetterExchange`. A queue without one is declared with no limit
+   * (`x-delivery-limit: -1` in RabbitMQ 4), so that it loses nothing. Where such a queue exists with the broker's own limit,
+   * it stays as it is, and a warning is logged. Choose `"default"` if others declare the same queue without that argument.
    */
-  readonly deliveryLimit?: number | undefined
+  readonly deliveryLimit?: number | "default" | undefined
   /** `x-max-length`: messages in the queue, at most. At least 0. */
   readonly maxLength?: number | undefined
   /** `x-max-length-bytes`: bytes of content in the queue, at most. At least 0. */

@@ -98,7 +98,11 @@ const queueDeclareOptions: Record<Exclude<keyof QueueDeclareOptions, "arguments"
   queueType: choice(["classic", "quorum", "stream"], "x-queue-type"),
   queueMode: choice(["default", "lazy"], "x-queue-mode"),
   singleActiveConsumer: { ...boolean, argument: "x-single-active-consumer" },
-  deliveryLimit: integer(0, any, "x-delivery-limit"),
+  deliveryLimit: {
+    wants: 'a whole number from 0, or "default"',
+    read: (value) => (value === "default" ? value : integer(0, any).read(value)),
+    argument: "x-delivery-limit"
+  },
   maxLength: integer(0, any, "x-max-length"),
   maxLengthBytes: integer(0, any, "x-max-length-bytes"),
   overflow: choice(["drop-head", "reject-publish", "reject-publish-dlx"], "x-overflow"),
@@ -191,6 +195,12 @@ const merged = (checked: FieldTable, table: FieldTable): FieldTable => {
   return all
 }
 
+const without = (table: FieldTable, name: string): FieldTable => {
+  const rest: Record<string, FieldValue | undefined> = Object.create(null)
+  for (const key in table) if (key !== name) rest[key] = table[key]
+  return rest
+}
+
 /** A name that must be given. */
 export const checkName = (operation: string, argument: string, value: unknown): InvalidArgument | undefined => {
   if (!isName(value)) return refused(operation, argument, wantsName, kindOfName(value))
@@ -229,7 +239,9 @@ export const readExchangeDeclare = (options: unknown, operation = "exchange.decl
 export const readQueueDeclare = (options: unknown, operation = "queue.declare") => {
   const checked = read(operation, options, queueDeclareOptions, true)
   if (isRefused(checked)) return checked
-  return { durable: true, exclusive: false, autoDelete: false, ...checked.fields, arguments: checked.arguments }
+  const { deliveryLimit } = (options ?? {}) as QueueDeclareOptions
+  const table = deliveryLimit === "default" ? without(checked.arguments, "x-delivery-limit") : checked.arguments
+  return { durable: true, exclusive: false, autoDelete: false, ...checked.fields, arguments: table }
 }
 
 /** The table of arguments of a binding. */

@@ -29,6 +29,7 @@ import type { Delivery, Message } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
 import * as Check from "./declarations.ts"
+import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
@@ -571,12 +572,20 @@ export class Lease extends Handle implements Operations {
     const operation = "queue.declare"
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
-    return this.#checked(operation, Check.checkText(operation, "queue", queue), (driver) =>
-      driver.assertQueue(queue, checked).then((declared) => {
-        this.terms.queues.declared(declared.queue, checked)
-        return declared
-      })
-    )
+    const declare = (declaration: typeof checked) =>
+      this.#checked(operation, Check.checkText(operation, "queue", queue), (driver) =>
+        driver.assertQueue(queue, declaration).then((declared) => {
+          this.terms.queues.declared(declared.queue, declaration)
+          return declared
+        })
+      )
+    if (options?.deliveryLimit === "default") return declare(checked)
+    return Effect.suspend(() => {
+      const channel = this.usable()
+      return "_tag" in channel || Check.checkText(operation, "queue", queue) !== undefined
+        ? declare(checked)
+        : declareWithoutLimit(this.terms, channel.link, queue, checked, declare)
+    })
   }
 
   queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {

@@ -24,3 +24,8 @@ export const limitBodies = (bytes: number) =>
     const before = yield* evaluate("{ok, Most} = application:get_env(rabbit, max_message_size), Most.")
     yield* Effect.acquireRelease(limit(String(bytes)), () => Effect.orDie(limit(before)))
   })
+
+/** Whether what a consumer gives back by `basic.nack` counts towards the delivery limit of a quorum queue. */
+export const countsNacks = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
+  Effect.map(evaluate(`rabbit_misc:version_compare(rabbit_misc:version(), "4.3.0", lt).`), (text) => text === "true")
+)
