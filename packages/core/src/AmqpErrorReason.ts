@@ -287,6 +287,22 @@ export class ConsumerCancelled extends Schema.TaggedError<ConsumerCancelled>(id(
   readonly isRetryable = true
 }
 
+/**
+ * A message of a stream was not handled, and its consumer has ended there: its handler failed (`cause`) and the policy is
+ * `stop`, or it could not be published where `publishTo` said (`cause`). Nothing was passed over: who consumes again from
+ * this offset meets the message again.
+ */
+export class StreamStopped extends Schema.TaggedError<StreamStopped>(id("StreamStopped"))("StreamStopped", {
+  ...Fields,
+  queue: Schema.String,
+  /** Where the message stands in the stream. */
+  offset: Schema.Int
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
 /** No delivery came within a consumer's inactivity timeout. */
 export class InactivityTimeout extends Schema.TaggedError<InactivityTimeout>(id("InactivityTimeout"))(
   "InactivityTimeout",
@@ -405,6 +421,7 @@ export const AmqpErrorReason = Schema.Union([
   PublishReturned,
   PublishUnknown,
   ConsumerCancelled,
+  StreamStopped,
   InactivityTimeout,
   DecodeFailed,
   RequestTimeout,

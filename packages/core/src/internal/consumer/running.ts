@@ -11,6 +11,7 @@ import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
 import type { AmqpConsumer } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
+import type { KnownQueues } from "../knownQueues.ts"
 import { linksOf } from "../links.ts"
 import * as Logging from "../logging.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
@@ -96,6 +97,12 @@ export const register = (service: AmqpConsumer["Service"], of: Running): AmqpCon
 
 /** Undefined for a service that was made otherwise, such as a test's. */
 export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
+
+/** What its application has declared. */
+export const queuesOf = (service: AmqpConsumer["Service"]): KnownQueues | undefined => {
+  const main = runningOf(service)?.main
+  return main === undefined ? undefined : linksOf(main).queues
+}
 
 /** By which connection somebody consumes, and what the log says of it. */
 export interface Access {

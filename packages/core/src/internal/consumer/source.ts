@@ -20,6 +20,7 @@ import * as Logging from "../logging.ts"
 import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
+import type { StreamPosition } from "./streamPosition.ts"
 import { Backoff, fullJitter } from "../backoff.ts"
 
 /** Which ends are followed by another subscription. */
@@ -42,6 +43,8 @@ export class Source {
   readonly #declare: Declare | undefined
   /** What is said of it in the log while it has no channel. */
   readonly #connection: Readonly<Record<string, unknown>>
+  /** Of a stream. */
+  readonly #position: StreamPosition | undefined
   #current: Subscription | undefined = undefined
   /** Cancelled by the broker, with deliveries that are still to be settled. */
   readonly #draining = new Set<Subscription>()
@@ -61,6 +64,7 @@ export class Source {
     readonly resubscribe: Resubscribe
     readonly declare: Declare | undefined
     readonly annotations: Readonly<Record<string, unknown>>
+    readonly position?: StreamPosition | undefined
   }) {
     this.queue = options.start.queue
     this.#links = options.links
@@ -74,12 +78,13 @@ export class Source {
     this.#resubscribe = options.resubscribe
     this.#declare = options.declare
     this.#connection = options.annotations
+    this.#position = options.position
   }
 
   // --- What is taken -------------------------------------------------------------------------------------------------
 
   get size(): number {
-    return this.#current === undefined || this.#stopping ? 0 : this.#current.size
+    return this.#current === undefined || this.#isStill ? 0 : this.#current.size
   }
 
   /** How long the first of these has waited, in milliseconds. */
@@ -90,13 +95,23 @@ export class Source {
 
   take(): ConsumerDelivery | undefined {
     if (this.#draining.size > 0) this.#closeDrained()
-    return this.#stopping ? undefined : this.#current?.take()
+    return this.#isStill ? undefined : this.#current?.take()
   }
 
   /** Deliveries of one channel, in their order. */
   takeUpTo(most: number): Array<ConsumerDelivery> {
     if (this.#draining.size > 0) this.#closeDrained()
-    return this.#stopping || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+    return this.#isStill || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+  }
+
+  /** Whether nothing is handed out, whatever has come. */
+  get #isStill(): boolean {
+    return this.#stopping || this.#position?.isHeld === true
+  }
+
+  /** What has come while nothing was handed out can be taken now. */
+  resume(): void {
+    for (let left = this.size; left > 0; left--) this.onChange()
   }
 
   #closeDrained(): void {
@@ -140,7 +155,7 @@ export class Source {
         // What no waiting mends: the connection is closed for good.
         yield* this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
-        const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed)
+        const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed, this.#position)
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
         const open = Effect.andThen(prepared ? Effect.void : prepare, subscription.open(this.#links, this.#declare))
