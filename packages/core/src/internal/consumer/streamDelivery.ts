@@ -1,5 +1,5 @@
 /** A delivery of a stream: it outlives its channel, and is settled when it is handled, whatever has become of that. */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type { AmqpError, AmqpErrorReason } from "../../AmqpError.ts"
 import { DeliverySettled } from "../../AmqpErrorReason.ts"
 import type * as Amqplib from "../amqplib.ts"
