@@ -85,6 +85,7 @@ export interface ReconnectConfig {
   readonly healthyAfter: Duration.Duration
   /** `undefined`: by `minDelay` and `maxDelay`. */
   readonly schedule: Schedule.Schedule<unknown, AmqpErrorReason> | undefined
+  readonly onRefused: "retry" | "close"
 }
 
 /** The settings of a pool of channels. */
@@ -211,6 +212,19 @@ export interface ReconnectOptions {
    * last of these reasons. Consumers, which subscribe again by `minDelay` and `maxDelay`, do not use it.
    */
   readonly schedule?: Schedule.Schedule<unknown, AmqpErrorReason> | undefined
+  /**
+   * What follows when a broker that has been reached before refuses: the login, the virtual host, TLS, or AMQP itself (a
+   * proxy that answers by HTTP). Default: `"retry"`, since a refusal can pass: the authentication backend is away, a user
+   * or a virtual host is imported again, a certificate is being renewed.
+   *
+   * `"retry"` tries again after at least 0.5 to 1 s, doubled with each refusal up to 15 to 30 s (up to `maxDelay` if that is
+   * more), also with a `schedule`: a broker may count failed logins. A new secret (`updateSecret`) is tried at once.
+   * `"close"` closes the connection for good, with the reason of the refusal. For a refused login or virtual host that
+   * ends with the next `updateSecret`.
+   *
+   * Before an application has reached its broker for the first time, every refusal is final, whatever this says.
+   */
+  readonly onRefused?: "retry" | "close" | undefined
 }
 
 /** Options of the pool. */

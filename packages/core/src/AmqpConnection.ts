@@ -12,6 +12,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -162,6 +163,13 @@ const start = Effect.fnUntraced(function* (
   let nextHost = 0
   let arrival = Deferred.makeUnsafe<Link, AmqpError.AmqpError>()
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
+  /** Done when the secret of the last attempt is replaced. */
+  let { replaced } = login
+  /** Done when a connection that is closed for a refused login gets another secret: with that refusal. */
+  let revived = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
+  let hasEnded = false
+  /** Refusals without an open connection in between. */
+  let refusals = 0
   let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
 
   /** Which of its links a line of the log is about. */
@@ -207,10 +215,15 @@ const start = Effect.fnUntraced(function* (
     )
   }
 
+  // Nothing that an application cannot reach at first is asked for again; what it has reached may be away for a while.
+  const isFinal = (reason: AmqpError.AmqpErrorReason) =>
+    isRefusal(reason) && (!login.wasAccepted || config.reconnect.onRefused === "close")
+
   const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
     let mine: Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
     const { credentials } = login
+    replaced = login.replaced
     const connected = connect(
       { ...config, credentials },
       host,
@@ -243,31 +256,35 @@ const start = Effect.fnUntraced(function* (
     )
   }
 
-  const tryEveryHost = Effect.gen(function* () {
+  const tryEveryHost = Effect.fnUntraced(function* (isRepeated: boolean) {
     let passing: AmqpError.AmqpError | undefined
     let final: AmqpError.AmqpError | undefined
     for (let i = 0; i < config.hosts.length; i++) {
       const host = config.hosts[nextHost++ % config.hosts.length]!
       const error = yield* Effect.match(connectTo(host), { onFailure: (error) => error, onSuccess: () => undefined })
       if (error === undefined) return
-      if (!isFinal(error.reason)) {
+      if (!isRefusal(error.reason)) {
         passing = error
         continue
       }
-      if (final === undefined || !isOfAllHosts(final.reason)) final = error
+      if (final === undefined || !isOfLogin(final.reason)) final = error
       if (config.hosts.length > 1) {
-        yield* Effect.logWarning("AMQP host refused").pipe(
-          Effect.annotateLogs({ host: peerOf(host), reason: error.reason.message })
-        )
+        const text = "AMQP host refused"
+        yield* Effect.annotateLogs(isRepeated ? Effect.logDebug(text) : Effect.logWarning(text), {
+          host: peerOf(host),
+          reason: error.reason.message
+        })
       }
     }
     return yield* Effect.fail(
-      final !== undefined && (passing === undefined || isOfAllHosts(final.reason)) ? final : passing!
+      final !== undefined && (passing === undefined || isOfLogin(final.reason)) ? final : passing!
     )
   })
 
   const opened = Effect.suspend(() => {
     generation++
+    refusals = 0
+    login.wasAccepted = true
     // It may have died already: then `loss` is done, and the supervisor goes on from there.
     if (current === undefined) return Effect.void
     const link = current
@@ -292,6 +309,7 @@ const start = Effect.fnUntraced(function* (
   const closedFor = (reason: AmqpError.AmqpErrorReason) =>
     Effect.suspend(() => {
       closedBy = reason
+      revived = Deferred.makeUnsafe()
       Deferred.doneUnsafe(arrival, Effect.fail(AmqpError.fromReason(reason)))
       return SubscriptionRef.set(state, { _tag: "Closed", reason })
     })
@@ -322,38 +340,62 @@ const start = Effect.fnUntraced(function* (
     config.reconnect.healthyAfter
   )
 
-  /** Tries until there is a link; false: it was given up for good. Without `lostFor` there was none before. */
+  /** Waits until the next attempt is due; false: there is none. */
+  const pause = (reason: AmqpError.AmqpErrorReason) => {
+    if (!isRefusal(reason)) return backoff.wait(reason)
+    const longest = Math.max(longestRefusedDelay, Duration.toMillis(config.reconnect.maxDelay))
+    const bound = Math.min(firstRefusedDelay * 2 ** refusals++, longest)
+    const due = Effect.flatMap(Random.next, (random) =>
+      backoff.wait(reason, Duration.millis(bound * (0.5 + random / 2)))
+    )
+    return isOfLogin(reason) ? Effect.raceFirst(due, Effect.as(Deferred.await(replaced), true)) : due
+  }
+
+  /** Tries until there is a link; false: it was given up for good. Waits first if one was lost. */
   const establish = Effect.fnUntraced(function* (lostFor: AmqpError.AmqpErrorReason | undefined) {
     let reason = lostFor
+    let logged: string | undefined
     for (let attempt = 1; ; attempt++) {
-      if (reason !== undefined && !(yield* backoff.wait(reason))) return yield* givenUp(reason)
-      const error = yield* Effect.match(tryEveryHost, { onFailure: (error) => error, onSuccess: () => undefined })
+      if (reason !== undefined && !(yield* pause(reason))) return yield* givenUp(reason)
+      const attempted = tryEveryHost(attempt > 1)
+      const error = yield* Effect.match(attempted, { onFailure: (error) => error, onSuccess: () => undefined })
       if (error === undefined) return yield* Effect.as(opened, true)
       reason = error.reason
       if (isFinal(reason)) return yield* givenUp(reason)
-      const isFirst = attempt === 1 && lostFor === undefined
-      yield* SubscriptionRef.set(state, {
-        _tag: lostFor === undefined ? "Connecting" : "Reconnecting",
-        attempt,
-        reason
-      })
+      const isFirst = attempt === 1 && generation === 0
+      // Each refusal once: it may last for hours, and needs somebody.
+      const isNews = isRefusal(reason) && reason._tag !== logged
+      logged = reason._tag
+      yield* SubscriptionRef.set(state, { _tag: generation === 0 ? "Connecting" : "Reconnecting", attempt, reason })
       yield* Effect.annotateLogs(
-        isFirst
-          ? Effect.logWarning("AMQP connection not made, trying again")
-          : Effect.logDebug("AMQP connection not made"),
+        isNews
+          ? Effect.logError("AMQP connection refused, trying again")
+          : isFirst
+            ? Effect.logWarning("AMQP connection not made, trying again")
+            : Effect.logDebug("AMQP connection not made"),
         { attempt, reason: reason.message }
       )
     }
   })
 
   const supervise = Effect.gen(function* () {
-    if (config.lazyConnect && !(yield* establish(undefined))) return
+    let isOpen = !config.lazyConnect || (yield* establish(undefined))
     while (true) {
-      const openedAt = backoff.now
-      const reason = yield* Deferred.await(loss)
-      yield* lost(reason)
-      backoff.lost(openedAt)
-      if (!(yield* establish(reason))) return
+      if (isOpen) {
+        const openedAt = backoff.now
+        const reason = yield* Deferred.await(loss)
+        yield* lost(reason)
+        backoff.lost(openedAt)
+        isOpen = yield* establish(reason)
+      } else {
+        const reason = yield* Deferred.await(revived)
+        yield* SubscriptionRef.set(
+          state,
+          generation === 0 ? { _tag: "Connecting", attempt: 0, reason } : { _tag: "Reconnecting", attempt: 0, reason }
+        )
+        yield* Effect.logInfo("AMQP connection closed for a refused login: trying the new secret")
+        isOpen = yield* establish(undefined)
+      }
     }
   }).pipe(
     // A schedule that dies must not leave those who wait for the next connection waiting for ever.
@@ -362,11 +404,11 @@ const start = Effect.fnUntraced(function* (
     )
   )
 
-  const first = tryEveryHost.pipe(
+  const first = tryEveryHost(false).pipe(
     Effect.retry({
       times: config.connectionAttempts - 1,
       schedule: Schedule.spaced(config.retryDelay),
-      while: (error) => !isFinal(error.reason)
+      while: (error) => !isRefusal(error.reason)
     })
   )
 
@@ -387,9 +429,22 @@ const start = Effect.fnUntraced(function* (
     unread: { undecodable: 0 }
   }
 
-  const member = { current: () => current, continuationTimeout: config.continuationTimeout }
+  const member = {
+    current: () => current,
+    continuationTimeout: config.continuationTimeout,
+    onReplaced: () => {
+      refusals = 0
+      if (closedBy === undefined || hasEnded || !isOfLogin(closedBy)) return
+      const reason = closedBy
+      // Now, not when the supervisor runs: the caller of `updateSecret` may publish next.
+      closedBy = undefined
+      arrival = Deferred.makeUnsafe()
+      Deferred.doneUnsafe(revived, Effect.succeed(reason))
+    }
+  }
   login.join(member)
   const close = Effect.gen(function* () {
+    hasEnded = true
     login.leave(member)
     blockedTimer?.interruptUnsafe()
     if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
@@ -412,7 +467,7 @@ const start = Effect.fnUntraced(function* (
 
   const updateSecret = (secret: Redacted.Redacted<string>, reason = "refreshed") =>
     Effect.suspend(() =>
-      closedBy === undefined
+      closedBy === undefined || (!hasEnded && isOfLogin(closedBy))
         ? Effect.annotateLogs(login.update(secret, reason), Logging.ofConnection(config))
         : Effect.fail(AmqpError.fromReason(closedBy))
     )
@@ -421,13 +476,19 @@ const start = Effect.fnUntraced(function* (
 
 const peerOf = ({ host, port }: Host) => `${host}:${port}`
 
-// Waiting mends none of these.
-const isFinal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
+// What the peer says no to, as opposed to a peer that is away.
+const isRefusal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
 
 // The nodes of a cluster share users and virtual hosts. A certificate, or a port where something else listens, is one
 // host's own.
-const isOfAllHosts = (reason: AmqpError.AmqpErrorReason) =>
+const isOfLogin = (reason: AmqpError.AmqpErrorReason) =>
   reason._tag === "AuthenticationFailed" || reason._tag === "VirtualHostRefused"
+
+/** The bound of the pause after the first refusal, in milliseconds; half of it is random. It doubles with each. */
+const firstRefusedDelay = 1000
+
+/** Where it ends, unless `reconnect.maxDelay` is longer. */
+const longestRefusedDelay = 30_000
 
 /** The connection as a layer: made when the layer is built, closed when its scope closes. */
 export const layer = (config: AmqpConfig): Layer.Layer<AmqpConnection, AmqpError.AmqpError> =>
