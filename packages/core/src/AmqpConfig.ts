@@ -53,7 +53,26 @@ export type Credentials =
   | { readonly _tag: "Plain"; readonly username: string; readonly password: Redacted.Redacted<string> }
   | { readonly _tag: "External" }
 
-/** TLS, read and checked: the certificate, its key and the passphrase fit together. */
+/** A file that a setting of TLS names. */
+export interface TlsFile {
+  /** The setting as it was written: `tls.caFile`, `AMQP_TLS_CA_FILE`. */
+  readonly setting: string
+  readonly path: string
+}
+
+/** The files of TLS. Each connect reads them again, so a certificate that is renewed on disk is used by the next one. */
+export interface TlsFiles {
+  readonly ca: ReadonlyArray<TlsFile>
+  /** Authorities that were given as PEM, and are trusted in addition to those in `ca`. */
+  readonly caBeside: ReadonlyArray<string>
+  readonly cert: ReadonlyArray<TlsFile>
+  readonly key: ReadonlyArray<TlsFile>
+}
+
+/**
+ * TLS, read and checked: the certificate, its key and the passphrase fit together. What files hold is what they held when
+ * the configuration was made.
+ */
 export interface Tls {
   /** Authorities to trust, as PEM; `undefined` means those that Node brings along. */
   readonly ca: ReadonlyArray<string> | undefined
@@ -69,6 +88,8 @@ export interface Tls {
   readonly minVersion: "TLSv1.2" | "TLSv1.3"
   /** Cipher suites in OpenSSL's notation; `undefined` means Node's. */
   readonly ciphers: string | undefined
+  /** `undefined`: none were given. */
+  readonly files?: TlsFiles | undefined
 }
 
 /** Options of the TCP socket. */
@@ -147,7 +168,11 @@ export type Pem = string | Uint8Array
 export interface TlsOptions {
   /** Authorities to trust, instead of those that Node brings along. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
-  /** Files of authorities to trust, in addition to `ca`. */
+  /**
+   * Files of authorities to trust, in addition to `ca`. These files, `certFile` and `keyFile` are read when the
+   * configuration is made, and again at each connect. One that cannot be used then fails that attempt with
+   * `ConnectFailed`, which is retryable.
+   */
   readonly caFile?: string | ReadonlyArray<string> | undefined
   /** The client's certificate, for brokers that ask for one, with those that lead from it to an authority. */
   readonly cert?: Pem | undefined
