@@ -61,7 +61,14 @@ export type State =
       /** Why the connection was lost or, after an attempt, why that has failed. */
       readonly reason: AmqpError.AmqpErrorReason
     }
-  | { readonly _tag: "Closed"; readonly reason: AmqpError.AmqpErrorReason }
+  | {
+      /**
+       * For good: by its scope, by a first connect that was refused, by `reconnect.onRefused`, or because `reconnect.schedule`
+       * has ended. Only a new secret opens one that a refused login or virtual host has closed.
+       */
+      readonly _tag: "Closed"
+      readonly reason: AmqpError.AmqpErrorReason
+    }
 
 /** Whether the broker reads what is published (`connection.blocked`; https://www.rabbitmq.com/docs/connection-blocked). */
 export type Flow = { readonly _tag: "Flowing" } | { readonly _tag: "Blocked"; readonly reason: string }
@@ -93,8 +100,9 @@ export class AmqpConnection extends Context.Service<
      * a token that is about to expire. One call is for this connection and that of the consumers.
      *
      * Every later connect uses the new secret. A connection that is open tells its broker at once (AMQP's
-     * `connection.update-secret`) and waits for the answer; one that is lost has it when it comes back. RabbitMQ's own
-     * user database takes any secret then, and checks it at the next connect.
+     * `connection.update-secret`) and waits for the answer; one that is lost has it when it comes back. One that waits after
+     * a refused login or virtual host, or is `Closed` for that (`reconnect.onRefused`), tries it at once; its state says how
+     * that ends. RabbitMQ's own user database takes any secret then, and checks it at the next connect.
      *
      * `reason` is for the broker's log: at most 255 bytes, default "refreshed". The user name stays as it is.
      *
@@ -102,7 +110,8 @@ export class AmqpConnection extends Context.Service<
      * back with the secret before, if that still holds; with `ReplyTimeout` if there is no answer within
      * `continuationTimeout`, for instance because the broker has blocked the connection and reads nothing: later
      * connects use the new secret all the same; with `InvalidArgument` for a secret that is empty or has a NUL, and for
-     * credentials External, which are the client's certificate; and with the reason of a connection that is `Closed`.
+     * credentials External, which are the client's certificate; and with the reason of a connection that is `Closed` for
+     * anything else than a refused login or virtual host.
      *
      * `config` keeps the secret that the connection began with.
      *
@@ -134,16 +143,16 @@ export class AmqpConnection extends Context.Service<
  * Connects, and keeps connected until the scope closes.
  *
  * The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between the
- * rounds, and fails with the last reason; what no retry can mend (login, virtual host, certificate) fails after the first
- * round. Later losses are mended after waits by `reconnect`, without an end, except by those same reasons, which close the
- * connection for good.
+ * rounds, and fails with the last reason; a refusal (login, virtual host, certificate, a peer that does not speak AMQP) fails
+ * after the first round. A connection that is lost later is made again after waits by `reconnect`, without an end. A refusal is
+ * then taken for one that passes, and tried again after longer waits, unless `reconnect.onRefused` is `"close"`.
  *
  * Of several hosts one that refuses is passed over while another takes the connection, and logged at Warning. If none does,
- * a refused login or virtual host is final, since the nodes of a cluster share both; a certificate is if no host failed by
- * what may pass.
+ * a refused login or virtual host counts, since the nodes of a cluster share both; a certificate does if no host failed by
+ * what may pass. Of several addresses of one host the next is tried when one refuses, or accepts and stays silent.
  *
  * Each change of state is logged once: at Debug while connecting, at Info when open, unblocked or closed by its scope, at
- * Warning when lost or blocked, at Error when closed for good. Attempts that fail are logged at Debug.
+ * Warning when lost or blocked, at Error when refused or closed for good. Further attempts that fail are logged at Debug.
  */
 export const make = (config: AmqpConfig): Effect.Effect<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> =>
   Effect.annotateLogs(start(config), Logging.ofConnection(config))
