@@ -349,10 +349,7 @@ export const stats: Effect.Effect<Stats, never, AmqpRpc> = Effect.flatMap(AmqpRp
 // --- The server ------------------------------------------------------------------------------------------------------
 
 /** How a server consumes requests. */
-export interface ServeOptions extends Omit<
-  AmqpConsumer.ConsumeOptions,
-  "onFailure" | "onDefect" | "queueType" | "offset" | "offsets"
-> {
+export interface ServeOptions extends Omit<AmqpConsumer.ConsumeOptions, "onFailure" | "onDefect"> {
   /** How many requests are handled at a time, at most. Default: 16. */
   readonly concurrency?: number | undefined
   /**

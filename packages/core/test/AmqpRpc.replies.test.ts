@@ -105,8 +105,7 @@ const hasty: Overrides = {
     minDelay: Duration.millis(5),
     maxDelay: Duration.millis(50),
     healthyAfter: Duration.millis(10),
-    schedule: undefined,
-    onRefused: "retry"
+    schedule: undefined
   }
 }
 

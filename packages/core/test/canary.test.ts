@@ -131,13 +131,7 @@ const fails = <R>(
 
 const login = (secret: string): Overrides => ({
   credentials: { _tag: "Plain", username: "alice", password: Redacted.make(secret) },
-  reconnect: {
-    minDelay: millis(1),
-    maxDelay: millis(5),
-    healthyAfter: millis(1000),
-    schedule: undefined,
-    onRefused: "retry"
-  }
+  reconnect: { minDelay: millis(1), maxDelay: millis(5), healthyAfter: millis(1000), schedule: undefined }
 })
 
 const layerOf = (broker: ScriptedBroker.ScriptedBroker, secret: string, more?: Overrides) =>
@@ -444,8 +438,7 @@ describe("the password is nowhere", () => {
             minDelay: millis(1),
             maxDelay: millis(5),
             healthyAfter: millis(9),
-            schedule: dies as never,
-            onRefused: "retry" as const
+            schedule: dies as never
           }
           broker.off("connection.start-ok")
           yield* Effect.gen(function* () {

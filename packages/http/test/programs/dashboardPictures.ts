@@ -66,8 +66,7 @@ const program = Effect.gen(function* () {
           minDelay: Duration.millis(500),
           maxDelay: Duration.seconds(1),
           healthyAfter: Duration.seconds(1),
-          schedule: undefined,
-          onRefused: "retry"
+          schedule: undefined
         }
       }
     })

@@ -19,8 +19,7 @@ const details = {
   exchange: secret,
   routingKey: secret,
   queue: secret,
-  consumerTag: secret,
-  offset: 7
+  consumerTag: secret
 }
 
 export const errors: ReadonlyArray<AmqpError.AmqpError> = AmqpError.AmqpErrorReason.members.map((Reason) =>

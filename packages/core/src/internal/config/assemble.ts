@@ -133,8 +133,7 @@ const readReconnect = (draft: Draft): ReconnectConfig => {
     minDelay,
     maxDelay,
     healthyAfter: draft.read("reconnect.healthyAfter") ?? Duration.seconds(1),
-    schedule,
-    onRefused: draft.read("reconnect.onRefused") ?? "retry"
+    schedule
   }
 }
 
