@@ -53,7 +53,26 @@ export type Credentials =
   | { readonly _tag: "Plain"; readonly username: string; readonly password: Redacted.Redacted<string> }
   | { readonly _tag: "External" }
 
-/** TLS, read and checked: the certificate, its key and the passphrase fit together. */
+/** A file that a setting of TLS names. */
+export interface TlsFile {
+  /** The setting as it was written: `tls.caFile`, `AMQP_TLS_CA_FILE`. */
+  readonly setting: string
+  readonly path: string
+}
+
+/** The files of TLS. Each connect reads them again, so a certificate that is renewed on disk is used by the next one. */
+export interface TlsFiles {
+  readonly ca: ReadonlyArray<TlsFile>
+  /** Authorities that were given as PEM, and are trusted in addition to those in `ca`. */
+  readonly caBeside: ReadonlyArray<string>
+  readonly cert: ReadonlyArray<TlsFile>
+  readonly key: ReadonlyArray<TlsFile>
+}
+
+/**
+ * TLS, read and checked: the certificate, its key and the passphrase fit together. What files hold is what they held when
+ * the configuration was made.
+ */
 export interface Tls {
   /** Authorities to trust, as PEM; `undefined` means those that Node brings along. */
   readonly ca: ReadonlyArray<string> | undefined
@@ -69,6 +88,8 @@ export interface Tls {
   readonly minVersion: "TLSv1.2" | "TLSv1.3"
   /** Cipher suites in OpenSSL's notation; `undefined` means Node's. */
   readonly ciphers: string | undefined
+  /** `undefined`: none were given. */
+  readonly files?: TlsFiles | undefined
 }
 
 /** Options of the TCP socket. */
@@ -85,6 +106,7 @@ export interface ReconnectConfig {
   readonly healthyAfter: Duration.Duration
   /** `undefined`: by `minDelay` and `maxDelay`. */
   readonly schedule: Schedule.Schedule<unknown, AmqpErrorReason> | undefined
+  readonly onRefused: "retry" | "close"
 }
 
 /** The settings of a pool of channels. */
@@ -146,7 +168,11 @@ export type Pem = string | Uint8Array
 export interface TlsOptions {
   /** Authorities to trust, instead of those that Node brings along. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
-  /** Files of authorities to trust, in addition to `ca`. */
+  /**
+   * Files of authorities to trust, in addition to `ca`. These files, `certFile` and `keyFile` are read when the
+   * configuration is made, and again at each connect. One that cannot be used then fails that attempt with
+   * `ConnectFailed`, which is retryable.
+   */
   readonly caFile?: string | ReadonlyArray<string> | undefined
   /** The client's certificate, for brokers that ask for one, with those that lead from it to an authority. */
   readonly cert?: Pem | undefined
@@ -211,6 +237,19 @@ export interface ReconnectOptions {
    * last of these reasons. Consumers, which subscribe again by `minDelay` and `maxDelay`, do not use it.
    */
   readonly schedule?: Schedule.Schedule<unknown, AmqpErrorReason> | undefined
+  /**
+   * What follows when a broker that has been reached before refuses: the login, the virtual host, TLS, or AMQP itself (a
+   * proxy that answers by HTTP). Default: `"retry"`, since a refusal can pass: the authentication backend is away, a user
+   * or a virtual host is imported again, a certificate is being renewed.
+   *
+   * `"retry"` tries again after at least 0.5 to 1 s, doubled with each refusal up to 15 to 30 s (up to `maxDelay` if that is
+   * more), also with a `schedule`: a broker may count failed logins. A new secret (`updateSecret`) is tried at once.
+   * `"close"` closes the connection for good, with the reason of the refusal. For a refused login or virtual host that
+   * ends with the next `updateSecret`.
+   *
+   * Before an application has reached its broker for the first time, every refusal is final, whatever this says.
+   */
+  readonly onRefused?: "retry" | "close" | undefined
 }
 
 /** Options of the pool. */

@@ -12,6 +12,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -60,7 +61,14 @@ export type State =
       /** Why the connection was lost or, after an attempt, why that has failed. */
       readonly reason: AmqpError.AmqpErrorReason
     }
-  | { readonly _tag: "Closed"; readonly reason: AmqpError.AmqpErrorReason }
+  | {
+      /**
+       * For good: by its scope, by a first connect that was refused, by `reconnect.onRefused`, or because `reconnect.schedule`
+       * has ended. Only a new secret opens one that a refused login or virtual host has closed.
+       */
+      readonly _tag: "Closed"
+      readonly reason: AmqpError.AmqpErrorReason
+    }
 
 /** Whether the broker reads what is published (`connection.blocked`; https://www.rabbitmq.com/docs/connection-blocked). */
 export type Flow = { readonly _tag: "Flowing" } | { readonly _tag: "Blocked"; readonly reason: string }
@@ -92,8 +100,9 @@ export class AmqpConnection extends Context.Service<
      * a token that is about to expire. One call is for this connection and that of the consumers.
      *
      * Every later connect uses the new secret. A connection that is open tells its broker at once (AMQP's
-     * `connection.update-secret`) and waits for the answer; one that is lost has it when it comes back. RabbitMQ's own
-     * user database takes any secret then, and checks it at the next connect.
+     * `connection.update-secret`) and waits for the answer; one that is lost has it when it comes back. One that waits after
+     * a refused login or virtual host, or is `Closed` for that (`reconnect.onRefused`), tries it at once; its state says how
+     * that ends. RabbitMQ's own user database takes any secret then, and checks it at the next connect.
      *
      * `reason` is for the broker's log: at most 255 bytes, default "refreshed". The user name stays as it is.
      *
@@ -101,7 +110,8 @@ export class AmqpConnection extends Context.Service<
      * back with the secret before, if that still holds; with `ReplyTimeout` if there is no answer within
      * `continuationTimeout`, for instance because the broker has blocked the connection and reads nothing: later
      * connects use the new secret all the same; with `InvalidArgument` for a secret that is empty or has a NUL, and for
-     * credentials External, which are the client's certificate; and with the reason of a connection that is `Closed`.
+     * credentials External, which are the client's certificate; and with the reason of a connection that is `Closed` for
+     * anything else than a refused login or virtual host.
      *
      * `config` keeps the secret that the connection began with.
      *
@@ -133,16 +143,16 @@ export class AmqpConnection extends Context.Service<
  * Connects, and keeps connected until the scope closes.
  *
  * The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between the
- * rounds, and fails with the last reason; what no retry can mend (login, virtual host, certificate) fails after the first
- * round. Later losses are mended after waits by `reconnect`, without an end, except by those same reasons, which close the
- * connection for good.
+ * rounds, and fails with the last reason; a refusal (login, virtual host, certificate, a peer that does not speak AMQP) fails
+ * after the first round. A connection that is lost later is made again after waits by `reconnect`, without an end. A refusal is
+ * then taken for one that passes, and tried again after longer waits, unless `reconnect.onRefused` is `"close"`.
  *
  * Of several hosts one that refuses is passed over while another takes the connection, and logged at Warning. If none does,
- * a refused login or virtual host is final, since the nodes of a cluster share both; a certificate is if no host failed by
- * what may pass.
+ * a refused login or virtual host counts, since the nodes of a cluster share both; a certificate does if no host failed by
+ * what may pass. Of several addresses of one host the next is tried when one refuses, or accepts and stays silent.
  *
  * Each change of state is logged once: at Debug while connecting, at Info when open, unblocked or closed by its scope, at
- * Warning when lost or blocked, at Error when closed for good. Attempts that fail are logged at Debug.
+ * Warning when lost or blocked, at Error when refused or closed for good. Further attempts that fail are logged at Debug.
  */
 export const make = (config: AmqpConfig): Effect.Effect<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> =>
   Effect.annotateLogs(start(config), Logging.ofConnection(config))
@@ -162,6 +172,13 @@ const start = Effect.fnUntraced(function* (
   let nextHost = 0
   let arrival = Deferred.makeUnsafe<Link, AmqpError.AmqpError>()
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
+  /** Done when the secret of the last attempt is replaced. */
+  let { replaced } = login
+  /** Done when a connection that is closed for a refused login gets another secret: with that refusal. */
+  let revived = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
+  let hasEnded = false
+  /** Refusals without an open connection in between. */
+  let refusals = 0
   let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
 
   /** Which of its links a line of the log is about. */
@@ -207,10 +224,15 @@ const start = Effect.fnUntraced(function* (
     )
   }
 
+  // Nothing that an application cannot reach at first is asked for again; what it has reached may be away for a while.
+  const isFinal = (reason: AmqpError.AmqpErrorReason) =>
+    isRefusal(reason) && (!login.wasAccepted || config.reconnect.onRefused === "close")
+
   const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
     let mine: Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
     const { credentials } = login
+    replaced = login.replaced
     const connected = connect(
       { ...config, credentials },
       host,
@@ -243,31 +265,35 @@ const start = Effect.fnUntraced(function* (
     )
   }
 
-  const tryEveryHost = Effect.gen(function* () {
+  const tryEveryHost = Effect.fnUntraced(function* (isRepeated: boolean) {
     let passing: AmqpError.AmqpError | undefined
     let final: AmqpError.AmqpError | undefined
     for (let i = 0; i < config.hosts.length; i++) {
       const host = config.hosts[nextHost++ % config.hosts.length]!
       const error = yield* Effect.match(connectTo(host), { onFailure: (error) => error, onSuccess: () => undefined })
       if (error === undefined) return
-      if (!isFinal(error.reason)) {
+      if (!isRefusal(error.reason)) {
         passing = error
         continue
       }
-      if (final === undefined || !isOfAllHosts(final.reason)) final = error
+      if (final === undefined || !isOfLogin(final.reason)) final = error
       if (config.hosts.length > 1) {
-        yield* Effect.logWarning("AMQP host refused").pipe(
-          Effect.annotateLogs({ host: peerOf(host), reason: error.reason.message })
-        )
+        const text = "AMQP host refused"
+        yield* Effect.annotateLogs(isRepeated ? Effect.logDebug(text) : Effect.logWarning(text), {
+          host: peerOf(host),
+          reason: error.reason.message
+        })
       }
     }
     return yield* Effect.fail(
-      final !== undefined && (passing === undefined || isOfAllHosts(final.reason)) ? final : passing!
+      final !== undefined && (passing === undefined || isOfLogin(final.reason)) ? final : passing!
     )
   })
 
   const opened = Effect.suspend(() => {
     generation++
+    refusals = 0
+    login.wasAccepted = true
     // It may have died already: then `loss` is done, and the supervisor goes on from there.
     if (current === undefined) return Effect.void
     const link = current
@@ -292,6 +318,7 @@ const start = Effect.fnUntraced(function* (
   const closedFor = (reason: AmqpError.AmqpErrorReason) =>
     Effect.suspend(() => {
       closedBy = reason
+      revived = Deferred.makeUnsafe()
       Deferred.doneUnsafe(arrival, Effect.fail(AmqpError.fromReason(reason)))
       return SubscriptionRef.set(state, { _tag: "Closed", reason })
     })
@@ -322,38 +349,62 @@ const start = Effect.fnUntraced(function* (
     config.reconnect.healthyAfter
   )
 
-  /** Tries until there is a link; false: it was given up for good. Without `lostFor` there was none before. */
+  /** Waits until the next attempt is due; false: there is none. */
+  const pause = (reason: AmqpError.AmqpErrorReason) => {
+    if (!isRefusal(reason)) return backoff.wait(reason)
+    const longest = Math.max(longestRefusedDelay, Duration.toMillis(config.reconnect.maxDelay))
+    const bound = Math.min(firstRefusedDelay * 2 ** refusals++, longest)
+    const due = Effect.flatMap(Random.next, (random) =>
+      backoff.wait(reason, Duration.millis(bound * (0.5 + random / 2)))
+    )
+    return isOfLogin(reason) ? Effect.raceFirst(due, Effect.as(Deferred.await(replaced), true)) : due
+  }
+
+  /** Tries until there is a link; false: it was given up for good. Waits first if one was lost. */
   const establish = Effect.fnUntraced(function* (lostFor: AmqpError.AmqpErrorReason | undefined) {
     let reason = lostFor
+    let logged: string | undefined
     for (let attempt = 1; ; attempt++) {
-      if (reason !== undefined && !(yield* backoff.wait(reason))) return yield* givenUp(reason)
-      const error = yield* Effect.match(tryEveryHost, { onFailure: (error) => error, onSuccess: () => undefined })
+      if (reason !== undefined && !(yield* pause(reason))) return yield* givenUp(reason)
+      const attempted = tryEveryHost(attempt > 1)
+      const error = yield* Effect.match(attempted, { onFailure: (error) => error, onSuccess: () => undefined })
       if (error === undefined) return yield* Effect.as(opened, true)
       reason = error.reason
       if (isFinal(reason)) return yield* givenUp(reason)
-      const isFirst = attempt === 1 && lostFor === undefined
-      yield* SubscriptionRef.set(state, {
-        _tag: lostFor === undefined ? "Connecting" : "Reconnecting",
-        attempt,
-        reason
-      })
+      const isFirst = attempt === 1 && generation === 0
+      // Each refusal once: it may last for hours, and needs somebody.
+      const isNews = isRefusal(reason) && reason._tag !== logged
+      logged = reason._tag
+      yield* SubscriptionRef.set(state, { _tag: generation === 0 ? "Connecting" : "Reconnecting", attempt, reason })
       yield* Effect.annotateLogs(
-        isFirst
-          ? Effect.logWarning("AMQP connection not made, trying again")
-          : Effect.logDebug("AMQP connection not made"),
+        isNews
+          ? Effect.logError("AMQP connection refused, trying again")
+          : isFirst
+            ? Effect.logWarning("AMQP connection not made, trying again")
+            : Effect.logDebug("AMQP connection not made"),
         { attempt, reason: reason.message }
       )
     }
   })
 
   const supervise = Effect.gen(function* () {
-    if (config.lazyConnect && !(yield* establish(undefined))) return
+    let isOpen = !config.lazyConnect || (yield* establish(undefined))
     while (true) {
-      const openedAt = backoff.now
-      const reason = yield* Deferred.await(loss)
-      yield* lost(reason)
-      backoff.lost(openedAt)
-      if (!(yield* establish(reason))) return
+      if (isOpen) {
+        const openedAt = backoff.now
+        const reason = yield* Deferred.await(loss)
+        yield* lost(reason)
+        backoff.lost(openedAt)
+        isOpen = yield* establish(reason)
+      } else {
+        const reason = yield* Deferred.await(revived)
+        yield* SubscriptionRef.set(
+          state,
+          generation === 0 ? { _tag: "Connecting", attempt: 0, reason } : { _tag: "Reconnecting", attempt: 0, reason }
+        )
+        yield* Effect.logInfo("AMQP connection closed for a refused login: trying the new secret")
+        isOpen = yield* establish(undefined)
+      }
     }
   }).pipe(
     // A schedule that dies must not leave those who wait for the next connection waiting for ever.
@@ -362,11 +413,11 @@ const start = Effect.fnUntraced(function* (
     )
   )
 
-  const first = tryEveryHost.pipe(
+  const first = tryEveryHost(false).pipe(
     Effect.retry({
       times: config.connectionAttempts - 1,
       schedule: Schedule.spaced(config.retryDelay),
-      while: (error) => !isFinal(error.reason)
+      while: (error) => !isRefusal(error.reason)
     })
   )
 
@@ -387,9 +438,22 @@ const start = Effect.fnUntraced(function* (
     unread: { undecodable: 0 }
   }
 
-  const member = { current: () => current, continuationTimeout: config.continuationTimeout }
+  const member = {
+    current: () => current,
+    continuationTimeout: config.continuationTimeout,
+    onReplaced: () => {
+      refusals = 0
+      if (closedBy === undefined || hasEnded || !isOfLogin(closedBy)) return
+      const reason = closedBy
+      // Now, not when the supervisor runs: the caller of `updateSecret` may publish next.
+      closedBy = undefined
+      arrival = Deferred.makeUnsafe()
+      Deferred.doneUnsafe(revived, Effect.succeed(reason))
+    }
+  }
   login.join(member)
   const close = Effect.gen(function* () {
+    hasEnded = true
     login.leave(member)
     blockedTimer?.interruptUnsafe()
     if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
@@ -412,7 +476,7 @@ const start = Effect.fnUntraced(function* (
 
   const updateSecret = (secret: Redacted.Redacted<string>, reason = "refreshed") =>
     Effect.suspend(() =>
-      closedBy === undefined
+      closedBy === undefined || (!hasEnded && isOfLogin(closedBy))
         ? Effect.annotateLogs(login.update(secret, reason), Logging.ofConnection(config))
         : Effect.fail(AmqpError.fromReason(closedBy))
     )
@@ -421,13 +485,19 @@ const start = Effect.fnUntraced(function* (
 
 const peerOf = ({ host, port }: Host) => `${host}:${port}`
 
-// Waiting mends none of these.
-const isFinal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
+// What the peer says no to, as opposed to a peer that is away.
+const isRefusal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
 
 // The nodes of a cluster share users and virtual hosts. A certificate, or a port where something else listens, is one
 // host's own.
-const isOfAllHosts = (reason: AmqpError.AmqpErrorReason) =>
+const isOfLogin = (reason: AmqpError.AmqpErrorReason) =>
   reason._tag === "AuthenticationFailed" || reason._tag === "VirtualHostRefused"
+
+/** The bound of the pause after the first refusal, in milliseconds; half of it is random. It doubles with each. */
+const firstRefusedDelay = 1000
+
+/** Where it ends, unless `reconnect.maxDelay` is longer. */
+const longestRefusedDelay = 30_000
 
 /** The connection as a layer: made when the layer is built, closed when its scope closes. */
 export const layer = (config: AmqpConfig): Layer.Layer<AmqpConnection, AmqpError.AmqpError> =>

@@ -20,6 +20,7 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -36,12 +37,15 @@ import { sharedConnection } from "./internal/consumer/connection.ts"
 import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import type { FinalPolicy, Policy } from "./internal/consumer/policies.ts"
-import { accessOf, register, Running, runningOf } from "./internal/consumer/running.ts"
+import type { StreamPolicy } from "./internal/consumer/streamPolicies.ts"
+import type { OffsetStore } from "./AmqpOffsetStore.ts"
+import { accessOf, queuesOf, register, Running, runningOf } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
 import { isRefused } from "./internal/declarations.ts"
 import { fail } from "./internal/handle.ts"
 
 export * from "./internal/consumer/policies.ts"
+export * from "./internal/consumer/streamPolicies.ts"
 
 /**
  * A message that a consumer got, and how to settle it.
@@ -69,11 +73,16 @@ export interface Delivery {
    * is requeued: 2 means that it was delivered before, once or a thousand times.
    */
   readonly attempt: number
-  /** Whether there is nothing left to settle: it was done, or its channel has ended. */
+  /** Where it stands in its stream; `undefined` for other queues. */
+  readonly offset: number | undefined
+  /** Whether there is nothing left to settle: it was done, or its channel has ended. That of a stream outlives its channel. */
   readonly isSettled: boolean
-  /** `basic.ack`: handled. */
+  /** `basic.ack`: handled. The position of a stream moves when everything before it is handled, too. */
   readonly ack: Effect.Effect<void, AmqpError>
-  /** `basic.nack`: back into the queue, or, with `requeue: false`, dead-lettered or dropped. Default: `true`. */
+  /**
+   * `basic.nack`: back into the queue, or, with `requeue: false`, dead-lettered or dropped. Default: `true`. Fails with
+   * `InvalidArgument` for a stream, which takes nothing back.
+   */
   nack(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
   /** `basic.reject`: what `nack` does, in AMQP's original words. */
   reject(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
@@ -91,6 +100,34 @@ export interface End {
    * it is not known how many there were: 0.
    */
   readonly unsettled: number
+}
+
+/**
+ * Where to begin reading a stream: `"first"`, the oldest message that is there; `"last"`, the last chunk, which has one message
+ * or many; `"next"`, what is published from now on; a message by its offset, from 0; or what was published from a time on,
+ * in whole seconds, or since some time `ago` (1 s to 50 years). By a time the broker begins with the chunk that has it, so that
+ * earlier messages may come first.
+ */
+export type StreamOffset =
+  | "first"
+  | "last"
+  | "next"
+  | number
+  | bigint
+  | Date
+  | DateTime.DateTime
+  | { readonly ago: Duration.Input }
+
+/** How the position of a stream's consumer is saved. */
+export interface SavedOffsets {
+  /** Where: see `AmqpOffsetStore`. */
+  readonly store: OffsetStore
+  /** Under which name, the same at each start, and no other consumer's. 1 to 255 characters. */
+  readonly name: string
+  /** It is saved when so many messages were handled since the last time. 1 to 1,000,000. Default: 1000. */
+  readonly every?: number | undefined
+  /** Or so long after the first of these, whichever comes first. 10 ms to 1 hour. Default: 1 second. */
+  readonly within?: Duration.Input | undefined
 }
 
 /** How to subscribe to a queue. */
@@ -128,6 +165,17 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    */
   readonly resubscribe?: "never" | "lost" | "always" | undefined
   /**
+   * The type of the queue, where this application has not declared it. A consumer has to know that a queue is a stream:
+   * from its declaration by this application, from `offset`, `offsets` or the argument `x-stream-offset`, or from
+   * `queueType: "stream"`. Without that the first message which is not handled closes the connection on RabbitMQ up to 3.12.6.
+   * See `consume` for how streams are consumed.
+   */
+  readonly queueType?: "classic" | "quorum" | "stream" | undefined
+  /** Where to begin reading a stream, if no position is saved. Default: `"next"`. */
+  readonly offset?: StreamOffset | undefined
+  /** Saves the position in a stream, and goes on there after a restart. Default: it is kept in memory, until the end. */
+  readonly offsets?: SavedOffsets | undefined
+  /**
    * Runs when it has ended, whatever the way; for what is left of `shutdownTimeout` at most, or of `closeTimeout` when
    * nothing is.
    */
@@ -140,11 +188,15 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
   readonly concurrency?: number | undefined
   /**
    * What becomes of a delivery whose handler has failed: a policy, or a function that chooses one by the error. Default:
-   * `redeliver`: it comes again after a pause, as often as it takes.
+   * `redeliver`: it comes again after a pause, as often as it takes. Of a stream `stop`.
    */
-  readonly onFailure?: Policy | ((error: E, delivery: Delivery) => Policy) | undefined
+  readonly onFailure?: Policy | StreamPolicy | ((error: E, delivery: Delivery) => Policy | StreamPolicy) | undefined
   /** What becomes of a delivery whose handler has died of a defect, which is logged as an error. Default: `redeliver`. */
-  readonly onDefect?: Policy | ((defect: unknown, delivery: Delivery) => Policy) | undefined
+  readonly onDefect?:
+    | Policy
+    | StreamPolicy
+    | ((defect: unknown, delivery: Delivery) => Policy | StreamPolicy)
+    | undefined
   /**
    * From the next delivery of a message on it is not handled any more. Compared with `Delivery.attempt`, which tells what
    * is counted. At least 1. Default: no limit.
@@ -168,7 +220,11 @@ export interface DecodeOptions<S extends Schema.Constraint> {
    * What becomes of a message whose content is not what the schema wants (`DecodeFailed`). It never stops the consumer.
    * Default: `redeliver`; where publishers can send anything, choose `deadLetter` with a dead-letter exchange.
    */
-  readonly onDecodeFailure?: Policy | ((error: AmqpError, delivery: Delivery) => Policy) | undefined
+  readonly onDecodeFailure?:
+    | Policy
+    | StreamPolicy
+    | ((error: AmqpError, delivery: Delivery) => Policy | StreamPolicy)
+    | undefined
 }
 
 /** When a batch is complete: whichever comes first. */
@@ -232,6 +288,15 @@ export class AmqpConsumer extends Context.Service<
  * If nobody interrupts it before the scope of the `AmqpConsumer` closes, it ends in the same order then, with
  * `ConnectionClosed`; handlers can publish and borrow until they are done.
  *
+ * A stream is consumed in the same way, with these differences. Messages stay in it, so nothing is given back: what is not
+ * handled ends the consumer (`stop`, the default, with `StreamStopped`), or is passed over (`skip`, `publishTo`), and
+ * `maxDeliveries` and the policies of queues are refused. The consumer has a position, the lowest offset that is not handled,
+ * and goes on there after each reconnect: nothing is passed over, and what handlers have in hand meanwhile is not handed to
+ * them again. With `offsets` it goes on there after a restart, too. At most `prefetch` messages (and what is left of a chunk) are
+ * above the position, so a message that takes long holds up the others when that many have been handled behind it. A
+ * consumer that begins at `"next"` and is cut off before its first message may get those of the last 5 seconds before it began, one
+ * that begins at `"last"` those of the last minute.
+ *
  * There are as many fibers as handlers run at a time, and `prefetch` deliveries in memory, however slow the handlers are.
  * RabbitMQ closes the channel of a delivery that is not settled within 30 minutes (its `consumer_timeout`).
  *
@@ -277,7 +342,7 @@ export const consume: {
   options?: ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
 ): Effect.Effect<never, AmqpError, Services<R>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
-    const settings = readHandling(queue, options, handler)
+    const settings = readHandling(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
       ? refuse(accessOf(consumer), queue, settings)
       : handleEach(consumer, settings, decoderOf(options), handler)
@@ -331,7 +396,7 @@ export const consumeBatch: {
   options: BatchOptions & ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
 ): Effect.Effect<never, AmqpError, Services<R>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
-    const settings = readBatching(queue, options, handler)
+    const settings = readBatching(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
       ? refuse(accessOf(consumer), queue, settings)
       : handleBatches(consumer, settings, decoderOf(options), handler)
@@ -365,7 +430,7 @@ const decoderOf = (options: Partial<DecodeOptions<Schema.Constraint>> | undefine
 export const stream = (queue: string, options?: StreamOptions): Stream.Stream<Delivery, AmqpError, AmqpConsumer> =>
   Stream.unwrap(
     Effect.map(AmqpConsumer, (consumer) => {
-      const settings = readStream(queue, options)
+      const settings = readStream(queue, options, queuesOf(consumer))
       return isRefused(settings) ? Stream.fromEffect(fail(settings)) : Streaming.stream(consumer, settings)
     })
   )

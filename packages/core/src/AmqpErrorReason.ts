@@ -104,10 +104,7 @@ export class VirtualHostRefused extends Schema.TaggedError<VirtualHostRefused>(i
   readonly isRetryable = false
 }
 
-/**
- * The connection is not there: lost, closed by the broker, closed by us, or not made yet. Also if the broker has closed it
- * for a method of another party (501 to 541): that close is the `cause`, and in the message.
- */
+/** The connection is not there: lost, closed by the broker (320), closed by us, or not made yet. */
 export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>(id("ConnectionClosed"))(
   "ConnectionClosed",
   ReplyFields
@@ -130,11 +127,7 @@ export class PublishForbidden extends Schema.TaggedError<PublishForbidden>(id("P
   readonly isRetryable = true
 }
 
-/**
- * The broker has closed the connection for this operation, which it does not know or allow (501 to 505, 530, 540); or one
- * side broke the protocol while the connection opened. Only the party whose method the broker names gets it: for all others
- * the connection is lost (`ConnectionClosed`).
- */
+/** One side broke the protocol (501 to 505, 530, 540): a defect of the client, a proxy or the broker. */
 export class ProtocolError extends Schema.TaggedError<ProtocolError>(id("ProtocolError"))(
   "ProtocolError",
   ReplyFields
@@ -294,6 +287,22 @@ export class ConsumerCancelled extends Schema.TaggedError<ConsumerCancelled>(id(
   readonly isRetryable = true
 }
 
+/**
+ * A message of a stream was not handled, and its consumer has ended there: its handler failed (`cause`) and the policy is
+ * `stop`, or it could not be published where `publishTo` said (`cause`). Nothing was passed over: who consumes again from
+ * this offset meets the message again.
+ */
+export class StreamStopped extends Schema.TaggedError<StreamStopped>(id("StreamStopped"))("StreamStopped", {
+  ...Fields,
+  queue: Schema.String,
+  /** Where the message stands in the stream. */
+  offset: Schema.Int
+}) {
+  readonly [ReasonTypeId] = ReasonTypeId
+  readonly severity = "operation"
+  readonly isRetryable = false
+}
+
 /** No delivery came within a consumer's inactivity timeout. */
 export class InactivityTimeout extends Schema.TaggedError<InactivityTimeout>(id("InactivityTimeout"))(
   "InactivityTimeout",
@@ -412,6 +421,7 @@ export const AmqpErrorReason = Schema.Union([
   PublishReturned,
   PublishUnknown,
   ConsumerCancelled,
+  StreamStopped,
   InactivityTimeout,
   DecodeFailed,
   RequestTimeout,

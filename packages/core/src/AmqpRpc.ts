@@ -349,7 +349,10 @@ export const stats: Effect.Effect<Stats, never, AmqpRpc> = Effect.flatMap(AmqpRp
 // --- The server ------------------------------------------------------------------------------------------------------
 
 /** How a server consumes requests. */
-export interface ServeOptions extends Omit<AmqpConsumer.ConsumeOptions, "onFailure" | "onDefect"> {
+export interface ServeOptions extends Omit<
+  AmqpConsumer.ConsumeOptions,
+  "onFailure" | "onDefect" | "queueType" | "offset" | "offsets"
+> {
   /** How many requests are handled at a time, at most. Default: 16. */
   readonly concurrency?: number | undefined
   /**

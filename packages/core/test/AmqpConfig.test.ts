@@ -26,6 +26,7 @@ describe("defaults", () => {
       const { healthyAfter, maxDelay, minDelay, schedule } = config.reconnect
       assert.deepStrictEqual([minDelay, maxDelay, healthyAfter].map(millis), [100, 30_000, 1000])
       assert.isUndefined(schedule)
+      assert.strictEqual(config.reconnect.onRefused, "retry")
       assert.strictEqual(millis(config.socketTimeout), 10_000)
       assert.strictEqual(millis(config.connectTimeout), 10_000)
       assert.strictEqual(millis(config.closeTimeout), 3000)
@@ -62,6 +63,7 @@ describe("defaults", () => {
         { schedule: 5 },
         { schedule, minDelay: 1 },
         { delay: 1 },
+        { onRefused: "final" },
         true
       ]
       assert.deepStrictEqual(
@@ -76,6 +78,7 @@ describe("defaults", () => {
           "reconnect.schedule: a number",
           "reconnect.minDelay: a delay beside reconnect.schedule",
           "reconnect.delay: an unknown option",
+          'reconnect.onRefused: "final"',
           "reconnect: a boolean"
         ]
       )

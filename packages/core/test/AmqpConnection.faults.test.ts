@@ -43,7 +43,13 @@ const threeHeartbeats = 4500
 
 /** Reconnecting with next to no wait. */
 const soon: Overrides = {
-  reconnect: { minDelay: millis(20), maxDelay: millis(50), healthyAfter: seconds(1), schedule: undefined }
+  reconnect: {
+    minDelay: millis(20),
+    maxDelay: millis(50),
+    healthyAfter: seconds(1),
+    schedule: undefined,
+    onRefused: "retry"
+  }
 }
 
 const confirmed = AmqpPublisher.publish({ routingKey: "nowhere", content: "" }).pipe(
@@ -90,7 +96,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("what nothing mends", () => {
+  describe("a refusal, where onRefused is close,", () => {
     /** All kinds of users of a connection that is away, none of whom would give up by itself for a minute. */
     const users = Effect.gen(function* () {
       const queue = "users"
@@ -109,7 +115,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         (user) => Effect.forkScoped(user, { startImmediately: true })
       )
     })
-    const patient: Overrides = { ...soon, publishTimeout: seconds(60), pool: { acquireTimeout: seconds(60) } }
+    const patient: Overrides = {
+      reconnect: { ...soon.reconnect!, onRefused: "close" },
+      publishTimeout: seconds(60),
+      pool: { acquireTimeout: seconds(60) }
+    }
 
     /** The connections of a program are cut, and stay away until `spoil` has done its work. */
     const isClosedBy = Effect.fnUntraced(function* (

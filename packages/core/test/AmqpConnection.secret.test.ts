@@ -4,7 +4,7 @@ import { type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@e
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Exit, Fiber, Redacted, References, Schedule, Scope } from "effect"
 import { createHmac } from "node:crypto"
-import { configOf, reasonOf, untilState, withPool } from "./support/amqp.ts"
+import { closedByRefusals, configOf, quietly, reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
@@ -234,18 +234,54 @@ describe("a new secret", () => {
     })
   )
 
-  it.live("of a connection that is closed fails with why it is closed", () =>
+  it.live(
+    "is tried at once by a connection that waits after a refused login, and by one that such a refusal has closed",
+    () =>
+      Effect.gen(function* () {
+        for (const [overrides, state] of [
+          [{}, "Reconnecting"],
+          [closedByRefusals, "Closed"]
+        ] as const) {
+          const broker = yield* ScriptedBroker.make()
+          yield* Effect.gen(function* () {
+            broker.on("connection.start-ok", (context) =>
+              context.args.response.toString().endsWith("\0fresh")
+                ? context.proceed()
+                : ScriptedBroker.refuseLogin(context)
+            )
+            const refused = untilState((now) => now._tag === state && now.reason._tag === "AuthenticationFailed")
+            broker.destroy()
+            yield* refused
+            yield* update("stale")
+            // It was tried before the next pause began, which is the first again.
+            yield* broker.received("connection.start-ok", 3)
+            yield* refused
+            const [time] = yield* Effect.timed(
+              Effect.gen(function* () {
+                yield* update("fresh")
+                // Who comes right behind waits for the connection, and hears nothing of the refusal.
+                yield* touch
+              })
+            )
+            assert.isBelow(Duration.toMillis(time), 450, "before the shortest pause")
+            yield* untilState(isOpen(2))
+            assert.deepStrictEqual(logins(broker), ["guest", "guest", "stale", "fresh"])
+          }).pipe(withPool(broker.url, overrides), quietly)
+        }
+      })
+  )
+
+  it.live("of a connection whose scope has ended fails with why it is closed", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const closed = yield* Effect.gen(function* () {
         broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
         broker.destroy()
         yield* untilState((state) => state._tag === "Closed")
-        assert.strictEqual((yield* reasonOf(update("second")))._tag, "AuthenticationFailed")
         return yield* AmqpConnection.AmqpConnection
-      }).pipe(withPool(broker.url))
-      assert.deepStrictEqual(logins(broker), ["guest", "guest"])
+      }).pipe(withPool(broker.url, closedByRefusals), quietly)
       assert.strictEqual((yield* reasonOf(closed.updateSecret(Redacted.make("x"))))._tag, "AuthenticationFailed")
+      assert.deepStrictEqual(logins(broker), ["guest", "guest"])
     })
   )
 
@@ -337,8 +373,9 @@ layer(TestBroker.layerPrivate({ plugins, config }), { excludeTestServices: true,
             yield* AmqpPublisher.publish({ exchange: "amq.fanout", routingKey: "x", content: "" })
             yield* Effect.provideService(
               Effect.gen(function* () {
-                const closed = yield* untilState((state) => state._tag === "Closed")
-                assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+                yield* untilState(
+                  (state) => state._tag === "Reconnecting" && state.reason._tag === "AuthenticationFailed"
+                )
               }),
               AmqpConnection.AmqpConnection,
               forgotten

@@ -4,7 +4,7 @@ import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-a
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Queue, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
-import { configOf, connecting, reasonOf, withPool } from "./support/amqp.ts"
+import { closedByRefusals, configOf, connecting, reasonOf, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const millis = Duration.millis
@@ -335,7 +335,7 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live("what no retry can mend closes a connection that was open before, for good", () =>
+  it.live("a refusal closes a connection that was open before for good, where onRefused says so", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -347,7 +347,7 @@ describe("a peer that does not work", () => {
         if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
         const error = yield* Effect.flip(AmqpChannel.use(() => Effect.void))
         assert.strictEqual(error.reason._tag, "AuthenticationFailed")
-      }).pipe(Effect.scoped, withPool(broker.url))
+      }).pipe(Effect.scoped, withPool(broker.url, closedByRefusals))
     })
   )
 })

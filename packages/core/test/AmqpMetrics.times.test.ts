@@ -27,7 +27,7 @@ const of = (name: string, outcome: string) => ({
 
 const settled = Effect.all(
   Object.fromEntries(
-    ["acked", "requeued", "dead_lettered", "dropped", "retried", "lost"].map((settlement) => [
+    ["acked", "requeued", "dead_lettered", "dropped", "retried", "skipped", "lost"].map((settlement) => [
       settlement,
       count(AmqpMetrics.settledMessages, { "amqp.settlement": settlement })
     ])
@@ -118,7 +118,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* AmqpPublisher.publish({ routingKey: "handled", content: "x", type })
         }
         const all = yield* until(settled, ({ acked }) => acked === 3)
-        assert.deepStrictEqual(all, { acked: 3, requeued: 1, dead_lettered: 1, dropped: 1, retried: 1, lost: 0 })
+        assert.deepStrictEqual(all, {
+          acked: 3,
+          requeued: 1,
+          dead_lettered: 1,
+          dropped: 1,
+          retried: 1,
+          skipped: 0,
+          lost: 0
+        })
         assert.strictEqual(yield* count(AmqpMetrics.consumedMessages), 7)
         assert.strictEqual(yield* count(AmqpMetrics.redeliveries), 1)
         const succeeded = yield* times(AmqpMetrics.processDuration, of("process", "succeeded"))

@@ -105,7 +105,8 @@ const hasty: Overrides = {
     minDelay: Duration.millis(5),
     maxDelay: Duration.millis(50),
     healthyAfter: Duration.millis(10),
-    schedule: undefined
+    schedule: undefined,
+    onRefused: "retry"
   }
 }
 

@@ -131,7 +131,13 @@ const fails = <R>(
 
 const login = (secret: string): Overrides => ({
   credentials: { _tag: "Plain", username: "alice", password: Redacted.make(secret) },
-  reconnect: { minDelay: millis(1), maxDelay: millis(5), healthyAfter: millis(1000), schedule: undefined }
+  reconnect: {
+    minDelay: millis(1),
+    maxDelay: millis(5),
+    healthyAfter: millis(1000),
+    schedule: undefined,
+    onRefused: "retry"
+  }
 })
 
 const layerOf = (broker: ScriptedBroker.ScriptedBroker, secret: string, more?: Overrides) =>
@@ -438,7 +444,8 @@ describe("the password is nowhere", () => {
             minDelay: millis(1),
             maxDelay: millis(5),
             healthyAfter: millis(9),
-            schedule: dies as never
+            schedule: dies as never,
+            onRefused: "retry" as const
           }
           broker.off("connection.start-ok")
           yield* Effect.gen(function* () {

@@ -4,14 +4,15 @@
  * | | live | ready |
  * | --- | --- | --- |
  * | the connection is open, and flows | yes | yes |
- * | it connects for the first time, or reconnects | yes | no |
+ * | it connects for the first time, or reconnects, also after a refusal that may pass | yes | no |
  * | the broker has blocked publishers | yes | no, or yes with `blocked: "ready"` |
  * | the line before the pool is full, so that the next borrower is turned away | yes | no |
  * | the server stops (`AmqpHttpServer.graceful`) | yes | no |
- * | it is closed for good (login, virtual host, certificate) | no | no |
+ * | it is closed for good (a refusal at first, or by `reconnect.onRefused: "close"`) | no | no |
  *
- * A live service that is not ready recovers by itself, so a restart would only cost it its place. What is closed for good
- * reads its configuration again only when it is restarted.
+ * A live service that is not ready recovers automatically, so a restart would only cost it its place. A refused login is such
+ * a case: the connection tries again, at once with a new secret (`updateSecret`), and an orchestrator that kills the process
+ * over and over would add failed logins. What is closed for good reads its configuration again only when it is restarted.
  *
  * The answers are JSON with the checks and the reasons, as tags; no host, user or text of the broker is in them, so they
  * may be seen from outside.

@@ -45,7 +45,8 @@ const dashboard = Effect.fnUntraced(function* (options: Options = {}) {
           minDelay: Duration.millis(100),
           maxDelay: Duration.millis(500),
           healthyAfter: Duration.seconds(1),
-          schedule: undefined
+          schedule: undefined,
+          onRefused: "retry"
         }
       }
     })

@@ -6,7 +6,7 @@ import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redact
 import { HttpRouter } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
-import { configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
+import { closedByRefusals, configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { type Options, serve, serveDashboard } from "./support/dashboard.ts"
 import { ask, type Events, listen } from "./support/gateway.ts"
@@ -42,7 +42,8 @@ const reconnect = {
   minDelay: Duration.millis(10),
   maxDelay: Duration.millis(50),
   healthyAfter: Duration.seconds(1),
-  schedule: undefined
+  schedule: undefined,
+  onRefused: "retry" as const
 }
 
 /** Everything that has come until an event of this name: of a stream that sends all at once, it is there already. */
@@ -511,6 +512,7 @@ describe("dashboard: its events", () => {
         Effect.scoped,
         withDashboard(broker, {
           amqp: {
+            ...closedByRefusals,
             credentials: { _tag: "Plain", username: "operator-user", password: Redacted.make("operator-word") }
           }
         })

@@ -4,7 +4,7 @@ import { Amqp, AmqpBroker, AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth } from "@effect-amqp/http"
 import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
-import { configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
+import { closedByRefusals, configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { server, quiet } from "./support/server.ts"
@@ -101,6 +101,24 @@ describe("health", () => {
         assert.deepInclude(JSON.parse(body), { connection: { state: "Closed", reason: "AuthenticationFailed" } })
         assert.notInclude(body, "127.0.0.1")
         assert.notInclude(body, "guest")
+      }).pipe(withHealth(broker, closedByRefusals))
+    })
+  )
+
+  it.live("is live and not ready while a broker that was reached before refuses the login, and names the reason", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.destroy()
+        yield* untilState((now) => now._tag === "Reconnecting" && now.reason._tag === "AuthenticationFailed")
+        assert.deepStrictEqual(yield* health, [200, 503])
+        const { body } = yield* ask("ready")
+        assert.deepInclude(body.connection, { state: "Reconnecting", reason: "AuthenticationFailed" })
+        assert.deepStrictEqual(body.reasons, ["NotConnected"])
+        broker.off("connection.start-ok")
+        yield* untilState(({ _tag }) => _tag === "Open")
+        assert.deepStrictEqual(yield* health, [200, 200])
       }).pipe(withHealth(broker))
     })
   )

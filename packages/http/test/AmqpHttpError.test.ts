@@ -44,6 +44,7 @@ describe("AmqpHttpError.toResponse", () => {
         InvalidArgument: "500",
         ConnectFailed: "503 5",
         ConnectTimeout: "503 5",
+        StreamStopped: "500",
         TlsFailed: "500",
         AuthenticationFailed: "500",
         VirtualHostRefused: "500",

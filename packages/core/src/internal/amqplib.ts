@@ -87,6 +87,7 @@ export const internals = (model: Model) => model.connection as unknown as Intern
 
 /** amqplib's connection while it opens. */
 interface Opening extends EventEmitter {
+  readonly stream?: { readonly remoteAddress?: string | undefined }
   step?: (next: (error: unknown, frame: { readonly id?: number; readonly fields?: CloseFields } | null) => void) => void
 }
 
@@ -102,10 +103,13 @@ export class Beginning {
   /** The broker's `connection.close` instead of its next step. */
   refusedBy: Error | undefined = undefined
   blockedBy: string | undefined = undefined
+  /** The address of the peer, once it has accepted the connection. */
+  address: string | undefined = undefined
   #connection: EventEmitter | undefined = undefined
 
   readonly listen = (connection: Opening): void => {
     this.#connection = connection
+    this.address = connection.stream?.remoteAddress
     const step = connection.step
     if (step !== undefined) {
       connection.step = (next) =>

@@ -51,8 +51,8 @@ export class Backoff<in Input> {
     this.#step = undefined
   }
 
-  /** Waits as long as the schedule says; `false`, at once, if it has ended. */
-  wait(input: Input): Effect.Effect<boolean> {
+  /** Waits as long as the schedule says, but at least `least`; `false`, at once, if it has ended. */
+  wait(input: Input, least: Duration.Duration = Duration.zero): Effect.Effect<boolean> {
     return Effect.gen({ self: this }, function* () {
       const step = (this.#step ??= yield* Schedule.toStep(this.#schedule))
       const delay = yield* Pull.catchDone(
@@ -61,7 +61,7 @@ export class Backoff<in Input> {
       )
       if (delay === undefined) return false
       this.attempt++
-      yield* Effect.sleep(delay)
+      yield* Effect.sleep(Duration.max(delay, least))
       return true
     })
   }

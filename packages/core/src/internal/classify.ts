@@ -57,7 +57,10 @@ const tlsAdvice: ReadonlyArray<readonly [code: RegExp, advice: string]> = [
     "The broker refuses the client's certificate (cert): who signed it, or when it expires."
   ],
   [/PROTOCOL_VERSION$|UNSUPPORTED_PROTOCOL$/, "There is no TLS version, from minVersion up, that both speak."],
-  [/WRONG_VERSION_NUMBER$|HTTP_REQUEST$/, "Is this a port with TLS? RabbitMQ's is 5671, and 5672 the one without."],
+  [
+    /WRONG_VERSION_NUMBER$|HTTP_REQUEST$|PACKET_LENGTH_TOO_LONG$/,
+    "The peer answered without TLS. Is this the port of plain AMQP, or of HTTP? RabbitMQ's port with TLS is 5671, and 5672 the one without."
+  ],
   [/ALTNAME_INVALID$/, "Is this the broker's name? If its certificate has another one, say so by servername."],
   [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/, "Renew the broker's certificate, or set this machine's clock."],
   [/^(?:UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/, "If you trust the broker's authority, name its certificate in ca."]

@@ -1,18 +1,25 @@
 /**
- * Opens a link to a host.
+ * Opens a link to a host, at one of its addresses.
  *
  * Hazards of amqplib 2.3 that this module answers:
  * - `connect` has no way to be given up: an `AbortSignal` among the socket options destroys the socket.
  * - `vhost` is percent-decoded again by amqplib, so it is encoded first.
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import type { LookupAddress } from "node:dns"
 import { createSecureContext } from "node:tls"
-import type { AmqpConfig, Host } from "../AmqpConfig.ts"
+import type { AmqpConfig, Host, Tls } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
+import { addressesOf, lookupOf, shareOf } from "./addresses.ts"
 import * as Amqplib from "./amqplib.ts"
 import { classify } from "./classify.ts"
+import { codeOf, readAgain } from "./config/tlsFiles.ts"
+import { elapsed } from "./elapsed.ts"
+import { foreignPeer } from "./foreignPeer.ts"
+import { fail } from "./handle.ts"
 import { closedByUs, Link, type LinkEvents } from "./link.ts"
 import { bytesOf } from "./secretBytes.ts"
 import { SocketInput } from "./socketInput.ts"
@@ -34,8 +41,7 @@ const credentialsOf = ({ credentials }: AmqpConfig, beginning: Amqplib.Beginning
 })
 
 // The key and its passphrase go into the context, not among the options: a TLS socket keeps those.
-const tlsOptionsOf = ({ tls }: AmqpConfig): Record<string, unknown> => {
-  if (tls === undefined) return {}
+const tlsOptionsOf = (tls: Tls): Record<string, unknown> => {
   return {
     rejectUnauthorized: tls.verify,
     ...(tls.servername === undefined ? undefined : { servername: tls.servername }),
@@ -50,9 +56,19 @@ const tlsOptionsOf = ({ tls }: AmqpConfig): Record<string, unknown> => {
   }
 }
 
+const operation = "connection.open"
+
+/** One attempt to reach one of some addresses. */
+interface Attempt {
+  readonly input: SocketInput
+  readonly beginning: Amqplib.Beginning
+}
+
 /**
  * Opens a link to one host, within `connectTimeout`, and hands it to `own` in the tick in which it arrives. Given up, by
  * interruption or time, it leaves no socket behind.
+ *
+ * Of several addresses the next one is tried when one refuses, or has said nothing for its share of the time.
  */
 export const connect = (
   config: AmqpConfig,
@@ -60,85 +76,179 @@ export const connect = (
   events: LinkEvents,
   own: (link: Link) => void
 ): Effect.Effect<void, AmqpError.AmqpError> => {
-  const peer = `${host.host.includes(":") ? `[${host.host}]` : host.host}:${host.port}`
-  const operation = "connection.open"
-  return Effect.callback<void, AmqpError.AmqpError>((resume) => {
-    const aborting = new AbortController()
-    const beginning = new Amqplib.Beginning()
-    const input = new SocketInput()
-    let givenUp = false
-    const failed = (cause: unknown) =>
-      resume(
-        Effect.fail(
-          AmqpError.fromReason(
-            classify(beginning.refusedBy ?? cause, { operation, peer, vhost: config.vhost, handshake: true })
-          )
+  const name = `${host.host.includes(":") ? `[${host.host}]` : host.host}:${host.port}`
+  let attempt: Attempt | undefined
+  let addresses: ReadonlyArray<LookupAddress> = []
+
+  /** The peer, for messages: with the address that has accepted the connection, or those that are left. */
+  const peerNow = () => {
+    const tried = attempt?.beginning.address ?? addresses.map(({ address }) => address).join(", ")
+    return tried === "" || tried === host.host ? name : `${name} (${tried})`
+  }
+
+  const notAmqp = () => {
+    const message = attempt === undefined ? undefined : foreignPeer(attempt.input.first, peerNow())
+    return message === undefined
+      ? undefined
+      : new AmqpError.ProtocolError({ message: `${operation}: ${message}`, operation })
+  }
+
+  const failed = (cause: unknown): AmqpError.AmqpErrorReason =>
+    notAmqp() ??
+    classify(attempt?.beginning.refusedBy ?? cause, {
+      operation,
+      peer: peerNow(),
+      vhost: config.vhost,
+      handshake: true
+    })
+
+  const tooLate = (limit: Duration.Duration, whose: string) =>
+    notAmqp() ??
+    new AmqpError.ConnectTimeout({
+      message: `${operation}: ${peerNow()} did not finish TCP, TLS and the AMQP handshake within ${Duration.format(limit)} (${whose})`,
+      operation
+    })
+
+  const open = (tls: Record<string, unknown>): Effect.Effect<void, AmqpError.AmqpErrorReason> =>
+    Effect.callback<void, AmqpError.AmqpErrorReason>((resume) => {
+      const aborting = new AbortController()
+      const beginning = new Amqplib.Beginning()
+      const input = new SocketInput()
+      attempt = { input, beginning }
+      let givenUp = false
+      let connecting: Promise<Amqplib.Model>
+      try {
+        // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
+        const socketOptions = {
+          credentials: credentialsOf(config, beginning),
+          clientProperties: {
+            product: "effect-amqp",
+            ...config.clientProperties,
+            ...(config.connectionName === undefined ? undefined : { connection_name: config.connectionName })
+          },
+          noDelay: config.tcp.noDelay,
+          keepAlive: config.tcp.keepAlive,
+          keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
+          timeout: Duration.toMillis(config.socketTimeout),
+          signal: aborting.signal,
+          onread: input.onread,
+          ...(addresses.length === 0 ? undefined : { lookup: lookupOf(addresses) }),
+          ...tls
+        }
+        const url = {
+          protocol: config.tls === undefined ? "amqp" : "amqps",
+          hostname: host.host,
+          port: host.port,
+          vhost: encodeURIComponent(config.vhost),
+          locale: config.locale,
+          frameMax: config.frameMax,
+          channelMax: config.channelMax,
+          heartbeat: Duration.toSeconds(config.heartbeat),
+          // Nothing is agreed on while it opens, and some brokers have much to say of themselves.
+          maxFrameSize: Math.max(config.frameMax, largestGreeting)
+        }
+        connecting = Amqplib.open(url, socketOptions)
+      } catch (cause) {
+        return resume(Effect.fail(failed(cause)))
+      }
+      connecting.then(
+        (model) => {
+          if (beginning.endedBy !== undefined) {
+            // With an error, which the model passes on: else amqplib's heartbeat would go on.
+            model.on("error", () => {})
+            Amqplib.internals(model).stream?.destroy(new Error("Connection closed"))
+            return resume(Effect.fail(failed(beginning.endedBy)))
+          }
+          const link = new Link(model, name, events, config, input)
+          beginning.end()
+          if (givenUp) return link.destroy(closedByUs(name))
+          own(link)
+          if (beginning.blockedBy !== undefined) model.emit("blocked", beginning.blockedBy)
+          return resume(Effect.void)
+        },
+        // What an attempt fails with that was given up is not what the present one fails with.
+        (cause) => (givenUp ? undefined : resume(Effect.fail(failed(cause))))
+      )
+      return Effect.sync(() => {
+        givenUp = true
+        aborting.abort()
+      })
+    })
+
+  const all = Effect.gen(function* () {
+    const clock = yield* Clock.Clock
+    const begun = elapsed(clock)
+    const tls = yield* secure(config.tls, failed)
+    addresses = yield* Effect.mapError(addressesOf(host.host), failed)
+    let passing: AmqpError.AmqpErrorReason | undefined
+    while (true) {
+      const left = Duration.toMillis(config.connectTimeout) - (elapsed(clock) - begun)
+      const share = Duration.millis(shareOf(left, addresses.length))
+      const silent = Effect.andThen(
+        Effect.sleep(share),
+        Effect.suspend(() =>
+          attempt?.input.first.length === 0 ? Effect.fail(tooLate(share, "its share of connectTimeout")) : Effect.never
         )
       )
-    let connecting: Promise<Amqplib.Model>
-    try {
-      // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
-      const socketOptions = {
-        credentials: credentialsOf(config, beginning),
-        clientProperties: {
-          product: "effect-amqp",
-          ...config.clientProperties,
-          ...(config.connectionName === undefined ? undefined : { connection_name: config.connectionName })
-        },
-        noDelay: config.tcp.noDelay,
-        keepAlive: config.tcp.keepAlive,
-        keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
-        timeout: Duration.toMillis(config.socketTimeout),
-        signal: aborting.signal,
-        onread: input.onread,
-        ...tlsOptionsOf(config)
-      }
-      const url = {
-        protocol: config.tls === undefined ? "amqp" : "amqps",
-        hostname: host.host,
-        port: host.port,
-        vhost: encodeURIComponent(config.vhost),
-        locale: config.locale,
-        frameMax: config.frameMax,
-        channelMax: config.channelMax,
-        heartbeat: Duration.toSeconds(config.heartbeat),
-        // Nothing is agreed on while it opens, and some brokers have much to say of themselves.
-        maxFrameSize: Math.max(config.frameMax, largestGreeting)
-      }
-      connecting = Amqplib.open(url, socketOptions)
-    } catch (cause) {
-      return failed(cause)
+      const attempted = addresses.length > 1 ? Effect.raceFirst(open(tls), silent) : open(tls)
+      const reason = yield* Effect.match(attempted, { onFailure: (reason) => reason, onSuccess: () => undefined })
+      if (reason === undefined) return
+      if (reason.isRetryable) passing = reason
+      const rest =
+        reason._tag === "ConnectFailed" || isOfLogin(reason) ? [] : after(addresses, attempt?.beginning.address)
+      if (rest.length === 0) return yield* Effect.fail(isOfLogin(reason) ? reason : (passing ?? reason))
+      yield* Effect.annotateLogs(Effect.logDebug("AMQP address not usable, trying the next"), {
+        peer: peerNow(),
+        reason: reason.message
+      })
+      addresses = rest
     }
-    connecting.then((model) => {
-      if (beginning.endedBy !== undefined) {
-        // With an error, which the model passes on: else amqplib's heartbeat would go on.
-        model.on("error", () => {})
-        Amqplib.internals(model).stream?.destroy(new Error("Connection closed"))
-        return failed(beginning.endedBy)
-      }
-      const link = new Link(model, peer, events, config, input)
-      beginning.end()
-      if (givenUp) return link.destroy(closedByUs(peer))
-      own(link)
-      if (beginning.blockedBy !== undefined) model.emit("blocked", beginning.blockedBy)
-      return resume(Effect.void)
-    }, failed)
-    return Effect.sync(() => {
-      givenUp = true
-      aborting.abort()
-    })
-  }).pipe(
+  })
+  return all.pipe(
+    Effect.catch(fail),
     Effect.timeoutOrElse({
       duration: config.connectTimeout,
-      orElse: () =>
-        Effect.fail(
-          AmqpError.fromReason(
-            new AmqpError.ConnectTimeout({
-              message: `${operation}: ${peer} did not finish TCP, TLS and the AMQP handshake within ${Duration.format(config.connectTimeout)} (connectTimeout)`,
-              operation
-            })
-          )
-        )
+      orElse: () => fail(tooLate(config.connectTimeout, "connectTimeout"))
     })
   )
 }
+
+// The nodes behind one name share users and virtual hosts: another address would count as another failed login.
+const isOfLogin = (reason: AmqpError.AmqpErrorReason) =>
+  reason._tag === "AuthenticationFailed" || reason._tag === "VirtualHostRefused"
+
+/** What is left of some addresses without that one; it is the first unless Node has passed over others, which come last. */
+const after = (addresses: ReadonlyArray<LookupAddress>, address: string | undefined): ReadonlyArray<LookupAddress> => {
+  const i = Math.max(
+    0,
+    addresses.findIndex((one) => one.address === address)
+  )
+  return [...addresses.slice(i + 1), ...addresses.slice(0, i)]
+}
+
+/** The socket's options of TLS, by what the files hold now. */
+const secure = Effect.fnUntraced(function* (
+  tls: Tls | undefined,
+  failed: (cause: unknown) => AmqpError.AmqpErrorReason
+): Effect.fn.Return<Record<string, unknown>, AmqpError.AmqpErrorReason> {
+  if (tls === undefined) return {}
+  const unusable = (setting: string, why: string) =>
+    new AmqpError.ConnectFailed({
+      message: `${operation}: ${setting}: ${why}. Files of TLS are read again at each connect.`,
+      operation
+    })
+  const now = yield* Effect.mapError(readAgain(tls), ({ path, remark, setting }) =>
+    unusable(setting, `${JSON.stringify(path)} cannot be used (${remark})`)
+  )
+  try {
+    return tlsOptionsOf(now)
+  } catch (cause) {
+    const { files } = tls
+    if (files === undefined) return yield* Effect.fail(failed(cause))
+    // A certificate and its key may be two files, of which one has been renewed a moment before the other.
+    const settings = new Set([...files.cert, ...files.key, ...files.ca].map(({ setting }) => setting))
+    return yield* Effect.fail(
+      unusable([...settings].join(", "), `what they hold cannot be used together (${codeOf(cause)})`)
+    )
+  }
+})

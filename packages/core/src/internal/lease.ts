@@ -33,8 +33,6 @@ import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
-import type { KnownQueues } from "./knownQueues.ts"
-import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "./refusedByType.ts"
 import { isStream, settledByAckOnly } from "./streams.ts"
 import * as Tracing from "./tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
@@ -103,8 +101,6 @@ export class Lease extends Handle implements Operations {
   #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
   /** What the open transaction has settled: a rollback takes it back. */
   #settledInTransaction: Array<number> | undefined = undefined
-  /** Whether it has a prefetch for all consumers together. */
-  #hasGlobalPrefetch = false
 
   constructor(terms: Terms) {
     super(terms, released)
@@ -149,21 +145,9 @@ export class Lease extends Handle implements Operations {
   #checked<A>(
     operation: string,
     refused: AmqpError.InvalidArgument | undefined,
-    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>,
-    names?: ReadonlyArray<string>
+    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>
   ): Effect.Effect<A, AmqpError.AmqpError> {
-    return refused === undefined ? this.request(operation, send, names) : fail(refused)
-  }
-
-  /** The same, where a queue of a known type refuses it: looked at when it runs, since the queue may be declared before. */
-  #supported<A>(
-    refuses: (queues: KnownQueues) => AmqpError.InvalidArgument | undefined,
-    request: Effect.Effect<A, AmqpError.AmqpError>
-  ): Effect.Effect<A, AmqpError.AmqpError> {
-    return Effect.suspend(() => {
-      const refused = refuses(this.terms.queues)
-      return refused === undefined ? request : fail(refused)
-    })
+    return refused === undefined ? this.request(operation, send) : fail(refused)
   }
 
   // --- Publishing ----------------------------------------------------------------------------------------------------
@@ -278,7 +262,7 @@ export class Lease extends Handle implements Operations {
     const stop = channel.watch(() => {
       if (channel.isOpen) return
       stop()
-      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.loss)
+      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.endedBy)
       Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(reason)))
     })
   }
@@ -312,16 +296,11 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.get", options, { noAck: false })
     if (Check.isRefused(flags)) return fail(flags)
-    const get = this.#checked(
-      "basic.get",
-      Check.checkName("basic.get", "queue", queue),
-      (_driver, channel) =>
-        channel
-          .get(queue, flags.noAck)
-          .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message)))),
-      [queue]
+    return this.#checked("basic.get", Check.checkName("basic.get", "queue", queue), (_driver, channel) =>
+      channel
+        .get(queue, flags.noAck)
+        .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message))))
     )
-    return this.#supported((queues) => refusesGet(queues, queue), get)
   }
 
   ack(
@@ -414,8 +393,6 @@ export class Lease extends Handle implements Operations {
     return Effect.asVoid(
       this.#checked("basic.qos", Check.checkPrefetch("basic.qos", prefetchCount), (driver, channel) => {
         channel.altered = true
-        // Zero: no limit.
-        if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
         return driver.prefetch(prefetchCount, flags.global)
       })
     )
@@ -454,27 +431,20 @@ export class Lease extends Handle implements Operations {
   }
 
   #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
-    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) => {
-      const product = this.held?.link.product ?? ""
-      const refused = refusesConsume(this.terms.queues, start, this.#hasGlobalPrefetch, product)
-      return this.#checked(
-        "basic.consume",
-        refused,
-        (_driver, channel) => {
-          const consumer = new LeaseConsumer(
-            channel,
-            start.queue,
-            deliveries,
-            isStream(this.terms.queues, start.queue, start.arguments)
-          )
-          return channel.consume(start, consumer).then((consumerTag) => {
-            if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
-            return { consumerTag, deliveries }
-          })
-        },
-        [start.queue, start.consumerTag]
-      )
-    })
+    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) =>
+      this.request("basic.consume", (_driver, channel) => {
+        const consumer = new LeaseConsumer(
+          channel,
+          start.queue,
+          deliveries,
+          isStream(this.terms.queues, start.queue, start.arguments)
+        )
+        return channel.consume(start, consumer).then((consumerTag) => {
+          if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
+          return { consumerTag, deliveries }
+        })
+      })
+    )
   }
 
   cancel(consumerTag: string): Effect.Effect<void, AmqpError.AmqpError> {
@@ -533,19 +503,14 @@ export class Lease extends Handle implements Operations {
     const checked = Check.readExchangeDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
     const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
-    return Effect.asVoid(
-      this.#checked(operation, refused, (driver) => driver.assertExchange(exchange, type, checked), [exchange, type])
-    )
+    return Effect.asVoid(this.#checked(operation, refused, (driver) => driver.assertExchange(exchange, type, checked)))
   }
 
   exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError.AmqpError> {
     const operation = "exchange.declare"
     return Effect.asVoid(
-      this.#checked(
-        operation,
-        Check.checkName(operation, "exchange", exchange),
-        (driver) => driver.checkExchange(exchange),
-        [exchange]
+      this.#checked(operation, Check.checkName(operation, "exchange", exchange), (driver) =>
+        driver.checkExchange(exchange)
       )
     )
   }
@@ -558,11 +523,8 @@ export class Lease extends Handle implements Operations {
     const flags = Check.readFlags(operation, options, { ifUnused: false })
     if (Check.isRefused(flags)) return fail(flags)
     return Effect.asVoid(
-      this.#checked(
-        operation,
-        Check.checkName(operation, "exchange", exchange),
-        (driver) => driver.deleteExchange(exchange, flags),
-        [exchange]
+      this.#checked(operation, Check.checkName(operation, "exchange", exchange), (driver) =>
+        driver.deleteExchange(exchange, flags)
       )
     )
   }
@@ -601,7 +563,7 @@ export class Lease extends Handle implements Operations {
     for (const [argument, value] of Object.entries(names)) {
       refused ??= (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
     }
-    return Effect.asVoid(this.#checked(operation, refused, (driver) => send(driver, table), Object.values(names)))
+    return Effect.asVoid(this.#checked(operation, refused, (driver) => send(driver, table)))
   }
 
   // --- Queues --------------------------------------------------------------------------------------------------------
@@ -611,15 +573,11 @@ export class Lease extends Handle implements Operations {
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
     const declare = (declaration: typeof checked) =>
-      this.#checked(
-        operation,
-        Check.checkText(operation, "queue", queue),
-        (driver) =>
-          driver.assertQueue(queue, declaration).then((declared) => {
-            this.terms.queues.declared(declared.queue, declaration)
-            return declared
-          }),
-        [queue]
+      this.#checked(operation, Check.checkText(operation, "queue", queue), (driver) =>
+        driver.assertQueue(queue, declaration).then((declared) => {
+          this.terms.queues.declared(declared.queue, declaration)
+          return declared
+        })
       )
     if (options?.deliveryLimit === "default") return declare(checked)
     return Effect.suspend(() => {
@@ -632,9 +590,7 @@ export class Lease extends Handle implements Operations {
 
   queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
     const operation = "queue.declare"
-    return this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.checkQueue(queue), [
-      queue
-    ])
+    return this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.checkQueue(queue))
   }
 
   queueBind(
@@ -661,10 +617,8 @@ export class Lease extends Handle implements Operations {
 
   queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
     const operation = "queue.purge"
-    const refused = Check.checkName(operation, "queue", queue)
-    const purge = this.#checked(operation, refused, (driver) => driver.purgeQueue(queue), [queue])
     return Effect.map(
-      this.#supported((queues) => refusesPurge(queues, queue), purge),
+      this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.purgeQueue(queue)),
       (reply) => reply.messageCount
     )
   }
@@ -676,18 +630,13 @@ export class Lease extends Handle implements Operations {
     const operation = "queue.delete"
     const flags = Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false })
     if (Check.isRefused(flags)) return fail(flags)
-    const remove = this.#checked(
-      operation,
-      Check.checkName(operation, "queue", queue),
-      (driver) =>
+    return Effect.map(
+      this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) =>
         driver.deleteQueue(queue, flags).then((reply) => {
           this.terms.queues.forget(queue)
           return reply
-        }),
-      [queue]
-    )
-    return Effect.map(
-      this.#supported((queues) => refusesDelete(queues, queue, flags), remove),
+        })
+      ),
       (reply) => reply.messageCount
     )
   }

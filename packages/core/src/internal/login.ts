@@ -3,6 +3,7 @@
  * open, at once; to those that are made later, when they are.
  */
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -21,6 +22,8 @@ const operation = "connection.update-secret"
 /** A connection that logs in. */
 export interface Member {
   readonly current: () => Link | undefined
+  /** Called when there is a new secret, before its broker knows of it. Must not throw. */
+  readonly onReplaced: () => void
   readonly continuationTimeout: Duration.Duration
 }
 
@@ -55,6 +58,10 @@ const tell = (
 export class Login {
   /** For the next connect. */
   credentials: Credentials
+  /** Whether one of the connections has been open: from then on a refusal may pass. */
+  wasAccepted = false
+  /** Done when the secret is replaced. */
+  replaced = Deferred.makeUnsafe<void>()
   readonly #members = new Set<Member>()
   // A refusal puts back what was there before: with one at a time, that is not another one's.
   readonly #turn = Semaphore.makeUnsafe(1)
@@ -96,6 +103,10 @@ export class Login {
     }
     const now = { ...before, password }
     this.credentials = now
+    const { replaced } = this
+    this.replaced = Deferred.makeUnsafe()
+    for (const member of this.#members) member.onReplaced()
+    Deferred.doneUnsafe(replaced, Effect.void)
     const putBack = () => {
       if (this.credentials === now) this.credentials = before
     }

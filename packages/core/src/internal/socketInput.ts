@@ -5,6 +5,7 @@
  * more to collect than to receive.
  */
 import type { Readable } from "node:stream"
+import { firstBytes } from "./foreignPeer.ts"
 
 /** As much as Node reads at a time by itself. */
 const size = 65_536
@@ -15,6 +16,8 @@ type Take = (bytes: Buffer) => void
 export class SocketInput {
   /** Without one, what is read goes the way of the stream, in copies. */
   take: Take | undefined = undefined
+  /** The first bytes of the handshake. */
+  first: Buffer = Buffer.alloc(0)
 
   /** The socket's option of this name (https://nodejs.org/api/net.html#new-netsocketoptions). */
   readonly onread: {
@@ -26,8 +29,10 @@ export class SocketInput {
     // Node calls it as a method of the socket.
     const read = (socket: Readable, bytes: Buffer) => {
       // What came before goes first.
-      if (this.take !== undefined && socket.readableLength === 0) this.take(bytes)
-      else socket.push(Buffer.from(bytes))
+      if (this.take !== undefined && socket.readableLength === 0) return this.take(bytes)
+      if (this.first.length < firstBytes) this.first = Buffer.concat([this.first, bytes]).subarray(0, firstBytes)
+      socket.push(Buffer.from(bytes))
+      return undefined
     }
     this.onread = {
       // Empty, and nobody else's: memory that others have given back holds what they had in it.

@@ -33,6 +33,15 @@ export const settledByAckOnly = (operation: string, queue?: string): InvalidArgu
   })
 }
 
+/** A consumer has begun as that of another queue, and finds that it is a stream. */
+export const undeclaredStream = (queue: string): InvalidArgument =>
+  refused(
+    "basic.consume",
+    "queueType",
+    `"stream", since ${JSON.stringify(queue)} was declared as one after the consumer had begun: say so among its options`,
+    "no such option"
+  )
+
 export const wantsOffset =
   '"first", "last", "next", an offset from 0, a Date or DateTime from 1970 on, or an interval such as "30s", "5m", "2h" or "7D"'
 

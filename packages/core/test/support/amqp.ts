@@ -44,7 +44,8 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
       minDelay: Duration.millis(100),
       maxDelay: seconds(30),
       healthyAfter: seconds(1),
-      schedule: undefined
+      schedule: undefined,
+      onRefused: "retry"
     },
     socketTimeout: seconds(10),
     connectTimeout: seconds(10),
@@ -60,6 +61,11 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
     pool: overrides.pool === false ? false : { ...pool, ...overrides.pool }
   }
 }
+
+/** A refusal closes a connection that was open before, for good. */
+export const closedByRefusals = {
+  reconnect: { ...configOf("amqp://127.0.0.1").reconnect, onRefused: "close" }
+} as const satisfies Overrides
 
 /** A connection and its pool. */
 export const layerWith = (config: AmqpConfig.AmqpConfig) =>

@@ -23,6 +23,8 @@ export const make = Effect.fnUntraced(function* (password: string, name = `user-
     changePassword: (password: string) => backend("change_password", password),
     /** How many connections of the user the broker would close with them. */
     tracked: evaluate(`length(rabbit_connection_tracking:list_of_user(<<"${name}">>)).`),
-    delete: remove
+    delete: remove,
+    /** After `delete`: as at first. */
+    restore: Effect.andThen(backend("add_user", password), permit(".*", ".*", ".*"))
   }
 })

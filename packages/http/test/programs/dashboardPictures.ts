@@ -66,7 +66,8 @@ const program = Effect.gen(function* () {
           minDelay: Duration.millis(500),
           maxDelay: Duration.seconds(1),
           healthyAfter: Duration.seconds(1),
-          schedule: undefined
+          schedule: undefined,
+          onRefused: "retry"
         }
       }
     })

@@ -19,7 +19,8 @@ const details = {
   exchange: secret,
   routingKey: secret,
   queue: secret,
-  consumerTag: secret
+  consumerTag: secret,
+  offset: 7
 }
 
 export const errors: ReadonlyArray<AmqpError.AmqpError> = AmqpError.AmqpErrorReason.members.map((Reason) =>

@@ -133,7 +133,8 @@ const readReconnect = (draft: Draft): ReconnectConfig => {
     minDelay,
     maxDelay,
     healthyAfter: draft.read("reconnect.healthyAfter") ?? Duration.seconds(1),
-    schedule
+    schedule,
+    onRefused: draft.read("reconnect.onRefused") ?? "retry"
   }
 }
 

@@ -76,6 +76,9 @@ export const settings = {
   "reconnect.maxDelay": setting(timeout(), { env: "RECONNECT_MAX_DELAY" }),
   "reconnect.healthyAfter": setting(duration({ least: 0 }), { env: "RECONNECT_HEALTHY_AFTER" }),
   "reconnect.schedule": setting(schedule, {}),
+  "reconnect.onRefused": setting(choice({ retry: "retry", close: "close" } as const, "retry or close"), {
+    env: "RECONNECT_ON_REFUSED"
+  }),
   socketTimeout: setting(timeout(), { env: "SOCKET_TIMEOUT", pika: "socket_timeout" }),
   connectTimeout: setting(timeout(), { env: "CONNECT_TIMEOUT", url: ["stack_timeout"], pika: "stack_timeout" }),
   closeTimeout: setting(timeout(), { env: "CLOSE_TIMEOUT" }),

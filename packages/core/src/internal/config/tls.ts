@@ -2,36 +2,14 @@
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
-import { readFile, stat } from "node:fs/promises"
 import { createSecureContext } from "node:tls"
-import type { Tls } from "../../AmqpConfig.ts"
+import type { Tls, TlsFile, TlsFiles } from "../../AmqpConfig.ts"
 import type { Draft } from "./draft.ts"
 import { certificatesIn, privateKeyIn } from "./pem.ts"
 import { type Key, keys } from "./settings.ts"
+import { codeOf, readPem } from "./tlsFiles.ts"
 
 const tlsKeys = keys.filter((key) => key.startsWith("tls."))
-
-// A bundle of every public authority is a quarter of this; a device or a log would never end.
-const largestFile = 1024 * 1024
-
-const codeOf = (error: unknown): string =>
-  typeof error === "object" && error !== null && "code" in error && typeof error.code === "string"
-    ? error.code
-    : "unreadable"
-
-const readPem = (path: string): Effect.Effect<string, string> =>
-  Effect.tryPromise({
-    try: async (signal) => {
-      const { size } = await stat(path).then((found) => (found.isFile() ? found : { size: Infinity }))
-      return size > largestFile ? undefined : await readFile(path, { encoding: "latin1", signal })
-    },
-    catch: codeOf
-  }).pipe(
-    Effect.filterOrFail(
-      (text) => text !== undefined,
-      () => "no regular file of at most 1 MiB"
-    )
-  )
 
 /** What `pick` finds in each file that a setting names. Files that cannot be read, or hold none, are reported. */
 const fromFiles = Effect.fnUntraced(function* <A>(
@@ -106,6 +84,11 @@ const checkCiphers = (draft: Draft, ciphers: string): void => {
   }
 }
 
+const filesOf = (draft: Draft, key: "tls.caFile" | "tls.certFile" | "tls.keyFile"): ReadonlyArray<TlsFile> => {
+  const setting = draft.get(key)?.setting ?? key
+  return (draft.read(key) ?? []).map((path) => ({ setting, path }))
+}
+
 const identity = Effect.fnUntraced(function* (draft: Draft) {
   const { report } = draft
   const before = report.size
@@ -115,12 +98,22 @@ const identity = Effect.fnUntraced(function* (draft: Draft) {
   const certFiles = yield* fromFiles(draft, "tls.certFile", "a certificate", certificateAndKey)
   const keyFiles = yield* fromFiles(draft, "tls.keyFile", "a private key", privateKeyIn)
   const certificates = draft.read("tls.cert") ?? certFiles.flatMap((file) => file.certificates)
-  const key = draft.read("tls.key") ?? keyFiles[0] ?? certFiles.find((file) => file.key !== undefined)?.key
+  const keyBeside = certFiles.findIndex((file) => file.key !== undefined)
+  const key = draft.read("tls.key") ?? keyFiles[0] ?? certFiles[keyBeside]?.key
   if (report.size > before) return undefined
   const certificate = certificates[0]
   if (certificate !== undefined && key !== undefined) {
     checkKey(draft, certificate, key, passphrase)
-    return { cert: `${certificates.join("\n")}\n`, key, passphrase }
+    const cert = filesOf(draft, "tls.certFile")
+    const isFromFile = draft.read("tls.key") === undefined
+    const ownFiles =
+      keyFiles.length > 0 ? filesOf(draft, "tls.keyFile").slice(0, 1) : cert.slice(keyBeside, keyBeside + 1)
+    return {
+      cert: `${certificates.join("\n")}\n`,
+      key,
+      passphrase,
+      files: { cert, key: isFromFile ? ownFiles : [] }
+    }
   }
   if (certificate !== undefined)
     report.add(draft.nameOf("tls.key"), "nothing", "the private key of the client certificate")
@@ -150,6 +143,12 @@ export const readTls = Effect.fnUntraced(function* (draft: Draft, on: boolean) {
   const ciphers = draft.read("tls.ciphers")
   if (ciphers !== undefined) checkCiphers(draft, ciphers)
   const own = yield* identity(draft)
+  const files: TlsFiles = {
+    ca: filesOf(draft, "tls.caFile"),
+    caBeside: draft.read("tls.ca") ?? [],
+    cert: own?.files.cert ?? [],
+    key: own?.files.key ?? []
+  }
   const tls: Tls = {
     ca: ca.length > 0 ? ca : undefined,
     cert: own?.cert,
@@ -158,7 +157,8 @@ export const readTls = Effect.fnUntraced(function* (draft: Draft, on: boolean) {
     servername: draft.read("tls.servername"),
     verify: draft.read("tls.verify") ?? true,
     minVersion: draft.read("tls.minVersion") ?? "TLSv1.2",
-    ciphers
+    ciphers,
+    files: files.ca.length + files.cert.length + files.key.length > 0 ? files : undefined
   }
   return tls
 })

@@ -36,6 +36,7 @@ export class ConsumerDelivery implements Delivery {
   readonly exchange: string
   readonly routingKey: string
   readonly redelivered: boolean
+  readonly offset: number | undefined = undefined
   /** In milliseconds, as `now` of the deadlines. */
   readonly arrivedAt: number
   readonly #channel: Channel

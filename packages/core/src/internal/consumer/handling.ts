@@ -26,6 +26,9 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { type Access, accessOf, measuresOf, publishingAccessOf, runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
+import type { StreamPosition } from "./streamPosition.ts"
+import { positionOf, readerOf } from "./streamReader.ts"
+import { StreamSettling } from "./streamSettling.ts"
 import * as Tracing from "../tracing.ts"
 import { Workers } from "./workers.ts"
 
@@ -40,20 +43,18 @@ export const termsOf = (connection: AmqpConnection["Service"], clock: Clock.Cloc
 
 export const sourceOf = (
   connection: AmqpConnection["Service"],
-  access: Access,
   settings: Subscribing,
   clock: Clock.Clock,
-  fork: Fork,
   terms: Terms,
-  measures: ConsumerMeasures
+  measures: ConsumerMeasures,
+  position: StreamPosition | undefined
 ): Source =>
   new Source({
+    position,
     links: linksOf(connection),
     start: settings.start,
     resubscribe: settings.resubscribe,
     declare: settings.declare,
-    alone: access.alone,
-    fork,
     reconnect: connection.config.reconnect,
     closeTimeout: connection.config.closeTimeout,
     clock,
@@ -135,7 +136,7 @@ export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, A
 
 interface Parts {
   readonly source: Source
-  readonly settling: Settling
+  readonly settling: Pick<Settling, keyof Settling>
   readonly fork: Fork
   /** Whether handling is to have spans: as whoever consumes has, whose context all handlers run in. */
   readonly traced: boolean
@@ -177,9 +178,14 @@ const run = <Work, R>(
         const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
         const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
         const pauses = new Pauses(terms.deadlines, settings.start.prefetch)
-        const settling = new Settling(settings.start.queue, settings, retrying, pauses)
         const measures = measuresOf(consumer)
-        const source = sourceOf(connection, access, settings, clock, fork, terms, measures)
+        const position = positionOf(settings, clock, terms, measures)
+        const settling =
+          position === undefined || settings.ofStream === undefined
+            ? new Settling(settings.start.queue, settings, retrying, pauses)
+            : new StreamSettling(position, settings.ofStream, consumer.publisher, config)
+        const source = sourceOf(connection, settings, clock, terms, measures, position)
+        const reader = yield* readerOf(position, settings, connection, source)
         const { deadlines } = terms
         const traced = yield* Tracing.isOn
         const labour = labourOf({ source, settling, fork, traced, measures, deadlines }, () => workers.wake())
@@ -199,11 +205,14 @@ const run = <Work, R>(
             settling.stopping = true
           })
         })
-        return yield* Effect.onExit(source.run(settling.prepare, endOf(consumer)), (exit) =>
+        const prepare = Effect.andThen(settling.prepare, reader.prepare)
+        const ended = Effect.raceFirst(endOf(consumer), reader.ended)
+        return yield* Effect.onExit(source.run(prepare, ended), (exit) =>
           shutdown.during(
             Effect.gen(function* () {
               labour.stop()
               const end = yield* source.stop(stop)
+              yield* reader.finish(shutdown.answering(timeout))
               deadlines.stop()
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
               yield* report(access, settings, end, cause, shutdown.answering(timeout))
@@ -300,7 +309,7 @@ export const handleEach = <A, E, R, V, RD>(
 // Each by itself and all together, so that one that waits for its retry holds up no other. Interruptible, so that an
 // interruption reaches the fiber of each, where it makes an end to waiting alone; what has no fiber yet goes back here.
 const allFailed = (
-  settling: Settling,
+  settling: Parts["settling"],
   batch: ReadonlyArray<ConsumerDelivery>,
   cause: Cause.Cause<unknown>,
   restore: Restore

@@ -20,9 +20,20 @@ import {
   toMillis
 } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
+import type { KnownQueues } from "../knownQueues.ts"
+import type { FieldTable } from "../../AmqpMessage.ts"
 import { retryQueueName, retryQueues } from "../topology/shapes.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
-import type { Resubscribe } from "./recovery.ts"
+import type { Resubscribe } from "./source.ts"
+import {
+  hasStreamTag,
+  readingOf,
+  refuseStreamPolicies,
+  type StreamHandling,
+  streamHandlingOf,
+  streamOptions,
+  type StreamReading
+} from "./streamOptions.ts"
 import type { Declare, Start } from "./subscription.ts"
 
 const operation = "basic.consume"
@@ -46,8 +57,10 @@ export const isPolicy = (value: unknown): value is Policy =>
   ["Redeliver", "Requeue", "DeadLetter", "Drop", "Retry"].includes(value._tag as string)
 
 const policy: Option = {
-  wants: "redeliver, requeue, deadLetter, drop or retry, or a function that chooses",
-  read: (value) => (isPolicy(value) || typeof value === "function" ? value : undefined)
+  wants:
+    "redeliver, requeue, deadLetter, drop or retry, or a function that chooses; of a stream stop, skip or publishTo",
+  // Those of streams are checked with their options.
+  read: (value) => (isPolicy(value) || hasStreamTag(value) || typeof value === "function" ? value : undefined)
 }
 
 const isFinal = (value: unknown): value is FinalPolicy =>
@@ -67,7 +80,8 @@ const subscribing: Record<string, Option> = {
   arguments: passedOn,
   declare: callback,
   resubscribe: choice(["never", "lost", "always"]),
-  onEnd: callback
+  onEnd: callback,
+  ...streamOptions
 }
 
 const streaming: Record<string, Option> = { ...subscribing, inactivityTimeout: duration(1) }
@@ -96,6 +110,8 @@ export interface Subscribing {
   readonly declare: Declare | undefined
   readonly resubscribe: Resubscribe
   readonly onEnd: ((end: End) => Effect.Effect<void>) | undefined
+  /** How a stream is read; `undefined` for other queues. */
+  readonly reading: StreamReading | undefined
 }
 
 export interface Streaming extends Subscribing {
@@ -113,6 +129,8 @@ export interface Handling extends Subscribing {
   readonly onDecodeFailure: Choice
   readonly maxDeliveries: number
   readonly onPoison: FinalPolicy
+  /** The policies of a stream, in the place of those above. */
+  readonly ofStream: StreamHandling | undefined
   /** Undefined: the configuration's. */
   readonly shutdownTimeout: Duration.Duration | undefined
 }
@@ -134,11 +152,14 @@ const subscribingOf = (
   queue: string,
   fields: Fields,
   resubscribe: Resubscribe,
-  atLeast: number
+  atLeast: number,
+  queues: KnownQueues | undefined
 ): Subscribing | AmqpError.InvalidArgument => {
   const { arguments: table, consumerTag, exclusive, priority } = fields
   const consume = readConsume(queue, { consumerTag, exclusive, priority, arguments: table })
   if (isRefused(consume)) return consume
+  const reading = readingOf(queue, fields, table as FieldTable | undefined, queues)
+  if (isRefused(reading)) return reading
   const prefetch = fields["prefetch"] as number | undefined
   if (prefetch !== undefined && prefetch < atLeast) {
     const wants = `at least ${atLeast}, as many deliveries as are handled at a time`
@@ -153,14 +174,19 @@ const subscribingOf = (
     },
     declare: fields["declare"] as Declare | undefined,
     resubscribe: (fields["resubscribe"] as Resubscribe | undefined) ?? resubscribe,
-    onEnd: fields["onEnd"] as Subscribing["onEnd"]
+    onEnd: fields["onEnd"] as Subscribing["onEnd"],
+    reading
   }
 }
 
-export const readStream = (queue: string, options: unknown): Streaming | AmqpError.InvalidArgument => {
+export const readStream = (
+  queue: string,
+  options: unknown,
+  queues: KnownQueues | undefined
+): Streaming | AmqpError.InvalidArgument => {
   const fields = fieldsOf(options, streaming)
   if (isRefused(fields)) return fields
-  const subscribing = subscribingOf(queue, fields, "never", 1)
+  const subscribing = subscribingOf(queue, fields, "never", 1, queues)
   if (isRefused(subscribing)) return subscribing
   return { ...subscribing, inactivityTimeout: fields["inactivityTimeout"] as number | undefined }
 }
@@ -168,9 +194,16 @@ export const readStream = (queue: string, options: unknown): Streaming | AmqpErr
 // Without this check each delivery would die of it, and come back forever.
 const noHandler = (value: unknown) => refused(operation, "handler", callback.wants, shown(value))
 
-const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | AmqpError.InvalidArgument => {
-  const subscribing = subscribingOf(queue, fields, "lost", atLeast)
+const handlingOf = (
+  queue: string,
+  fields: Fields,
+  atLeast: number,
+  queues: KnownQueues | undefined
+): Handling | AmqpError.InvalidArgument => {
+  const subscribing = subscribingOf(queue, fields, "lost", atLeast, queues)
   if (isRefused(subscribing)) return subscribing
+  const ofStream = subscribing.reading === undefined ? refuseStreamPolicies(fields) : streamHandlingOf(fields)
+  if (isRefused(ofStream)) return ofStream
   for (const name of ["onFailure", "onDefect", "onDecodeFailure"]) {
     const given = fields[name]
     if (!isPolicy(given) || given._tag !== "Retry") continue
@@ -186,6 +219,7 @@ const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | 
     onDecodeFailure: (fields["onDecodeFailure"] as Choice | undefined) ?? redeliver,
     maxDeliveries: (fields["maxDeliveries"] as number | undefined) ?? Infinity,
     onPoison: (fields["onPoison"] as FinalPolicy | undefined) ?? deadLetter,
+    ofStream,
     shutdownTimeout: shutdownTimeout === undefined ? undefined : Duration.millis(shutdownTimeout as number)
   }
 }
@@ -193,18 +227,20 @@ const handlingOf = (queue: string, fields: Fields, atLeast: number): Handling | 
 export const readHandling = (
   queue: string,
   options: unknown,
-  handler: unknown
+  handler: unknown,
+  queues: KnownQueues | undefined
 ): Handling | AmqpError.InvalidArgument => {
   const fields = fieldsOf(options, handling)
   if (isRefused(fields)) return fields
   if (typeof handler !== "function") return noHandler(handler)
-  return handlingOf(queue, fields, (fields["concurrency"] as number | undefined) ?? 1)
+  return handlingOf(queue, fields, (fields["concurrency"] as number | undefined) ?? 1, queues)
 }
 
 export const readBatching = (
   queue: string,
   options: unknown,
-  handler: unknown
+  handler: unknown,
+  queues: KnownQueues | undefined
 ): Batching | AmqpError.InvalidArgument => {
   const fields = fieldsOf(options, batching)
   if (isRefused(fields)) return fields
@@ -222,7 +258,7 @@ export const readBatching = (
       shown(atLeast)
     )
   }
-  const handling = handlingOf(queue, fields, atLeast)
+  const handling = handlingOf(queue, fields, atLeast, queues)
   return isRefused(handling) ? handling : { ...handling, size, within: fields["within"] as number }
 }
 

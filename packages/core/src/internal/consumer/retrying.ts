@@ -38,11 +38,11 @@ class Declaring extends Handle {
 
   /** Fails with `NotFound` if there is no such queue. */
   passively({ queue }: Delay): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#onChannel(this.request("queue.declare", (driver) => driver.checkQueue(queue), [queue]))
+    return this.#onChannel(this.request("queue.declare", (driver) => driver.checkQueue(queue)))
   }
 
   actively({ declaration, queue }: Delay): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#onChannel(this.request("queue.declare", (driver) => driver.assertQueue(queue, declaration), [queue]))
+    return this.#onChannel(this.request("queue.declare", (driver) => driver.assertQueue(queue, declaration)))
   }
 }
 

@@ -11,12 +11,12 @@ import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
 import type { AmqpConsumer } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
+import type { KnownQueues } from "../knownQueues.ts"
 import { linksOf } from "../links.ts"
 import * as Logging from "../logging.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
-import { aloneOf, ownConfig } from "./connection.ts"
-import type { Alone } from "./source.ts"
+import { ownConfig } from "./connection.ts"
 
 const ended = AmqpError.fromReason(
   new AmqpError.ConnectionClosed({
@@ -98,12 +98,16 @@ export const register = (service: AmqpConsumer["Service"], of: Running): AmqpCon
 /** Undefined for a service that was made otherwise, such as a test's. */
 export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
 
+/** What its application has declared. */
+export const queuesOf = (service: AmqpConsumer["Service"]): KnownQueues | undefined => {
+  const main = runningOf(service)?.main
+  return main === undefined ? undefined : linksOf(main).queues
+}
+
 /** By which connection somebody consumes, and what the log says of it. */
 export interface Access {
   readonly connection: AmqpConsumer["Service"]["connection"]
   readonly annotations: Readonly<Record<string, unknown>>
-  /** Undefined for a service that was made otherwise: its consumers share a connection in any case. */
-  readonly alone: Alone | undefined
 }
 
 /** By the consumers' own. */
@@ -111,8 +115,7 @@ export const accessOf = (service: AmqpConsumer["Service"]): Access => {
   const main = runningOf(service)?.main
   return {
     connection: service.connection,
-    annotations: main === undefined ? {} : Logging.ofConnection(ownConfig(main.config)),
-    alone: main === undefined ? undefined : aloneOf(main)
+    annotations: main === undefined ? {} : Logging.ofConnection(ownConfig(main.config))
   }
 }
 
@@ -121,7 +124,7 @@ export const publishingAccessOf = (service: AmqpConsumer["Service"]): Access => 
   const main = runningOf(service)?.main
   return main === undefined
     ? accessOf(service)
-    : { connection: Effect.succeed(main), annotations: Logging.ofConnection(main.config), alone: aloneOf(main) }
+    : { connection: Effect.succeed(main), annotations: Logging.ofConnection(main.config) }
 }
 
 /** What the consumers of a service add to. */

@@ -9,8 +9,7 @@ import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
+import * as Predicate from "effect/Predicate"
 import type { ReconnectConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
@@ -20,13 +19,12 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
 import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
-import { nextOf, type Resubscribe } from "./recovery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
-import type { Fork } from "../slot.ts"
+import type { StreamPosition } from "./streamPosition.ts"
 import { Backoff, fullJitter } from "../backoff.ts"
 
-/** Makes a connection for one consumer of a queue, which is closed with the scope. */
-export type Alone = (queue: string) => Effect.Effect<Links, AmqpError.AmqpError, Scope.Scope>
+/** Which ends are followed by another subscription. */
+export type Resubscribe = "never" | "lost" | "always"
 
 export class Source {
   /** Called when there is something to be taken, and when it has failed. Must not throw. */
@@ -43,15 +41,13 @@ export class Source {
   readonly #shutdown: Shutdown
   readonly #resubscribe: Resubscribe
   readonly #declare: Declare | undefined
-  readonly #alone: Alone | undefined
-  readonly #fork: Fork
   /** What is said of it in the log while it has no channel. */
   readonly #connection: Readonly<Record<string, unknown>>
+  /** Of a stream. */
+  readonly #position: StreamPosition | undefined
   #current: Subscription | undefined = undefined
   /** Cancelled by the broker, with deliveries that are still to be settled. */
   readonly #draining = new Set<Subscription>()
-  /** Connections of its own, by the subscriptions that use them. */
-  readonly #owned = new Map<Subscription, Scope.Closeable>()
   #onEnded: (() => void) | undefined = undefined
   #stopping = false
   /** What the last subscription gave back when it ended by itself. */
@@ -67,9 +63,8 @@ export class Source {
     readonly closeTimeout: Duration.Duration
     readonly resubscribe: Resubscribe
     readonly declare: Declare | undefined
-    readonly alone: Alone | undefined
-    readonly fork: Fork
     readonly annotations: Readonly<Record<string, unknown>>
+    readonly position?: StreamPosition | undefined
   }) {
     this.queue = options.start.queue
     this.#links = options.links
@@ -82,15 +77,14 @@ export class Source {
     this.#closeTimeout = options.closeTimeout
     this.#resubscribe = options.resubscribe
     this.#declare = options.declare
-    this.#alone = options.alone
-    this.#fork = options.fork
     this.#connection = options.annotations
+    this.#position = options.position
   }
 
   // --- What is taken -------------------------------------------------------------------------------------------------
 
   get size(): number {
-    return this.#current === undefined || this.#stopping ? 0 : this.#current.size
+    return this.#current === undefined || this.#isStill ? 0 : this.#current.size
   }
 
   /** How long the first of these has waited, in milliseconds. */
@@ -101,20 +95,28 @@ export class Source {
 
   take(): ConsumerDelivery | undefined {
     if (this.#draining.size > 0) this.#closeDrained()
-    return this.#stopping ? undefined : this.#current?.take()
+    return this.#isStill ? undefined : this.#current?.take()
   }
 
   /** Deliveries of one channel, in their order. */
   takeUpTo(most: number): Array<ConsumerDelivery> {
     if (this.#draining.size > 0) this.#closeDrained()
-    return this.#stopping || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+    return this.#isStill || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+  }
+
+  /** Whether nothing is handed out, whatever has come. */
+  get #isStill(): boolean {
+    return this.#stopping || this.#position?.isHeld === true
+  }
+
+  /** What has come while nothing was handed out can be taken now. */
+  resume(): void {
+    for (let left = this.size; left > 0; left--) this.onChange()
   }
 
   #closeDrained(): void {
     for (const subscription of this.#draining) {
-      if (!subscription.closeIfSettled()) continue
-      this.#draining.delete(subscription)
-      if (this.#owned.has(subscription)) this.#fork(this.#disown(subscription))
+      if (subscription.closeIfSettled()) this.#draining.delete(subscription)
     }
   }
 
@@ -148,36 +150,26 @@ export class Source {
     const loop = Effect.gen({ self: this }, function* () {
       const backoff = this.#backoff
       let prepared = false
-      let hasWorked = false
-      let isAlone = false
+      let hasSubscribed = false
       while (true) {
-        // What no waiting changes: the connection is closed for good.
+        // What no waiting mends: the connection is closed for good.
         yield* this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
-        const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed)
+        const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed, this.#position)
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
-        const links = isAlone ? this.#ownLinks(subscription) : Effect.succeed(this.#links)
-        const open = Effect.andThen(
-          prepared ? Effect.void : prepare,
-          Effect.flatMap(links, (links) => subscription.open(links, this.#declare))
-        )
+        const open = Effect.andThen(prepared ? Effect.void : prepare, subscription.open(this.#links, this.#declare))
         const failure = yield* Effect.match(open, {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined
         })
         const openedAt = backoff.now
-        if (failure === undefined) prepared = hasWorked = true
+        if (failure === undefined) prepared = hasSubscribed = true
         const reason = failure ?? (yield* this.#opened(subscription))
         backoff.lost(openedAt)
         yield* this.#leave(subscription)
-        const ended = { reason, blame: subscription.blame, hadStarted: failure === undefined, hasWorked }
-        const next = nextOf(ended, this.#resubscribe)
-        if (next._tag === "end") return yield* fail(next.reason)
-        // It goes back to the connection of all others when a subscription on its own has lasted.
-        isAlone = this.#alone !== undefined && (next._tag === "alone" || (isAlone && backoff.attempt > 0))
-        const how = isAlone ? ", subscribing again by a connection of its own" : ", subscribing again"
-        yield* Effect.annotateLogs(Effect.logWarning(`AMQP consumer interrupted${how}`), {
+        if (!this.#isMended(reason, failure === undefined, hasSubscribed)) return yield* fail(reason)
+        yield* Effect.annotateLogs(Effect.logWarning("AMQP consumer interrupted, subscribing again"), {
           queue: this.queue,
           reason: reason.message,
           ...(subscription.channel === undefined ? this.#connection : Logging.ofChannel(subscription.channel))
@@ -217,31 +209,24 @@ export class Source {
       })
       // It stays the current one until it is closed: interrupted before, `stop` closes it.
       if (subscription.endedBecause === undefined) {
-        return subscription
-          .close(this.#closeTimeout)
-          .pipe(Effect.andThen(this.#disown(subscription)), Effect.andThen(left))
+        return Effect.andThen(subscription.close(this.#closeTimeout), left)
       }
-      if (subscription.closeIfSettled()) return Effect.andThen(this.#disown(subscription), left)
-      this.#draining.add(subscription)
+      if (!subscription.closeIfSettled()) this.#draining.add(subscription)
       return left
     })
   }
 
-  /** A connection for this subscription alone, until `#disown` closes it, which `stop` does at the latest. */
-  #ownLinks(subscription: Subscription): Effect.Effect<Links, AmqpError.AmqpError> {
-    return Effect.suspend(() => {
-      const scope = Scope.makeUnsafe()
-      this.#owned.set(subscription, scope)
-      return Scope.provide(this.#alone!(this.queue), scope)
-    })
-  }
-
-  #disown(subscription: Subscription): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const scope = this.#owned.get(subscription)
-      if (scope === undefined) return Effect.void
-      return Effect.onExit(Scope.close(scope, Exit.void), () => Effect.sync(() => this.#owned.delete(subscription)))
-    })
+  /** Whether another subscription is to follow the one that `hadStarted`, or that could not start. */
+  #isMended(reason: AmqpError.AmqpErrorReason, hadStarted: boolean, hasSubscribed: boolean): boolean {
+    if (this.#resubscribe === "never") return false
+    const always = this.#resubscribe === "always"
+    // It is still at the head of the queue: the next subscription would meet it, and end like this one.
+    if (reason._tag === "MessageTooLarge" && !isByPublish(reason)) return false
+    if (hadStarted) return always || isByPublish(reason) || reason._tag !== "ConsumerCancelled"
+    // The broker may hold on to a queue or a consumer of the connection that was lost, until it notices. At the first
+    // start it is somebody else's.
+    if (isHeld(reason)) return hasSubscribed
+    return reason.isRetryable || (always && reason._tag === "NotFound")
   }
 
   // --- The end -------------------------------------------------------------------------------------------------------
@@ -267,11 +252,15 @@ export class Source {
         concurrency: "unbounded",
         discard: true
       })
-      yield* Effect.forEach(Array.from(this.#owned.keys()), (subscription) => this.#disown(subscription), {
-        concurrency: "unbounded",
-        discard: true
-      })
       return { requeued, unsettled }
     })
   }
 }
+
+// What publishes to the channel of a subscription is a server that replies. It does that otherwise when the request comes
+// again, so that a reply which the broker closes the channel for does so once.
+const isByPublish = (reason: AmqpError.AmqpErrorReason) =>
+  Predicate.hasProperty(reason, "operation") && reason.operation === "basic.publish"
+
+const isHeld = (reason: AmqpError.AmqpErrorReason) =>
+  reason._tag === "ResourceLocked" || (reason._tag === "AccessRefused" && reason.message.includes("exclusive use"))

@@ -13,6 +13,7 @@ import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
 import { accessOf, measuresOf } from "./running.ts"
 import type { Source } from "./source.ts"
+import { positionOf, readerOf } from "./streamReader.ts"
 
 /** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
 const pullOf = (
@@ -71,25 +72,23 @@ export const stream = (
       const connection = yield* connectionOf(consumer, access, settings, Duration.seconds(10))
       const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())
-      const source = sourceOf(
-        connection,
-        access,
-        settings,
-        clock,
-        fork,
-        termsOf(connection, clock, fork),
-        measuresOf(consumer)
-      )
+      const terms = termsOf(connection, clock, fork)
+      const measures = measuresOf(consumer)
+      const position = positionOf(settings, clock, terms, measures)
+      const source = sourceOf(connection, settings, clock, terms, measures, position)
+      const reader = yield* readerOf(position, settings, connection, source)
       const { shutdown } = linksOf(connection)
       yield* Effect.addFinalizer(() =>
         shutdown.during(
-          Effect.flatMap(source.stop(Effect.void), (end) =>
-            report(access, settings, end, source.failure, shutdown.answering())
-          )
+          Effect.gen(function* () {
+            const end = yield* source.stop(Effect.void)
+            yield* reader.finish(shutdown.answering())
+            yield* report(access, settings, end, source.failure, shutdown.answering())
+          })
         )
       )
       // After the finalizer, so that it is interrupted before that.
-      yield* Effect.forkScoped(Effect.exit(source.run(Effect.void, endOf(consumer))))
+      yield* Effect.forkScoped(Effect.exit(source.run(reader.prepare, Effect.raceFirst(endOf(consumer), reader.ended))))
       return Stream.fromPull(Effect.succeed(pullOf(source, settings.inactivityTimeout)))
     })
   )

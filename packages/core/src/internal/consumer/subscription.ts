@@ -9,13 +9,15 @@ import * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../AmqpChannel.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type * as Amqplib from "../amqplib.ts"
-import type { Blame } from "../blame.ts"
 import * as Channels from "../channel.ts"
-import { Handle, type Terms } from "../handle.ts"
+import { fail, Handle, type Terms } from "../handle.ts"
 import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
+import { undeclaredStream, isStream } from "../streams.ts"
 import { ConsumerDelivery } from "./delivery.ts"
+import type { StreamDelivery } from "./streamDelivery.ts"
+import type { StreamPosition } from "./streamPosition.ts"
 
 /** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
 export interface Start extends Channels.ConsumerStart {
@@ -42,9 +44,12 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   #ahead: Array<ConsumerDelivery | undefined> = []
   #taken = 0
   #requeued = 0
+  /** Of a stream. */
+  readonly #position: StreamPosition | undefined
 
-  constructor(start: Start, terms: Terms, measures: ConsumerMeasures, changed: () => void) {
+  constructor(start: Start, terms: Terms, measures: ConsumerMeasures, changed: () => void, position?: StreamPosition) {
     super(terms, notOpen)
+    this.#position = position
     this.#start = start
     this.#measures = measures
     this.#changed = changed
@@ -56,7 +61,12 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     // The answer to the start has come, but its promise may not have been told yet.
     this.#consuming = true
     const { now } = this.terms.deadlines
-    this.#ahead.push(new ConsumerDelivery(this.held!, this.#start.queue, message, now, this.#measures))
+    const delivery =
+      this.#position === undefined
+        ? new ConsumerDelivery(this.held!, this.#start.queue, message, now, this.#measures)
+        : this.#position.delivered(this.held!, message, now)
+    if (delivery === undefined) return
+    this.#ahead.push(delivery)
     this.#changed()
   }
 
@@ -122,6 +132,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
 
   #dropAhead(): number {
     const { size } = this
+    this.#position?.forget(this.#ahead.slice(this.#taken) as Array<StreamDelivery>)
     this.#ahead = []
     this.#taken = 0
     return size
@@ -131,13 +142,9 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   requeueAhead(): number {
     const ahead = this.#ahead.slice(this.#taken)
     this.#requeued += this.#dropAhead()
-    for (const delivery of ahead) delivery?.settle("requeue")
+    // A stream takes nothing back: its deliveries are forgotten already.
+    if (this.#position === undefined) for (const delivery of ahead) delivery?.settle("requeue")
     return this.#requeued
-  }
-
-  /** Whether it has caused the end of its connection. */
-  get blame(): Blame {
-    return this.held?.blame ?? "none"
   }
 
   /** Deliveries that are neither ahead nor settled. */
@@ -156,19 +163,26 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       })
     ).pipe(
       Effect.andThen(declare === undefined ? Effect.void : this.#declare(declare)),
+      Effect.andThen(this.#checkType),
       Effect.andThen(this.request("basic.qos", (driver) => driver.prefetch(this.#start.prefetch, false))),
       Effect.andThen(
-        this.request(
-          "basic.consume",
-          (_driver, channel) =>
-            channel.consume(this.#start, this).then(() => {
-              this.#consuming = true
-            }),
-          [this.#start.queue, this.#start.consumerTag]
+        this.request("basic.consume", (_driver, channel) =>
+          channel.consume(this.#position?.startOf(this.#start) ?? this.#start, this).then(() => {
+            this.#consuming = true
+            this.#position?.started()
+          })
         )
       )
     )
   }
+
+  /** It may have become known as a stream since the options were read. */
+  readonly #checkType: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
+    const { queue } = this.#start
+    return this.#position === undefined && isStream(this.terms.queues, queue)
+      ? fail(undeclaredStream(queue))
+      : Effect.void
+  })
 
   #declare(declare: Declare): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {

@@ -24,7 +24,7 @@ export class PoolMeasures {
 }
 
 /** What became of deliveries. */
-export const settlements = ["acked", "requeued", "dead_lettered", "dropped", "retried", "lost"] as const
+export const settlements = ["acked", "requeued", "dead_lettered", "dropped", "retried", "skipped", "lost"] as const
 export type Settled = (typeof settlements)[number]
 
 /** What a server has replied with. */
@@ -40,6 +40,7 @@ export class ConsumerMeasures {
     dead_lettered: 0,
     dropped: 0,
     retried: 0,
+    skipped: 0,
     lost: 0
   }
   /** How long handlers took that have succeeded, and others. */

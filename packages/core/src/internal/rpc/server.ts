@@ -23,13 +23,14 @@ import { fail } from "../handle.ts"
 import { type Outgoing, toPublish } from "../properties.ts"
 import { obstacle } from "../publishing.ts"
 import { type Publisher, publisherOf } from "../publisher/publisher.ts"
-import { measuresOf, publishingAccessOf } from "../consumer/running.ts"
+import { measuresOf, publishingAccessOf, queuesOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
 import { readServeOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { isDirect, isSound } from "./wire.ts"
 import * as Tracing from "../tracing.ts"
+import { isStream } from "../streams.ts"
 
 type Any = Schema.Constraint
 
@@ -333,7 +334,11 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     const settings = readServeOptions(options)
     if (isRefused(settings)) return fail(settings)
     const server = new Server(procedure.name, codecs, handler, consumer)
-    const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle)
+    if (isStream(queuesOf(consumer), procedure.queue)) {
+      const wants = "one that is no stream: requests stay there, and each server would answer all of them"
+      return fail(refused("AmqpRpc.serve", "queue", wants, shown(procedure.queue)))
+    }
+    const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle, undefined)
     return isRefused(handling)
       ? refuse(publishingAccessOf(consumer), procedure.queue, handling)
       : handleEach(consumer, handling, undefined, server.handle, procedure.name)
