@@ -341,7 +341,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("on
   it.effect("headers that grow beyond a frame by being dead-lettered are read, on small frames too", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
-      for (const frameMax of [131_072, 4096]) {
+      for (const frameMax of [131_072, 8192]) {
         yield* onBroker(
           Effect.gen(function* () {
             const deadLetters = yield* declareQueue()

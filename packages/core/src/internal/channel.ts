@@ -16,8 +16,10 @@ import * as Logging from "./logging.ts"
 import type { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
+import { checkSize } from "./declarations.ts"
 import { intercept, type NotTaken, operations } from "./intercept.ts"
 import { fromAmqplib, type Outgoing } from "./properties.ts"
+import { offsetName } from "./streams.ts"
 import { classBasic } from "./protocol.ts"
 
 /** What a channel is for: fixed when it opens, since AMQP has no way back from confirm or transaction mode. */
@@ -33,6 +35,8 @@ export interface ConsumerSink {
   readonly closed: (reason: AmqpError.AmqpErrorReason) => void
   /** For a consumer whose deliveries nobody can take back: one was too large. Whether it is dealt with, and the channel may live. */
   readonly oversized?: (properties: DeliveredProperties, reason: AmqpError.MessageTooLarge) => boolean
+  /** Whether its queue is known to be a stream, whose deliveries are settled by `basic.ack` alone. */
+  readonly isOfStream?: boolean
   /** The header of one could not be read, so that it is not delivered. It is settled already. */
   readonly undecodable?: (properties: DeliveredProperties, reason: AmqpError.DecodeFailed) => void
 }
@@ -255,7 +259,11 @@ export class Channel {
     const [sink, consuming] =
       method === "basic.get" ? [undefined, undefined] : (this.#consumerOf(fields["consumerTag"]) ?? [])
     const queue = got?.queue ?? consuming?.start.queue
-    const became = this.#settleUnread(deliveryTag, got?.noAck ?? consuming?.start.noAck ?? false, consuming?.start)
+    const became = this.#settleUnread(
+      deliveryTag,
+      got?.noAck ?? consuming?.start.noAck ?? false,
+      sink?.isOfStream ?? consuming?.start.arguments[offsetName] !== undefined
+    )
     const reason = undecodable(method, became, problem)
     this.link.undecodable(reason, { queue, deliveryTag, ...about })
     got?.fail(reason)
@@ -263,9 +271,8 @@ export class Channel {
     return true
   }
 
-  #settleUnread(deliveryTag: number, noAck: boolean, start: ConsumerStart | undefined): keyof typeof becameOf {
+  #settleUnread(deliveryTag: number, noAck: boolean, isStream: boolean): keyof typeof becameOf {
     if (noAck) return "nothing"
-    const isStream = start !== undefined && isOfStream(start)
     try {
       if (isStream) this.ack(deliveryTag, false)
       else this.reject(deliveryTag, false)
@@ -442,6 +449,8 @@ export class Channel {
 
   /** `basic.consume`; its promise may fail as those of amqplib do. The sink hears everything until `cancel` or the end. */
   consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
+    const refused = checkSize("basic.consume", [start.queue, start.consumerTag], start.arguments, this.link.frameMax)
+    if (refused !== undefined) throw refused
     const consuming: Consuming = { start, tag: start.consumerTag }
     const onMessage = (message: Amqplib.ConsumeMessage | null) => {
       if (message !== null) {
@@ -613,8 +622,6 @@ export const open = (
         )
     })
   )
-
-const isOfStream = ({ arguments: table }: ConsumerStart): boolean => table["x-stream-offset"] !== undefined
 
 const modes = { confirm: "confirm.select", transaction: "tx.select" } as const
 

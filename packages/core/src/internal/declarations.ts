@@ -15,7 +15,10 @@ import type {
 import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { FieldTable, FieldValue } from "../AmqpMessage.ts"
 import type { ConsumerStart } from "./channel.ts"
+import { isDirect, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
 import { isName, kindOfName, refused, toTable, wantsName } from "./fieldTable.ts"
+import { overhead } from "./protocol.ts"
+import { sizeOfTable } from "./tableBytes.ts"
 import { checkOffset } from "./streams.ts"
 
 /** How an option is checked, and what it becomes on the wire. */
@@ -212,10 +215,51 @@ export const checkName = (operation: string, argument: string, value: unknown): 
 export const checkText = (operation: string, argument: string, value: unknown): InvalidArgument | undefined =>
   isName(value) ? undefined : refused(operation, argument, wantsName, kindOfName(value))
 
+const checkAddress = (operation: string, argument: string, value: string): InvalidArgument | undefined =>
+  isMalformed(value) ? refused(operation, argument, wantsAddress, malformedAddress) : undefined
+
+/** The name of a queue, which must be given. */
+export const checkQueue = (operation: string, queue: unknown): InvalidArgument | undefined =>
+  checkName(operation, "queue", queue) ?? checkAddress(operation, "queue", queue as string)
+
+/** The name of a queue, or an empty one: the broker chooses it. */
+export const checkNewQueue = (operation: string, queue: unknown): InvalidArgument | undefined =>
+  checkText(operation, "queue", queue) ?? checkAddress(operation, "queue", queue as string)
+
+/** The name of a queue to get a message from: RabbitMQ 4.3 closes the connection (540) for an address of direct reply-to. */
+export const checkGet = (operation: string, queue: unknown): InvalidArgument | undefined =>
+  checkQueue(operation, queue) ??
+  (isDirect(queue as string)
+    ? refused(operation, "queue", "a queue", "an address of direct reply-to, which holds no messages")
+    : undefined)
+
 /** `prefetchCount` of `basic.qos`. */
 export const checkPrefetch = (operation: string, value: unknown): InvalidArgument | undefined => {
   const option = integer(0, 65_535)
   return option.read(value) === undefined ? refused(operation, "prefetchCount", option.wants, shown(value)) : undefined
+}
+
+/**
+ * Why a method with these names and this table is not sent: it would be larger than a frame, over which the broker closes
+ * the connection (501).
+ */
+export const checkSize = (
+  operation: string,
+  names: ReadonlyArray<string>,
+  table: FieldTable,
+  frameMax: number
+): InvalidArgument | undefined => {
+  if (frameMax === 0) return undefined
+  // Class, method, a reserved short, and what is true or false.
+  let size = overhead + 4 + 2 + (operation === "queue.unbind" ? 0 : 1) + sizeOfTable(table)
+  for (const name of names) size += 1 + Buffer.byteLength(name)
+  if (size <= frameMax) return undefined
+  return refused(
+    operation,
+    "arguments",
+    `a table that fits with the names into a frame of ${frameMax} bytes (frameMax)`,
+    `one that makes it ${size}`
+  )
 }
 
 /** Options that are all true or false, with their defaults filled in. */
@@ -239,6 +283,10 @@ export const readExchangeDeclare = (options: unknown, operation = "exchange.decl
 export const readQueueDeclare = (options: unknown, operation = "queue.declare") => {
   const checked = read(operation, options, queueDeclareOptions, true)
   if (isRefused(checked)) return checked
+  const { ["x-dead-letter-exchange"]: exchange, ["x-dead-letter-routing-key"]: key } = checked.arguments
+  if (exchange === "" && typeof key === "string" && isMalformed(key)) {
+    return refused(operation, "deadLetterRoutingKey", wantsAddress, malformedAddress)
+  }
   const { deliveryLimit } = (options ?? {}) as QueueDeclareOptions
   const table = deliveryLimit === "default" ? without(checked.arguments, "x-delivery-limit") : checked.arguments
   return { durable: true, exclusive: false, autoDelete: false, ...checked.fields, arguments: table }
@@ -252,7 +300,7 @@ export const readBind = (operation: string, options: BindOptions | undefined): F
 
 export const readConsume = (queue: string, options: unknown): ConsumerStart | InvalidArgument => {
   const operation = "basic.consume"
-  const refused = checkName(operation, "queue", queue)
+  const refused = checkQueue(operation, queue)
   if (refused !== undefined) return refused
   const checked = read(operation, options, consumeOptions, true)
   if (isRefused(checked)) return checked

@@ -50,7 +50,7 @@ export class Handle {
     return diedOf(closedBy)
   }
 
-  /** A method and its reply. `send` runs in the tick in which the method is written. */
+  /** A method and its reply. `send` runs in the tick in which the method is written; an `InvalidArgument` that it throws, before it sends, is the failure. */
   protected request<A>(
     operation: string,
     send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>
@@ -118,6 +118,7 @@ export class Handle {
   protected refused(operation: string, channel: Channel, cause: unknown): AmqpError.AmqpErrorReason {
     const usable = this.usable()
     if ("_tag" in usable) return usable
+    if (cause instanceof AmqpError.InvalidArgument) return cause
     if (cause instanceof TypeError || cause instanceof RangeError) {
       return new AmqpError.InvalidArgument({
         message: `${operation}: an argument cannot be encoded, nothing was sent: ${cause.message}`,

@@ -25,7 +25,7 @@ import type {
   Returned
 } from "../AmqpChannel.ts"
 import * as AmqpError from "../AmqpError.ts"
-import type { Delivery, Message } from "../AmqpMessage.ts"
+import type { Delivery, FieldTable, Message } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
 import * as Check from "./declarations.ts"
@@ -45,6 +45,12 @@ const released = new AmqpError.ChannelReleased({
 // Returned messages that nobody has read: the oldest give way.
 const mostReturns = 10_000
 
+/** Throws what a request fails with if the method would be larger than a frame. */
+const mustFit = (operation: string, names: ReadonlyArray<string>, table: FieldTable, { link }: Channel): void => {
+  const refused = Check.checkSize(operation, names, table, link.frameMax)
+  if (refused !== undefined) throw refused
+}
+
 type Deliveries = Queue.Queue<Delivery, AmqpError.AmqpError | Cause.Done>
 
 /** A consumer of this lease. */
@@ -60,6 +66,10 @@ class LeaseConsumer implements ConsumerSink {
     this.#queue = queue
     this.deliveries = deliveries
     this.#ofStream = ofStream
+  }
+
+  get isOfStream(): boolean {
+    return this.#ofStream
   }
 
   /** Whether the broker knows it no more. */
@@ -296,7 +306,7 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.get", options, { noAck: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return this.#checked("basic.get", Check.checkName("basic.get", "queue", queue), (_driver, channel) =>
+    return this.#checked("basic.get", Check.checkGet("basic.get", queue), (_driver, channel) =>
       channel
         .get(queue, flags.noAck)
         .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message))))
@@ -503,7 +513,12 @@ export class Lease extends Handle implements Operations {
     const checked = Check.readExchangeDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
     const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
-    return Effect.asVoid(this.#checked(operation, refused, (driver) => driver.assertExchange(exchange, type, checked)))
+    return Effect.asVoid(
+      this.#checked(operation, refused, (driver, channel) => {
+        mustFit(operation, [exchange, type], checked.arguments, channel)
+        return driver.assertExchange(exchange, type, checked)
+      })
+    )
   }
 
   exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError.AmqpError> {
@@ -561,9 +576,17 @@ export class Lease extends Handle implements Operations {
     if (Check.isRefused(table)) return fail(table)
     let refused: AmqpError.InvalidArgument | undefined
     for (const [argument, value] of Object.entries(names)) {
-      refused ??= (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
+      refused ??=
+        argument === "queue"
+          ? Check.checkQueue(operation, value)
+          : (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
     }
-    return Effect.asVoid(this.#checked(operation, refused, (driver) => send(driver, table)))
+    return Effect.asVoid(
+      this.#checked(operation, refused, (driver, channel) => {
+        mustFit(operation, Object.values(names), table, channel)
+        return send(driver, table)
+      })
+    )
   }
 
   // --- Queues --------------------------------------------------------------------------------------------------------
@@ -573,16 +596,17 @@ export class Lease extends Handle implements Operations {
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
     const declare = (declaration: typeof checked) =>
-      this.#checked(operation, Check.checkText(operation, "queue", queue), (driver) =>
-        driver.assertQueue(queue, declaration).then((declared) => {
+      this.#checked(operation, Check.checkNewQueue(operation, queue), (driver, channel) => {
+        mustFit(operation, [queue], declaration.arguments, channel)
+        return driver.assertQueue(queue, declaration).then((declared) => {
           this.terms.queues.declared(declared.queue, declaration)
           return declared
         })
-      )
+      })
     if (options?.deliveryLimit === "default") return declare(checked)
     return Effect.suspend(() => {
       const channel = this.usable()
-      return "_tag" in channel || Check.checkText(operation, "queue", queue) !== undefined
+      return "_tag" in channel || Check.checkNewQueue(operation, queue) !== undefined
         ? declare(checked)
         : declareWithoutLimit(this.terms, channel.link, queue, checked, declare)
     })
@@ -590,7 +614,7 @@ export class Lease extends Handle implements Operations {
 
   queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
     const operation = "queue.declare"
-    return this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.checkQueue(queue))
+    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.checkQueue(queue))
   }
 
   queueBind(
@@ -618,7 +642,7 @@ export class Lease extends Handle implements Operations {
   queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
     const operation = "queue.purge"
     return Effect.map(
-      this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) => driver.purgeQueue(queue)),
+      this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.purgeQueue(queue)),
       (reply) => reply.messageCount
     )
   }
@@ -631,7 +655,7 @@ export class Lease extends Handle implements Operations {
     const flags = Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false })
     if (Check.isRefused(flags)) return fail(flags)
     return Effect.map(
-      this.#checked(operation, Check.checkName(operation, "queue", queue), (driver) =>
+      this.#checked(operation, Check.checkQueue(operation, queue), (driver) =>
         driver.deleteQueue(queue, flags).then((reply) => {
           this.terms.queues.forget(queue)
           return reply

@@ -12,6 +12,7 @@ import type { DeliveredProperties, FieldTable, FieldValue, Message, Properties }
 import type { GetMessage } from "./amqplib.ts"
 import { noHeaders, toDate, toMilliseconds } from "./contentHeader.ts"
 import { longestTtl } from "./declarations.ts"
+import { isCopiedToMalformed, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
 import {
   isName,
   isRecord,
@@ -171,6 +172,13 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
     if (table instanceof InvalidArgument) return table
     outgoing.headers = table
     outgoing.isPlain = table === headers
+    if (outgoing.exchange === "") {
+      const name = isCopiedToMalformed(headers as FieldTable)
+      if (name !== undefined) return refused(operation, `headers.${name}`, wantsAddress, malformedAddress)
+    }
+  }
+  if (outgoing.exchange === "" && isMalformed(outgoing.routingKey)) {
+    return refused(operation, "routingKey", wantsAddress, malformedAddress)
   }
   return outgoing
 }

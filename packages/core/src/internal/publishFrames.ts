@@ -8,6 +8,7 @@ import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "./frameWr
 import type { Outgoing } from "./properties.ts"
 import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "./protocol.ts"
 import { largestSlab } from "./slab.ts"
+import { setNumber } from "./tableBytes.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
 
 /** A body of more bytes is not put into one piece with its header. */
@@ -42,29 +43,6 @@ const setLongstr = (room: Buffer, at: number, text: string): number => {
 }
 
 type Plain = Readonly<Record<string, string | number | boolean | null | undefined>>
-
-// Types as amqplib chooses them; tags are RabbitMQ's (https://www.rabbitmq.com/amqp-0-9-1-errata#section_3).
-const setNumber = (room: Buffer, at: number, value: number): number => {
-  if (!Number.isInteger(value)) {
-    room[at] = 0x64 // d
-    return room.writeDoubleBE(value, at + 1)
-  }
-  if (value >= -0x80 && value < 0x80) {
-    room[at] = 0x62 // b
-    room[at + 1] = value
-    return at + 2
-  }
-  if (value >= -0x8000 && value < 0x8000) {
-    room[at] = 0x73 // s
-    return setUint16(room, at + 1, value)
-  }
-  if (value >= -0x8000_0000 && value < 0x8000_0000) {
-    room[at] = 0x49 // I
-    return setUint32(room, at + 1, value)
-  }
-  room[at] = 0x6c // l
-  return setUint64(room, at + 1, value)
-}
 
 const setTable = (room: Buffer, start: number, table: Plain): number => {
   let at = start + 4

@@ -13,6 +13,7 @@ import * as Channels from "../channel.ts"
 import { fail, Handle, type Terms } from "../handle.ts"
 import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
+import { isStream } from "../streams.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { undeclaredStream, isStream } from "../streams.ts"
 import { ConsumerDelivery } from "./delivery.ts"
@@ -56,6 +57,10 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   }
 
   // --- What comes ----------------------------------------------------------------------------------------------------
+
+  get isOfStream(): boolean {
+    return isStream(this.terms.queues, this.#start.queue, this.#start.arguments)
+  }
 
   deliver(message: Amqplib.ConsumeMessage): void {
     // The answer to the start has come, but its promise may not have been told yet.

@@ -28,7 +28,7 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
 import { readServeOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
-import { isDirect, isSound } from "./wire.ts"
+import { isDirect, isSound } from "../directReply.ts"
 import * as Tracing from "../tracing.ts"
 import { isStream } from "../streams.ts"
 

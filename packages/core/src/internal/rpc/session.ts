@@ -19,7 +19,7 @@ import { obstacle } from "../publishing.ts"
 import type { Call } from "./call.ts"
 import { numberOf } from "./correlation.ts"
 import { Pending } from "./pending.ts"
-import { directReplyTo } from "./wire.ts"
+import { directReplyTo } from "../directReply.ts"
 
 /** Who holds the session. None of these may throw: they are called from amqplib's own event handlers. */
 export interface SessionOwner {
