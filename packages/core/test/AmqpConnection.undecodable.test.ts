@@ -74,7 +74,7 @@ const delivering = (broker: ScriptedBroker.ScriptedBroker, bodies: ReadonlyArray
           consume.channel,
           "basic.deliver",
           { consumerTag, deliveryTag: bodies.length + 1, routingKey: "q" },
-          { body: Buffer.from("good") }
+          { properties: { headers: { "x-stream-offset": bodies.length } }, body: Buffer.from("good") }
         )
       ])
     )

@@ -16,7 +16,7 @@ import * as Logging from "./logging.ts"
 import type { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
-import { checkSize } from "./declarations.ts"
+import { mustFit } from "./declarations.ts"
 import { intercept, type NotTaken, operations } from "./intercept.ts"
 import { fromAmqplib, type Outgoing } from "./properties.ts"
 import { offsetName } from "./streams.ts"
@@ -449,8 +449,7 @@ export class Channel {
 
   /** `basic.consume`; its promise may fail as those of amqplib do. The sink hears everything until `cancel` or the end. */
   consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
-    const refused = checkSize("basic.consume", [start.queue, start.consumerTag], start.arguments, this.link.frameMax)
-    if (refused !== undefined) throw refused
+    mustFit("basic.consume", [start.queue, start.consumerTag], start.arguments, this.link.frameMax)
     const consuming: Consuming = { start, tag: start.consumerTag }
     const onMessage = (message: Amqplib.ConsumeMessage | null) => {
       if (message !== null) {

@@ -262,6 +262,12 @@ export const checkSize = (
   )
 }
 
+/** The same, in a function that sends: throws what a request fails with then. */
+export const mustFit = (...args: Parameters<typeof checkSize>): void => {
+  const refused = checkSize(...args)
+  if (refused !== undefined) throw refused
+}
+
 /** Options that are all true or false, with their defaults filled in. */
 export const readFlags = <A extends Readonly<Record<string, boolean>>>(
   operation: string,

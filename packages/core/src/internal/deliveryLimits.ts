@@ -11,7 +11,7 @@ import * as AmqpError from "../AmqpError.ts"
 import type { FieldTable, Headers } from "../AmqpMessage.ts"
 import type { QueueDeclared } from "../AmqpChannel.ts"
 import * as Channels from "./channel.ts"
-import type { readQueueDeclare } from "./declarations.ts"
+import { mustFit, type readQueueDeclare } from "./declarations.ts"
 import { Handle, type Terms } from "./handle.ts"
 import { type KnownQueue, typeOf } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
@@ -87,7 +87,12 @@ class Declaring extends Handle {
     return Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
       this.held = channel
     }).pipe(
-      Effect.andThen(this.request("queue.declare", (driver) => driver.assertQueue(queue, declaration))),
+      Effect.andThen(
+        this.request("queue.declare", (driver) => {
+          mustFit("queue.declare", [queue], declaration.arguments, link.frameMax)
+          return driver.assertQueue(queue, declaration)
+        })
+      ),
       Effect.ensuring(Effect.sync(() => this.held?.abandon()))
     )
   }

@@ -25,7 +25,7 @@ import type {
   Returned
 } from "../AmqpChannel.ts"
 import * as AmqpError from "../AmqpError.ts"
-import type { Delivery, FieldTable, Message } from "../AmqpMessage.ts"
+import type { Delivery, Message } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
 import * as Check from "./declarations.ts"
@@ -44,12 +44,6 @@ const released = new AmqpError.ChannelReleased({
 
 // Returned messages that nobody has read: the oldest give way.
 const mostReturns = 10_000
-
-/** Throws what a request fails with if the method would be larger than a frame. */
-const mustFit = (operation: string, names: ReadonlyArray<string>, table: FieldTable, { link }: Channel): void => {
-  const refused = Check.checkSize(operation, names, table, link.frameMax)
-  if (refused !== undefined) throw refused
-}
 
 type Deliveries = Queue.Queue<Delivery, AmqpError.AmqpError | Cause.Done>
 
@@ -515,7 +509,7 @@ export class Lease extends Handle implements Operations {
     const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
     return Effect.asVoid(
       this.#checked(operation, refused, (driver, channel) => {
-        mustFit(operation, [exchange, type], checked.arguments, channel)
+        Check.mustFit(operation, [exchange, type], checked.arguments, channel.link.frameMax)
         return driver.assertExchange(exchange, type, checked)
       })
     )
@@ -583,7 +577,7 @@ export class Lease extends Handle implements Operations {
     }
     return Effect.asVoid(
       this.#checked(operation, refused, (driver, channel) => {
-        mustFit(operation, Object.values(names), table, channel)
+        Check.mustFit(operation, Object.values(names), table, channel.link.frameMax)
         return send(driver, table)
       })
     )
@@ -597,7 +591,7 @@ export class Lease extends Handle implements Operations {
     if (Check.isRefused(checked)) return fail(checked)
     const declare = (declaration: typeof checked) =>
       this.#checked(operation, Check.checkNewQueue(operation, queue), (driver, channel) => {
-        mustFit(operation, [queue], declaration.arguments, channel)
+        Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
         return driver.assertQueue(queue, declaration).then((declared) => {
           this.terms.queues.declared(declared.queue, declaration)
           return declared

@@ -13,7 +13,6 @@ import * as Channels from "../channel.ts"
 import { fail, Handle, type Terms } from "../handle.ts"
 import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
-import { isStream } from "../streams.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { undeclaredStream, isStream } from "../streams.ts"
 import { ConsumerDelivery } from "./delivery.ts"
@@ -59,7 +58,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   // --- What comes ----------------------------------------------------------------------------------------------------
 
   get isOfStream(): boolean {
-    return isStream(this.terms.queues, this.#start.queue, this.#start.arguments)
+    return this.#position !== undefined || isStream(this.terms.queues, this.#start.queue, this.#start.arguments)
   }
 
   deliver(message: Amqplib.ConsumeMessage): void {
