@@ -282,8 +282,11 @@ export class AmqpConsumer extends Context.Service<
  * an error besides. It fails with `InvalidArgument` (an option was refused, nothing was sent), with why there will be
  * no connection (login, virtual host, certificate), with `NotFound` or `AccessRefused` when it cannot consume, and as `resubscribe` says.
  *
- * Interrupted, it ends in order: the broker is asked for no more (`basic.cancel`), deliveries that nobody has seen go back
- * at once, running handlers may go on for `shutdownTimeout`, the rest is interrupted and requeued, and the channel closed.
+ * Interrupted, it ends in order. The broker is asked for no more (`basic.cancel`); running handlers may go on for
+ * `shutdownTimeout`, then they are interrupted. When nothing is in hand, one `basic.nack` gives back what nobody has seen,
+ * together with what the interrupted handlers had; what is still in hand then goes back when the channel closes. The
+ * single active consumer of a classic queue on RabbitMQ 3 is not cancelled, since that can crash the queue: the close of
+ * its channel ends it.
  * Handlers that are running when their channel is lost go on too, but cannot settle: their deliveries come again.
  * If nobody interrupts it before the scope of the `AmqpConsumer` closes, it ends in the same order then, with
  * `ConnectionClosed`; handlers can publish and borrow until they are done.

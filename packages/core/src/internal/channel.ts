@@ -155,6 +155,10 @@ export class Channel {
   stopped = false
   /** Delivery tags that nobody has settled. */
   readonly unsettled = new Set<number>()
+  /** Those of them that go back to their queue by `giveBack`. They stay unsettled: no ack of others may cover them. */
+  readonly returning = new Set<number>()
+  /** Whether all that goes back waits for `giveBack`. */
+  collectsReturns = false
   /** Tags of deliveries of streams that were unsettled at some time: see `holdsOfStream`. Made with the first stream. */
   #ofStreams: Set<number> | undefined = undefined
   /** Set by operations whose effect cannot be taken back without a round trip: prefetch, flow, an open transaction. */
@@ -321,6 +325,7 @@ export class Channel {
     driver.removeListener("drain", this.#onDrain)
     driver.removeListener("return", this.#onReturn)
     this.unsettled.clear()
+    this.returning.clear()
     this.stopped = false
     if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
     this.confirms?.closed(this.closedBy, isByPublish(this.#lastError))
@@ -424,6 +429,24 @@ export class Channel {
         resolve(message)
       }, reject)
     })
+  }
+
+  /**
+   * Gives back all that is `returning` by one `basic.nack` with `multiple`. That covers every unsettled delivery up to the
+   * last one, so nothing is sent while another delivery is in hand. Whether nothing is left unsettled.
+   */
+  giveBack(): boolean {
+    const { returning, unsettled } = this
+    if (returning.size < unsettled.size || !this.isOpen) return unsettled.size === 0
+    if (returning.size === 0) return true
+    try {
+      this.nack(Math.max(...returning), true, true)
+    } catch {
+      // The channel is closing: the broker requeues them with it.
+    }
+    unsettled.clear()
+    returning.clear()
+    return true
   }
 
   /** How many consumers it has. */

@@ -71,7 +71,7 @@ export class ConsumerDelivery implements Delivery {
   }
 
   get isSettled(): boolean {
-    return !this.#channel.isOpen || !this.#channel.unsettled.has(this.tag)
+    return this.#settled || !this.#channel.isOpen || !this.#channel.unsettled.has(this.tag)
   }
 
   /** Whether its channel has ended before anybody settled it. */
@@ -96,7 +96,8 @@ export class ConsumerDelivery implements Delivery {
     const channel = this.#channel
     if (this.isSettled) return this.#late(operation)
     try {
-      if (how === "requeue" || how === "discard") {
+      if (how === "requeue" && channel.collectsReturns) channel.returning.add(this.tag)
+      else if (how === "requeue" || how === "discard") {
         channel.nack(this.tag, false, how === "requeue")
         channel.unsettled.delete(this.tag)
       } else channel.acknowledge(this.tag)

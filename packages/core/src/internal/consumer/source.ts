@@ -232,8 +232,9 @@ export class Source {
   // --- The end -------------------------------------------------------------------------------------------------------
 
   /**
-   * Ends it: `basic.cancel`, and what was delivered ahead goes back to the queue. Then `settle` is waited for, and the
-   * channel closed. Bounded by what `settle` takes and the closes of a shutdown.
+   * Ends it: `basic.cancel`, and `settle` is waited for. What was delivered ahead goes back to the queue by one
+   * `basic.nack` as soon as nothing is in hand, before the channel is closed. Bounded by what `settle` takes and the closes
+   * of a shutdown.
    */
   stop(settle: Effect.Effect<void>): Effect.Effect<Omit<End, "queue" | "reason">> {
     return Effect.gen({ self: this }, function* () {
@@ -242,11 +243,14 @@ export class Source {
       yield* current?.cancel(Duration.millis(this.#shutdown.closingOf(this.#links.current()))) ?? Effect.void
       current?.requeueAhead()
       yield* settle
-      // Again: a broker that has not answered the cancel went on.
-      const requeued = current?.requeueAhead() ?? this.#requeued
+      // What is still in hand goes back when its channel closes, and so does what is ahead of it.
       const all = current === undefined ? [...this.#draining] : [current, ...this.#draining]
       let unsettled = 0
-      for (const subscription of all) unsettled += subscription.unsettled
+      for (const subscription of all) {
+        subscription.requeueAhead()
+        unsettled += subscription.unsettled
+      }
+      const requeued = current?.requeueAhead() ?? this.#requeued
       const timeout = Duration.millis(this.#shutdown.closingOf(this.#links.current()))
       yield* Effect.forEach(all, (subscription) => subscription.close(timeout), {
         concurrency: "unbounded",

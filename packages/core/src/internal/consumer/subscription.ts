@@ -11,10 +11,11 @@ import * as AmqpError from "../../AmqpError.ts"
 import type * as Amqplib from "../amqplib.ts"
 import * as Channels from "../channel.ts"
 import { fail, Handle, type Terms } from "../handle.ts"
+import { typeOf } from "../knownQueues.ts"
 import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { undeclaredStream, isStream } from "../streams.ts"
+import { isStream, undeclaredStream } from "../streams.ts"
 import { ConsumerDelivery } from "./delivery.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
 import type { StreamPosition } from "./streamPosition.ts"
@@ -142,18 +143,33 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     return size
   }
 
-  /** Gives back what was not taken; how many there were, those included that went back with the channel. */
+  /**
+   * What was not taken goes back: with one `basic.nack`, as soon as no other delivery of the channel is unsettled, or else
+   * with the channel. A stream keeps its messages, and RabbitMQ ends the connection over a `basic.nack` for one (540). How
+   * many there were, those included that went back with the channel.
+   */
   requeueAhead(): number {
     const ahead = this.#ahead.slice(this.#taken)
     this.#requeued += this.#dropAhead()
-    // A stream takes nothing back: its deliveries are forgotten already.
-    if (this.#position === undefined) for (const delivery of ahead) delivery?.settle("requeue")
+    const channel = this.held
+    if (channel === undefined) return this.#requeued
+    for (const delivery of ahead) {
+      if (delivery === undefined || delivery.isSettled) continue
+      // A stream takes nothing back: its deliveries are forgotten already.
+      if (this.#position !== undefined) channel.unsettled.delete(delivery.tag)
+      else {
+        channel.returning.add(delivery.tag)
+        this.#measures.settled.requeued++
+      }
+    }
+    channel.giveBack()
     return this.#requeued
   }
 
-  /** Deliveries that are neither ahead nor settled. */
+  /** Deliveries that are neither ahead nor settled, nor on their way back. */
   get unsettled(): number {
-    return Math.max(0, (this.held?.unsettled.size ?? 0) - this.size)
+    const channel = this.held
+    return channel === undefined ? 0 : Math.max(0, channel.unsettled.size - channel.returning.size - this.size)
   }
 
   // --- Its beginning and end -----------------------------------------------------------------------------------------
@@ -199,11 +215,29 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     })
   }
 
-  /** `basic.cancel`, bounded by `timeout`. What is delivered until it is answered is ahead, like the rest. */
+  /**
+   * Whether `basic.cancel` may crash the queue. RabbitMQ 3 cancels the single active consumer of a classic queue without
+   * handing the messages that wait to the next one: a publish that comes before anything else crashes the queue's process,
+   * and the standby ends with it. The close of the channel hands them over in one step.
+   */
+  get #isCrashedByCancel(): boolean {
+    if (this.held?.link.product.startsWith("RabbitMQ 3.") !== true) return false
+    const known = this.terms.queues.get(this.#start.queue)
+    if (known === undefined) return this.#position === undefined
+    const type = typeOf(known)
+    return known.arguments["x-single-active-consumer"] === true && type !== "quorum" && type !== "stream"
+  }
+
+  /**
+   * Begins the end: what goes back from now on is collected. `basic.cancel`, bounded by `timeout`, where it is safe; what
+   * is delivered until it is answered, or until the channel is closed, is ahead, like the rest.
+   */
   cancel(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       const channel = this.held
       if (channel?.isOpen !== true || !this.#consuming || this.endedBecause !== undefined) return resume(Effect.void)
+      channel.collectsReturns = true
+      if (this.#isCrashedByCancel) return resume(Effect.void)
       const answered = () => {
         stop()
         resume(Effect.void)
@@ -229,7 +263,8 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   closeIfSettled(): boolean {
     const channel = this.held
     if (channel === undefined || !channel.isOpen) return true
-    if (channel.unsettled.size > 0) return false
+    if (this.unsettled > 0) return false
+    channel.giveBack()
     channel.abandon()
     return true
   }
