@@ -19,11 +19,13 @@ import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
+import { ChannelBudget } from "./internal/channelBudget.ts"
 import { Conditions } from "./internal/conditions.ts"
 import { connect } from "./internal/connect.ts"
 import { KnownQueues } from "./internal/knownQueues.ts"
 import type { Link } from "./internal/link.ts"
 import { type Links, register } from "./internal/links.ts"
+import { elapsed } from "./internal/elapsed.ts"
 import * as Logging from "./internal/logging.ts"
 import { Login, SharedLogin } from "./internal/login.ts"
 import { Backoff, fullJitter } from "./internal/backoff.ts"
@@ -228,6 +230,21 @@ const start = Effect.fnUntraced(function* (
   const isFinal = (reason: AmqpError.AmqpErrorReason) =>
     isRefusal(reason) && (!login.wasAccepted || config.reconnect.onRefused === "close")
 
+  const onLimited = (allowed: number | undefined, because: string) => {
+    const { conditions } = links
+    if (allowed === undefined) return conditions.clear("channels")
+    const message = `the broker allows this application ${allowed} channels now: ${because}`
+    conditions.report("channels", { kind: "ChannelLimit", message, notReady: false }, clock.currentTimeMillisUnsafe())
+    runFork(
+      Effect.annotateLogs(
+        Effect.logWarning(
+          "AMQP channel limit reached: openings wait until a channel is free. Raise the user's max-channels, or lower the pool's max."
+        ),
+        { allowed, reason: because, ...which() }
+      )
+    )
+  }
+
   const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
     let mine: Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
@@ -237,10 +254,12 @@ const start = Effect.fnUntraced(function* (
       { ...config, credentials },
       host,
       {
+        budget: () => links.budget,
         onBlocked,
         onUnblocked,
         onUndecodable,
         onClosed: (reason) => {
+          if (mine !== undefined) links.budget.linkEnded(mine, reason.message)
           // At once, not when the supervisor runs: nobody may be handed a dead link in between.
           if (mine !== undefined && mine === current) {
             current = undefined
@@ -435,7 +454,8 @@ const start = Effect.fnUntraced(function* (
     shutdown: new Shutdown(config, clock),
     queues: new KnownQueues(),
     conditions: new Conditions(),
-    unread: { undecodable: 0 }
+    unread: { undecodable: 0 },
+    budget: new ChannelBudget({ now: () => elapsed(clock), fork: runFork, limited: onLimited })
   }
 
   const member = {
@@ -456,6 +476,7 @@ const start = Effect.fnUntraced(function* (
     hasEnded = true
     login.leave(member)
     blockedTimer?.interruptUnsafe()
+    links.budget.close()
     if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
     current = undefined
     if (closedBy === undefined) {

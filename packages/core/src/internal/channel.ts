@@ -13,6 +13,7 @@ import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
 import type { Link } from "./link.ts"
 import * as Logging from "./logging.ts"
+import { ChannelTicket } from "./channelBudget.ts"
 import type { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
@@ -182,7 +183,11 @@ export class Channel {
   /** Whether nothing of it is left: also the broker knows that it has closed. */
   #isGone = false
 
-  constructor(driver: Amqplib.Channel, link: Link, kind: Kind) {
+  readonly #ticket: ChannelTicket
+
+  constructor(driver: Amqplib.Channel, link: Link, kind: Kind, ticket: ChannelTicket) {
+    this.#ticket = ticket
+    ticket.isOwned = true
     this.kind = kind
     this.driver = driver
     this.link = link
@@ -301,6 +306,8 @@ export class Channel {
     const { driver, link } = this
     this.#end()
     this.#isGone = true
+    // With its connection, it is the connection that leaves the budget.
+    if (!link.isEnding) this.#ticket.release()
     driver.removeListener("error", this.#onError)
     driver.removeListener("close", this.#onClose)
     link.watchers.delete(this.#changed)
@@ -557,6 +564,7 @@ export class Channel {
   /** `channel.open` has been answered. A channel that was given up meanwhile is closed. */
   opened(): void {
     this.#isOpening = false
+    this.#ticket.opened()
     if (this.#closing) this.#sendClose()
   }
 
@@ -583,13 +591,56 @@ export class Channel {
  * before: a close that overtakes its open ends the connection of all (504), and amqplib sends the open later than in the
  * turn in which it is asked to. Until that close is answered the broker may hold the channel: `left` gets it, to count it
  * until it has `ended`.
+ *
+ * When the application may open no more channels, it waits until one of them has closed: see `channelBudget`.
  */
 export const open = (
   link: Link,
   kind: Kind,
   timeout: Duration.Duration,
   own: (channel: Channel) => void,
-  left: (channel: Channel) => void = () => {}
+  options: OpenOptions = {}
+): Effect.Effect<void, AmqpError.AmqpError> =>
+  Effect.suspend(() => {
+    const { budget } = link
+    const ticket = new ChannelTicket(budget, link)
+    const { left, patience = timeout, waiting } = options
+    const opening = () => openAdmitted(link, kind, timeout, own, left, ticket)
+    const admitted = budget.grants(ticket)
+      ? opening()
+      : Effect.suspend(() => {
+          waiting?.(true)
+          return Effect.flatMap(
+            Effect.ensuring(
+              budget.wait(ticket, patience),
+              Effect.sync(() => waiting?.(false))
+            ),
+            opening
+          )
+        })
+    return Effect.ensuring(
+      admitted,
+      Effect.sync(() => ticket.openingEnded())
+    )
+  })
+
+/** How to open a channel. */
+export interface OpenOptions {
+  /** Gets a channel that was given up while it opened: the broker may hold it until it has `ended`. */
+  readonly left?: ((channel: Channel) => void) | undefined
+  /** How long to wait while no more channels may be opened. Default: as long as for the answer. */
+  readonly patience?: Duration.Duration | undefined
+  /** Called when that wait begins, and when it ends. */
+  readonly waiting?: ((isWaiting: boolean) => void) | undefined
+}
+
+const openAdmitted = (
+  link: Link,
+  kind: Kind,
+  timeout: Duration.Duration,
+  own: (channel: Channel) => void,
+  left: ((channel: Channel) => void) | undefined,
+  ticket: ChannelTicket
 ): Effect.Effect<void, AmqpError.AmqpError> =>
   Effect.callback<void, AmqpError.AmqpError>((resume) => {
     let channel: Channel | undefined
@@ -597,14 +648,14 @@ export const open = (
     const leave = () => {
       if (channel === undefined) return
       channel.abandon()
-      if (!channel.hasEnded) left(channel)
+      if (!channel.hasEnded) left?.(channel)
     }
     const failed = (cause: unknown) =>
       resume(Effect.fail(AmqpError.fromReason(channel?.closedBy ?? link.closedBy ?? openFailed(cause, link))))
     try {
       link
         .openChannel((driver) => {
-          channel = new Channel(driver, link, kind)
+          channel = new Channel(driver, link, kind, ticket)
           if (givenUp) leave()
         })
         .then((driver) => {

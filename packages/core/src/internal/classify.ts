@@ -6,6 +6,7 @@
  * amqplib 2.3; a test pins each of them against a real broker.
  */
 import * as Predicate from "effect/Predicate"
+import { channelLimitIn } from "./channelBudget.ts"
 import * as Reason from "../AmqpErrorReason.ts"
 
 /** Where the failure happened, for the message and for codes that mean different things in different places. */
@@ -93,6 +94,8 @@ const byReplyCode = (
       // `vhost connection limit (10) is reached`, `user connection limit ...`, `node connection limit ...`.
       if (context.handshake === true && /connection limit .*is reached/.test(text))
         return new Reason.BrokerError(fields)
+      // One channel too many for this user or node, which may pass, and which `channelBudget` learns from.
+      if (channelLimitIn(text) !== undefined) return new Reason.BrokerError(fields)
       return context.handshake === true
         ? new Reason.VirtualHostRefused({ ...fields, message: vhostRefused(context, text) })
         : new Reason.ProtocolError(fields)

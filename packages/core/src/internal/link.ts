@@ -14,6 +14,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { Socket } from "node:net"
+import type { ChannelBudget } from "./channelBudget.ts"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
 import { type Channel, type ChannelInternals, type Internals, internals, type Model } from "./amqplib.ts"
@@ -60,6 +61,8 @@ const productOf = (properties: object | undefined): string => {
 
 /** What a link tells its owner. Called from amqplib's own event handlers: must not throw. */
 export interface LinkEvents {
+  /** How many channels may be opened on it. */
+  readonly budget: () => ChannelBudget
   readonly onBlocked: (reason: string) => void
   readonly onUnblocked: () => void
   /** The header of a message could not be read. `about`: which message, for the log. */
@@ -231,6 +234,10 @@ export class Link {
       onChannel(channel)
       return channel
     })
+  }
+
+  get budget(): ChannelBudget {
+    return this.#events.budget()
   }
 
   /** What writes to one of its channels without amqplib; undefined where only amqplib can. */

@@ -5,6 +5,7 @@
 import type * as Effect from "effect/Effect"
 import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
+import type { ChannelBudget } from "./channelBudget.ts"
 import type { Conditions } from "./conditions.ts"
 import type { KnownQueues } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
@@ -23,6 +24,8 @@ export interface Links {
   shutdown: Shutdown
   /** What this application has declared. */
   queues: KnownQueues
+  /** How many channels may be open, on all of the application's connections together. */
+  budget: ChannelBudget
   /** What needs an operator's attention. */
   conditions: Conditions
   /** What came and could not be read. */
@@ -45,8 +48,8 @@ export const register = (connection: AmqpConnection["Service"], of: Links): Amqp
 
 /** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
 export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
-  const { conditions, preparations, queues, shutdown, unread } = linksOf(main)
-  Object.assign(linksOf(connection), { conditions, preparations, queues, shutdown, unread })
+  const { budget, conditions, preparations, queues, shutdown, unread } = linksOf(main)
+  Object.assign(linksOf(connection), { budget, conditions, preparations, queues, shutdown, unread })
 }
 
 export const linksOf = (connection: AmqpConnection["Service"]): Links => {

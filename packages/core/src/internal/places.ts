@@ -57,6 +57,8 @@ export class Places<Lease> {
   readonly #closings = new Set<Fiber.Fiber<void>>()
   /** Of these, the closes of channels. */
   readonly #closingChannels = new Set<Fiber.Fiber<void>>()
+  /** Places whose openings wait until the application may open another channel. */
+  readonly #starving = new Set<Slot<Lease>>()
 
   constructor(options: {
     readonly kind: Channel.Kind
@@ -134,7 +136,15 @@ export class Places<Lease> {
                 if (slot.lease === undefined) this.report(channel)
               }
             },
-            (channel) => slot.startLeaving(this.#forkChannelClosing, channel.ended)
+            {
+              left: (channel) => slot.startLeaving(this.#forkChannelClosing, channel.ended),
+              // The borrower's own deadline ends the wait.
+              patience: Duration.infinity,
+              waiting: (isWaiting) => {
+                if (isWaiting) this.#starving.add(slot)
+                else this.#starving.delete(slot)
+              }
+            }
           ),
           // Nothing of the borrower's was on it: it goes on as if it had come after the loss.
           () => isLost(link),
@@ -142,6 +152,30 @@ export class Places<Lease> {
         )
     )
     return slot.startOpening(this.forkBackground, open, this.#givenUp)
+  }
+
+  /** A channel that is fit to be lent has come back: it stays, unless it is wanted elsewhere. */
+  returned(slot: Slot<Lease>): void {
+    if (!this.#links.budget.isWaiting) return
+    for (const starving of this.#starving) {
+      if (starving.lease === undefined || starving === slot) continue
+      this.#starving.delete(starving)
+      return starving.takeOver(slot)
+    }
+    this.#links.budget.idle()
+  }
+
+  /** Closes the channel that has been idle for longest, of this connection if it is given; whether there was one. */
+  readonly reclaim = (link: Link | undefined): boolean => {
+    let found: Slot<Lease> | undefined
+    for (const slot of this.slots) {
+      const { channel } = slot
+      if (slot.lease !== undefined || channel?.isOpen !== true) continue
+      if (link !== undefined && channel.link !== link) continue
+      if (found === undefined || channel.idleSince < found.channel!.idleSince) found = slot
+    }
+    if (found !== undefined) this.retire(found)
+    return found !== undefined
   }
 
   /** Takes a channel that is not to be lent again out of its place, and counts why. */
@@ -206,7 +240,8 @@ export class Places<Lease> {
         this.retire(slot)
       }
       // An opening would wait for the connection, and take the turn of a borrower's.
-      if (this.#links.current() === undefined) return
+      const link = this.#links.current()
+      if (link === undefined || this.#links.budget.isFull(link)) return
       for (const slot of this.slots) {
         if (open >= min) break
         if (slot.lease !== undefined || !slot.isEmpty) continue

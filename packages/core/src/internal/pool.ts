@@ -173,6 +173,11 @@ class ChannelPool<K extends Kind> {
       : undefined
     yield* Effect.addFinalizer(() => Scope.close(lendingScope, Exit.void))
     yield* Effect.forkScoped(places.recycle)
+    const { budget } = linksOf(connection)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => budget.reclaimBy(places.reclaim)),
+      (stop) => Effect.sync(stop)
+    )
     return new ChannelPool(connection, settings, places, lending, clock, run)
   })
 
@@ -369,6 +374,7 @@ class ChannelPool<K extends Kind> {
       this.#places.measures.uses.record(now - borrow.lentAt)
       if (channel.isFit && !this.#places.isOld(channel, now) && this.#lending !== undefined) {
         channel.idleSince = now
+        this.#places.returned(slot)
       } else {
         this.#places.report(channel)
         this.#places.retire(slot)

@@ -39,7 +39,7 @@ export class Slot<Lease> {
     const opening = Deferred.makeUnsafe<void, AmqpError>()
     const done = (result: Effect.Effect<void, AmqpError>) =>
       Effect.sync(() => {
-        this.opening = undefined
+        if (this.opening === opening) this.opening = undefined
         Deferred.doneUnsafe(opening, result)
       })
     this.opening = opening
@@ -50,6 +50,16 @@ export class Slot<Lease> {
       )
     )
     return opening
+  }
+
+  /** Takes a channel from another place instead of the one whose opening has to wait. */
+  takeOver(from: Slot<Lease>): void {
+    const { opening } = this
+    this.channel = from.channel
+    from.channel = undefined
+    this.opening = undefined
+    if (opening !== undefined) Deferred.doneUnsafe(opening, Effect.void)
+    this.#opener?.interruptUnsafe()
   }
 
   /** Ends an opening under way: whoever waits for it fails, and the channel is closed when it arrives. */

@@ -20,6 +20,11 @@ export const make = Effect.fnUntraced(function* (password: string, name = `user-
     permit,
     /** Nothing in this virtual host any more. */
     clearPermissions: backend("clear_permissions", vhost),
+    /** Of channels, on all connections of the user together. */
+    limitChannels: (most: number) =>
+      evaluate(
+        `rabbit_auth_backend_internal:set_user_limits(<<"${name}">>, <<"{\\"max-channels\\": ${most}}">>, <<"test">>).`
+      ),
     changePassword: (password: string) => backend("change_password", password),
     /** How many connections of the user the broker would close with them. */
     tracked: evaluate(`length(rabbit_connection_tracking:list_of_user(<<"${name}">>)).`),

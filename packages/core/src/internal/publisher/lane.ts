@@ -121,7 +121,7 @@ export class Lane {
       Effect.andThen(
         Effect.andThen(unblocked(link), this.#links.preparations.wait(this.#timeouts.open)),
         Effect.catchIf(
-          Channel.open(link, "confirm", this.#timeouts.open, own),
+          Channel.open(link, "confirm", this.#timeouts.open, own, { patience: Duration.infinity }),
           () => link.closedBy !== undefined || link.blockedBy !== undefined,
           () => open
         )

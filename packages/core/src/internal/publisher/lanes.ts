@@ -24,6 +24,7 @@ const retryAfter = 1000
 
 export class Lanes {
   readonly all: ReadonlyArray<Lane>
+  readonly #links: Links
   readonly #deadlines: Deadlines
   readonly #fork: Fork
   readonly #events: LanesEvents
@@ -38,6 +39,7 @@ export class Lanes {
     readonly events: LanesEvents
   }) {
     this.all = Array.from({ length: options.count }, () => new Lane(options.links, options.timeouts, options.deadlines))
+    this.#links = options.links
     this.#deadlines = options.deadlines
     this.#fork = options.fork
     this.#events = options.events
@@ -73,6 +75,8 @@ export class Lanes {
 
   /** There is more to do than one channel has done: opens another, if there may be more. */
   widen(): void {
+    const link = this.#links.current()
+    if (link === undefined || this.#links.budget.isFull(link)) return
     for (const lane of this.all) {
       if (lane.channel !== undefined || lane.opening || lane.retryAt > this.#deadlines.now) continue
       return this.reopen(lane)
