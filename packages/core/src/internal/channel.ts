@@ -194,6 +194,7 @@ export class Channel {
     this.confirms = kind === "confirm" ? new Confirms() : undefined
     this.#writer = link.writerOf(driver)
     intercept(driver, link.maxInboundMessageBodySize, {
+      onOpened: () => this.#ticket.opened(),
       onConfirm: (deliveryTag, multiple, acked) => this.confirms?.confirmed(deliveryTag, multiple, acked),
       onFlow: (active) => {
         this.stopped = !active
@@ -564,7 +565,6 @@ export class Channel {
   /** `channel.open` has been answered. A channel that was given up meanwhile is closed. */
   opened(): void {
     this.#isOpening = false
-    this.#ticket.opened()
     if (this.#closing) this.#sendClose()
   }
 

@@ -21,7 +21,10 @@ const operation = "channel.open"
 // In milliseconds.
 const firstPause = 10_000
 const longestPause = 3_600_000
-const broughtUpToDateAfter = 100
+// The broker counts in a process of its own: what has closed counts there for a moment longer.
+const channelNotedAfter = 100
+const connectionNotedAfter = 1000
+const connectionNotedSurely = 5000
 
 const refusal = /number of channels opened .* has reached the maximum allowed (?:user )?limit of \(?(\d+)/s
 
@@ -88,6 +91,8 @@ export class ChannelBudget {
   #named = Infinity
   #pause = firstPause
   #raiseAt = Infinity
+  /** When a connection was lost last. */
+  #lostAt = -Infinity
   #timer: Fiber.Fiber<void> | undefined = undefined
 
   constructor(events: BudgetEvents) {
@@ -192,13 +197,11 @@ export class ChannelBudget {
     if (!ticket.isGranted) return
     ticket.isGranted = false
     if (this.#allowed === Infinity) return this.#free(ticket)
-    // The broker counts in a process of its own: a channel that is opened right behind a close would be one too many.
-    this.#events.fork(
-      Effect.andThen(
-        Effect.sleep(Duration.millis(broughtUpToDateAfter)),
-        Effect.sync(() => this.#free(ticket))
-      )
-    )
+    this.#later(channelNotedAfter, () => this.#free(ticket))
+  }
+
+  #later(millis: number, run: () => void): void {
+    this.#events.fork(Effect.andThen(Effect.sleep(Duration.millis(millis)), Effect.sync(run)))
   }
 
   #free(ticket: ChannelTicket): void {
@@ -214,8 +217,16 @@ export class ChannelBudget {
   linkEnded(link: Link, text: string): void {
     const limit = channelLimitIn(text)
     if (limit !== undefined) this.#refused(limit, text)
-    this.#total -= this.#countOf(link)
+    const count = this.#countOf(link)
     this.#granted.delete(link)
+    this.#lostAt = this.#events.now()
+    const free = () => {
+      this.#total -= count
+      this.#admit()
+    }
+    if (this.#allowed === Infinity) return free()
+    this.#later(connectionNotedAfter, free)
+    // Openings that wait on it have nothing to wait for.
     this.#admit()
   }
 
@@ -223,7 +234,9 @@ export class ChannelBudget {
     let open = 0
     for (const tickets of this.#granted.values()) for (const ticket of tickets) if (ticket.isOpen) open++
     this.#named = limit
-    this.#allowed = Math.max(1, open)
+    // Right after a loss the channels of the lost connection may have counted as well: that teaches nothing new.
+    const isStale = this.#allowed !== Infinity && this.#events.now() - this.#lostAt < connectionNotedSurely
+    if (!isStale) this.#allowed = Math.max(1, open)
     this.#raiseAt = this.#events.now() + (this.#allowed >= limit ? longestPause : this.#pause)
     this.#pause = Math.min(this.#pause * 8, longestPause)
     this.#events.limited(this.#allowed, text)
@@ -234,10 +247,7 @@ export class ChannelBudget {
     for (const ticket of this.#waiting) {
       const { link } = ticket
       const hasEnded = link.closedBy !== undefined
-      if (!hasEnded && !this.#hasRoom(link)) {
-        if (this.#total >= this.#allowed) return
-        continue
-      }
+      if (!hasEnded && !this.#hasRoom(link)) continue
       this.#waiting.delete(ticket)
       // On a connection that has ended the opening fails by itself.
       if (!hasEnded) this.#grant(ticket)

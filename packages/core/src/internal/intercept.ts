@@ -18,6 +18,7 @@ import {
   basicReturn,
   channelFlow,
   channelFlowOk,
+  channelOpenOk,
   classBasic
 } from "./protocol.ts"
 
@@ -55,6 +56,8 @@ export const operations = {
 
 /** What a channel is told by the broker unasked. Called from amqplib's own event handlers: must not throw. */
 export interface ChannelEvents {
+  /** `channel.open` was answered: known here before amqplib's promise, and before what stands behind it. */
+  readonly onOpened: () => void
   /** `basic.ack` (or `basic.nack`) of messages published on a confirm channel. */
   readonly onConfirm: (deliveryTag: number, multiple: boolean, acked: boolean) => void
   /** `channel.flow`, answered already. */
@@ -171,6 +174,9 @@ export const intercept = (driver: Channel, limit: number, events: ChannelEvents)
           frame.fields["multiple"] as boolean,
           frame.id === basicAck
         )
+      case channelOpenOk:
+        events.onOpened()
+        return accept.call(driver, frame)
       case channelFlow: {
         const active = frame.fields["active"] as boolean
         channel.sendImmediately(channelFlowOk, { active })

@@ -13,6 +13,7 @@ export const overhead = prefix + 1
 export const method = (classId: number, methodId: number) => (classId << 16) | methodId
 
 export const connectionClose = method(10, 50)
+export const channelOpenOk = method(20, 11)
 export const channelFlow = method(20, 20)
 export const channelFlowOk = method(20, 21)
 

@@ -39,6 +39,13 @@ export const outcomeOf = <A, R>(
 ): Effect.Effect<"Confirmed" | AmqpError.AmqpErrorReason["_tag"], never, R> =>
   Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Confirmed" as const })
 
+/** How often each outcome occurs. */
+export const tally = (outcomes: Iterable<string>): Record<string, number> => {
+  const counts: Record<string, number> = {}
+  for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1
+  return counts
+}
+
 /** A message of which only the content is of interest. */
 export const message = (content: string | number | Uint8Array): AmqpMessage.Message => ({
   exchange: "x",
