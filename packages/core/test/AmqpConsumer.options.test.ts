@@ -98,10 +98,6 @@ describe("A bad option is refused with its name, before anything is sent.", () =
         for (const queue of ["", "x".repeat(256), 1 as never]) {
           assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume(queue, handler))), "queue")
         }
-        const long = AmqpConsumer.consume("x".repeat(250), handler, {
-          onFailure: AmqpConsumer.retry({ delay: 10_000, times: 1 })
-        })
-        assert.strictEqual(argumentOf(yield* Effect.flip(long)), "onFailure.delays")
         // Not even a connection was made for them.
         assert.strictEqual(broker.count("accept"), 1)
       }).pipe(withConsumers(broker.url))

@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpError, AmqpMessage, AmqpPool, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Latch, Queue, Schema } from "effect"
+import { Duration, Effect, Fiber, Latch, Queue, Redacted, Schema } from "effect"
 import {
   declareQueue,
   declareWithDeadLetters,
@@ -13,6 +13,7 @@ import {
   send,
   untilQueue
 } from "./support/consuming.ts"
+import * as Users from "./support/users.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { message: Schema.String }) {}
 
@@ -344,13 +345,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     it.effect("a delay queue that cannot be declared fails the consumer when it starts", () =>
       Effect.gen(function* () {
-        const error = yield* Effect.flip(
-          AmqpConsumer.consume("amq.reserved", () => Effect.void, {
-            onFailure: AmqpConsumer.retry({ delay: 5, times: 1 })
+        const password = "secret"
+        const user = yield* Users.make(password)
+        const queue = yield* declareQueue()
+        yield* user.permit("^$", ".*", ".*")
+        const error = yield* AmqpConsumer.consume(queue, () => Effect.void, {
+          onFailure: AmqpConsumer.retry({ delay: 5, times: 1 })
+        }).pipe(Effect.flip, (consuming) =>
+          onBroker(consuming, {
+            credentials: { _tag: "Plain", username: user.name, password: Redacted.make(password) }
           })
         )
         assert.strictEqual(error.reason._tag, "AccessRefused")
-      }).pipe(onBroker)
+      }).pipe(Effect.scoped, onBroker)
     )
   })
 })

@@ -89,6 +89,56 @@ describe("check", () => {
       of: [exchange("x", "topic"), exchange("x", "fanout")],
       says: ['exchange "x": described twice, with different type ("topic" and "fanout")']
     },
+    "dead-lettering at least once that RabbitMQ would not do": {
+      of: [
+        dead,
+        queue("q", { queueType: "quorum", deadLetterStrategy: "at-least-once", deadLetterExchange: "dead" }),
+        queue("r", { deadLetterStrategy: "at-least-once", overflow: "reject-publish", deadLetterExchange: "dead" }),
+        AmqpTopology.workQueue("w", { queueType: "quorum", overflow: "drop-head" }),
+        AmqpTopology.workQueue("v", { deadLetterStrategy: "at-least-once", overflow: "reject-publish" })
+      ],
+      says: [
+        'queue "q": deadLetterStrategy "at-least-once" needs overflow "reject-publish"',
+        'queue "r": deadLetterStrategy "at-least-once" needs queueType "quorum"',
+        'queue "w": deadLetterStrategy "at-least-once" needs overflow "reject-publish"',
+        'queue "v": deadLetterStrategy "at-least-once" needs queueType "quorum"'
+      ]
+    },
+    "a quorum queue that is to go with its node": {
+      of: [queue("q", { queueType: "quorum", durable: false }), AmqpTopology.retryQueues("w", [1], { durable: false })],
+      says: ['queue "q": a quorum queue is durable', 'queue "w.delay.1": a quorum queue is durable']
+    },
+    "retries that are dropped while their work queue is full": {
+      of: [
+        AmqpTopology.workQueue("w", {
+          maxLength: 1,
+          overflow: "reject-publish",
+          retryDelays: [1],
+          retryQueueType: "classic"
+        }),
+        AmqpTopology.workQueue("v", {
+          queueType: "quorum",
+          maxLengthBytes: 1,
+          retryDelays: [1],
+          retryQueueType: "classic"
+        })
+      ],
+      says: [
+        'queue "w.delay.1": its messages expire into queue "w", which refuses them when it is full',
+        'queue "v.delay.1": its messages expire into queue "v", which refuses them when it is full'
+      ]
+    },
+    "retries that are dead-lettered and come back all the same": {
+      of: [AmqpTopology.workQueue("w", { maxLength: 1, overflow: "reject-publish-dlx", retryDelays: [1] })],
+      says: ['queue "w": with overflow "reject-publish-dlx"']
+    },
+    "a dead-letter queue that loses what it has no room for": {
+      of: [
+        AmqpTopology.workQueue("w", { queueType: "quorum", deadLetterQueue: { maxLength: 1 } }),
+        AmqpTopology.workQueue("v", { deadLetterQueue: { maxLengthBytes: 1, overflow: "reject-publish" } })
+      ],
+      says: ['queue "w.dlq": when it is full, it drops', 'queue "v.dlq": when it is full, it refuses']
+    },
     "a queue without a name": { of: [queue("")], says: ["use AmqpChannel's queueDeclare"] },
     "an exchange without a name": { of: [exchange("", "direct")], says: ["the default exchange exists always"] },
     "a name of the broker's own": {
@@ -281,7 +331,31 @@ describe("check", () => {
     ],
     "a retry circle of a queue with a maximum that turns publishers away": [
       queue("a", { maxLength: 1, overflow: "reject-publish", deadLetterExchange: "", deadLetterRoutingKey: "b" }),
-      queue("b", { messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: "a" })
+      queue("b", {
+        queueType: "quorum",
+        overflow: "reject-publish",
+        deadLetterStrategy: "at-least-once",
+        messageTtl: 1,
+        deadLetterExchange: "",
+        deadLetterRoutingKey: "a"
+      })
+    ],
+    "a work queue that refuses when it is full, and its delay queues": [
+      AmqpTopology.workQueue("w", { maxLength: 1, overflow: "reject-publish", retryDelays: [1] }),
+      AmqpTopology.workQueue("v", { queueType: "quorum", maxLengthBytes: 1, retryDelays: [1] })
+    ],
+    "a work queue whose overflow is dead-lettered": [
+      AmqpTopology.workQueue("w", { maxLength: 1, retryDelays: [1], retryQueueType: "classic" })
+    ],
+    "a full dead-letter queue whose dead letters wait in the work queue, or go on": [
+      AmqpTopology.workQueue("w", {
+        queueType: "quorum",
+        deadLetterQueue: { maxLength: 1, overflow: "reject-publish" }
+      }),
+      AmqpTopology.workQueue("v", { deadLetterQueue: { maxLength: 1, deadLetterExchange: "amq.fanout" } })
+    ],
+    "a transient work queue with delay queues, which are durable": [
+      AmqpTopology.workQueue("w", { durable: false, retryDelays: [1] })
     ],
     "dead letters by keys that lead elsewhere": [
       exchange("dlx", "direct"),

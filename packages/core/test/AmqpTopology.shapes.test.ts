@@ -1,6 +1,6 @@
 /** The usual shapes, on a real broker; and what RabbitMQ does with dead letters that go round. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpMessage, AmqpTopology } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Queue } from "effect"
 import { withPool } from "./support/amqp.ts"
@@ -23,7 +23,7 @@ describe("names", () => {
       queue: "orders",
       deadLetterExchange: "orders.dlx",
       deadLetterQueue: "orders.dlq",
-      retryQueues: ["orders.retry.1000", "orders.retry.1500", "orders.retry.60000"]
+      retryQueues: ["orders.delay.1000", "orders.delay.1500", "orders.delay.60000"]
     })
     assert.strictEqual(AmqpTopology.retryQueueName("orders", "1 second"), orders.retryQueues[0])
     assert.sameMembers(
@@ -32,16 +32,41 @@ describe("names", () => {
     )
   })
 
-  it("and quorum queues hand on what they dead-letter at least once", () => {
-    const { queue, queues, retryQueues } = AmqpTopology.workQueue("w", { queueType: "quorum", retryDelays: [1] })
-    for (const name of [queue, ...retryQueues]) {
-      assert.deepInclude(queues.find((each) => each.name === name)?.options, {
-        queueType: "quorum",
-        deadLetterStrategy: "at-least-once",
-        overflow: "reject-publish"
-      })
-    }
-    assert.deepInclude(queues.find(({ name }) => name === "w.dlq")?.options, { queueType: "quorum" })
+  for (const queueType of ["classic", "quorum"] as const) {
+    it(`delay queues hand on at least once, also those of a ${queueType} queue`, () => {
+      const { queues, retryQueues } = AmqpTopology.workQueue("w", { queueType, retryDelays: [1, 2] })
+      assert.lengthOf(retryQueues, 2)
+      for (const name of retryQueues) {
+        assert.deepInclude(queues.find((each) => each.name === name)?.options, {
+          queueType: "quorum",
+          deadLetterStrategy: "at-least-once",
+          overflow: "reject-publish"
+        })
+      }
+      for (const name of ["w", "w.dlq"]) {
+        assert.deepInclude(queues.find((each) => each.name === name)?.options, { queueType })
+      }
+    })
+  }
+
+  it("a quorum work queue dead-letters at least once, too", () => {
+    const { queues } = AmqpTopology.workQueue("w", { queueType: "quorum" })
+    assert.deepInclude(queues.find(({ name }) => name === "w")?.options, {
+      deadLetterStrategy: "at-least-once",
+      overflow: "reject-publish"
+    })
+  })
+
+  it("a work queue brings the policy that uses what it declares", () => {
+    const delays = ["1 second", 1500] as const
+    assert.deepStrictEqual(AmqpTopology.workQueue("w", { retryDelays: delays }).onFailure, {
+      _tag: "Retry",
+      options: { delays, queueType: undefined }
+    })
+    assert.deepInclude(AmqpTopology.workQueue("w", { retryDelays: delays, retryQueueType: "classic" }).onFailure, {
+      options: { delays, queueType: "classic" }
+    })
+    assert.strictEqual(AmqpTopology.workQueue("w").onFailure, AmqpConsumer.deadLetter)
   })
 
   it("of the exchange and the subscribers are told, too", () => {

@@ -20,10 +20,8 @@ class CarrierBusy extends Schema.TaggedError<CarrierBusy>()("CarrierBusy", { mes
 
 // --- Queues ------------------------------------------------------------------------------------------------------------
 
-const delays = ["1 second", "10 seconds"] as const
-
-// The queue, one for its dead letters, and one for each delay.
-const shipments = AmqpTopology.workQueue("shipments", { retryDelays: delays })
+// The queue, one for its dead letters, and one per delay.
+const shipments = AmqpTopology.workQueue("shipments", { retryDelays: ["1 second", "10 seconds"] })
 
 // --- Publishing --------------------------------------------------------------------------------------------------------
 
@@ -49,7 +47,7 @@ const ship = Effect.fn("ship")(function* (order: Order, delivery: AmqpConsumer.D
 const worker = AmqpConsumer.consume(shipments.queue, ship, {
   schema: Order,
   concurrency: 2,
-  onFailure: (error) => (error._tag === "CarrierBusy" ? AmqpConsumer.retry({ delays }) : AmqpConsumer.deadLetter)
+  onFailure: (error) => (error._tag === "CarrierBusy" ? shipments.onFailure : AmqpConsumer.deadLetter)
 })
 
 // --- The program -------------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.deepStrictEqual((yield* queues).map(({ name }) => name).toSorted(), [
           "shipments",
           "shipments.dlq",
-          "shipments.retry.1000",
-          "shipments.retry.10000"
+          "shipments.delay.1000",
+          "shipments.delay.10000"
         ])
         assert.deepStrictEqual((yield* drain("shipments.dlq")).toSorted(), ["no order", unicorn])
         yield* awaitCensus({ connections: 0, channels: 0, messages: 0 })

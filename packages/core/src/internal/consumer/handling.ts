@@ -17,6 +17,7 @@ import { Deadlines } from "../deadlines.ts"
 import { fail, type Terms } from "../handle.ts"
 import { linksOf } from "../links.ts"
 import { Batches } from "./batches.ts"
+import { DelayQueues } from "./delayQueues.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Pauses } from "./pauses.ts"
@@ -176,7 +177,15 @@ const run = <Work, R>(
         const { shutdown } = linksOf(connection)
         // Undefined: what is left of the one that all share.
         const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
-        const retrying = new Retrying({ links: linksOf(connection), terms, config, publisher: consumer.publisher })
+        const scope = yield* Effect.scope
+        const delayQueues = new DelayQueues({
+          queue: settings.start.queue,
+          links: linksOf(connection),
+          terms,
+          config,
+          scope
+        })
+        const retrying = new Retrying({ delayQueues, config, publisher: consumer.publisher })
         const pauses = new Pauses(terms.deadlines, settings.start.prefetch)
         const measures = measuresOf(consumer)
         const position = positionOf(settings, clock, terms, measures)

@@ -6,7 +6,6 @@ import type * as AmqpError from "../../AmqpError.ts"
 import type { Delivery, End } from "../../AmqpConsumer.ts"
 import type * as Effect from "effect/Effect"
 import {
-  checkText,
   choice,
   integer,
   isRefused,
@@ -15,14 +14,13 @@ import {
   passedOn,
   read,
   readConsume,
-  readQueueDeclare,
   shown,
   toMillis
 } from "../declarations.ts"
 import { refused } from "../fieldTable.ts"
 import type { KnownQueues } from "../knownQueues.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
-import { retryQueueName, retryQueues } from "../topology/shapes.ts"
+import { delayQueueName } from "../topology/delayQueues.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import type { Resubscribe } from "./source.ts"
 import {
@@ -264,8 +262,11 @@ export const readBatching = (
 
 /** A delay of a retry, and the queue in which messages wait for so long. */
 export interface Delay {
+  /** The delay queue's name. */
   readonly queue: string
-  readonly declaration: Exclude<ReturnType<typeof readQueueDeclare>, AmqpError.InvalidArgument>
+  readonly millis: number
+  /** The type that was asked for. */
+  readonly queueType: RetryOptions["queueType"]
 }
 
 /** A policy of trying again, checked. */
@@ -304,13 +305,7 @@ export const planOf = (queue: string, options: unknown, name: string): Plan | Am
     if (millis === undefined || !Number.isInteger(millis) || millis < 1 || millis > longestTtl) {
       return refused(operation, `${name}.delays`, `${wants}, in whole milliseconds`, shown(each))
     }
-    const waitingIn = retryQueueName(queue, millis)
-    const invalid = checkText(operation, `${name}.delays`, waitingIn)
-    if (invalid !== undefined) return invalid
-    const around = { queueType: queueType as RetryOptions["queueType"] }
-    const declaration = readQueueDeclare(retryQueues(queue, [millis], around).queues[0]!.options)
-    if (isRefused(declaration)) return declaration
-    delays.push({ queue: waitingIn, declaration })
+    delays.push({ queue: delayQueueName(queue, millis), millis, queueType: queueType as RetryOptions["queueType"] })
   }
   return {
     delays,

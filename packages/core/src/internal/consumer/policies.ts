@@ -45,8 +45,9 @@ export type RetryOptions = {
   /** What becomes of the message when all tries have failed. Default: `deadLetter`. */
   readonly then?: FinalPolicy | undefined
   /**
-   * The type of the delay queues, where they are not there yet. Classic ones hand their messages on at most once, should
-   * the broker die at that very moment; quorum queues at least once. Default: `"classic"`, as `AmqpTopology.workQueue`.
+   * The type of the delay queues. Classic ones hand their messages on at most once: a message is lost if a node dies at
+   * that moment, and while its queue refuses it, being full. Default: `"quorum"`, at least once, whatever the type of the
+   * work queue; but classic ones for a queue that goes with its consumers. See `retry`.
    */
   readonly queueType?: "classic" | "quorum" | undefined
 } & (
@@ -86,10 +87,25 @@ export const deadLetter: DeadLetter = { _tag: "DeadLetter" }
 export const drop: Drop = { _tag: "Drop" }
 
 /**
- * Tries again later, at least once: the message is published to a delay queue (`AmqpTopology.retryQueueName`, declared by
- * the consumer if it is not there), from which the broker puts it back at the end of its queue when the delay is over.
- * The delivery is acknowledged when the broker has confirmed that; if it does not, the delivery is requeued after a pause
- * of a second, and may come twice.
+ * Tries again later: the message is published to a delay queue (`AmqpTopology.retryQueueName`, declared by the consumer),
+ * from which the broker puts it back at the end of its queue when the delay is over. The delivery is acknowledged when the
+ * broker has confirmed that. If it does not, for instance because the delay queue has no majority of its nodes, the delivery
+ * goes back as by `redeliver`, and may come twice.
+ *
+ * A delay queue is a quorum queue that dead-letters at least once: no message is lost when a node dies, and what comes back
+ * while the queue refuses it, being full, waits in the delay queue and is offered again every three minutes (RabbitMQ's
+ * `dead_letter_worker_publisher_confirm_timeout`). RabbitMQ 3.10 and 3.11 need the feature flag `stream_queue` for that: a
+ * warning says so if it is disabled. RabbitMQ before 3.10 cannot do it.
+ *
+ * Exceptions are queues that go with their consumers, as far as this application has declared them: an exclusive queue has
+ * exclusive delay queues; an auto-delete one, and one that the broker has named, has classic delay queues that the consumer
+ * renews, and that expire ten minutes after their last message when it has ended. If another application has declared such
+ * a queue, give `queueType: "classic"`.
+ *
+ * A delay queue that exists with other properties is used as it is, and a warning is logged. Version 0.1 had classic delay
+ * queues by another name (`orders.retry.1000` instead of `orders.delay.1000`). They drain by themselves. A consumer removes
+ * them when it has found them empty ten times, up to a second apart, and looks once more ten minutes later: consumers of
+ * both versions can run side by side. Quorum queues among them stay, since RabbitMQ cannot delete one only if it is empty.
  *
  * Content, headers and properties stay as they were, and the delivery shows the exchange and routing key of the first
  * time. The broker, which has them in the headers, routes a later dead letter by the queue's name. Not kept are

@@ -141,7 +141,7 @@ export class Source {
 
   /**
    * Subscribes, and again as often as is wanted; ends with a failure only, that of `ended` at the latest. `prepare` runs
-   * before the first subscription.
+   * before the first subscription, after `declare`.
    */
   run(
     prepare: Effect.Effect<void, AmqpError.AmqpError>,
@@ -150,6 +150,9 @@ export class Source {
     const loop = Effect.gen({ self: this }, function* () {
       const backoff = this.#backoff
       let prepared = false
+      // After the queue has been declared: what is prepared depends on what it is.
+      const preparing: Declare = (channel) =>
+        this.#declare === undefined ? prepare : Effect.andThen(this.#declare(channel), prepare)
       let hasSubscribed = false
       while (true) {
         // What no waiting mends: the connection is closed for good.
@@ -158,7 +161,7 @@ export class Source {
         const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed, this.#position)
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
-        const open = Effect.andThen(prepared ? Effect.void : prepare, subscription.open(this.#links, this.#declare))
+        const open = subscription.open(this.#links, prepared ? this.#declare : preparing)
         const failure = yield* Effect.match(open, {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined

@@ -81,6 +81,7 @@ export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
     } else if (deadLetterRoutingKey !== undefined) {
       needsQueue(deadLetterRoutingKey, `${describe(queue)}: deadLetterRoutingKey`)
     }
+    issues.push(...strategyIssues(queue))
   }
 
   for (const binding of topology.bindings) issues.push(...bindingIssues(binding))
@@ -93,6 +94,7 @@ export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
 
   issues.push(...differences(topology.exchanges), ...differences(topology.queues))
   issues.push(...exchangeCycles(topology), ...deadLetterIssues(readable(topology)))
+  issues.push(...refusalIssues(readable(topology)), ...(topology.issues ?? []))
   return [...new Set(issues)]
 }
 
@@ -102,6 +104,56 @@ const readable = (topology: AmqpTopology): AmqpTopology => ({
   queues: topology.queues.filter((queue) => !isRefused(readOptions(queue))),
   bindings: topology.bindings.filter(({ routingKey }) => typeof routingKey === "string")
 })
+
+/** An option, whether it is given by its name or among the arguments. */
+const optionOf = (
+  { options }: Queue,
+  name: "queueType" | "overflow" | "deadLetterStrategy",
+  argument: string
+): unknown => options[name] ?? options.arguments?.[argument]
+
+const strategyOf = (queue: Queue) => optionOf(queue, "deadLetterStrategy", "x-dead-letter-strategy")
+const overflowOf = (queue: Queue) => optionOf(queue, "overflow", "x-overflow")
+const typeOf = (queue: Queue) => optionOf(queue, "queueType", "x-queue-type")
+
+/** What RabbitMQ takes and does not do, or refuses with a text that does not say what to do. */
+const strategyIssues = (queue: Queue): ReadonlyArray<string> => {
+  const issues: Array<string> = []
+  const type = typeOf(queue)
+  if ((type === "quorum" || type === "stream") && queue.options.durable === false) {
+    issues.push(`${describe(queue)}: a ${type} queue is durable: leave durable out, or use queueType "classic"`)
+  }
+  if (strategyOf(queue) !== "at-least-once") return issues
+  if (type !== "quorum") {
+    issues.push(`${describe(queue)}: deadLetterStrategy "at-least-once" needs queueType "quorum"`)
+  } else if (overflowOf(queue) !== "reject-publish") {
+    issues.push(
+      `${describe(queue)}: deadLetterStrategy "at-least-once" needs overflow "reject-publish": with another one RabbitMQ dead-letters at most once, and does not say so. Use that overflow, or deadLetterStrategy "at-most-once"`
+    )
+  }
+  return issues
+}
+
+/** Queues whose messages expire into a queue that refuses them when it is full, and are dropped then. */
+const refusalIssues = (topology: AmqpTopology): ReadonlyArray<string> => {
+  const refusing = new Set(
+    topology.queues
+      .filter(
+        (queue) =>
+          (queue.options.maxLength ?? queue.options.maxLengthBytes) !== undefined &&
+          String(overflowOf(queue)).startsWith("reject-publish")
+      )
+      .map(({ name }) => name)
+  )
+  return topology.queues.flatMap((queue) => {
+    const { deadLetterExchange, deadLetterRoutingKey: target, messageTtl } = queue.options
+    if (messageTtl === undefined || deadLetterExchange !== "" || target === undefined) return []
+    if (!refusing.has(target) || strategyOf(queue) === "at-least-once") return []
+    return [
+      `${describe(queue)}: its messages expire into queue ${quoted(target)}, which refuses them when it is full, and are dropped then. Use queueType "quorum" with deadLetterStrategy "at-least-once" and overflow "reject-publish" here, as retryQueues does, or leave maxLength and maxLengthBytes out there`
+    ]
+  })
+}
 
 const bindingIssues = (binding: Binding): ReadonlyArray<string> => {
   const issues: Array<string> = []

@@ -5,6 +5,8 @@
  * about them across processes and versions.
  */
 import * as Crypto from "node:crypto"
+import type { QueueDeclareOptions } from "../../AmqpChannel.ts"
+import { longestTtl } from "../declarations.ts"
 
 /** The longest name that AMQP carries, in bytes. */
 const longestName = 255
@@ -48,4 +50,35 @@ export const isDelayQueueOf = (queue: string, name: string): boolean => {
   if (delay === undefined) return false
   const millis = Number(delay)
   return name === delayQueueName(queue, millis) || name === formerDelayQueueName(queue, millis)
+}
+
+/**
+ * How a delay queue is kept:
+ *
+ * - `quorum`: on several nodes. A message leaves it when its work queue has confirmed it, so it is never lost: neither when
+ *   a node dies, nor while the work queue refuses it, being full.
+ * - `classic`: on one node. A message leaves it before it is known to have arrived: at most once.
+ * - `exclusive`: classic, and gone with the connection that has declared it.
+ * - `expiring`: classic, and gone some minutes after the last consumer that has renewed it.
+ */
+export type DelayQueueKind = "quorum" | "classic" | "exclusive" | "expiring"
+
+/** How long an expiring delay queue outlives its messages, and how often its consumers renew it, in milliseconds. */
+const expiry = 600_000
+export const renewal = 60_000
+
+/** The options of a delay queue. */
+export const delayQueueOptions = (queue: string, millis: number, kind: DelayQueueKind): QueueDeclareOptions => {
+  const back = { messageTtl: millis, deadLetterExchange: "", deadLetterRoutingKey: queue } as const
+  switch (kind) {
+    case "quorum":
+      // Without `reject-publish` RabbitMQ dead-letters at most once, and does not say so.
+      return { ...back, queueType: "quorum", deadLetterStrategy: "at-least-once", overflow: "reject-publish" }
+    case "classic":
+      return { ...back, queueType: "classic" }
+    case "exclusive":
+      return { ...back, queueType: "classic", durable: false, exclusive: true }
+    case "expiring":
+      return { ...back, queueType: "classic", expires: Math.min(millis + expiry, longestTtl) }
+  }
 }

@@ -1,30 +1,43 @@
 /** The usual shapes, each a topology and the names in it. */
 import * as Duration from "effect/Duration"
 import type { ExchangeDeclareOptions, QueueDeclareOptions } from "../../AmqpChannel.ts"
+import { type DeadLetter, deadLetter, type Retry, retry } from "../consumer/policies.ts"
+import { delayQueueName, delayQueueOptions } from "./delayQueues.ts"
 import * as Values from "./values.ts"
 
-/** The queue in which messages wait before they come back to `queue`: `orders.retry.10000` for ten seconds. */
+/**
+ * The name of the queue in which messages wait before they come back to `queue`: `orders.delay.10000` for ten seconds.
+ *
+ * Where that name would be longer than AMQP's 255 bytes, or begin with `amq.`, a hash of the queue's name takes the place
+ * of a part of it. Up to version 0.1 the name was `orders.retry.10000`: see `AmqpConsumer.retry`.
+ */
 export const retryQueueName = (queue: string, delay: Duration.Input): string =>
-  `${queue}.retry.${Duration.toMillis(delay)}`
+  delayQueueName(queue, Duration.toMillis(delay))
 
-/** Options of the queues around a work queue. */
+/** Options of the delay queues of a work queue. */
 export interface RetryQueueOptions {
-  /** Quorum queues hand their messages on at least once, classic ones at most once. Default: `"classic"`. */
+  /**
+   * Quorum queues hand their messages on at least once. Classic ones do it at most once: a message is lost if a node dies
+   * at that moment, and while the work queue refuses it, being full. Default: `"quorum"`, whatever the type of the work
+   * queue.
+   */
   readonly queueType?: "classic" | "quorum" | undefined
-  /** Default: `true`. */
+  /** `false` is for classic ones: a quorum queue is always durable. Default: `true`. */
   readonly durable?: boolean | undefined
 }
 
-// A dead letter leaves a classic queue before it is known to have arrived. Quorum queues can do better, if told so.
-const safely = (queueType: "classic" | "quorum" | undefined): QueueDeclareOptions =>
-  queueType === "quorum" ? { deadLetterStrategy: "at-least-once", overflow: "reject-publish" } : {}
-
 /**
- * Queues in which messages wait for a while, one for each delay: what is published to `retryQueueName(queue, delay)`
- * through the default exchange comes back to `queue` after that delay.
+ * Delay queues, one per delay: what is published to `retryQueueName(queue, delay)` through the default exchange comes back
+ * to `queue` after that delay.
  *
- * A queue for each delay, since RabbitMQ drops expired messages at the head of a queue only: with a time of its own on
- * every message, a long wait would hold up the short ones behind it (https://www.rabbitmq.com/docs/ttl#per-message-ttl-caveats).
+ * Each delay has a queue of its own, since RabbitMQ drops expired messages at the head of a queue only: with a time of its
+ * own on every message, a long wait would hold up the short ones behind it
+ * (https://www.rabbitmq.com/docs/ttl#per-message-ttl-caveats).
+ *
+ * They are quorum queues that dead-letter at least once. RabbitMQ 3.10 and 3.11 do that only with the feature flag
+ * `stream_queue`; without it they dead-letter at most once, and do not say so. A consumer that retries checks the flag and
+ * logs a warning. While the work queue refuses what comes back, being full, a message stays in its delay queue and is
+ * offered again every three minutes (RabbitMQ's `dead_letter_worker_publisher_confirm_timeout`).
  *
  * `workQueue` has these with `retryDelays`; use this for a queue that is described otherwise.
  */
@@ -37,11 +50,8 @@ export const retryQueues = (
     Values.externalQueue(queue),
     ...delays.map((delay) =>
       Values.queue(retryQueueName(queue, delay), {
-        ...options,
-        ...safely(options.queueType),
-        messageTtl: Duration.toMillis(delay),
-        deadLetterExchange: "",
-        deadLetterRoutingKey: queue
+        ...(options.durable === undefined ? undefined : { durable: options.durable }),
+        ...delayQueueOptions(queue, Duration.toMillis(delay), options.queueType ?? "quorum")
       })
     )
   )
@@ -51,10 +61,12 @@ export interface WorkQueueOptions extends Omit<
   QueueDeclareOptions,
   "exclusive" | "autoDelete" | "queueType" | "deadLetterExchange" | "deadLetterRoutingKey"
 > {
-  /** Of the work queue and all around it. `"quorum"` keeps messages on several nodes. Default: `"classic"`. */
+  /** Of the work queue and its dead-letter queue. `"quorum"` keeps messages on several nodes. Default: `"classic"`. */
   readonly queueType?: "classic" | "quorum" | undefined
-  /** A queue for each delay, see `retryQueues`. Default: none. */
+  /** A delay queue per delay, see `retryQueues`. Default: none. */
   readonly retryDelays?: ReadonlyArray<Duration.Input> | undefined
+  /** The type of the delay queues. `"classic"` loses messages, see `RetryQueueOptions`. Default: `"quorum"`. */
+  readonly retryQueueType?: "classic" | "quorum" | undefined
   /** Further options of the dead-letter queue, such as a `messageTtl` or a `maxLength`. */
   readonly deadLetterQueue?: Omit<QueueDeclareOptions, "exclusive" | "autoDelete" | "queueType" | "durable"> | undefined
 }
@@ -67,17 +79,64 @@ export interface WorkQueue extends Values.AmqpTopology {
   readonly deadLetterExchange: string
   /** `<queue>.dlq`. */
   readonly deadLetterQueue: string
-  /** The names of the queues with a delay, in the order of `retryDelays`. */
+  /** The names of the delay queues, in the order of `retryDelays`. */
   readonly retryQueues: ReadonlyArray<string>
+  /**
+   * The policy for this queue's consumers that uses what is declared here: `AmqpConsumer.retry` after each of
+   * `retryDelays`, then the dead-letter queue; without `retryDelays` the dead-letter queue at once.
+   */
+  readonly onFailure: Retry | DeadLetter
+}
+
+// A dead letter leaves a classic queue before it is known to have arrived. Quorum queues can do better, if told so.
+const safely = (queueType: "classic" | "quorum" | undefined): QueueDeclareOptions =>
+  queueType === "quorum" ? { deadLetterStrategy: "at-least-once", overflow: "reject-publish" } : {}
+
+const isLimited = ({ maxLength, maxLengthBytes }: QueueDeclareOptions): boolean =>
+  (maxLength ?? maxLengthBytes) !== undefined
+
+/** What loses messages although each queue by itself is as it was meant. */
+const lossesOf = (work: Values.Queue, deadLetters: Values.Queue, hasDelays: boolean): ReadonlyArray<string> => {
+  const losses: Array<string> = []
+  const [name, dlq] = [work.name, deadLetters.name].map((name) => JSON.stringify(name))
+  if (hasDelays && isLimited(work.options) && work.options.overflow === "reject-publish-dlx") {
+    losses.push(
+      `queue ${name}: with overflow "reject-publish-dlx", a message that comes back from a delay queue while this one is full is dead-lettered each time it is offered, and comes back all the same: use overflow "reject-publish"`
+    )
+  }
+  if (isLimited(deadLetters.options) && deadLetters.options.deadLetterExchange === undefined) {
+    const isRefusing = deadLetters.options.overflow === "reject-publish"
+    if (!isRefusing) {
+      losses.push(
+        `queue ${dlq}: when it is full, it drops the oldest dead letter for each new one. Leave maxLength and maxLengthBytes out, give it a deadLetterExchange of its own, or use queueType "quorum" with overflow "reject-publish": dead letters then wait in queue ${name}`
+      )
+    } else if (work.options.deadLetterStrategy !== "at-least-once") {
+      losses.push(
+        `queue ${dlq}: when it is full, it refuses dead letters, which queue ${name} then drops, since it dead-letters at most once. Use queueType "quorum" without a deadLetterStrategy: they then wait in queue ${name}. Or leave maxLength and maxLengthBytes out`
+      )
+    }
+  }
+  return losses
 }
 
 /**
  * A work queue: several consumers share what is in it, and what they reject is kept in a dead-letter queue, with its
- * routing key as it was, instead of being dropped. With `retryDelays` there are queues for trying again later.
+ * routing key as it was, instead of being dropped. With `retryDelays` there are delay queues for trying again later.
+ *
+ * `onFailure` is the policy that goes with it, so that topology and consumer cannot disagree.
+ *
+ * With `queueType: "quorum"` the work queue dead-letters at least once, by `overflow: "reject-publish"`: a dead letter
+ * leaves it when the dead-letter queue has confirmed it, and counts towards `maxLength` until then. A classic one dead-letters
+ * at most once: a dead letter is lost if a node dies at that moment.
+ *
+ * Combinations that lose messages are mistakes, which `check` reports and `declare` and `layer` refuse, with what to do:
+ * classic delay queues before a queue that refuses when it is full, a dead-letter queue that drops when it is full, a
+ * `deadLetterStrategy` that would not be in force.
  *
  * @example
  * ```ts
- * import { AmqpTopology } from "@effect-amqp/core"
+ * import { Effect } from "effect"
+ * import { AmqpConsumer, AmqpTopology } from "@effect-amqp/core"
  *
  * const orders = AmqpTopology.workQueue("orders", {
  *   queueType: "quorum",
@@ -85,7 +144,7 @@ export interface WorkQueue extends Values.AmqpTopology {
  * })
  *
  * orders.deadLetterQueue // "orders.dlq"
- * orders.retryQueues // ["orders.retry.1000", "orders.retry.60000"]
+ * orders.retryQueues // ["orders.delay.1000", "orders.delay.60000"]
  *
  * // What the orders are about comes from an exchange of another team.
  * const topology = AmqpTopology.make(
@@ -93,25 +152,34 @@ export interface WorkQueue extends Values.AmqpTopology {
  *   AmqpTopology.externalExchange("shop"),
  *   AmqpTopology.queueBinding("orders", "shop", "order.created")
  * )
+ *
+ * declare const fulfil: (delivery: AmqpConsumer.Delivery) => Effect.Effect<void, Error>
+ *
+ * // Tried again after 1 second and after 1 minute, then dead-lettered.
+ * const consumer = AmqpConsumer.consume(orders.queue, fulfil, { onFailure: orders.onFailure })
  * ```
  */
 export const workQueue = (name: string, options: WorkQueueOptions = {}): WorkQueue => {
-  const { deadLetterQueue: ofDeadLetterQueue, retryDelays = [], ...ofQueue } = options
+  const { deadLetterQueue: ofDeadLetterQueue, retryDelays = [], retryQueueType, ...ofQueue } = options
   const around = { queueType: options.queueType, durable: options.durable }
   const deadLetterExchange = `${name}.dlx`
-  const deadLetterQueue = `${name}.dlq`
+  const work = Values.queue(name, { ...safely(options.queueType), ...ofQueue, deadLetterExchange })
+  const deadLetters = Values.queue(`${name}.dlq`, { ...ofDeadLetterQueue, ...around })
+  const issues = lossesOf(work, deadLetters, retryDelays.length > 0)
   return {
     ...Values.make(
       Values.exchange(deadLetterExchange, "fanout", { durable: options.durable }),
-      Values.queue(deadLetterQueue, { ...ofDeadLetterQueue, ...around }),
-      Values.queueBinding(deadLetterQueue, deadLetterExchange),
-      Values.queue(name, { ...safely(options.queueType), ...ofQueue, deadLetterExchange }),
-      { ...retryQueues(name, retryDelays, around), external: [] }
+      deadLetters,
+      Values.queueBinding(deadLetters.name, deadLetterExchange),
+      work,
+      { ...retryQueues(name, retryDelays, { queueType: retryQueueType }), external: [] }
     ),
+    ...(issues.length === 0 ? undefined : { issues }),
     queue: name,
     deadLetterExchange,
-    deadLetterQueue,
-    retryQueues: retryDelays.map((delay) => retryQueueName(name, delay))
+    deadLetterQueue: deadLetters.name,
+    retryQueues: retryDelays.map((delay) => retryQueueName(name, delay)),
+    onFailure: retryDelays.length === 0 ? deadLetter : retry({ delays: retryDelays, queueType: retryQueueType })
   }
 }
 

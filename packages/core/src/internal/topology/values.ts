@@ -44,6 +44,8 @@ export interface AmqpTopology {
   readonly queues: ReadonlyArray<Queue>
   readonly bindings: ReadonlyArray<Binding>
   readonly external: ReadonlyArray<External>
+  /** Mistakes that a shape such as `workQueue` has found in its options. `check` reports them. */
+  readonly issues?: ReadonlyArray<string> | undefined
 }
 
 /** What a topology is made of. */
@@ -127,10 +129,12 @@ export const make = (...parts: ReadonlyArray<Part>): AmqpTopology => {
   const queues: Array<Queue> = []
   const bindings: Array<Binding> = []
   const external: Array<External> = []
+  const issues: Array<string> = []
   const seen = new Set<unknown>()
   const add = (part: Part): void => {
     if (part._tag === "Topology") {
       for (const inner of [part.exchanges, part.queues, part.bindings, part.external]) inner.forEach(add)
+      issues.push(...(part.issues ?? []))
       return
     }
     const same = fingerprint(part)
@@ -142,5 +146,6 @@ export const make = (...parts: ReadonlyArray<Part>): AmqpTopology => {
     else external.push(part)
   }
   parts.forEach(add)
-  return { _tag: "Topology", exchanges, queues, bindings, external }
+  const topology: AmqpTopology = { _tag: "Topology", exchanges, queues, bindings, external }
+  return issues.length === 0 ? topology : { ...topology, issues }
 }

@@ -1,0 +1,99 @@
+/** Declaring, looking at and deleting queues, each on a channel of its own: the broker closes it over what it refuses. */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { AmqpConfig } from "../../AmqpConfig.ts"
+import * as AmqpConnection from "../../AmqpConnection.ts"
+import * as AmqpError from "../../AmqpError.ts"
+import type * as Amqplib from "../amqplib.ts"
+import * as Channels from "../channel.ts"
+import type { readQueueDeclare } from "../declarations.ts"
+import { Handle, type Terms } from "../handle.ts"
+import { type Links, linksOf } from "../links.ts"
+import { SharedLogin } from "../login.ts"
+
+/** The options of a queue, checked. */
+export type Declaration = Exclude<ReturnType<typeof readQueueDeclare>, AmqpError.InvalidArgument>
+
+/** What a queue holds, as its declaration is answered. */
+export interface Held {
+  readonly messageCount: number
+  readonly consumerCount: number
+}
+
+class OneMethod extends Handle {
+  readonly #links: Links
+  readonly #closeTimeout: Duration.Duration
+
+  constructor(terms: Terms, links: Links, closeTimeout: Duration.Duration) {
+    super(terms, new AmqpError.ChannelClosed({ message: "queue.declare: there is no channel yet" }))
+    this.#links = links
+    this.#closeTimeout = closeTimeout
+  }
+
+  run<A>(operation: string, send: (driver: Amqplib.Channel) => Promise<A>): Effect.Effect<A, AmqpError.AmqpError> {
+    return Effect.flatMap(this.#links.next, (link) =>
+      Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
+        this.held = channel
+      })
+    ).pipe(
+      Effect.andThen(this.request(operation, send)),
+      Effect.ensuring(Effect.suspend(() => this.held?.close(this.#closeTimeout) ?? Effect.void))
+    )
+  }
+}
+
+export class Declaring {
+  readonly links: Links
+  readonly #terms: Terms
+  readonly #config: AmqpConfig
+
+  constructor(terms: Terms, links: Links, config: AmqpConfig) {
+    this.links = links
+    this.#terms = terms
+    this.#config = config
+  }
+
+  #method(): OneMethod {
+    return new OneMethod(this.#terms, this.links, this.#config.closeTimeout)
+  }
+
+  /** Fails with `PreconditionFailed` if there is such a queue with other properties. */
+  declare(queue: string, declaration: Declaration): Effect.Effect<Held, AmqpError.AmqpError> {
+    return Effect.suspend(() =>
+      this.#method().run("queue.declare", (driver) => driver.assertQueue(queue, { ...declaration }))
+    )
+  }
+
+  /** Fails with `NotFound` if there is no such queue. */
+  look(queue: string): Effect.Effect<Held, AmqpError.AmqpError> {
+    return Effect.suspend(() => this.#method().run("queue.declare", (driver) => driver.checkQueue(queue)))
+  }
+
+  /**
+   * Fails with `PreconditionFailed` if it is in use or has messages. Ends the connection if it is a quorum queue: RabbitMQ
+   * 3.10 to 4.3 refuse these conditions for them with 540.
+   */
+  deleteUnused(queue: string): Effect.Effect<unknown, AmqpError.AmqpError> {
+    return Effect.suspend(() =>
+      this.#method().run("queue.delete", (driver) => driver.deleteQueue(queue, { ifUnused: true, ifEmpty: true }))
+    )
+  }
+
+  /** The same on a connection of its own, for what may end one. */
+  aside<A>(
+    use: (declaring: Declaring) => Effect.Effect<A, AmqpError.AmqpError>
+  ): Effect.Effect<A, AmqpError.AmqpError> {
+    const { connectionName } = this.#config
+    const config: AmqpConfig = {
+      ...this.#config,
+      connectionName: connectionName === undefined ? "delay queues" : `${connectionName} delay queues`,
+      lazyConnect: false,
+      connectionAttempts: 1
+    }
+    return Effect.scoped(
+      Effect.flatMap(Effect.provideService(AmqpConnection.make(config), SharedLogin, this.links.login), (connection) =>
+        use(new Declaring(this.#terms, linksOf(connection), config))
+      )
+    )
+  }
+}
