@@ -138,8 +138,18 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    * How many unsettled deliveries the broker sends ahead (`basic.qos`), and so how many are in memory at most. 1 to 65535.
    * Default: 250, or as many as are handled at a time, if that is more. Fewer share the work more evenly among consumers;
    * 1 costs a round trip for each delivery.
+   *
+   * The last of them waits for `prefetch` times the time of a handler, divided by `concurrency`: choose a prefetch with
+   * which that is well below a third of the consumer timeout. A handler of 10 seconds and a concurrency of 1 want 60 at
+   * most for the default of 30 minutes. A warning is logged, once, when deliveries have waited for a third of it.
    */
   readonly prefetch?: number | undefined
+  /**
+   * The consumer timeout that the broker applies, if neither the queue was declared with it here (`x-consumer-timeout`) nor
+   * RabbitMQ's default holds: pauses end before it, and the warning of `prefetch` is derived from it. It sets nothing on the
+   * broker. At least 1 ms. Default: 30 minutes.
+   */
+  readonly consumerTimeout?: Duration.Input | undefined
   /**
    * Declares what is consumed, on the consumer's own channel and before each subscription: for an exclusive queue, which
    * belongs to one connection and goes with it, and for an auto-delete one. Others are better declared by `AmqpTopology`.
@@ -204,6 +214,13 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
   readonly maxDeliveries?: number | undefined
   /** What becomes of a message that was delivered more often. Default: `deadLetter`. */
   readonly onPoison?: FinalPolicy | undefined
+  /**
+   * The delivery limit of the queue, if a policy of the broker sets one, or another application has declared it: how often
+   * a message may come back before the broker takes it out. -1: there is none. `redeliver` keeps a message that has come
+   * back often enough, so that it is not lost. Default: as the queue was declared here; else 20 for a quorum queue of
+   * RabbitMQ 4. From 4.3 on what is redelivered does not count.
+   */
+  readonly deliveryLimit?: number | undefined
   /**
    * How long running handlers may go on when the consumer ends; then they are interrupted, and their deliveries requeued.
    * From 0. Default: what is left of the `shutdownTimeout` of the configuration, which consumers that stop together or right

@@ -383,10 +383,12 @@ export interface ServeOptions extends Omit<
  * Requests are taken by the publishers' connection, not by that of the consumers. While the broker blocks publishers no
  * reply goes out, and what was sent behind one waits with it.
  *
- * A reply that cannot be sent is tried three times; then its request goes back to the queue, and if it comes from there
- * for at least the second time, it is dead-lettered. A client that is gone is no failure: with direct reply-to the broker
- * drops the reply, other queues that are gone count in `unroutable`. A request without `replyTo` is handled too, as
- * `AmqpConsumer.consume` would: nobody is told, and it is dead-lettered if its handler fails.
+ * A reply that cannot be sent is tried three times; then its request goes back to the queue after a pause, as by
+ * `AmqpConsumer.redeliver`, until it expires or has come as often as `maxDeliveries` allows. If no waiting can help, such as
+ * for a user that may not reply, the request is rejected: it was handled. A client that is gone is no failure: with direct
+ * reply-to the broker drops the reply, other queues that are gone count in `unroutable`. A request without `replyTo` is
+ * handled too, as `AmqpConsumer.consume` would: the failure of its handler is only logged here, and it comes again after a
+ * pause.
  *
  * Requests whose time is up are dropped by the broker, unless a server had taken them by then.
  *

@@ -1,9 +1,20 @@
 /** What comes back to its queue after a pause: the default of all consumers. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
+import { AmqpConnection, AmqpConsumer, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Queue, Schema } from "effect"
-import { declareQueue, nextText, onBroker, send, untilQueue } from "./support/consuming.ts"
+import { linksOf } from "../src/internal/links.ts"
+import {
+  declareQueue,
+  declareWithDeadLetters,
+  logged,
+  next,
+  nextText,
+  onBroker,
+  send,
+  untilQueue
+} from "./support/consuming.ts"
+import { countsNacks } from "./support/versions.ts"
 
 /** What was handled, and when, in milliseconds. */
 const recorded = <A, E, R>(then: (delivery: AmqpConsumer.Delivery, text: string) => Effect.Effect<A, E, R>) =>
@@ -179,5 +190,236 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
       }).pipe(onBroker)
     )
+  })
+
+  describe("What is held is held within bounds.", () => {
+    it.effect("no pause outlives the consumer timeout", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue()
+        const { handled, handler } = yield* recorded(() => Effect.fail("not yet"))
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { consumerTimeout: "800 millis" }))
+        yield* send(queue, "a")
+        const [first, second, third] = yield* Queue.takeN(handled, 3)
+        assert.closeTo(second!.at - first!.at, 600, 150)
+        assert.closeTo(third!.at - second!.at, 600, 150)
+      }).pipe(onBroker)
+    )
+
+    it.effect("a lost connection ends it: what was paused comes again once, on the next one", () =>
+      Effect.gen(function* () {
+        const { closeConnections } = yield* TestBroker.TestBroker
+        const queue = yield* declareQueue()
+        const { handled, handler } = yield* recorded(({ redelivered }) =>
+          redelivered ? Effect.void : Effect.fail("not yet")
+        )
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+        yield* send(queue, "a", "b")
+        yield* Queue.takeN(handled, 2)
+        yield* closeConnections()
+        const again = yield* Queue.takeN(handled, 2)
+        assert.sameMembers(
+          again.map(({ text }) => text),
+          ["a", "b"]
+        )
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+        // Longer than the pauses would have lasted.
+        yield* Effect.sleep("1200 millis")
+        assert.strictEqual(yield* Queue.size(handled), 0)
+      }).pipe(onBroker)
+    )
+
+    it.effect("with a single active consumer all pauses are full ones", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue({ singleActiveConsumer: true })
+        const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
+        yield* send(queue, "1", "2", "3", "4")
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { prefetch: 4 }))
+        yield* Queue.takeN(handled, 4)
+        const second = yield* Queue.takeN(handled, 4)
+        const third = yield* Queue.take(handled)
+        assert.isAtLeast(third.at - second[0]!.at, 1900)
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("A queue's delivery limit is no way to lose a message.", () => {
+    const conditionsOf = Effect.map(AmqpConnection.AmqpConnection, (connection) =>
+      Array.from(linksOf(connection).conditions.all.values(), ({ kind, message }) => ({ kind, message }))
+    )
+
+    it.effect(
+      "where returns count, the delivery is kept one return before the limit, and the consumer is paused until it succeeds",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const counts = yield* countsNacks
+            const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 2 })
+            let failures = 0
+            const { handled, handler } = yield* recorded((_, text) =>
+              text === "good" || ++failures > 3 ? Effect.void : Effect.fail("the database is down")
+            )
+            yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+            yield* send(queue, "bad")
+            yield* Queue.takeN(handled, 2)
+            yield* send(queue, "good")
+            const conditions = yield* Effect.repeat(conditionsOf, {
+              until: (all) => all.length === (counts ? 1 : 0)
+            })
+            const rest = yield* Queue.takeN(handled, 3)
+            assert.deepStrictEqual(
+              rest.map(({ text }) => text),
+              counts ? ["bad", "bad", "good"] : ["good", "bad", "bad"]
+            )
+            yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+            assert.deepStrictEqual(yield* conditionsOf, [])
+            const pauses = lines.filter(({ text }) => text.startsWith("AMQP consumer paused"))
+            assert.lengthOf(pauses, counts ? 1 : 0)
+            if (!counts) return
+            assert.strictEqual(conditions[0]!.kind, "ConsumerPaused")
+            assert.include(conditions[0]!.message, queue)
+            assert.include(pauses[0]!.text, `"queue":"${queue}"`)
+          })
+        ).pipe(onBroker)
+    )
+
+    it.effect("it goes back when the consumer ends, and comes again", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
+        const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
+        for (let i = 0; i < 3; i++) {
+          const consumer = yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+          if (i === 0) yield* send(queue, "an order")
+          yield* Queue.take(handled)
+          yield* Fiber.interrupt(consumer)
+        }
+        assert.strictEqual(yield* nextText(queue), "an order")
+        assert.deepStrictEqual(yield* conditionsOf, [])
+      }).pipe(onBroker)
+    )
+
+    it.effect("interrupted on its last return it is published again, with its properties", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
+        const started = yield* Queue.unbounded<void>()
+        const consumer = yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, () => Effect.andThen(Queue.offer(started, undefined), Effect.never), {
+            shutdownTimeout: 0
+          })
+        )
+        yield* AmqpPublisher.publish({
+          routingKey: queue,
+          content: "an order",
+          messageId: "m-1",
+          headers: { tenant: "a" }
+        })
+        yield* Queue.take(started)
+        yield* Fiber.interrupt(consumer)
+        const delivery = yield* next(queue)
+        assert.strictEqual(AmqpMessage.text(delivery), "an order")
+        assert.deepInclude(delivery.properties, { messageId: "m-1" })
+        assert.strictEqual(delivery.properties.headers["tenant"], "a")
+      }).pipe(onBroker)
+    )
+
+    it.effect("it is published again before the consumer timeout, and the consumer goes on", () =>
+      Effect.gen(function* () {
+        const counts = yield* countsNacks
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
+        const again = yield* Queue.unbounded<boolean>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            queue,
+            ({ attempt, redelivered }) => {
+              Queue.offerUnsafe(again, redelivered)
+              return Effect.fail(`attempt ${attempt}`)
+            },
+            { consumerTimeout: "3 seconds" }
+          )
+        )
+        yield* send(queue, "an order")
+        // Kept for a second, then a copy: none of these was ever returned.
+        if (counts) assert.deepStrictEqual(yield* Queue.takeN(again, 4), [false, false, false, false])
+        yield* untilQueue(queue, { messages: 1, consumers: 1 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a batch is kept and handled again as one", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
+        const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
+        let failures = 0
+        yield* Effect.forkScoped(
+          AmqpConsumer.consumeBatch(
+            queue,
+            (deliveries) =>
+              Effect.andThen(
+                Queue.offer(batches, deliveries.map(AmqpMessage.text)),
+                ++failures > 2 ? Effect.void : Effect.fail("the database is down")
+              ),
+            { size: 3, within: "1 hour" }
+          )
+        )
+        yield* send(queue, "a", "b", "c")
+        for (const batch of yield* Queue.takeN(batches, 3)) assert.deepStrictEqual(batch, ["a", "b", "c"])
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+      }).pipe(onBroker)
+    )
+
+    it.effect("a lost connection ends the pause of the consumer", () =>
+      Effect.gen(function* () {
+        const { closeConnections } = yield* TestBroker.TestBroker
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
+        let failures = 0
+        const { handled, handler } = yield* recorded(() =>
+          ++failures > 1 ? Effect.void : Effect.fail("the database is down")
+        )
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+        yield* send(queue, "a")
+        yield* Queue.take(handled)
+        yield* closeConnections()
+        assert.strictEqual((yield* Queue.take(handled)).text, "a")
+        assert.deepStrictEqual(yield* conditionsOf, [])
+        yield* send(queue, "b")
+        assert.strictEqual((yield* Queue.take(handled)).text, "b")
+      }).pipe(onBroker)
+    )
+
+    it.effect("a limit that the application has given a dead-letter exchange ends it there", () =>
+      Effect.gen(function* () {
+        const counts = yield* countsNacks
+        const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum", deliveryLimit: 1 })
+        const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+        yield* send(queue, "a")
+        yield* Queue.takeN(handled, 2)
+        if (counts) assert.strictEqual(yield* nextText(deadLetters), "a")
+        else yield* Queue.take(handled)
+      }).pipe(onBroker)
+    )
+  })
+
+  describe("The log says what becomes of a rejected message, as far as it is known.", () => {
+    const rows = [
+      ["a queue of others", undefined, "rejected (dead-lettered only if the queue has a dead-letter exchange)"],
+      ["one declared without", false, "rejected (dropped unless a policy gives the queue a dead-letter exchange)"],
+      ["one declared with", true, "dead-lettered"]
+    ] as const
+    for (const [title, has, expected] of rows) {
+      it.effect(`${title}: ${expected}`, () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const declared = has === true ? (yield* declareWithDeadLetters()).queue : yield* declareQueue()
+            if (has === undefined) linksOf(yield* AmqpConnection.AmqpConnection).queues.forget(declared)
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(declared, () => Effect.fail("no"), { onFailure: AmqpConsumer.deadLetter })
+            )
+            yield* send(declared, "a")
+            yield* untilQueue(declared, { messages: 0, unacked: 0, consumers: 1 })
+            const failed = lines.find(({ text }) => text.startsWith("AMQP delivery failed"))
+            assert.include(failed?.text, `"policy":"${expected}"`)
+          })
+        ).pipe(onBroker)
+      )
+    }
   })
 })

@@ -44,6 +44,8 @@ export class ConsumerDelivery implements Delivery {
   readonly #tag: number
   readonly #measures: ConsumerMeasures
   #settled = false
+  /** How often it was handled again without having gone back to its queue. */
+  #handledAgain = 0
 
   constructor(
     channel: Channel,
@@ -67,7 +69,12 @@ export class ConsumerDelivery implements Delivery {
   }
 
   get attempt(): number {
-    return attemptOf(this.#queue, this.properties.headers, this.redelivered)
+    return attemptOf(this.#queue, this.properties.headers, this.redelivered) + this.#handledAgain
+  }
+
+  /** It is about to be handled again, from memory. */
+  countAgain(): void {
+    this.#handledAgain++
   }
 
   get isSettled(): boolean {

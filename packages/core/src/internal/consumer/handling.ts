@@ -15,10 +15,14 @@ import type { AmqpConsumer, Delivery, End } from "../../AmqpConsumer.ts"
 import { type AmqpError, fromReason, type InvalidArgument } from "../../AmqpError.ts"
 import { Deadlines } from "../deadlines.ts"
 import { fail, type Terms } from "../handle.ts"
-import { linksOf } from "../links.ts"
+import type { KnownQueue } from "../knownQueues.ts"
+import { type Links, linksOf } from "../links.ts"
 import { Batches } from "./batches.ts"
+import { consumerTimeoutOf } from "./consumerTimeout.ts"
+import { Copies } from "./copies.ts"
 import { DelayQueues } from "./delayQueues.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
+import { Kept } from "./kept.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Pauses } from "./pauses.ts"
 import { Retrying } from "./retrying.ts"
@@ -27,9 +31,11 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { type Access, accessOf, measuresOf, publishingAccessOf, runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
+import type { Start } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import { positionOf, readerOf } from "./streamReader.ts"
 import { StreamSettling } from "./streamSettling.ts"
+import { warnOfWaiting } from "./waiting.ts"
 import * as Tracing from "../tracing.ts"
 import { Workers } from "./workers.ts"
 
@@ -149,10 +155,28 @@ interface Parts {
 interface Labour<Work> {
   readonly isReady: () => boolean
   readonly take: () => Work | undefined
+  /** What is to be handled again, from memory. */
+  readonly takeAgain: (kept: Kept) => Work | undefined
   readonly handle: (work: Work, restore: Restore) => Effect.Effect<void>
   /** Whether a worker is wanted for what has come. */
   readonly changed: () => boolean
   readonly stop: () => void
+}
+
+// Half of the prefetch, so that good messages get by. Where one delivery comes at a time, or one consumer has them all,
+// going back early is of no use: it would be first in line again, and in no better order.
+const mostFullPauses = (queue: KnownQueue | undefined, { prefetch }: Start): number =>
+  prefetch === 1 || queue?.arguments["x-single-active-consumer"] === true ? Infinity : Math.floor(prefetch / 2)
+
+/** What health checks say while a delivery is kept. */
+const pausedCondition = ({ conditions }: Links, { consumerTag, queue }: Start, clock: Clock.Clock) => {
+  const key = `consumer paused: ${queue} ${consumerTag}`
+  const message = `The consumer of the queue ${JSON.stringify(queue)} is paused: a message has come back as often as the delivery limit of the queue allows, and is handled again and again. Let its handler succeed or choose another policy; give the queue a dead-letter exchange, or lift its limit.`
+  return {
+    report: () =>
+      conditions.report(key, { kind: "ConsumerPaused", message, notReady: false }, clock.currentTimeMillisUnsafe()),
+    clear: () => conditions.clear(key)
+  }
 }
 
 const run = <Work, R>(
@@ -174,45 +198,90 @@ const run = <Work, R>(
         const fork = Effect.runForkWith(context as Context.Context<never>)
         const terms = termsOf(connection, clock, fork)
         const { config } = connection
-        const { shutdown } = linksOf(connection)
+        const links = linksOf(connection)
+        const { shutdown } = links
         // Undefined: what is left of the one that all share.
         const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
         const scope = yield* Effect.scope
         const delayQueues = new DelayQueues({
           queue: settings.start.queue,
-          links: linksOf(connection),
+          links,
           terms,
           config,
           scope
         })
         const retrying = new Retrying({ delayQueues, config, publisher: consumer.publisher })
-        const pauses = new Pauses(terms.deadlines, settings.start.prefetch)
         const measures = measuresOf(consumer)
         const position = positionOf(settings, clock, terms, measures)
-        const settling =
-          position === undefined || settings.ofStream === undefined
-            ? new Settling(settings.start.queue, settings, retrying, pauses)
-            : new StreamSettling(position, settings.ofStream, consumer.publisher, config)
         const source = sourceOf(connection, settings, clock, terms, measures, position)
         const reader = yield* readerOf(position, settings, connection, source)
         const { deadlines } = terms
+        const annotations = { queue: settings.start.queue, ...access.annotations }
+        const pauses = new Pauses(deadlines, () =>
+          mostFullPauses(links.queues.get(settings.start.queue), settings.start)
+        )
+        const paused = pausedCondition(links, settings.start, clock)
+        const kept = new Kept(deadlines, () => {
+          if (kept.isEmpty) {
+            paused.clear()
+            fork(Effect.annotateLogs(Effect.logInfo("AMQP consumer goes on"), annotations))
+          }
+          for (let i = 0; i < settings.concurrency && isReady(); i++) workers.wake()
+        })
+        const settling =
+          position === undefined || settings.ofStream === undefined
+            ? new Settling({
+                settings,
+                retrying,
+                pauses,
+                kept,
+                copies: new Copies(consumer.publisher, config),
+                deadlines,
+                links,
+                oldestAhead: () => (source.size > 0 ? deadlines.now - source.waited : Infinity),
+                onKept: paused.report
+              })
+            : new StreamSettling(position, settings.ofStream, consumer.publisher, config)
         const traced = yield* Tracing.isOn
         const labour = labourOf({ source, settling, fork, traced, measures, deadlines }, () => workers.wake())
+        const isReady = () => (kept.isEmpty ? labour.isReady() : kept.isDue)
         const workers = new Workers<Work>({
           concurrency: settings.concurrency,
           fork,
-          annotations: { queue: settings.start.queue, ...access.annotations },
-          ...labour
+          annotations,
+          isReady,
+          take: () => (kept.isEmpty ? labour.take() : labour.takeAgain(kept)),
+          handle: (work, restore) =>
+            kept.isEmpty
+              ? labour.handle(work, restore)
+              : Effect.ensuring(
+                  labour.handle(work, restore),
+                  Effect.sync(() => kept.sweep())
+                )
         })
         source.onChange = () => {
           if (labour.changed()) workers.wake()
         }
-        const stop = Effect.suspend(() => {
+        // What it has delivered ahead goes back when nothing else of it is left.
+        source.onLeave = (channel) => pauses.endOf(channel)
+        yield* Effect.forkScoped(
+          warnOfWaiting(source, deadlines, {
+            consumerTimeout: () => consumerTimeoutOf(links.queues, settings),
+            prefetch: settings.start.prefetch,
+            concurrency: settings.concurrency,
+            leastPrefetch: settings.leastPrefetch,
+            annotations: access.annotations
+          })
+        )
+        const stop = Effect.gen(function* () {
           // The broker delivers nothing any more: what goes back now goes to others.
           pauses.end()
-          return workers.stop(shutdown, timeout, () => {
+          kept.end()
+          yield* workers.stop(shutdown, timeout, () => {
             settling.stopping = true
           })
+          yield* settling.leave(shutdown.closing)
+          paused.clear()
         })
         const prepare = Effect.andThen(settling.prepare, reader.prepare)
         const ended = Effect.raceFirst(endOf(consumer), reader.ended)
@@ -303,6 +372,7 @@ export const handleEach = <A, E, R, V, RD>(
     return {
       isReady: () => source.size > 0,
       take: () => source.take(),
+      takeAgain: (kept) => kept.takeDue(1)[0],
       changed: () => source.size > 0,
       stop: () => {},
       handle: (delivery, restore) =>
@@ -334,7 +404,7 @@ const allFailed = (
     Effect.ensuring(
       Effect.sync(() => {
         for (const delivery of batch) {
-          if (!delivery.isSettled && !settling.isPaused(delivery)) delivery.settle("requeue")
+          if (!settling.isHeld(delivery)) settling.giveBack(delivery)
         }
       })
     )
@@ -415,6 +485,10 @@ export const handleBatches = <A, E, R, V, RD>(
       return {
         isReady: () => batches.isReady,
         take: () => batches.take(),
+        takeAgain: (kept) => {
+          const due = kept.takeDue(settings.size)
+          return due.length > 0 ? due : undefined
+        },
         changed: () => batches.changed(),
         stop: () => batches.stop(),
         handle

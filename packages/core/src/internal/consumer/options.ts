@@ -76,6 +76,7 @@ const subscribing: Record<string, Option> = {
   exclusive: passedOn,
   priority: passedOn,
   arguments: passedOn,
+  consumerTimeout: duration(1),
   declare: callback,
   resubscribe: choice(["never", "lost", "always"]),
   onEnd: callback,
@@ -92,6 +93,7 @@ const handling: Record<string, Option> = {
   onDecodeFailure: policy,
   maxDeliveries: integer(1, Number.MAX_SAFE_INTEGER),
   onPoison: finalPolicy,
+  deliveryLimit: integer(-1, Number.MAX_SAFE_INTEGER),
   shutdownTimeout: duration(0),
   schema: {
     wants: "a Schema",
@@ -105,6 +107,8 @@ const batching: Record<string, Option> = { ...handling, size: integer(1, 65_535)
 /** How to subscribe. */
 export interface Subscribing {
   readonly start: Start
+  /** In milliseconds; undefined: the queue's or the broker's. */
+  readonly consumerTimeout: number | undefined
   readonly declare: Declare | undefined
   readonly resubscribe: Resubscribe
   readonly onEnd: ((end: End) => Effect.Effect<void>) | undefined
@@ -129,6 +133,10 @@ export interface Handling extends Subscribing {
   readonly onPoison: FinalPolicy
   /** The policies of a stream, in the place of those above. */
   readonly ofStream: StreamHandling | undefined
+  /** The queue's, -1 if it has none; undefined: as it was declared, or the broker's. */
+  readonly deliveryLimit: number | undefined
+  /** The smallest prefetch: as many deliveries as are handled at a time. */
+  readonly leastPrefetch: number
   /** Undefined: the configuration's. */
   readonly shutdownTimeout: Duration.Duration | undefined
 }
@@ -170,6 +178,7 @@ const subscribingOf = (
         consume.consumerTag === "" ? `consumer-${Crypto.randomBytes(9).toString("base64url")}` : consume.consumerTag,
       prefetch: prefetch ?? Math.max(defaultPrefetch, atLeast)
     },
+    consumerTimeout: fields["consumerTimeout"] as number | undefined,
     declare: fields["declare"] as Declare | undefined,
     resubscribe: (fields["resubscribe"] as Resubscribe | undefined) ?? resubscribe,
     onEnd: fields["onEnd"] as Subscribing["onEnd"],
@@ -218,6 +227,8 @@ const handlingOf = (
     maxDeliveries: (fields["maxDeliveries"] as number | undefined) ?? Infinity,
     onPoison: (fields["onPoison"] as FinalPolicy | undefined) ?? deadLetter,
     ofStream,
+    deliveryLimit: fields["deliveryLimit"] as number | undefined,
+    leastPrefetch: atLeast,
     shutdownTimeout: shutdownTimeout === undefined ? undefined : Duration.millis(shutdownTimeout as number)
   }
 }

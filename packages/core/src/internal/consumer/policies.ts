@@ -70,10 +70,19 @@ export type RetryOptions = {
  *
  * The pause is 1 second, and doubles with `Delivery.attempt` up to 30 seconds. A paused delivery counts towards `prefetch`
  * and takes no worker: others are handled meanwhile. Half of the prefetch is for full pauses; beyond that the delivery
- * that has paused longest goes back as soon as its pause has lasted 1 second. With a prefetch of 1 every pause is a full
- * one. All pauses end at once when the consumer ends, and with their channel.
+ * that has paused longest goes back as soon as its pause has lasted 1 second. With a prefetch of 1, and on a queue that was
+ * declared here with a single active consumer, every pause is a full one. No pause lasts beyond three quarters of the
+ * consumer timeout, and all end at once when the consumer ends, and with their channel.
  *
- * A message that always fails comes back forever, unless `maxDeliveries` is set.
+ * A message that always fails comes back forever, unless `maxDeliveries` is set. As many of them as `prefetch` at the head of
+ * a queue hold up those behind: `retry` moves them out of the way.
+ *
+ * Up to RabbitMQ 4.2 what goes back to a quorum queue counts towards its delivery limit, if it has one, after which the
+ * broker takes it out (`ConsumeOptions.deliveryLimit`). In a queue that is not known to have a dead-letter exchange that
+ * would be loss: one return before the limit the delivery is kept and handled again from memory after each pause, and the
+ * consumer takes no others until it has succeeded. A warning and a condition in the health say so. When the consumer ends,
+ * or the consumer timeout draws near, the delivery goes back, or is published again at the end of its queue if it has come
+ * back for the last time.
  */
 export const redeliver: Redeliver = { _tag: "Redeliver" }
 

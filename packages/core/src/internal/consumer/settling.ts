@@ -6,6 +6,12 @@ import type { AmqpError } from "../../AmqpError.ts"
 import { type Failure, failureOf, retriesOf } from "./attempts.ts"
 import { acknowledgeAll, type ConsumerDelivery } from "./delivery.ts"
 import { type Choice, type Handling, isPolicy, type Plan, planOf } from "./options.ts"
+import type { Deadlines } from "../deadlines.ts"
+import { returnsLeft } from "../deliveryLimits.ts"
+import type { Links } from "../links.ts"
+import { consumerTimeoutOf } from "./consumerTimeout.ts"
+import type { Copies } from "./copies.ts"
+import type { Kept } from "./kept.ts"
 import { pauseAfter, type Pauses } from "./pauses.ts"
 import { drop, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import * as Logging from "../logging.ts"
@@ -14,6 +20,9 @@ import type { Retrying } from "./retrying.ts"
 /** Makes interruptible what may be, in an uninterruptible region. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
+/** How much of the consumer timeout a delivery may be held by us: the rest is for those that wait behind it. */
+const heldPart = 3 / 4
+
 export class Settling {
   /** Whether handlers are being interrupted by the consumer's end. */
   stopping = false
@@ -21,18 +30,42 @@ export class Settling {
   readonly #settings: Handling
   readonly #retrying: Retrying
   readonly #pauses: Pauses
+  readonly #kept: Kept
+  readonly #copies: Copies
+  readonly #deadlines: Deadlines
+  readonly #links: Links
+  readonly #oldestAhead: () => number
+  readonly #onKept: () => void
   readonly #plans = new WeakMap<RetryOptions, Plan>()
 
-  constructor(queue: string, settings: Handling, retrying: Retrying, pauses: Pauses) {
-    this.#queue = queue
-    this.#settings = settings
-    this.#retrying = retrying
-    this.#pauses = pauses
+  constructor(options: {
+    readonly settings: Handling
+    readonly retrying: Retrying
+    readonly pauses: Pauses
+    readonly kept: Kept
+    readonly copies: Copies
+    readonly deadlines: Deadlines
+    readonly links: Links
+    /** When the first of the deliveries arrived that wait to be handled; Infinity: none waits. */
+    readonly oldestAhead: () => number
+    /** Called when a delivery is kept. */
+    readonly onKept: () => void
+  }) {
+    this.#queue = options.settings.start.queue
+    this.#settings = options.settings
+    this.#retrying = options.retrying
+    this.#pauses = options.pauses
+    this.#kept = options.kept
+    this.#copies = options.copies
+    this.#deadlines = options.deadlines
+    this.#links = options.links
+    this.#oldestAhead = options.oldestAhead
+    this.#onKept = options.onKept
   }
 
-  /** Whether this delivery goes back later, without the help of a worker. */
-  isPaused(delivery: ConsumerDelivery): boolean {
-    return this.#pauses.has(delivery)
+  /** Whether this delivery is settled later, without the help of the worker that has handled it. */
+  isHeld(delivery: ConsumerDelivery): boolean {
+    return this.#pauses.has(delivery) || this.#kept.has(delivery)
   }
 
   /** Declares the delay queues of the policies that are known beforehand. */
@@ -103,15 +136,17 @@ export class Settling {
     restore: Restore
   ): Effect.Effect<void> {
     if (this.stopping && Cause.hasInterrupts(cause)) {
-      delivery.settle("requeue")
+      this.giveBack(delivery)
       return Effect.void
     }
     const error = Cause.findError(cause)
     const defect = Cause.findDefect(cause)
     if (Result.isFailure(error) && Result.isFailure(defect)) {
       // It has interrupted itself, or joined a fiber that was interrupted.
-      this.#redeliver(delivery)
-      return this.#annotate(Effect.logWarning("AMQP handler interrupted, delivery requeued"), delivery, redeliver)
+      return Effect.andThen(
+        this.#annotate(Effect.logWarning("AMQP handler interrupted, delivery requeued"), delivery, redeliver),
+        this.#redeliver(delivery, restore)
+      )
     }
     const isExpected = Result.isSuccess(error)
     const value = isExpected ? error.success : (defect as Result.Success<unknown, never>).success
@@ -143,8 +178,7 @@ export class Settling {
   #apply(delivery: ConsumerDelivery, policy: Policy | Misfit, failure: Failure, restore: Restore): Effect.Effect<void> {
     switch (policy._tag) {
       case "Redeliver":
-        this.#redeliver(delivery)
-        return Effect.void
+        return this.#redeliver(delivery, restore)
       case "Requeue":
         delivery.settle("requeue")
         return Effect.void
@@ -153,11 +187,13 @@ export class Settling {
         this.#finish(delivery, policy)
         return Effect.void
       case "Misfit":
-        this.#redeliver(delivery)
-        return this.#annotate(
-          Effect.logError("AMQP consumer has no policy for a failure: choosing it failed", Cause.die(policy.cause)),
-          delivery,
-          redeliver
+        return Effect.andThen(
+          this.#annotate(
+            Effect.logError("AMQP consumer has no policy for a failure: choosing it failed", Cause.die(policy.cause)),
+            delivery,
+            redeliver
+          ),
+          this.#redeliver(delivery, restore)
         )
       case "Retry":
         return this.#retry(delivery, this.#planOf(policy.options), failure, restore)
@@ -183,21 +219,109 @@ export class Settling {
       },
       onFailure: (cause) => {
         if (this.stopping && Cause.hasInterrupts(cause)) {
-          delivery.settle("requeue")
+          this.giveBack(delivery)
           return Effect.void
         }
-        this.#redeliver(delivery)
-        return this.#annotate(
-          Effect.logError("AMQP retry not confirmed, delivery requeued", cause),
-          delivery,
-          redeliver
+        return Effect.andThen(
+          this.#annotate(Effect.logError("AMQP retry not confirmed, delivery requeued", cause), delivery, redeliver),
+          this.#redeliver(delivery, restore)
         )
       }
     })
   }
 
-  #redeliver(delivery: ConsumerDelivery): void {
-    this.#pauses.add(delivery, pauseAfter(delivery.attempt))
+  #redeliver(delivery: ConsumerDelivery, restore: Restore): Effect.Effect<void> {
+    if (delivery.isSettled) return Effect.void
+    const { now } = this.#deadlines
+    const dueAt = now + pauseAfter(delivery.attempt)
+    const timeout = heldPart * consumerTimeoutOf(this.#links.queues, this.#settings)
+    if (this.#returnsLeft(delivery) > 1) {
+      this.#pauses.add(delivery, Math.min(dueAt, delivery.arrivedAt + timeout))
+      return Effect.void
+    }
+    // What waits behind it must not outlive the timeout either: it would take the channel with it, and this delivery too.
+    if (!this.stopping && dueAt >= Math.min(delivery.arrivedAt, this.#oldestAhead()) + timeout) {
+      return this.#leave(delivery, restore(this.#copies.publish(delivery)), (cause) => {
+        this.#kept.keep(delivery, dueAt)
+        return this.#annotate(
+          Effect.logError("AMQP delivery kept, since it could not be published again", cause),
+          delivery,
+          undefined
+        )
+      })
+    }
+    const isFirst = this.#kept.isEmpty
+    delivery.countAgain()
+    this.#kept.keep(delivery, dueAt)
+    if (!isFirst) return Effect.void
+    this.#onKept()
+    return this.#annotate(
+      Effect.logWarning(
+        "AMQP consumer paused: the delivery has come back as often as its queue allows, and would be taken out. It is kept, and handled again until that succeeds"
+      ),
+      delivery,
+      redeliver
+    )
+  }
+
+  /** How often it can still go back to its queue. */
+  #returnsLeft({ channel, properties }: ConsumerDelivery): number {
+    const queue = this.#links.queues.get(this.#queue)
+    return returnsLeft(channel.link.product, queue, properties.headers, this.#settings.deliveryLimit)
+  }
+
+  /** Gives back at once what was not handled to its end, unless the broker would take it out: then `leave` does. */
+  giveBack(delivery: ConsumerDelivery): void {
+    if (delivery.isSettled) return
+    if (this.#returnsLeft(delivery) > 0) delivery.settle("requeue")
+    else this.#kept.keep(delivery, Infinity)
+  }
+
+  /** The consumer has ended: gives back what is kept. `timeout` is in milliseconds. */
+  leave(timeout: number): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      Effect.forEach(
+        this.#kept.left,
+        (delivery) =>
+          this.#leave(delivery, Effect.timeout(this.#copies.publish(delivery), timeout), (cause) => {
+            delivery.settle("requeue")
+            return this.#annotate(
+              Effect.logError(
+                "AMQP delivery requeued beyond the delivery limit of its queue, since it could not be published again: lost unless the queue has a dead-letter exchange",
+                cause
+              ),
+              delivery,
+              undefined
+            )
+          }),
+        { concurrency: "unbounded", discard: true }
+      )
+    )
+  }
+
+  // A copy at the end of the queue, if the broker would take this one out.
+  #leave(
+    delivery: ConsumerDelivery,
+    copy: Effect.Effect<void, unknown>,
+    failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
+  ): Effect.Effect<void> {
+    if (this.#returnsLeft(delivery) > 0) {
+      delivery.settle("requeue")
+      return Effect.void
+    }
+    return Effect.matchCauseEffect(copy, {
+      onSuccess: () => {
+        delivery.settle("retry")
+        return this.#annotate(
+          Effect.logWarning(
+            "AMQP delivery published again at the end of its queue, which would take out what comes back once more"
+          ),
+          delivery,
+          undefined
+        )
+      },
+      onFailure: failed
+    })
   }
 
   #tooLate(lost: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
@@ -206,6 +330,15 @@ export class Settling {
       Effect.logDebug("AMQP deliveries handled after their channel had ended: they will be delivered again"),
       { queue: this.#queue, deliveries: lost.length, ...Logging.ofChannel(lost[0]!.channel) }
     )
+  }
+
+  /** What becomes of a message that is rejected, as far as is known. */
+  get #rejected(): string {
+    const queue = this.#links.queues.get(this.#queue)
+    if (queue === undefined) return "rejected (dead-lettered only if the queue has a dead-letter exchange)"
+    return queue.arguments["x-dead-letter-exchange"] === undefined
+      ? "rejected (dropped unless a policy gives the queue a dead-letter exchange)"
+      : "dead-lettered"
   }
 
   #annotate(
@@ -219,7 +352,7 @@ export class Settling {
       routingKey,
       messageId: properties.messageId,
       attempt,
-      policy: policy?._tag,
+      policy: policy?._tag === "DeadLetter" ? this.#rejected : policy?._tag,
       ...Logging.ofChannel(channel)
     })
   }

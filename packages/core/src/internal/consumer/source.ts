@@ -13,6 +13,7 @@ import * as Predicate from "effect/Predicate"
 import type { ReconnectConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
+import type { Channel } from "../channel.ts"
 import { fail, type Terms } from "../handle.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
@@ -29,6 +30,8 @@ export type Resubscribe = "never" | "lost" | "always"
 export class Source {
   /** Called when there is something to be taken, and when it has failed. Must not throw. */
   onChange: () => void = () => {}
+  /** Called when a channel delivers no more, though what it has delivered may still be settled on it. Must not throw. */
+  onLeave: (channel: Channel) => void = () => {}
   /** Why there will be no more. */
   failure: Cause.Cause<AmqpError.AmqpError> | undefined = undefined
   readonly queue: string
@@ -45,6 +48,8 @@ export class Source {
   readonly #connection: Readonly<Record<string, unknown>>
   /** Of a stream. */
   readonly #position: StreamPosition | undefined
+  /** How many deliveries were taken. */
+  taken = 0
   #current: Subscription | undefined = undefined
   /** Cancelled by the broker, with deliveries that are still to be settled. */
   readonly #draining = new Set<Subscription>()
@@ -95,13 +100,17 @@ export class Source {
 
   take(): ConsumerDelivery | undefined {
     if (this.#draining.size > 0) this.#closeDrained()
-    return this.#isStill ? undefined : this.#current?.take()
+    const delivery = this.#isStill ? undefined : this.#current?.take()
+    if (delivery !== undefined) this.taken++
+    return delivery
   }
 
   /** Deliveries of one channel, in their order. */
   takeUpTo(most: number): Array<ConsumerDelivery> {
     if (this.#draining.size > 0) this.#closeDrained()
-    return this.#isStill || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+    const taken = this.#isStill || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+    this.taken += taken.length
+    return taken
   }
 
   /** Whether nothing is handed out, whatever has come. */
@@ -206,6 +215,7 @@ export class Source {
   /** What was delivered ahead goes back; what is in hand may still be settled, as long as the channel lives. */
   #leave(subscription: Subscription): Effect.Effect<void> {
     return Effect.suspend(() => {
+      if (subscription.channel !== undefined) this.onLeave(subscription.channel)
       this.#requeued = subscription.requeueAhead()
       const left = Effect.sync(() => {
         this.#current = undefined

@@ -69,8 +69,16 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   }
 
   /** A stream takes nothing back, now or later. */
-  isPaused(): boolean {
+  isHeld(): boolean {
     return false
+  }
+
+  giveBack(delivery: ConsumerDelivery): void {
+    if (!delivery.isSettled) delivery.settle("requeue")
+  }
+
+  leave(): Effect.Effect<void> {
+    return Effect.void
   }
 
   /** A stream counts no deliveries. */

@@ -9,11 +9,13 @@ import * as Stream from "effect/Stream"
 import type { AmqpConsumer, Delivery } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { linksOf } from "../links.ts"
+import { consumerTimeoutOf } from "./consumerTimeout.ts"
 import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
 import { accessOf, measuresOf } from "./running.ts"
 import type { Source } from "./source.ts"
 import { positionOf, readerOf } from "./streamReader.ts"
+import { warnOfWaiting } from "./waiting.ts"
 
 /** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
 const pullOf = (
@@ -88,6 +90,15 @@ export const stream = (
         )
       )
       // After the finalizer, so that it is interrupted before that.
+      yield* Effect.forkScoped(
+        warnOfWaiting(source, terms.deadlines, {
+          consumerTimeout: () => consumerTimeoutOf(terms.queues, settings),
+          prefetch: settings.start.prefetch,
+          concurrency: undefined,
+          leastPrefetch: 1,
+          annotations: access.annotations
+        })
+      )
       yield* Effect.forkScoped(Effect.exit(source.run(reader.prepare, Effect.raceFirst(endOf(consumer), reader.ended))))
       return Stream.fromPull(Effect.succeed(pullOf(source, settings.inactivityTimeout)))
     })

@@ -93,8 +93,10 @@ const serveOptions: Record<keyof ServeOptions, Option> = {
   arguments: passedOn,
   resubscribe: passedOn,
   onEnd: passedOn,
+  consumerTimeout: passedOn,
   maxDeliveries: passedOn,
   onPoison: passedOn,
+  deliveryLimit: passedOn,
   shutdownTimeout: passedOn
 }
 

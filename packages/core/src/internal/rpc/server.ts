@@ -73,11 +73,13 @@ class NotAnswered {
   }
 }
 
-// Another server, or this one with a new connection, may do better; but not for ever.
-const onFailure = ({ reason }: NotAnswered, { redelivered }: AmqpConsumer.Delivery): AmqpConsumer.Policy =>
-  reason !== undefined && !redelivered && (reason.isRetryable || reason._tag === "PoolClosed")
-    ? AmqpConsumer.requeue
-    : AmqpConsumer.deadLetter
+// Another server, or this one with a new connection, may do better. A request that was handled and cannot be answered is of
+// no more use; one that was not handled, and wants no answer, comes again as it does for every consumer.
+const onFailure = ({ reason }: NotAnswered, { redelivered }: AmqpConsumer.Delivery): AmqpConsumer.Policy => {
+  if (reason === undefined) return AmqpConsumer.redeliver
+  const mayPass = reason.isRetryable || reason._tag === "PoolClosed"
+  return mayPass && !(redelivered && isFatal(reason)) ? AmqpConsumer.redeliver : AmqpConsumer.deadLetter
+}
 
 class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly #name: string
