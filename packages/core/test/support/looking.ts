@@ -5,16 +5,17 @@ import { inspect } from "node:util"
 const pause = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
 
 /**
- * Looks until what is seen is as wanted, and returns it; after 10 seconds, a defect that tells what it has stayed. The
- * time is real, whatever the test's clock.
+ * Looks until what is seen is as wanted, and returns it; after 10 seconds, or so many, a defect that tells what it has
+ * stayed. The time is real, whatever the test's clock.
  */
 export const until = <A, E, R>(
   look: Effect.Effect<A, E, R>,
   wanted: (seen: A) => boolean,
-  what = "it"
+  what = "it",
+  seconds = 10
 ): Effect.Effect<A, E, R> =>
   Effect.gen(function* () {
-    const deadline = performance.now() + 10_000
+    const deadline = performance.now() + seconds * 1000
     while (true) {
       const seen = yield* look
       if (wanted(seen)) return seen

@@ -38,7 +38,8 @@ export class StreamSaving {
   #isLoaded = false
   #stopping = false
   readonly #ended = Deferred.makeUnsafe<void>()
-  #wake: (() => void) | undefined = undefined
+  /** Those who wait for the position to move, or for the end. */
+  readonly #watchers = new Set<() => void>()
   /** Called when the first position is saved. */
   readonly #pinned: () => void
 
@@ -117,7 +118,7 @@ export class StreamSaving {
   finish(timeout: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.#stopping = true
-      this.#wake?.()
+      this.#look()
       const last = Effect.suspend(() =>
         this.#isDirty ? Effect.retry(this.#save, { schedule: Schedule.spaced(lastPause) }) : Effect.void
       )
@@ -145,20 +146,21 @@ export class StreamSaving {
     return this.#isLoaded && next !== undefined && next !== this.#saved
   }
 
-  readonly #look = () => this.#wake?.()
+  readonly #look = () => {
+    for (const watcher of Array.from(this.#watchers)) watcher()
+  }
 
+  /** Waits until it is so, or until the end. */
   #until(isDone: () => boolean): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       const look = () => {
         if (!isDone() && !this.#stopping) return
-        this.#wake = undefined
+        this.#watchers.delete(look)
         resume(Effect.void)
       }
-      this.#wake = look
+      this.#watchers.add(look)
       look()
-      return Effect.sync(() => {
-        this.#wake = undefined
-      })
+      return Effect.sync(() => this.#watchers.delete(look))
     })
   }
 

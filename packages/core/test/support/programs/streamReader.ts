@@ -1,0 +1,47 @@
+/**
+ * An application that reads a stream and keeps its position in a folder, for a test to cut its connections and to kill it. It
+ * writes `offset content` into a file for each message that it has handled: what is not there was not handled.
+ *
+ * By `each` it handles them one by one, ten at a time; by `batch` together, two batches at a time. It ends in order by SIGTERM.
+ */
+import { Amqp, AmqpConfig, AmqpConsumer, AmqpMessage, AmqpOffsetStore } from "@effect-amqp/core"
+import { NodeFileSystem, NodePath, NodeRuntime } from "@effect/platform-node"
+import { Effect, Layer, Random, References } from "effect"
+import { KeyValueStore } from "effect/persistence"
+import { appendFileSync } from "node:fs"
+
+const [mode, queue, file, folder] = process.argv.slice(2) as ["each" | "batch", string, string, string]
+
+const handled = (deliveries: ReadonlyArray<AmqpConsumer.Delivery>) =>
+  Effect.flatMap(Random.nextIntBetween(0, 4), (millis) =>
+    Effect.andThen(
+      Effect.sleep(millis),
+      Effect.sync(() => {
+        appendFileSync(file, deliveries.map((each) => `${each.offset} ${AmqpMessage.text(each)}\n`).join(""))
+      })
+    )
+  )
+
+const reading = Effect.gen(function* () {
+  const store = AmqpOffsetStore.fromKeyValueStore(yield* KeyValueStore.KeyValueStore)
+  const options = {
+    queueType: "stream",
+    offset: "first",
+    offsets: { store, name: "reader", every: 100, within: "1 second" },
+    prefetch: 100
+  } as const
+  return yield* mode === "each"
+    ? AmqpConsumer.consume(queue, (delivery) => handled([delivery]), { ...options, concurrency: 10 })
+    : AmqpConsumer.consumeBatch(queue, handled, { ...options, concurrency: 2, size: 20, within: "20 millis" })
+})
+
+const files = KeyValueStore.layerFileSystem(folder).pipe(
+  Layer.provide(Layer.mergeAll(NodeFileSystem.layer, NodePath.layer))
+)
+
+const main = Effect.flatMap(
+  AmqpConfig.fromUrl(process.env["AMQP_URL"] ?? "", { reconnect: { minDelay: 10, maxDelay: 50 } }),
+  (config) => Effect.provide(reading, Layer.merge(Amqp.fromConfig(config), files))
+)
+
+NodeRuntime.runMain(Effect.provideService(main, References.MinimumLogLevel, "Error"))
