@@ -24,7 +24,7 @@ import {
   rawTable,
   rawValue,
   shortBytes
-} from "./support/rawPublish.ts"
+} from "./support/rawMessages.ts"
 import { count } from "./support/metrics.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 

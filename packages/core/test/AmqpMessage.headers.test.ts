@@ -113,9 +113,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
       yield* send()
       const died = yield* first<AmqpConsumer.Delivery>((seen) =>
-        Effect.all([AmqpConsumer.consume(queue, () => Effect.fail("never")), AmqpConsumer.consume(deadLetters, seen)], {
-          concurrency: "unbounded"
-        })
+        Effect.all(
+          [
+            AmqpConsumer.consume(queue, () => Effect.fail("never"), { onFailure: AmqpConsumer.deadLetter }),
+            AmqpConsumer.consume(deadLetters, seen)
+          ],
+          {
+            concurrency: "unbounded"
+          }
+        )
       )
       areHarmless(died.properties.headers, "dead-lettered")
       const deaths = died.properties.headers["x-death"] as ReadonlyArray<AmqpMessage.FieldTable>

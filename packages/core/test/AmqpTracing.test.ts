@@ -189,7 +189,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       traced(({ one }) =>
         Effect.gen(function* () {
           yield* declare("full")
-          const headers = { large: "x".repeat(65_536 - 20) }
+          const headers = { large: "x".repeat(131_072 - 50) }
           yield* AmqpPublisher.publish({ routingKey: "full", content: "x", headers })
           yield* one("publish full")
           assert.deepStrictEqual(Object.keys((yield* take("full")).properties.headers), ["large"])

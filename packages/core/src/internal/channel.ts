@@ -381,7 +381,7 @@ export class Channel {
   publish(outgoing: Outgoing): void {
     const writer = this.#writer
     const hasRoom =
-      writer?.takes(outgoing) === true
+      writer?.canWrite === true
         ? writer.publish(outgoing)
         : this.driver.publish(
             outgoing.exchange,

@@ -39,9 +39,9 @@ export class ChannelWriter {
     return this.#driver.sendMessage === this.#onChannel && this.#connection.sendMessage === this.#onConnection
   }
 
-  /** Whether it can write this message: amqplib has its ways with rare types of headers, and with tiny frames. */
-  takes(outgoing: Outgoing): boolean {
-    return outgoing.isPlain && this.#frameMax > overhead && this.isOpen
+  /** Whether it can write: amqplib has its ways with tiny frames. */
+  get canWrite(): boolean {
+    return this.#frameMax > overhead && this.isOpen
   }
 
   /** Whether there is room for more; if not, amqplib's channel emits `drain` later. */

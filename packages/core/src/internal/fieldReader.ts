@@ -8,6 +8,7 @@ import * as BigDecimal from "effect/BigDecimal"
 import { isUtf8 } from "node:buffer"
 import type { FieldTable, FieldValue } from "../AmqpMessage.ts"
 import { deepest } from "./fieldTable.ts"
+import { keepReceived } from "./received.ts"
 import { readShortText } from "./shortText.ts"
 
 /**
@@ -52,6 +53,8 @@ export class Reader {
   #depth = 0
   /** Why a table was skipped. */
   problem: Error | undefined = undefined
+  /** Whether what was read would be written as the same bytes, but for the order of keys. */
+  #isExact = true
 
   constructor(buffer: Buffer, start: number, end: number) {
     this.#buffer = buffer
@@ -100,7 +103,9 @@ export class Reader {
     const at = this.#take(size)
     const text = this.#buffer.toString("utf8", at, at + size)
     // What Node puts in the place of bytes that are not UTF-8, unless it was there before.
-    return text.includes("\uFFFD") && !isUtf8(this.#buffer.subarray(at, at + size)) ? this.#copy(at, size) : text
+    if (!text.includes("\uFFFD") || isUtf8(this.#buffer.subarray(at, at + size))) return text
+    this.#isExact = false
+    return this.#copy(at, size)
   }
 
   // A view would keep in memory all that the socket read with it.
@@ -108,12 +113,17 @@ export class Reader {
     return new Uint8Array(this.#buffer.subarray(at, at + size))
   }
 
-  /** A table; one that cannot be read is skipped, so that what stands behind it can be read: `problem` says why. */
+  /**
+   * A table, of which the bytes are kept where they are needed to write it again. One that cannot be read is skipped, so
+   * that what stands behind it can be read: `problem` says why.
+   */
   tableOr(instead: FieldTable): FieldTable {
     const start = this.#at
     const outer = this.#end
     try {
-      return this.table()
+      const table = this.table()
+      if (!this.#isExact) keepReceived(table, Buffer.from(this.#buffer.subarray(start + 4, this.#at)))
+      return table
     } catch (cause) {
       this.#at = start
       this.#end = outer
@@ -153,6 +163,7 @@ export class Reader {
   // A publisher must not be able to end the connections of consumers: too deep is no error here.
   #nested(read: () => FieldValue): FieldValue {
     if (this.#depth >= deepest) {
+      this.#isExact = false
       const size = this.long()
       return this.#copy(this.#take(size), size)
     }
@@ -168,26 +179,43 @@ export class Reader {
       case 0x53: // S
         return this.#longstr()
       case 0x49: // I
-        return this.#buffer.readInt32BE(this.#take(4))
-      case 0x74: // t
-        return this.octet() !== 0
+        return this.#integer(this.#buffer.readInt32BE(this.#take(4)), 0x8000)
+      case 0x74: {
+        // t
+        const byte = this.octet()
+        if (byte > 1) this.#isExact = false
+        return byte !== 0
+      }
       case 0x6c: // l
+        return this.#signed64()
       case 0x4c: // L
+        this.#isExact = false
         return this.#signed64()
       case 0x62: // b
         return this.#buffer.readInt8(this.#take(1))
       case 0x42: // B
+        this.#isExact = false
         return this.octet()
       case 0x73: // s
+        return this.#integer(this.#buffer.readInt16BE(this.#take(2)), 0x80)
       case 0x55: // U
+        this.#isExact = false
         return this.#buffer.readInt16BE(this.#take(2))
       case 0x75: // u
+        this.#isExact = false
         return this.short()
       case 0x69: // i
+        this.#isExact = false
         return this.long()
-      case 0x64: // d
-        return this.#buffer.readDoubleBE(this.#take(8))
+      case 0x64: {
+        // d
+        const double = this.#buffer.readDoubleBE(this.#take(8))
+        // An integer would be written as one, and what is no number not at all.
+        if (!Number.isFinite(double) || (Number.isSafeInteger(double) && !Object.is(double, -0))) this.#isExact = false
+        return double
+      }
       case 0x66: // f
+        this.#isExact = false
         return this.#buffer.readFloatBE(this.#take(4))
       case 0x54: // T
         return this.#timestamp()
@@ -212,14 +240,39 @@ export class Reader {
     }
   }
 
+  /** An integer that is written in fewer bytes if it is smaller than this. */
+  #integer(value: number, small: number): number {
+    if (value >= -small && value < small) this.#isExact = false
+    return value
+  }
+
   #signed64(): number | bigint {
     const at = this.#take(8)
     const number = this.#buffer.readInt32BE(at) * 2 ** 32 + this.#buffer.readUInt32BE(at + 4)
-    return Number.isSafeInteger(number) ? number : this.#buffer.readBigInt64BE(at)
+    return Number.isSafeInteger(number) ? this.#integer(number, 0x8000_0000) : this.#buffer.readBigInt64BE(at)
   }
 
   #timestamp(): Date | bigint {
     const seconds = this.longlong()
-    return seconds <= latest ? new Date(seconds * 1000) : this.#buffer.readBigUInt64BE(this.#at - 8)
+    if (seconds <= latest) return new Date(seconds * 1000)
+    this.#isExact = false
+    return this.#buffer.readBigUInt64BE(this.#at - 8)
   }
+
+  /** The entries of a table without its length, each with the bytes of its value, its tag included. */
+  entries(): Map<string, Entry> {
+    const entries = new Map<string, Entry>()
+    while (this.#at < this.#end) {
+      const key = this.shortstr()
+      const start = this.#at
+      const value = this.#value()
+      entries.set(key, { value, bytes: this.#buffer.subarray(start, this.#at) })
+    }
+    return entries
+  }
+}
+
+export interface Entry {
+  readonly value: FieldValue
+  readonly bytes: Buffer
 }

@@ -10,6 +10,8 @@ import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { FieldTable } from "../AmqpMessage.ts"
+import { sizeOfShortText } from "./shortText.ts"
+import type { Unchanged } from "./unchanged.ts"
 
 /** amqplib encodes a table into a buffer of this size, its length included. */
 export const largestTable = 65_536
@@ -17,7 +19,7 @@ export const largestTable = 65_536
 /** Every AMQP connection takes frames of this size: what is surely smaller needs no closer look. */
 const surelyFits = 1024
 
-/** Beyond it a table is refused, or left as bytes: recursion must not depend on what others publish. */
+/** Tables in a table, one in the other. More are refused, or left as bytes: recursion must not depend on what others publish. */
 export const deepest = 512
 
 const longestName = 255
@@ -38,6 +40,12 @@ export const isName = (value: unknown): value is string =>
   // Three bytes a character is the most that UTF-8 takes for one of UTF-16.
   (value.length * 3 <= longestName || Buffer.byteLength(value) <= longestName) &&
   value.isWellFormed()
+
+/** Whether it fits where AMQP wants a short string, as it may also have been read: see `shortText`. */
+export const isShortText = (value: unknown): value is string =>
+  isName(value) || (typeof value === "string" && !value.isWellFormed() && fitsShort(value))
+
+const fitsShort = (text: string): boolean => (sizeOfShortText(text) ?? Infinity) <= longestName
 
 /** What `isName` wants. */
 export const wantsName = `a text of at most ${longestName} bytes in UTF-8`
@@ -145,9 +153,11 @@ class Writer {
   readonly #room: number
   readonly #path: Array<Key> = []
   readonly #ancestors: Array<object> = []
+  readonly #unchanged: Unchanged | undefined
 
-  constructor(room: number) {
+  constructor(room: number, unchanged: Unchanged | undefined) {
     this.#room = room
+    this.#unchanged = unchanged
   }
 
   #refuse(wants: string, got: string): never {
@@ -163,7 +173,7 @@ class Writer {
 
   #enter(value: object): void {
     if (this.#ancestors.includes(value)) this.#refuse("a value that does not contain itself", "a cycle")
-    if (this.#ancestors.length >= deepest) this.#refuse(`at most ${deepest} tables in one another`, "one more")
+    if (this.#ancestors.length > deepest) this.#refuse(`at most ${deepest} tables in one another`, "one more")
     this.#ancestors.push(value)
     this.#takes(4)
   }
@@ -176,11 +186,16 @@ class Writer {
       const item = (value as Record<string, unknown>)[key]
       if (item === undefined) continue
       this.#path.push(key)
-      const size = Buffer.byteLength(key)
-      if (!key.isWellFormed()) this.#refuse("a key of well-formed text", "one with a lone surrogate")
+      const size = sizeOfShortText(key)
+      if (size === undefined) this.#refuse("a key of well-formed text", "one with a lone surrogate")
       if (size > longestName) this.#refuse(`a key of at most ${longestName} bytes in UTF-8`, `one of ${size}`)
       this.#takes(1 + size)
-      copy[key] = this.#value(item)
+      const bytes = this.#ancestors.length === 1 ? this.#unchanged?.(key, item) : undefined
+      if (bytes === undefined) copy[key] = this.#value(item)
+      else {
+        this.#takes(bytes.length)
+        copy[key] = typed("raw", bytes)
+      }
       this.#path.pop()
     }
     this.#ancestors.pop()
@@ -288,20 +303,22 @@ const pathOf = (argument: string, path: ReadonlyArray<Key>): string => {
  * the value, which begins with `argument`.
  *
  * @param room how many bytes it may take when encoded, by default what amqplib can encode
+ * @param unchanged what of it is written as the bytes that it was read from: for `bytesOfTable`, amqplib cannot
  */
 export const toTable = (
   table: unknown,
   argument: string,
   operation: string,
-  room: number = largestTable
+  room: number = largestTable,
+  unchanged?: Unchanged
 ): FieldTable | InvalidArgument => {
   if (typeof table !== "object" || table === null || Array.isArray(table) || table instanceof Uint8Array) {
     return refused(operation, argument, "a plain object", kindOf(table))
   }
-  if (isPlain(table) && room >= surelyFits) return table as FieldTable
+  if (unchanged === undefined && isPlain(table) && room >= surelyFits) return table as FieldTable
   if (!isRecord(table)) return refused(operation, argument, "a plain object", kindOf(table))
   try {
-    return new Writer(room).table(table) as FieldTable
+    return new Writer(room, unchanged).table(table) as FieldTable
   } catch (cause) {
     if (!(cause instanceof Refusal)) throw cause
     return refused(operation, pathOf(argument, cause.path), cause.wants, cause.got)

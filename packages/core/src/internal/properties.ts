@@ -5,7 +5,6 @@
  * that could not be told to leave content headers alone.
  */
 import * as BigDecimal from "effect/BigDecimal"
-import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { DeliveredProperties, FieldTable, FieldValue, Message, Properties } from "../AmqpMessage.ts"
@@ -13,18 +12,12 @@ import type { GetMessage } from "./amqplib.ts"
 import { noHeaders, toDate, toMilliseconds } from "./contentHeader.ts"
 import { longestTtl } from "./declarations.ts"
 import { isCopiedToMalformed, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
-import {
-  isName,
-  isRecord,
-  kindOf,
-  kindOfName,
-  largestTable,
-  refused,
-  toSeconds,
-  toTable,
-  viewOf,
-  wantsName
-} from "./fieldTable.ts"
+import { overhead } from "./protocol.ts"
+import { includes, keysOf } from "./sameValue.ts"
+import { sizeOfShortText } from "./shortText.ts"
+import { bytesOfTable } from "./tableBytes.ts"
+import { unchangedIn } from "./unchanged.ts"
+import { isShortText, kindOf, kindOfName, refused, toSeconds, toTable, viewOf, wantsName } from "./fieldTable.ts"
 
 /**
  * A message that is checked, and ready to be written. Its properties are options as amqplib's `publish` takes them.
@@ -36,8 +29,8 @@ export class Outgoing {
   exchange = ""
   routingKey = ""
   content: Buffer = nothing
-  /** Whether its headers, if any, are texts, plain numbers, booleans and null. */
-  isPlain = true
+  /** Its headers as bytes, unless they are texts, plain numbers, booleans and null, and few. */
+  table: Buffer | undefined = undefined
   mandatory = false
   // Losing messages is a choice, not an oversight.
   persistent = true
@@ -102,11 +95,11 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
     switch (key) {
       case "exchange":
         if (value === undefined) break
-        if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
+        if (!isShortText(value)) return refused(operation, key, wantsName, kindOfName(value))
         outgoing.exchange = value
         break
       case "routingKey":
-        if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
+        if (!isShortText(value)) return refused(operation, key, wantsName, kindOfName(value))
         outgoing.routingKey = value
         hasRoutingKey = true
         break
@@ -129,7 +122,7 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
       case "userId":
       case "appId":
         if (value === undefined) break
-        if (!isName(value)) return refused(operation, key, wantsName, kindOfName(value))
+        if (!isShortText(value)) return refused(operation, key, wantsName, kindOfName(value))
         outgoing[key] = value
         break
       case "persistent":
@@ -168,10 +161,11 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
   if (!hasRoutingKey) return refused(operation, "routingKey", wantsName, "undefined")
   if (!hasContent) return refused(operation, "content", wantsContent, "undefined")
   if (headers !== undefined) {
-    const table = toTable(headers, "headers", operation, roomForHeaders(outgoing, frameMax))
+    const unchanged = unchangedIn(headers as FieldTable)
+    const table = toTable(headers, "headers", operation, roomForHeaders(outgoing, frameMax), unchanged)
     if (table instanceof InvalidArgument) return table
     outgoing.headers = table
-    outgoing.isPlain = table === headers
+    if (table !== headers) outgoing.table = bytesOfTable(table)
     if (outgoing.exchange === "") {
       const name = isCopiedToMalformed(headers as FieldTable)
       if (name !== undefined) return refused(operation, `headers.${name}`, wantsAddress, malformedAddress)
@@ -190,21 +184,32 @@ export const withoutContent = (message: Message): Message =>
     Object.getOwnPropertyDescriptors({ ...message, content: "" })
   ) as Message
 
-const roomForHeaders = (properties: object, frameMax: number): number => {
-  // A frame of this size has room for the largest table beside whatever other properties there can be.
-  if (frameMax === 0 || frameMax >= largestTable + 4096) return largestTable
-  // The frame's own 8 bytes; class, weight, content size, flags; delivery mode, priority, timestamp.
-  let others = 8 + 14 + 10
-  for (const [key, value] of Object.entries(properties)) {
-    if (typeof value === "string" && key !== "exchange" && key !== "routingKey") others += 1 + Buffer.byteLength(value)
+/** The length of a table is a long. */
+const mostOfTable = 2 ** 32 - 1
+
+/** The most that `expiration` is as text. */
+const longestExpiration = String(longestTtl).length
+
+/** Headers have to go into one frame with all other properties, of a message that is checked or is to be. */
+const roomForHeaders = (properties: Outgoing | Message, frameMax: number): number => {
+  if (frameMax === 0) return mostOfTable
+  // The frame's own 8 bytes; class, weight, content size, flags; delivery mode.
+  let others = overhead + 14 + 1
+  if (properties.priority !== undefined) others += 1
+  if (properties.timestamp !== undefined) others += 8
+  const { appId, contentEncoding, contentType, correlationId, expiration, messageId, replyTo, type, userId } =
+    properties
+  if (expiration !== undefined) others += 1 + (typeof expiration === "string" ? expiration.length : longestExpiration)
+  for (const text of [contentType, contentEncoding, correlationId, replyTo, messageId, type, userId, appId]) {
+    if (text !== undefined) others += 1 + (sizeOfShortText(text) ?? 0)
   }
-  return Math.min(largestTable, frameMax - others)
+  return frameMax - others
 }
 
 /** Whether a message with these headers in the place of its own could be sent, as far as they decide it. */
 export const fitsHeaders = (message: Message, headers: FieldTable, frameMax = 0): boolean => {
-  const room = roomForHeaders({ ...message, content: undefined }, frameMax)
-  return !(toTable(headers, "headers", "basic.publish", room) instanceof InvalidArgument)
+  const room = roomForHeaders(message, frameMax)
+  return !(toTable(headers, "headers", "basic.publish", room, unchangedIn(headers)) instanceof InvalidArgument)
 }
 
 const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
@@ -305,35 +310,10 @@ export const sameEnvelope = (message: Message, arrived: Omit<Arrived, "content">
   )
 }
 
-// Keys whose value is undefined are left out when a table is sent.
-const keysOf = (table: FieldTable): Array<string> => Object.keys(table).filter((key) => table[key] !== undefined)
-
-const includes = (sent: FieldTable, keys: ReadonlyArray<string>, arrived: FieldTable): boolean =>
-  keys.every((key) => Object.hasOwn(arrived, key) && sameValue(sent[key], arrived[key]))
-
 const sameHeaders = (sent: FieldTable, arrived: FieldTable): boolean => {
   const keys = keysOf(sent).filter((key) => key !== "BCC")
   return (
     includes(sent, keys, arrived) &&
     Object.keys(arrived).every((key) => keys.includes(key) || key.startsWith("x-") || key === "timestamp_in_ms")
-  )
-}
-
-const sameTable = (sent: FieldTable, arrived: FieldTable): boolean => {
-  const keys = keysOf(sent)
-  return keys.length === Object.keys(arrived).length && includes(sent, keys, arrived)
-}
-
-const sameValue = (sent: unknown, arrived: unknown): boolean => {
-  // A 64-bit integer arrives as a number if it fits.
-  if (typeof sent === "bigint") return sent === (Number.isInteger(arrived) ? BigInt(arrived as number) : arrived)
-  if (typeof sent !== "object" || sent === null) return Object.is(sent, arrived)
-  if (typeof arrived !== "object" || arrived === null) return false
-  if (sent instanceof Uint8Array) return arrived instanceof Uint8Array && viewOf(sent).equals(arrived)
-  if (sent instanceof Date || DateTime.isDateTime(sent)) return toSeconds(sent) === toSeconds(arrived)
-  if (BigDecimal.isBigDecimal(sent)) return BigDecimal.isBigDecimal(arrived) && BigDecimal.equals(sent, arrived)
-  if (!Array.isArray(sent)) return isRecord(arrived) && sameTable(sent as FieldTable, arrived as FieldTable)
-  return (
-    Array.isArray(arrived) && sent.length === arrived.length && sent.every((item, i) => sameValue(item, arrived[i]))
   )
 }

@@ -8,6 +8,7 @@ import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "./frameWr
 import type { Outgoing } from "./properties.ts"
 import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "./protocol.ts"
 import { largestSlab } from "./slab.ts"
+import { writeShortText } from "./shortText.ts"
 import { setNumber } from "./tableBytes.ts"
 import type { WriteBuffer } from "./writeBuffer.ts"
 
@@ -18,26 +19,28 @@ const fixedSize = 2 * overhead + 4 + 2 + 1 + 14 + 10 + 10 + 4
 /** Of a value in a table, but for the bytes of a text: its key's length, its type, and its length or number. */
 const fixedValueSize = 10
 
-// Names are short, and mostly ASCII: then this is faster than Node's own, which is called for the rest.
-const setText = (room: Buffer, at: number, text: string): number => {
+// Names are short, and mostly ASCII: then this is faster than Node's own, which is called for the rest. -1: not this one.
+const setAscii = (room: Buffer, at: number, text: string): number => {
   const { length } = text
-  if (length > 48) return at + room.write(text, at)
+  if (length > 48) return -1
   for (let i = 0; i < length; i++) {
     const code = text.charCodeAt(i)
-    if (code > 0x7f) return at + room.write(text, at)
+    if (code > 0x7f) return -1
     room[at + i] = code
   }
   return at + length
 }
 
 const setShortstr = (room: Buffer, at: number, text: string): number => {
-  const end = setText(room, at + 1, text)
+  let end = setAscii(room, at + 1, text)
+  if (end < 0) end = writeShortText(room, at + 1, text)
   room[at] = end - at - 1
   return end
 }
 
 const setLongstr = (room: Buffer, at: number, text: string): number => {
-  const end = setText(room, at + 4, text)
+  let end = setAscii(room, at + 4, text)
+  if (end < 0) end = at + 4 + room.write(text, at + 4)
   setUint32(room, at, end - at - 4)
   return end
 }
@@ -85,6 +88,7 @@ const mostOf = (outgoing: Outgoing): number => {
   if (userId !== undefined) characters += userId.length
   if (appId !== undefined) characters += appId.length
   let most = fixedSize + characters * 3
+  if (outgoing.table !== undefined) return most + outgoing.table.length
   const headers = outgoing.headers as Plain | undefined
   for (const key in headers) {
     const value = headers[key]
@@ -126,7 +130,10 @@ const setHeader = (room: Buffer, at: number, channel: number, outgoing: Outgoing
     flags |= 1 << 14
     end = setShortstr(room, end, outgoing.contentEncoding)
   }
-  if (outgoing.headers !== undefined) {
+  if (outgoing.table !== undefined) {
+    flags |= 1 << 13
+    end += outgoing.table.copy(room, end)
+  } else if (outgoing.headers !== undefined) {
     flags |= 1 << 13
     end = setTable(room, end, outgoing.headers as Plain)
   }
@@ -183,8 +190,22 @@ const writeBody = (buffer: WriteBuffer, channel: number, content: Buffer, mostOf
   }
 }
 
+/** A message whose headers have no room where small ones are put together. */
+const writeLarge = (
+  buffer: WriteBuffer,
+  channel: number,
+  most: number,
+  mostOfFrame: number,
+  outgoing: Outgoing
+): void => {
+  const room = Buffer.allocUnsafeSlow(most)
+  const end = setHeader(room, setPublish(room, 0, channel, outgoing), channel, outgoing)
+  buffer.write(room.subarray(0, end))
+  writeBody(buffer, channel, outgoing.content, mostOfFrame)
+}
+
 /**
- * Writes the frames of one message, whose headers are plain; whether there is room for more.
+ * Writes the frames of one message; whether there is room for more.
  *
  * @param frameMax the connection's, more than the overhead of a frame
  */
@@ -193,7 +214,12 @@ export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: num
   const { length } = content
   const mostOfFrame = Math.min(frameMax, largestSlab) - overhead
   const isSmall = length <= smallBody && length <= mostOfFrame
-  const at = buffer.reserve(mostOf(outgoing) + (isSmall ? length + overhead : 0))
+  const most = mostOf(outgoing) + (isSmall ? length + overhead : 0)
+  if (most > largestSlab) {
+    writeLarge(buffer, channel, most, mostOfFrame, outgoing)
+    return !buffer.isFull
+  }
+  const at = buffer.reserve(most)
   const { room } = buffer
   let end = setPublish(room, at, channel, outgoing)
   end = setHeader(room, end, channel, outgoing)

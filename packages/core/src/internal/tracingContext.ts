@@ -8,6 +8,7 @@ import * as Tracer from "effect/Tracer"
 import type { FieldTable, Headers, Message } from "../AmqpMessage.ts"
 import { fitsHeaders } from "./properties.ts"
 import { isRecord } from "./fieldTable.ts"
+import { deriveReceived } from "./received.ts"
 
 const parent = "traceparent"
 const state = "tracestate"
@@ -67,7 +68,9 @@ export const headersWith = (headers: unknown, span: Tracer.AnySpan): FieldTable 
   if (!format.test(context)) return undefined
   const vendors = stateOf(span)
   const added = vendors === undefined ? { [parent]: context } : { [parent]: context, [state]: vendors }
-  return { ...(headers as FieldTable | undefined), ...added }
+  const all = { ...(headers as FieldTable | undefined), ...added }
+  deriveReceived(all, headers as FieldTable | undefined)
+  return all
 }
 
 /** The message with the context of a span in its headers, where they have room for it. */

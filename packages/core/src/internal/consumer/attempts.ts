@@ -116,8 +116,8 @@ export const retryHeaders = (
   headers[of] = queue
   headers[count] = retriesOf(queue, delivery.headers) + 1
   headers[deliveries] = delivery.attempt
-  headers[exchange] = delivery.exchange
-  headers[routingKey] = delivery.routingKey
+  headers[exchange] = delivery.exchange.toWellFormed()
+  headers[routingKey] = delivery.routingKey.toWellFormed()
   if (failure !== undefined) {
     headers[error] = cut(failure.tag, longestTag)
     headers[reason] = cut(failure.message, longestReason)

@@ -1,5 +1,6 @@
 /** The headers of the copy that is published of a message which a stream's consumer could not handle. */
 import type { FieldValue, Headers } from "../../AmqpMessage.ts"
+import { deriveReceived } from "../received.ts"
 import { offsetName } from "../streams.ts"
 import type { Failure } from "./attempts.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
@@ -27,11 +28,12 @@ export const failedHeaders = (delivery: StreamDelivery, failure: Failure | undef
   }
   headers[`${prefix}queue`] = queue
   headers[`${prefix}offset`] = offset
-  headers[`${prefix}exchange`] = exchange
-  headers[`${prefix}routing-key`] = routingKey
+  headers[`${prefix}exchange`] = exchange.toWellFormed()
+  headers[`${prefix}routing-key`] = routingKey.toWellFormed()
   if (failure !== undefined) {
     headers[`${prefix}error`] = cut(failure.tag, longestTag)
     headers[`${prefix}reason`] = cut(failure.message, longestReason)
   }
+  deriveReceived(headers, properties.headers)
   return headers
 }

@@ -4,6 +4,7 @@ import type { AmqpConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import { fromDelivery, type Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher } from "../../AmqpPublisher.ts"
+import { deriveReceived } from "../received.ts"
 import { type Failure, retryHeaders } from "./attempts.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { DelayQueues } from "./delayQueues.ts"
@@ -49,12 +50,14 @@ export class Retrying {
     const { attempt, exchange, routingKey } = delivery
     const { headers, userId } = delivery.properties
     const { credentials } = this.#config
-    return fromDelivery(delivery, {
+    const message = fromDelivery(delivery, {
       exchange: "",
       routingKey: delay.queue,
       headers: retryHeaders({ headers, attempt, exchange, routingKey }, delivery.queue, failure),
       expiration: undefined,
       userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
     })
+    deriveReceived(message.headers!, headers)
+    return message
   }
 }
