@@ -104,7 +104,10 @@ export class VirtualHostRefused extends Schema.TaggedError<VirtualHostRefused>(i
   readonly isRetryable = false
 }
 
-/** The connection is not there: lost, closed by the broker (320), closed by us, or not made yet. */
+/**
+ * The connection is not there: lost, closed by the broker, closed by us, or not made yet. Also if the broker has closed it
+ * for a method of another party (501 to 541): that close is the `cause`, and in the message.
+ */
 export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>(id("ConnectionClosed"))(
   "ConnectionClosed",
   ReplyFields
@@ -127,7 +130,11 @@ export class PublishForbidden extends Schema.TaggedError<PublishForbidden>(id("P
   readonly isRetryable = true
 }
 
-/** One side broke the protocol (501 to 505, 530, 540): a defect of the client, a proxy or the broker. */
+/**
+ * The broker has closed the connection for this operation, which it does not know or allow (501 to 505, 530, 540); or one
+ * side broke the protocol while the connection opened. Only the party whose method the broker names gets it: for all others
+ * the connection is lost (`ConnectionClosed`).
+ */
 export class ProtocolError extends Schema.TaggedError<ProtocolError>(id("ProtocolError"))(
   "ProtocolError",
   ReplyFields

@@ -4,6 +4,7 @@ import {
   AmqpChannel,
   AmqpConnection,
   AmqpConsumer,
+  AmqpError,
   AmqpMessage,
   AmqpPool,
   AmqpPublisher,
@@ -680,7 +681,10 @@ describe("a channel that the broker has closed", () => {
         )
         yield* broker.received("basic.consume")
         broker.connection().write(encodeMessage(7, "basic.cancel", { consumerTag: "one", noWait: true }))
-        assert.strictEqual((yield* Fiber.join(ending))._tag, "ProtocolError")
+        const reason = yield* Fiber.join(ending)
+        assert.strictEqual(reason._tag, "ConnectionClosed")
+        assert.deepInclude(reason, { isRetryable: true })
+        assert.strictEqual((reason as AmqpError.ConnectionClosed).cause instanceof AmqpError.ProtocolError, true)
       }).pipe(withConsumers(broker.url))
     })
   )

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Deferred, Duration, Effect, Exit, Fiber, Random, Scope } from "effect"
-import { tagOf, untilStats, withPool } from "./support/amqp.ts"
+import { quietly, tagOf, untilStats, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
@@ -307,17 +307,38 @@ describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClos
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
-        broker.once("channel.open", (open) => open.hold())
+        let refuse = () => {}
+        broker.once("channel.open", (open) => {
+          refuse = () => open.closeConnection(504, "CHANNEL_ERROR - scripted")
+        })
         const first = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
         yield* broker.received("channel.open")
         yield* Fiber.interrupt(first)
         const second = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
         yield* untilStats((stats) => stats.used === 1)
-        broker.closeConnections(504, "CHANNEL_ERROR - scripted")
+        refuse()
         const error = yield* Fiber.join(second)
         assert.strictEqual(error.reason._tag, "ProtocolError")
         assert.include(error.message, "CHANNEL_ERROR - scripted")
       }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+    })
+  )
+
+  it.live("not with what the connection was closed for by others: the next one serves it", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        for (const code of [501, 503, 504, 505, 530, 540, 541]) {
+          broker.once("channel.open", (open) => open.hold())
+          const opening = yield* Effect.forkChild(declare, { startImmediately: true })
+          yield* broker.until((now) => now.held("channel.open") === 1)
+          broker.closeConnections(code)
+          yield* Fiber.join(opening)
+          broker.closeChannels(404)
+          broker.release("channel.open")
+          yield* untilStats((stats) => stats.idle === 0)
+        }
+      }).pipe(withPool(broker.url, { pool: { max: 1 } }), Effect.provideService(Random.Random, zero), quietly)
     })
   )
 })

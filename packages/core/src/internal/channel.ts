@@ -11,6 +11,7 @@ import * as AmqpError from "../AmqpError.ts"
 import type { Returned } from "../AmqpChannel.ts"
 import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import * as Amqplib from "./amqplib.ts"
+import { type Blame, type Party, Sent } from "./blame.ts"
 import type { Link } from "./link.ts"
 import * as Logging from "./logging.ts"
 import { ChannelTicket } from "./channelBudget.ts"
@@ -128,7 +129,7 @@ const undecodable = (
   })
 }
 
-export class Channel {
+export class Channel implements Party {
   readonly kind: Kind
   readonly driver: Amqplib.Channel
   readonly link: Link
@@ -148,8 +149,10 @@ export class Channel {
   told = false
   /** Called once, when it has closed. */
   onClosed: (() => void) | undefined = undefined
-  /** Requests whose reply has not come. */
-  requests = 0
+  /** Requests whose reply has not come, those of former borrowers included. */
+  readonly sent = new Set<Sent>()
+  /** Whether it is to blame for the end of its connection. */
+  blame: Blame = "none"
   /** Whether its write buffer is full: set by a publish, cleared by `drain`. */
   full = false
   /** Whether the broker has stopped publishers on it (`channel.flow`). */
@@ -172,6 +175,7 @@ export class Channel {
   readonly #writer: ChannelWriter | undefined
   readonly #watchers = new Set<() => void>()
   readonly #consumers = new Map<ConsumerSink, Consuming>()
+  readonly #opening = new Sent("channel.open", [])
   /** In the order in which they were sent, which is that of the answers. */
   readonly #getting: Array<Getting> = []
   /** The one that was answered last: its message may be on its way. */
@@ -215,6 +219,8 @@ export class Channel {
     driver.on("close", this.#onClose)
     driver.on("drain", this.#onDrain)
     link.watchers.add(this.#changed)
+    this.sent.add(this.#opening)
+    link.parties.add(this)
   }
 
   readonly #onError = (error: unknown) => {
@@ -312,6 +318,7 @@ export class Channel {
     driver.removeListener("error", this.#onError)
     driver.removeListener("close", this.#onClose)
     link.watchers.delete(this.#changed)
+    link.parties.delete(this)
     this.#changed()
   }
 
@@ -325,7 +332,7 @@ export class Channel {
         ? this.refused
         : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
           this.#lastError === undefined
-          ? link.endedBy
+          ? link.loss
           : classify(this.#lastError, {
               operation: isByPublish(this.#lastError) ? "basic.publish" : "channel",
               peer: link.peer
@@ -457,6 +464,11 @@ export class Channel {
     return true
   }
 
+  /** The queues of its consumers. */
+  get queues(): Iterable<string> {
+    return Array.from(this.#consumers.values(), ({ start }) => start.queue)
+  }
+
   /** How many consumers it has. */
   get consumers(): number {
     return this.#consumers.size
@@ -508,7 +520,7 @@ export class Channel {
 
   /** Whether the next borrower may have it as it is. */
   get isFit(): boolean {
-    return this.unfit === undefined && this.requests === 0 && this.isOpen
+    return this.unfit === undefined && this.sent.size === 0 && this.isOpen
   }
 
   /**
@@ -565,6 +577,7 @@ export class Channel {
   /** `channel.open` has been answered. A channel that was given up meanwhile is closed. */
   opened(): void {
     this.#isOpening = false
+    this.sent.delete(this.#opening)
     if (this.#closing) this.#sendClose()
   }
 
@@ -650,8 +663,11 @@ const openAdmitted = (
       channel.abandon()
       if (!channel.hasEnded) left?.(channel)
     }
-    const failed = (cause: unknown) =>
-      resume(Effect.fail(AmqpError.fromReason(channel?.closedBy ?? link.closedBy ?? openFailed(cause, link))))
+    const failed = (cause: unknown) => {
+      const closedBy =
+        channel?.blame === "certain" ? link.endedByMethod("channel.open") : (channel?.closedBy ?? lossOf(link))
+      return resume(Effect.fail(AmqpError.fromReason(closedBy ?? openFailed(cause, link))))
+    }
     try {
       link
         .openChannel((driver) => {
@@ -695,6 +711,8 @@ const openAdmitted = (
         )
     })
   )
+
+const lossOf = (link: Link) => (link.closedBy === undefined ? undefined : link.loss)
 
 const modes = { confirm: "confirm.select", transaction: "tx.select" } as const
 

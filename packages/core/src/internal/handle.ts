@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../AmqpError.ts"
 import type * as Amqplib from "./amqplib.ts"
+import { Sent } from "./blame.ts"
 import type { Channel } from "./channel.ts"
 import { classify } from "./classify.ts"
 import type { Deadlines } from "./deadlines.ts"
@@ -44,16 +45,19 @@ export class Handle {
   protected usable(): Channel | AmqpError.AmqpErrorReason {
     const channel = this.held
     if (channel === undefined) return this.endedBy
-    const closedBy = channel.closedBy ?? channel.link.closedBy
-    if (closedBy === undefined) return channel
+    if (channel.isOpen) return channel
     channel.told = true
-    return diedOf(closedBy)
+    return diedOf(channel.closedBy ?? channel.link.loss)
   }
 
-  /** A method and its reply. `send` runs in the tick in which the method is written; an `InvalidArgument` that it throws, before it sends, is the failure. */
+  /**
+   * A method and its reply. `send` runs in the tick in which the method is written; an `InvalidArgument` that it throws,
+   * before it sends, is the failure. `names` are those that the broker quotes when it refuses the method.
+   */
   protected request<A>(
     operation: string,
-    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>
+    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>,
+    names: ReadonlyArray<string> = []
   ): Effect.Effect<A, AmqpError.AmqpError> {
     const timeout = this.terms.continuationTimeout
     return Effect.timeoutOrElse(
@@ -67,7 +71,8 @@ export class Handle {
         } catch (cause) {
           return resume(fail(this.refused(operation, channel, cause)))
         }
-        channel.requests++
+        const sent = new Sent(operation, names)
+        channel.sent.add(sent)
         const stop = channel.watch(() => {
           if (channel.isOpen) return
           stop()
@@ -75,7 +80,7 @@ export class Handle {
           // not come.
           setImmediate(() => {
             const usable = this.usable()
-            if ("_tag" in usable) answer(fail(channel.refused ?? usable))
+            if ("_tag" in usable) answer(fail(ownFailure(channel, sent) ?? channel.refused ?? usable))
           })
         })
         const answer = (outcome: Effect.Effect<A, AmqpError.AmqpError>) => {
@@ -86,12 +91,12 @@ export class Handle {
         }
         reply.then(
           (value) => {
-            channel.requests--
+            channel.sent.delete(sent)
             answer(Effect.succeed(value))
           },
           (cause) => {
-            channel.requests--
-            if (waiting) answer(fail(this.failed(operation, channel, cause)))
+            channel.sent.delete(sent)
+            if (waiting) answer(fail(this.failed(operation, channel, cause, sent)))
           }
         )
         // The reply would be taken for the next borrower's: this channel is nobody else's any more.
@@ -131,11 +136,13 @@ export class Handle {
     return classify(cause, { operation, peer: channel.link.peer })
   }
 
-  protected failed(operation: string, channel: Channel, cause: unknown): AmqpError.AmqpErrorReason {
+  protected failed(operation: string, channel: Channel, cause: unknown, sent: Sent): AmqpError.AmqpErrorReason {
     if (this.held !== channel) return this.endedBy
     // What is not the channel's failure.
     if (AmqpError.isAmqpError(cause)) return cause.reason
     channel.told = true
+    const own = ownFailure(channel, sent)
+    if (own !== undefined) return own
     const reason = classify(cause, { operation, peer: channel.link.peer })
     // The reply was none: where the right one is, nobody knows.
     if (reason._tag === "ProtocolError" || reason._tag === "UnknownError") channel.unfit ??= "defect"
@@ -170,6 +177,10 @@ export class Handle {
     )
   }
 }
+
+/** What the connection was closed for, if it was for this method. */
+const ownFailure = ({ link }: Channel, { blame, operation }: Sent): AmqpError.AmqpErrorReason | undefined =>
+  blame === "certain" ? link.endedByMethod(operation) : undefined
 
 /** What ended the channel, as the failure of a later operation. */
 export const diedOf = (reason: AmqpError.AmqpErrorReason): AmqpError.AmqpErrorReason =>

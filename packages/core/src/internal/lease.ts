@@ -33,6 +33,8 @@ import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
+import type { KnownQueues } from "./knownQueues.ts"
+import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "./refusedByType.ts"
 import { isStream, settledByAckOnly } from "./streams.ts"
 import * as Tracing from "./tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
@@ -105,6 +107,8 @@ export class Lease extends Handle implements Operations {
   #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
   /** What the open transaction has settled: a rollback takes it back. */
   #settledInTransaction: Array<number> | undefined = undefined
+  /** Whether it has a prefetch for all consumers together. */
+  #hasGlobalPrefetch = false
 
   constructor(terms: Terms) {
     super(terms, released)
@@ -149,9 +153,21 @@ export class Lease extends Handle implements Operations {
   #checked<A>(
     operation: string,
     refused: AmqpError.InvalidArgument | undefined,
-    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>
+    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>,
+    names?: ReadonlyArray<string>
   ): Effect.Effect<A, AmqpError.AmqpError> {
-    return refused === undefined ? this.request(operation, send) : fail(refused)
+    return refused === undefined ? this.request(operation, send, names) : fail(refused)
+  }
+
+  /** The same, where a queue of a known type refuses it: looked at when it runs, since the queue may be declared before. */
+  #supported<A>(
+    refuses: (queues: KnownQueues) => AmqpError.InvalidArgument | undefined,
+    request: Effect.Effect<A, AmqpError.AmqpError>
+  ): Effect.Effect<A, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const refused = refuses(this.terms.queues)
+      return refused === undefined ? request : fail(refused)
+    })
   }
 
   // --- Publishing ----------------------------------------------------------------------------------------------------
@@ -266,7 +282,7 @@ export class Lease extends Handle implements Operations {
     const stop = channel.watch(() => {
       if (channel.isOpen) return
       stop()
-      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.endedBy)
+      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.loss)
       Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(reason)))
     })
   }
@@ -300,11 +316,16 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.get", options, { noAck: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return this.#checked("basic.get", Check.checkGet("basic.get", queue), (_driver, channel) =>
-      channel
-        .get(queue, flags.noAck)
-        .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message))))
+    const get = this.#checked(
+      "basic.get",
+      Check.checkGet("basic.get", queue),
+      (_driver, channel) =>
+        channel
+          .get(queue, flags.noAck)
+          .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message)))),
+      [queue]
     )
+    return this.#supported((queues) => refusesGet(queues, queue), get)
   }
 
   ack(
@@ -397,6 +418,8 @@ export class Lease extends Handle implements Operations {
     return Effect.asVoid(
       this.#checked("basic.qos", Check.checkPrefetch("basic.qos", prefetchCount), (driver, channel) => {
         channel.altered = true
+        // Zero: no limit.
+        if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
         return driver.prefetch(prefetchCount, flags.global)
       })
     )
@@ -435,20 +458,27 @@ export class Lease extends Handle implements Operations {
   }
 
   #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
-    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) =>
-      this.request("basic.consume", (_driver, channel) => {
-        const consumer = new LeaseConsumer(
-          channel,
-          start.queue,
-          deliveries,
-          isStream(this.terms.queues, start.queue, start.arguments)
-        )
-        return channel.consume(start, consumer).then((consumerTag) => {
-          if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
-          return { consumerTag, deliveries }
-        })
-      })
-    )
+    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) => {
+      const product = this.held?.link.product ?? ""
+      const refused = refusesConsume(this.terms.queues, start, this.#hasGlobalPrefetch, product)
+      return this.#checked(
+        "basic.consume",
+        refused,
+        (_driver, channel) => {
+          const consumer = new LeaseConsumer(
+            channel,
+            start.queue,
+            deliveries,
+            isStream(this.terms.queues, start.queue, start.arguments)
+          )
+          return channel.consume(start, consumer).then((consumerTag) => {
+            if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
+            return { consumerTag, deliveries }
+          })
+        },
+        [start.queue, start.consumerTag]
+      )
+    })
   }
 
   cancel(consumerTag: string): Effect.Effect<void, AmqpError.AmqpError> {
@@ -508,18 +538,26 @@ export class Lease extends Handle implements Operations {
     if (Check.isRefused(checked)) return fail(checked)
     const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
     return Effect.asVoid(
-      this.#checked(operation, refused, (driver, channel) => {
-        Check.mustFit(operation, [exchange, type], checked.arguments, channel.link.frameMax)
-        return driver.assertExchange(exchange, type, checked)
-      })
+      this.#checked(
+        operation,
+        refused,
+        (driver, channel) => {
+          Check.mustFit(operation, [exchange, type], checked.arguments, channel.link.frameMax)
+          return driver.assertExchange(exchange, type, checked)
+        },
+        [exchange, type]
+      )
     )
   }
 
   exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError.AmqpError> {
     const operation = "exchange.declare"
     return Effect.asVoid(
-      this.#checked(operation, Check.checkName(operation, "exchange", exchange), (driver) =>
-        driver.checkExchange(exchange)
+      this.#checked(
+        operation,
+        Check.checkName(operation, "exchange", exchange),
+        (driver) => driver.checkExchange(exchange),
+        [exchange]
       )
     )
   }
@@ -532,8 +570,11 @@ export class Lease extends Handle implements Operations {
     const flags = Check.readFlags(operation, options, { ifUnused: false })
     if (Check.isRefused(flags)) return fail(flags)
     return Effect.asVoid(
-      this.#checked(operation, Check.checkName(operation, "exchange", exchange), (driver) =>
-        driver.deleteExchange(exchange, flags)
+      this.#checked(
+        operation,
+        Check.checkName(operation, "exchange", exchange),
+        (driver) => driver.deleteExchange(exchange, flags),
+        [exchange]
       )
     )
   }
@@ -575,11 +616,17 @@ export class Lease extends Handle implements Operations {
           ? Check.checkQueue(operation, value)
           : (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
     }
+    const all = Object.values(names)
     return Effect.asVoid(
-      this.#checked(operation, refused, (driver, channel) => {
-        Check.mustFit(operation, Object.values(names), table, channel.link.frameMax)
-        return send(driver, table)
-      })
+      this.#checked(
+        operation,
+        refused,
+        (driver, channel) => {
+          Check.mustFit(operation, all, table, channel.link.frameMax)
+          return send(driver, table)
+        },
+        all
+      )
     )
   }
 
@@ -590,13 +637,18 @@ export class Lease extends Handle implements Operations {
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
     const declare = (declaration: typeof checked) =>
-      this.#checked(operation, Check.checkNewQueue(operation, queue), (driver, channel) => {
-        Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
-        return driver.assertQueue(queue, declaration).then((declared) => {
-          this.terms.queues.declared(declared.queue, declaration)
-          return declared
-        })
-      })
+      this.#checked(
+        operation,
+        Check.checkNewQueue(operation, queue),
+        (driver, channel) => {
+          Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
+          return driver.assertQueue(queue, declaration).then((declared) => {
+            this.terms.queues.declared(declared.queue, declaration)
+            return declared
+          })
+        },
+        [queue]
+      )
     if (options?.deliveryLimit === "default") return declare(checked)
     return Effect.suspend(() => {
       const channel = this.usable()
@@ -608,7 +660,7 @@ export class Lease extends Handle implements Operations {
 
   queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
     const operation = "queue.declare"
-    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.checkQueue(queue))
+    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.checkQueue(queue), [queue])
   }
 
   queueBind(
@@ -635,8 +687,10 @@ export class Lease extends Handle implements Operations {
 
   queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
     const operation = "queue.purge"
+    const refused = Check.checkQueue(operation, queue)
+    const purge = this.#checked(operation, refused, (driver) => driver.purgeQueue(queue), [queue])
     return Effect.map(
-      this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.purgeQueue(queue)),
+      this.#supported((queues) => refusesPurge(queues, queue), purge),
       (reply) => reply.messageCount
     )
   }
@@ -648,13 +702,18 @@ export class Lease extends Handle implements Operations {
     const operation = "queue.delete"
     const flags = Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return Effect.map(
-      this.#checked(operation, Check.checkQueue(operation, queue), (driver) =>
+    const remove = this.#checked(
+      operation,
+      Check.checkQueue(operation, queue),
+      (driver) =>
         driver.deleteQueue(queue, flags).then((reply) => {
           this.terms.queues.forget(queue)
           return reply
-        })
-      ),
+        }),
+      [queue]
+    )
+    return Effect.map(
+      this.#supported((queues) => refusesDelete(queues, queue, flags), remove),
       (reply) => reply.messageCount
     )
   }

@@ -17,10 +17,12 @@ import type { Socket } from "node:net"
 import type { ChannelBudget } from "./channelBudget.ts"
 import type { AmqpConfig } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
+import { assign, type Close, type Party } from "./blame.ts"
 import { type Channel, type ChannelInternals, type Internals, internals, type Model } from "./amqplib.ts"
 import { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { readFrames } from "./frameReader.ts"
+import { connectionClose } from "./protocol.ts"
 import { bytesOf } from "./secretBytes.ts"
 import { Slabs } from "./slab.ts"
 import type { SocketInput } from "./socketInput.ts"
@@ -106,11 +108,14 @@ export class Link {
   blockedBy: string | undefined = undefined
   /** Called on every change of `blockedBy` and `closedBy`. Owned by the channels, which remove themselves. */
   readonly watchers = new Set<() => void>()
+  /** Its channels, from before their `channel.open` until nothing of them is left. They remove themselves. */
+  readonly parties = new Set<Party>()
 
   readonly #model: Model
   readonly #events: LinkEvents
   #opening: Channel | undefined = undefined
   #lastError: unknown = undefined
+  #loss: AmqpError.AmqpErrorReason | undefined = undefined
   #closing = false
   #doomed: NodeJS.Timeout | undefined = undefined
   /** How much had been read when an end went unanswered. */
@@ -149,11 +154,24 @@ export class Link {
     readFrames(connection, input)
     dropStragglers(connection)
     reuseNumbersLast(connection)
+    this.#readClose(connection)
     model.on("error", this.#onError)
     model.on("close", this.#onClose)
     model.on("blocked", this.#onBlocked)
     model.on("unblocked", this.#onUnblocked)
     model.on("update-secret-ok", this.#onSecretTaken)
+  }
+
+  // amqplib keeps code and text of a `connection.close`, but not which method it is for.
+  #readClose(connection: Internals): void {
+    const { accept } = connection
+    if (accept === undefined) return
+    connection.accept = (frame) => {
+      if (frame.id === connectionClose && frame.channel === 0 && !this.#closing) {
+        assign(frame.fields as unknown as Close, this.parties)
+      }
+      accept.call(connection, frame)
+    }
   }
 
   readonly #onSecretTaken = () => this.#secrets.shift()?.("taken")
@@ -175,6 +193,27 @@ export class Link {
     if (this.#closing) return closedByUs(this.peer)
     const error = this.#lastError ?? new Error("Connection closed")
     return classify(error, { operation: "connection", peer: this.peer })
+  }
+
+  /** The same for the party whose method the broker has closed it for. */
+  endedByMethod(operation: string): AmqpError.AmqpErrorReason {
+    if (this.#closing || this.#lastError === undefined) return this.endedBy
+    return classify(this.#lastError, { operation, peer: this.peer })
+  }
+
+  /**
+   * The same for those who did not cause it: a lost connection, which comes back. Whatever the broker, or this client, has
+   * closed it for is in the message and the cause.
+   */
+  get loss(): AmqpError.AmqpErrorReason {
+    const reason = this.endedBy
+    if (reason._tag === "ConnectionClosed") return reason
+    if (this.#loss?.cause === reason) return this.#loss
+    return (this.#loss = new AmqpError.ConnectionClosed({
+      message: `the connection to ${this.peer} was lost, and no method of this channel is known to be the cause: ${reason.message}`,
+      cause: reason,
+      replyCode: "replyCode" in reason ? reason.replyCode : undefined
+    }))
   }
 
   readonly #onBlocked = (reason: string) => {
@@ -214,6 +253,7 @@ export class Link {
     for (const [i, told] of this.#secrets.splice(0).entries()) told(i === 0 && isRefusal(reason) ? reason : "lost")
     this.#changed()
     this.watchers.clear()
+    this.parties.clear()
     this.#events.onClosed(reason)
   }
 

@@ -26,7 +26,8 @@ const toMillis = (duration: Duration.Duration | undefined) =>
   duration === undefined ? Infinity : Duration.toMillis(duration)
 
 /** Whether the link is gone, by something that a new connection mends. */
-const isLost = (link: Link): boolean => (link.closedBy !== undefined || link.isEnding) && link.endedBy.isRetryable
+const isLost = (link: Link, error: AmqpError): boolean =>
+  (link.closedBy !== undefined || link.isEnding) && error.isRetryable
 
 // A reply that nobody waits for any more would be taken for the next borrower's.
 const discardOf = (channel: Channel.Channel): Discard => {
@@ -147,7 +148,7 @@ export class Places<Lease> {
             }
           ),
           // Nothing of the borrower's was on it: it goes on as if it had come after the loss.
-          () => isLost(link),
+          (error) => isLost(link, error),
           () => open
         )
     )

@@ -8,7 +8,7 @@ import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import { fail } from "../handle.ts"
-import { joinTo, linksOf } from "../links.ts"
+import { joinTo, type Links, linksOf } from "../links.ts"
 import { SharedLogin } from "../login.ts"
 import type { Running } from "./running.ts"
 
@@ -70,3 +70,25 @@ export const sharedConnection = Effect.fnUntraced(function* (
     )
   })
 })
+
+/**
+ * A connection for one consumer, whose subscription has ended the one that all share, or may have: as long as the scope is
+ * open. It is made in the background, too.
+ */
+export const aloneOf =
+  (main: AmqpConnection.AmqpConnection["Service"]) =>
+  (queue: string): Effect.Effect<Links, AmqpError.AmqpError, Scope.Scope> => {
+    const { connectionName } = main.config
+    const config: AmqpConfig = {
+      ...main.config,
+      connectionName: `${connectionName === undefined ? "" : `${connectionName} `}consumer of ${queue}`,
+      lazyConnect: true
+    }
+    return Effect.map(
+      Effect.provideService(AmqpConnection.make(config), SharedLogin, linksOf(main).login),
+      (connection) => {
+        joinTo(connection, main)
+        return linksOf(connection)
+      }
+    )
+  }

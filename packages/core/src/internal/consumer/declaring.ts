@@ -30,13 +30,17 @@ class OneMethod extends Handle {
     this.#closeTimeout = closeTimeout
   }
 
-  run<A>(operation: string, send: (driver: Amqplib.Channel) => Promise<A>): Effect.Effect<A, AmqpError.AmqpError> {
+  run<A>(
+    operation: string,
+    queue: string,
+    send: (driver: Amqplib.Channel) => Promise<A>
+  ): Effect.Effect<A, AmqpError.AmqpError> {
     return Effect.flatMap(this.#links.next, (link) =>
       Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
         this.held = channel
       })
     ).pipe(
-      Effect.andThen(this.request(operation, send)),
+      Effect.andThen(this.request(operation, send, [queue])),
       Effect.ensuring(Effect.suspend(() => this.held?.close(this.#closeTimeout) ?? Effect.void))
     )
   }
@@ -60,13 +64,13 @@ export class Declaring {
   /** Fails with `PreconditionFailed` if there is such a queue with other properties. */
   declare(queue: string, declaration: Declaration): Effect.Effect<Held, AmqpError.AmqpError> {
     return Effect.suspend(() =>
-      this.#method().run("queue.declare", (driver) => driver.assertQueue(queue, { ...declaration }))
+      this.#method().run("queue.declare", queue, (driver) => driver.assertQueue(queue, { ...declaration }))
     )
   }
 
   /** Fails with `NotFound` if there is no such queue. */
   look(queue: string): Effect.Effect<Held, AmqpError.AmqpError> {
-    return Effect.suspend(() => this.#method().run("queue.declare", (driver) => driver.checkQueue(queue)))
+    return Effect.suspend(() => this.#method().run("queue.declare", queue, (driver) => driver.checkQueue(queue)))
   }
 
   /**
@@ -75,7 +79,9 @@ export class Declaring {
    */
   deleteUnused(queue: string): Effect.Effect<unknown, AmqpError.AmqpError> {
     return Effect.suspend(() =>
-      this.#method().run("queue.delete", (driver) => driver.deleteQueue(queue, { ifUnused: true, ifEmpty: true }))
+      this.#method().run("queue.delete", queue, (driver) =>
+        driver.deleteQueue(queue, { ifUnused: true, ifEmpty: true })
+      )
     )
   }
 

@@ -50,8 +50,10 @@ export const termsOf = (connection: AmqpConnection["Service"], clock: Clock.Cloc
 
 export const sourceOf = (
   connection: AmqpConnection["Service"],
+  access: Access,
   settings: Subscribing,
   clock: Clock.Clock,
+  fork: Fork,
   terms: Terms,
   measures: ConsumerMeasures,
   position: StreamPosition | undefined
@@ -62,6 +64,8 @@ export const sourceOf = (
     start: settings.start,
     resubscribe: settings.resubscribe,
     declare: settings.declare,
+    alone: access.alone,
+    fork,
     reconnect: connection.config.reconnect,
     closeTimeout: connection.config.closeTimeout,
     clock,
@@ -213,7 +217,7 @@ const run = <Work, R>(
         const retrying = new Retrying({ delayQueues, config, publisher: consumer.publisher })
         const measures = measuresOf(consumer)
         const position = positionOf(settings, clock, terms, measures)
-        const source = sourceOf(connection, settings, clock, terms, measures, position)
+        const source = sourceOf(connection, access, settings, clock, fork, terms, measures, position)
         const reader = yield* readerOf(position, settings, connection, source)
         const { deadlines } = terms
         const annotations = { queue: settings.start.queue, ...access.annotations }

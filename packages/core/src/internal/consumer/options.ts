@@ -22,7 +22,7 @@ import type { KnownQueues } from "../knownQueues.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
 import { delayQueueName } from "../topology/delayQueues.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
-import type { Resubscribe } from "./source.ts"
+import type { Resubscribe } from "./recovery.ts"
 import {
   hasStreamTag,
   readingOf,

@@ -16,7 +16,8 @@ import { linksOf } from "../links.ts"
 import * as Logging from "../logging.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
-import { ownConfig } from "./connection.ts"
+import { aloneOf, ownConfig } from "./connection.ts"
+import type { Alone } from "./source.ts"
 
 const ended = AmqpError.fromReason(
   new AmqpError.ConnectionClosed({
@@ -108,6 +109,8 @@ export const queuesOf = (service: AmqpConsumer["Service"]): KnownQueues | undefi
 export interface Access {
   readonly connection: AmqpConsumer["Service"]["connection"]
   readonly annotations: Readonly<Record<string, unknown>>
+  /** Undefined for a service that was made otherwise: its consumers share a connection in any case. */
+  readonly alone: Alone | undefined
 }
 
 /** By the consumers' own. */
@@ -115,7 +118,8 @@ export const accessOf = (service: AmqpConsumer["Service"]): Access => {
   const main = runningOf(service)?.main
   return {
     connection: service.connection,
-    annotations: main === undefined ? {} : Logging.ofConnection(ownConfig(main.config))
+    annotations: main === undefined ? {} : Logging.ofConnection(ownConfig(main.config)),
+    alone: main === undefined ? undefined : aloneOf(main)
   }
 }
 
@@ -124,7 +128,7 @@ export const publishingAccessOf = (service: AmqpConsumer["Service"]): Access => 
   const main = runningOf(service)?.main
   return main === undefined
     ? accessOf(service)
-    : { connection: Effect.succeed(main), annotations: Logging.ofConnection(main.config) }
+    : { connection: Effect.succeed(main), annotations: Logging.ofConnection(main.config), alone: aloneOf(main) }
 }
 
 /** What the consumers of a service add to. */

@@ -9,7 +9,8 @@ import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Predicate from "effect/Predicate"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
 import type { ReconnectConfig } from "../../AmqpConfig.ts"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
@@ -20,12 +21,14 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
 import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
+import { nextOf, type Resubscribe } from "./recovery.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
+import type { Fork } from "../slot.ts"
 import { Backoff, fullJitter } from "../backoff.ts"
 
-/** Which ends are followed by another subscription. */
-export type Resubscribe = "never" | "lost" | "always"
+/** Makes a connection for one consumer of a queue, which is closed with the scope. */
+export type Alone = (queue: string) => Effect.Effect<Links, AmqpError.AmqpError, Scope.Scope>
 
 export class Source {
   /** Called when there is something to be taken, and when it has failed. Must not throw. */
@@ -44,6 +47,8 @@ export class Source {
   readonly #shutdown: Shutdown
   readonly #resubscribe: Resubscribe
   readonly #declare: Declare | undefined
+  readonly #alone: Alone | undefined
+  readonly #fork: Fork
   /** What is said of it in the log while it has no channel. */
   readonly #connection: Readonly<Record<string, unknown>>
   /** Of a stream. */
@@ -53,6 +58,8 @@ export class Source {
   #current: Subscription | undefined = undefined
   /** Cancelled by the broker, with deliveries that are still to be settled. */
   readonly #draining = new Set<Subscription>()
+  /** Connections of its own, by the subscriptions that use them. */
+  readonly #owned = new Map<Subscription, Scope.Closeable>()
   #onEnded: (() => void) | undefined = undefined
   #stopping = false
   /** What the last subscription gave back when it ended by itself. */
@@ -68,6 +75,8 @@ export class Source {
     readonly closeTimeout: Duration.Duration
     readonly resubscribe: Resubscribe
     readonly declare: Declare | undefined
+    readonly alone: Alone | undefined
+    readonly fork: Fork
     readonly annotations: Readonly<Record<string, unknown>>
     readonly position?: StreamPosition | undefined
   }) {
@@ -82,6 +91,8 @@ export class Source {
     this.#closeTimeout = options.closeTimeout
     this.#resubscribe = options.resubscribe
     this.#declare = options.declare
+    this.#alone = options.alone
+    this.#fork = options.fork
     this.#connection = options.annotations
     this.#position = options.position
   }
@@ -125,7 +136,9 @@ export class Source {
 
   #closeDrained(): void {
     for (const subscription of this.#draining) {
-      if (subscription.closeIfSettled()) this.#draining.delete(subscription)
+      if (!subscription.closeIfSettled()) continue
+      this.#draining.delete(subscription)
+      if (this.#owned.has(subscription)) this.#fork(this.#disown(subscription))
     }
   }
 
@@ -162,26 +175,33 @@ export class Source {
       // After the queue has been declared: what is prepared depends on what it is.
       const preparing: Declare = (channel) =>
         this.#declare === undefined ? prepare : Effect.andThen(this.#declare(channel), prepare)
-      let hasSubscribed = false
+      let hasWorked = false
+      let isAlone = false
       while (true) {
-        // What no waiting mends: the connection is closed for good.
+        // What no waiting changes: the connection is closed for good.
         yield* this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
         const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed, this.#position)
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
-        const open = subscription.open(this.#links, prepared ? this.#declare : preparing)
+        const links = isAlone ? this.#ownLinks(subscription) : Effect.succeed(this.#links)
+        const open = Effect.flatMap(links, (links) => subscription.open(links, prepared ? this.#declare : preparing))
         const failure = yield* Effect.match(open, {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined
         })
         const openedAt = backoff.now
-        if (failure === undefined) prepared = hasSubscribed = true
+        if (failure === undefined) prepared = hasWorked = true
         const reason = failure ?? (yield* this.#opened(subscription))
         backoff.lost(openedAt)
         yield* this.#leave(subscription)
-        if (!this.#isMended(reason, failure === undefined, hasSubscribed)) return yield* fail(reason)
-        yield* Effect.annotateLogs(Effect.logWarning("AMQP consumer interrupted, subscribing again"), {
+        const ended = { reason, blame: subscription.blame, hadStarted: failure === undefined, hasWorked }
+        const next = nextOf(ended, this.#resubscribe)
+        if (next._tag === "end") return yield* fail(next.reason)
+        // It goes back to the connection of all others when a subscription on its own has lasted.
+        isAlone = this.#alone !== undefined && (next._tag === "alone" || (isAlone && backoff.attempt > 0))
+        const how = isAlone ? ", subscribing again by a connection of its own" : ", subscribing again"
+        yield* Effect.annotateLogs(Effect.logWarning(`AMQP consumer interrupted${how}`), {
           queue: this.queue,
           reason: reason.message,
           ...(subscription.channel === undefined ? this.#connection : Logging.ofChannel(subscription.channel))
@@ -222,24 +242,31 @@ export class Source {
       })
       // It stays the current one until it is closed: interrupted before, `stop` closes it.
       if (subscription.endedBecause === undefined) {
-        return Effect.andThen(subscription.close(this.#closeTimeout), left)
+        return subscription
+          .close(this.#closeTimeout)
+          .pipe(Effect.andThen(this.#disown(subscription)), Effect.andThen(left))
       }
-      if (!subscription.closeIfSettled()) this.#draining.add(subscription)
+      if (subscription.closeIfSettled()) return Effect.andThen(this.#disown(subscription), left)
+      this.#draining.add(subscription)
       return left
     })
   }
 
-  /** Whether another subscription is to follow the one that `hadStarted`, or that could not start. */
-  #isMended(reason: AmqpError.AmqpErrorReason, hadStarted: boolean, hasSubscribed: boolean): boolean {
-    if (this.#resubscribe === "never") return false
-    const always = this.#resubscribe === "always"
-    // It is still at the head of the queue: the next subscription would meet it, and end like this one.
-    if (reason._tag === "MessageTooLarge" && !isByPublish(reason)) return false
-    if (hadStarted) return always || isByPublish(reason) || reason._tag !== "ConsumerCancelled"
-    // The broker may hold on to a queue or a consumer of the connection that was lost, until it notices. At the first
-    // start it is somebody else's.
-    if (isHeld(reason)) return hasSubscribed
-    return reason.isRetryable || (always && reason._tag === "NotFound")
+  /** A connection for this subscription alone, until `#disown` closes it, which `stop` does at the latest. */
+  #ownLinks(subscription: Subscription): Effect.Effect<Links, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const scope = Scope.makeUnsafe()
+      this.#owned.set(subscription, scope)
+      return Scope.provide(this.#alone!(this.queue), scope)
+    })
+  }
+
+  #disown(subscription: Subscription): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const scope = this.#owned.get(subscription)
+      if (scope === undefined) return Effect.void
+      return Effect.onExit(Scope.close(scope, Exit.void), () => Effect.sync(() => this.#owned.delete(subscription)))
+    })
   }
 
   // --- The end -------------------------------------------------------------------------------------------------------
@@ -269,15 +296,11 @@ export class Source {
         concurrency: "unbounded",
         discard: true
       })
+      yield* Effect.forEach(Array.from(this.#owned.keys()), (subscription) => this.#disown(subscription), {
+        concurrency: "unbounded",
+        discard: true
+      })
       return { requeued, unsettled }
     })
   }
 }
-
-// What publishes to the channel of a subscription is a server that replies. It does that otherwise when the request comes
-// again, so that a reply which the broker closes the channel for does so once.
-const isByPublish = (reason: AmqpError.AmqpErrorReason) =>
-  Predicate.hasProperty(reason, "operation") && reason.operation === "basic.publish"
-
-const isHeld = (reason: AmqpError.AmqpErrorReason) =>
-  reason._tag === "ResourceLocked" || (reason._tag === "AccessRefused" && reason.message.includes("exclusive use"))

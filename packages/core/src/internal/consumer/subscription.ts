@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../AmqpChannel.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type * as Amqplib from "../amqplib.ts"
+import type { Blame } from "../blame.ts"
 import * as Channels from "../channel.ts"
 import { fail, Handle, type Terms } from "../handle.ts"
 import { typeOf } from "../knownQueues.ts"
@@ -166,6 +167,11 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     return this.#requeued
   }
 
+  /** Whether it has caused the end of its connection. */
+  get blame(): Blame {
+    return this.held?.blame ?? "none"
+  }
+
   /** Deliveries that are neither ahead nor settled, nor on their way back. */
   get unsettled(): number {
     const channel = this.held
@@ -186,11 +192,14 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       Effect.andThen(this.#checkType),
       Effect.andThen(this.request("basic.qos", (driver) => driver.prefetch(this.#start.prefetch, false))),
       Effect.andThen(
-        this.request("basic.consume", (_driver, channel) =>
-          channel.consume(this.#position?.startOf(this.#start) ?? this.#start, this).then(() => {
-            this.#consuming = true
-            this.#position?.started()
-          })
+        this.request(
+          "basic.consume",
+          (_driver, channel) =>
+            channel.consume(this.#position?.startOf(this.#start) ?? this.#start, this).then(() => {
+              this.#consuming = true
+              this.#position?.started()
+            }),
+          [this.#start.queue, this.#start.consumerTag]
         )
       )
     )
