@@ -60,14 +60,11 @@ const originalOf = (reason: AmqpError.AmqpErrorReason): AmqpError.AmqpErrorReaso
 
 // Other codes are of the connection's state or of the broker's, and so is what is said of `channel.open`, which asks for
 // nothing in particular: there may be too many channels.
-const codesOfMethods = [502, 503, 530, 540]
+const codesOfMethods: ReadonlySet<number | undefined> = new Set([502, 503, 530, 540])
 
 /** Whether it is the method itself that is refused, as it will be again. */
 const isOfMethod = (reason: AmqpError.AmqpErrorReason): boolean =>
-  reason._tag === "ProtocolError" &&
-  reason.operation !== "channel.open" &&
-  reason.replyCode !== undefined &&
-  codesOfMethods.includes(reason.replyCode)
+  reason._tag === "ProtocolError" && reason.operation !== "channel.open" && codesOfMethods.has(reason.replyCode)
 
 const isChannelRecovered = ({ hadStarted, hasWorked, reason }: Ended, resubscribe: Resubscribe): boolean => {
   const always = resubscribe === "always"
