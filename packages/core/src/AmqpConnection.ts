@@ -20,11 +20,11 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
 import * as AmqpError from "./AmqpError.ts"
 import { ChannelBudget } from "./internal/channelBudget.ts"
-import { Conditions } from "./internal/conditions.ts"
+import { type Condition, Conditions } from "./internal/conditions.ts"
 import { connect } from "./internal/connect.ts"
 import { KnownQueues } from "./internal/knownQueues.ts"
 import type { Link } from "./internal/link.ts"
-import { type Links, register } from "./internal/links.ts"
+import { conditionsOf, type Links, register } from "./internal/links.ts"
 import { elapsed } from "./internal/elapsed.ts"
 import * as Logging from "./internal/logging.ts"
 import { Login, SharedLogin } from "./internal/login.ts"
@@ -519,6 +519,38 @@ const firstRefusedDelay = 1000
 
 /** Where it ends, unless `reconnect.maxDelay` is longer. */
 const longestRefusedDelay = 30_000
+
+export type { Condition } from "./internal/conditions.ts"
+
+/**
+ * What needs an operator's attention now, beside the state of the connection: consumers that have ended, or could not start,
+ * and what else the parts of the application have reported. Empty if all is well. Reading it costs no round trip.
+ *
+ * | kind                  | what it is                                                                  | ready |
+ * | --------------------- | --------------------------------------------------------------------------- | ----- |
+ * | `ConsumerEnded`       | a consumer or RPC server has ended that nobody asked to                     | no    |
+ * | `ConsumerNotStarted`  | one has not subscribed yet: an attempt has failed, or 5 s have passed       | no    |
+ * | `ConsumerInterrupted` | one has lost its subscription, and subscribes again                         | yes   |
+ *
+ * Other kinds are told where they come from. A condition goes when it has passed; that of a consumer when one of the same
+ * name has subscribed, or was asked to end, or when the scope of its `AmqpConsumer` closes.
+ *
+ * @example
+ * ```ts
+ * import { AmqpConnection } from "@effect-amqp/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   for (const { kind, message, since } of yield* AmqpConnection.conditions) {
+ *     yield* Effect.logWarning(kind, { message, since: new Date(since).toISOString() })
+ *   }
+ * })
+ * ```
+ */
+export const conditions: Effect.Effect<ReadonlyArray<Condition>, never, AmqpConnection> = Effect.map(
+  AmqpConnection,
+  (connection) => Array.from(conditionsOf(connection)?.all.values() ?? [])
+)
 
 /** The connection as a layer: made when the layer is built, closed when its scope closes. */
 export const layer = (config: AmqpConfig): Layer.Layer<AmqpConnection, AmqpError.AmqpError> =>

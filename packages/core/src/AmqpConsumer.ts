@@ -19,6 +19,7 @@
  * @since 0.1.0
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
@@ -42,7 +43,6 @@ import type { OffsetStore } from "./AmqpOffsetStore.ts"
 import { accessOf, queuesOf, register, Running, runningOf } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
 import { isRefused } from "./internal/declarations.ts"
-import { fail } from "./internal/handle.ts"
 
 export * from "./internal/consumer/policies.ts"
 export * from "./internal/consumer/streamPolicies.ts"
@@ -134,6 +134,17 @@ export interface SavedOffsets {
 export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "consumerTag" | "noAck"> {
   /** The consumer's name on its channel, as the broker's tools show it. Default: a random one. */
   readonly consumerTag?: string | undefined
+  /**
+   * What health checks call the consumer. Default: its queue, and its `consumerTag` if one was given. A consumer that was
+   * started again is the same one by its name.
+   */
+  readonly name?: string | undefined
+  /**
+   * Whether the application is ready only while this consumer runs (`AmqpConnection.conditions`, `AmqpHealth`). Default:
+   * true. `false` is for consumers that come and go with something else, such as one for each client of a server, whose end
+   * is told to that client: they report nothing.
+   */
+  readonly essential?: boolean | undefined
   /**
    * How many unsettled deliveries the broker sends ahead (`basic.qos`), and so how many are in memory at most. 1 to 65535.
    * Default: 250, or as many as are handled at a time, if that is more. Fewer share the work more evenly among consumers;
@@ -364,7 +375,7 @@ export const consume: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readHandling(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
-      ? refuse(accessOf(consumer), queue, settings)
+      ? refuse(consumer, accessOf(consumer), queue, settings)
       : handleEach(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -418,7 +429,7 @@ export const consumeBatch: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readBatching(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
-      ? refuse(accessOf(consumer), queue, settings)
+      ? refuse(consumer, accessOf(consumer), queue, settings)
       : handleBatches(consumer, settings, decoderOf(options), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -451,7 +462,9 @@ export const stream = (queue: string, options?: StreamOptions): Stream.Stream<De
   Stream.unwrap(
     Effect.map(AmqpConsumer, (consumer) => {
       const settings = readStream(queue, options, queuesOf(consumer))
-      return isRefused(settings) ? Stream.fromEffect(fail(settings)) : Streaming.stream(consumer, settings)
+      return isRefused(settings)
+        ? Stream.fromEffect(refuse(consumer, accessOf(consumer), queue, settings))
+        : Streaming.stream(consumer, settings)
     })
   )
 
@@ -461,7 +474,9 @@ export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection 
     const main = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
     const connection = yield* SubscriptionRef.make<AmqpConnection["Service"] | undefined>(undefined)
-    const running = new Running(main, connection)
+    const running = new Running(main, connection, yield* Clock.Clock)
+    // First, so last: until its consumers have ended.
+    yield* Effect.addFinalizer(() => Effect.sync(() => running.presences.end()))
     return register({ connection: yield* sharedConnection(main, running), publisher }, running)
   })
 

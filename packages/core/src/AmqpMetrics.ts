@@ -35,6 +35,7 @@ import { AmqpRpc } from "./AmqpRpc.ts"
 import { ownConfig } from "./internal/consumer/connection.ts"
 import { measuresOf } from "./internal/consumer/running.ts"
 import { linksOf } from "./internal/links.ts"
+import { conditionsOf } from "./internal/links.ts"
 import { type Watched, watchConnection, watchConnections } from "./internal/metrics/connection.ts"
 import { boundaries } from "./internal/metrics/histogram.ts"
 import { discards, measuresOfPool, replies, settlements } from "./internal/metrics/measures.ts"
@@ -81,6 +82,14 @@ export const blockedTime = Metric.counter("amqp.client.connection.blocked_time",
 export const undecodableMessages = Metric.counter("amqp.client.connection.undecodable_messages", {
   description: "Messages whose properties could not be read, and that were not taken in",
   incremental: true
+})
+
+/**
+ * Conditions that need an operator's attention, by `amqp.condition.kind`: those of `AmqpConnection.conditions`. A kind has a
+ * series from its first condition on.
+ */
+export const conditions = Metric.gauge("amqp.client.conditions", {
+  description: "Conditions that need an operator's attention, such as consumers that have ended, by kind"
 })
 
 // --- The pool ----------------------------------------------------------------------------------------------------------
@@ -280,6 +289,13 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
     const watched = yield* watchConnection(connection)
     registerConnection(registry, () => connection.state.value._tag, watched)
     registry.counter(blockedTime, {}, () => watched.blockedSeconds)
+    const reported = conditionsOf(connection)
+    if (reported !== undefined) {
+      const unwatch = reported.watchKinds((kind) =>
+        registry.gauge(conditions, { "amqp.condition.kind": kind }, () => reported.countOf(kind))
+      )
+      yield* Effect.addFinalizer(() => Effect.sync(unwatch))
+    }
     const { unread } = linksOf(connection)
     registry.counter(undecodableMessages, {}, () => unread.undecodable)
 

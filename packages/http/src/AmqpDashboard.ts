@@ -8,8 +8,9 @@
  *
  * The page is one response without anything from outside (a `Content-Security-Policy` holds it to that), fed by server-sent
  * events. One fiber takes a sample a second for all viewers, and none while nobody looks; what the connection goes through
- * is remembered all the time. It is for eyes that may know hosts, products and counts: no user, no password, no name of a
- * queue, and no text of an error is on it.
+ * is remembered all the time. Conditions that need attention, such as a consumer that has ended, are listed with their
+ * texts (`AmqpConnection.conditions`). It is for eyes that may know hosts, products, counts, and the queues and errors that
+ * these texts name: no user and no password is on it.
  *
  * It is not there by default, and not for everybody: the layer wants somebody who decides who may look.
  *

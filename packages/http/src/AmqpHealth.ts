@@ -7,12 +7,16 @@
  * | it connects for the first time, or reconnects, also after a refusal that may pass | yes | no |
  * | the broker has blocked publishers | yes | no, or yes with `blocked: "ready"` |
  * | the line before the pool is full, so that the next borrower is turned away | yes | no |
+ * | a consumer or RPC server has ended that nobody asked to, or could not start | yes | no |
+ * | a consumer has lost its subscription, and subscribes again | yes | yes |
+ * | another condition lasts (`AmqpConnection.conditions`) | yes | as it says |
  * | the server stops (`AmqpHttpServer.graceful`) | yes | no |
  * | it is closed for good (a refusal at first, or by `reconnect.onRefused: "close"`) | no | no |
  *
  * A live service that is not ready recovers automatically, so a restart would only cost it its place. A refused login is such
  * a case: the connection tries again, at once with a new secret (`updateSecret`), and an orchestrator that kills the process
- * over and over would add failed logins. What is closed for good reads its configuration again only when it is restarted.
+ * over and over would add failed logins. So is an ended consumer: whether a restart would help depends on why it has ended,
+ * so let the application end with it (`Effect.raceFirst(server, consumer)`), or start it again. What is closed for good reads its configuration again only when it is restarted.
  *
  * The answers are JSON with the checks and the reasons, as tags; no host, user or text of the broker is in them, so they
  * may be seen from outside.
@@ -29,9 +33,27 @@ import * as AmqpHttpServer from "./AmqpHttpServer.ts"
 
 /**
  * What keeps a service from being ready: its connection is not open; the broker takes no messages; the line before the pool
- * is full; its server stops.
+ * is full; its server stops; a consumer has ended, or could not start; or the kind of another condition.
  */
-export type Reason = "NotConnected" | "Blocked" | "PoolFull" | "Stopping"
+export type Reason =
+  | "NotConnected"
+  | "Blocked"
+  | "PoolFull"
+  | "Stopping"
+  | "ConsumerEnded"
+  | "ConsumerNotStarted"
+  | (string & {})
+
+/** Conditions of one kind. Their texts, which may name queues, are in the log and on the dashboard. */
+export interface ConditionReport {
+  /** A stable word: see `AmqpConnection.conditions`. */
+  readonly kind: string
+  readonly count: number
+  /** Whether they keep the service from being ready. */
+  readonly notReady: boolean
+  /** When the oldest of them began, in milliseconds of Unix time. */
+  readonly since: number
+}
 
 /** What a check has found. */
 export interface Report {
@@ -50,6 +72,8 @@ export interface Report {
     /** Counts the connections of this service. */
     readonly generation?: number
   }
+  /** What needs attention, by kind; empty if nothing does. */
+  readonly conditions: ReadonlyArray<ConditionReport>
   /** Whether the broker takes messages. */
   readonly flow: AmqpConnection.Flow["_tag"]
   readonly pool: {
@@ -90,8 +114,22 @@ const connectionReport = (state: AmqpConnection.State): Report["connection"] => 
   }
 }
 
+const conditionsByKind = (conditions: ReadonlyArray<AmqpConnection.Condition>): ReadonlyArray<ConditionReport> => {
+  const reports = new Map<string, ConditionReport>()
+  for (const { kind, notReady, since } of conditions) {
+    const before = reports.get(kind) ?? { kind, count: 0, notReady: false, since }
+    reports.set(kind, {
+      kind,
+      count: before.count + 1,
+      notReady: before.notReady || notReady,
+      since: Math.min(before.since, since)
+    })
+  }
+  return Array.from(reports.values())
+}
+
 /**
- * Looks at the connection and the pool, which costs no round trip. For an application with a health page of its own.
+ * Looks at the connection, the pool and the conditions, which costs no round trip. For an application with a health page of its own.
  *
  * @example
  * ```ts
@@ -110,18 +148,21 @@ export const check = Effect.fnUntraced(function* (
   const { config, flow, state } = yield* AmqpConnection.AmqpConnection
   const { idle, max, pending, used } = yield* AmqpPool.stats
   const stopping = (yield* AmqpHttpServer.Shutdown).hasBegun
+  const conditions = conditionsByKind(yield* AmqpConnection.conditions)
   const isFull = config.pool !== false && used >= config.pool.max && pending >= Math.max(1, config.pool.maxWaiting)
   const reasons: Array<Reason> = []
   if (state.value._tag !== "Open") reasons.push("NotConnected")
   if (flow.value._tag === "Blocked" && options.blocked !== "ready") reasons.push("Blocked")
   if (isFull) reasons.push("PoolFull")
   if (stopping) reasons.push("Stopping")
+  for (const { kind, notReady } of conditions) if (notReady) reasons.push(kind)
   return {
     live: state.value._tag !== "Closed",
     ready: reasons.length === 0,
     reasons,
     stopping,
     connection: connectionReport(state.value),
+    conditions,
     flow: flow.value._tag,
     pool: { idle, used, pending, max: Number.isFinite(max) ? max : null }
   }

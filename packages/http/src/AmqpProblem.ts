@@ -4,7 +4,7 @@
  * | problem | status | when |
  * | --- | --- | --- |
  * | `Unavailable` | 503 | not connected, blocked, no channel free; `retryAfter` is sent as `Retry-After` |
- * | `TimedOut` | 504 | the broker did not answer in time; what was asked for may have been done |
+ * | `TimedOut` | 504 | the broker, or the server of a request, did not answer in time; what was asked for may have been done |
  * | `TooLarge` | 413 | the message is larger than the broker takes |
  * | `Unroutable` | 422 | the message was mandatory, and no queue takes it |
  * | `BadGateway` | 502 | the server of a request failed |

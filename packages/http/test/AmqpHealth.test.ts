@@ -1,11 +1,12 @@
 /** Health as an orchestrator asks for it, over a socket, while the connection goes through what it can go through. */
 import { assert, describe, it } from "@effect/vitest"
-import { Amqp, AmqpBroker, AmqpChannel, AmqpPool } from "@effect-amqp/core"
+import { Amqp, AmqpBroker, AmqpChannel, AmqpConsumer, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth } from "@effect-amqp/http"
 import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
 import { closedByRefusals, configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
+import { until } from "../../core/test/support/looking.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { server, quiet } from "./support/server.ts"
 import { get, untilFlow } from "./support/service.ts"
@@ -49,6 +50,7 @@ describe("health", () => {
           reasons: [],
           stopping: false,
           connection: { state: "Open", generation: 1 },
+          conditions: [],
           flow: "Flowing",
           pool: { idle: 1, used: 0, pending: 0, max: 4 }
         })
@@ -141,6 +143,30 @@ describe("health", () => {
           assert.deepStrictEqual(yield* health, [200, 200])
         }).pipe(withHealth(broker, { health: { blocked } }))
       }
+    })
+  )
+
+  it.live("is live and not ready when a consumer has ended by itself, and says its kind, not its name", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const consumer = yield* Effect.forkChild(AmqpConsumer.consume("secret-queue", () => Effect.void))
+        const consume = yield* broker.received("basic.consume")
+        assert.deepStrictEqual(yield* health, [200, 200])
+        consume.connection.send(consume.channel, "basic.cancel", { consumerTag: consume.args.consumerTag })
+        yield* Fiber.await(consumer)
+        assert.deepStrictEqual(yield* health, [200, 503])
+        const { body } = yield* ask("ready")
+        assert.deepStrictEqual(body.reasons, ["ConsumerEnded"])
+        assert.deepStrictEqual(
+          body.conditions.map(({ count, kind, notReady }) => [kind, count, notReady]),
+          [["ConsumerEnded", 1, true]]
+        )
+        assert.notInclude(JSON.stringify(body), "secret-queue")
+        yield* Effect.forkChild(AmqpConsumer.consume("secret-queue", () => Effect.void))
+        yield* broker.received("basic.consume", 2)
+        yield* until(health, ([, ready]) => ready === 200, "health")
+      }).pipe(withHealth(broker))
     })
   )
 

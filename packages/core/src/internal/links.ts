@@ -52,6 +52,10 @@ export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnecti
   Object.assign(linksOf(connection), { budget, conditions, preparations, queues, shutdown, unread })
 }
 
+/** Undefined for a connection that was made otherwise, such as a test's. */
+export const conditionsOf = (connection: AmqpConnection["Service"]): Conditions | undefined =>
+  links.get(connection)?.conditions
+
 export const linksOf = (connection: AmqpConnection["Service"]): Links => {
   const found = links.get(connection)
   if (found === undefined)

@@ -46,6 +46,12 @@ const timedOut: Answer = {
   detail: "The message broker did not answer in time. Whether the request took effect is not known."
 }
 
+// The broker has taken the request: it is the server that is late.
+const unanswered: Answer = {
+  status: 504,
+  detail: "The service did not answer in time. Whether the request took effect is not known."
+}
+
 const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } = {
   AcquireTimeout: tooLate,
   PoolExhausted: busy,
@@ -58,7 +64,7 @@ const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } 
   PublishForbidden: blocked,
   PublishUnknown: timedOut,
   ReplyTimeout: timedOut,
-  RequestTimeout: timedOut,
+  RequestTimeout: unanswered,
   RemoteFailure: { status: 502, detail: "A service behind this one failed." },
   MessageTooLarge: { status: 413, detail: "The message is larger than the message broker takes." },
   PublishReturned: { status: 422, detail: "There is nobody to take this message. Nothing was stored." }

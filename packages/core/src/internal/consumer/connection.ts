@@ -15,7 +15,8 @@ import type { Running } from "./running.ts"
 // Streams that come and go, one a request for instance, are not to connect each time.
 const idleTimeToLive = "10 seconds"
 
-const ended = new AmqpError.ConnectionClosed({
+/** Why a consumer does not start after the end of its service. */
+export const notStarted = new AmqpError.ConnectionClosed({
   message: "basic.consume: nothing was sent: the scope of the AmqpConsumer has ended"
 })
 
@@ -58,7 +59,7 @@ export const sharedConnection = Effect.fnUntraced(function* (
     })
   )
   return Effect.suspend(() => {
-    if (hasEnded) return fail(ended)
+    if (hasEnded) return fail(notStarted)
     return Effect.flatMap(RcRef.get(shared), (connection) =>
       // Closed for good, and kept by others that have not noticed yet.
       connection.state.value._tag === "Closed"
@@ -66,7 +67,9 @@ export const sharedConnection = Effect.fnUntraced(function* (
         : Effect.succeed(connection)
     ).pipe(
       // An ended `RcRef` interrupts whoever asks or waits: a consumer would end without a word.
-      Effect.catchCause((cause) => (hasEnded && Cause.hasInterruptsOnly(cause) ? fail(ended) : Effect.failCause(cause)))
+      Effect.catchCause((cause) =>
+        hasEnded && Cause.hasInterruptsOnly(cause) ? fail(notStarted) : Effect.failCause(cause)
+      )
     )
   })
 })

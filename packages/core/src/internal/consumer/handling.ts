@@ -28,7 +28,7 @@ import { Pauses } from "./pauses.ts"
 import { Retrying } from "./retrying.ts"
 import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { type Access, accessOf, measuresOf, publishingAccessOf, runningOf } from "./running.ts"
+import { type Access, accessOf, begin, isEndOfService, measuresOf, publishingAccessOf, runningOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { Source } from "./source.ts"
 import type { Start } from "./subscription.ts"
@@ -71,7 +71,8 @@ export const sourceOf = (
     clock,
     terms,
     measures,
-    annotations: Logging.ofConnection(connection.config)
+    annotations: Logging.ofConnection(connection.config),
+    presence: access.presence
   })
 
 /** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
@@ -87,12 +88,17 @@ export const report = (
   const about = { queue, ...end, ...access.annotations }
   const reason = cause === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(cause))
   const title = "AMQP consumer ended"
-  const log =
-    cause === undefined || Cause.hasInterruptsOnly(cause)
-      ? Effect.annotateLogs(Effect.logDebug(title), about)
-      : reason === undefined
-        ? Effect.annotateLogs(Effect.logError(title, cause), about)
-        : Effect.annotateLogs(Effect.logError(title), { ...about, reason: reason.message })
+  const isAsked =
+    cause === undefined || Cause.hasInterruptsOnly(cause) || (reason !== undefined && isEndOfService(reason))
+  // Whoever sets an inactivity timeout asks for that end.
+  if (!isAsked && reason?.reason._tag !== "InactivityTimeout") {
+    access.presence?.failed(reason === undefined ? String(Cause.squash(cause)) : reason.message)
+  }
+  const log = isAsked
+    ? Effect.annotateLogs(Effect.logDebug(title), about)
+    : reason === undefined
+      ? Effect.annotateLogs(Effect.logError(title, cause), about)
+      : Effect.annotateLogs(Effect.logError(title), { ...about, reason: reason.message })
   if (onEnd === undefined) return log
   return Effect.andThen(
     log,
@@ -104,14 +110,22 @@ export const report = (
 }
 
 /** What was given is refused. A consumer is often forked, and its failure awaited by nobody. */
-export const refuse = (access: Access, queue: string, refused: InvalidArgument): Effect.Effect<never, AmqpError> =>
+export const refuse = (
+  consumer: AmqpConsumer["Service"],
+  access: Access,
+  queue: string,
+  refused: InvalidArgument
+): Effect.Effect<never, AmqpError> =>
   Effect.andThen(
-    Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
-      queue,
-      reason: refused.message,
-      ...access.annotations
-    }),
-    fail(refused)
+    Effect.sync(() => runningOf(consumer)?.presences.enter(String(queue)).failed(refused.message)),
+    Effect.andThen(
+      Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
+        queue,
+        reason: refused.message,
+        ...access.annotations
+      }),
+      fail(refused)
+    )
   )
 
 /** Waits while the connection is made for the first time; fails with why it is away. */
@@ -185,13 +199,14 @@ const pausedCondition = ({ conditions }: Links, { consumerTag, queue }: Start, c
 
 const run = <Work, R>(
   consumer: AmqpConsumer["Service"],
-  access: Access,
+  given: Access,
   settings: Handling,
   labourOf: (parts: Parts, wake: () => void) => Labour<Work>
 ): Effect.Effect<never, AmqpError, R> =>
   Effect.contextWith((context: Context.Context<R>) =>
     Effect.scoped(
       Effect.gen(function* () {
+        const access = yield* begin(consumer, given, settings)
         const connection = yield* connectionOf(
           consumer,
           access,

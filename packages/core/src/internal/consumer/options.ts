@@ -71,6 +71,11 @@ const finalPolicy: Option = {
 
 // What is passed on to `basic.consume` is checked there.
 const subscribing: Record<string, Option> = {
+  name: {
+    wants: "a text that is not empty",
+    read: (value) => (typeof value === "string" && value !== "" ? value : undefined)
+  },
+  essential: { wants: "true or false", read: (value) => (typeof value === "boolean" ? value : undefined) },
   prefetch: integer(1, 65_535),
   consumerTag: passedOn,
   exclusive: passedOn,
@@ -106,6 +111,9 @@ const batching: Record<string, Option> = { ...handling, size: integer(1, 65_535)
 
 /** How to subscribe. */
 export interface Subscribing {
+  /** What health checks call it. */
+  readonly name: string
+  readonly essential: boolean
   readonly start: Start
   /** In milliseconds; undefined: the queue's or the broker's. */
   readonly consumerTimeout: number | undefined
@@ -154,6 +162,9 @@ const fieldsOf = (options: unknown, known: Record<string, Option>): Fields | Amq
   return isRefused(checked) ? checked : checked.fields
 }
 
+/** What a consumer is called that nobody has named. A tag that was not given is another one each time. */
+const nameOf = (queue: string, consumerTag: string) => (consumerTag === "" ? queue : `${queue} (${consumerTag})`)
+
 const subscribingOf = (
   queue: string,
   fields: Fields,
@@ -179,6 +190,8 @@ const subscribingOf = (
       prefetch: prefetch ?? Math.max(defaultPrefetch, atLeast)
     },
     consumerTimeout: fields["consumerTimeout"] as number | undefined,
+    name: (fields["name"] as string | undefined) ?? nameOf(queue, consume.consumerTag),
+    essential: (fields["essential"] as boolean | undefined) ?? true,
     declare: fields["declare"] as Declare | undefined,
     resubscribe: (fields["resubscribe"] as Resubscribe | undefined) ?? resubscribe,
     onEnd: fields["onEnd"] as Subscribing["onEnd"],

@@ -4,6 +4,7 @@
  * Most consumers are stopped by whoever started them. Those of a fiber that outlives the service, a child of the fiber
  * that provides its layer for instance, would have their connection closed under the hands of their handlers.
  */
+import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -16,7 +17,8 @@ import { linksOf } from "../links.ts"
 import * as Logging from "../logging.ts"
 import { ConsumerMeasures } from "../metrics/measures.ts"
 import type { Shutdown } from "../shutdown.ts"
-import { aloneOf, ownConfig } from "./connection.ts"
+import { aloneOf, notStarted, ownConfig } from "./connection.ts"
+import { type Presence, Presences } from "./presence.ts"
 import type { Alone } from "./source.ts"
 
 const ended = AmqpError.fromReason(
@@ -34,15 +36,18 @@ export class Running {
   /** Fails when the service ends. */
   readonly ended: Effect.Effect<never, AmqpError.AmqpError>
   readonly measures = new ConsumerMeasures()
+  readonly presences: Presences
   readonly #ended = Deferred.makeUnsafe<never, AmqpError.AmqpError>()
   #count = 0
   #allStopped: Deferred.Deferred<void> | undefined = undefined
 
   constructor(
     main: AmqpConnection["Service"],
-    connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
+    connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>,
+    clock: Clock.Clock
   ) {
     this.main = main
+    this.presences = new Presences(linksOf(main).conditions, clock)
     this.shutdown = linksOf(main).shutdown
     this.connection = connection
     this.ended = Deferred.await(this.#ended)
@@ -111,6 +116,8 @@ export interface Access {
   readonly annotations: Readonly<Record<string, unknown>>
   /** Undefined for a service that was made otherwise: its consumers share a connection in any case. */
   readonly alone: Alone | undefined
+  /** What the consumer reports of itself, once it has begun. */
+  readonly presence?: Presence | undefined
 }
 
 /** By the consumers' own. */
@@ -130,6 +137,27 @@ export const publishingAccessOf = (service: AmqpConsumer["Service"]): Access => 
     ? accessOf(service)
     : { connection: Effect.succeed(main), annotations: Logging.ofConnection(main.config), alone: aloneOf(main) }
 }
+
+/** A consumer begins, and reports of itself until the scope closes; not one that is not essential. */
+export const begin = (
+  service: AmqpConsumer["Service"],
+  access: Access,
+  { essential, name }: { readonly essential: boolean; readonly name: string }
+): Effect.Effect<Access, never, Scope.Scope> => {
+  const presences = runningOf(service)?.presences
+  if (presences === undefined || !essential) return Effect.succeed(access)
+  return Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => presences.enter(name)),
+      (presence) => Effect.sync(() => presence.left())
+    ),
+    (presence) => ({ ...access, presence })
+  )
+}
+
+/** Whether a consumer has failed because its service has ended. */
+export const isEndOfService = ({ reason }: AmqpError.AmqpError): boolean =>
+  reason === ended.reason || reason === notStarted
 
 /** What the consumers of a service add to. */
 export const measuresOf = (service: AmqpConsumer["Service"]): ConsumerMeasures =>

@@ -22,6 +22,7 @@ import * as Logging from "../logging.ts"
 import type { Shutdown } from "../shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { nextOf, type Resubscribe } from "./recovery.ts"
+import type { Presence } from "./presence.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { Fork } from "../slot.ts"
@@ -55,6 +56,7 @@ export class Source {
   readonly #position: StreamPosition | undefined
   /** How many deliveries were taken. */
   taken = 0
+  readonly #presence: Presence | undefined
   #current: Subscription | undefined = undefined
   /** Cancelled by the broker, with deliveries that are still to be settled. */
   readonly #draining = new Set<Subscription>()
@@ -78,6 +80,7 @@ export class Source {
     readonly alone: Alone | undefined
     readonly fork: Fork
     readonly annotations: Readonly<Record<string, unknown>>
+    readonly presence: Presence | undefined
     readonly position?: StreamPosition | undefined
   }) {
     this.queue = options.start.queue
@@ -94,6 +97,7 @@ export class Source {
     this.#alone = options.alone
     this.#fork = options.fork
     this.#connection = options.annotations
+    this.#presence = options.presence
     this.#position = options.position
   }
 
@@ -179,7 +183,7 @@ export class Source {
       let isAlone = false
       while (true) {
         // What no waiting changes: the connection is closed for good.
-        yield* this.#links.next
+        yield* this.#presence?.waitFor(this.#links.next) ?? this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
         const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed, this.#position)
         // Known before it opens, so that whoever stops the source finds its channel.
@@ -191,13 +195,17 @@ export class Source {
           onSuccess: () => undefined
         })
         const openedAt = backoff.now
-        if (failure === undefined) prepared = hasWorked = true
+        if (failure === undefined) {
+          prepared = hasWorked = true
+          this.#presence?.subscribed()
+        }
         const reason = failure ?? (yield* this.#opened(subscription))
         backoff.lost(openedAt)
         yield* this.#leave(subscription)
         const ended = { reason, blame: subscription.blame, hadStarted: failure === undefined, hasWorked }
         const next = nextOf(ended, this.#resubscribe)
         if (next._tag === "end") return yield* fail(next.reason)
+        this.#presence?.interrupted(reason.message)
         // It goes back to the connection of all others when a subscription on its own has lasted.
         isAlone = this.#alone !== undefined && (next._tag === "alone" || (isAlone && backoff.attempt > 0))
         const how = isAlone ? ", subscribing again by a connection of its own" : ", subscribing again"

@@ -12,7 +12,7 @@ import { linksOf } from "../links.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
 import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
-import { accessOf, measuresOf } from "./running.ts"
+import { accessOf, begin, measuresOf } from "./running.ts"
 import type { Source } from "./source.ts"
 import { positionOf, readerOf } from "./streamReader.ts"
 import { warnOfWaiting } from "./waiting.ts"
@@ -70,7 +70,7 @@ export const stream = (
       AmqpError.AmqpError,
       Scope.Scope
     > {
-      const access = accessOf(consumer)
+      const access = yield* begin(consumer, accessOf(consumer), settings)
       const connection = yield* connectionOf(consumer, access, settings, Duration.seconds(10))
       const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())

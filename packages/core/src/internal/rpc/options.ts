@@ -86,6 +86,8 @@ export const readOptions = (options: Options | undefined): Settings | InvalidArg
 const serveOptions: Record<keyof ServeOptions, Option> = {
   concurrency: integer(1, 65_535),
   prefetch: passedOn,
+  name: passedOn,
+  essential: passedOn,
   consumerTag: passedOn,
   declare: passedOn,
   exclusive: passedOn,

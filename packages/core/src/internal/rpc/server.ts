@@ -342,6 +342,6 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     }
     const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle, undefined)
     return isRefused(handling)
-      ? refuse(publishingAccessOf(consumer), procedure.queue, handling)
+      ? refuse(consumer, publishingAccessOf(consumer), procedure.queue, handling)
       : handleEach(consumer, handling, undefined, server.handle, procedure.name)
   })

@@ -19,6 +19,7 @@ export const markup = (style: string, script: string): string => `<!doctype html
 <p id="lost" hidden><b>Stream lost.</b> <span id="age"></span> Trying again.</p>
 <noscript><p>This page draws with JavaScript, which is off.</p></noscript>
 <div id="say" class="vh" role="log"></div>
+<ul id="conditions" hidden></ul>
 <dl id="tiles"></dl>
 <div id="plots"></div>
 </main>

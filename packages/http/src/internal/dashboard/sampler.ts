@@ -32,7 +32,11 @@ export interface Totals {
   readonly settled: Readonly<Record<string, number>> | null
   /** What holds publishers up now. */
   readonly flow: AmqpPublisher.Flow["_tag"]
+  /** What needs attention, the oldest first, at most 20. */
+  readonly conditions: ReadonlyArray<readonly [kind: string, message: string, since: number, notReady: boolean]>
 }
+
+const mostConditions = 20
 
 const outcomes = ["confirmed", "nacked", "returned", "unknown", "timedOut", "forbidden", "refused"] as const
 
@@ -56,7 +60,8 @@ const consumedOf = ({ delivered = 0, settled = {} }: Metrics.Found) => {
 
 /** Looks, each time it is run. */
 export const make = Effect.gen(function* () {
-  const { config } = yield* AmqpConnection.AmqpConnection
+  const connection = yield* AmqpConnection.AmqpConnection
+  const { config } = connection
   const pool = yield* AmqpPool.AmqpPool
   const publisher = yield* AmqpPublisher.AmqpPublisher
   const clock = yield* Clock.Clock
@@ -66,6 +71,11 @@ export const make = Effect.gen(function* () {
   return Effect.gen(function* () {
     const channels = yield* Effect.forEach([pool, pool.confirm, pool.transaction], ({ stats }) => stats)
     const published = yield* publisher.stats
+    const conditions = yield* Effect.provideService(
+      AmqpConnection.conditions,
+      AmqpConnection.AmqpConnection,
+      connection
+    )
     const now = {
       nanos: clock.monotonicTimeNanosUnsafe(),
       published,
@@ -96,7 +106,11 @@ export const make = Effect.gen(function* () {
       pools: channels.map(({ created, discarded, recycled, timedOut }) => [created, recycled, discarded, timedOut]),
       published: Object.fromEntries(outcomes.map((outcome) => [outcome, published[outcome]])) as Totals["published"],
       settled: now.found.settled ?? null,
-      flow: publisher.flow.value._tag
+      flow: publisher.flow.value._tag,
+      conditions: conditions
+        .toSorted((a, b) => a.since - b.since)
+        .slice(0, mostConditions)
+        .map(({ kind, message, notReady, since }) => [kind, message, since, notReady] as const)
     }
     return { sample, totals }
   })

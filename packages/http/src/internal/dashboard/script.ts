@@ -424,6 +424,25 @@ export const script = String.raw`
     if (phases.length > 50) phases.shift();
     tell(phase, last);
   }
+  // Each with its text, which says what has ended and why.
+  function showConditions(conditions) {
+    var list = byId("conditions");
+    var texts = conditions.map(function (condition) {
+      return condition[0] + " since " + new Date(condition[2]).toLocaleTimeString() + ": " + condition[1] +
+        (condition[3] ? " (not ready)" : "");
+    });
+    if (texts.join(" | ") === shownConditions) return;
+    shownConditions = texts.join(" | ");
+    list.hidden = texts.length === 0;
+    list.textContent = "";
+    texts.forEach(function (text) {
+      var item = document.createElement("li");
+      item.textContent = text;
+      list.appendChild(item);
+    });
+    if (texts.length > 0) say(texts[texts.length - 1]);
+  }
+  var shownConditions = "";
   var listeners = {
     hello: function (data) {
       hello = data;
@@ -443,7 +462,10 @@ export const script = String.raw`
         say("All " + count(hello.max) + " " + kinds[i] + " channels are in use.");
       });
     },
-    totals: function (data) { totals = data; }
+    totals: function (data) {
+      totals = data;
+      if (frozen === null) showConditions(data.conditions);
+    }
   };
   var source;
   function listen() {

@@ -184,7 +184,7 @@ export class Sessions {
       // Its end settles what is unsettled, so whatever ends it waits for that.
       yield* Effect.addFinalizer((exit) => Scope.close(consuming, exit))
 
-      yield* AmqpConsumer.stream(queue, { prefetch }).pipe(
+      yield* AmqpConsumer.stream(queue, { prefetch, essential: false }).pipe(
         Stream.runForEach((delivery) => Queue.offer(inbox, delivery)),
         Effect.matchEffect({
           onFailure: (error) => Effect.sync(() => end({ reason: "failed", refusal: refusalOf(error) })),
