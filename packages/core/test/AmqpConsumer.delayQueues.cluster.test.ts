@@ -1,0 +1,119 @@
+/** Retries that wait while the node of their delay queue's leader dies. */
+import { Amqp, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
+import { afterAll, assert, describe, layer } from "@effect/vitest"
+import { Duration, Effect, References } from "effect"
+import { configOf, layerWith } from "./support/amqp.ts"
+import * as Cluster from "./support/Cluster.ts"
+
+type Node = Cluster.Node
+
+const configFor = Effect.fnUntraced(function* (first: Node, ...others: ReadonlyArray<Node>) {
+  const { url } = yield* Cluster.Cluster
+  return configOf(url, {
+    hosts: [first.host, ...others.map(({ host }) => host)],
+    heartbeat: Duration.seconds(1),
+    connectTimeout: Duration.seconds(2),
+    publishTimeout: Duration.seconds(10)
+  })
+})
+
+const figures: Array<string> = []
+
+afterAll(() => {
+  console.log(["", "retries that wait in a delay queue on three nodes", ...figures].join("\n"))
+})
+
+const count = 1000
+const fibers = 20
+
+let queues = 0
+
+/**
+ * Every message fails once, and waits a second for its retry. While some come, wait and come back, the node with the leaders
+ * of the work queue and its delay queue has a fault. Every confirmed message must be handled.
+ */
+const whileRetriesWait = (name: string, fault: (leader: Node) => Effect.Effect<void, unknown>) =>
+  Effect.gen(function* () {
+    const cluster = yield* Cluster.Cluster
+    const [leader, second, third] = cluster.nodes
+    // How long a dead letter waits for its confirm before it is sent again: three minutes otherwise.
+    yield* Effect.forEach(cluster.nodes, (node) =>
+      node.evaluate("application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000).")
+    )
+    const work = AmqpTopology.workQueue(`work-${++queues}`, { queueType: "quorum", retryDelays: ["1 second"] })
+    yield* AmqpTopology.declare(work).pipe(
+      Effect.scoped,
+      Effect.provide(layerWith(yield* configFor(leader)), { local: true })
+    )
+    yield* cluster.ready
+    for (const queue of [work.queue, ...work.retryQueues]) {
+      assert.strictEqual((yield* cluster.leader(queue)).name, leader.name)
+    }
+    const confirmed = new Set<string>()
+    const handled = new Map<string, number>()
+    const until = (what: string, within: Duration.Input, condition: () => boolean) =>
+      Effect.sleep(20).pipe(
+        Effect.repeat({ until: condition }),
+        Effect.timeoutOrElse({
+          duration: within,
+          orElse: () => Effect.die(new Error(`not within ${String(within)}: ${what}`))
+        })
+      )
+    const lost = () => [...confirmed].filter((id) => !handled.has(id))
+    yield* Effect.gen(function* () {
+      yield* Effect.forkScoped(
+        AmqpConsumer.consume(
+          work.queue,
+          (delivery) => {
+            if (delivery.properties.headers["x-retry-count"] === undefined) return Effect.fail("once")
+            const id = AmqpMessage.text(delivery)
+            return Effect.sync(() => handled.set(id, (handled.get(id) ?? 0) + 1))
+          },
+          { onFailure: work.onFailure, concurrency: 50 }
+        )
+      )
+      yield* Effect.forkScoped(
+        Effect.forEach(
+          Array.from({ length: count }, (_, i) => String(i)),
+          (id) =>
+            AmqpPublisher.publish({ routingKey: work.queue, content: id }).pipe(
+              Effect.retry({ while: (error) => error.isRetryable }),
+              Effect.tap(() => Effect.sync(() => confirmed.add(id))),
+              Effect.andThen(Effect.sleep("60 millis"))
+            ),
+          { concurrency: fibers, discard: true }
+        )
+      )
+      yield* until("a tenth has been handled", "60 seconds", () => handled.size > count / 10)
+      yield* fault(leader)
+      yield* until("all are confirmed", "60 seconds", () => confirmed.size === count)
+      yield* until(`all are handled; missing: ${lost().length}`, "120 seconds", () => lost().length === 0)
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Amqp.fromConfig(yield* configFor(second, third)), { local: true }),
+      Effect.provideService(References.MinimumLogLevel, "None")
+    )
+    const twice = [...handled.values()].filter((times) => times > 1).length
+    figures.push(`${name.padEnd(10)} confirmed ${confirmed.size}, lost ${lost().length}, handled twice ${twice}`)
+    assert.isEmpty(lost())
+  })
+
+layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("No retry is lost when the node of the delay queue's leader", () => {
+    it.effect(
+      "is killed",
+      () =>
+        whileRetriesWait("killed", (leader) =>
+          Effect.andThen(Effect.andThen(leader.kill9, Effect.sleep("5 seconds")), leader.start)
+        ).pipe(Effect.andThen(Effect.flatMap(Cluster.Cluster, ({ ready }) => ready))),
+      240_000
+    )
+
+    it.effect(
+      "is paused",
+      // RabbitMQ 4.3 does not stop a node that was alone, which `resume` waits for: it is not needed any more.
+      () => whileRetriesWait("paused", (leader) => Effect.andThen(leader.pause, Effect.ignore(leader.resume))),
+      240_000
+    )
+  })
+})
