@@ -13,7 +13,7 @@ import {
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
 import { reasonOf, tagOf, withPool } from "./support/amqp.ts"
-import { declareQueue, deleteQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, deleteQueue, nextText, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
 import { eventually } from "./support/looking.ts"
@@ -237,6 +237,42 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("19. No default of ours drops a message; every loop of redeliveries is paced.", () => {
+    it.effect(
+      "a service that forwards messages loses none in a memory alarm, and does not go round while it lasts",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          yield* Effect.gen(function* () {
+            const from = yield* declareQueue()
+            const to = yield* declareQueue()
+            yield* send(from, ...numbers(20).map(String))
+            let failures = 0
+            yield* broker.blockPublishers
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                from,
+                ({ content }) =>
+                  AmqpPublisher.publish({ routingKey: to, content }, { timeout: "100 millis" }).pipe(
+                    Effect.tapError(() => Effect.sync(() => failures++))
+                  ),
+                { concurrency: 10 }
+              )
+            )
+            // Each has failed, and some again: as often as their pauses allow.
+            yield* Effect.repeat(Effect.sleep("20 millis"), { until: () => failures >= 20 })
+            yield* Effect.sleep("1500 millis")
+            assert.isAtMost(failures, 60)
+            yield* broker.unblockPublishers
+            const forwarded = new Set<string>()
+            while (forwarded.size < 20) forwarded.add(yield* nextText(to))
+            yield* untilQueue(from, { messages: 0, unacked: 0, consumers: 1 })
+          }).pipe(withConsumers(broker.url))
+        }),
+      60_000
+    )
+  })
+
   describe("13. Blocked publishers wait; consumers go on consuming and acking.", () => {
     it.effect(
       "the memory alarm raised and cleared 20 times: consumers get on during each, no message is lost, none comes twice",
