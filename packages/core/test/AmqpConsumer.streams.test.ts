@@ -63,49 +63,54 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ["by offsets", false, { offsets: { store: AmqpOffsetStore.memory(), name: "a" }, offset: "first" }]
     ]
     for (const [name, here, options] of waysToKnow) {
-      it.effect(`known as one ${name}: when a consumer stops, its handler fails, or nack and reject are tried`, () =>
-        Effect.gen(function* () {
-          const queue = yield* declareQueue({ queueType: "stream" })
-          const program = ownConnectionStays(
-            Effect.gen(function* () {
-              // Asked to stop, with deliveries ahead and one in hand.
-              const started = yield* Latch.make()
-              const stopped = yield* Effect.forkScoped(
-                AmqpConsumer.consume(queue, () => Effect.andThen(started.open, Effect.never), {
-                  ...options,
-                  shutdownTimeout: 0
-                })
-              )
-              yield* untilQueue(queue, { consumers: 1 })
-              yield* send(queue, ...numbers(20))
-              yield* started.await
-              yield* Fiber.interrupt(stopped)
-              // Failed.
-              const failing = yield* Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, () => broken, options)))
-              // It may have met one already.
-              yield* Effect.raceFirst(untilQueue(queue, { consumers: 1 }), Fiber.await(failing))
-              yield* send(queue, "one more")
-              assert.strictEqual(yield* Fiber.join(failing), "StreamStopped")
-              // Settled by hand.
-              const refused = yield* Deferred.make<ReadonlyArray<string>>()
-              yield* Effect.forkScoped(
-                AmqpConsumer.stream(queue, options).pipe(
-                  Stream.mapEffect((delivery) =>
-                    Effect.forEach([delivery.nack(), delivery.nack({ requeue: false }), delivery.reject()], (settled) =>
-                      tagOf(settled)
-                    )
-                  ),
-                  Stream.runForEach((tags) => Deferred.succeed(refused, tags))
+      it.effect(
+        `known as one ${name}: when a consumer stops, its handler fails, or nack and reject are tried`,
+        () =>
+          Effect.gen(function* () {
+            const queue = yield* declareQueue({ queueType: "stream" })
+            const program = ownConnectionStays(
+              Effect.gen(function* () {
+                // Asked to stop, with deliveries ahead and one in hand.
+                const started = yield* Latch.make()
+                const stopped = yield* Effect.forkScoped(
+                  AmqpConsumer.consume(queue, () => Effect.andThen(started.open, Effect.never), {
+                    ...options,
+                    shutdownTimeout: 0
+                  })
                 )
-              )
-              yield* untilQueue(queue, { consumers: 1 })
-              yield* send(queue, "and one more")
-              const tag = "InvalidArgument"
-              assert.deepStrictEqual(yield* Deferred.await(refused), [tag, tag, tag])
-            })
-          )
-          yield* here ? program : elsewhere(program)
-        }).pipe(onBroker)
+                yield* untilQueue(queue, { consumers: 1 })
+                yield* send(queue, ...numbers(20))
+                yield* started.await
+                yield* Fiber.interrupt(stopped)
+                // Failed.
+                const failing = yield* Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, () => broken, options)))
+                // It may have met one already.
+                yield* Effect.raceFirst(untilQueue(queue, { consumers: 1 }), Fiber.await(failing))
+                yield* send(queue, "one more")
+                assert.strictEqual(yield* Fiber.join(failing), "StreamStopped")
+                // Settled by hand.
+                const refused = yield* Deferred.make<ReadonlyArray<string>>()
+                yield* Effect.forkScoped(
+                  AmqpConsumer.stream(queue, options).pipe(
+                    Stream.mapEffect((delivery) =>
+                      Effect.forEach(
+                        [delivery.nack(), delivery.nack({ requeue: false }), delivery.reject()],
+                        (settled) => tagOf(settled)
+                      )
+                    ),
+                    Stream.runForEach((tags) => Deferred.succeed(refused, tags))
+                  )
+                )
+                yield* untilQueue(queue, { consumers: 1 })
+                yield* send(queue, "and one more")
+                const tag = "InvalidArgument"
+                assert.deepStrictEqual(yield* Deferred.await(refused), [tag, tag, tag])
+              })
+            )
+            yield* here ? program : elsewhere(program)
+          }).pipe(onBroker),
+        // The first test of a file is slow to start where others are at work.
+        90_000
       )
     }
 
@@ -551,6 +556,52 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* broker.killConnections
           assert.strictEqual(yield* Fiber.join(again), "ConnectionClosed")
         }).pipe(onBroker)
+    )
+  })
+
+  describe("a stream that was deleted and declared again is read from its beginning", () => {
+    it.effect("by a consumer that waits for it", () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const queue = yield* declareStream(...numbers(20))
+          const got = yield* Queue.unbounded<string>()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, handlerInto(got), { offset: "first", resubscribe: "always" })
+          )
+          yield* Queue.takeN(got, 20)
+          yield* deleteQueue(queue)
+          yield* declareQueue({ queueType: "stream" }, queue)
+          yield* send(queue, "a", "b")
+          assert.deepStrictEqual(yield* Queue.takeN(got, 2), ["a", "b"])
+          assert.isTrue(lines.some(({ level, text }) => level === "Error" && text.includes("another one than before")))
+        })
+      ).pipe(onBroker)
+    )
+
+    it.effect("by a consumer whose position was saved; a position at the end of the same stream stays", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareStream(...numbers(20))
+        const store = AmqpOffsetStore.memory()
+        const got = yield* Queue.unbounded<string>()
+        const read = (count: number) =>
+          Effect.gen(function* () {
+            const consumer = yield* Effect.forkScoped(
+              AmqpConsumer.consume(queue, handlerInto(got), { offset: "first", offsets: { store, name: "reader" } })
+            )
+            const all = yield* Queue.takeN(got, count)
+            yield* Fiber.interrupt(consumer)
+            return all
+          })
+        yield* read(20)
+        assert.deepStrictEqual(yield* store.load("reader"), Option.some(20))
+        yield* send(queue, "20")
+        assert.deepStrictEqual(yield* read(1), ["20"])
+        yield* deleteQueue(queue)
+        yield* declareQueue({ queueType: "stream" }, queue)
+        yield* send(queue, "a", "b")
+        assert.deepStrictEqual(yield* read(2), ["a", "b"])
+        assert.deepStrictEqual(yield* store.load("reader"), Option.some(2))
+      }).pipe(onBroker)
     )
   })
 

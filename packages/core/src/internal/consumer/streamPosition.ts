@@ -51,6 +51,8 @@ export class StreamPosition {
   count = 0
   /** Called when `next` has become known, and when it has moved. Must not throw. */
   onMove: () => void = () => {}
+  /** Whether the stream may be another one than that which the position is of. */
+  isDoubtful = false
   /** Whether nothing is handed out until it is saved where reading begins. */
   isPinning = false
   /** Whether the consumer is to end. */
@@ -96,6 +98,15 @@ export class StreamPosition {
   }
 
   // --- Subscribing ---------------------------------------------------------------------------------------------------
+
+  /** The stream is another one than before. What is in hand is of the old one, and moves nothing. */
+  startOver(): void {
+    this.next = 0
+    this.#highest = -1
+    this.#deliveries = []
+    this.#head = 0
+    this.onMove()
+  }
 
   /** How to subscribe now. */
   startOf(start: Start): Start {

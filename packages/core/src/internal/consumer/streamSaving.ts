@@ -83,6 +83,7 @@ export class StreamSaving {
         return Effect.void
       }
       position.next = this.#saved = offset
+      position.isDoubtful = true
       return Effect.annotateLogs(Effect.logDebug("AMQP consumer goes on at the position that was saved"), {
         ...this.#annotations,
         offset

@@ -16,9 +16,10 @@ import { typeOf } from "../knownQueues.ts"
 import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { isStream, undeclaredStream } from "../streams.ts"
+import { isStream, offsetName, undeclaredStream } from "../streams.ts"
 import { ConsumerDelivery } from "./delivery.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
+import { StreamEnd } from "./streamEnd.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 
 /** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
@@ -78,6 +79,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
 
   cancelled(consumerTag: string): void {
     const { queue } = this.#start
+    if (this.#position !== undefined) this.#position.isDoubtful = true
     this.#end(
       new AmqpError.ConsumerCancelled({
         message: `basic.consume: the broker ended the consumer ${JSON.stringify(consumerTag)}: its queue ${JSON.stringify(queue)} was deleted, or the node that held it is gone`,
@@ -191,6 +193,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       Effect.andThen(declare === undefined ? Effect.void : this.#declare(declare)),
       Effect.andThen(this.#checkType),
       Effect.andThen(this.request("basic.qos", (driver) => driver.prefetch(this.#start.prefetch, false))),
+      Effect.andThen(this.#position === undefined ? Effect.void : this.#checkPosition(this.#position)),
       Effect.andThen(
         this.request(
           "basic.consume",
@@ -212,6 +215,33 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       ? fail(undeclaredStream(queue))
       : Effect.void
   })
+
+  /** A position that was saved or outlived its stream may be beyond the end of the one that is there now. */
+  #checkPosition(position: StreamPosition): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const channel = this.held
+      const { next } = position
+      if (!position.isDoubtful || channel === undefined || next === undefined || next === 0) return Effect.void
+      const end = new StreamEnd(channel)
+      const consumerTag = `${this.#start.consumerTag.slice(0, 200)}.end`
+      const start = { ...this.#start, consumerTag, arguments: { [offsetName]: "last" } }
+      return this.request("basic.consume", (_driver, channel) => channel.consume(start, end)).pipe(
+        Effect.andThen(end.reaches(next - 1)),
+        Effect.tap(this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag, end))),
+        Effect.flatMap((isThere) => {
+          position.isDoubtful = false
+          if (isThere) return Effect.void
+          position.startOver()
+          return Effect.annotateLogs(
+            Effect.logError(
+              "AMQP consumer: its position is beyond the end of the stream, which is another one than before: it is read from its beginning"
+            ),
+            { queue: this.#start.queue, offset: next, end: end.highest }
+          )
+        })
+      )
+    })
+  }
 
   #declare(declare: Declare): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
