@@ -205,7 +205,7 @@ export const redeliveries = Metric.counter("amqp.client.consumer.redeliveries", 
 /**
  * What became of deliveries, by `amqp.settlement`: `acked`, `requeued`, `dead_lettered` (or dropped by the broker, for a queue
  * without a dead-letter exchange), `dropped` (acknowledged, by the policy `drop`), `retried` (acknowledged, after it was
- * published for its next try), `lost` (its channel ended before its handler: it comes again).
+ * published for its next try), `skipped` (of a stream, by the policy `skip`), `lost` (its channel ended before its handler: it comes again).
  */
 export const settledMessages = Metric.counter("amqp.client.consumer.settled", {
   description: "Deliveries by what became of them",

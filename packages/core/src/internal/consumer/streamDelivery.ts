@@ -62,6 +62,8 @@ export class StreamDelivery extends ConsumerDelivery {
 
   /** The broker has delivered the same message again, on a new channel, while it is in hand. */
   deliveredAgain(channel: Channel, tag: number): void {
+    // A channel that the broker has cancelled the consumer of is closed when nothing on it is unsettled.
+    this.abandon()
     this.#ackOn = channel
     this.#ackTag = tag
   }
@@ -71,7 +73,7 @@ export class StreamDelivery extends ConsumerDelivery {
     acknowledge(this.#ackOn, this.#ackTag)
   }
 
-  /** It is not handled here: nothing is sent for it, and its channel does not wait for it. */
+  /** It is not acknowledged: nothing is sent for it, and its channel does not wait for it. */
   abandon(): void {
     this.#ackOn.unsettled.delete(this.#ackTag)
   }

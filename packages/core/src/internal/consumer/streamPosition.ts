@@ -101,6 +101,7 @@ export class StreamPosition {
 
   /** The stream is another one than before. What is in hand is of the old one, and moves nothing. */
   startOver(): void {
+    for (const delivery of this.#deliveries) delivery?.abandon()
     this.next = 0
     this.#highest = -1
     this.#deliveries = []
