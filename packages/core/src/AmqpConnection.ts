@@ -22,6 +22,7 @@ import * as AmqpError from "./AmqpError.ts"
 import { ChannelBudget } from "./internal/channelBudget.ts"
 import { type Condition, Conditions } from "./internal/conditions.ts"
 import { connect } from "./internal/connect.ts"
+import { Keepers } from "./internal/keepers.ts"
 import { KnownQueues } from "./internal/knownQueues.ts"
 import type { Link } from "./internal/link.ts"
 import { conditionsOf, type Links, register } from "./internal/links.ts"
@@ -257,6 +258,8 @@ const start = Effect.fnUntraced(function* (
         budget: () => links.budget,
         onBlocked,
         onUnblocked,
+        onChannelClosed: (reason) => links.keepers.closedBy(reason),
+        onReturned: (exchange, routingKey) => links.keepers.returned(exchange, routingKey),
         onUndecodable,
         onClosed: (reason) => {
           if (mine !== undefined) links.budget.linkEnded(mine, reason.message)
@@ -453,6 +456,7 @@ const start = Effect.fnUntraced(function* (
     preparations: new Preparations(() => current),
     shutdown: new Shutdown(config, clock),
     queues: new KnownQueues(),
+    keepers: new Keepers(),
     conditions: new Conditions(),
     unread: { undecodable: 0 },
     budget: new ChannelBudget({ now: () => elapsed(clock), fork: runFork, limited: onLimited })
@@ -531,6 +535,7 @@ export type { Condition } from "./internal/conditions.ts"
  * | `ConsumerEnded`       | a consumer or RPC server has ended that nobody asked to                     | no    |
  * | `ConsumerNotStarted`  | one has not subscribed yet: an attempt has failed, or 5 s have passed       | no    |
  * | `ConsumerInterrupted` | one has lost its subscription, and subscribes again                         | yes   |
+ * | `DeclarationSetAside` | the broker refuses a declaration of a topology layer, which tries it again  | yes   |
  *
  * Other kinds are told where they come from. A condition goes when it has passed; that of a consumer when one of the same
  * name has subscribed, or was asked to end, or when the scope of its `AmqpConsumer` closes.

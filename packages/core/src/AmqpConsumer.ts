@@ -170,17 +170,23 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
   /**
    * What follows when deliveries cease.
    *
-   * - `"never"`: it ends with the reason: `ConsumerCancelled`, `ConnectionClosed`, `ChannelClosed` or what else closed the
-   *   channel. It does not start without a connection, either: it fails with why there is none.
-   * - `"lost"`: it waits for the connection, and after a lost connection or channel it subscribes again. A cancel by the broker ends it, with
-   *   `ConsumerCancelled`: the queue was deleted, and somebody should know.
-   * - `"always"`: after a cancel, too, and as long as there is no such queue: for queues that are deleted and made anew,
-   *   or whose node comes back.
+   * | what happens                                       | `"never"` | `"lost"`                                       | `"always"`       |
+   * | -------------------------------------------------- | --------- | ---------------------------------------------- | ---------------- |
+   * | the connection or the channel is lost              | ends      | subscribes again                               | subscribes again |
+   * | the broker cancels, and the queue is there         | ends      | subscribes again                               | subscribes again |
+   * | the queue's node is down, or its process crashed   | ends      | waits for it                                   | waits for it     |
+   * | the queue is gone, and this application declares it | ends     | subscribes again when it is declared again     | the same         |
+   * | the queue is gone, and nothing here declares it    | ends      | ends: `ConsumerCancelled` or `NotFound`        | waits for it     |
+   * | there is no such queue at the first start          | ends      | ends with `NotFound`, unless a layer has it    | waits for it     |
+   * | there is no connection at the first start          | ends      | waits for it                                   | waits for it     |
+   *
+   * This application declares a queue by an `AmqpTopology.layer` on the same connection, which declares it again at once
+   * when its consumer is cancelled, or by the consumer's own `declare`. A broker cancels for a deleted queue, for a node
+   * that has stopped and, from RabbitMQ 4.3 on, for a delivery that was not settled in time.
    *
    * It tries again after a random time below `reconnect.minDelay`, doubled with each attempt up to `maxDelay`, and logs a
-   * warning each time.
-   * What no waiting mends ends it in any case: no such queue, no permission, a connection closed for good, a message that
-   * is larger than `maxInboundMessageBodySize` of the configuration (`MessageTooLarge`; it stays in the queue).
+   * warning each time. What no waiting mends ends it in any case: no permission, a connection closed for good, a message
+   * that is larger than `maxInboundMessageBodySize` of the configuration (`MessageTooLarge`; it stays in the queue).
    *
    * Default: `"lost"`; for `stream` `"never"`, since whoever holds deliveries of a lost channel wants to know.
    */

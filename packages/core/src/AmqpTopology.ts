@@ -23,20 +23,23 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
-import * as Stream from "effect/Stream"
-import * as SubscriptionRef from "effect/SubscriptionRef"
+import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpChannel } from "./AmqpChannel.ts"
 import { AmqpConnection, type State } from "./AmqpConnection.ts"
 import * as AmqpError from "./AmqpError.ts"
 import { AmqpPool } from "./AmqpPool.ts"
+import { isRefused, type Option, read, toMillis } from "./internal/declarations.ts"
 import { linksOf } from "./internal/links.ts"
 import * as Logging from "./internal/logging.ts"
 import * as Check from "./internal/topology/check.ts"
-import * as Redeclaring from "./internal/topology/redeclaring.ts"
-import type { AmqpTopology, Exchange } from "./internal/topology/values.ts"
+import { Redeclaring } from "./internal/topology/redeclaring.ts"
+import { stepsOf } from "./internal/topology/steps.ts"
+import type { AmqpTopology } from "./internal/topology/values.ts"
 
 export * from "./internal/topology/shapes.ts"
 export * from "./internal/topology/values.ts"
@@ -73,32 +76,8 @@ const checked = (topology: AmqpTopology): Effect.Effect<void, AmqpError.AmqpErro
     return Effect.fail(AmqpError.fromReason(new AmqpError.InvalidTopology({ message, issues })))
   })
 
-/** Alternate exchanges before those that send there. */
-const inOrder = (exchanges: ReadonlyArray<Exchange>): Iterable<Exchange> => {
-  const byName = new Map(exchanges.map((exchange) => [exchange.name, exchange]))
-  const ordered = new Set<Exchange>()
-  for (const exchange of exchanges) {
-    const chain: Array<Exchange> = []
-    for (let next: Exchange | undefined = exchange; next !== undefined && !ordered.has(next);) {
-      chain.push(next)
-      next = byName.get(next.options.alternateExchange ?? "")
-    }
-    for (const each of chain.toReversed()) ordered.add(each)
-  }
-  return ordered
-}
-
-const declareOn = Effect.fnUntraced(function* (channel: AmqpChannel, topology: AmqpTopology) {
-  for (const { name, options, type } of inOrder(topology.exchanges)) {
-    yield* channel.exchangeDeclare(name, type, options)
-  }
-  for (const { name, options } of topology.queues) yield* channel.queueDeclare(name, options)
-  for (const { destination, destinationType, options, routingKey, source } of topology.bindings) {
-    yield* destinationType === "queue"
-      ? channel.queueBind(destination, source, routingKey, options)
-      : channel.exchangeBind(destination, source, routingKey, options)
-  }
-})
+const declareOn = (channel: AmqpChannel, topology: AmqpTopology): Effect.Effect<void, AmqpError.AmqpError> =>
+  Effect.forEach(stepsOf(topology), (step) => step.declare(channel), { discard: true })
 
 /**
  * Declares a topology on one borrowed channel: exchanges, then queues, then bindings. Doing it again changes nothing.
@@ -150,79 +129,121 @@ export const verify = (topology: AmqpTopology): Effect.Effect<void, AmqpError.Am
     return yield* Effect.fail(AmqpError.fromReason(new AmqpError.NotFound({ message, replyCode: 404 })))
   })
 
-// As AmqpConnection does: what a restarted broker has to do for all its clients at once is spread out.
-const backoff = Schedule.jittered(Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("30 seconds")]))
+/** How a topology is kept declared. */
+export interface LayerOptions {
+  /**
+   * How often the layer looks whether its exchanges and queues are there, if nobody has noticed their absence before. From
+   * 1 second; 0 or `"never"`: not at all. Default: 30 seconds.
+   *
+   * It looks by passive declarations, one round trip each, on a channel of its own, and at a random time up to a tenth
+   * earlier or later. Exchanges and queues with `autoDelete` or `expires` are not looked at: the broker deletes these on
+   * purpose.
+   */
+  readonly checkInterval?: Duration.Input | "never" | undefined
+}
+
+const layerOptions: Record<keyof LayerOptions, Option> = {
+  checkInterval: {
+    wants: '"never", 0, or a duration from 1 second to 1 day',
+    read: (value) => {
+      if (value === "never") return 0
+      const millis = toMillis(value)
+      return millis === 0 || (millis !== undefined && millis >= 1000 && millis <= 86_400_000) ? millis : undefined
+    }
+  }
+}
+
+const defaultCheckInterval = 30_000
+
+// A lost connection says nothing about the topology. Each attempt waits for a connection for `acquireTimeout`.
+const attempts = 3
 
 const generationOf = ({ value }: SubscriptionRef.SubscriptionRef<State>) =>
   value._tag === "Open" ? value.generation : 0
 
 /**
- * Declares a topology when the layer is built, and again on every new connection: exclusive queues go with their
- * connection, and after a broker without durable storage has been replaced everything has to be made anew.
+ * Declares a topology when the layer is built, and keeps it declared until the layer's scope closes.
  *
- * Building fails as `declare` does, and what is provided with this layer is built afterwards. After a reconnect,
- * `AmqpPublisher` sends nothing and `AmqpConsumer` subscribes to nothing before the topology has been declared again, so
- * that no message comes before its queue: for `continuationTimeout` at most, after which they go on without. Borrowed
- * channels and requests do not wait.
+ * **When to use**
  *
- * What may pass is tried again with backoff, up to 30 seconds apart, and logged as a warning; what will not, such as
- * `PreconditionFailed`, is logged as an error, publishers and consumers go on, and the next connection gets the next try.
- * It ends with the layer's scope.
+ * Always, unless an operator declares everything: then `verify`. Exclusive queues go with their connection, a broker
+ * without durable storage comes back empty, and a queue that was deleted by mistake swallows what is published: messages
+ * that reach no queue are confirmed, too.
+ *
+ * **Details**
+ *
+ * - Building fails as `declare` does, and what is provided with this layer is built afterwards. A connection that is lost
+ *   meanwhile is waited for, two times.
+ * - On every new connection it declares everything again. `AmqpPublisher` sends nothing and `AmqpConsumer` subscribes to
+ *   nothing before each declaration has been tried, and made if it was locked (405): for `continuationTimeout` at most,
+ *   after which they go on without. Borrowed channels and requests do not wait.
+ * - It declares everything again, bindings included, when something of it is missing: when the broker cancels a consumer
+ *   of one of its queues, when it closes a channel of this application over a name of the topology (404), when it returns
+ *   a mandatory message to one of its exchanges (every 30 seconds at most), and when a look finds something missing
+ *   (`checkInterval`). Each time is logged as a warning.
+ * - A declaration that the broker refuses is set aside, and the others go on. It is tried again after 1 second, or
+ *   100 milliseconds if it is locked, then after pauses that double up to 1 minute. It is logged once, as a warning if it
+ *   may pass (a queue whose node is down) and as an error if not (`PreconditionFailed`), and is a condition
+ *   `DeclarationSetAside` for health checks and metrics until it has been made.
+ * - A declaration that ends the connection, as one for an exchange whose plugin is missing does on RabbitMQ 3, is tried
+ *   again on a short-lived connection of its own, named after the application with `topology` behind it. Bindings that
+ *   need it wait for it.
+ *
+ * **Gotchas**
+ *
+ * Messages that were published between the deletion of a queue and its discovery are lost, unless they are mandatory. A
+ * binding that is deleted alone is noticed by returned messages only: AMQP cannot look at bindings.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { AmqpLive, AmqpTopology } from "@effect-amqp/core"
+ *
+ * const topology = AmqpTopology.make(AmqpTopology.queue("orders", { queueType: "quorum" }))
+ *
+ * const layer = AmqpTopology.layer(topology, { checkInterval: "10 seconds" }).pipe(Layer.provide(AmqpLive))
+ * ```
  */
-export const layer = (topology: AmqpTopology): Layer.Layer<never, AmqpError.AmqpError, AmqpConnection | AmqpPool> =>
+export const layer = (
+  topology: AmqpTopology,
+  options?: LayerOptions
+): Layer.Layer<never, AmqpError.AmqpError, AmqpConnection | AmqpPool> =>
   Layer.effectDiscard(
     Effect.gen(function* () {
+      const settings = read("AmqpTopology.layer", options, layerOptions, false)
+      if (isRefused(settings)) return yield* Effect.fail(AmqpError.fromReason(settings))
       const connection = yield* AmqpConnection
-      const { state } = connection
       const links = linksOf(connection)
       // Which connection it will be is known before only. A later one is seen afterwards, and declared on again.
-      let declared = 0
-      let link = links.current()
-      const declareFor = <R>(generation: number, declaring: Effect.Effect<void, AmqpError.AmqpError, R>) =>
-        Effect.suspend(() => {
-          link = links.current()
-          return Effect.map(declaring, () => {
-            declared = generation
-          })
-        })
-      // Publishers and consumers on the next connection wait for it.
-      const preparation = Effect.acquireRelease(
-        Effect.sync(() => links.preparations.add(link)),
-        (preparation) => Effect.sync(() => links.preparations.remove(preparation))
-      )
-      const opened = Effect.map(
-        Stream.runHead(Stream.filter(SubscriptionRef.changes(state), ({ _tag }) => _tag === "Open")),
-        () => generationOf(state)
-      )
-      const onOwnChannel = Redeclaring.onOwnChannel(connection, (channel) => declareOn(channel, topology))
-      const again = Effect.flatMap(opened, (generation) => declareFor(generation, onOwnChannel)).pipe(
-        Effect.tapError((error) =>
-          error.isRetryable
-            ? Effect.annotateLogs(Effect.logWarning("AMQP topology not declared again yet"), {
-                reason: error.message,
+      const first = Effect.suspend(() => {
+        const declaredOn = { link: links.current(), generation: generationOf(connection.state) }
+        return Effect.as(declare(topology), declaredOn)
+      })
+      const declaredOn = yield* first.pipe(
+        Effect.tapError(({ reason }) =>
+          isLost(reason)
+            ? Effect.annotateLogs(Effect.logWarning("AMQP topology not declared yet: the connection was lost"), {
+                reason: reason.message,
                 ...Logging.ofConnection(connection.config)
               })
             : Effect.void
         ),
-        Effect.retry({ while: (error) => error.isRetryable, schedule: backoff }),
-        Effect.catch((error) =>
-          Effect.annotateLogs(Effect.logError("AMQP topology not declared again"), {
-            reason: error.message,
-            ...Logging.ofConnection(connection.config)
-          })
-        ),
-        Effect.andThen(
-          Effect.sync(() => {
-            if (link !== undefined) prepared.done(link)
-          })
-        )
+        Effect.retry({
+          while: ({ reason }) => isLost(reason),
+          times: attempts - 1,
+          schedule: Schedule.spaced("100 millis")
+        })
       )
-      yield* declareFor(generationOf(state), declare(topology))
-      const prepared = yield* preparation
-      yield* Effect.forkScoped(
-        Stream.runForEach(SubscriptionRef.changes(state), () =>
-          Effect.suspend(() => (generationOf(state) > declared ? again : Effect.void))
-        )
+      const interval = (settings.fields["checkInterval"] as number | undefined) ?? defaultCheckInterval
+      const redeclaring = new Redeclaring(
+        connection,
+        topology,
+        interval === 0 ? undefined : interval,
+        yield* Clock.Clock,
+        declaredOn
       )
+      yield* redeclaring.run
     })
   )
+
+const isLost = (reason: AmqpError.AmqpErrorReason) => reason.severity === "connection" && reason.isRetryable

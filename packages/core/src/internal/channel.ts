@@ -234,6 +234,7 @@ export class Channel implements Party {
 
   readonly #onReturn = (message: Amqplib.ReturnMessage) => {
     const returned = returnedOf(message.fields as unknown as ReturnFields, message.properties, message.content)
+    this.link.events.onReturned(returned.exchange, returned.routingKey)
     if (this.onReturned !== undefined) this.onReturned(returned)
     else this.confirms?.returned(returned)
   }
@@ -348,6 +349,7 @@ export class Channel implements Party {
     this.#consumers.clear()
     this.#getting.length = 0
     this.#got = undefined
+    if (this.closedBy._tag === "NotFound") link.events.onChannelClosed(this.closedBy)
     this.#changed()
     this.onClosed?.()
   }

@@ -67,6 +67,10 @@ export interface LinkEvents {
   readonly budget: () => ChannelBudget
   readonly onBlocked: (reason: string) => void
   readonly onUnblocked: () => void
+  /** The broker has closed one of its channels for this reason. */
+  readonly onChannelClosed: (reason: AmqpError.AmqpErrorReason) => void
+  /** The broker has given back a message that reached no queue. */
+  readonly onReturned: (exchange: string, routingKey: string) => void
   /** The header of a message could not be read. `about`: which message, for the log. */
   readonly onUndecodable: (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => void
   /** Once, when the link has ended, whoever ended it. */
@@ -112,7 +116,7 @@ export class Link {
   readonly parties = new Set<Party>()
 
   readonly #model: Model
-  readonly #events: LinkEvents
+  readonly events: LinkEvents
   #opening: Channel | undefined = undefined
   #lastError: unknown = undefined
   #loss: AmqpError.AmqpErrorReason | undefined = undefined
@@ -126,7 +130,7 @@ export class Link {
 
   constructor(model: Model, peer: string, events: LinkEvents, config: Bounds, input: SocketInput) {
     this.#model = model
-    this.#events = events
+    this.events = events
     this.peer = peer
     this.name = config.connectionName
     this.maxInboundMessageBodySize = config.maxInboundMessageBodySize
@@ -219,18 +223,18 @@ export class Link {
   readonly #onBlocked = (reason: string) => {
     this.blockedBy = reason
     this.#changed()
-    this.#events.onBlocked(reason)
+    this.events.onBlocked(reason)
   }
 
   /** To be called when the header of a message could not be read. */
   undecodable(reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>): void {
-    this.#events.onUndecodable(reason, about)
+    this.events.onUndecodable(reason, about)
   }
 
   readonly #onUnblocked = () => {
     this.blockedBy = undefined
     this.#changed()
-    this.#events.onUnblocked()
+    this.events.onUnblocked()
   }
 
   #changed() {
@@ -254,7 +258,7 @@ export class Link {
     this.#changed()
     this.watchers.clear()
     this.parties.clear()
-    this.#events.onClosed(reason)
+    this.events.onClosed(reason)
   }
 
   /**
@@ -277,7 +281,7 @@ export class Link {
   }
 
   get budget(): ChannelBudget {
-    return this.#events.budget()
+    return this.events.budget()
   }
 
   /** What writes to one of its channels without amqplib; undefined where only amqplib can. */

@@ -7,6 +7,7 @@ import type { AmqpConnection } from "../AmqpConnection.ts"
 import type { AmqpError } from "../AmqpError.ts"
 import type { ChannelBudget } from "./channelBudget.ts"
 import type { Conditions } from "./conditions.ts"
+import type { Keepers } from "./keepers.ts"
 import type { KnownQueues } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
 import type { Login } from "./login.ts"
@@ -26,6 +27,8 @@ export interface Links {
   queues: KnownQueues
   /** How many channels may be open, on all of the application's connections together. */
   budget: ChannelBudget
+  /** What this application declares again when it is missing. */
+  keepers: Keepers
   /** What needs an operator's attention. */
   conditions: Conditions
   /** What came and could not be read. */
@@ -48,8 +51,8 @@ export const register = (connection: AmqpConnection["Service"], of: Links): Amqp
 
 /** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
 export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
-  const { budget, conditions, preparations, queues, shutdown, unread } = linksOf(main)
-  Object.assign(linksOf(connection), { budget, conditions, preparations, queues, shutdown, unread })
+  const { budget, conditions, keepers, preparations, queues, shutdown, unread } = linksOf(main)
+  Object.assign(linksOf(connection), { budget, conditions, keepers, preparations, queues, shutdown, unread })
 }
 
 /** Undefined for a connection that was made otherwise, such as a test's. */

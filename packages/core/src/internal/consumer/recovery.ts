@@ -7,6 +7,7 @@
 import * as Predicate from "effect/Predicate"
 import type { Blame } from "../blame.ts"
 import * as AmqpError from "../../AmqpError.ts"
+import { isAbsence } from "../keepers.ts"
 
 /** Which ends are followed by another subscription. */
 export type Resubscribe = "never" | "lost" | "always"
@@ -20,6 +21,10 @@ export interface Ended {
   readonly hadStarted: boolean
   /** Whether this or an earlier one of this consumer had. */
   readonly hasWorked: boolean
+  /** Why the last subscription ended, if the broker had cancelled it and none has started since. */
+  readonly cancelled: AmqpError.ConsumerCancelled | undefined
+  /** Whether this application declares the queue again when it is gone. */
+  readonly isOurs: boolean
 }
 
 /**
@@ -38,8 +43,22 @@ export const nextOf = (ended: Ended, resubscribe: Resubscribe): Next => {
   const isRecovered =
     resubscribe !== "never" &&
     (reason.severity === "connection" ? isConnectionRecovered(ended) : isChannelRecovered(ended, resubscribe))
-  if (!isRecovered) return { _tag: "end", reason }
+  if (!isRecovered) return { _tag: "end", reason: endOf(ended) }
   return reason.severity === "connection" && isSuspect(ended) ? alone : again
+}
+
+/** The 404 after a cancel says why the broker cancelled. */
+const endOf = ({ cancelled, reason }: Ended): AmqpError.AmqpErrorReason => {
+  if (cancelled === undefined || !isAbsence(reason)) return reason
+  const { consumerTag, queue } = cancelled
+  return new AmqpError.ConsumerCancelled({
+    message:
+      `basic.consume: the broker ended the consumer ${JSON.stringify(consumerTag)}: its queue ${JSON.stringify(queue)} was deleted. ` +
+      `No AmqpTopology.layer of this application declares it, and neither does this consumer: declare it, or consume with resubscribe: "always".`,
+    operation: "basic.consume",
+    queue,
+    consumerTag
+  })
 }
 
 /** Undisguised, these are told only to the party whose method they are for: here to one that had no channel yet. */
@@ -66,15 +85,17 @@ const codesOfMethods: ReadonlySet<number | undefined> = new Set([502, 503, 530, 
 const isOfMethod = (reason: AmqpError.AmqpErrorReason): boolean =>
   reason._tag === "ProtocolError" && reason.operation !== "channel.open" && codesOfMethods.has(reason.replyCode)
 
-const isChannelRecovered = ({ hadStarted, hasWorked, reason }: Ended, resubscribe: Resubscribe): boolean => {
-  const always = resubscribe === "always"
+const isChannelRecovered = (ended: Ended, resubscribe: Resubscribe): boolean => {
+  const { hadStarted, hasWorked, isOurs, reason } = ended
   // It is still at the head of the queue: the next subscription would meet it, and end like this one.
   if (reason._tag === "MessageTooLarge" && !isByPublish(reason)) return false
-  if (hadStarted) return always || isByPublish(reason) || reason._tag !== "ConsumerCancelled"
+  // After a cancel by the broker the next subscription shows whether the queue is still there.
+  if (hadStarted) return true
   // The broker may hold on to a queue or a consumer of the connection that was lost, until it notices. At the first start
   // it is somebody else's.
   if (isHeld(reason)) return hasWorked
-  return reason.isRetryable || (always && reason._tag === "NotFound")
+  if (reason._tag !== "NotFound") return reason.isRetryable
+  return resubscribe === "always" || isOurs || !isAbsence(reason)
 }
 
 // What publishes to the channel of a subscription is a server that replies. It does that otherwise when the request comes

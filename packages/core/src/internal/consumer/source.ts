@@ -16,6 +16,7 @@ import type * as AmqpError from "../../AmqpError.ts"
 import type { End } from "../../AmqpConsumer.ts"
 import type { Channel } from "../channel.ts"
 import { fail, type Terms } from "../handle.ts"
+import { isAbsence } from "../keepers.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
@@ -181,6 +182,8 @@ export class Source {
         this.#declare === undefined ? prepare : Effect.andThen(this.#declare(channel), prepare)
       let hasWorked = false
       let isAlone = false
+      // Why the last subscription ended, while it is not known whether the queue is still there.
+      let cancelled: AmqpError.ConsumerCancelled | undefined
       while (true) {
         // What no waiting changes: the connection is closed for good.
         yield* this.#presence?.waitFor(this.#links.next) ?? this.#links.next
@@ -202,9 +205,13 @@ export class Source {
         const reason = failure ?? (yield* this.#opened(subscription))
         backoff.lost(openedAt)
         yield* this.#leave(subscription)
-        const ended = { reason, blame: subscription.blame, hadStarted: failure === undefined, hasWorked }
+        const isOurs = this.#links.keepers.keeps("queue", this.queue) || (this.#declare !== undefined && hasWorked)
+        const hadStarted = failure === undefined
+        const ended = { reason, blame: subscription.blame, hadStarted, hasWorked, cancelled, isOurs }
         const next = nextOf(ended, this.#resubscribe)
         if (next._tag === "end") return yield* fail(next.reason)
+        if (reason._tag === "ConsumerCancelled") cancelled = reason
+        else if (hadStarted) cancelled = undefined
         this.#presence?.interrupted(reason.message)
         // It goes back to the connection of all others when a subscription on its own has lasted.
         isAlone = this.#alone !== undefined && (next._tag === "alone" || (isAlone && backoff.attempt > 0))
@@ -214,6 +221,7 @@ export class Source {
           reason: reason.message,
           ...(subscription.channel === undefined ? this.#connection : Logging.ofChannel(subscription.channel))
         })
+        yield* this.#restore(reason)
         yield* backoff.wait(reason)
       }
     })
@@ -274,6 +282,15 @@ export class Source {
       const scope = this.#owned.get(subscription)
       if (scope === undefined) return Effect.void
       return Effect.onExit(Scope.close(scope, Exit.void), () => Effect.sync(() => this.#owned.delete(subscription)))
+    })
+  }
+
+  /** The queue may be missing: a topology layer of this application that has it declares it again. */
+  #restore(reason: AmqpError.AmqpErrorReason): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (isAbsence(reason)) this.#terms.queues.forget(this.queue)
+      else if (reason._tag !== "ConsumerCancelled") return Effect.void
+      return this.#links.keepers.restore(this.queue)
     })
   }
 

@@ -1,0 +1,82 @@
+/** A topology as steps, each of which declares one thing, in the order in which they are taken. */
+import type * as Effect from "effect/Effect"
+import type { AmqpChannel } from "../../AmqpChannel.ts"
+import type { AmqpError } from "../../AmqpError.ts"
+import type { AmqpTopology, Exchange } from "./values.ts"
+
+export interface Step {
+  readonly kind: "exchange" | "queue" | "binding"
+  /** What it declares, for logs: `queue "orders"`. */
+  readonly what: string
+  /** The name of the exchange or queue; empty for a binding. */
+  readonly name: string
+  /** What a binding joins, as far as this topology declares it. */
+  readonly needs: ReadonlyArray<Step>
+  /** Whether it belongs to the connection that declares it: an exclusive queue, and its bindings. */
+  readonly isExclusive: boolean
+  /** Whether the broker deletes it on purpose when it is not used: its absence means nothing. */
+  readonly mayExpire: boolean
+  readonly declare: (channel: AmqpChannel) => Effect.Effect<unknown, AmqpError>
+}
+
+const quoted = (name: string) => JSON.stringify(name)
+
+/** Alternate exchanges before those that send there. */
+const inOrder = (exchanges: ReadonlyArray<Exchange>): Iterable<Exchange> => {
+  const byName = new Map(exchanges.map((exchange) => [exchange.name, exchange]))
+  const ordered = new Set<Exchange>()
+  for (const exchange of exchanges) {
+    const chain: Array<Exchange> = []
+    for (let next: Exchange | undefined = exchange; next !== undefined && !ordered.has(next);) {
+      chain.push(next)
+      next = byName.get(next.options.alternateExchange ?? "")
+    }
+    for (const each of chain.toReversed()) ordered.add(each)
+  }
+  return ordered
+}
+
+/** Exchanges, then queues, then bindings. */
+export const stepsOf = (topology: AmqpTopology): ReadonlyArray<Step> => {
+  const exchanges = new Map<string, Step>()
+  for (const { name, options, type } of inOrder(topology.exchanges)) {
+    exchanges.set(name, {
+      kind: "exchange",
+      what: `exchange ${quoted(name)} of type ${quoted(type)}`,
+      name,
+      needs: [],
+      isExclusive: false,
+      mayExpire: options.autoDelete === true,
+      declare: (channel) => channel.exchangeDeclare(name, type, options)
+    })
+  }
+  const queues = new Map<string, Step>()
+  for (const { name, options } of topology.queues) {
+    queues.set(name, {
+      kind: "queue",
+      what: `queue ${quoted(name)}`,
+      name,
+      needs: [],
+      isExclusive: options.exclusive === true,
+      mayExpire: options.autoDelete === true || options.expires !== undefined,
+      declare: (channel) => channel.queueDeclare(name, options)
+    })
+  }
+  const bindings = topology.bindings.map(({ destination, destinationType, options, routingKey, source }): Step => {
+    const ends = [exchanges.get(source), (destinationType === "queue" ? queues : exchanges).get(destination)]
+    const needs = ends.filter((step) => step !== undefined)
+    return {
+      kind: "binding",
+      what: `binding of ${destinationType} ${quoted(destination)} to exchange ${quoted(source)} by ${quoted(routingKey)}`,
+      name: "",
+      needs,
+      isExclusive: needs.some((step) => step.isExclusive),
+      mayExpire: false,
+      declare: (channel) =>
+        destinationType === "queue"
+          ? channel.queueBind(destination, source, routingKey, options)
+          : channel.exchangeBind(destination, source, routingKey, options)
+    }
+  })
+  return [...exchanges.values(), ...queues.values(), ...bindings]
+}
