@@ -107,7 +107,8 @@ export const retryHeaders = (
     readonly routingKey: string
   },
   queue: string,
-  failure: Failure | undefined
+  failure: Failure | undefined,
+  withOrigin = true
 ): Headers => {
   const headers: Record<string, FieldValue | undefined> = Object.create(null)
   for (const name of Object.keys(delivery.headers)) {
@@ -116,8 +117,13 @@ export const retryHeaders = (
   headers[of] = queue
   headers[count] = retriesOf(queue, delivery.headers) + 1
   headers[deliveries] = delivery.attempt
-  headers[exchange] = delivery.exchange.toWellFormed()
-  headers[routingKey] = delivery.routingKey.toWellFormed()
+  if (withOrigin) {
+    headers[exchange] = delivery.exchange.toWellFormed()
+    headers[routingKey] = delivery.routingKey.toWellFormed()
+  } else {
+    delete headers[exchange]
+    delete headers[routingKey]
+  }
   if (failure !== undefined) {
     headers[error] = cut(failure.tag, longestTag)
     headers[reason] = cut(failure.message, longestReason)

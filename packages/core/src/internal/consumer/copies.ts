@@ -4,6 +4,7 @@ import type { AmqpConfig } from "../../AmqpConfig.ts"
 import type { AmqpError } from "../../AmqpError.ts"
 import { fromDelivery, type FieldValue } from "../../AmqpMessage.ts"
 import type { AmqpPublisher } from "../../AmqpPublisher.ts"
+import { deriveReceived } from "../received.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 
 // The queue's own count begins again, and copies are not to be sent again.
@@ -23,6 +24,7 @@ export class Copies {
     const { properties, queue } = delivery
     const headers: Record<string, FieldValue | undefined> = Object.create(null)
     for (const [name, value] of Object.entries(properties.headers)) if (!leftOut.has(name)) headers[name] = value
+    deriveReceived(headers, properties.headers)
     const { userId } = properties
     const credentials = this.#credentials
     const isOurs = credentials._tag === "Plain" && credentials.username === userId

@@ -25,6 +25,7 @@ import type { ConsumerDelivery } from "./delivery.ts"
 import { Kept } from "./kept.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Pauses } from "./pauses.ts"
+import { PublishingAgain } from "./publishingAgain.ts"
 import { Retrying } from "./retrying.ts"
 import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
@@ -229,7 +230,8 @@ const run = <Work, R>(
           config,
           scope
         })
-        const retrying = new Retrying({ delayQueues, config, publisher: consumer.publisher })
+        const publisher = new PublishingAgain(consumer.publisher, links, terms, config).service
+        const retrying = new Retrying({ delayQueues, config, publisher })
         const measures = measuresOf(consumer)
         const position = positionOf(settings, clock, terms, measures)
         const source = sourceOf(connection, access, settings, clock, fork, terms, measures, position)
@@ -254,13 +256,13 @@ const run = <Work, R>(
                 retrying,
                 pauses,
                 kept,
-                copies: new Copies(consumer.publisher, config),
+                copies: new Copies(publisher, config),
                 deadlines,
                 links,
                 oldestAhead: () => (source.size > 0 ? deadlines.now - source.waited : Infinity),
                 onKept: paused.report
               })
-            : new StreamSettling(position, settings.ofStream, consumer.publisher, config)
+            : new StreamSettling(position, settings.ofStream, publisher, config)
         const traced = yield* Tracing.isOn
         const labour = labourOf({ source, settling, fork, traced, measures, deadlines }, () => workers.wake())
         const isReady = () => (kept.isEmpty ? labour.isReady() : kept.isDue)

@@ -34,26 +34,30 @@ export class Retrying {
   publish(delivery: ConsumerDelivery, delay: Delay, failure: Failure): Effect.Effect<void, AmqpError.AmqpError> {
     const send = (message: Message) =>
       Effect.andThen(this.declare(delay), this.#publisher.publish(message, { mandatory: true }))
-    return send(this.#message(delivery, delay, failure)).pipe(
-      // Somebody has deleted the queue.
-      Effect.catchReason("AmqpError", "PublishReturned", () => {
-        this.#delayQueues.forget(delay)
-        return send(this.#message(delivery, delay, failure))
-      }),
-      // The headers were nearly as large as may be already: it has to do without the error.
-      Effect.catchReason("AmqpError", "InvalidArgument", () => send(this.#message(delivery, delay, undefined))),
+    const publish = (failure: Failure | undefined, withOrigin: boolean) =>
+      Effect.suspend(() => send(this.#message(delivery, delay, failure, withOrigin))).pipe(
+        // Somebody has deleted the queue.
+        Effect.catchReason("AmqpError", "PublishReturned", () => {
+          this.#delayQueues.forget(delay)
+          return send(this.#message(delivery, delay, failure, withOrigin))
+        })
+      )
+    // Its headers may be nearly as large as can be already. What counts the tries is never left out.
+    return publish(failure, true).pipe(
+      Effect.catchReason("AmqpError", "InvalidArgument", () => publish(undefined, true)),
+      Effect.catchReason("AmqpError", "InvalidArgument", () => publish(undefined, false)),
       Effect.asVoid
     )
   }
 
-  #message(delivery: ConsumerDelivery, delay: Delay, failure: Failure | undefined): Message {
+  #message(delivery: ConsumerDelivery, delay: Delay, failure: Failure | undefined, withOrigin: boolean): Message {
     const { attempt, exchange, routingKey } = delivery
     const { headers, userId } = delivery.properties
     const { credentials } = this.#config
     const message = fromDelivery(delivery, {
       exchange: "",
       routingKey: delay.queue,
-      headers: retryHeaders({ headers, attempt, exchange, routingKey }, delivery.queue, failure),
+      headers: retryHeaders({ headers, attempt, exchange, routingKey }, delivery.queue, failure, withOrigin),
       expiration: undefined,
       userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
     })

@@ -15,6 +15,7 @@ import type { Kept } from "./kept.ts"
 import { pauseAfter, type Pauses } from "./pauses.ts"
 import { drop, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import * as Logging from "../logging.ts"
+import { isRefusal } from "./publishingAgain.ts"
 import type { Retrying } from "./retrying.ts"
 
 /** Makes interruptible what may be, in an uninterruptible region. */
@@ -221,6 +222,12 @@ export class Settling {
         if (this.stopping && Cause.hasInterrupts(cause)) {
           this.giveBack(delivery)
           return Effect.void
+        }
+        const error = Cause.findError(cause)
+        if (Result.isSuccess(error) && isRefusal(error.success.reason)) {
+          this.#finish(delivery, plan.then)
+          const log = Effect.logError("AMQP delivery given up, its retry is refused", cause)
+          return this.#annotate(Effect.annotateLogs(log, { reason: error.success.message }), delivery, plan.then)
         }
         return Effect.andThen(
           this.#annotate(Effect.logError("AMQP retry not confirmed, delivery requeued", cause), delivery, redeliver),

@@ -97,7 +97,7 @@ export class Publisher implements Owner {
   readonly settings: Settings
   readonly lanes: Lanes
   readonly #connection: AmqpConnection["Service"]
-  readonly #links: Links
+  readonly links: Links
   readonly #line = new Line<Attempt>()
   readonly #backlog: Backlog
   readonly #deadlines: Deadlines
@@ -151,7 +151,7 @@ export class Publisher implements Owner {
     this.#limit = new SizeLimit(settings.maxMessageSize)
     this.#backlog = new Backlog(settings.maxWaitingBytes)
     this.#connection = connection
-    this.#links = links
+    this.links = links
     this.#run = run
     this.#deadlines = new Deadlines(clock, fork)
     this.lanes = new Lanes({
@@ -177,7 +177,7 @@ export class Publisher implements Owner {
 
   /** The live link, if there is one. */
   get link(): Link | undefined {
-    return this.#links.current()
+    return this.links.current()
   }
 
   // --- What comes in -------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ export class Publisher implements Owner {
       if (fiber === undefined || !Tracing.isTraced(fiber)) return this.#publish(message, options, resume)
       const traced = (message: Message) =>
         Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => this.#publish(message, options, resume))
-      return resume(Tracing.publishing(message, this.#links.current(), traced))
+      return resume(Tracing.publishing(message, this.links.current(), traced))
     })
 
   #publish(
@@ -215,7 +215,7 @@ export class Publisher implements Owner {
     lane: Lane | undefined,
     outcome: Outcome
   ): Attempt | undefined {
-    const link = this.#links.current()
+    const link = this.links.current()
     const free =
       this.#backlog.size === 0 && this.#inFlight < this.settings.maxInFlight ? this.lanes.ready(lane) : undefined
     const size = free === undefined ? sizeOfLongText(message) : undefined
@@ -404,7 +404,7 @@ export class Publisher implements Owner {
 
   /** What keeps messages from this lane, or from any, for nobody knows how long; undefined if nothing does. */
   #forbids(only: Lane | undefined): string | undefined {
-    const link = this.#links.current()
+    const link = this.links.current()
     const { value: state } = this.#connection.state
     if (link === undefined) {
       // Closed for good, it has a reason of its own, which opening a channel fails with.
@@ -444,7 +444,7 @@ export class Publisher implements Owner {
     if (because !== undefined) return because
     const open = (attempt.lane === undefined ? this.lanes.all : [attempt.lane]).find((lane) => lane.isOpen)
     if (open === undefined) {
-      return this.#links.preparations.areDone
+      return this.links.preparations.areDone
         ? "the broker has not opened a channel yet"
         : "the topology is being declared again on a new connection"
     }
@@ -489,7 +489,7 @@ export class Publisher implements Owner {
     this.lanes.stop()
     this.#dismiss(() => publisherClosed)
     return Effect.gen({ self: this }, function* () {
-      const { shutdown } = this.#links
+      const { shutdown } = this.links
       if (this.#awaited > 0) {
         this.#drained = Deferred.makeUnsafe()
         const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdown.answering())
@@ -503,7 +503,7 @@ export class Publisher implements Owner {
       const channels = this.lanes.all.flatMap((lane) => lane.channels)
       // Not when the channels have closed: that may be never.
       for (const channel of channels) channel.confirms?.closed(closedOver, false)
-      const timeout = Duration.millis(shutdown.closingOf(this.#links.current()))
+      const timeout = Duration.millis(shutdown.closingOf(this.links.current()))
       yield* Effect.forEach(channels, (channel) => channel.close(timeout), {
         concurrency: "unbounded",
         discard: true
