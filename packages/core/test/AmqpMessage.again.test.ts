@@ -29,7 +29,7 @@ double.writeDoubleBE(5)
 const float = Buffer.alloc(4)
 float.writeFloatBE(0.1)
 
-/** Entries that RabbitMQ 4 hands on as it got them, as RabbitMQ 3 does. */
+/** Entries that RabbitMQ 4 writes again as they were. */
 const entries: Record<string, ReadonlyArray<readonly [string | Uint8Array, Buffer]>> = {
   "integers of every size": [
     ["b", rawValue("b", Buffer.of(5))],
@@ -81,12 +81,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         Effect.gen(function* () {
           const { url } = yield* TestBroker.TestBroker
           const [queue, copies] = [yield* declareQueue(), yield* declareQueue()]
-          yield* rawPublish(url, { routingKey: queue, properties: propertiesOf(rawTable(...list)) })
+          const message = { routingKey: queue, properties: propertiesOf(rawTable(...list)) }
+          yield* rawPublish(url, message, message)
+          // RabbitMQ 4 has put the keys into another order.
+          const expected = yield* rawPropertiesIn(url, queue)
           const delivery = yield* next(queue)
           const again = AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: copies })
           yield* AmqpPublisher.publish(again)
           yield* Effect.scoped(AmqpChannel.use((channel) => channel.publish(again)))
-          const expected = propertiesOf(rawTable(...list))
           for (const _ of [1, 2]) assert.isTrue((yield* rawPropertiesIn(url, copies)).equals(expected))
         })
       )
