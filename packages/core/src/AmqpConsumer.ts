@@ -25,6 +25,7 @@ import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -59,18 +60,33 @@ export interface Delivery {
   /** A view into what the socket has read, which it keeps in memory: see `AmqpMessage.bytes`. */
   readonly content: Uint8Array
   readonly properties: DeliveredProperties
-  /** Where it was published first, also when `retry` has brought it back. */
+  /** The exchange that the broker took it from into the queue: after a `retry` the default exchange. See `origin`. */
   readonly exchange: string
-  /** As it was published first. */
+  /** As the broker says: after a `retry` the queue's name. See `origin`. */
   readonly routingKey: string
+  /**
+   * Where the message was published first, if it comes from a `retry`: `undefined` if not.
+   *
+   * **Unverified**: the headers of the message say so, and whoever may publish to the queue can write them. Never decide by
+   * it what a message may do, unless `retrySecret` is set.
+   */
+  readonly origin: Origin | undefined
   /** Whether the broker has handed this message out before, to whomever. */
   readonly redelivered: boolean
   /**
-   * Which delivery of the message this is, as far as can be told: 1 for the first.
+   * Which attempt to handle the message this is, as far as is known: 1 for the first.
    *
-   * What counts: deliveries before a `retry`; what a quorum queue got back (`x-delivery-count`); what consumers of this
-   * queue have rejected, if a dead-letter exchange has brought it back (`x-death`). A classic queue does not count what
-   * is requeued: 2 means that it was delivered before, once or a thousand times.
+   * What counts is an attempt that has failed, not a delivery: one that lay unseen in a prefetch when its connection was
+   * lost counts for nothing, and neither does a handler that was interrupted by the end of its consumer. So the broker's
+   * counts and `redelivered` have no part in it. Known are:
+   *
+   * - failures in this application whose message went back to the queue (`redeliver`, `requeue`, `nack`): the last 10,000;
+   * - with `maxDeliveries`, the attempts of other processes too, see there;
+   * - attempts before a `retry`, as its headers say: unverified, unless `retrySecret` is set;
+   * - what consumers of this queue have rejected, if a dead-letter exchange has brought it back by way of another queue
+   *   (`x-death`).
+   *
+   * A message that was published again by somebody else begins again with 1: a dead letter that is moved back, for one.
    */
   readonly attempt: number
   /** Where it stands in its stream; `undefined` for other queues. */
@@ -86,6 +102,12 @@ export interface Delivery {
   nack(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
   /** `basic.reject`: what `nack` does, in AMQP's original words. */
   reject(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
+}
+
+/** An exchange, and the routing key that a message was published to it with. */
+export interface Origin {
+  readonly exchange: string
+  readonly routingKey: string
 }
 
 /** How a consumer has ended. */
@@ -203,6 +225,18 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
   /** Saves the position in a stream, and goes on there after a restart. Default: it is kept in memory, until the end. */
   readonly offsets?: SavedOffsets | undefined
   /**
+   * Signs what `retry` writes into headers (the count and the origin), by HMAC-SHA-256 over the queue, the count, the
+   * origin, the content and the properties that a retry keeps. Then only signed headers are believed: without it, whoever
+   * may publish to the queue can make up `Delivery.origin`, and a count that ends the retries of his own message early.
+   * Counts in the broker's `x-death` are not believed either.
+   *
+   * At least 16 random bytes, the same for all consumers of the queue. Of several the first one signs and all are believed:
+   * to replace a secret, add the new one last everywhere, then move it to the front, then remove the old one. Messages that
+   * wait for a retry when it is set first begin again with attempt 1. Default: none, headers are believed if the newest
+   * entry of `x-death` names a delay queue of this queue.
+   */
+  readonly retrySecret?: Redacted.Redacted<string> | ReadonlyArray<Redacted.Redacted<string>> | undefined
+  /**
    * Runs when it has ended, whatever the way; for what is left of `shutdownTimeout` at most, or of `closeTimeout` when
    * nothing is.
    */
@@ -225,10 +259,27 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
     | ((defect: unknown, delivery: Delivery) => Policy | StreamPolicy)
     | undefined
   /**
-   * From the next delivery of a message on it is not handled any more. Compared with `Delivery.attempt`, which tells what
-   * is counted. At least 1. Default: no limit.
+   * How often handling a message may begin and not succeed; when it comes once more, it is given up (`onPoison`). At least
+   * 1. Default: no limit, it comes back forever.
+   *
+   * It is compared with `Delivery.attempt`. Among processes, and for a message that kills its process, a redelivered message
+   * is counted beside its queue before it is handled: in a classic queue `<queue>.attempts.<hash>`, which holds a record
+   * per attempt, exists while the message is in hand or waits for its next attempt, and is removed by the broker when it was
+   * not used for a day. That takes a declaration and a confirmed publish per redelivered message: some milliseconds, and
+   * the permissions to configure and write such queues. A first delivery costs nothing. See `sharedCount`.
+   *
+   * The first attempt is not recorded, and only counts if its process lives on. So a message that kills each process is
+   * handled once more than this says. 1,000 redelivered messages are recorded at a time and 10 per second after that;
+   * others are counted in their process only.
    */
   readonly maxDeliveries?: number | undefined
+  /**
+   * Whether `maxDeliveries` counts attempts of other processes too, and survives the end of this one. With `false` nothing
+   * is declared, and a message that kills its process comes back forever. Queues that are known to be exclusive,
+   * auto-delete or a stream are counted so in any case, and all queues for a while after a record was refused (403, for
+   * one) or not taken within 5 seconds, which is logged as a warning. Default: `true`.
+   */
+  readonly sharedCount?: boolean | undefined
   /** What becomes of a message that was delivered more often. Default: `deadLetter`. */
   readonly onPoison?: FinalPolicy | undefined
   /**

@@ -351,7 +351,7 @@ export const stats: Effect.Effect<Stats, never, AmqpRpc> = Effect.flatMap(AmqpRp
 /** How a server consumes requests. */
 export interface ServeOptions extends Omit<
   AmqpConsumer.ConsumeOptions,
-  "onFailure" | "onDefect" | "queueType" | "offset" | "offsets"
+  "onFailure" | "onDefect" | "queueType" | "offset" | "offsets" | "retrySecret"
 > {
   /** How many requests are handled at a time, at most. Default: 16. */
   readonly concurrency?: number | undefined

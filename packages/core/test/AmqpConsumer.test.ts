@@ -320,7 +320,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         return attempts
       })
 
-    it.effect("a quorum queue counts every return", () =>
+    it.effect("each failure counts, in a quorum queue", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
         const attempts = yield* failing(queue, { maxDeliveries: 3, onFailure: AmqpConsumer.requeue })
@@ -345,7 +345,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a classic queue tells the first delivery from later ones", () =>
+    it.effect("and in a classic one, which counts nothing itself", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const attempts = yield* failing(queue, { maxDeliveries: 1, onFailure: AmqpConsumer.requeue })

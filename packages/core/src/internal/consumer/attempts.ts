@@ -1,11 +1,17 @@
 /**
- * How often a message was delivered, as far as its headers tell, and the headers that a retry adds.
+ * What the headers of a retry say about a message, and the headers that a retry adds.
  *
- * A quorum queue counts what comes back to it (`x-delivery-count`); the broker counts what was rejected into a
- * dead-letter exchange (`x-death`); a retry is another message, so it carries the sum of its predecessors. A message that
- * has gone on to another queue, dead-lettered or forwarded, still has these headers: there they count for nothing.
+ * A retry is another message, so it carries the count of its predecessors. Any publisher can write these headers, and a
+ * message that goes on to another queue, or is moved back from a dead-letter queue, still has them. So they count only
+ * where the message has come straight from one of our delay queues: the newest entry of `x-death` says so. That is no
+ * proof, since RabbitMQ hands on an `x-death` that a publisher has written. A secret signs the headers: then only signed
+ * ones count.
  */
-import type { FieldTable, FieldValue, Headers } from "../../AmqpMessage.ts"
+import * as Redacted from "effect/Redacted"
+import * as Crypto from "node:crypto"
+import type { Origin } from "../../AmqpConsumer.ts"
+import type { DeliveredProperties, FieldTable, FieldValue, Headers } from "../../AmqpMessage.ts"
+import { isDelayQueueOf } from "../topology/delayQueues.ts"
 
 const of = "x-retry-queue"
 const count = "x-retry-count"
@@ -14,48 +20,117 @@ const exchange = "x-retry-exchange"
 const routingKey = "x-retry-routing-key"
 const error = "x-retry-error"
 const reason = "x-retry-reason"
+const signature = "x-retry-signature"
 
 // Longer ones are cut: headers have to fit into one frame.
 const longestTag = 128
 const longestReason = 1024
 
+/** The keys that sign: the first one signs, and each of them is believed. */
+export type Secrets = ReadonlyArray<Redacted.Redacted<string>>
+
+/** What a message brings from its earlier tries in a queue. */
+export interface History {
+  /** How often it was tried again. */
+  readonly retries: number
+  /** How often it was handled before it was tried again last. */
+  readonly deliveries: number
+  /** Where it was published first. */
+  readonly origin: Origin | undefined
+}
+
+const none: History = { retries: 0, deliveries: 0, origin: undefined }
+
 const toCount = (value: unknown): number =>
   typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0
 
-/** How often it was tried again in this queue. */
-export const retriesOf = (queue: string, headers: Headers): number =>
-  headers[of] === queue ? toCount(headers[count]) : 0
+const isTable = (value: FieldValue | undefined): value is FieldTable =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
 
-/** The exchange and the routing key of the first time, if this is not it. */
-export const originOf = (
-  queue: string,
-  headers: Headers
-): { readonly exchange: string; readonly routingKey: string } | undefined => {
-  if (headers[of] !== queue) return undefined
+const deathsOf = (headers: Headers): ReadonlyArray<FieldValue> => {
+  const deaths = headers["x-death"]
+  return Array.isArray(deaths) ? deaths : []
+}
+
+const cameFromDelay = (queue: string, headers: Headers): boolean => {
+  const [newest] = deathsOf(headers)
+  return (
+    isTable(newest) &&
+    newest["reason"] === "expired" &&
+    typeof newest["queue"] === "string" &&
+    isDelayQueueOf(queue, newest["queue"])
+  )
+}
+
+/** A message, as far as its headers are signed with it. */
+interface Signed {
+  readonly content: Uint8Array
+  readonly properties: DeliveredProperties
+}
+
+// Each part with its length, so that no two lists of parts look alike. Only what every retry keeps is signed.
+const signatureOf = (secret: Redacted.Redacted<string>, queue: string, history: History, message: Signed): Buffer => {
+  const { appId, contentEncoding, contentType, correlationId, messageId, replyTo, timestamp, type } = message.properties
+  const { origin, retries } = history
+  const hmac = Crypto.createHmac("sha256", Redacted.value(secret))
+  for (const part of [
+    "effect-amqp retry 1",
+    queue,
+    String(retries),
+    String(history.deliveries),
+    origin?.exchange,
+    origin?.routingKey,
+    messageId,
+    correlationId,
+    type,
+    appId,
+    replyTo,
+    contentType,
+    contentEncoding,
+    timestamp === undefined ? undefined : String(timestamp.getTime())
+  ]) {
+    hmac.update(part === undefined ? "-;" : `${Buffer.byteLength(part)};${part}`)
+  }
+  return hmac.update(message.content).digest()
+}
+
+const isSigned = (secrets: Secrets, queue: string, history: History, message: Signed): boolean => {
+  const given = message.properties.headers[signature]
+  if (typeof given !== "string") return false
+  const bytes = Buffer.from(given, "base64url")
+  return secrets.some((secret) => {
+    const expected = signatureOf(secret, queue, history, message)
+    return bytes.length === expected.length && Crypto.timingSafeEqual(bytes, expected)
+  })
+}
+
+/** What the headers of a message say, as far as they are believed in this queue. */
+export const historyOf = (queue: string, secrets: Secrets, message: Signed): History => {
+  const { headers } = message.properties
+  if (headers[of] !== queue || !cameFromDelay(queue, headers)) return none
   const from = headers[exchange]
   const key = headers[routingKey]
-  return typeof from === "string" && typeof key === "string" ? { exchange: from, routingKey: key } : undefined
+  const history: History = {
+    retries: toCount(headers[count]),
+    deliveries: toCount(headers[deliveries]),
+    origin: typeof from === "string" && typeof key === "string" ? { exchange: from, routingKey: key } : undefined
+  }
+  return secrets.length === 0 || isSigned(secrets, queue, history, message) ? history : none
 }
 
-const rejectionsFrom = (queue: string, deaths: FieldValue | undefined): number => {
+/**
+ * How often consumers of this queue have rejected a message that a topology of dead letters has brought back, by way of
+ * another queue. Straight from this one it comes only when somebody moves a dead letter back: then it begins again.
+ */
+export const rejectionsOf = (queue: string, headers: Headers): number => {
+  const deaths = deathsOf(headers)
   let rejections = 0
-  if (!Array.isArray(deaths)) return rejections
-  for (const death of deaths as ReadonlyArray<FieldTable | null>) {
-    if (typeof death === "object" && death !== null && death["queue"] === queue && death["reason"] === "rejected") {
-      rejections += toCount(death["count"])
-    }
+  for (const [i, death] of deaths.entries()) {
+    if (!isTable(death) || death["queue"] !== queue) continue
+    if (i === 0) return 0
+    if (death["reason"] === "rejected") rejections += toCount(death["count"])
   }
   return rejections
-}
-
-/** Which delivery this is: 1 for the first, as far as can be told. */
-export const attemptOf = (queue: string, headers: Headers, redelivered: boolean): number => {
-  const before =
-    (headers[of] === queue ? toCount(headers[deliveries]) : 0) +
-    toCount(headers["x-delivery-count"]) +
-    rejectionsFrom(queue, headers["x-death"])
-  // A classic queue does not count, but says that it was not the first time.
-  return 1 + (before === 0 && redelivered ? 1 : before)
 }
 
 // What the broker or an earlier retry has put there, and what would make the broker send copies again.
@@ -68,7 +143,8 @@ const isLeftOut = (name: string): boolean =>
   name === "x-delivery-count" ||
   name === "x-acquired-count" ||
   name === error ||
-  name === reason
+  name === reason ||
+  name === signature
 
 const cut = (text: string, longest: number): string =>
   // A surrogate pair may have been cut in two.
@@ -98,31 +174,40 @@ export const failureOf = (value: unknown): Failure => {
 
 const primitive = (value: unknown): string => (typeof value === "function" ? "a function" : String(value))
 
-/** The headers of the message that is published for a retry. */
+/** A delivery that is tried again. */
+interface Retried extends Signed {
+  readonly queue: string
+  readonly attempt: number
+  readonly retries: number
+  readonly origin: Origin | undefined
+  readonly exchange: string
+  readonly routingKey: string
+}
+
+/** The headers of the message that is published for a retry. Without its origin where there is no room for it. */
 export const retryHeaders = (
-  delivery: {
-    readonly headers: Headers
-    readonly attempt: number
-    readonly exchange: string
-    readonly routingKey: string
-  },
-  queue: string,
+  delivery: Retried,
+  secrets: Secrets,
   failure: Failure | undefined,
-  withOrigin = true
+  withOrigin: boolean
 ): Headers => {
   const headers: Record<string, FieldValue | undefined> = Object.create(null)
-  for (const name of Object.keys(delivery.headers)) {
-    if (!isLeftOut(name)) headers[name] = delivery.headers[name]
+  const before = delivery.properties.headers
+  for (const name of Object.keys(before)) {
+    if (!isLeftOut(name)) headers[name] = before[name]
   }
-  headers[of] = queue
-  headers[count] = retriesOf(queue, delivery.headers) + 1
-  headers[deliveries] = delivery.attempt
-  if (withOrigin) {
-    headers[exchange] = delivery.exchange.toWellFormed()
-    headers[routingKey] = delivery.routingKey.toWellFormed()
-  } else {
-    delete headers[exchange]
-    delete headers[routingKey]
+  // What is no UTF-8 has characters in its place that cannot be sent.
+  const { exchange: from, routingKey: key } = delivery.origin ?? delivery
+  const origin = withOrigin ? { exchange: from.toWellFormed(), routingKey: key.toWellFormed() } : undefined
+  const history = { retries: delivery.retries + 1, deliveries: delivery.attempt, origin }
+  headers[of] = delivery.queue
+  headers[count] = history.retries
+  headers[deliveries] = history.deliveries
+  headers[exchange] = origin?.exchange
+  headers[routingKey] = origin?.routingKey
+  const [secret] = secrets
+  if (secret !== undefined) {
+    headers[signature] = signatureOf(secret, delivery.queue, history, delivery).toString("base64url")
   }
   if (failure !== undefined) {
     headers[error] = cut(failure.tag, longestTag)

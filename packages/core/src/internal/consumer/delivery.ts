@@ -1,24 +1,30 @@
 /** A delivery of a consumer: it knows its channel, so that it is settled at most once, and nowhere else. */
 import * as Effect from "effect/Effect"
-import type { Delivery } from "../../AmqpConsumer.ts"
+import type { Delivery, Origin } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
-import type { DeliveredProperties } from "../../AmqpMessage.ts"
+import type { DeliveredProperties, Headers } from "../../AmqpMessage.ts"
 import type * as Amqplib from "../amqplib.ts"
 import type { Channel } from "../channel.ts"
 import { readFlags, isRefused } from "../declarations.ts"
 import { fail } from "../handle.ts"
 import { fromAmqplib } from "../properties.ts"
 import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
-import { attemptOf, originOf } from "./attempts.ts"
+import { type Failure, type History, retryHeaders } from "./attempts.ts"
+import { messageKey } from "./messageKey.ts"
+import type { AttemptTracking } from "./attemptTracking.ts"
 
-/** The ways to settle. A delivery that is dropped or tried again later is acknowledged. */
-export type Settlement = "ack" | "drop" | "retry" | "requeue" | "discard"
+/**
+ * The ways to settle. A delivery that is dropped or tried again later is acknowledged. One that is requeued has failed,
+ * which counts; one that is given back was not handled, or not to its end.
+ */
+export type Settlement = "ack" | "drop" | "retry" | "requeue" | "giveBack" | "discard"
 
 const operations = {
   ack: "basic.ack",
   drop: "basic.ack",
   retry: "basic.ack",
   requeue: "basic.nack",
+  giveBack: "basic.nack",
   discard: "basic.nack"
 } as const
 
@@ -27,7 +33,18 @@ const counted: Record<Settlement, Settled> = {
   drop: "dropped",
   retry: "retried",
   requeue: "requeued",
+  giveBack: "requeued",
   discard: "dead_lettered"
+}
+
+/** A count of attempts that other processes see, of a message that is being handled. */
+export interface SharedCount {
+  /** The message does not come back. */
+  readonly end: () => void
+  /** The message goes back, and this attempt counts. */
+  readonly keep: () => void
+  /** The message goes back and this attempt does not count. */
+  readonly undo: () => void
 }
 
 export class ConsumerDelivery implements Delivery {
@@ -40,16 +57,29 @@ export class ConsumerDelivery implements Delivery {
   /** In milliseconds, as `now` of the deadlines. */
   readonly arrivedAt: number
   readonly #channel: Channel
-  readonly #queue: string
+  readonly #tracking: AttemptTracking
   readonly #tag: number
   readonly #measures: ConsumerMeasures
   #settled = false
   /** How often it was handled again without having gone back to its queue. */
   #handledAgain = 0
+  #history: History | undefined = undefined
+  #key: string | undefined = undefined
+  /** How often handlers have failed at the message before; undefined until it is asked for. */
+  #failures: number | undefined = undefined
+  /** Those of them that this process has in mind, and nothing else. */
+  #remembered = 0
+  #shared: SharedCount | undefined = undefined
+  /** What other processes have recorded of it. */
+  #elsewhere = 0
+  /** Whether all of its failures, and this attempt, are recorded there. */
+  #isRecorded = false
+  /** Whether its failures were noted, or are of no interest any more. */
+  #closed = false
 
   constructor(
     channel: Channel,
-    queue: string,
+    tracking: AttemptTracking,
     message: Amqplib.ConsumeMessage,
     arrivedAt: number,
     measures: ConsumerMeasures
@@ -57,24 +87,108 @@ export class ConsumerDelivery implements Delivery {
     const { fields } = message
     this.content = message.content
     this.properties = fromAmqplib(message.properties)
-    const origin = originOf(queue, this.properties.headers)
-    this.exchange = origin === undefined ? fields.exchange : origin.exchange
-    this.routingKey = origin === undefined ? fields.routingKey : origin.routingKey
+    this.exchange = fields.exchange
+    this.routingKey = fields.routingKey
     this.redelivered = fields.redelivered
     this.arrivedAt = arrivedAt
     this.#channel = channel
-    this.#queue = queue
+    this.#tracking = tracking
     this.#tag = fields.deliveryTag
     this.#measures = measures
   }
 
-  get attempt(): number {
-    return attemptOf(this.#queue, this.properties.headers, this.redelivered) + this.#handledAgain
+  get #past(): History {
+    return (this.#history ??= this.#tracking.historyOf(this))
   }
 
-  /** It is about to be handled again, from memory. */
+  get origin(): Origin | undefined {
+    return this.#past.origin
+  }
+
+  /** How often it was tried again in this queue. */
+  get retries(): number {
+    return this.#past.retries
+  }
+
+  /** The headers of the message that is published for the next try. */
+  headersOfRetry(failure: Failure | undefined, withOrigin: boolean): Headers {
+    return retryHeaders(this, this.#tracking.secrets, failure, withOrigin)
+  }
+
+  get attempt(): number {
+    return 1 + this.failures + this.#handledAgain
+  }
+
+  /** It has failed, and is about to be handled again, from memory. */
   countAgain(): void {
     this.#handledAgain++
+  }
+
+  /** How often handlers had failed at the message when it was delivered, as far as is known. */
+  get failures(): number {
+    if (this.#failures !== undefined) return this.#failures
+    const { memory } = this.#tracking
+    // What is delivered for the first time is none of those that went back.
+    if (this.redelivered && memory.size > 0) this.#remembered = memory.take(this.key)
+    return (this.#failures = this.#tracking.failuresOf(this, this.#past) + this.#remembered)
+  }
+
+  /** Those of its failures that this process has in mind, and no header says. */
+  get remembered(): number {
+    return this.failures === 0 ? 0 : this.#remembered
+  }
+
+  /** What identifies the message when it is delivered again. */
+  get key(): string {
+    return (this.#key ??= messageKey(this.#tracking.queue, this))
+  }
+
+  /** Whether it is counted for other processes, too. */
+  get isShared(): boolean {
+    return this.#shared !== undefined
+  }
+
+  /** Other processes have recorded `more` failures; `isRecorded`: what this process knows, this attempt included, is too. */
+  share(more: number, isRecorded: boolean, count: SharedCount): void {
+    this.#failures = this.failures + more
+    this.#elsewhere = more
+    this.#shared = count
+    this.#isRecorded = isRecorded
+  }
+
+  /** Notes that it has failed, if its message comes back by itself or as `settle` says. Once. */
+  remember(): void {
+    this.#comesBack(1)
+  }
+
+  #comesBack(by: 0 | 1): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { memory } = this.#tracking
+    const shared = this.#shared
+    const known = this.remembered + by
+    if (shared === undefined) return this.#note(known + this.#handledAgain)
+    if (memory.isAmbiguous(this.key)) {
+      // Another message would take the record for its own.
+      shared.end()
+      return this.#note(this.#elsewhere + known + this.#handledAgain)
+    }
+    if (by === 1) shared.keep()
+    else shared.undo()
+    this.#note(this.#handledAgain + (this.#isRecorded ? 0 : known))
+  }
+
+  #note(failures: number): void {
+    if (failures > 0) this.#tracking.memory.add(this.key, failures, this.#shared !== undefined)
+  }
+
+  /** Its message is done with, and nothing has to be known about it any more. */
+  forget(): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { memory } = this.#tracking
+    if (this.redelivered && this.#failures === undefined && memory.size > 0) memory.take(this.key)
+    this.#shared?.end()
   }
 
   get isSettled(): boolean {
@@ -95,17 +209,24 @@ export class ConsumerDelivery implements Delivery {
   }
 
   get queue(): string {
-    return this.#queue
+    return this.#tracking.queue
   }
 
   /** Settles at once; what it returns is why it could not. */
   settle(how: Settlement, operation: string = operations[how]): AmqpError.AmqpErrorReason | undefined {
     const channel = this.#channel
-    if (this.isSettled) return this.#late(operation)
+    if (this.isSettled) {
+      if (this.isLost) {
+        if (how === "ack") this.forget()
+        else this.#comesBack(how === "giveBack" ? 0 : 1)
+      }
+      return this.#late(operation)
+    }
     try {
-      if (how === "requeue" && channel.collectsReturns) channel.returning.add(this.tag)
-      else if (how === "requeue" || how === "discard") {
-        channel.nack(this.tag, false, how === "requeue")
+      const isBack = how === "requeue" || how === "giveBack"
+      if (isBack && channel.collectsReturns) channel.returning.add(this.tag)
+      else if (isBack || how === "discard") {
+        channel.nack(this.tag, false, isBack)
         channel.unsettled.delete(this.tag)
       } else channel.acknowledge(this.tag)
     } catch {
@@ -113,6 +234,9 @@ export class ConsumerDelivery implements Delivery {
       return this.#late(operation)
     }
     this.#settled = true
+    if (how === "requeue") this.#comesBack(1)
+    else if (how === "giveBack") this.#comesBack(0)
+    else if (this.redelivered) this.forget()
     const { settled } = this.#measures
     if (how === "ack") settled.acked++
     else settled[counted[how]]++
@@ -129,6 +253,7 @@ export class ConsumerDelivery implements Delivery {
     this.#measures.settled.acked += settled.length
     for (const each of settled) {
       each.#settled = true
+      if (each.redelivered) each.forget()
       this.#channel.unsettled.delete(each.tag)
     }
   }

@@ -29,8 +29,18 @@ import { PublishingAgain } from "./publishingAgain.ts"
 import { Retrying } from "./retrying.ts"
 import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { type Access, accessOf, begin, isEndOfService, measuresOf, publishingAccessOf, runningOf } from "./running.ts"
+import {
+  type Access,
+  accessOf,
+  attemptsOf,
+  begin,
+  isEndOfService,
+  measuresOf,
+  publishingAccessOf,
+  runningOf
+} from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
+import { SharedCounts } from "./sharedCounts.ts"
 import { Source } from "./source.ts"
 import type { Start } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
@@ -38,6 +48,7 @@ import { positionOf, readerOf } from "./streamReader.ts"
 import { StreamSettling } from "./streamSettling.ts"
 import { warnOfWaiting } from "./waiting.ts"
 import * as Tracing from "../tracing.ts"
+import { AttemptTracking } from "./attemptTracking.ts"
 import { Workers } from "./workers.ts"
 
 type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
@@ -57,6 +68,7 @@ export const sourceOf = (
   fork: Fork,
   terms: Terms,
   measures: ConsumerMeasures,
+  tracking: AttemptTracking,
   position: StreamPosition | undefined
 ): Source =>
   new Source({
@@ -72,6 +84,7 @@ export const sourceOf = (
     clock,
     terms,
     measures,
+    tracking,
     annotations: Logging.ofConnection(connection.config),
     presence: access.presence
   })
@@ -163,6 +176,8 @@ export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, A
 interface Parts {
   readonly source: Source
   readonly settling: Pick<Settling, keyof Settling>
+  /** Undefined: attempts are counted in this process only. */
+  readonly counts: SharedCounts | undefined
   readonly fork: Fork
   /** Whether handling is to have spans: as whoever consumes has, whose context all handlers run in. */
   readonly traced: boolean
@@ -233,9 +248,17 @@ const run = <Work, R>(
         const publisher = new PublishingAgain(consumer.publisher, links, terms, config).service
         const retrying = new Retrying({ delayQueues, config, publisher })
         const measures = measuresOf(consumer)
+        const { maxDeliveries } = settings
+        const { queue } = settings.start
+        const memory = attemptsOf(consumer)
+        const tracking = new AttemptTracking({ queue, secrets: settings.retrySecrets, memory, maxDeliveries })
         const position = positionOf(settings, clock, terms, measures)
-        const source = sourceOf(connection, access, settings, clock, fork, terms, measures, position)
+        const source = sourceOf(connection, access, settings, clock, fork, terms, measures, tracking, position)
         const reader = yield* readerOf(position, settings, connection, source)
+        const counts =
+          maxDeliveries === Infinity || !settings.sharedCount
+            ? undefined
+            : new SharedCounts({ links, terms, publisher, queue, memory, maxDeliveries, config, fork })
         const { deadlines } = terms
         const annotations = { queue: settings.start.queue, ...access.annotations }
         const pauses = new Pauses(deadlines, () =>
@@ -264,7 +287,7 @@ const run = <Work, R>(
               })
             : new StreamSettling(position, settings.ofStream, publisher, config)
         const traced = yield* Tracing.isOn
-        const labour = labourOf({ source, settling, fork, traced, measures, deadlines }, () => workers.wake())
+        const labour = labourOf({ source, settling, counts, fork, traced, measures, deadlines }, () => workers.wake())
         const isReady = () => (kept.isEmpty ? labour.isReady() : kept.isDue)
         const workers = new Workers<Work>({
           concurrency: settings.concurrency,
@@ -310,7 +333,8 @@ const run = <Work, R>(
           shutdown.during(
             Effect.gen(function* () {
               labour.stop()
-              const end = yield* source.stop(stop)
+              const closing = () => shutdown.closingOf(linksOf(connection).current())
+              const end = yield* source.stop(Effect.andThen(stop, counts?.close(closing) ?? Effect.void))
               yield* reader.finish(shutdown.answering(timeout))
               deadlines.stop()
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
@@ -357,7 +381,7 @@ export const handleEach = <A, E, R, V, RD>(
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> => {
   const access = procedure === undefined ? accessOf(consumer) : publishingAccessOf(consumer)
   return run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, access, settings, (parts) => {
-    const { settling, source, traced } = parts
+    const { counts, settling, source, traced } = parts
     const handled = handling<ConsumerDelivery, A, E, R>(
       parts,
       (delivery) => settling.succeeded(delivery),
@@ -390,18 +414,27 @@ export const handleEach = <A, E, R, V, RD>(
     const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
     const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
       Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
+    const attempt = (delivery: ConsumerDelivery, restore: Restore) =>
+      settling.isPoison(delivery)
+        ? settling.poison(delivery)
+        : traced
+          ? runTraced(delivery, restore)
+          : run(delivery, restore)
     return {
       isReady: () => source.size > 0,
       take: () => source.take(),
       takeAgain: (kept) => kept.takeDue(1)[0],
       changed: () => source.size > 0,
       stop: () => {},
-      handle: (delivery, restore) =>
-        settling.isPoison(delivery)
-          ? settling.poison(delivery)
-          : traced
-            ? runTraced(delivery, restore)
-            : run(delivery, restore)
+      handle:
+        counts === undefined
+          ? attempt
+          : (delivery, restore) =>
+              counts.counts(delivery)
+                ? Effect.flatMap(counts.begin(delivery, restore), (isHere) =>
+                    isHere ? attempt(delivery, restore) : Effect.void
+                  )
+                : attempt(delivery, restore)
     }
   })
 }
@@ -443,7 +476,7 @@ export const handleBatches = <A, E, R, V, RD>(
     accessOf(consumer),
     settings,
     (parts, wake) => {
-      const { fork, settling, source, traced } = parts
+      const { counts, fork, settling, source, traced } = parts
       const batches = new Batches(source, settings.size, settings.within, fork, wake)
       const handled = handling<ReadonlyArray<ConsumerDelivery>, A, E, R>(
         parts,
@@ -494,7 +527,8 @@ export const handleBatches = <A, E, R, V, RD>(
           : decodeAll(sound, restore, onFailure, decode)) as Effect.Effect<void>
       const handle = Effect.fnUntraced(function* (batch: ReadonlyArray<ConsumerDelivery>, restore: Restore) {
         const sound: Array<ConsumerDelivery> = []
-        for (const delivery of batch) {
+        const here = counts === undefined ? batch : yield* counts.beginAll(batch, restore)
+        for (const delivery of here) {
           if (settling.isPoison(delivery)) yield* settling.poison(delivery)
           else sound.push(delivery)
         }

@@ -70,7 +70,12 @@ export class Kept {
   /** Lets go of those that are settled, or whose channel has ended. */
   sweep(): void {
     if (this.isEmpty) return
-    for (const delivery of this.#all) if (delivery.isSettled) this.#all.delete(delivery)
+    for (const delivery of this.#all) {
+      if (!delivery.isSettled) continue
+      this.#all.delete(delivery)
+      // The broker has requeued it: how often it has failed is known here only.
+      if (delivery.isLost) delivery.settle("giveBack")
+    }
     this.#due = this.#due.filter((delivery) => this.#all.has(delivery))
     if (this.isEmpty) this.#onChange()
   }

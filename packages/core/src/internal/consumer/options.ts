@@ -1,11 +1,13 @@
 /** Options of consumers, checked before anything is sent, and with their defaults. */
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
 import type * as AmqpError from "../../AmqpError.ts"
 import type { Delivery, End } from "../../AmqpConsumer.ts"
 import type * as Effect from "effect/Effect"
 import {
+  boolean,
   choice,
   integer,
   isRefused,
@@ -22,6 +24,7 @@ import type { KnownQueues } from "../knownQueues.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
 import { delayQueueName } from "../topology/delayQueues.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
+import type { Secrets } from "./attempts.ts"
 import type { Resubscribe } from "./recovery.ts"
 import {
   hasStreamTag,
@@ -69,6 +72,23 @@ const finalPolicy: Option = {
   read: (value) => (isFinal(value) ? value : undefined)
 }
 
+// RFC 2104: a key shorter than the hash weakens it. What people choose is shorter still.
+const shortestSecret = 16
+
+const isSecret = (value: unknown): value is Redacted.Redacted<string> => {
+  if (!Redacted.isRedacted(value)) return false
+  const secret: unknown = Redacted.value(value)
+  return typeof secret === "string" && secret.isWellFormed() && Buffer.byteLength(secret) >= shortestSecret
+}
+
+const secrets: Option = {
+  wants: `a Redacted string of at least ${shortestSecret} bytes, or an array of at least one of them`,
+  read: (value) => {
+    const several: ReadonlyArray<unknown> = Array.isArray(value) ? value : [value]
+    return several.length > 0 && several.every(isSecret) ? [...several] : undefined
+  }
+}
+
 // What is passed on to `basic.consume` is checked there.
 const subscribing: Record<string, Option> = {
   name: {
@@ -84,6 +104,7 @@ const subscribing: Record<string, Option> = {
   consumerTimeout: duration(1),
   declare: callback,
   resubscribe: choice(["never", "lost", "always"]),
+  retrySecret: secrets,
   onEnd: callback,
   ...streamOptions
 }
@@ -97,6 +118,7 @@ const handling: Record<string, Option> = {
   onDefect: policy,
   onDecodeFailure: policy,
   maxDeliveries: integer(1, Number.MAX_SAFE_INTEGER),
+  sharedCount: boolean,
   onPoison: finalPolicy,
   deliveryLimit: integer(-1, Number.MAX_SAFE_INTEGER),
   shutdownTimeout: duration(0),
@@ -119,6 +141,7 @@ export interface Subscribing {
   readonly consumerTimeout: number | undefined
   readonly declare: Declare | undefined
   readonly resubscribe: Resubscribe
+  readonly retrySecrets: Secrets
   readonly onEnd: ((end: End) => Effect.Effect<void>) | undefined
   /** How a stream is read; `undefined` for other queues. */
   readonly reading: StreamReading | undefined
@@ -138,6 +161,7 @@ export interface Handling extends Subscribing {
   readonly onDefect: Choice
   readonly onDecodeFailure: Choice
   readonly maxDeliveries: number
+  readonly sharedCount: boolean
   readonly onPoison: FinalPolicy
   /** The policies of a stream, in the place of those above. */
   readonly ofStream: StreamHandling | undefined
@@ -194,6 +218,7 @@ const subscribingOf = (
     essential: (fields["essential"] as boolean | undefined) ?? true,
     declare: fields["declare"] as Declare | undefined,
     resubscribe: (fields["resubscribe"] as Resubscribe | undefined) ?? resubscribe,
+    retrySecrets: (fields["retrySecret"] as Secrets | undefined) ?? [],
     onEnd: fields["onEnd"] as Subscribing["onEnd"],
     reading
   }
@@ -238,6 +263,7 @@ const handlingOf = (
     onDefect: (fields["onDefect"] as Choice | undefined) ?? redeliver,
     onDecodeFailure: (fields["onDecodeFailure"] as Choice | undefined) ?? redeliver,
     maxDeliveries: (fields["maxDeliveries"] as number | undefined) ?? Infinity,
+    sharedCount: (fields["sharedCount"] as boolean | undefined) ?? true,
     onPoison: (fields["onPoison"] as FinalPolicy | undefined) ?? deadLetter,
     ofStream,
     deliveryLimit: fields["deliveryLimit"] as number | undefined,

@@ -116,16 +116,17 @@ export const drop: Drop = { _tag: "Drop" }
  * them when it has found them empty ten times, up to a second apart, and looks once more ten minutes later: consumers of
  * both versions can run side by side. Quorum queues among them stay, since RabbitMQ cannot delete one only if it is empty.
  *
- * Content, headers and properties stay as they were, and the delivery shows the exchange and routing key of the first
- * time. The broker, which has them in the headers, routes a later dead letter by the queue's name. Not kept are
- * `expiration`, which would cut the delay short; a `userId` other than the connection's, which the broker would refuse;
- * the headers `CC` and `BCC`, which would send copies again; and the broker's own record of earlier deliveries
- * (`x-death`, `x-delivery-count`), whose sum goes along.
+ * Content, headers and properties stay as they were. `exchange` and `routingKey` of the delivery are those of the way back,
+ * the default exchange and the queue's name, by which the broker also routes a later dead letter; `Delivery.origin` has
+ * those of the first time. Not kept are `expiration`, which would cut the delay short; a `userId` other than the
+ * connection's, which the broker would refuse; the headers `CC` and `BCC`, which would send copies again; and the broker's
+ * own record of earlier deliveries (`x-death`, `x-delivery-count`).
  *
  * Added are `x-retry-queue`, `x-retry-count` (1 for the first retry), `x-retry-deliveries`, `x-retry-exchange`,
- * `x-retry-routing-key`, for this queue alone (in another one the message is new, a dead-lettered one too), and
- * of the error its tag or name in `x-retry-error` and its message in `x-retry-reason`, at most 1024 characters. An
- * error's message goes to the broker with it: keep secrets out of errors.
+ * `x-retry-routing-key`, with `retrySecret` `x-retry-signature`, and of the error its tag or name in `x-retry-error` and
+ * its message in `x-retry-reason`, at most 1024 characters. An error's message goes to the broker with it: keep secrets
+ * out of errors. The count holds for this queue alone, and while the message comes straight from a delay queue: in another
+ * queue it is new, and so is a dead letter that is moved back.
  *
  * @example
  * ```ts

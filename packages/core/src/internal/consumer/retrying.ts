@@ -5,7 +5,7 @@ import type * as AmqpError from "../../AmqpError.ts"
 import { fromDelivery, type Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher } from "../../AmqpPublisher.ts"
 import { deriveReceived } from "../received.ts"
-import { type Failure, retryHeaders } from "./attempts.ts"
+import type { Failure } from "./attempts.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { DelayQueues } from "./delayQueues.ts"
 import type { Delay } from "./options.ts"
@@ -51,17 +51,16 @@ export class Retrying {
   }
 
   #message(delivery: ConsumerDelivery, delay: Delay, failure: Failure | undefined, withOrigin: boolean): Message {
-    const { attempt, exchange, routingKey } = delivery
-    const { headers, userId } = delivery.properties
+    const { userId } = delivery.properties
     const { credentials } = this.#config
     const message = fromDelivery(delivery, {
       exchange: "",
       routingKey: delay.queue,
-      headers: retryHeaders({ headers, attempt, exchange, routingKey }, delivery.queue, failure, withOrigin),
+      headers: delivery.headersOfRetry(failure, withOrigin),
       expiration: undefined,
       userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
     })
-    deriveReceived(message.headers!, headers)
+    deriveReceived(message.headers!, delivery.properties.headers)
     return message
   }
 }

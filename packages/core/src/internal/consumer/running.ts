@@ -20,6 +20,7 @@ import type { Shutdown } from "../shutdown.ts"
 import { aloneOf, notStarted, ownConfig } from "./connection.ts"
 import { type Presence, Presences } from "./presence.ts"
 import type { Alone } from "./source.ts"
+import { AttemptMemory } from "./attemptMemory.ts"
 
 const ended = AmqpError.fromReason(
   new AmqpError.ConnectionClosed({
@@ -37,6 +38,7 @@ export class Running {
   readonly ended: Effect.Effect<never, AmqpError.AmqpError>
   readonly measures = new ConsumerMeasures()
   readonly presences: Presences
+  readonly attempts = new AttemptMemory()
   readonly #ended = Deferred.makeUnsafe<never, AmqpError.AmqpError>()
   #count = 0
   #allStopped: Deferred.Deferred<void> | undefined = undefined
@@ -162,3 +164,7 @@ export const isEndOfService = ({ reason }: AmqpError.AmqpError): boolean =>
 /** What the consumers of a service add to. */
 export const measuresOf = (service: AmqpConsumer["Service"]): ConsumerMeasures =>
   runningOf(service)?.measures ?? new ConsumerMeasures()
+
+/** What the consumers of a service know of failed attempts. */
+export const attemptsOf = (service: AmqpConsumer["Service"]): AttemptMemory =>
+  runningOf(service)?.attempts ?? new AttemptMemory()

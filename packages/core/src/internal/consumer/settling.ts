@@ -3,7 +3,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { AmqpError } from "../../AmqpError.ts"
-import { type Failure, failureOf, retriesOf } from "./attempts.ts"
+import { type Failure, failureOf } from "./attempts.ts"
 import { acknowledgeAll, type ConsumerDelivery } from "./delivery.ts"
 import { type Choice, type Handling, isPolicy, type Plan, planOf } from "./options.ts"
 import type { Deadlines } from "../deadlines.ts"
@@ -154,7 +154,10 @@ export class Settling {
     const log = (isExpected ? Effect.logWarning : Effect.logError)(title, cause)
     // The handler has settled it, or its channel has ended: there is nothing to choose.
     if (delivery.isSettled) {
-      if (delivery.isLost) delivery.countLost()
+      if (delivery.isLost) {
+        delivery.countLost()
+        delivery.remember()
+      }
       return this.#annotate(log, delivery, undefined)
     }
     const policy = this.#choose(isExpected ? onFailure : this.#settings.onDefect, value, delivery)
@@ -206,7 +209,7 @@ export class Settling {
   }
 
   #retry(delivery: ConsumerDelivery, plan: Plan, failure: Failure, restore: Restore): Effect.Effect<void> {
-    const retries = retriesOf(this.#queue, delivery.properties.headers)
+    const { retries } = delivery
     if (retries >= plan.times) {
       this.#finish(delivery, plan.then)
       return this.#annotate(Effect.logWarning("AMQP delivery given up, all retries failed"), delivery, plan.then)
@@ -243,12 +246,14 @@ export class Settling {
     const dueAt = now + pauseAfter(delivery.attempt)
     const timeout = heldPart * consumerTimeoutOf(this.#links.queues, this.#settings)
     if (this.#returnsLeft(delivery) > 1) {
+      // Now, since its channel may end before its pause does.
+      delivery.remember()
       this.#pauses.add(delivery, Math.min(dueAt, delivery.arrivedAt + timeout))
       return Effect.void
     }
     // What waits behind it must not outlive the timeout either: it would take the channel with it, and this delivery too.
     if (!this.stopping && dueAt >= Math.min(delivery.arrivedAt, this.#oldestAhead()) + timeout) {
-      return this.#leave(delivery, restore(this.#copies.publish(delivery)), (cause) => {
+      return this.#leave(delivery, "requeue", restore(this.#copies.publish(delivery)), (cause) => {
         this.#kept.keep(delivery, dueAt)
         return this.#annotate(
           Effect.logError("AMQP delivery kept, since it could not be published again", cause),
@@ -280,7 +285,7 @@ export class Settling {
   /** Gives back at once what was not handled to its end, unless the broker would take it out: then `leave` does. */
   giveBack(delivery: ConsumerDelivery): void {
     if (delivery.isSettled) return
-    if (this.#returnsLeft(delivery) > 0) delivery.settle("requeue")
+    if (this.#returnsLeft(delivery) > 0) delivery.settle("giveBack")
     else this.#kept.keep(delivery, Infinity)
   }
 
@@ -290,8 +295,8 @@ export class Settling {
       Effect.forEach(
         this.#kept.left,
         (delivery) =>
-          this.#leave(delivery, Effect.timeout(this.#copies.publish(delivery), timeout), (cause) => {
-            delivery.settle("requeue")
+          this.#leave(delivery, "giveBack", Effect.timeout(this.#copies.publish(delivery), timeout), (cause) => {
+            delivery.settle("giveBack")
             return this.#annotate(
               Effect.logError(
                 "AMQP delivery requeued beyond the delivery limit of its queue, since it could not be published again: lost unless the queue has a dead-letter exchange",
@@ -309,11 +314,12 @@ export class Settling {
   // A copy at the end of the queue, if the broker would take this one out.
   #leave(
     delivery: ConsumerDelivery,
+    how: "requeue" | "giveBack",
     copy: Effect.Effect<void, unknown>,
     failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   ): Effect.Effect<void> {
     if (this.#returnsLeft(delivery) > 0) {
-      delivery.settle("requeue")
+      delivery.settle(how)
       return Effect.void
     }
     return Effect.matchCauseEffect(copy, {
@@ -332,7 +338,10 @@ export class Settling {
   }
 
   #tooLate(lost: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
-    for (const delivery of lost) delivery.countLost()
+    for (const delivery of lost) {
+      delivery.countLost()
+      delivery.forget()
+    }
     return Effect.annotateLogs(
       Effect.logDebug("AMQP deliveries handled after their channel had ended: they will be delivered again"),
       { queue: this.#queue, deliveries: lost.length, ...Logging.ofChannel(lost[0]!.channel) }

@@ -27,6 +27,7 @@ import type { Presence } from "./presence.ts"
 import { type Declare, type Start, Subscription } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { Fork } from "../slot.ts"
+import type { AttemptTracking } from "./attemptTracking.ts"
 import { Backoff, fullJitter } from "../backoff.ts"
 
 /** Makes a connection for one consumer of a queue, which is closed with the scope. */
@@ -44,6 +45,7 @@ export class Source {
   readonly #start: Start
   readonly #terms: Terms
   readonly #measures: ConsumerMeasures
+  readonly #tracking: AttemptTracking
   readonly #backoff: Backoff<AmqpError.AmqpErrorReason>
   readonly #closeTimeout: Duration.Duration
   readonly #shutdown: Shutdown
@@ -73,6 +75,7 @@ export class Source {
     readonly start: Start
     readonly terms: Terms
     readonly measures: ConsumerMeasures
+    readonly tracking: AttemptTracking
     readonly clock: Clock.Clock
     readonly reconnect: ReconnectConfig
     readonly closeTimeout: Duration.Duration
@@ -90,6 +93,7 @@ export class Source {
     this.#start = options.start
     this.#terms = options.terms
     this.#measures = options.measures
+    this.#tracking = options.tracking
     const { healthyAfter, maxDelay, minDelay } = options.reconnect
     this.#backoff = new Backoff(options.clock, fullJitter(minDelay, maxDelay), healthyAfter)
     this.#closeTimeout = options.closeTimeout
@@ -188,7 +192,14 @@ export class Source {
         // What no waiting changes: the connection is closed for good.
         yield* this.#presence?.waitFor(this.#links.next) ?? this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
-        const subscription = new Subscription(this.#start, this.#terms, this.#measures, this.#changed, this.#position)
+        const subscription = new Subscription(
+          this.#start,
+          this.#terms,
+          this.#measures,
+          this.#tracking,
+          this.#changed,
+          this.#position
+        )
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
         const links = isAlone ? this.#ownLinks(subscription) : Effect.succeed(this.#links)

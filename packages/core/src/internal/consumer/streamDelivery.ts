@@ -13,7 +13,7 @@ import type { StreamPosition } from "./streamPosition.ts"
 /** What a message of a stream is passed over for, beside what settles other deliveries. */
 export type StreamSettlement = Settlement | "skip" | "publish"
 
-const counted: Record<Exclude<StreamSettlement, "requeue" | "discard">, Settled> = {
+const counted: Record<Exclude<StreamSettlement, "requeue" | "giveBack" | "discard">, Settled> = {
   ack: "acked",
   drop: "dropped",
   retry: "retried",
@@ -39,7 +39,7 @@ export class StreamDelivery extends ConsumerDelivery {
     arrivedAt: number,
     measures: ConsumerMeasures
   ) {
-    super(channel, position.queue, message, arrivedAt, measures)
+    super(channel, position.tracking, message, arrivedAt, measures)
     this.offset = offset
     this.#position = position
     this.#counts = measures
@@ -50,6 +50,10 @@ export class StreamDelivery extends ConsumerDelivery {
   /** A stream does not count deliveries. What a publisher has put into the headers proves nothing. */
   override get attempt(): number {
     return 1
+  }
+
+  override get origin(): undefined {
+    return undefined
   }
 
   override get isSettled(): boolean {
@@ -80,7 +84,7 @@ export class StreamDelivery extends ConsumerDelivery {
 
   /** What is to go back stays in the stream anyway: nothing is sent, and the position does not move. */
   override settle(how: StreamSettlement, operation = "basic.ack"): AmqpErrorReason | undefined {
-    if (how === "requeue" || how === "discard") return undefined
+    if (how === "requeue" || how === "giveBack" || how === "discard") return undefined
     if (this.isHandled) {
       return new DeliverySettled({
         message: `${operation}: this delivery was settled before. Nothing was sent.`,

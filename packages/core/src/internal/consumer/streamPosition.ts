@@ -19,6 +19,8 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { toSeconds } from "../fieldTable.ts"
 import { fromAmqplib } from "../properties.ts"
 import { offsetName } from "../streams.ts"
+import { AttemptMemory } from "./attemptMemory.ts"
+import { AttemptTracking } from "./attemptTracking.ts"
 import { acknowledge, StreamDelivery } from "./streamDelivery.ts"
 import type { Start } from "./subscription.ts"
 
@@ -45,6 +47,8 @@ export interface Clocks {
 
 export class StreamPosition {
   readonly queue: string
+  /** A stream counts nothing, and no headers say what happened to its messages elsewhere. */
+  readonly tracking: AttemptTracking
   /** The lowest offset that is not handled; `undefined` until it is known. */
   next: number | undefined
   /** Messages that were handled or passed over. */
@@ -73,6 +77,7 @@ export class StreamPosition {
 
   constructor(queue: string, offset: FieldValue, measures: ConsumerMeasures, clocks: Clocks) {
     this.queue = queue
+    this.tracking = new AttemptTracking({ queue, secrets: [], memory: new AttemptMemory(), maxDeliveries: Infinity })
     this.ended = Deferred.await(this.#ended)
     this.#offset = offset
     this.#measures = measures

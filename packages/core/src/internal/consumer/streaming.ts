@@ -12,10 +12,11 @@ import { linksOf } from "../links.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
 import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
 import type { Streaming } from "./options.ts"
-import { accessOf, begin, measuresOf } from "./running.ts"
+import { accessOf, attemptsOf, begin, measuresOf } from "./running.ts"
 import type { Source } from "./source.ts"
 import { positionOf, readerOf } from "./streamReader.ts"
 import { warnOfWaiting } from "./waiting.ts"
+import { AttemptTracking } from "./attemptTracking.ts"
 
 /** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
 const pullOf = (
@@ -74,10 +75,16 @@ export const stream = (
       const connection = yield* connectionOf(consumer, access, settings, Duration.seconds(10))
       const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())
+      const tracking = new AttemptTracking({
+        queue: settings.start.queue,
+        secrets: settings.retrySecrets,
+        memory: attemptsOf(consumer),
+        maxDeliveries: Infinity
+      })
       const terms = termsOf(connection, clock, fork)
       const measures = measuresOf(consumer)
       const position = positionOf(settings, clock, terms, measures)
-      const source = sourceOf(connection, access, settings, clock, fork, terms, measures, position)
+      const source = sourceOf(connection, access, settings, clock, fork, terms, measures, tracking, position)
       const reader = yield* readerOf(position, settings, connection, source)
       const { shutdown } = linksOf(connection)
       yield* Effect.addFinalizer(() =>

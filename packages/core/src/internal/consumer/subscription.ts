@@ -21,6 +21,7 @@ import { ConsumerDelivery } from "./delivery.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
 import { StreamEnd } from "./streamEnd.ts"
 import type { StreamPosition } from "./streamPosition.ts"
+import type { AttemptTracking } from "./attemptTracking.ts"
 
 /** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
 export interface Start extends Channels.ConsumerStart {
@@ -39,6 +40,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   endedBecause: AmqpError.AmqpErrorReason | undefined = undefined
   readonly #start: Start
   readonly #measures: ConsumerMeasures
+  readonly #tracking: AttemptTracking
   /** Called when there is something to be taken, and when it has ended. Must not throw. */
   readonly #changed: () => void
   /** Whether the broker has started it, as far as is known. */
@@ -50,11 +52,19 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   /** Of a stream. */
   readonly #position: StreamPosition | undefined
 
-  constructor(start: Start, terms: Terms, measures: ConsumerMeasures, changed: () => void, position?: StreamPosition) {
+  constructor(
+    start: Start,
+    terms: Terms,
+    measures: ConsumerMeasures,
+    tracking: AttemptTracking,
+    changed: () => void,
+    position?: StreamPosition
+  ) {
     super(terms, notOpen)
     this.#position = position
     this.#start = start
     this.#measures = measures
+    this.#tracking = tracking
     this.#changed = changed
   }
 
@@ -70,7 +80,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     const { now } = this.terms.deadlines
     const delivery =
       this.#position === undefined
-        ? new ConsumerDelivery(this.held!, this.#start.queue, message, now, this.#measures)
+        ? new ConsumerDelivery(this.held!, this.#tracking, message, now, this.#measures)
         : this.#position.delivered(this.held!, message, now)
     if (delivery === undefined) return
     this.#ahead.push(delivery)

@@ -97,6 +97,7 @@ const serveOptions: Record<keyof ServeOptions, Option> = {
   onEnd: passedOn,
   consumerTimeout: passedOn,
   maxDeliveries: passedOn,
+  sharedCount: passedOn,
   onPoison: passedOn,
   deliveryLimit: passedOn,
   shutdownTimeout: passedOn

@@ -26,17 +26,20 @@ const beginningOf = (text: string, bytes: number): string => {
 }
 
 /**
- * `<queue>.delay.<milliseconds>`. Where that would be too long, or begin with `amq.` (names that only the broker may
- * declare), a hash of the queue's name takes the place of its end or beginning: two queues never share a delay queue.
+ * The name of a queue beside another one: the other one's name with an ending. Where that would be too long, or begin with
+ * `amq.` (names that only the broker may declare), a hash of the queue's name takes the place of its end or beginning: two
+ * queues never share what is beside them.
  */
-export const delayQueueName = (queue: string, millis: number): string => {
-  const end = `.delay.${millis}`
+export const nameBeside = (queue: string, end: string): string => {
   const isReserved = queue.startsWith("amq.")
   if (!isReserved && Buffer.byteLength(queue) + end.length <= longestName) return queue + end
   const hash = `~${hashOf(queue)}`
   const start = isReserved ? queue.slice("amq.".length) : queue
   return beginningOf(start, longestName - hash.length - end.length) + hash + end
 }
+
+/** `<queue>.delay.<milliseconds>`, see `nameBeside`. */
+export const delayQueueName = (queue: string, millis: number): string => nameBeside(queue, `.delay.${millis}`)
 
 /**
  * The name up to version 0.1: `<queue>.retry.<milliseconds>`. Those queues were classic, and handed their messages on at

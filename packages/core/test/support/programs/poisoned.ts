@@ -1,0 +1,24 @@
+/**
+ * A worker that dies of one message, as by a segmentation fault or for want of memory: nothing of it can note that. It
+ * consumes the queue named by its argument, prints what it handles, a line each, and ends at `poison` with the code 9.
+ */
+import { AmqpConsumer, AmqpLive, AmqpMessage } from "@effect-amqp/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { Effect, References } from "effect"
+
+AmqpConsumer.consume(
+  process.argv[2]!,
+  (delivery) =>
+    Effect.suspend(() => {
+      const text = AmqpMessage.text(delivery)
+      // Not in the turn in which the message before was acknowledged: that would come again, too.
+      if (text === "poison")
+        return Effect.andThen(
+          Effect.sleep("50 millis"),
+          Effect.sync(() => process.exit(9))
+        )
+      console.log(text)
+      return Effect.sleep("5 millis")
+    }),
+  { maxDeliveries: 3 }
+).pipe(Effect.provide(AmqpLive), Effect.provideService(References.MinimumLogLevel, "None"), NodeRuntime.runMain)
