@@ -89,8 +89,9 @@ export const memory = (): OffsetStore<never> => {
 /**
  * Keeps positions in a `KeyValueStore` of `effect/persistence`: files, SQL, or what else implements it.
  *
- * A position is the text of a number under `prefix` and the name. Fails with `OffsetStoreError`, also for a value that is no
- * offset. The store decides how durable it is: the one on files does not wait until the disk has it.
+ * A name has two places under `prefix`, which are written in turn: a store that writes in place, such as the one on files, may
+ * be cut off in the middle of it, and the other place has the position before. Fails with `OffsetStoreError`, also where what
+ * is found is no position. The store decides how durable a position is: the one on files does not wait until the disk has it.
  *
  * @example
  * ```ts
@@ -127,15 +128,64 @@ export const fromKeyValueStore = (
       name,
       cause
     })
+  const placesOf = (name: string) => [`${prefix}a/${name}`, `${prefix}b/${name}`] as const
+  /** What was written last under each name, by this process or before. */
+  const latest = new Map<string, Written>()
+
+  const look = (operation: "load" | "save", name: string): Effect.Effect<Written | undefined, OffsetStoreError> => {
+    const places = placesOf(name)
+    return Effect.flatMap(
+      Effect.mapError(Effect.all([store.get(places[0]), store.get(places[1])]), failed(operation, name)),
+      ([a, b]) => {
+        const found = [read(a, 0), read(b, 1)].filter((written) => written !== undefined)
+        const [first, second] = found
+        if (first !== undefined)
+          return Effect.succeed(second !== undefined && second.count > first.count ? second : first)
+        // A first save that was cut off.
+        if ((a === undefined || isCutOff(a)) && b === undefined) return Effect.undefined
+        const message = `${operation} of ${JSON.stringify(name)}: expected a position, got ${JSON.stringify((a ?? b ?? "").slice(0, 60))}: remove the keys ${places.map((place) => JSON.stringify(place)).join(" and ")} to begin anew`
+        return Effect.fail(new OffsetStoreError({ message, operation, name }))
+      }
+    )
+  }
+
   return {
     load: (name) =>
-      Effect.flatMap(Effect.mapError(store.get(prefix + name), failed("load", name)), (text) => {
-        if (text === undefined) return Effect.succeedNone
-        const offset = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN
-        if (Number.isSafeInteger(offset)) return Effect.succeedSome(offset)
-        const message = `load of ${JSON.stringify(name)}: expected an offset from 0, got ${JSON.stringify(text.slice(0, 60))}: correct or remove the key ${JSON.stringify(prefix + name)}`
-        return Effect.fail(new OffsetStoreError({ message, operation: "load", name }))
+      Effect.map(look("load", name), (written) => {
+        if (written === undefined) {
+          latest.delete(name)
+          return Option.none()
+        }
+        latest.set(name, written)
+        return Option.some(written.offset)
       }),
-    save: (name, offset) => Effect.mapError(store.set(prefix + name, String(offset)), failed("save", name))
+    save: (name, offset) =>
+      Effect.gen(function* () {
+        const before = latest.get(name) ?? (yield* look("save", name))
+        const written: Written = {
+          place: before?.place === 0 ? 1 : 0,
+          count: (before?.count ?? 0) + 1,
+          offset
+        }
+        const { count, place } = written
+        yield* Effect.mapError(store.set(placesOf(name)[place], `${count}/${offset}/${count}`), failed("save", name))
+        latest.set(name, written)
+      })
   }
 }
+
+/** A position as it was written: which save of its name it was, from 1, and in which place. */
+interface Written {
+  readonly place: 0 | 1
+  readonly count: number
+  readonly offset: number
+}
+
+// The count stands at both ends: one that is cut off lacks the second.
+const read = (text: string | undefined, place: 0 | 1): Written | undefined => {
+  const [, count, offset] = /^(\d{1,16})\/(\d{1,16})\/\1$/.exec(text ?? "") ?? []
+  const written = { place, count: Number(count), offset: Number(offset) }
+  return Number.isSafeInteger(written.count) && Number.isSafeInteger(written.offset) ? written : undefined
+}
+
+const isCutOff = (text: string): boolean => /^(\d{1,16}(\/(\d{1,16}(\/\d{0,16})?)?)?)?$/.test(text)

@@ -70,18 +70,63 @@ describe("a position in a KeyValueStore", () => {
     })
   )
 
-  it.effect("is the text of a number under a prefix, and anything else there is an error that says where", () =>
+  it.effect("is the one before, where a save was cut off in the middle: whatever was written of it", () =>
+    Effect.gen(function* () {
+      const context = yield* Layer.build(KeyValueStore.layerMemory)
+      const values = Effect.runSync(Effect.provideContext(KeyValueStore.KeyValueStore, context))
+      // The process dies after so many characters of a text were written.
+      let left = Infinity
+      const dying: KeyValueStore.KeyValueStore = {
+        ...values,
+        set: (key, text) => values.set(key, (text as string).slice(0, left))
+      }
+      for (let whole = 0; whole < 4; whole++) {
+        const complete = `${whole + 1}/123/${whole + 1}`.length
+        for (left = 0; left < complete; left++) {
+          const name = `${whole} ${left}`
+          const cut = left
+          left = Infinity
+          const before = AmqpOffsetStore.fromKeyValueStore(dying, { prefix: "app/" })
+          for (let n = 0; n < whole; n++) yield* before.save(name, 100 + n)
+          left = cut
+          yield* before.save(name, 123)
+          left = Infinity
+          const after = AmqpOffsetStore.fromKeyValueStore(dying, { prefix: "app/" })
+          const expected = whole === 0 ? Option.none() : Option.some(99 + whole)
+          assert.deepStrictEqual(yield* after.load(name), expected, name)
+          // And goes on from there.
+          for (const offset of [7, 8]) {
+            yield* after.save(name, offset)
+            const next = AmqpOffsetStore.fromKeyValueStore(dying, { prefix: "app/" })
+            assert.deepStrictEqual(yield* next.load(name), Option.some(offset), name)
+          }
+          left = cut
+        }
+      }
+    })
+  )
+
+  it.effect("goes on where it was, also for a store that saves before it loads", () =>
+    Effect.gen(function* () {
+      const context = yield* Layer.build(KeyValueStore.layerMemory)
+      const values = Effect.runSync(Effect.provideContext(KeyValueStore.KeyValueStore, context))
+      for (const offset of [5, 3, 9, 1]) {
+        yield* AmqpOffsetStore.fromKeyValueStore(values).save("orders", offset)
+        assert.deepStrictEqual(yield* AmqpOffsetStore.fromKeyValueStore(values).load("orders"), Option.some(offset))
+      }
+    })
+  )
+
+  it.effect("that is none is an error that says where", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(KeyValueStore.layerMemory)
       const values = Effect.runSync(Effect.provideContext(KeyValueStore.KeyValueStore, context))
       const store = AmqpOffsetStore.fromKeyValueStore(values, { prefix: "app/" })
-      yield* store.save("orders", 12)
-      assert.strictEqual(yield* values.get("app/orders"), "12")
-      for (const wrong of ["", "-1", "1.5", "1e3", "abc", "9007199254740993"]) {
-        yield* values.set("app/orders", wrong)
+      for (const wrong of ["abc", "-1/1/-1", "1/1.5/1", "1/1e3/1", "1/2/3x"]) {
+        yield* values.set("app/a/orders", wrong)
         const error = yield* Effect.flip(store.load("orders"))
         assert.deepInclude(error, { _tag: "OffsetStoreError", operation: "load", name: "orders" })
-        assert.include(error.message, "app/orders")
+        assert.include(error.message, "app/a/orders")
       }
     })
   )
