@@ -85,8 +85,8 @@ export const undecodableMessages = Metric.counter("amqp.client.connection.undeco
 })
 
 /**
- * Conditions that need an operator's attention, by `amqp.condition.kind`: those of `AmqpConnection.conditions`. A kind has a
- * series from its first condition on.
+ * Conditions that need an operator's attention, by `amqp.condition.kind`: those of `AmqpConnection.conditions`. Those of
+ * consumers have a series from the start, other kinds from their first condition on.
  */
 export const conditions = Metric.gauge("amqp.client.conditions", {
   description: "Conditions that need an operator's attention, such as consumers that have ended, by kind"

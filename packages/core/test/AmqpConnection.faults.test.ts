@@ -657,11 +657,16 @@ describe("what passes, on a broker that does it on command", () => {
 })
 
 describe("a certificate that is not valid any more", () => {
-  plain.live("closes the connection for good", () =>
+  plain.live("closes the connection for good, where onRefused is close", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { port, server } = yield* TlsProxy.make(broker)
-      const config = yield* AmqpConfig.make({ host: "localhost", port, tls: { ca: Certificates.ca } })
+      const config = yield* AmqpConfig.make({
+        host: "localhost",
+        port,
+        tls: { ca: Certificates.ca },
+        reconnect: { onRefused: "close" }
+      })
       yield* Effect.gen(function* () {
         yield* touch
         server.setSecureContext(Certificates.client)

@@ -6,7 +6,7 @@ import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Redact
 import { HttpRouter } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
-import { closedByRefusals, configOf, untilState, untilStats } from "../../core/test/support/amqp.ts"
+import { closedByRefusals, configOf, quietly, untilState, untilStats } from "../../core/test/support/amqp.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { type Options, serve, serveDashboard } from "./support/dashboard.ts"
 import { ask, type Events, listen } from "./support/gateway.ts"
@@ -489,6 +489,23 @@ describe("dashboard: its events", () => {
         yield* viewer.until("sample")
         assert.isAtLeast(viewer.heartbeats(), 2)
       }).pipe(Effect.scoped, withDashboard(broker, { limits: { heartbeat: "300 millis" } }))
+    })
+  )
+
+  it.live("what needs attention is among the totals, with its text, until it has passed", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const viewer = yield* listen(events)
+        assert.deepStrictEqual((yield* viewer.until("totals")).data.conditions, [])
+        yield* Effect.ignore(AmqpConsumer.consume("orders", () => Effect.void, { prefetch: -1 }))
+        let conditions: ReadonlyArray<readonly [string, string, number, boolean]> = []
+        while (conditions.length === 0) conditions = (yield* viewer.until("totals")).data.conditions
+        const [kind, message, since, notReady] = conditions[0]!
+        assert.deepStrictEqual([kind, notReady], ["ConsumerEnded", true])
+        assert.include(message, 'the consumer "orders" has ended: ')
+        assert.isAtMost(since, Date.now())
+      }).pipe(Effect.scoped, withDashboard(broker), quietly)
     })
   )
 

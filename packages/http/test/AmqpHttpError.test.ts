@@ -80,6 +80,15 @@ describe("AmqpHttpError.toResponse", () => {
     )
   })
 
+  it("blames whoever is late: the service that was asked, or the broker", () => {
+    const of = (tag: string) => bodyOf(errors.find(({ reason }) => reason._tag === tag)!)
+    assert.include(of("RequestTimeout"), "The service did not answer in time.")
+    assert.notInclude(of("RequestTimeout"), "broker")
+    for (const tag of ["ReplyTimeout", "PublishUnknown"]) {
+      assert.include(of(tag), "The message broker did not answer in time.")
+    }
+  })
+
   it("a publish that timed out with nothing sent may be tried again later", () => {
     const error = AmqpError.fromReason(new AmqpError.PublishTimeout({ message: secret, sent: false }))
     assert.deepStrictEqual(answerOf(error), { status: 503, retryAfter: "10" })

@@ -18,8 +18,8 @@ export interface Condition {
 /** The conditions of one application. */
 export class Conditions {
   readonly #conditions = new Map<string, Condition>()
-  /** Every kind that has been reported, whether it lasts or not. */
-  readonly #kinds = new Set<string>()
+  /** Every kind that has been reported, whether it lasts or not, and those that an alert should find at zero. */
+  readonly #kinds = new Set<string>(["ConsumerEnded", "ConsumerNotStarted", "ConsumerInterrupted"])
   readonly #watchers = new Set<(kind: string) => void>()
 
   /** Reports a condition. One with the same key is replaced, and keeps its beginning if its kind is the same. */
@@ -35,7 +35,7 @@ export class Conditions {
     this.#conditions.delete(key)
   }
 
-  /** Calls for each kind, as soon as it is reported for the first time. Returns how to end that. */
+  /** Calls for each kind, of others than these as soon as it is reported for the first time. Returns how to end that. */
   watchKinds(watcher: (kind: string) => void): () => void {
     for (const kind of this.#kinds) watcher(kind)
     this.#watchers.add(watcher)
