@@ -3,7 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream, SubscriptionRef } from "effect"
-import { tagOf } from "./support/amqp.ts"
+import { closedByRefusals, tagOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { until } from "./support/looking.ts"
@@ -271,7 +271,7 @@ describe(promise15, () => {
         broker.off("connection.start-ok")
         yield* Effect.forkScoped(AmqpConsumer.consume("c", handler))
         yield* broker.received("basic.consume", 3)
-      }).pipe(withConsumers(broker.url))
+      }).pipe(withConsumers(broker.url, closedByRefusals))
     })
   )
 
@@ -318,7 +318,7 @@ describe(promise15, () => {
         const { handler } = yield* counting
         broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
         assert.strictEqual(yield* tagOf(AmqpConsumer.consume("q", handler)), "AuthenticationFailed")
-      }).pipe(withConsumers(broker.url))
+      }).pipe(withConsumers(broker.url, closedByRefusals))
     })
   )
 })
