@@ -149,7 +149,10 @@ export interface BindOptions {
 export interface ConsumeOptions {
   /** The consumer's name on this channel. Default: the broker chooses. */
   readonly consumerTag?: string | undefined
-  /** Deliveries count as acknowledged when they are sent: what is in flight at a crash is lost. Default: `false`. */
+  /**
+   * Deliveries count as acknowledged when they are sent: what is in flight at a crash is lost. Not of a stream, over which
+   * RabbitMQ closes the connection (540): refused with `InvalidArgument` if this application has declared it. Default: `false`.
+   */
   readonly noAck?: boolean | undefined
   /** Refuses other consumers on the queue. Default: `false`. */
   readonly exclusive?: boolean | undefined
@@ -188,7 +191,12 @@ export interface Consumer {
  * somebody else.
  */
 export interface Operations {
-  /** `basic.get`: takes one message, if there is one. It stays unsettled until it is settled, unless `noAck`. */
+  /**
+   * `basic.get`: takes one message, if there is one. It stays unsettled until it is settled, unless `noAck`.
+   *
+   * Not of a stream: RabbitMQ closes the connection over it (540). It fails with `InvalidArgument`, and nothing is sent, if
+   * this application has declared the stream. Consume it instead.
+   */
   get(
     queue: string,
     options?: { readonly noAck?: boolean | undefined }
@@ -217,6 +225,9 @@ export interface Operations {
   /**
    * `basic.qos`: how many unsettled deliveries a consumer (with `global`: this channel) may have. 0 to 65535; 0 means no
    * limit. It applies to consumers started afterwards.
+   *
+   * Before RabbitMQ 4.3, a consumer of a quorum queue that starts behind one with `global` ends the connection (540):
+   * `consume` fails with `InvalidArgument` instead if this application has declared the queue.
    */
   qos(prefetchCount: number, options?: { readonly global?: boolean | undefined }): Effect.Effect<void, AmqpError>
   /** `basic.consume`. The scope's end ends the consumer; services consume by `AmqpConsumer`. */
@@ -272,11 +283,19 @@ export interface Operations {
     routingKey: string,
     options?: BindOptions
   ): Effect.Effect<void, AmqpError>
-  /** `queue.purge`: how many messages were dropped. Unsettled deliveries are not among them. */
+  /**
+   * `queue.purge`: how many messages were dropped. Unsettled deliveries are not among them.
+   *
+   * Not of a stream: RabbitMQ closes the connection over it (540). It fails with `InvalidArgument`, and nothing is sent, if
+   * this application has declared the stream.
+   */
   queuePurge(queue: string): Effect.Effect<number, AmqpError>
   /**
    * `queue.delete`: how many messages went with it. With `ifEmpty` or `ifUnused` it fails with `PreconditionFailed` while
-   * it has messages or consumers. Classic queues only: others answer a condition with an error of the connection (540).
+   * it has messages or consumers.
+   *
+   * A quorum queue takes no condition: RabbitMQ closes the connection over it (540). It fails with `InvalidArgument`, and
+   * nothing is sent, if this application has declared the queue. A stream takes it, and is deleted in any case.
    */
   queueDelete(
     queue: string,

@@ -207,8 +207,14 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    * that has stopped and, from RabbitMQ 4.3 on, for a delivery that was not settled in time.
    *
    * It tries again after a random time below `reconnect.minDelay`, doubled with each attempt up to `maxDelay`, and logs a
-   * warning each time. What no waiting mends ends it in any case: no permission, a connection closed for good, a message
-   * that is larger than `maxInboundMessageBodySize` of the configuration (`MessageTooLarge`; it stays in the queue).
+   * warning each time. A lost connection is recovered from, whatever the broker has closed it for. If that may have been a
+   * method of this consumer (a quorum queue without a leader: 541), it subscribes again by a connection of its own, which is
+   * closed with each attempt; one that has lasted for `reconnect.healthyAfter` is followed by the shared one again.
+   *
+   * What no waiting changes ends it in any case: no permission, a connection closed for good, a first subscription that the
+   * broker has closed the connection for and refuses as such (502, 503, 530, 540: an unknown exchange type in `declare`, for
+   * instance), a message that is larger than `maxInboundMessageBodySize` of the configuration (`MessageTooLarge`; it stays
+   * in the queue).
    *
    * Default: `"lost"`; for `stream` `"never"`, since whoever holds deliveries of a lost channel wants to know.
    */
