@@ -301,10 +301,12 @@ describe("a request", () => {
           assert.strictEqual(yield* echo("warm"), "warm")
           broker.pause()
           const before = bytesHeld()
-          const size = 2 ** 17
+          const size = 2 ** 16
+          // Nothing may expire while this machine is busy.
+          const patient = AmqpRpc.client(Echo, { timeout: "1 minute" })
           const outcomes: Record<string, number> = {}
           const call = (i: number) =>
-            Effect.suspend(() => echo(String.fromCharCode(97 + (i % 26)).repeat(size))).pipe(
+            Effect.suspend(() => patient(String.fromCharCode(97 + (i % 26)).repeat(size))).pipe(
               Effect.match({
                 onFailure: (error) => (error as AmqpError.AmqpError).reason._tag,
                 onSuccess: () => "answered"
@@ -322,12 +324,12 @@ describe("a request", () => {
           assert.isAtMost(waiting, 32)
           assert.isAbove(outcomes["PoolExhausted"]!, 300)
           assert.strictEqual(outcomes["PoolExhausted"], 400 - waiting - inFlight)
-          // Without the bound it is more than 100.
-          assert.isBelow(grown, 50)
+          // Without the bound it is more than 50.
+          assert.isBelow(grown, 35)
           broker.resume()
           for (const fiber of calls) yield* Fiber.join(fiber)
           assert.strictEqual(outcomes["answered"], waiting + inFlight)
-        }).pipe(withRpc(broker.url, { maxWaitingBytes: 2 ** 22 }))
+        }).pipe(withRpc(broker.url, { maxWaitingBytes: 2 ** 21 }))
       })
   )
 
