@@ -37,7 +37,7 @@ import { createPrivateKey } from "node:crypto"
 import type { TlsOptions } from "node:tls"
 import { inspect } from "node:util"
 import { vi } from "vitest"
-import { configOf, type Overrides, untilState } from "./support/amqp.ts"
+import { closedByRefusals, configOf, type Overrides, untilState } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
 import { encodeMessage } from "./support/frames.ts"
 import { start } from "./support/publisher.ts"
@@ -433,9 +433,11 @@ describe("the password is nowhere", () => {
             broker.destroy()
             net.look("the last state", yield* untilState((state) => state._tag === "Closed"))
             yield* fails(net, "a closed connection", AmqpChannel.use(Effect.succeed), "AuthenticationFailed")
-            yield* fails(net, "a closed connection", update(), "AuthenticationFailed")
             yield* fails(net, "a closed connection", AmqpConsumer.consume("q", Effect.succeed), "AuthenticationFailed")
-          }).pipe(Effect.scoped, Effect.provide(layerOf(broker, secret, { continuationTimeout: millis(1000) })))
+          }).pipe(
+            Effect.scoped,
+            Effect.provide(layerOf(broker, secret, { ...closedByRefusals, continuationTimeout: millis(1000) }))
+          )
           // A schedule of the application's that dies.
           const dies = Schedule.fromStepWithMetadata(
             Effect.succeed(() => Effect.die(new Error("no schedule"))) as never
