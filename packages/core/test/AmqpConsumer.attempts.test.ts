@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Effect, Fiber, Latch, Queue, Schedule } from "effect"
+import { Deferred, Duration, Effect, Fiber, Latch, Queue, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { join } from "node:path"
 import { AttemptMemory } from "../src/internal/consumer/attemptMemory.ts"
@@ -16,14 +16,20 @@ import {
   send,
   untilQueue
 } from "./support/consuming.ts"
+import { configOf, type Overrides } from "./support/amqp.ts"
 import { environment } from "./support/environment.ts"
 import * as Users from "./support/users.ts"
 
 /** Another application: its own connections, and nothing in common with others but the broker. */
-const another = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+const another = <A, E, R>(effect: Effect.Effect<A, E, R>, overrides?: Overrides) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
-    Effect.scoped(effect).pipe(Effect.provide(layerOf(url), { local: true }))
+    Effect.scoped(effect).pipe(Effect.provide(layerOf(url, overrides), { local: true }))
   )
+
+/** Comes back soon, however often it is lost. */
+const eager = {
+  reconnect: { ...configOf("amqp://127.0.0.1").reconnect, maxDelay: Duration.millis(100) }
+} satisfies Overrides
 
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i))
 
@@ -58,7 +64,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           )
           // Of two applications, so that what one has not seen goes to the other.
           yield* Effect.forkScoped(consume)
-          yield* Effect.forkScoped(another(consume))
+          yield* Effect.forkScoped(another(consume, eager))
           const seen = new Set<string>()
           for (let round = 0; round < 4; round++) {
             for (const text of yield* Queue.takeN(handled, 4)) seen.add(text)
@@ -68,7 +74,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           yield* untilQueue(queue, { messages: 0, unacked: 0 })
           yield* untilQueue(deadLetters, { messages: 0 })
           yield* untilNoCounts(queue)
-        }).pipe(onBroker)
+        }).pipe((effect) => onBroker(effect, eager))
       )
 
       it.effect(`neither do the ends of consumers, whatever they have prefetched (${queueType} queue)`, () =>
@@ -155,7 +161,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         assert.strictEqual(yield* Queue.take(attempts), 1)
         yield* Queue.offer(gate, undefined)
         yield* untilQueue(queue, { messages: 0, unacked: 0 })
-      }).pipe(onBroker)
+      }).pipe((effect) => onBroker(effect, eager))
     )
   })
 
