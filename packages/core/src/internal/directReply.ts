@@ -36,7 +36,7 @@ export const isSound = (address: string): boolean => {
 
 /** Whether a name looks like an address and is none. */
 export const isMalformed = (name: string): boolean =>
-  name.startsWith(directReplyTo) && name.length > directReplyTo.length && !isSound(name)
+  name.length > directReplyTo.length && name.startsWith(directReplyTo) && !isSound(name)
 
 /** What is wanted instead of a malformed one. */
 export const wantsAddress = `an address of direct reply-to as a broker has written it, or another name`

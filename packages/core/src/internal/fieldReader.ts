@@ -122,7 +122,7 @@ export class Reader {
     const outer = this.#end
     try {
       const table = this.table()
-      if (!this.#isExact) keepReceived(table, Buffer.from(this.#buffer.subarray(start + 4, this.#at)))
+      if (!this.#isExact) keepReceived(table, this.#buffer, start + 4, this.#at)
       return table
     } catch (cause) {
       this.#at = start

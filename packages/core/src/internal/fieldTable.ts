@@ -103,8 +103,9 @@ const isPlainNumber = (value: number): boolean =>
     ? value !== 0 || 1 / value > 0
     : Math.abs(value) < 2 ** 50 && !Number.isInteger(value) && value === value
 
-/** Whether amqplib encodes it as it is, and it is small: the most tables are, so this makes nothing. */
-const isPlain = (table: object): boolean => {
+/** Whether it is encoded as it is, and so small that it fits into any frame: the most tables are, so this makes nothing. */
+export const isPlain = (table: unknown): boolean => {
+  if (typeof table !== "object" || table === null) return false
   const prototype: unknown = Object.getPrototypeOf(table)
   if (prototype !== Object.prototype && prototype !== null) return false
   let bytes = 0

@@ -17,7 +17,17 @@ import { includes, keysOf } from "./sameValue.ts"
 import { sizeOfShortText } from "./shortText.ts"
 import { bytesOfTable } from "./tableBytes.ts"
 import { unchangedIn } from "./unchanged.ts"
-import { isShortText, kindOf, kindOfName, refused, toSeconds, toTable, viewOf, wantsName } from "./fieldTable.ts"
+import {
+  isPlain,
+  isShortText,
+  kindOf,
+  kindOfName,
+  refused,
+  toSeconds,
+  toTable,
+  viewOf,
+  wantsName
+} from "./fieldTable.ts"
 
 /**
  * A message that is checked, and ready to be written. Its properties are options as amqplib's `publish` takes them.
@@ -162,10 +172,14 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
   if (!hasContent) return refused(operation, "content", wantsContent, "undefined")
   if (headers !== undefined) {
     const unchanged = unchangedIn(headers as FieldTable)
-    const table = toTable(headers, "headers", operation, roomForHeaders(outgoing, frameMax), unchanged)
-    if (table instanceof InvalidArgument) return table
-    outgoing.headers = table
-    if (table !== headers) outgoing.table = bytesOfTable(table)
+    if (unchanged === undefined && isPlain(headers) && (frameMax === 0 || frameMax >= leastFrame)) {
+      outgoing.headers = headers as FieldTable
+    } else {
+      const table = toTable(headers, "headers", operation, roomForHeaders(outgoing, frameMax), unchanged)
+      if (table instanceof InvalidArgument) return table
+      outgoing.headers = table
+      if (table !== headers) outgoing.table = bytesOfTable(table)
+    }
     if (outgoing.exchange === "") {
       const name = isCopiedToMalformed(headers as FieldTable)
       if (name !== undefined) return refused(operation, `headers.${name}`, wantsAddress, malformedAddress)
@@ -183,6 +197,9 @@ export const withoutContent = (message: Message): Message =>
     Object.getPrototypeOf(message) as object | null,
     Object.getOwnPropertyDescriptors({ ...message, content: "" })
   ) as Message
+
+/** No connection has smaller frames (AMQP 0-9-1, section 4.2.3): a plain table fits in any case. */
+const leastFrame = 4096
 
 /** The length of a table is a long. */
 const mostOfTable = 2 ** 32 - 1

@@ -7,17 +7,46 @@
  */
 import type { FieldTable } from "../AmqpMessage.ts"
 
-const received = new WeakMap<FieldTable, Buffer>()
+/** Gives the fields of a subclass to an object that exists already. */
+const Given = function (object: object) {
+  return object
+} as unknown as new (object: object) => object
+
+/**
+ * A private field of a table: nobody else sees it, and it goes where the table goes. A `WeakMap` would do the same, for
+ * several times as long: with every message from a client in another language, whose integers have other types.
+ */
+class Received extends Given {
+  /** A character for each byte: a text is made sooner than a buffer. */
+  #bytes: string
+
+  private constructor(table: FieldTable, bytes: string) {
+    super(table)
+    this.#bytes = bytes
+  }
+
+  static of(table: object): string | undefined {
+    return #bytes in table ? table.#bytes : undefined
+  }
+
+  static keep(table: FieldTable, bytes: string): void {
+    if (#bytes in table) (table as unknown as Received).#bytes = bytes
+    else void new Received(table, bytes)
+  }
+}
 
 /** Keeps the bytes of a table, without its length. */
-export const keepReceived = (table: FieldTable, bytes: Buffer): void => {
-  received.set(table, bytes)
-}
+export const keepReceived = (table: FieldTable, bytes: Buffer, start: number, end: number): void =>
+  Received.keep(table, bytes.toString("latin1", start, end))
 
 /** Keeps for a table what is kept for one that it was made from. */
 export const deriveReceived = (table: FieldTable, from: FieldTable | undefined): void => {
-  const bytes = from === undefined ? undefined : received.get(from)
-  if (bytes !== undefined) received.set(table, bytes)
+  const bytes = from === undefined ? undefined : Received.of(from)
+  if (bytes !== undefined) Received.keep(table, bytes)
 }
 
-export const bytesReceived = (table: FieldTable): Buffer | undefined => received.get(table)
+/** Undefined: the table can be written as it was read, if it was. */
+export const bytesReceived = (table: unknown): Buffer | undefined => {
+  const bytes = typeof table === "object" && table !== null ? Received.of(table) : undefined
+  return bytes === undefined ? undefined : Buffer.from(bytes, "latin1")
+}

@@ -29,6 +29,10 @@ const readEscaped = (bytes: Buffer, start: number, end: number): string => {
 }
 
 export const readShortText = (bytes: Buffer, start: number, end: number): string => {
+  let at = start
+  while (at < end && bytes[at]! < 0x80) at++
+  // Nearly all are ASCII, which is made sooner so.
+  if (at === end) return bytes.toString("latin1", start, end)
   const text = bytes.toString("utf8", start, end)
   // What Node puts in the place of bytes that are not UTF-8, unless it was there before.
   return text.includes("\uFFFD") && !isUtf8(bytes.subarray(start, end)) ? readEscaped(bytes, start, end) : text
