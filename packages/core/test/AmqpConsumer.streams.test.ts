@@ -4,7 +4,17 @@ import { AmqpConsumer, AmqpMessage, AmqpMetrics, AmqpOffsetStore, AmqpPublisher,
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Latch, Metric, Option, Queue, Schema, Stream } from "effect"
 import { tagOf } from "./support/amqp.ts"
-import { declareQueue, deleteQueue, logged, next, onBroker, send, untilQueue } from "./support/consuming.ts"
+import {
+  declareQueue,
+  deleteQueue,
+  logged,
+  next,
+  onBroker,
+  send,
+  untilQueue,
+  withConsumers
+} from "./support/consuming.ts"
+import * as FaultProxy from "./support/FaultProxy.ts"
 import { until } from "./support/looking.ts"
 
 class Broken extends Schema.TaggedError<Broken>()("Broken", { message: Schema.String }) {}
@@ -452,15 +462,22 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         () =>
           Effect.gen(function* () {
             const broker = yield* TestBroker.TestBroker
+            const proxy = yield* FaultProxy.make(broker.url)
             const queue = yield* declareStream()
             const got = yield* Queue.unbounded<string>()
-            yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got), { offset }))
-            for (let times = 0; times < 3; times++) {
-              yield* untilQueue(queue, { consumers: 1 })
-              yield* broker.killConnections
-            }
-            yield* sendAnyway(queue, ...numbers(20))
-            yield* broker.killConnections
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(queue, handlerInto(got), { offset, queueType: "stream" }).pipe(
+                withConsumers(proxy.through(broker.url))
+              )
+            )
+            yield* untilQueue(queue, { consumers: 1 })
+            proxy.refuse()
+            proxy.rst()
+            // That of the test itself.
+            yield* broker.awaitCensus({ connections: 1 })
+            // Several chunks.
+            yield* send(queue, ...numbers(20))
+            proxy.heal()
             assert.deepStrictEqual(yield* Queue.takeN(got, 20), numbers(20))
           }).pipe(onBroker)
       )
