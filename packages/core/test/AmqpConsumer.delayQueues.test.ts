@@ -88,7 +88,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
             queueType,
             maxLength: 2,
             overflow: "reject-publish",
-            retryDelays: [300]
+            retryDelays: [3000]
           })
           yield* AmqpTopology.declare(work)
           const { deliveries, handler } = yield* failing

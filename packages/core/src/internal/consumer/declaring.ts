@@ -1,6 +1,7 @@
 /** Declaring, looking at and deleting queues, each on a channel of its own: the broker closes it over what it refuses. */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
@@ -96,8 +97,10 @@ export class Declaring {
       lazyConnect: false,
       connectionAttempts: 1
     }
+    // Its end may be the answer: `use` says what became of it.
+    const quiet = Effect.provideService(AmqpConnection.make(config), References.MinimumLogLevel, "None")
     return Effect.scoped(
-      Effect.flatMap(Effect.provideService(AmqpConnection.make(config), SharedLogin, this.links.login), (connection) =>
+      Effect.flatMap(Effect.provideService(quiet, SharedLogin, this.links.login), (connection) =>
         use(new Declaring(this.#terms, linksOf(connection), config))
       )
     )
