@@ -47,7 +47,8 @@ const ship = Effect.fn("ship")(function* (order: Order, delivery: AmqpConsumer.D
 const worker = AmqpConsumer.consume(shipments.queue, ship, {
   schema: Order,
   concurrency: 2,
-  onFailure: (error) => (error._tag === "CarrierBusy" ? shipments.onFailure : AmqpConsumer.deadLetter)
+  onFailure: (error) => (error._tag === "CarrierBusy" ? shipments.onFailure : AmqpConsumer.deadLetter),
+  onDecodeFailure: AmqpConsumer.deadLetter
 })
 
 // --- The program -------------------------------------------------------------------------------------------------------
