@@ -320,7 +320,10 @@ export class InactivityTimeout extends Schema.TaggedError<InactivityTimeout>(id(
   readonly isRetryable = true
 }
 
-/** The content of a message is not what its schema, content type or content encoding wants. */
+/**
+ * The content of a message is not what its schema, content type or content encoding wants; or its properties cannot be read
+ * (`basic.get`, and a call whose reply has such properties): the message has been rejected without requeue then.
+ */
 export class DecodeFailed extends Schema.TaggedError<DecodeFailed>(id("DecodeFailed"))("DecodeFailed", Fields) {
   readonly [ReasonTypeId] = ReasonTypeId
   readonly severity = "operation"

@@ -49,13 +49,20 @@ import { contextOf } from "./internal/tracingContext.ts"
  * | array                                  | array `A`                        | array                                         |
  * | plain object                           | table `F`                        | object without a prototype                    |
  *
- * Other publishers have more to choose from: unsigned and short integers and floats are delivered as `number`, a timestamp
- * beyond the year 275760 as a `bigint` of seconds, and what is nested more than 512 deep as the bytes of its encoding.
+ * Other publishers have more to choose from: unsigned and short integers, integers of tag `L` and floats are delivered as
+ * `number` (or `bigint`), a timestamp beyond the year 275760 as a `bigint` of seconds, and what is nested more than 512 deep
+ * as the bytes of its encoding. A byte of a key that is not UTF-8 is a lone surrogate, U+DC80 to U+DCFF for 0x80 to 0xFF,
+ * and is written as that byte again.
+ *
+ * Headers of a delivery can be published again, whatever they are: each of them that still is what was read is written as
+ * the bytes that it was, with the type that its publisher chose. That holds for `properties.headers` itself, as
+ * `fromDelivery` has them, not for a table into which they were copied.
  *
  * Refused with `InvalidArgument`, before anything is sent: `NaN` and the infinities (RabbitMQ closes the connection on
  * them), text with a lone surrogate, keys of more than 255 bytes, decimals that are negative or of more than 32 bits,
- * `undefined` in an array, instances of classes, functions, symbols, cycles, and whole tables of more than 64 KiB or of
- * more than fits into a frame (`frameMax`).
+ * `undefined` in an array, instances of classes, functions, symbols, cycles, more than 512 tables in one another, and
+ * headers that do not fit into a frame with the other properties (`frameMax`). Arguments of declarations and bindings have to
+ * fit into a frame with all names, and have at most 64 KiB.
  *
  * Sources: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3; AMQP 0-9-1, section 4.2.5.
  */
@@ -82,7 +89,8 @@ export type Headers = FieldTable
 
 /**
  * The basic properties of a message, in AMQP's words (AMQP 0-9-1, class `basic`;
- * https://www.rabbitmq.com/docs/publishers#message-properties). All are optional. Texts have at most 255 bytes.
+ * https://www.rabbitmq.com/docs/publishers#message-properties). All are optional. Texts have at most 255 bytes. A byte that
+ * is not UTF-8 is delivered as a lone surrogate, U+DC80 to U+DCFF for 0x80 to 0xFF, and written as that byte again.
  */
 export interface Properties {
   /** MIME type of the content, such as `application/json`. */
@@ -126,7 +134,11 @@ export interface DeliveredProperties extends Properties {
 export interface Envelope extends Properties {
   /** The exchange. Default: `""`, the default exchange, which routes to the queue named by `routingKey`. */
   readonly exchange?: string | undefined
-  /** At most 255 bytes, like the exchange's name. */
+  /**
+   * At most 255 bytes, like the exchange's name. On the default exchange, what looks like an address of direct reply-to
+   * (`amq.rabbitmq.reply-to.…`) and is none is refused, also among the headers `CC` and `BCC`: RabbitMQ up to 4.0 closes
+   * the connection over it.
+   */
   readonly routingKey: string
 }
 

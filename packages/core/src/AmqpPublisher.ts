@@ -53,7 +53,8 @@ export interface Options {
   /**
    * The largest content in bytes that is sent; a larger one fails with `MessageTooLarge`, where the broker would close the
    * channel. At least 1. Default: what the broker takes by default, told by its product and version, 16 MiB for RabbitMQ 4
-   * and later, 128 MiB for earlier ones; for other brokers no limit.
+   * and later, 128 MiB for earlier ones; for other brokers no limit. It is for what applications publish: a consumer's
+   * retries of larger messages go by a channel of their own.
    */
   readonly maxMessageSize?: number | undefined
 }

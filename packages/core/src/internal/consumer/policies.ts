@@ -99,7 +99,10 @@ export const drop: Drop = { _tag: "Drop" }
  * Tries again later: the message is published to a delay queue (`AmqpTopology.retryQueueName`, declared by the consumer),
  * from which the broker puts it back at the end of its queue when the delay is over. The delivery is acknowledged when the
  * broker has confirmed that. If it does not, for instance because the delay queue has no majority of its nodes, the delivery
- * goes back as by `redeliver`, and may come twice.
+ * goes back as by `redeliver`, and may come twice. If the broker or a check refuses the message, which no waiting helps (no
+ * permission to write to the default exchange, headers that leave no room in a frame, a content larger than the broker
+ * takes), it ends as `then` says, at once, and an error is logged with the reason. A content above the publisher's own
+ * `maxMessageSize` is no reason: the broker has delivered it, and takes it again unless it says no.
  *
  * A delay queue is a quorum queue that dead-letters at least once: no message is lost when a node dies, and what comes back
  * while the queue refuses it, being full, waits in the delay queue and is offered again every three minutes (RabbitMQ's
@@ -116,7 +119,7 @@ export const drop: Drop = { _tag: "Drop" }
  * them when it has found them empty ten times, up to a second apart, and looks once more ten minutes later: consumers of
  * both versions can run side by side. Quorum queues among them stay, since RabbitMQ cannot delete one only if it is empty.
  *
- * Content, headers and properties stay as they were. `exchange` and `routingKey` of the delivery are those of the way back,
+ * Content, headers and properties stay as they were, headers byte for byte. `exchange` and `routingKey` of the delivery are those of the way back,
  * the default exchange and the queue's name, by which the broker also routes a later dead letter; `Delivery.origin` has
  * those of the first time. Not kept are `expiration`, which would cut the delay short; a `userId` other than the
  * connection's, which the broker would refuse; the headers `CC` and `BCC`, which would send copies again; and the broker's
@@ -127,6 +130,8 @@ export const drop: Drop = { _tag: "Drop" }
  * its message in `x-retry-reason`, at most 1024 characters. An error's message goes to the broker with it: keep secrets
  * out of errors. The count holds for this queue alone, and while the message comes straight from a delay queue: in another
  * queue it is new, and so is a dead letter that is moved back.
+ * Where they do not fit into a frame beside large headers, the error is left out, then `x-retry-exchange` and
+ * `x-retry-routing-key`; if the rest does not fit either, the message ends as `then` says.
  *
  * @example
  * ```ts
