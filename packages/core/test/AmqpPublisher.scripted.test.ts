@@ -16,7 +16,7 @@ import {
   withPublisher
 } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { reasonOf } from "./support/amqp.ts"
+import { closedByRefusals, reasonOf } from "./support/amqp.ts"
 
 const millis = Duration.millis
 
@@ -354,7 +354,7 @@ describe("a connection that is not there", () => {
         assert.strictEqual(yield* Fiber.join(inLine), "AuthenticationFailed")
         assert.strictEqual(yield* send("c"), "AuthenticationFailed")
         assert.strictEqual(yield* send("d"), "AuthenticationFailed")
-      }).pipe(withPublisher(broker.url, { maxInFlight: 1 }))
+      }).pipe(withPublisher(broker.url, { maxInFlight: 1 }, closedByRefusals))
     })
   )
 })
