@@ -127,8 +127,11 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 },
                 {
                   resubscribe: "never",
-                  onFailure: () => {
-                    throw new Error("a policy that throws")
+                  onDefect: AmqpConsumer.deadLetter,
+                  // Then it is redelivered.
+                  onFailure: (_, { attempt }) => {
+                    if (attempt === 1) throw new Error("a policy that throws")
+                    return AmqpConsumer.deadLetter
                   }
                 }
               )
