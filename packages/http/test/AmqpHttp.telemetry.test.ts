@@ -106,6 +106,7 @@ const wanted: ReadonlyArray<Wanted> = [
   { metric: AmqpMetrics.reconnects, attributes: consumers, value: 0 },
   { metric: AmqpMetrics.connectAttempts, value: 0 },
   { metric: AmqpMetrics.conditions, attributes: { "amqp.condition.kind": "ConsumerEnded" }, value: 0 },
+  { metric: AmqpMetrics.undecodableMessages, attributes: {}, value: 0 },
   { metric: AmqpMetrics.blockedTime, value: (seconds) => seconds > 0 && seconds < 60 },
   { metric: AmqpMetrics.channelCount, attributes: { ...regular, state: "idle" }, value: 0 },
   { metric: AmqpMetrics.channelCount, attributes: { ...regular, state: "used" }, value: 1 },
