@@ -191,7 +191,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           return yield* ask(20_000)
         })
         isProblem(yield* answerOf(url, served), { status: 502, detail: "A service behind this one failed." })
-        isProblem(yield* answerOf(url, Effect.andThen(declared, ask(300))), timedOut)
+        isProblem(yield* answerOf(url, Effect.andThen(declared, ask(300))), {
+          ...timedOut,
+          detail: "The service did not answer in time. Whether the request took effect is not known."
+        })
       })
     )
   })
