@@ -23,7 +23,7 @@ describe("TLS", () => {
     Effect.gen(function* () {
       assert.isUndefined((yield* AmqpConfig.make({ tls: false })).tls)
       const on = { ca: undefined, cert: undefined, key: undefined, passphrase: undefined, servername: undefined }
-      const expected = { ...on, verify: true, minVersion: "TLSv1.2", ciphers: undefined }
+      const expected = { ...on, verify: true, minVersion: "TLSv1.2", ciphers: undefined, files: undefined }
       assert.deepStrictEqual((yield* AmqpConfig.make({ tls: true })).tls, expected as never)
       assert.deepStrictEqual(yield* tlsOf({}), expected as never)
     })
