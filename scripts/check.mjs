@@ -11,16 +11,20 @@ const steps = [
   ["node", "scripts/examples.mjs"]
 ]
 
-const failed = steps.filter(([command, ...args]) => {
+const passes = ([command, ...args]) => {
   console.error(`> ${[command, ...args].join(" ")}`)
-  const { status } = spawnSync(command, args, {
+  const { signal, status } = spawnSync(command, args, {
     cwd: root,
     env: environment(),
     stdio: ["ignore", "inherit", "inherit"],
     shell: process.platform === "win32"
   })
-  return status !== 0
-})
+  if (status !== 0) console.error(`${command} ended with ${signal ?? `status ${status}`}`)
+  return status === 0
+}
+
+// On a busy machine oxlint 1.89 now and then ends with a failure and reports no finding. A real finding is there again.
+const failed = steps.filter((step) => !passes(step) && !(step[0] === "oxlint" && passes(step)))
 
 if (failed.length > 0) {
   console.error(`Failed: ${failed.map((step) => step.join(" ")).join(", ")}`)
