@@ -50,7 +50,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               }
             })
             // The limit is not announced: it is learned by the loss of a connection.
-            yield* until(Effect.andThen(round, Effect.sync(generation)), (n) => n >= 2, "the connection")
+            yield* until(Effect.andThen(round, Effect.sync(generation)), (n) => n >= 2, "the connection", 40)
             // The broker notes the loss in its own time: until then the channels of the lost connection count as well.
             const undisturbed = Effect.gen(function* () {
               const learned = generation()
@@ -60,7 +60,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               }
               return generation() === learned
             })
-            yield* until(undisturbed, (isUndisturbed) => isUndisturbed, "borrowers and publishers")
+            yield* until(undisturbed, (isUndisturbed) => isUndisturbed, "borrowers and publishers", 40)
             yield* until(
               Effect.sync(() => handled),
               (n) => n >= 24,
@@ -204,6 +204,22 @@ describe("the budget of channels", () => {
       yield* TestClock.adjust("1 hour")
       assert.isFalse(budget.isFull(second))
       assert.deepStrictEqual(limits, [2, undefined])
+    })
+  )
+
+  plain.effect("after a refusal that our own openings explain allows the number that the broker has named", () =>
+    Effect.gen(function* () {
+      const { budget, limits } = yield* made
+      const lost = link()
+      numbers(2).forEach(() => open(budget, lost))
+      // Three more were on their way.
+      numbers(3).forEach(() => assert.isTrue(budget.grants(new ChannelTicket(budget, lost))))
+      budget.linkEnded(lost, refusal(4))
+      assert.deepStrictEqual(limits, [4])
+      yield* TestClock.adjust("1 second")
+      const next = link()
+      numbers(4).forEach(() => open(budget, next))
+      assert.isTrue(budget.isFull(next))
     })
   )
 

@@ -5,7 +5,8 @@
  * RabbitMQ limits the channels of a user (`max-channels`) and of a node (`channel_max_per_node`), and announces neither. It
  * refuses the `channel.open` that is one too many by closing the connection (530), and every channel on it. So the first
  * refusal is a lesson: from then on an opening waits until one of our channels has closed. Other processes of the same user
- * count towards the limit as well, which is why the lesson is what we had open, not the number in the broker's text.
+ * count towards the limit as well, so the lesson is what we had open. It is the number in the broker's text where our own
+ * openings exceeded it.
  *
  * A lesson becomes outdated when others close theirs or an operator raises the limit. Another attempt costs everybody's
  * connection if it fails: the allowance is raised after a pause, which is eight times as long after each refusal.
@@ -236,7 +237,8 @@ export class ChannelBudget {
     this.#named = limit
     // Right after a loss the channels of the lost connection may have counted as well: that teaches nothing new.
     const isStale = this.#allowed !== Infinity && this.#events.now() - this.#lostAt < connectionNotedSurely
-    if (!isStale) this.#allowed = Math.max(1, open)
+    // More than the named limit, together with those on their way: the limit is all ours. Else others have a part of it.
+    if (!isStale) this.#allowed = Math.max(1, this.#total > limit ? limit : open)
     this.#raiseAt = this.#events.now() + (this.#allowed >= limit ? longestPause : this.#pause)
     this.#pause = Math.min(this.#pause * 8, longestPause)
     this.#events.limited(this.#allowed, text)
