@@ -445,9 +445,7 @@ const start = Effect.fnUntraced(function* (
 
   const next: Effect.Effect<Link, AmqpError.AmqpError> = Effect.suspend(() => {
     if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
-    if (current === undefined) return Deferred.await(arrival)
-    // Its channels were told first, and one of their borrowers is here already: the link itself hears it next.
-    return current.isEnding ? Effect.andThen(Effect.yieldNow, next) : Effect.succeed(current)
+    return current === undefined ? Deferred.await(arrival) : Effect.succeed(current)
   })
   const links: Links = {
     current: () => current,

@@ -7,14 +7,8 @@
  * so are all who wait for an answer when the broker names no method, as RabbitMQ does when a channel's process has crashed
  * (541).
  */
+import type { BrokerClose } from "./driver/driver.ts"
 import { operationOf } from "./protocol.ts"
-
-/** The broker's `connection.close`. */
-export interface Close {
-  readonly replyText: string
-  readonly classId: number
-  readonly methodId: number
-}
 
 /** `certain`: no other can have caused it. `suspected`: others can, too. */
 export type Blame = "none" | "suspected" | "certain"
@@ -50,8 +44,8 @@ const namesSomething = (text: string): boolean => text.replace(/ in vhost '[^']*
 
 const settling = new Set(["basic.ack", "basic.nack", "basic.reject"])
 
-/** Decides it, in the tick in which the close is read: nothing has been told to anybody. */
-export const assign = ({ classId, methodId, replyText }: Close, parties: Iterable<Party>): void => {
+/** Decides it, in the tick in which the broker's `connection.close` is read: nothing has been told to anybody. */
+export const assign = ({ classId, message: replyText, methodId }: BrokerClose, parties: Iterable<Party>): void => {
   const operation = operationOf(classId, methodId)
   if (operation !== undefined && settling.has(operation)) {
     // No answer is waited for: the queue tells.

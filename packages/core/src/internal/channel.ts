@@ -6,21 +6,28 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Predicate from "effect/Predicate"
+import { randomUUID } from "node:crypto"
 import * as AmqpError from "../AmqpError.ts"
 import type { Returned } from "../AmqpChannel.ts"
 import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
-import * as Amqplib from "./amqplib.ts"
 import { type Blame, type Party, Sent } from "./blame.ts"
 import type { Link } from "./link.ts"
 import * as Logging from "./logging.ts"
 import { ChannelTicket } from "./channelBudget.ts"
-import type { ChannelWriter } from "./channelWriter.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
 import { mustFit } from "./declarations.ts"
-import { intercept, type NotTaken, operations } from "./intercept.ts"
-import { fromAmqplib, type Outgoing } from "./properties.ts"
+import {
+  BrokerClose,
+  type ChannelEnd,
+  type ChannelEvents,
+  type DeliveredMessage,
+  type DriverChannel,
+  NoChannelLeft,
+  type Refused,
+  type ReturnedMessage
+} from "./driver/driver.ts"
+import type { Outgoing } from "./properties.ts"
 import { offsetName } from "./streams.ts"
 import { classBasic } from "./protocol.ts"
 
@@ -30,7 +37,7 @@ export type Kind = "regular" | "confirm" | "transaction"
 /** Who takes the deliveries of one consumer. None of these may throw: that would end the connection. */
 export interface ConsumerSink {
   /** In order, also before the start has been answered to its caller. */
-  readonly deliver: (message: Amqplib.ConsumeMessage) => void
+  readonly deliver: (message: DeliveredMessage) => void
   /** The broker has ended it (`basic.cancel`). */
   readonly cancelled: (consumerTag: string) => void
   /** Its channel has died. */
@@ -46,15 +53,7 @@ export interface ConsumerSink {
 /** A consumer as its channel knows it. */
 interface Consuming {
   readonly start: ConsumerStart
-  /** Empty until the broker has chosen it. */
-  tag: string
-}
-
-/** A `basic.get` that waits for its answer. */
-interface Getting {
-  readonly queue: string
-  readonly noAck: boolean
-  readonly fail: (reason: AmqpError.DecodeFailed) => void
+  readonly sink: ConsumerSink
 }
 
 /** How to start a consumer, checked already. */
@@ -69,18 +68,19 @@ export interface ConsumerStart {
 /** Why an open channel is not lent again. */
 export type Unfit = "interrupted" | "defect" | "unclean" | "refused"
 
-type ReturnFields = Pick<Returned, "exchange" | "routingKey" | "replyCode" | "replyText">
-
 const returnedOf = (
-  { exchange, replyCode, replyText, routingKey }: ReturnFields,
-  properties: Amqplib.ReturnMessage["properties"] | DeliveredProperties,
+  { exchange, properties, replyCode, replyText, routingKey }: Omit<ReturnedMessage, "content">,
   content: Uint8Array
-): Returned => ({ content, properties: fromAmqplib(properties), exchange, routingKey, replyCode, replyText })
+): Returned => ({ content, properties, exchange, routingKey, replyCode, replyText })
 
 const nothing = new Uint8Array(0)
 
-/** As much of a message as amqplib wants, to settle it. */
-const tagged = (deliveryTag: number) => ({ fields: { deliveryTag } }) as Amqplib.ConsumeMessage
+/** The operation that asked for a message. */
+const operations = {
+  "basic.get": "basic.get",
+  "basic.deliver": "basic.consume",
+  "basic.return": "basic.publish"
+} as const
 
 // What was taken with noAck does not come again.
 const whatNow = {
@@ -91,10 +91,8 @@ const whatNow = {
   "basic.return": "The channel was closed: raise maxInboundMessageBodySize to be able to read what comes back."
 } as const
 
-const oversized = (
-  method: NotTaken["method"],
-  { exchange, routingKey }: NotTaken["fields"],
-  size: number,
+const tooLarge = (
+  { message: { exchange, routingKey }, method, size }: Refused,
   limit: number
 ): AmqpError.MessageTooLarge => {
   const operation = operations[method]
@@ -115,8 +113,8 @@ const becameOf = {
   returned: "It reached no queue."
 } as const
 
-const undecodable = (
-  method: NotTaken["method"],
+const unreadable = (
+  method: Refused["method"],
   became: keyof typeof becameOf,
   problem: Error
 ): AmqpError.DecodeFailed => {
@@ -129,9 +127,9 @@ const undecodable = (
   })
 }
 
-export class Channel implements Party {
+export class Channel implements Party, ChannelEvents {
   readonly kind: Kind
-  readonly driver: Amqplib.Channel
+  readonly driver: DriverChannel
   readonly link: Link
   /** What waits for its confirm; undefined unless this is a confirm channel. */
   readonly confirms: Confirms | undefined
@@ -172,68 +170,86 @@ export class Channel implements Party {
   /** Whether `onReturned` wants the content of what came back. */
   readsReturns = false
 
-  readonly #writer: ChannelWriter | undefined
   readonly #watchers = new Set<() => void>()
-  readonly #consumers = new Map<ConsumerSink, Consuming>()
+  /** By their tags. */
+  readonly #consumers = new Map<string, Consuming>()
   readonly #opening = new Sent("channel.open", [])
-  /** In the order in which they were sent, which is that of the answers. */
-  readonly #getting: Array<Getting> = []
-  /** The one that was answered last: its message may be on its way. */
-  #got: Getting | undefined = undefined
-  #lastError: unknown = undefined
-  /** Whether `channel.open` has not been answered: `channel.close` must not overtake it, nor follow it before the answer. */
-  #isOpening = true
+  /** Told once whether it has opened: with why not, if it has not. */
+  #onOpening: ((failure: unknown) => void) | undefined
   #closing = false
   /** Whether nothing of it is left: also the broker knows that it has closed. */
   #isGone = false
 
   readonly #ticket: ChannelTicket
 
-  constructor(driver: Amqplib.Channel, link: Link, kind: Kind, ticket: ChannelTicket) {
+  /** @param onOpening called once: when it has opened, with nothing; or with why it has not */
+  constructor(link: Link, kind: Kind, ticket: ChannelTicket, onOpening: (failure: unknown) => void) {
     this.#ticket = ticket
     ticket.isOwned = true
     this.kind = kind
-    this.driver = driver
     this.link = link
     this.confirms = kind === "confirm" ? new Confirms() : undefined
-    this.#writer = link.writerOf(driver)
-    intercept(driver, link.maxInboundMessageBodySize, {
-      onOpened: () => this.#ticket.opened(),
-      onConfirm: (deliveryTag, multiple, acked) => this.confirms?.confirmed(deliveryTag, multiple, acked),
-      onFlow: (active) => {
-        this.stopped = !active
-        this.#changed()
-      },
-      onOversized: this.#onOversized,
-      onUndecodable: this.#onUndecodable,
-      onGot: () => {
-        this.#got = this.#getting.shift()
-      },
-      onBroken: (error) => {
-        this.#onError(error)
-        this.#end()
-      }
-    })
-    driver.on("return", this.#onReturn)
-    driver.on("error", this.#onError)
-    driver.on("close", this.#onClose)
-    driver.on("drain", this.#onDrain)
+    this.#onOpening = onOpening
     link.watchers.add(this.#changed)
     this.sent.add(this.#opening)
     link.parties.add(this)
+    this.driver = link.openChannel(this)
   }
 
-  readonly #onError = (error: unknown) => {
-    this.#lastError ??= error
+  // --- What the driver tells: see `ChannelEvents` ----------------------------------------------------------------------
+
+  opened(): void {
+    this.#ticket.opened()
+    this.sent.delete(this.#opening)
+    this.#openingEnded(undefined)
   }
 
-  readonly #onDrain = () => {
+  notOpened(cause: unknown): void {
+    this.#closing = true
+    this.gone()
+    this.#openingEnded(cause)
+  }
+
+  #openingEnded(failure: unknown): void {
+    const told = this.#onOpening
+    this.#onOpening = undefined
+    told?.(failure)
+  }
+
+  drained(): void {
     this.full = false
     this.#changed()
   }
 
-  readonly #onReturn = (message: Amqplib.ReturnMessage) => {
-    const returned = returnedOf(message.fields as unknown as ReturnFields, message.properties, message.content)
+  flow(active: boolean): void {
+    this.stopped = !active
+    this.#changed()
+  }
+
+  confirmed(deliveryTag: number, multiple: boolean, isAck: boolean): void {
+    this.confirms?.confirmed(deliveryTag, multiple, isAck)
+  }
+
+  delivered(message: DeliveredMessage): void {
+    const consuming = this.#consumers.get(message.consumerTag)
+    if (consuming === undefined) {
+      // The broker invents consumers: whoever borrows the channel next must not get their messages.
+      this.unfit ??= "unclean"
+      return
+    }
+    if (!consuming.start.noAck) this.unsettled.add(message.deliveryTag)
+    consuming.sink.deliver(message)
+  }
+
+  cancelled(consumerTag: string): void {
+    const consuming = this.#consumers.get(consumerTag)
+    if (consuming === undefined) return
+    this.#consumers.delete(consumerTag)
+    consuming.sink.cancelled(consumerTag)
+  }
+
+  returned(message: ReturnedMessage): void {
+    const returned = returnedOf(message, message.content)
     this.link.events.onReturned(returned.exchange, returned.routingKey)
     if (this.onReturned !== undefined) this.onReturned(returned)
     else this.confirms?.returned(returned)
@@ -241,10 +257,11 @@ export class Channel implements Party {
 
   // What came back too large has been read by whoever sent it, and a reply that is has no way back: these are dropped, if
   // it is known whose they are.
-  readonly #onOversized = ({ fields, method, properties, size }: NotTaken): boolean => {
-    const reason = oversized(method, fields, size, this.link.maxInboundMessageBodySize)
+  oversized(refused: Refused): boolean {
+    const reason = tooLarge(refused, this.link.maxInboundMessageBodySize)
+    const { method, size } = refused
     if (method === "basic.return") {
-      const returned = returnedOf(fields as unknown as ReturnFields, properties, nothing)
+      const returned = returnedOf(refused.message, nothing)
       if (this.onReturned === undefined) {
         if (this.confirms === undefined || this.confirms.returnedUnread(returned, size)) return true
       } else if (!this.readsReturns) {
@@ -252,39 +269,38 @@ export class Channel implements Party {
         return true
       }
     } else if (method === "basic.deliver") {
-      for (const consumer of this.#consumers.keys()) if (consumer.oversized?.(properties, reason) === true) return true
+      const { properties } = refused.message
+      for (const { sink } of this.#consumers.values()) if (sink.oversized?.(properties, reason) === true) return true
     }
     this.refused = reason
     return false
   }
 
   // Whoever has published it must not be able to end more than the message: it is settled here, and nobody sees it.
-  readonly #onUndecodable = (message: NotTaken, problem: Error): boolean => {
-    const { fields, method, properties, size } = message
-    const { exchange, routingKey } = fields as { readonly exchange: string; readonly routingKey: string }
+  undecodable(refused: Refused, problem: Error): boolean {
+    const { method, size } = refused
+    const { exchange, properties, routingKey } = refused.message
     const about = { exchange, routingKey, messageId: properties.messageId, size, ...Logging.ofChannel(this) }
     if (method === "basic.return") {
-      const returned = returnedOf(fields as unknown as ReturnFields, properties, nothing)
-      const reason = undecodable(method, "returned", problem)
-      this.link.undecodable(reason, about)
+      const returned = returnedOf(refused.message, nothing)
+      this.link.undecodable(unreadable(method, "returned", problem), about)
       if (this.onReturned !== undefined) this.onReturned(returned)
       else if (this.confirms?.returnedUndecodable(returned, size) === false) return false
       return true
     }
-    const deliveryTag = fields["deliveryTag"] as number
-    const got = method === "basic.get" ? this.#got : undefined
-    const [sink, consuming] =
-      method === "basic.get" ? [undefined, undefined] : (this.#consumerOf(fields["consumerTag"]) ?? [])
-    const queue = got?.queue ?? consuming?.start.queue
+    const { consumerTag, deliveryTag } = refused.message
+    const consuming = method === "basic.get" ? undefined : this.#consumers.get(consumerTag)
+    const start = consuming?.start
+    const queue = method === "basic.get" ? refused.queue : start?.queue
     const became = this.#settleUnread(
       deliveryTag,
-      got?.noAck ?? consuming?.start.noAck ?? false,
-      sink?.isOfStream ?? consuming?.start.arguments[offsetName] !== undefined
+      method === "basic.get" ? refused.noAck : (start?.noAck ?? false),
+      consuming?.sink.isOfStream ?? start?.arguments[offsetName] !== undefined
     )
-    const reason = undecodable(method, became, problem)
+    const reason = unreadable(method, became, problem)
     this.link.undecodable(reason, { queue, deliveryTag, ...about })
-    got?.fail(reason)
-    sink?.undecodable?.(properties, reason)
+    if (method === "basic.get") refused.fail(AmqpError.fromReason(reason))
+    consuming?.sink.undecodable?.(properties, reason)
     return true
   }
 
@@ -294,61 +310,44 @@ export class Channel implements Party {
       if (isStream) this.ack(deliveryTag, false)
       else this.reject(deliveryTag, false)
     } catch {
-      // amqplib is closing the channel: the broker gives the message to somebody else.
+      // The channel is closing: the broker gives the message to somebody else.
     }
     return isStream ? "acked" : "rejected"
   }
 
-  /** One whose tag the broker has chosen may get deliveries before its promise is told: there is one such at a time. */
-  #consumerOf(consumerTag: unknown): readonly [ConsumerSink, Consuming] | undefined {
-    let nameless: readonly [ConsumerSink, Consuming] | undefined
-    for (const entry of this.#consumers) {
-      const { tag } = entry[1]
-      if (tag === consumerTag) return entry
-      if (tag === "") nameless ??= entry
-    }
-    return nameless
+  closed(end: ChannelEnd | undefined): void {
+    this.#end(end)
+    this.#openingEnded(this.closedBy)
   }
 
-  readonly #onClose = () => {
-    const { driver, link } = this
-    this.#end()
+  gone(): void {
+    const { link } = this
+    this.#end(undefined)
     this.#isGone = true
     // With its connection, it is the connection that leaves the budget.
-    if (!link.isEnding) this.#ticket.release()
-    driver.removeListener("error", this.#onError)
-    driver.removeListener("close", this.#onClose)
+    if (link.closedBy === undefined) this.#ticket.release()
     link.watchers.delete(this.#changed)
     link.parties.delete(this)
     this.#changed()
   }
 
-  #end(): void {
-    const { driver, link } = this
+  #end(end: ChannelEnd | undefined): void {
+    const { link } = this
     if (this.closedBy !== undefined) return
-    if (!this.#closing && this.#lastError === undefined) link.isEnding = true
     this.closedBy = this.#closing
       ? new AmqpError.ChannelClosed({ message: "the channel was closed by its pool" })
       : this.refused !== undefined
         ? this.refused
-        : // Without an error of its own it ended with its connection, which amqplib tells its channels first.
-          this.#lastError === undefined
+        : end === undefined
           ? link.loss
-          : classify(this.#lastError, {
-              operation: isByPublish(this.#lastError) ? "basic.publish" : "channel",
-              peer: link.peer
-            })
-    driver.removeListener("drain", this.#onDrain)
-    driver.removeListener("return", this.#onReturn)
+          : classify(end, { operation: isByPublish(end) ? "basic.publish" : "channel", peer: link.peer })
     this.unsettled.clear()
     this.returning.clear()
     this.stopped = false
     if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
-    this.confirms?.closed(this.closedBy, isByPublish(this.#lastError))
-    for (const consumer of Array.from(this.#consumers.keys())) consumer.closed(this.closedBy)
+    this.confirms?.closed(this.closedBy, isByPublish(end))
+    for (const { sink } of Array.from(this.#consumers.values())) sink.closed(this.closedBy)
     this.#consumers.clear()
-    this.#getting.length = 0
-    this.#got = undefined
     if (this.closedBy._tag === "NotFound") link.events.onChannelClosed(this.closedBy)
     this.#changed()
     this.onClosed?.()
@@ -386,66 +385,41 @@ export class Channel implements Party {
     return this.stopped ? "the broker has stopped publishers on this channel (channel.flow)" : undefined
   }
 
-  /** Writes a message. Throws as amqplib does, before anything was written. */
+  /** Writes a message. Throws before anything is written, if the channel is closed or closing. */
   publish(outgoing: Outgoing): void {
-    const writer = this.#writer
-    const hasRoom =
-      writer?.canWrite === true
-        ? writer.publish(outgoing)
-        : this.driver.publish(
-            outgoing.exchange,
-            outgoing.routingKey,
-            outgoing.content,
-            outgoing as Amqplib.PublishOptions
-          )
-    // `drain` takes that back.
-    if (!hasRoom) this.full = true
+    // `drained` takes that back.
+    if (!this.driver.publish(outgoing)) this.full = true
   }
 
-  /** Sends `basic.ack`. Throws as amqplib does if the channel is closing. */
+  /** Sends `basic.ack`. Throws if the channel is closed or closing; so do the next three. */
   ack(deliveryTag: number, multiple: boolean): void {
-    const writer = this.#writer
-    if (writer?.isOpen === true) writer.ack(deliveryTag, multiple)
-    else this.driver.ack(tagged(deliveryTag), multiple)
+    this.driver.ack(deliveryTag, multiple)
   }
 
   /**
    * Acknowledges one delivery of a channel on which nobody else settles. Acks that follow one another may go out as one, of
-   * several deliveries. Throws as amqplib does if the channel is closing.
+   * several deliveries.
    */
   acknowledge(deliveryTag: number): void {
-    const writer = this.#writer
-    if (writer?.isOpen !== true) {
-      this.driver.ack(tagged(deliveryTag))
-      this.unsettled.delete(deliveryTag)
-      return
-    }
     this.unsettled.delete(deliveryTag)
-    writer.ackOneOf(this.unsettled, deliveryTag)
+    this.driver.ackAmong(this.unsettled, deliveryTag)
   }
 
-  /** Sends `basic.nack`. Throws as amqplib does if the channel is closing. */
+  /** Sends `basic.nack`. */
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {
-    const writer = this.#writer
-    if (writer?.isOpen === true) writer.nack(deliveryTag, multiple, requeue)
-    else this.driver.nack(tagged(deliveryTag), multiple, requeue)
+    this.driver.nack(deliveryTag, multiple, requeue)
   }
 
-  /** Sends `basic.reject`. Throws as amqplib does if the channel is closing. */
+  /** Sends `basic.reject`. */
   reject(deliveryTag: number, requeue: boolean): void {
-    this.driver.reject(tagged(deliveryTag), requeue)
+    this.driver.reject(deliveryTag, requeue)
   }
 
-  /** `basic.get`; its promise may fail as those of amqplib do, and with the reason why the message could not be read. */
-  get(queue: string, noAck: boolean): Promise<Amqplib.GetMessage | false> {
-    const answer = this.driver.get(queue, { noAck })
-    return new Promise((resolve, reject) => {
-      this.#getting.push({ queue, noAck, fail: (reason) => reject(AmqpError.fromReason(reason)) })
-      answer.then((message) => {
-        if (message !== false && !noAck) this.unsettled.add(message.fields.deliveryTag)
-        resolve(message)
-      }, reject)
-    })
+  /** `basic.get`. Its promise may fail with the reason why the message could not be read. */
+  async get(queue: string, noAck: boolean): Promise<DeliveredMessage | undefined> {
+    const message = await this.driver.get(queue, noAck)
+    if (message !== undefined && !noAck) this.unsettled.add(message.deliveryTag)
+    return message
   }
 
   /**
@@ -492,32 +466,25 @@ export class Channel implements Party {
     return false
   }
 
-  /** `basic.consume`; its promise may fail as those of amqplib do. The sink hears everything until `cancel` or the end. */
-  consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
+  /** `basic.consume`. The sink hears everything until `cancel` or the end. Its tag: the one that is given, or ours. */
+  async consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
     mustFit("basic.consume", [start.queue, start.consumerTag], start.arguments, this.link.frameMax)
-    const consuming: Consuming = { start, tag: start.consumerTag }
-    const onMessage = (message: Amqplib.ConsumeMessage | null) => {
-      if (message !== null) {
-        if (!start.noAck) this.unsettled.add(message.fields.deliveryTag)
-        return sink.deliver(message)
-      }
-      this.#consumers.delete(sink)
-      return sink.cancelled(consuming.tag)
+    // Deliveries may stand right behind the answer: the broker must not choose it.
+    const consumerTag = start.consumerTag === "" ? `ctag-${randomUUID()}` : start.consumerTag
+    this.#consumers.set(consumerTag, { start, sink })
+    try {
+      await this.driver.consume(start.queue, consumerTag, start)
+      return consumerTag
+    } catch (cause) {
+      this.#consumers.delete(consumerTag)
+      throw cause
     }
-    this.#consumers.set(sink, consuming)
-    return this.driver.consume(start.queue, onMessage, start).then(
-      ({ consumerTag }) => (consuming.tag = consumerTag),
-      (cause) => {
-        this.#consumers.delete(sink)
-        throw cause
-      }
-    )
   }
 
   /** `basic.cancel`. The sink hears nothing any more when it has been answered. */
-  async cancel(consumerTag: string, sink: ConsumerSink): Promise<void> {
+  async cancel(consumerTag: string): Promise<void> {
     await this.driver.cancel(consumerTag)
-    this.#consumers.delete(sink)
+    this.#consumers.delete(consumerTag)
   }
 
   /** Whether the next borrower may have it as it is. */
@@ -546,7 +513,7 @@ export class Channel implements Party {
         return
       }
       try {
-        this.driver.nackAll(true)
+        this.driver.nack(0, true, true)
       } catch {
         this.unfit ??= "unclean"
       }
@@ -557,7 +524,6 @@ export class Channel implements Party {
   close(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (!this.hasEnded && this.closedBy === undefined) this.abandon()
-      // Not amqplib's promise: it never settles when the peer dies before its reply.
       return this.ended
     }).pipe(
       Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.link.unanswered()) }),
@@ -576,25 +542,10 @@ export class Channel implements Party {
     })
   }
 
-  /** `channel.open` has been answered. A channel that was given up meanwhile is closed. */
-  opened(): void {
-    this.#isOpening = false
-    this.sent.delete(this.#opening)
-    if (this.#closing) this.#sendClose()
-  }
-
   /** Closes a channel that nobody wants any more, without waiting: at once or, if it is opening, when it has opened. */
   abandon(): void {
     this.#closing = true
-    if (!this.#isOpening) this.#sendClose()
-  }
-
-  #sendClose(): void {
-    try {
-      this.driver.close().catch(() => {})
-    } catch {
-      // It is closed, or closing: nothing is left to be done.
-    }
+    this.driver.close()
   }
 }
 
@@ -602,10 +553,8 @@ export class Channel implements Party {
  * Opens a channel on a link and hands it to `own`, in the same tick in which it arrives: an effect's result can be lost
  * to an interruption, a channel must not be.
  *
- * Given up, by interruption or after `timeout`, it sends `channel.close` when `channel.open` has been answered, and never
- * before: a close that overtakes its open ends the connection of all (504), and amqplib sends the open later than in the
- * turn in which it is asked to. Until that close is answered the broker may hold the channel: `left` gets it, to count it
- * until it has `ended`.
+ * Given up, by interruption or after `timeout`, it is closed when `channel.open` has been answered. Until that close is
+ * answered the broker may hold the channel: `left` gets it, to count it until it has `ended`.
  *
  * When the application may open no more channels, it waits until one of them has closed: see `channelBudget`.
  */
@@ -658,41 +607,30 @@ const openAdmitted = (
   ticket: ChannelTicket
 ): Effect.Effect<void, AmqpError.AmqpError> =>
   Effect.callback<void, AmqpError.AmqpError>((resume) => {
-    let channel: Channel | undefined
     let givenUp = false
     const leave = () => {
-      if (channel === undefined) return
       channel.abandon()
       if (!channel.hasEnded) left?.(channel)
     }
     const failed = (cause: unknown) => {
+      if (givenUp) return
+      leave()
       const closedBy =
-        channel?.blame === "certain" ? link.endedByMethod("channel.open") : (channel?.closedBy ?? lossOf(link))
-      return resume(Effect.fail(AmqpError.fromReason(closedBy ?? openFailed(cause, link))))
+        channel.blame === "certain" ? link.endedByMethod("channel.open") : (channel.closedBy ?? lossOf(link))
+      const reason = cause instanceof NoChannelLeft || closedBy === undefined ? openFailed(cause, link) : closedBy
+      resume(Effect.fail(AmqpError.fromReason(reason)))
     }
-    try {
-      link
-        .openChannel((driver) => {
-          channel = new Channel(driver, link, kind, ticket)
-          if (givenUp) leave()
-        })
-        .then((driver) => {
-          channel!.opened()
-          return givenUp || kind === "regular" ? undefined : Amqplib.request(driver, modes[kind], { nowait: false })
-        })
-        .then(() => {
-          if (givenUp) return
-          own(channel!)
-          resume(Effect.void)
-        })
-        .catch((cause) => {
-          if (!givenUp) leave()
-          failed(cause)
-        })
-    } catch (cause) {
-      failed(cause)
-      return undefined
+    const ready = () => {
+      if (givenUp) return
+      own(channel)
+      resume(Effect.void)
     }
+    const channel = new Channel(link, kind, ticket, (failure) => {
+      if (failure !== undefined) return failed(failure)
+      if (givenUp) return undefined
+      if (kind === "regular") return ready()
+      return channel.driver.select(kind).then(ready, failed)
+    })
     return Effect.sync(() => {
       givenUp = true
       leave()
@@ -716,14 +654,8 @@ const openAdmitted = (
 
 const lossOf = (link: Link) => (link.closedBy === undefined ? undefined : link.loss)
 
-const modes = { confirm: "confirm.select", transaction: "tx.select" } as const
-
 // Whether the broker closed the channel over a `basic.publish`.
-const isByPublish = (error: unknown) =>
-  Predicate.hasProperty(error, "classId") &&
-  Predicate.hasProperty(error, "methodId") &&
-  error.classId === classBasic &&
-  error.methodId === 40
+const isByPublish = (end: unknown) => end instanceof BrokerClose && end.classId === classBasic && end.methodId === 40
 
 const openFailed = (cause: unknown, link: Link): AmqpError.AmqpErrorReason => {
   const reason = classify(cause, { operation: "channel.open", peer: link.peer })

@@ -1,12 +1,20 @@
 /**
- * The one classifier of failures: what amqplib, Node and the broker report becomes an `AmqpErrorReason`.
+ * The one classifier of failures: what frames, Node and amqplib report becomes an `AmqpErrorReason`.
  *
- * amqplib has no error classes. A reply code arrives as a number in `code`, or only inside a message (in the handshake);
- * Node's codes arrive as a string in `code`; the rest can be told by the message alone. The texts below are those of
- * amqplib 2.3; a test pins each of them against a real broker.
+ * What the broker says is an object of the driver, with its code and text. Node's codes arrive as a string in `code`. What
+ * only amqplib knows, its three ways to find a connection gone, can be told by the message alone: those of amqplib 2.3,
+ * and a test pins each of them.
  */
 import * as Predicate from "effect/Predicate"
 import { channelLimitIn } from "./channelBudget.ts"
+import {
+  BrokerClose,
+  ChannelEnded,
+  MechanismRefused,
+  NoChannelLeft,
+  OpeningTimedOut,
+  ProtocolViolation
+} from "./driver/driver.ts"
 import * as Reason from "../AmqpErrorReason.ts"
 
 /** Where the failure happened, for the message and for codes that mean different things in different places. */
@@ -33,9 +41,6 @@ const messageOf = (cause: unknown): string => {
   }
   return cause.message
 }
-
-// The reply code inside amqplib's texts: `Handshake terminated by server: 403 (ACCESS-REFUSED) with message "..."`.
-const replyCodeInText = /\b([2-5]\d\d) \([A-Z-]+\) with message "(.*)"$/s
 
 // What OpenSSL and Node call the ways in which a certificate or a TLS handshake can fail.
 const tlsCode =
@@ -213,102 +218,61 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
   }
 }
 
-const byText = (text: string, context: Context, cause: unknown): Reason.AmqpErrorReason | undefined => {
-  const { operation } = context
+const byKind = (cause: unknown, text: string, context: Context): Reason.AmqpErrorReason | undefined => {
+  const { handshake = false, operation } = context
   const peer = context.peer ?? "the broker"
-  if (text === "connect ETIMEDOUT") {
-    return new Reason.ConnectTimeout({
-      message: `${operation}: ${peer} accepted the connection or the address, but went silent`,
-      operation,
-      cause
-    })
-  }
-  if (text === "No channels left to allocate") {
-    return new Reason.ChannelMaxReached({
-      message: `${operation}: ${text}: raise channelMax, or lower the pool's max`,
+  if (cause instanceof BrokerClose || cause instanceof ProtocolViolation) {
+    const known = byReplyCode(cause.code, text, context, cause)
+    if (known !== undefined || !handshake) return known
+    return new Reason.ConnectionClosed({
+      message: `${operation}: the broker closed the connection, with a code that AMQP does not have (${cause.code}): ${text}`,
       operation,
       cause,
-      channelMax: 0
+      replyCode: cause.code
     })
   }
-  if (text.startsWith("SASL mechanism")) {
+  if (cause instanceof OpeningTimedOut) {
+    const message = `${operation}: ${peer} accepted the connection or the address, but went silent: ${text}`
+    return new Reason.ConnectTimeout({ message, operation, cause })
+  }
+  if (cause instanceof NoChannelLeft) {
+    const message = `${operation}: ${text}: raise channelMax, or lower the pool's max`
+    return new Reason.ChannelMaxReached({ message, operation, cause, channelMax: 0 })
+  }
+  if (cause instanceof MechanismRefused) {
     return new Reason.AuthenticationFailed({ message: `${operation}: ${text} (${peer})`, operation, cause })
   }
-  // amqplib reads tables by recursion: methods only, and RabbitMQ sends one table in these, its server properties.
-  if (cause instanceof RangeError && text.startsWith("Maximum call stack")) {
-    return new Reason.ProtocolError({
-      message: `${operation}: ${peer} sent a table that is nested too deep to be read`,
-      operation,
-      cause
-    })
-  }
-  // The text of the close is not in amqplib's error here: it prints the frame without its fields.
-  if (text.startsWith("Expected ConnectionOpenOk; got <ConnectionClose")) {
-    return new Reason.VirtualHostRefused({
-      message: vhostRefused(context, "its reason is in the broker's log"),
-      operation,
-      cause
-    })
-  }
-  if (
-    text.startsWith("Heartbeat timeout") ||
-    text.startsWith("Unexpected close") ||
-    text.startsWith("Socket closed abruptly") ||
-    text.startsWith("Handshake terminated") ||
-    text.startsWith("Connection clos")
-  ) {
-    return new Reason.ConnectionClosed({
-      message: `${operation}: the connection to ${peer} is gone: ${text}`,
-      operation,
-      cause
-    })
-  }
-  if (text.startsWith("Channel clos") || text.startsWith("Channel ended")) {
+  if (cause instanceof ChannelEnded) {
     return new Reason.ChannelClosed({ message: `${operation}: ${text}`, operation, cause })
-  }
-  if (
-    /^(Expected |Frame |Too much content|Unexpected (frame|response|type tag)|Unknown (frame type|class|consumer)|Invalid frame|Oversize|Server frameMax|Wasn't expecting)/.test(
-      text
-    )
-  ) {
-    return new Reason.ProtocolError({ message: `${operation}: ${text}`, operation, cause })
   }
   return undefined
 }
 
+// The heartbeat's, that of a socket that ended, and the same while it opens.
+const isGone = (text: string): boolean =>
+  text.startsWith("Heartbeat timeout") ||
+  text.startsWith("Unexpected close") ||
+  text.startsWith("Socket closed abruptly")
+
 /** Tells what a failure of amqplib, of the system or of the broker means. */
 export const classify = (cause: unknown, context: Context): Reason.AmqpErrorReason => {
+  const { operation } = context
   const text = messageOf(cause)
+  const kind = byKind(cause, text, context)
+  if (kind !== undefined) return kind
   const code = codeOf(cause)
-  if (Predicate.isNumber(code)) {
-    const quoted = replyCodeInText.exec(text)
-    const known = byReplyCode(code, quoted?.[2] ?? text, context, cause)
-    if (known !== undefined) return known
-    if (context.handshake === true) {
-      return new Reason.ConnectionClosed({
-        message: `${context.operation}: the broker closed the connection, with a code that AMQP does not have (${code}): ${text}`,
-        operation: context.operation,
-        cause,
-        replyCode: code
-      })
-    }
-  }
   if (Predicate.isString(code)) {
     const known = bySystemCode(code, text, context, cause)
     if (known !== undefined) return known
   }
-  const quoted = replyCodeInText.exec(text)
-  if (quoted !== null) {
-    const known = byReplyCode(Number(quoted[1]), quoted[2]!, context, cause)
-    if (known !== undefined) return known
+  if (isGone(text)) {
+    const message = `${operation}: the connection to ${context.peer ?? "the broker"} is gone: ${text}`
+    return new Reason.ConnectionClosed({ message, operation, cause })
   }
-  return (
-    byText(text, context, cause) ??
-    new Reason.UnknownError({
-      message: `${context.operation}: ${text}`,
-      operation: context.operation,
-      cause,
-      replyCode: Predicate.isNumber(code) ? code : undefined
-    })
-  )
+  return new Reason.UnknownError({
+    message: `${operation}: ${text}`,
+    operation,
+    cause,
+    replyCode: Predicate.isNumber(code) ? code : undefined
+  })
 }

@@ -1,10 +1,4 @@
-/**
- * Opens a link to a host, at one of its addresses.
- *
- * Hazards of amqplib 2.3 that this module answers:
- * - `connect` has no way to be given up: an `AbortSignal` among the socket options destroys the socket.
- * - `vhost` is percent-decoded again by amqplib, so it is encoded first.
- */
+/** Opens a link to a host, at one of its addresses. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -14,31 +8,12 @@ import { createSecureContext } from "node:tls"
 import type { AmqpConfig, Host, Tls } from "../AmqpConfig.ts"
 import * as AmqpError from "../AmqpError.ts"
 import { addressesOf, lookupOf, shareOf } from "./addresses.ts"
-import * as Amqplib from "./amqplib.ts"
 import { classify } from "./classify.ts"
 import { codeOf, readAgain } from "./config/tlsFiles.ts"
 import { elapsed } from "./elapsed.ts"
-import { foreignPeer } from "./foreignPeer.ts"
+import * as Driver from "./driver/driver.ts"
 import { fail } from "./handle.ts"
 import { closedByUs, Link, type LinkEvents } from "./link.ts"
-import { bytesOf } from "./secretBytes.ts"
-import { SocketInput } from "./socketInput.ts"
-
-/** The largest frame that is taken before a size has been agreed on, in bytes. */
-const largestGreeting = 131_072
-
-// What amqplib's own credentials hold beside these, user name and password, lands in the options that a TLS socket keeps.
-const credentialsOf = ({ credentials }: AmqpConfig, beginning: Amqplib.Beginning) => ({
-  mechanism: credentials._tag === "External" ? "EXTERNAL" : "PLAIN",
-  response: () => {
-    const bytes =
-      credentials._tag === "External"
-        ? Buffer.alloc(0)
-        : bytesOf(`\0${credentials.username}\0${Redacted.value(credentials.password)}`)
-    Amqplib.beginnings.set(bytes, beginning)
-    return bytes
-  }
-})
 
 // The key and its passphrase go into the context, not among the options: a TLS socket keeps those.
 const tlsOptionsOf = (tls: Tls): Record<string, unknown> => {
@@ -58,12 +33,6 @@ const tlsOptionsOf = (tls: Tls): Record<string, unknown> => {
 
 const operation = "connection.open"
 
-/** One attempt to reach one of some addresses. */
-interface Attempt {
-  readonly input: SocketInput
-  readonly beginning: Amqplib.Beginning
-}
-
 /**
  * Opens a link to one host, within `connectTimeout`, and hands it to `own` in the tick in which it arrives. Given up, by
  * interruption or time, it leaves no socket behind.
@@ -77,17 +46,17 @@ export const connect = (
   own: (link: Link) => void
 ): Effect.Effect<void, AmqpError.AmqpError> => {
   const name = `${host.host.includes(":") ? `[${host.host}]` : host.host}:${host.port}`
-  let attempt: Attempt | undefined
+  let attempt: Driver.Attempt | undefined
   let addresses: ReadonlyArray<LookupAddress> = []
 
   /** The peer, for messages: with the address that has accepted the connection, or those that are left. */
   const peerNow = () => {
-    const tried = attempt?.beginning.address ?? addresses.map(({ address }) => address).join(", ")
+    const tried = attempt?.address ?? addresses.map(({ address }) => address).join(", ")
     return tried === "" || tried === host.host ? name : `${name} (${tried})`
   }
 
   const notAmqp = () => {
-    const message = attempt === undefined ? undefined : foreignPeer(attempt.input.first, peerNow())
+    const message = attempt === undefined ? undefined : Driver.foreignPeer(attempt.first, peerNow())
     return message === undefined
       ? undefined
       : new AmqpError.ProtocolError({ message: `${operation}: ${message}`, operation })
@@ -95,7 +64,7 @@ export const connect = (
 
   const failed = (cause: unknown): AmqpError.AmqpErrorReason =>
     notAmqp() ??
-    classify(attempt?.beginning.refusedBy ?? cause, {
+    classify(cause, {
       operation,
       peer: peerNow(),
       vhost: config.vhost,
@@ -111,67 +80,27 @@ export const connect = (
 
   const open = (tls: Record<string, unknown>): Effect.Effect<void, AmqpError.AmqpErrorReason> =>
     Effect.callback<void, AmqpError.AmqpErrorReason>((resume) => {
-      const aborting = new AbortController()
-      const beginning = new Amqplib.Beginning()
-      const input = new SocketInput()
-      attempt = { input, beginning }
       let givenUp = false
-      let connecting: Promise<Amqplib.Model>
-      try {
-        // Not a literal at the call: Node takes a `signal` among a socket's options, amqplib's types do not know it.
-        const socketOptions = {
-          credentials: credentialsOf(config, beginning),
-          clientProperties: {
-            product: "effect-amqp",
-            ...config.clientProperties,
-            ...(config.connectionName === undefined ? undefined : { connection_name: config.connectionName })
-          },
-          noDelay: config.tcp.noDelay,
-          keepAlive: config.tcp.keepAlive,
-          keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
-          timeout: Duration.toMillis(config.socketTimeout),
-          signal: aborting.signal,
-          onread: input.onread,
-          ...(addresses.length === 0 ? undefined : { lookup: lookupOf(addresses) }),
-          ...tls
-        }
-        const url = {
-          protocol: config.tls === undefined ? "amqp" : "amqps",
-          hostname: host.host,
-          port: host.port,
-          vhost: encodeURIComponent(config.vhost),
-          locale: config.locale,
-          frameMax: config.frameMax,
-          channelMax: config.channelMax,
-          heartbeat: Duration.toSeconds(config.heartbeat),
-          // Nothing is agreed on while it opens, and some brokers have much to say of themselves.
-          maxFrameSize: Math.max(config.frameMax, largestGreeting)
-        }
-        connecting = Amqplib.open(url, socketOptions)
-      } catch (cause) {
-        return resume(Effect.fail(failed(cause)))
-      }
-      connecting.then(
-        (model) => {
-          if (beginning.endedBy !== undefined) {
-            // With an error, which the model passes on: else amqplib's heartbeat would go on.
-            model.on("error", () => {})
-            Amqplib.internals(model).stream?.destroy(new Error("Connection closed"))
-            return resume(Effect.fail(failed(beginning.endedBy)))
-          }
-          const link = new Link(model, name, events, config, input)
-          beginning.end()
+      attempt = Driver.open(
+        {
+          config,
+          host,
+          socketOptions: { ...(addresses.length === 0 ? undefined : { lookup: lookupOf(addresses) }), ...tls }
+        },
+        (connection) => {
+          const link = new Link(connection, name, events, config)
           if (givenUp) return link.destroy(closedByUs(name))
           own(link)
-          if (beginning.blockedBy !== undefined) model.emit("blocked", beginning.blockedBy)
+          link.begin()
           return resume(Effect.void)
         },
         // What an attempt fails with that was given up is not what the present one fails with.
         (cause) => (givenUp ? undefined : resume(Effect.fail(failed(cause))))
       )
+      const { abort } = attempt
       return Effect.sync(() => {
         givenUp = true
-        aborting.abort()
+        abort()
       })
     })
 
@@ -187,15 +116,14 @@ export const connect = (
       const silent = Effect.andThen(
         Effect.sleep(share),
         Effect.suspend(() =>
-          attempt?.input.first.length === 0 ? Effect.fail(tooLate(share, "its share of connectTimeout")) : Effect.never
+          attempt?.first.length === 0 ? Effect.fail(tooLate(share, "its share of connectTimeout")) : Effect.never
         )
       )
       const attempted = addresses.length > 1 ? Effect.raceFirst(open(tls), silent) : open(tls)
       const reason = yield* Effect.match(attempted, { onFailure: (reason) => reason, onSuccess: () => undefined })
       if (reason === undefined) return
       if (reason.isRetryable) passing = reason
-      const rest =
-        reason._tag === "ConnectFailed" || isOfLogin(reason) ? [] : after(addresses, attempt?.beginning.address)
+      const rest = reason._tag === "ConnectFailed" || isOfLogin(reason) ? [] : after(addresses, attempt?.address)
       if (rest.length === 0) return yield* Effect.fail(isOfLogin(reason) ? reason : (passing ?? reason))
       yield* Effect.annotateLogs(Effect.logDebug("AMQP address not usable, trying the next"), {
         peer: peerNow(),

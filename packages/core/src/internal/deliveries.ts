@@ -1,8 +1,7 @@
 /** Deliveries, and to which channel each belongs: its tag means nothing on another. */
 import type { DeliveredProperties, Delivery } from "../AmqpMessage.ts"
-import type * as Amqplib from "./amqplib.ts"
 import type { Channel } from "./channel.ts"
-import { fromAmqplib } from "./properties.ts"
+import type { DeliveredMessage } from "./driver/driver.ts"
 
 class ChannelDelivery implements Delivery {
   readonly content: Uint8Array
@@ -15,15 +14,14 @@ class ChannelDelivery implements Delivery {
   readonly #channel: Channel
   readonly #ofStream: boolean
 
-  constructor(channel: Channel, message: Amqplib.GetMessage | Amqplib.ConsumeMessage, ofStream: boolean) {
-    const { fields } = message
+  constructor(channel: Channel, message: DeliveredMessage, ofStream: boolean) {
     this.content = message.content
-    this.properties = fromAmqplib(message.properties)
-    this.exchange = fields.exchange
-    this.routingKey = fields.routingKey
-    this.redelivered = fields.redelivered
-    this.deliveryTag = fields.deliveryTag
-    this.messageCount = "messageCount" in fields ? fields.messageCount : undefined
+    this.properties = message.properties
+    this.exchange = message.exchange
+    this.routingKey = message.routingKey
+    this.redelivered = message.redelivered
+    this.deliveryTag = message.deliveryTag
+    this.messageCount = message.messageCount
     this.#channel = channel
     this.#ofStream = ofStream
   }
@@ -37,11 +35,8 @@ class ChannelDelivery implements Delivery {
   }
 }
 
-export const makeDelivery = (
-  channel: Channel,
-  message: Amqplib.GetMessage | Amqplib.ConsumeMessage,
-  ofStream = false
-): Delivery => new ChannelDelivery(channel, message, ofStream)
+export const makeDelivery = (channel: Channel, message: DeliveredMessage, ofStream = false): Delivery =>
+  new ChannelDelivery(channel, message, ofStream)
 
 /** Whether a delivery is known to be of a stream, and so is settled by `basic.ack` alone. */
 export const isOfStream = (delivery: Delivery): boolean => ChannelDelivery.isOfStream(delivery)

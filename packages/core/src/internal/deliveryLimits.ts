@@ -90,7 +90,7 @@ class Declaring extends Handle {
       Effect.andThen(
         this.request("queue.declare", (driver) => {
           mustFit("queue.declare", [queue], declaration.arguments, link.frameMax)
-          return driver.assertQueue(queue, declaration)
+          return driver.queueDeclare(queue, declaration)
         })
       ),
       Effect.ensuring(Effect.sync(() => this.held?.abandon()))

@@ -98,7 +98,7 @@ export class Reader {
     return readShortText(this.#buffer, at, at + size)
   }
 
-  #longstr(): string | Uint8Array {
+  longstr(): string | Uint8Array {
     const size = this.long()
     const at = this.#take(size)
     const text = this.#buffer.toString("utf8", at, at + size)
@@ -177,7 +177,7 @@ export class Reader {
     const tag = this.octet()
     switch (tag) {
       case 0x53: // S
-        return this.#longstr()
+        return this.longstr()
       case 0x49: // I
         return this.#integer(this.#buffer.readInt32BE(this.#take(4)), 0x8000)
       case 0x74: {

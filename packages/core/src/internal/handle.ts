@@ -5,11 +5,11 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../AmqpError.ts"
-import type * as Amqplib from "./amqplib.ts"
 import { Sent } from "./blame.ts"
 import type { Channel } from "./channel.ts"
 import { classify } from "./classify.ts"
 import type { Deadlines } from "./deadlines.ts"
+import type { DriverChannel } from "./driver/driver.ts"
 import type { KnownQueues } from "./knownQueues.ts"
 
 export const fail = (reason: AmqpError.AmqpErrorReason): Effect.Effect<never, AmqpError.AmqpError> =>
@@ -56,7 +56,7 @@ export class Handle {
    */
   protected request<A>(
     operation: string,
-    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>,
+    send: (driver: DriverChannel, channel: Channel) => Promise<A>,
     names: ReadonlyArray<string> = []
   ): Effect.Effect<A, AmqpError.AmqpError> {
     const timeout = this.terms.continuationTimeout
@@ -73,20 +73,9 @@ export class Handle {
         }
         const sent = new Sent(operation, names)
         channel.sent.add(sent)
-        const stop = channel.watch(() => {
-          if (channel.isOpen) return
-          stop()
-          // amqplib rejects a reply that has not begun, and says why. It forgets a `basic.get` of which the content has
-          // not come.
-          setImmediate(() => {
-            const usable = this.usable()
-            if ("_tag" in usable) answer(fail(ownFailure(channel, sent) ?? channel.refused ?? usable))
-          })
-        })
         const answer = (outcome: Effect.Effect<A, AmqpError.AmqpError>) => {
           if (!waiting) return
           waiting = false
-          stop()
           resume(outcome)
         }
         reply.then(
@@ -101,7 +90,6 @@ export class Handle {
         )
         // The reply would be taken for the next borrower's: this channel is nobody else's any more.
         return Effect.sync(() => {
-          stop()
           if (waiting) channel.unfit ??= "interrupted"
           waiting = false
         })
@@ -119,7 +107,7 @@ export class Handle {
     )
   }
 
-  // amqplib throws before it sends when it cannot encode, and when the channel is closing.
+  // It throws before it sends when it cannot encode, and when the channel is closing.
   protected refused(operation: string, channel: Channel, cause: unknown): AmqpError.AmqpErrorReason {
     const usable = this.usable()
     if ("_tag" in usable) return usable
@@ -146,7 +134,7 @@ export class Handle {
     const reason = classify(cause, { operation, peer: channel.link.peer })
     // The reply was none: where the right one is, nobody knows.
     if (reason._tag === "ProtocolError" || reason._tag === "UnknownError") channel.unfit ??= "defect"
-    // amqplib says only that the channel ended: what ended it says more.
+    // What ended the channel says more.
     if (reason._tag === "ChannelClosed" && channel.closedBy !== undefined) return diedOf(channel.closedBy)
     return reason
   }

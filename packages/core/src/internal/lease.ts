@@ -25,12 +25,12 @@ import type {
   Returned
 } from "../AmqpChannel.ts"
 import * as AmqpError from "../AmqpError.ts"
-import type { Delivery, Message } from "../AmqpMessage.ts"
-import * as Amqplib from "./amqplib.ts"
+import type { Delivery, FieldTable, Message } from "../AmqpMessage.ts"
 import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
 import * as Check from "./declarations.ts"
 import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
+import type { DeliveredMessage, DriverChannel } from "./driver/driver.ts"
 import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
 import type { KnownQueues } from "./knownQueues.ts"
@@ -73,8 +73,8 @@ class LeaseConsumer implements ConsumerSink {
     return this.#cancelledByBroker
   }
 
-  deliver(message: Amqplib.ConsumeMessage): void {
-    if (this.#ofStream) this.#channel.countOfStream(message.fields.deliveryTag)
+  deliver(message: DeliveredMessage): void {
+    if (this.#ofStream) this.#channel.countOfStream(message.deliveryTag)
     Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message, this.#ofStream))
   }
 
@@ -153,7 +153,7 @@ export class Lease extends Handle implements Operations {
   #checked<A>(
     operation: string,
     refused: AmqpError.InvalidArgument | undefined,
-    send: (driver: Amqplib.Channel, channel: Channel) => Promise<A>,
+    send: (driver: DriverChannel, channel: Channel) => Promise<A>,
     names?: ReadonlyArray<string>
   ): Effect.Effect<A, AmqpError.AmqpError> {
     return refused === undefined ? this.request(operation, send, names) : fail(refused)
@@ -291,7 +291,7 @@ export class Lease extends Handle implements Operations {
 
   get commit(): Effect.Effect<void, AmqpError.AmqpError> {
     return this.request("tx.commit", (driver, channel) =>
-      Amqplib.request(driver, "tx.commit").then(() => {
+      driver.commit().then(() => {
         channel.altered = false
         this.#settledInTransaction = undefined
       })
@@ -300,7 +300,7 @@ export class Lease extends Handle implements Operations {
 
   get rollback(): Effect.Effect<void, AmqpError.AmqpError> {
     return this.request("tx.rollback", (driver, channel) =>
-      Amqplib.request(driver, "tx.rollback").then(() => {
+      driver.rollback().then(() => {
         channel.altered = false
         for (const tag of this.#settledInTransaction ?? []) channel.unsettled.add(tag)
         this.#settledInTransaction = undefined
@@ -322,7 +322,7 @@ export class Lease extends Handle implements Operations {
       (_driver, channel) =>
         channel
           .get(queue, flags.noAck)
-          .then((message) => (message === false ? Option.none() : Option.some(makeDelivery(channel, message)))),
+          .then((message) => (message === undefined ? Option.none() : Option.some(makeDelivery(channel, message)))),
       [queue]
     )
     return this.#supported((queues) => refusesGet(queues, queue), get)
@@ -420,7 +420,7 @@ export class Lease extends Handle implements Operations {
         channel.altered = true
         // Zero: no limit.
         if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
-        return driver.prefetch(prefetchCount, flags.global)
+        return driver.qos(prefetchCount, flags.global)
       })
     )
   }
@@ -501,7 +501,7 @@ export class Lease extends Handle implements Operations {
       })
       if (consumer.hasEnded) return done
       return Effect.andThen(
-        this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag, consumer)),
+        this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag)),
         done
       )
     })
@@ -521,7 +521,7 @@ export class Lease extends Handle implements Operations {
       }
       return this.request("channel.flow", (driver, channel) => {
         if (!active) channel.altered = true
-        return Amqplib.request(driver, "channel.flow", { active }).then((reply) => reply["active"] === true)
+        return driver.flow(active)
       })
     })
   }
@@ -543,7 +543,7 @@ export class Lease extends Handle implements Operations {
         refused,
         (driver, channel) => {
           Check.mustFit(operation, [exchange, type], checked.arguments, channel.link.frameMax)
-          return driver.assertExchange(exchange, type, checked)
+          return driver.exchangeDeclare(exchange, type, checked)
         },
         [exchange, type]
       )
@@ -556,7 +556,7 @@ export class Lease extends Handle implements Operations {
       this.#checked(
         operation,
         Check.checkName(operation, "exchange", exchange),
-        (driver) => driver.checkExchange(exchange),
+        (driver) => driver.exchangeDeclarePassive(exchange),
         [exchange]
       )
     )
@@ -573,7 +573,7 @@ export class Lease extends Handle implements Operations {
       this.#checked(
         operation,
         Check.checkName(operation, "exchange", exchange),
-        (driver) => driver.deleteExchange(exchange, flags),
+        (driver) => driver.exchangeDelete(exchange, flags),
         [exchange]
       )
     )
@@ -586,7 +586,7 @@ export class Lease extends Handle implements Operations {
     options?: BindOptions
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return this.#bind("exchange.bind", { destination, source, routingKey }, options, (driver, table) =>
-      driver.bindExchange(destination, source, routingKey, table)
+      driver.exchangeBind(destination, source, routingKey, table)
     )
   }
 
@@ -597,7 +597,7 @@ export class Lease extends Handle implements Operations {
     options?: BindOptions
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return this.#bind("exchange.unbind", { destination, source, routingKey }, options, (driver, table) =>
-      driver.unbindExchange(destination, source, routingKey, table)
+      driver.exchangeUnbind(destination, source, routingKey, table)
     )
   }
 
@@ -605,7 +605,7 @@ export class Lease extends Handle implements Operations {
     operation: string,
     names: { readonly [argument: string]: string },
     options: BindOptions | undefined,
-    send: (driver: Amqplib.Channel, table: object) => Promise<unknown>
+    send: (driver: DriverChannel, table: FieldTable) => Promise<unknown>
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const table = Check.readBind(operation, options)
     if (Check.isRefused(table)) return fail(table)
@@ -642,7 +642,7 @@ export class Lease extends Handle implements Operations {
         Check.checkNewQueue(operation, queue),
         (driver, channel) => {
           Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
-          return driver.assertQueue(queue, declaration).then((declared) => {
+          return driver.queueDeclare(queue, declaration).then((declared) => {
             this.terms.queues.declared(declared.queue, declaration)
             return declared
           })
@@ -660,7 +660,9 @@ export class Lease extends Handle implements Operations {
 
   queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
     const operation = "queue.declare"
-    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.checkQueue(queue), [queue])
+    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.queueDeclarePassive(queue), [
+      queue
+    ])
   }
 
   queueBind(
@@ -670,7 +672,7 @@ export class Lease extends Handle implements Operations {
     options?: BindOptions
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return this.#bind("queue.bind", { queue, exchange, routingKey }, options, (driver, table) =>
-      driver.bindQueue(queue, exchange, routingKey, table)
+      driver.queueBind(queue, exchange, routingKey, table)
     )
   }
 
@@ -681,18 +683,15 @@ export class Lease extends Handle implements Operations {
     options?: BindOptions
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return this.#bind("queue.unbind", { queue, exchange, routingKey }, options, (driver, table) =>
-      driver.unbindQueue(queue, exchange, routingKey, table)
+      driver.queueUnbind(queue, exchange, routingKey, table)
     )
   }
 
   queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
     const operation = "queue.purge"
     const refused = Check.checkQueue(operation, queue)
-    const purge = this.#checked(operation, refused, (driver) => driver.purgeQueue(queue), [queue])
-    return Effect.map(
-      this.#supported((queues) => refusesPurge(queues, queue), purge),
-      (reply) => reply.messageCount
-    )
+    const purge = this.#checked(operation, refused, (driver) => driver.queuePurge(queue), [queue])
+    return this.#supported((queues) => refusesPurge(queues, queue), purge)
   }
 
   queueDelete(
@@ -706,15 +705,12 @@ export class Lease extends Handle implements Operations {
       operation,
       Check.checkQueue(operation, queue),
       (driver) =>
-        driver.deleteQueue(queue, flags).then((reply) => {
+        driver.queueDelete(queue, flags).then((reply) => {
           this.terms.queues.forget(queue)
           return reply
         }),
       [queue]
     )
-    return Effect.map(
-      this.#supported((queues) => refusesDelete(queues, queue, flags), remove),
-      (reply) => reply.messageCount
-    )
+    return this.#supported((queues) => refusesDelete(queues, queue, flags), remove)
   }
 }

@@ -2,7 +2,6 @@
 import type * as References from "effect/References"
 import type * as Tracer from "effect/Tracer"
 import type { AmqpConfig, Host } from "../AmqpConfig.ts"
-import { channelNumber } from "./amqplib.ts"
 import type { Channel } from "./channel.ts"
 
 type Annotations = Readonly<Record<string, unknown>>
@@ -18,7 +17,7 @@ export const ofConnection = ({ connectionName, hosts }: AmqpConfig): Annotations
 export const ofChannel = ({ driver, link }: Channel): Annotations => ({
   "amqp.connection": link.name ?? link.peer,
   "amqp.connection.generation": link.generation,
-  "amqp.channel": channelNumber(driver)
+  "amqp.channel": driver.number
 })
 
 // A chain of names is read from its near end.

@@ -26,8 +26,7 @@ const toMillis = (duration: Duration.Duration | undefined) =>
   duration === undefined ? Infinity : Duration.toMillis(duration)
 
 /** Whether the link is gone, by something that a new connection mends. */
-const isLost = (link: Link, error: AmqpError): boolean =>
-  (link.closedBy !== undefined || link.isEnding) && error.isRetryable
+const isLost = (link: Link, error: AmqpError): boolean => link.closedBy !== undefined && error.isRetryable
 
 // A reply that nobody waits for any more would be taken for the next borrower's.
 const discardOf = (channel: Channel.Channel): Discard => {

@@ -1,15 +1,8 @@
-/**
- * Messages to amqplib's shapes, checked on the way; and properties from the shapes that it decodes.
- *
- * Properties usually come from `contentHeader`, ready to be handed out. amqplib's own shapes are read here for an amqplib
- * that could not be told to leave content headers alone.
- */
-import * as BigDecimal from "effect/BigDecimal"
+/** Messages as they are written, checked on the way. */
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../AmqpErrorReason.ts"
-import type { DeliveredProperties, FieldTable, FieldValue, Message, Properties } from "../AmqpMessage.ts"
-import type { GetMessage } from "./amqplib.ts"
-import { noHeaders, toDate, toMilliseconds } from "./contentHeader.ts"
+import type { FieldTable, Message, Properties } from "../AmqpMessage.ts"
+import { noHeaders } from "./contentHeader.ts"
 import { longestTtl } from "./declarations.ts"
 import { isCopiedToMalformed, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
 import { overhead } from "./protocol.ts"
@@ -30,7 +23,7 @@ import {
 } from "./fieldTable.ts"
 
 /**
- * A message that is checked, and ready to be written. Its properties are options as amqplib's `publish` takes them.
+ * A message that is checked, and ready to be written.
  *
  * A class, and all of its fields always there: object literals that live as long as a confirm takes are soon made by V8
  * where only a full collection finds them, and objects of many shapes are slow to read.
@@ -63,7 +56,7 @@ export class Outgoing {
   }
 }
 
-/** The content as amqplib takes it: a view, not a copy. */
+/** The content as it is written: a view, not a copy. */
 export const toBuffer = (content: string | Uint8Array): Buffer =>
   typeof content === "string" ? Buffer.from(content) : viewOf(content)
 
@@ -227,60 +220,6 @@ const roomForHeaders = (properties: Outgoing | Message, frameMax: number): numbe
 export const fitsHeaders = (message: Message, headers: FieldTable, frameMax = 0): boolean => {
   const room = roomForHeaders(message, frameMax)
   return !(toTable(headers, "headers", "basic.publish", room, unchangedIn(headers)) instanceof InvalidArgument)
-}
-
-const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
-const number = (value: unknown): number | undefined => (typeof value === "number" ? value : undefined)
-
-// What amqplib does not decode, it hands out as it would take it.
-const fromTyped = (type: unknown, value: unknown): FieldValue => {
-  if (type === "timestamp") return toDate(Number(value)) ?? BigInt(Number(value))
-  const { digits, places } = value as { readonly digits: number; readonly places: number }
-  return BigDecimal.make(BigInt(digits), places)
-}
-
-const fromValue = (value: unknown): FieldValue => {
-  if (typeof value !== "object" || value === null) return value as FieldValue
-  if (value instanceof Uint8Array) return new Uint8Array(value)
-  if (Array.isArray(value)) return value.map(fromValue)
-  const record = value as Record<string, unknown>
-  return record["!"] === "timestamp" || record["!"] === "decimal"
-    ? fromTyped(record["!"], record["value"])
-    : fromTable(record)
-}
-
-// A header called `__proto__` has become the prototype of amqplib's object: without one, it is a key like any other.
-const fromTable = (headers: object): FieldTable => {
-  const copy: Record<string, FieldValue> = Object.create(null)
-  for (const [key, value] of Object.entries(headers)) copy[key] = fromValue(value)
-  const prototype: unknown = Object.getPrototypeOf(headers)
-  if (prototype !== Object.prototype && prototype !== null) copy["__proto__"] = fromValue(prototype)
-  return copy
-}
-
-const isDelivered = (properties: object): properties is DeliveredProperties => "persistent" in properties
-
-/** The properties of a message that came through amqplib. */
-export const fromAmqplib = (properties: GetMessage["properties"] | DeliveredProperties): DeliveredProperties => {
-  if (isDelivered(properties)) return properties
-  const timestamp = number(properties.timestamp)
-  const headers: unknown = properties.headers
-  const expiration = text(properties.expiration)
-  return {
-    contentType: text(properties.contentType),
-    contentEncoding: text(properties.contentEncoding),
-    headers: typeof headers === "object" && headers !== null ? fromTable(headers) : noHeaders,
-    persistent: properties.deliveryMode === 2,
-    priority: number(properties.priority),
-    correlationId: text(properties.correlationId),
-    replyTo: text(properties.replyTo),
-    expiration: expiration === undefined ? undefined : toMilliseconds(expiration),
-    messageId: text(properties.messageId),
-    timestamp: timestamp === undefined ? undefined : toDate(timestamp),
-    type: text(properties.type),
-    userId: text(properties.userId),
-    appId: text(properties.appId)
-  }
 }
 
 /** What `sameMessage` compares a message with. */

@@ -12,25 +12,63 @@ export const overhead = prefix + 1
 /** A method, as it is on the wire: its class and its own number. */
 export const method = (classId: number, methodId: number) => (classId << 16) | methodId
 
+export const heartbeatFrame = 8
+
+export const connectionStart = method(10, 10)
+export const connectionSecure = method(10, 20)
+export const connectionTune = method(10, 30)
+export const connectionOpenOk = method(10, 41)
 export const connectionClose = method(10, 50)
+export const connectionCloseOk = method(10, 51)
+export const connectionBlocked = method(10, 60)
+export const connectionUnblocked = method(10, 61)
+export const connectionUpdateSecretOk = method(10, 71)
+
 export const channelOpenOk = method(20, 11)
 export const channelFlow = method(20, 20)
 export const channelFlowOk = method(20, 21)
+export const channelClose = method(20, 40)
+export const channelCloseOk = method(20, 41)
 
-/** Also what amqplib calls a content header, by its class. */
+export const exchangeDeclareOk = method(40, 11)
+export const exchangeDeleteOk = method(40, 21)
+export const exchangeBindOk = method(40, 31)
+export const exchangeUnbindOk = method(40, 51)
+export const queueDeclareOk = method(50, 11)
+export const queueBindOk = method(50, 21)
+export const queuePurgeOk = method(50, 31)
+export const queueDeleteOk = method(50, 41)
+export const queueUnbindOk = method(50, 51)
+
+export const confirmSelect = method(85, 10)
+export const confirmSelectOk = method(85, 11)
+export const txSelect = method(90, 10)
+export const txSelectOk = method(90, 11)
+export const txCommit = method(90, 20)
+export const txCommitOk = method(90, 21)
+export const txRollback = method(90, 30)
+export const txRollbackOk = method(90, 31)
+
 export const classBasic = 60
+export const basicQosOk = method(classBasic, 11)
+export const basicConsumeOk = method(classBasic, 21)
+export const basicCancel = method(classBasic, 30)
+export const basicCancelOk = method(classBasic, 31)
 export const basicPublish = method(classBasic, 40)
 export const basicReturn = method(classBasic, 50)
 export const basicDeliver = method(classBasic, 60)
+export const basicGet = method(classBasic, 70)
 export const basicGetOk = method(classBasic, 71)
 export const basicGetEmpty = method(classBasic, 72)
 export const basicAck = method(classBasic, 80)
+export const basicReject = method(classBasic, 90)
+export const basicRecoverOk = method(classBasic, 111)
 export const basicNack = method(classBasic, 120)
 
 const operations: Readonly<Record<number, string>> = {
   [method(20, 10)]: "channel.open",
   [channelFlow]: "channel.flow",
-  [method(20, 40)]: "channel.close",
+  [channelClose]: "channel.close",
   [method(40, 10)]: "exchange.declare",
   [method(40, 20)]: "exchange.delete",
   [method(40, 30)]: "exchange.bind",
@@ -42,17 +80,23 @@ const operations: Readonly<Record<number, string>> = {
   [method(50, 50)]: "queue.unbind",
   [method(classBasic, 10)]: "basic.qos",
   [method(classBasic, 20)]: "basic.consume",
-  [method(classBasic, 30)]: "basic.cancel",
+  [basicCancel]: "basic.cancel",
   [basicPublish]: "basic.publish",
-  [method(classBasic, 70)]: "basic.get",
+  [basicGet]: "basic.get",
   [basicAck]: "basic.ack",
-  [method(classBasic, 90)]: "basic.reject",
+  [basicReject]: "basic.reject",
   [method(classBasic, 110)]: "basic.recover",
   [basicNack]: "basic.nack",
-  [method(85, 10)]: "confirm.select",
-  [method(90, 10)]: "tx.select",
-  [method(90, 20)]: "tx.commit",
-  [method(90, 30)]: "tx.rollback"
+  [confirmSelect]: "confirm.select",
+  [txSelect]: "tx.select",
+  [txCommit]: "tx.commit",
+  [txRollback]: "tx.rollback"
+}
+
+/** Any method in AMQP's words, as far as it is known; else its class and number. */
+export const nameOf = (id: number): string => {
+  const replyTo = operations[id - 1]
+  return operations[id] ?? (replyTo === undefined ? `method ${id >>> 16}.${id & 0xffff}` : `${replyTo}-ok`)
 }
 
 /** A client's method in AMQP's words. `undefined`: the broker did not say which (0, 0), or none that is sent here. */

@@ -5,9 +5,9 @@ import * as References from "effect/References"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
 import * as AmqpConnection from "../../AmqpConnection.ts"
 import * as AmqpError from "../../AmqpError.ts"
-import type * as Amqplib from "../amqplib.ts"
 import * as Channels from "../channel.ts"
 import type { readQueueDeclare } from "../declarations.ts"
+import type { DriverChannel } from "../driver/driver.ts"
 import { Handle, type Terms } from "../handle.ts"
 import { type Links, linksOf } from "../links.ts"
 import { SharedLogin } from "../login.ts"
@@ -34,7 +34,7 @@ class OneMethod extends Handle {
   run<A>(
     operation: string,
     queue: string,
-    send: (driver: Amqplib.Channel) => Promise<A>
+    send: (driver: DriverChannel) => Promise<A>
   ): Effect.Effect<A, AmqpError.AmqpError> {
     return Effect.flatMap(this.#links.next, (link) =>
       Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
@@ -65,13 +65,15 @@ export class Declaring {
   /** Fails with `PreconditionFailed` if there is such a queue with other properties. */
   declare(queue: string, declaration: Declaration): Effect.Effect<Held, AmqpError.AmqpError> {
     return Effect.suspend(() =>
-      this.#method().run("queue.declare", queue, (driver) => driver.assertQueue(queue, { ...declaration }))
+      this.#method().run("queue.declare", queue, (driver) => driver.queueDeclare(queue, declaration))
     )
   }
 
   /** Fails with `NotFound` if there is no such queue. */
   look(queue: string): Effect.Effect<Held, AmqpError.AmqpError> {
-    return Effect.suspend(() => this.#method().run("queue.declare", queue, (driver) => driver.checkQueue(queue)))
+    return Effect.suspend(() =>
+      this.#method().run("queue.declare", queue, (driver) => driver.queueDeclarePassive(queue))
+    )
   }
 
   /**
@@ -81,7 +83,7 @@ export class Declaring {
   deleteUnused(queue: string): Effect.Effect<unknown, AmqpError.AmqpError> {
     return Effect.suspend(() =>
       this.#method().run("queue.delete", queue, (driver) =>
-        driver.deleteQueue(queue, { ifUnused: true, ifEmpty: true })
+        driver.queueDelete(queue, { ifUnused: true, ifEmpty: true })
       )
     )
   }

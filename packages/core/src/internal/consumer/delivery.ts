@@ -3,11 +3,10 @@ import * as Effect from "effect/Effect"
 import type { Delivery, Origin } from "../../AmqpConsumer.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { DeliveredProperties, Headers } from "../../AmqpMessage.ts"
-import type * as Amqplib from "../amqplib.ts"
+import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel } from "../channel.ts"
 import { readFlags, isRefused } from "../declarations.ts"
 import { fail } from "../handle.ts"
-import { fromAmqplib } from "../properties.ts"
 import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
 import { type Failure, type History, retryHeaders } from "./attempts.ts"
 import { messageKey } from "./messageKey.ts"
@@ -80,20 +79,19 @@ export class ConsumerDelivery implements Delivery {
   constructor(
     channel: Channel,
     tracking: AttemptTracking,
-    message: Amqplib.ConsumeMessage,
+    message: DeliveredMessage,
     arrivedAt: number,
     measures: ConsumerMeasures
   ) {
-    const { fields } = message
     this.content = message.content
-    this.properties = fromAmqplib(message.properties)
-    this.exchange = fields.exchange
-    this.routingKey = fields.routingKey
-    this.redelivered = fields.redelivered
+    this.properties = message.properties
+    this.exchange = message.exchange
+    this.routingKey = message.routingKey
+    this.redelivered = message.redelivered
     this.arrivedAt = arrivedAt
     this.#channel = channel
     this.#tracking = tracking
-    this.#tag = fields.deliveryTag
+    this.#tag = message.deliveryTag
     this.#measures = measures
   }
 

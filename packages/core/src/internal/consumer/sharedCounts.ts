@@ -55,6 +55,8 @@ const mostWaiting = 1000
 const unusedFor = Duration.days(1)
 
 // As `queue.declare` wants it: a virtual host may have another default type.
+const noConditions = { ifEmpty: false, ifUnused: false }
+
 const declaration = {
   durable: true,
   arguments: { "x-queue-type": "classic", "x-expires": Duration.toMillis(unusedFor) }
@@ -202,7 +204,7 @@ export class SharedCounts extends Handle {
       const tidying = this.#tidying.get(key)
       if (tidying !== undefined) yield* Fiber.await(tidying)
       yield* this.#open
-      const { messageCount } = yield* this.request("queue.declare", (driver) => driver.assertQueue(name, declaration))
+      const { messageCount } = yield* this.request("queue.declare", (driver) => driver.queueDeclare(name, declaration))
       // It is given up, and nothing has to be written down.
       const isEnough = delivery.failures + messageCount >= this.#most
       if (!isEnough) {
@@ -300,14 +302,14 @@ export class SharedCounts extends Handle {
   }
 
   #delete(key: string): Effect.Effect<unknown, AmqpError.AmqpError> {
-    return this.request("queue.delete", (driver) => driver.deleteQueue(countQueueName(this.#queue, key)))
+    return this.request("queue.delete", (driver) => driver.queueDelete(countQueueName(this.#queue, key), noConditions))
   }
 
   // One record, whichever: they are all alike.
   #takeBack(key: string): Effect.Effect<unknown, AmqpError.AmqpError> {
     return Effect.flatMap(
-      this.request("basic.get", (driver) => driver.get(countQueueName(this.#queue, key), { noAck: true })),
-      (record) => (record !== false && record.fields.messageCount > 0 ? Effect.void : this.#delete(key))
+      this.request("basic.get", (driver) => driver.get(countQueueName(this.#queue, key), true)),
+      (record) => (record?.messageCount !== undefined && record.messageCount > 0 ? Effect.void : this.#delete(key))
     )
   }
 

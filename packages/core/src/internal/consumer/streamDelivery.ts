@@ -2,7 +2,7 @@
 import type * as Effect from "effect/Effect"
 import type { AmqpError, AmqpErrorReason } from "../../AmqpError.ts"
 import { DeliverySettled } from "../../AmqpErrorReason.ts"
-import type * as Amqplib from "../amqplib.ts"
+import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel } from "../channel.ts"
 import { fail } from "../handle.ts"
 import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
@@ -34,7 +34,7 @@ export class StreamDelivery extends ConsumerDelivery {
   constructor(
     channel: Channel,
     position: StreamPosition,
-    message: Amqplib.ConsumeMessage,
+    message: DeliveredMessage,
     offset: number,
     arrivedAt: number,
     measures: ConsumerMeasures
@@ -44,7 +44,7 @@ export class StreamDelivery extends ConsumerDelivery {
     this.#position = position
     this.#counts = measures
     this.#ackOn = channel
-    this.#ackTag = message.fields.deliveryTag
+    this.#ackTag = message.deliveryTag
   }
 
   /** A stream does not count deliveries. What a publisher has put into the headers proves nothing. */

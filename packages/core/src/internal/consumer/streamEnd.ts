@@ -6,9 +6,8 @@
  */
 import * as Effect from "effect/Effect"
 import type * as AmqpError from "../../AmqpError.ts"
-import type * as Amqplib from "../amqplib.ts"
+import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel, ConsumerSink } from "../channel.ts"
-import { fromAmqplib } from "../properties.ts"
 import { offsetName } from "../streams.ts"
 import { acknowledge } from "./streamDelivery.ts"
 
@@ -27,10 +26,10 @@ export class StreamEnd implements ConsumerSink {
     this.#channel = channel
   }
 
-  deliver(message: Amqplib.ConsumeMessage): void {
-    const offset = Number(fromAmqplib(message.properties).headers[offsetName])
+  deliver(message: DeliveredMessage): void {
+    const offset = Number(message.properties.headers[offsetName])
     if (offset > this.highest) this.highest = offset
-    acknowledge(this.#channel, message.fields.deliveryTag)
+    acknowledge(this.#channel, message.deliveryTag)
     this.#changed()
   }
 

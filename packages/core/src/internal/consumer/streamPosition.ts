@@ -13,11 +13,10 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../AmqpError.ts"
 import type { FieldValue } from "../../AmqpMessage.ts"
-import type * as Amqplib from "../amqplib.ts"
+import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel } from "../channel.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { toSeconds } from "../fieldTable.ts"
-import { fromAmqplib } from "../properties.ts"
 import { offsetName } from "../streams.ts"
 import { AttemptMemory } from "./attemptMemory.ts"
 import { AttemptTracking } from "./attemptTracking.ts"
@@ -148,9 +147,9 @@ export class StreamPosition {
   // --- What comes ----------------------------------------------------------------------------------------------------
 
   /** A delivery that is to be handed out; `undefined`: it is handled, or in hand. */
-  delivered(channel: Channel, message: Amqplib.ConsumeMessage, now: number): StreamDelivery | undefined {
-    const { deliveryTag } = message.fields
-    const offset = Number(fromAmqplib(message.properties).headers[offsetName])
+  delivered(channel: Channel, message: DeliveredMessage, now: number): StreamDelivery | undefined {
+    const { deliveryTag } = message
+    const offset = Number(message.properties.headers[offsetName])
     if (!Number.isSafeInteger(offset)) return void this.end(notAStream(this.queue))
     if (this.next === undefined) {
       this.next = offset

@@ -8,9 +8,9 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../AmqpChannel.ts"
 import * as AmqpError from "../../AmqpError.ts"
-import type * as Amqplib from "../amqplib.ts"
 import type { Blame } from "../blame.ts"
 import * as Channels from "../channel.ts"
+import type { DeliveredMessage } from "../driver/driver.ts"
 import { fail, Handle, type Terms } from "../handle.ts"
 import { typeOf } from "../knownQueues.ts"
 import { Lease } from "../lease.ts"
@@ -74,7 +74,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     return this.#position !== undefined || isStream(this.terms.queues, this.#start.queue, this.#start.arguments)
   }
 
-  deliver(message: Amqplib.ConsumeMessage): void {
+  deliver(message: DeliveredMessage): void {
     // The answer to the start has come, but its promise may not have been told yet.
     this.#consuming = true
     const { now } = this.terms.deadlines
@@ -202,7 +202,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     ).pipe(
       Effect.andThen(declare === undefined ? Effect.void : this.#declare(declare)),
       Effect.andThen(this.#checkType),
-      Effect.andThen(this.request("basic.qos", (driver) => driver.prefetch(this.#start.prefetch, false))),
+      Effect.andThen(this.request("basic.qos", (driver) => driver.qos(this.#start.prefetch, false))),
       Effect.andThen(this.#position === undefined ? Effect.void : this.#checkPosition(this.#position)),
       Effect.andThen(
         this.request(
@@ -237,7 +237,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       const start = { ...this.#start, consumerTag, arguments: { [offsetName]: "last" } }
       return this.request("basic.consume", (_driver, channel) => channel.consume(start, end)).pipe(
         Effect.andThen(end.reaches(next - 1)),
-        Effect.tap(this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag, end))),
+        Effect.tap(this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag))),
         Effect.flatMap((isThere) => {
           position.isDoubtful = false
           if (isThere) return Effect.void
@@ -295,7 +295,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       const stop = channel.watch(() => {
         if (!channel.isOpen) answered()
       })
-      channel.cancel(this.#start.consumerTag, this).then(answered, answered)
+      channel.cancel(this.#start.consumerTag).then(answered, answered)
       return Effect.sync(stop)
     }).pipe(
       Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.held?.link.unanswered()) }),

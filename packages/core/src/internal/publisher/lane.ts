@@ -66,9 +66,8 @@ export class Lane {
     this.#timeouts = timeouts
   }
 
-  /** Not if its connection is ending: amqplib tells one channel after the other, and takes messages for the rest. */
   get isOpen(): boolean {
-    return this.channel !== undefined && this.channel.isOpen && !this.channel.link.isEnding
+    return this.channel?.isOpen === true
   }
 
   /** Whether a message would be written now. */

@@ -9,19 +9,18 @@ import * as Effect from "effect/Effect"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Returned } from "../../AmqpChannel.ts"
 import type { DeliveredProperties, Properties } from "../../AmqpMessage.ts"
-import type * as Amqplib from "../amqplib.ts"
 import type { Link } from "../link.ts"
 import * as Channel from "../channel.ts"
+import type { DeliveredMessage } from "../driver/driver.ts"
 import { returnedBecause } from "../confirms.ts"
 import { Handle, type Terms } from "../handle.ts"
-import { fromAmqplib } from "../properties.ts"
 import { obstacle } from "../publishing.ts"
 import type { Call } from "./call.ts"
 import { numberOf } from "./correlation.ts"
 import { Pending } from "./pending.ts"
 import { directReplyTo } from "../directReply.ts"
 
-/** Who holds the session. None of these may throw: they are called from amqplib's own event handlers. */
+/** Who holds the session. None of these may throw: they are called while bytes are read from the socket. */
 export interface SessionOwner {
   /** A reply that nobody waits for. */
   readonly unclaimed: () => void
@@ -140,7 +139,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
         call.fail(reason)
         return true
       }
-      // amqplib has given this channel up without a word.
+      // The channel is closing.
       this.abandon()
       this.#lost(reason)
       return false
@@ -161,8 +160,8 @@ export class Session extends Handle implements Channel.ConsumerSink {
     return correlationId === undefined ? undefined : this.#waiting.find(correlationId, numberOf(correlationId))
   }
 
-  deliver(message: Amqplib.ConsumeMessage): void {
-    const properties = fromAmqplib(message.properties)
+  deliver(message: DeliveredMessage): void {
+    const { properties } = message
     const call = this.#waitingFor(properties)
     if (call === undefined) return this.#owner.unclaimed()
     return call.succeed({ content: message.content, properties })

@@ -1,9 +1,8 @@
 /**
  * The body of the message that is on its way in on one channel, gathered into one piece.
  *
- * amqplib keeps a view of each frame, and each view keeps all that the socket read with it: a body that trickles in, a byte
- * a frame, would hold many times its size. Here a frame is copied and let go: its memory may be used again. What is held grows
- * with what has come, not with what was announced.
+ * A view of each frame would keep all that the socket read with it: a body that trickles in, a byte per frame, would hold
+ * many times its size. So what comes is copied. What is held grows with what has come, not with what was announced.
  */
 
 /** How much room is made at first, in bytes. */
@@ -34,18 +33,19 @@ export class InboundBody {
     return bytes > this.#left
   }
 
-  /** Takes a piece; the whole body, if that was the last one. */
-  take(piece: Buffer): Buffer | undefined {
-    const { length } = piece
-    if (length === 0) return undefined
+  /** Takes a piece, from `start` to `end`; returns the whole body, if that was the last one. */
+  take(bytes: Buffer, start: number, end: number): Buffer | undefined {
+    const length = end - start
     // One frame, as most are.
     if (length === this.#size) {
       this.begin(0)
-      return Buffer.from(piece)
+      const whole = Buffer.allocUnsafe(length)
+      bytes.copy(whole, 0, start, end)
+      return whole
     }
-    const start = this.#size - this.#left
-    const held = this.#roomFor(start + length)
-    piece.copy(held, start)
+    const from = this.#size - this.#left
+    const held = this.#roomFor(from + length)
+    bytes.copy(held, from, start, end)
     this.#left -= length
     if (this.#left > 0) return undefined
     const whole = held.subarray(0, this.#size)

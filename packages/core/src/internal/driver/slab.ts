@@ -58,6 +58,11 @@ export class Slabs {
     slab.readAt = this.#given
   }
 
+  /** These bytes of a slab are given to nobody. */
+  dropped(bytes: number, slab: Slab | undefined): void {
+    if (slab !== undefined) slab.unread -= bytes
+  }
+
   #usedAgain(bytes: number): Slab | undefined {
     if (this.#socket === undefined) return undefined
     // What else the socket holds, such as heartbeats, makes this less than it is.

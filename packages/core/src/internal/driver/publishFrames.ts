@@ -1,16 +1,15 @@
 /**
- * The frames of a publish, written straight to where the bytes of its channel wait for the connection: amqplib makes a
- * buffer for each of the three, and another one that they are copied to.
+ * The frames of a publish, written straight to where the bytes of its channel wait for the connection.
  *
  * AMQP 0-9-1, sections 2.3.5, 4.2.5 and 4.2.6 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
  */
-import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "./frameWriter.ts"
-import type { Outgoing } from "./properties.ts"
-import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "./protocol.ts"
+import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "../frameWriter.ts"
+import type { Outgoing } from "../properties.ts"
+import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "../protocol.ts"
 import { largestSlab } from "./slab.ts"
-import { writeShortText } from "./shortText.ts"
-import { setNumber } from "./tableBytes.ts"
-import type { WriteBuffer } from "./writeBuffer.ts"
+import { writeShortText } from "../shortText.ts"
+import { setNumber } from "../tableBytes.ts"
+import type { ChannelOutput } from "./channelOutput.ts"
 
 /** A body of more bytes is not put into one piece with its header. */
 const smallBody = 4096
@@ -180,19 +179,19 @@ const setHeader = (room: Buffer, at: number, channel: number, outgoing: Outgoing
 }
 
 /** Writes a body in frames of their own, as many as it takes. */
-const writeBody = (buffer: WriteBuffer, channel: number, content: Buffer, mostOfFrame: number): void => {
+const writeBody = (output: ChannelOutput, channel: number, content: Buffer, mostOfFrame: number): void => {
   const { length } = content
   for (let from = 0; from < length; from += mostOfFrame) {
     const end = Math.min(from + mostOfFrame, length)
-    const at = buffer.reserve(end - from + overhead)
-    const start = beginFrame(buffer.room, at, bodyFrame, channel)
-    buffer.commit(endFrame(buffer.room, start, start + content.copy(buffer.room, start, from, end)) - at)
+    const at = output.reserve(end - from + overhead)
+    const start = beginFrame(output.room, at, bodyFrame, channel)
+    output.commit(endFrame(output.room, start, start + content.copy(output.room, start, from, end)) - at)
   }
 }
 
 /** A message whose headers have no room where small ones are put together. */
 const writeLarge = (
-  buffer: WriteBuffer,
+  output: ChannelOutput,
   channel: number,
   most: number,
   mostOfFrame: number,
@@ -200,8 +199,8 @@ const writeLarge = (
 ): void => {
   const room = Buffer.allocUnsafeSlow(most)
   const end = setHeader(room, setPublish(room, 0, channel, outgoing), channel, outgoing)
-  buffer.write(room.subarray(0, end))
-  writeBody(buffer, channel, outgoing.content, mostOfFrame)
+  output.write(room.subarray(0, end))
+  writeBody(output, channel, outgoing.content, mostOfFrame)
 }
 
 /**
@@ -209,18 +208,18 @@ const writeLarge = (
  *
  * @param frameMax the connection's, more than the overhead of a frame
  */
-export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: number, outgoing: Outgoing): boolean => {
+export const writePublish = (output: ChannelOutput, channel: number, frameMax: number, outgoing: Outgoing): boolean => {
   const { content } = outgoing
   const { length } = content
   const mostOfFrame = Math.min(frameMax, largestSlab) - overhead
   const isSmall = length <= smallBody && length <= mostOfFrame
   const most = mostOf(outgoing) + (isSmall ? length + overhead : 0)
   if (most > largestSlab) {
-    writeLarge(buffer, channel, most, mostOfFrame, outgoing)
-    return !buffer.isFull
+    writeLarge(output, channel, most, mostOfFrame, outgoing)
+    return !output.isFull
   }
-  const at = buffer.reserve(most)
-  const { room } = buffer
+  const at = output.reserve(most)
+  const { room } = output
   let end = setPublish(room, at, channel, outgoing)
   end = setHeader(room, end, channel, outgoing)
   if (isSmall && length > 0) {
@@ -228,7 +227,7 @@ export const writePublish = (buffer: WriteBuffer, channel: number, frameMax: num
     room.set(content, start)
     end = endFrame(room, start, start + length)
   }
-  buffer.commit(end - at)
-  if (!isSmall) writeBody(buffer, channel, content, mostOfFrame)
-  return !buffer.isFull
+  output.commit(end - at)
+  if (!isSmall) writeBody(output, channel, content, mostOfFrame)
+  return !output.isFull
 }

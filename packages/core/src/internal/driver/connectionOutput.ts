@@ -1,0 +1,133 @@
+/**
+ * What the channels of a connection write to its socket: once per turn of the event loop, in few pieces, and no more than
+ * the socket takes.
+ *
+ * Channels put what they write into the same memory, one behind the other, so what each of them has written goes out as
+ * one. When the socket takes no more, the channels take turns: a large message of one does not hold up the others, nor
+ * amqplib, which writes its methods and heartbeats to the socket itself.
+ */
+import type { Duplex } from "node:stream"
+import type { ChannelOutput } from "./channelOutput.ts"
+import { Slabs } from "./slab.ts"
+
+/** So many turns after it was asked to write something, amqplib has given it to the socket, unless that is full. */
+const turnsOfAmqplib = 2
+
+export class ConnectionOutput {
+  readonly slabs: Slabs
+  readonly #socket: Duplex
+  /** Those that have something to be taken, in the order of their turns. */
+  #ready: Array<ChannelOutput> = []
+  #isScheduled = false
+  #isFlushing = false
+  #isStopped = false
+  /** Not given to the socket yet: what is here, and so many bytes behind it. */
+  #held: Buffer | undefined = undefined
+  #length = 0
+  /** Waiting until nothing is left. */
+  #whenEmpty: (() => void) | undefined = undefined
+
+  constructor(socket: Duplex) {
+    this.#socket = socket
+    this.slabs = new Slabs(socket)
+    socket.on("drain", this.#run)
+  }
+
+  /** There is something to be taken. */
+  announce(output: ChannelOutput): void {
+    if (this.#isStopped) return
+    this.#ready.push(output)
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    setImmediate(this.#run)
+  }
+
+  readonly #run = () => {
+    this.#isScheduled = false
+    this.flush()
+  }
+
+  /** Gives the socket as much as it takes, with one system call. */
+  flush(): void {
+    const socket = this.#socket
+    if (this.#isFlushing || this.#isStopped || this.#ready.length === 0 || socket.writableNeedDrain) return
+    this.#isFlushing = true
+    socket.cork()
+    try {
+      this.#takeTurns()
+      this.#give()
+    } finally {
+      socket.uncork()
+      this.#isFlushing = false
+    }
+    this.#lookWhetherEmpty()
+  }
+
+  #takeTurns(): void {
+    const ready = this.#ready
+    for (let output = ready.shift(); output !== undefined; output = ready.shift()) {
+      const piece = output.take()
+      if (piece === undefined) continue
+      ready.push(output)
+      if (!this.#write(piece)) return
+    }
+  }
+
+  /** Whether the socket will take more. */
+  #write(piece: Buffer): boolean {
+    const held = this.#held
+    if (held?.buffer === piece.buffer && held.byteOffset + this.#length === piece.byteOffset) {
+      this.#length += piece.length
+    } else {
+      this.#give()
+      this.#held = piece
+      this.#length = piece.length
+    }
+    const { writableHighWaterMark, writableLength } = this.#socket
+    return writableLength + this.#length < writableHighWaterMark
+  }
+
+  #give(): void {
+    const held = this.#held
+    if (held === undefined) return
+    this.#held = undefined
+    const { byteOffset, buffer, length } = held
+    this.#socket.write(length === this.#length ? held : Buffer.from(buffer, byteOffset, this.#length))
+  }
+
+  /** Calls back when nothing that was announced is left, and amqplib has written all that it was asked to. */
+  whenEmpty(run: () => void): void {
+    this.#whenEmpty = run
+    this.flush()
+    this.#lookWhetherEmpty()
+  }
+
+  #lookWhetherEmpty(): void {
+    const run = this.#whenEmpty
+    if (run === undefined || this.#ready.length > 0 || this.#isFlushing) return
+    this.#whenEmpty = undefined
+    this.whenAmqplibHasWritten(run)
+  }
+
+  /** Calls back when amqplib has given the socket all that it was asked to write. */
+  whenAmqplibHasWritten(run: () => void): void {
+    let turns = 0
+    const look = () => {
+      if (this.#isStopped) return
+      if (this.#socket.writableNeedDrain) {
+        turns = 0
+        this.#socket.once("drain", look)
+      } else if (turns++ === turnsOfAmqplib) run()
+      else setImmediate(look)
+    }
+    look()
+  }
+
+  /** Nothing is written any more. */
+  stop(): void {
+    this.#isStopped = true
+    this.#ready = []
+    this.#whenEmpty = undefined
+    this.#socket.removeListener("drain", this.#run)
+  }
+}
