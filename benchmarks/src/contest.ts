@@ -27,6 +27,8 @@ export interface Entry {
   readonly name: Name | "Pika"
   /** What it is called in this contest, if not by its name. */
   readonly label?: string
+  /** The root of another checkout that it is taken from, such as that of the commit before. */
+  readonly from?: string
   /** What differs for it. */
   readonly setting?: Partial<Setting>
 }
@@ -118,7 +120,7 @@ export class Contender {
     this.entry = entry
     this.queue = queue
     this.label = entry.label ?? entry.name
-    this.#talk = entry.name === "Pika" ? python(pika!.command, "./peers/blocking.py") : node()
+    this.#talk = entry.name === "Pika" ? python(pika!.command, "./peers/blocking.py") : node(entry.from)
     this.ready = this.#answer("start")
     // Whoever waits for it hears of it.
     this.ready.catch(() => undefined)

@@ -1,4 +1,7 @@
-/** `npm run bench [-- WORKLOAD ...] [--quick] [--docs] [--rounds=N] [--seconds=N] [--warm-up=N]`: see docs/performance.md. */
+/**
+ * `npm run bench [-- WORKLOAD ...] [--quick] [--docs] [--rounds=N] [--seconds=N] [--warm-up=N] [--against=CHECKOUT]`: see
+ * docs/performance.md.
+ */
 import * as Broker from "./broker.ts"
 import { type Contest, type Effort, hold } from "./contest.ts"
 import { environment } from "./environment.ts"
@@ -62,6 +65,16 @@ const chosen: ReadonlyArray<Contest | Fresh> = [
 
 const ids = [...known]
 
+const against = flags.find((flag) => flag.startsWith("--against="))?.slice("--against=".length)
+
+/** With another checkout: ours, beside the same of that one. */
+const compared = (contest: Contest): Contest => {
+  if (against === undefined) return contest
+  const ours = contest.entries.filter(({ name }) => name.startsWith("effect-amqp"))
+  const before = ours.map((entry) => ({ ...entry, from: against, label: `${entry.label ?? entry.name}, before` }))
+  return { ...contest, entries: before.flatMap((entry, i) => [entry, ours[i]!]) }
+}
+
 /** The documents are made anew from what was found before and now. */
 const document = (findings: ReadonlyArray<Results.Finding>) => {
   const all = Results.merge(Results.read(Results.kept), findings, ids)
@@ -83,7 +96,7 @@ const run = async () => {
       const finding: Results.Finding =
         "measure" in one
           ? { _tag: "Table", environment: where, table: await one.measure(effort, broker) }
-          : { _tag: "Contest", environment: where, result: await hold(one, effort, broker) }
+          : { _tag: "Contest", environment: where, result: await hold(compared(one), effort, broker) }
       findings.push(finding)
       Results.write(Results.last, findings)
       const [title, grid] =

@@ -1,6 +1,7 @@
 /** A contender's process, and talking with it: over Node's channel, or in lines of JSON. */
 import { type ChildProcess, fork, spawn, spawnSync } from "node:child_process"
 import { EventEmitter, once } from "node:events"
+import { join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { Command } from "./contender.ts"
@@ -22,8 +23,10 @@ const ended = async (child: ChildProcess) => {
   clearTimeout(timer)
 }
 
-export const node = (): Talk => {
-  const child = fork(file("./contender.ts"), {
+/** @param from the root of another checkout, whose contender it is to be */
+export const node = (from?: string): Talk => {
+  const contender = from === undefined ? file("./contender.ts") : join(resolve(from), "benchmarks/src/contender.ts")
+  const child = fork(contender, {
     execArgv: [...process.execArgv, "--expose-gc"],
     serialization: "advanced",
     stdio: ["ignore", "inherit", "inherit", "ipc"]
