@@ -13,11 +13,11 @@ import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { limitBodies } from "./support/versions.ts"
 
-/** amqplib's own channel, which refuses nothing. */
+/** The driver's channel, which refuses nothing. */
 const driverOf = (channel: AmqpChannel.AmqpChannel) => (channel as Lease).channel!.driver
 
 const acknowledge = (channel: AmqpChannel.AmqpChannel, deliveryTag: number) =>
-  Effect.sync(() => driverOf(channel).ack({ fields: { deliveryTag } } as never))
+  Effect.sync(() => driverOf(channel).ack(deliveryTag, false))
 
 const kibibyte = 1024
 

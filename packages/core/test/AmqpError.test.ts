@@ -4,6 +4,14 @@ import { AmqpChannel, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Schema } from "effect"
 import { classify } from "../src/internal/classify.ts"
+import {
+  BrokerClose,
+  ChannelEnded,
+  MechanismRefused,
+  NoChannelLeft,
+  OpeningTimedOut,
+  ProtocolViolation
+} from "../src/internal/driver/driver.ts"
 import { withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { major } from "./support/versions.ts"
@@ -189,17 +197,96 @@ describe("what Node reports", () => {
   })
 })
 
+describe("what frames say", () => {
+  const opening = { operation: "connection.open", peer: "rabbit:5672", vhost: "orders", handshake: true }
+  const working = { operation: "queue.declare", peer: "rabbit:5672" }
+  const close = (code: number, text: string) => new BrokerClose(code, text, 0, 0)
+  type Tag = AmqpError.AmqpErrorReason["_tag"]
+  const cases: ReadonlyArray<
+    readonly [what: string, cause: Error, tag: Tag, whileOpening: Tag | undefined, code: number | undefined]
+  > = [
+    ["311", close(311, "CONTENT_TOO_LARGE"), "MessageTooLarge", undefined, 311],
+    ["320", close(320, "CONNECTION_FORCED - restart"), "ConnectionClosed", "ConnectionClosed", 320],
+    ["402", close(402, "INVALID_PATH"), "ProtocolError", "VirtualHostRefused", 402],
+    ["403", close(403, "ACCESS_REFUSED"), "AccessRefused", "AuthenticationFailed", 403],
+    ["404", close(404, "NOT_FOUND - no queue 'q'"), "NotFound", undefined, 404],
+    ["405", close(405, "RESOURCE_LOCKED"), "ResourceLocked", undefined, 405],
+    ["406", close(406, "PRECONDITION_FAILED"), "PreconditionFailed", undefined, 406],
+    ["406 of a large message", close(406, "message size 2 is larger than 1"), "MessageTooLarge", undefined, 406],
+    ["530", close(530, "NOT_ALLOWED - vhost orders not found"), "ProtocolError", "VirtualHostRefused", 530],
+    [
+      "530 of a limit",
+      close(530, "NOT_ALLOWED - connection limit (1) is reached"),
+      "ProtocolError",
+      "BrokerError",
+      530
+    ],
+    ...[501, 502, 503, 504, 505, 540].map(
+      (code) => [String(code), close(code, "it says why"), "ProtocolError", "ProtocolError", code] as const
+    ),
+    ...[506, 541].map(
+      (code) => [String(code), close(code, "it says why"), "BrokerError", "BrokerError", code] as const
+    ),
+    ["a code that AMQP does not have", close(999, "it says why"), "UnknownError", "ConnectionClosed", 999],
+    ["a frame that is none", new ProtocolViolation("Invalid frame", 501), "ProtocolError", "ProtocolError", 501],
+    ["a frame out of place", new ProtocolViolation("Unexpected frame"), "ProtocolError", "ProtocolError", 505],
+    ["a body that is too large", new ProtocolViolation("too large", 311), "MessageTooLarge", undefined, 311]
+  ]
+  for (const [what, cause, tag, whileOpening, code] of cases) {
+    it(`${what}: ${tag}, with its code and words${whileOpening === undefined ? "" : `; while it opens ${whileOpening}`}`, () => {
+      for (const [context, expected] of [
+        [working, tag],
+        [opening, whileOpening]
+      ] as const) {
+        if (expected === undefined) continue
+        const reason = classify(cause, context)
+        assert.strictEqual(reason._tag, expected)
+        assert.deepInclude(reason, { replyCode: code, cause })
+        assert.include(reason.message, cause.message)
+      }
+    })
+  }
+
+  const others: ReadonlyArray<readonly [cause: Error, tag: Tag, words: string]> = [
+    [new MechanismRefused("PLAIN is not offered"), "AuthenticationFailed", "PLAIN is not offered (rabbit:5672)"],
+    [new NoChannelLeft("all 2047 are in use"), "ChannelMaxReached", "raise channelMax, or lower the pool's max"],
+    [new ChannelEnded("the channel is closed"), "ChannelClosed", "queue.declare: the channel is closed"],
+    [new OpeningTimedOut("nothing came for 10 ms"), "ConnectTimeout", "rabbit:5672 accepted the connection"]
+  ]
+  for (const [cause, tag, words] of others) {
+    it(`${cause.name} is ${tag}`, () => {
+      const reason = classify(cause, working)
+      assert.strictEqual(reason._tag, tag)
+      assert.include(reason.message, words)
+      assert.strictEqual(reason.cause, cause)
+    })
+  }
+
+  it("a channel limit of a user or a node may pass, whatever its code", () => {
+    const reason = classify(
+      close(
+        530,
+        "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed user limit of (5)"
+      ),
+      working
+    )
+    assert.strictEqual(reason._tag, "BrokerError")
+  })
+})
+
+describe("what amqplib reports: its ways to find a connection gone", () => {
+  for (const text of ["Heartbeat timeout", "Unexpected close", "Socket closed abruptly during opening handshake"]) {
+    it(`${text}: ConnectionClosed`, () => {
+      const reason = classify(new Error(text), { operation: "queue.declare", peer: "rabbit:5672" })
+      assert.strictEqual(reason._tag, "ConnectionClosed")
+      assert.include(reason.message, text)
+    })
+  }
+})
+
 describe("a refused declaration tells what differs", () => {
   const reasonFor = (text: string) =>
-    classify(
-      Object.assign(
-        new Error(
-          `Operation failed: QueueDeclare; 406 (PRECONDITION-FAILED) with message "PRECONDITION_FAILED - ${text}"`
-        ),
-        { code: 406 }
-      ),
-      { operation: "queue.declare" }
-    )
+    classify(new BrokerClose(406, `PRECONDITION_FAILED - ${text}`, 50, 10), { operation: "queue.declare" })
   const texts: Record<
     string,
     { readonly text: string; readonly argument?: string; readonly received?: string; readonly current?: string }

@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, References, Scope } from "effect"
+import { ChannelEnded } from "../src/internal/driver/driver.ts"
 import type { Lease } from "../src/internal/lease.ts"
 import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 
@@ -351,10 +352,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 yield* channel.queueDeclare("stuck")
                 yield* channel.publish({ routingKey: "stuck", content: "a" })
                 yield* channel.get("stuck")
-                // What amqplib does when a channel is on its way out.
-                behind(channel).driver.nackAll = () => {
-                  throw new Error("Channel closing")
-                }
+                // What the driver does when a channel is on its way out.
+                Object.assign(behind(channel).driver, {
+                  nack: () => {
+                    throw new ChannelEnded("the channel is closed")
+                  }
+                })
               })
             )
           )
@@ -371,8 +374,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.gen(function* () {
           const listeners = Effect.scoped(
             AmqpChannel.use((channel) => {
-              const { driver } = behind(channel)
-              return Effect.succeed(driver.eventNames().map((name) => [name, driver.listenerCount(name)]))
+              const { link, sent } = behind(channel)
+              return Effect.succeed([link.watchers.size, link.parties.size, sent.size])
             })
           )
           const before = yield* listeners
@@ -472,9 +475,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const reason = yield* tagOf(
             Effect.scoped(
               AmqpChannel.use((channel) => {
-                behind(channel).driver.assertQueue = () => {
-                  throw new Error("a defect of the driver")
-                }
+                Object.assign(behind(channel).driver, {
+                  queueDeclare: () => {
+                    throw new Error("a defect of the driver")
+                  }
+                })
                 return channel.queueDeclare("q")
               })
             )

@@ -37,7 +37,7 @@ import {
   prefix
 } from "../protocol.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
-import { type BrokerClose, MechanismRefused, ProtocolViolation } from "./ends.ts"
+import { type BrokerClose, frameError, MechanismRefused, ProtocolViolation } from "./ends.ts"
 import { firstBytes } from "./foreignPeer.ts"
 import { Framing, type FrameSink, uint32 } from "./framing.ts"
 import { frameOf, readClose, readStart, readText, readTune } from "./methods.ts"
@@ -95,6 +95,15 @@ const lower = (server: number, client: number): number =>
 const leastFrameMax = 4096
 const largestChannel = 0xffff
 const largestFrame = 0xffffffff
+
+/** What no publisher can write, the broker's own part of a header, is a frame against the protocol when it is wrong. */
+const readHeader = (bytes: Buffer, channel: number, start: number, end: number): HeaderFrame => {
+  try {
+    return readContentHeader(bytes, channel, start, end)
+  } catch (cause) {
+    throw new ProtocolViolation(cause instanceof Error ? cause.message : String(cause), frameError)
+  }
+}
 
 /** A part of the stream that waits for a channel to be attached: a frame, or a part of a body. */
 interface Waiting {
@@ -247,7 +256,7 @@ export class Tap implements FrameSink {
       if (of.method(id, bytes, start, end)) this.#push(bytes.subarray(start - prefix, end + 1))
     } else if (type === headerFrame) {
       const of = this.channels[channel]
-      if (of !== undefined) of.header(readContentHeader(bytes, channel, start, end))
+      if (of !== undefined) of.header(readHeader(bytes, channel, start, end))
       else this.#later(type, channel, bytes, start - prefix, end + 1)
     } else if (type === heartbeatFrame) {
       if (this.#owner !== undefined) this.#push(heartbeat)
@@ -263,7 +272,7 @@ export class Tap implements FrameSink {
   }
 
   largeHeader(channel: number, bytes: Buffer, start: number, size: number, most: number): void {
-    const header = readContentHeader(bytes, channel, start, start + fixedPart)
+    const header = readHeader(bytes, channel, start, start + fixedPart)
     this.channels[channel]?.header(unread(header, `it has ${size} bytes, at most ${most} are read`))
   }
 

@@ -5,10 +5,10 @@ import { Arbitrary, Effect, Schema } from "effect"
 import { createRequire } from "node:module"
 import { InvalidArgument } from "../src/AmqpErrorReason.ts"
 import { type Outgoing, toPublish } from "../src/internal/properties.ts"
-import { writePublish } from "../src/internal/publishFrames.ts"
-import { Slabs, slabSize } from "../src/internal/slab.ts"
-import { WriteBuffer } from "../src/internal/writeBuffer.ts"
+import { writePublish } from "../src/internal/driver/publishFrames.ts"
+import { slabSize } from "../src/internal/driver/slab.ts"
 import { contents, properties } from "./support/messages.ts"
+import { ManualOutput, outputOf, takeAll } from "./support/outputs.ts"
 
 const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
 const defs = fromAmqplibFolder("./lib/defs") as {
@@ -41,12 +41,6 @@ const byAmqplib = (outgoing: Outgoing, frameMax: number): Buffer => {
   ])
 }
 
-const everything = (buffer: WriteBuffer): Buffer => {
-  const pieces: Array<Buffer> = []
-  for (let piece = buffer.read(); piece !== null; piece = buffer.read()) pieces.push(piece)
-  return Buffer.concat(pieces)
-}
-
 const name = Arbitrary.map(Arbitrary.schema(Schema.String), (text) => text.slice(0, 80).toWellFormed())
 
 const outgoingOf = (message: AmqpMessage.Message): Outgoing => {
@@ -56,16 +50,16 @@ const outgoingOf = (message: AmqpMessage.Message): Outgoing => {
   return outgoing
 }
 
-const written = (outgoing: Outgoing, frameMax: number, slab = new Slabs()): Buffer => {
-  const buffer = new WriteBuffer(2 ** 20, slab)
-  writePublish(buffer, channel, frameMax, outgoing)
-  return everything(buffer)
+const written = (outgoing: Outgoing, frameMax: number, connection = new ManualOutput()): Buffer => {
+  const output = outputOf(connection)
+  writePublish(output, channel, frameMax, outgoing)
+  return Buffer.concat(takeAll(output))
 }
 
 describe("the frames of a publish", () => {
   it.effect("are those of amqplib, for every message", () =>
     Effect.gen(function* () {
-      const slab = new Slabs()
+      const connection = new ManualOutput()
       let plain = 0
       let all = 0
       const result = yield* Arbitrary.checkEffect(
@@ -74,7 +68,7 @@ describe("the frames of a publish", () => {
           const outgoing = outgoingOf({ ...properties, content, exchange, routingKey })
           if (outgoing.table === undefined) plain++
           outgoing.mandatory = ++all % 2 === 0
-          return written(outgoing, 4096, slab).equals(byAmqplib(outgoing, 4096))
+          return written(outgoing, 4096, connection).equals(byAmqplib(outgoing, 4096))
         },
         { runs: 3000, size: 20 }
       )
@@ -116,8 +110,8 @@ describe("the frames of a publish", () => {
   })
 
   it("stay as they are when others write to the same slab, also where it ends", () => {
-    const slab = new Slabs()
-    const [one, other] = [new WriteBuffer(2 ** 20, slab), new WriteBuffer(2 ** 20, slab)]
+    const connection = new ManualOutput()
+    const [one, other] = [outputOf(connection), outputOf(connection)]
     const expected: [Array<Buffer>, Array<Buffer>] = [[], []]
     const outgoing = (i: number) => outgoingOf({ routingKey: `key ${i}`, content: String(i).repeat(i % 300) })
     for (let i = 0; i < (3 * slabSize) / 100; i++) {
@@ -125,17 +119,16 @@ describe("the frames of a publish", () => {
       writePublish(which === 0 ? one : other, channel, 4096, outgoing(i))
       expected[which].push(byAmqplib(outgoing(i), 4096))
     }
-    assert.isTrue(everything(one).equals(Buffer.concat(expected[0])))
-    assert.isTrue(everything(other).equals(Buffer.concat(expected[1])))
+    assert.isTrue(Buffer.concat(takeAll(one)).equals(Buffer.concat(expected[0])))
+    assert.isTrue(Buffer.concat(takeAll(other)).equals(Buffer.concat(expected[1])))
   })
 
   it("are not torn apart: what is read in one piece are whole frames, since another channel's may come next", () => {
-    const slabs = new Slabs()
-    const buffer = new WriteBuffer(2 ** 20, slabs)
+    const output = outputOf()
     for (const size of [10, 60_000, 4096, 4097, 65_536, 200_000, 131_064, 131_065, 1_000_000]) {
-      writePublish(buffer, channel, 131_072, outgoingOf({ routingKey: "q", content: Buffer.alloc(size, "x") }))
+      writePublish(output, channel, 131_072, outgoingOf({ routingKey: "q", content: Buffer.alloc(size, "x") }))
     }
-    for (let piece = buffer.read(); piece !== null; piece = buffer.read()) {
+    for (const piece of takeAll(output)) {
       let at = 0
       while (at < piece.length) at += overhead + piece.readUInt32BE(at + 3)
       assert.strictEqual(at, piece.length)
