@@ -1,0 +1,258 @@
+/**
+ * What others than amqplib do to amqplib, in one process: its prototypes and modules are frozen, and whatever reads or writes
+ * something of its objects that it does not declare is recorded, with its place.
+ *
+ * amqplib writes to its own objects all the time, by methods that others call. So the writer is told by the stack: it is who
+ * stands nearest to the write. Node's `events` counts as amqplib, since to listen to an emitter is a declared use of it.
+ */
+import type { Channel, ChannelModel, ConfirmChannel, Connection } from "amqplib"
+import { createRequire } from "node:module"
+import { dirname, join, sep } from "node:path"
+import { fileURLToPath } from "node:url"
+
+/** What was done, each once: the member, and the file that did it. `Channel.ch by packages/core/src/...`. */
+export interface Recording {
+  /** Of members that are not declared. */
+  readonly reads: ReadonlySet<string>
+  /** Of any. */
+  readonly writes: ReadonlySet<string>
+}
+
+type Names<A> = Readonly<Record<Exclude<keyof A, symbol>, true>>
+
+const emitter = {
+  addListener: true,
+  emit: true,
+  eventNames: true,
+  getMaxListeners: true,
+  listenerCount: true,
+  listeners: true,
+  off: true,
+  on: true,
+  once: true,
+  prependListener: true,
+  prependOnceListener: true,
+  rawListeners: true,
+  removeAllListeners: true,
+  removeListener: true,
+  setMaxListeners: true
+} as const
+
+// All that amqplib declares: a member that it adds or takes away does not compile here.
+const ofConnection: Names<Connection> = { serverProperties: true }
+
+const ofModel: Names<ChannelModel> = {
+  ...emitter,
+  close: true,
+  connection: true,
+  createChannel: true,
+  createConfirmChannel: true,
+  updateSecret: true
+}
+
+const ofChannel: Names<Channel> = {
+  ...emitter,
+  ack: true,
+  ackAll: true,
+  assertExchange: true,
+  assertQueue: true,
+  bindExchange: true,
+  bindQueue: true,
+  cancel: true,
+  checkExchange: true,
+  checkQueue: true,
+  close: true,
+  connection: true,
+  consume: true,
+  deleteExchange: true,
+  deleteQueue: true,
+  get: true,
+  nack: true,
+  nackAll: true,
+  prefetch: true,
+  publish: true,
+  purgeQueue: true,
+  recover: true,
+  reject: true,
+  sendToQueue: true,
+  unbindExchange: true,
+  unbindQueue: true
+}
+
+const ofConfirmChannel: Names<ConfirmChannel> = { ...ofChannel, waitForConfirms: true }
+
+const require = createRequire(import.meta.url)
+const entry = require.resolve("amqplib")
+const folder = dirname(entry) + sep
+const own = fileURLToPath(import.meta.url)
+const root = join(dirname(own), "..", "..", "..", "..") + sep
+
+/** The file that is nearest on the stack and not this one; `undefined`: the engine itself. */
+const caller = (below: (...args: Array<never>) => unknown): string | undefined => {
+  const holder: { stack?: string } = {}
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 12
+  Error.captureStackTrace(holder, below)
+  Error.stackTraceLimit = stackTraceLimit
+  for (const line of holder.stack?.split("\n").slice(1) ?? []) {
+    const place = /\(?(?:file:\/\/)?((?:node:|[A-Za-z]:\\|\/)[^()?]*)(?:\?[^()]*)?:\d+:\d+\)?$/.exec(line)?.[1]
+    if (place !== undefined && place !== own) return place
+  }
+  return undefined
+}
+
+const isAmqplib = (place: string): boolean => place.startsWith(folder) || place === "node:events"
+
+const by = (place: string | undefined): string =>
+  place === undefined ? "the engine" : place.startsWith(root) ? place.slice(root.length) : place
+
+type Constructor = abstract new (...args: ReadonlyArray<never>) => object
+
+/** Starts to record. To be called before anything else loads amqplib. */
+export const record = (): Recording => {
+  if (Object.keys(require.cache).some((path) => path.startsWith(folder))) {
+    throw new Error("amqplib is loaded already: what has been taken of it cannot be recorded")
+  }
+  const reads = new Set<string>()
+  const writes = new Set<string>()
+
+  const wrote = (name: string, key: PropertyKey, below: (...args: Array<never>) => unknown): void => {
+    const place = caller(below)
+    if (place === undefined || !isAmqplib(place)) writes.add(`${name}.${String(key)} by ${by(place)}`)
+  }
+
+  const handlerOf = (nameOf: (target: object) => string, isDeclared: (name: string, key: PropertyKey) => boolean) => {
+    const looked = (target: object, key: PropertyKey, below: (...args: Array<never>) => unknown): void => {
+      const name = nameOf(target)
+      if (isDeclared(name, key)) return
+      const place = caller(below)
+      if (place !== undefined && isAmqplib(place)) return
+      // The engine looks for it where a promise is resolved, be it with nothing but Node's own code on the stack.
+      if (key === "then" && (place === undefined || place.startsWith("node:internal/"))) return
+      reads.add(`${name}.${String(key)} by ${by(place)}`)
+    }
+    const handler: ProxyHandler<object> = {
+      get(target, key) {
+        looked(target, key, handler.get!)
+        return Reflect.get(target, key)
+      },
+      has(target, key) {
+        looked(target, key, handler.has!)
+        return Reflect.has(target, key)
+      },
+      getOwnPropertyDescriptor(target, key) {
+        looked(target, key, handler.getOwnPropertyDescriptor!)
+        return Reflect.getOwnPropertyDescriptor(target, key)
+      },
+      ownKeys(target) {
+        looked(target, "(keys)", handler.ownKeys!)
+        return Reflect.ownKeys(target)
+      },
+      set(target, key, value) {
+        wrote(nameOf(target), key, handler.set!)
+        return Reflect.set(target, key, value)
+      },
+      defineProperty(target, key, descriptor) {
+        wrote(nameOf(target), key, handler.defineProperty!)
+        return Reflect.defineProperty(target, key, descriptor)
+      },
+      deleteProperty(target, key) {
+        wrote(nameOf(target), key, handler.deleteProperty!)
+        return Reflect.deleteProperty(target, key)
+      },
+      setPrototypeOf(target, prototype) {
+        wrote(nameOf(target), "(prototype)", handler.setPrototypeOf!)
+        return Reflect.setPrototypeOf(target, prototype)
+      }
+    }
+    return handler
+  }
+
+  const declared: Readonly<Record<string, object>> = {
+    Connection: ofConnection,
+    ChannelModel: ofModel,
+    Channel: ofChannel,
+    ConfirmChannel: ofConfirmChannel
+  }
+  const handler = handlerOf(
+    (target) => {
+      let prototype: object | null = Object.getPrototypeOf(target)
+      while (prototype !== null && !Object.hasOwn(declared, prototype.constructor.name)) {
+        prototype = Object.getPrototypeOf(prototype)
+      }
+      return prototype?.constructor.name ?? "?"
+    },
+    (name, key) => Object.hasOwn(declared[name] ?? {}, key)
+  )
+
+  const watched = (of: Constructor): Constructor => {
+    const watching = class extends of {
+      constructor(...args: ReadonlyArray<never>) {
+        super(...args)
+        // oxlint-disable-next-line no-constructor-return -- What extends this class has the proxy as `this`.
+        return new Proxy(this, handler)
+      }
+    }
+    Object.defineProperty(watching, "name", { value: of.name })
+    return watching
+  }
+
+  const load = createRequire(entry) as (path: string) => Record<string, unknown>
+  const watch = (path: string, name: string) => {
+    const module = load(path)
+    module[name] = watched(module[name] as Constructor)
+  }
+  // In this order: each is taken by the next one as it loads. Channels are classes that nothing but their own module can
+  // replace, so what they extend is watched.
+  watch("./lib/connection.js", "Connection")
+  watch("./lib/channel.js", "BaseChannel")
+  watch("./lib/channel_model.js", "ChannelModel")
+  load("amqplib")
+  for (const [path, module] of Object.entries(require.cache)) {
+    if (path.startsWith(folder) && module !== undefined) freezeModule(module.exports)
+  }
+  return { reads, writes }
+}
+
+const freezeModule = (exports: unknown): void => {
+  if (typeof exports === "function") freezeClass(exports)
+  if (typeof exports !== "object" || exports === null) return
+  for (const value of Object.values(exports)) if (typeof value === "function") freezeClass(value)
+  Object.freeze(exports)
+}
+
+/** Freezes a class and those that it extends. */
+const freezeClass = (of: object): void => {
+  let prototype: object | null | undefined = (of as { prototype?: object }).prototype
+  while (prototype !== null && prototype !== undefined && isOfAmqplib(prototype)) {
+    freezePrototype(prototype)
+    prototype = Object.getPrototypeOf(prototype)
+  }
+  Object.freeze(of)
+}
+
+/** Not Node's emitters and streams, nor what every function and object has. */
+const isOfAmqplib = (prototype: object): boolean => {
+  const text = Function.prototype.toString.call(prototype.constructor)
+  return prototype !== Object.prototype && text.startsWith("class") && !text.includes("[native code]")
+}
+
+/**
+ * amqplib's objects replace methods of their own (`this.accept = ...`), which a frozen data property of their prototype would
+ * forbid: an accessor lets an object have its own, and throws for the prototype.
+ */
+const freezePrototype = (prototype: object): void => {
+  if (Object.isFrozen(prototype)) return
+  for (const [key, descriptor] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
+    if (!("value" in descriptor) || key === "constructor") continue
+    const { value } = descriptor
+    Object.defineProperty(prototype, key, {
+      get: () => value,
+      set(this: object, own: unknown) {
+        if (this === prototype) throw new TypeError(`amqplib's prototypes are frozen: ${key} was written`)
+        Object.defineProperty(this, key, { value: own, writable: true, enumerable: true, configurable: true })
+      }
+    })
+  }
+  Object.freeze(prototype)
+}
