@@ -495,7 +495,9 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     if (this.#isCloseSent) return true
     this.#connection.tap.detach(this.number)
     const operation = operationOf(close.classId, close.methodId)
-    this.#end(close, (request) => operation === undefined || request.operation === operation)
+    // What has no reply, such as a publish, is found out by the request that waits for one.
+    const isOfAny = this.#sent.some((request) => request.operation === operation)
+    this.#end(close, (request) => !isOfAny || request.operation === operation)
     return true
   }
 
@@ -526,10 +528,15 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     if (!wasClosing) this.#events.closed(end)
   }
 
+  /** Requests that are sent and not answered. */
+  get #sent(): ReadonlyArray<Request> {
+    const asked = this.#asked ?? []
+    return this.#isFirstCallSent ? [...(this.#calls ?? []).slice(0, 1), ...asked] : asked
+  }
+
   #reject(end: ChannelEnd | undefined, isCause: (request: Request) => boolean): void {
-    const sent: Array<Request> = this.#asked ?? []
+    const first = this.#sent
     const calls = this.#calls ?? []
-    const first = this.#isFirstCallSent ? [...calls.slice(0, 1), ...sent] : sent
     this.#asked = undefined
     this.#calls = undefined
     this.#isFirstCallSent = false
