@@ -197,7 +197,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               if (yield* fits(middle)) low = middle
               else high = middle
             }
-            assert.isBelow(high, frameMax)
+            assert.isBelow(high, frameMax, `${where}, ${kind}`)
             // The largest that was sent has harmed nobody.
             assert.strictEqual(yield* generation, 1, `${where}, ${kind}`)
           }

@@ -467,18 +467,18 @@ export class Channel implements Party, ChannelEvents {
   }
 
   /** `basic.consume`. The sink hears everything until `cancel` or the end. Its tag: the one that is given, or ours. */
-  async consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
-    mustFit("basic.consume", [start.queue, start.consumerTag], start.arguments, this.link.frameMax)
+  consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
     // Deliveries may stand right behind the answer: the broker must not choose it.
     const consumerTag = start.consumerTag === "" ? `ctag-${randomUUID()}` : start.consumerTag
+    mustFit("basic.consume", [start.queue, consumerTag], start.arguments, this.link.frameMax)
     this.#consumers.set(consumerTag, { start, sink })
-    try {
-      await this.driver.consume(start.queue, consumerTag, start)
-      return consumerTag
-    } catch (cause) {
-      this.#consumers.delete(consumerTag)
-      throw cause
-    }
+    return this.driver.consume(start.queue, consumerTag, start).then(
+      () => consumerTag,
+      (cause) => {
+        this.#consumers.delete(consumerTag)
+        throw cause
+      }
+    )
   }
 
   /** `basic.cancel`. The sink hears nothing any more when it has been answered. */
