@@ -244,7 +244,11 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
         name: contender.entry.name,
         kind: contest.kind,
         setting: settingFor(contest, contender, broker),
-        profile: Profile.isWanted ? Profile.fileName(`${contender.queue}-${contender.label}`) : undefined
+        // Another checkout keeps its profiles to itself.
+        profile:
+          Profile.isWanted && contender.entry.from === undefined
+            ? Profile.fileName(`${contender.queue}-${contender.label}`)
+            : undefined
       })
     )
     for (let warmUp = 0; warmUp < 2; warmUp++) {
@@ -275,7 +279,9 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
     for (const { queue } of contenders) await broker.remove(queue)
   }
   if (Profile.isWanted) {
-    for (const { label, queue } of contenders.filter(({ entry }) => entry.name !== "Pika")) {
+    for (const { label, queue } of contenders.filter(
+      ({ entry }) => entry.name !== "Pika" && entry.from === undefined
+    )) {
       Progress.line(`\n${contest.id}, ${label}: where its time went`)
       for (const [share, where] of Profile.top(`${queue}-${label}`, 15)) {
         Progress.line(`${(share * 100).toFixed(1).padStart(6)} %  ${where}`)
