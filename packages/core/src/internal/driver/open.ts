@@ -15,7 +15,7 @@ import * as Amqplib from "./amqplib.ts"
 import { Connection } from "./connection.ts"
 import type { DriverConnection } from "./contract.ts"
 import { OpeningTimedOut } from "./ends.ts"
-import { Tap } from "./tap.ts"
+import { Tap, unusableRuntime } from "./tap.ts"
 
 /** The largest frame that is taken before a size has been agreed on, in bytes: some brokers have much to say of themselves. */
 const largestGreeting = 131_072
@@ -57,7 +57,7 @@ export const open = (
   const heartbeat = Duration.toSeconds(config.heartbeat)
   const mostOfFrame = Math.max(config.frameMax, largestGreeting)
   const { channelMax, frameMax } = config
-  const tap = new Tap({ mechanism, channelMax, frameMax, heartbeat, mostOfFrame })
+  const tap = new Tap({ mechanism, channelMax, frameMax, heartbeat, mostOfFrame }, () => aborting.abort())
   const silence = watchSilence(tap, Duration.toMillis(config.socketTimeout), () => aborting.abort())
   const fail = (cause: unknown) => {
     silence.stop()
@@ -69,9 +69,7 @@ export const open = (
     if (agreed === undefined || socket === undefined) {
       model.on("error", () => {})
       model.close().catch(() => {})
-      return failed(
-        new Error("this runtime does not hand over what its sockets read (the option onread of node:net): use Node.js")
-      )
+      return failed(unusableRuntime())
     }
     return opened(new Connection(model, tap, socket, agreed, config))
   }

@@ -15,6 +15,7 @@
  * - An answer that it did not ask for ends the connection, and so does a frame of a channel that it has let go of.
  */
 import type { Socket } from "node:net"
+import { Duplex } from "node:stream"
 import { type HeaderFrame, readContentHeader, unread, fixedPart } from "../contentHeader.ts"
 import {
   bodyFrame,
@@ -112,6 +113,9 @@ interface Waiting {
   readonly bytes: Buffer
 }
 
+export const unusableRuntime = () =>
+  new Error("this runtime does not hand over what its sockets read (the option onread of node:net): use Node.js")
+
 export class Tap implements FrameSink {
   /** The socket, once something has come. */
   socket: Socket | undefined = undefined
@@ -148,7 +152,8 @@ export class Tap implements FrameSink {
     readonly callback: (this: unknown, bytesRead: number, buffer: Uint8Array) => boolean
   }
 
-  constructor(proposal: Proposal) {
+  /** @param giveUp ends the attempt to connect, where there is no socket to destroy */
+  constructor(proposal: Proposal, giveUp: () => void = () => {}) {
     this.#proposal = proposal
     this.#framing = new Framing(this, proposal.mostOfFrame)
     const receive = (socket: Socket, bytes: Buffer) => {
@@ -158,12 +163,18 @@ export class Tap implements FrameSink {
       }
       this.#receive(bytes)
     }
+    const refuse = () => {
+      if (this.#isOver) return
+      this.#fail(unusableRuntime())
+      giveUp()
+    }
     this.onread = {
       // Empty, and nobody else's: memory that others have given back holds what they had in it.
       buffer: Buffer.alloc(readSize),
-      // Node calls it as a method of the socket.
+      // Node calls it as a method of the socket, without which nothing can be pushed on. Not all runtimes do.
       callback(bytesRead, buffer) {
-        receive(this as Socket, (buffer as Buffer).subarray(0, bytesRead))
+        if (this instanceof Duplex) receive(this as Socket, (buffer as Buffer).subarray(0, bytesRead))
+        else refuse()
         return true
       }
     }
