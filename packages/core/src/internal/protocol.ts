@@ -93,10 +93,28 @@ const operations: Readonly<Record<number, string>> = {
   [txRollback]: "tx.rollback"
 }
 
+/** Methods that no operation is called by. */
+const others: Readonly<Record<number, string>> = {
+  [connectionStart]: "connection.start",
+  [connectionSecure]: "connection.secure",
+  [connectionTune]: "connection.tune",
+  [connectionOpenOk]: "connection.open-ok",
+  [connectionClose]: "connection.close",
+  [connectionCloseOk]: "connection.close-ok",
+  [connectionBlocked]: "connection.blocked",
+  [connectionUnblocked]: "connection.unblocked",
+  [connectionUpdateSecretOk]: "connection.update-secret-ok",
+  [basicReturn]: "basic.return",
+  [basicDeliver]: "basic.deliver",
+  [basicGetEmpty]: "basic.get-empty"
+}
+
 /** Any method in AMQP's words, as far as it is known; else its class and number. */
 export const nameOf = (id: number): string => {
   const replyTo = operations[id - 1]
-  return operations[id] ?? (replyTo === undefined ? `method ${id >>> 16}.${id & 0xffff}` : `${replyTo}-ok`)
+  return (
+    others[id] ?? operations[id] ?? (replyTo === undefined ? `method ${id >>> 16}.${id & 0xffff}` : `${replyTo}-ok`)
+  )
 }
 
 /** A client's method in AMQP's words. `undefined`: the broker did not say which (0, 0), or none that is sent here. */
