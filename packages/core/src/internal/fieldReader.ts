@@ -53,6 +53,8 @@ export class Reader {
   #depth = 0
   /** Why a table was skipped. */
   problem: Error | undefined = undefined
+  /** Whether something is nested too deep, and was left as bytes. */
+  isTooDeep = false
   /** Whether what was read would be written as the same bytes, but for the order of keys. */
   #isExact = true
 
@@ -163,6 +165,7 @@ export class Reader {
   // A publisher must not be able to end the connections of consumers: too deep is no error here.
   #nested(read: () => FieldValue): FieldValue {
     if (this.#depth >= deepest) {
+      this.isTooDeep = true
       this.#isExact = false
       const size = this.long()
       return this.#copy(this.#take(size), size)

@@ -114,10 +114,12 @@ export const readStart = (id: number, bytes: Buffer, start: number, end: number)
     const properties = reader.tableOr(noHeaders)
     const mechanisms = String(reader.longstr())
     reader.longstr()
-    return { properties, mechanisms: mechanisms.split(" "), problem: reader.problem }
+    // amqplib would exhaust its stack.
+    const problem = reader.problem?.message ?? (reader.isTooDeep ? "they are nested too deep" : undefined)
+    return { properties, mechanisms: mechanisms.split(" "), problem }
   })
   if (read.problem !== undefined) {
-    throw new ProtocolViolation(`the broker's server properties cannot be read: ${read.problem.message}`, frameError)
+    throw new ProtocolViolation(`the broker's server properties cannot be read: ${read.problem}`, frameError)
   }
   return read
 }
