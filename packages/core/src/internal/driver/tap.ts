@@ -106,6 +106,8 @@ const readHeader = (bytes: Buffer, channel: number, start: number, end: number):
   }
 }
 
+const contentTooEarly = () => new ProtocolViolation("Unexpected frame: content on a connection that is not open")
+
 /** A part of the stream that waits for a channel to be attached: a frame, or a part of a body. */
 interface Waiting {
   readonly type: number
@@ -283,15 +285,15 @@ export class Tap implements FrameSink {
   }
 
   largeHeader(channel: number, bytes: Buffer, start: number, size: number, most: number): void {
+    if (this.#isOver || this.#behind !== undefined) return
+    if (this.#owner === undefined) throw contentTooEarly()
     const header = readHeader(bytes, channel, start, start + fixedPart)
     this.channels[channel]?.header(unread(header, `it has ${size} bytes, at most ${most} are read`))
   }
 
   /** Of a channel that is not attached: it waits if it will be. What else comes is of a channel that has ended. */
   #later(type: number, channel: number, bytes: Buffer, start: number, end: number): void {
-    if (this.#owner === undefined) {
-      throw new ProtocolViolation("Unexpected frame: content on a connection that is not open")
-    }
+    if (this.#owner === undefined) throw contentTooEarly()
     this.#arrived.get(channel)?.push({ type, channel, bytes: Buffer.from(bytes.subarray(start, end)) })
   }
 
