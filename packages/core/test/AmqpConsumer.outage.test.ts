@@ -669,15 +669,21 @@ describe("a channel that the broker has closed", () => {
         const deliver = { consumerTag: "one", deliveryTag: 1, redelivered: false, exchange: "", routingKey: "q" }
         const connections = broker.count("connection.open")
         const connection = broker.connection()
+        const opens = broker.count("channel.open")
+        broker.on("channel.open", (open) => open.hold())
         connection.inOneSegment(() => {
           connection.send(1, "channel.close", timedOut)
           connection.send(1, "basic.deliver", deliver, { body: Buffer.from("on its way") })
           connection.send(1, "basic.ack", { deliveryTag: 1, multiple: false })
           connection.send(1, "basic.cancel", { consumerTag: "one", noWait: true })
         })
-        const again = yield* broker.received("basic.consume", 3)
-        assert.notStrictEqual(again.channel, 1)
+        // The next channel has the same number, and consumes with the same tag.
+        const next = yield* broker.received("channel.open", opens + 1)
+        assert.strictEqual(next.channel, 1)
         connection.write(encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("later still") }))
+        broker.off("channel.open")
+        broker.release("channel.open")
+        yield* broker.received("basic.consume", 3)
         broker.enqueue("q", "next")
         assert.strictEqual(yield* Queue.take(got), "next")
         broker.enqueue("r", "at the sibling's")
@@ -689,40 +695,24 @@ describe("a channel that the broker has closed", () => {
     })
   )
 
-  plain.live("leaves its number to another one when all the others have had their turn, and not before", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        tune: { channelMax: 3 },
-        on: { "queue.declare": (declare) => declare.closeChannel(404) }
+  plain.live(
+    "is not a licence: a method that is of no message, on a number that is not open, ends the connection",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+        yield* Effect.gen(function* () {
+          const ending = yield* Effect.forkScoped(
+            reasonOf(AmqpConsumer.consume("q", () => Effect.void, { resubscribe: "never" }))
+          )
+          yield* broker.received("basic.consume")
+          broker.connection().write(encodeMessage(7, "basic.cancel", { consumerTag: "one", noWait: true }))
+          broker.connection().write(encodeMessage(7, "queue.purge-ok", { messageCount: 1 }))
+          const reason = yield* Fiber.join(ending)
+          assert.strictEqual(reason._tag, "ConnectionClosed")
+          assert.deepInclude(reason, { isRetryable: true })
+          assert.strictEqual((reason as AmqpError.ConnectionClosed).cause instanceof AmqpError.ProtocolError, true)
+        }).pipe(withConsumers(broker.url))
       })
-      const lost = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive("none")))
-      yield* Effect.replicateEffect(Effect.flip(lost), 7).pipe(
-        withPool(broker.url, { channelMax: 3, pool: { max: 1 } })
-      )
-      const opened = broker.log.filter(({ method }) => method === "channel.open")
-      assert.deepStrictEqual(
-        opened.map(({ channel }) => channel),
-        [1, 2, 3, 1, 2, 3, 1]
-      )
-      assert.deepStrictEqual(broker.protocolErrors, [])
-    })
-  )
-
-  plain.live("is not a licence: what comes on a number that never was a channel ends the connection", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
-      yield* Effect.gen(function* () {
-        const ending = yield* Effect.forkScoped(
-          reasonOf(AmqpConsumer.consume("q", () => Effect.void, { resubscribe: "never" }))
-        )
-        yield* broker.received("basic.consume")
-        broker.connection().write(encodeMessage(7, "basic.cancel", { consumerTag: "one", noWait: true }))
-        const reason = yield* Fiber.join(ending)
-        assert.strictEqual(reason._tag, "ConnectionClosed")
-        assert.deepInclude(reason, { isRetryable: true })
-        assert.strictEqual((reason as AmqpError.ConnectionClosed).cause instanceof AmqpError.ProtocolError, true)
-      }).pipe(withConsumers(broker.url))
-    })
   )
 })
 

@@ -167,10 +167,8 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
         reject,
         mark: this.#output!.mark(),
         send: (channel) => {
-          send(channel).then(resolve, (cause) => {
-            // That a channel has ended is known here, and why.
-            if (this.#state === "open") reject(cause)
-          })
+          // When the channel has ended, amqplib says so in other words. It may have had no time to read the answer.
+          send(channel).then(resolve, (cause) => reject(this.#state === "open" ? cause : ended()))
         }
       }
       const calls = (this.#calls ??= [])

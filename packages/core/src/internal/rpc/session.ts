@@ -33,7 +33,7 @@ const released = new AmqpError.ChannelReleased({ message: "the channel of this c
 
 const start: Channel.ConsumerStart = {
   queue: directReplyTo,
-  consumerTag: "",
+  consumerTag: "replies",
   noAck: true,
   exclusive: false,
   arguments: {}
