@@ -32,6 +32,8 @@ export interface Party {
   readonly sent: Iterable<Sent>
   /** The queues of its consumers. */
   readonly queues: Iterable<string>
+  /** Called on every change of what its link says: `blockedBy`, `closedBy`. */
+  readonly linkChanged: () => void
 }
 
 const isQuoted = (text: string, names: Iterable<string>): boolean => {

@@ -147,18 +147,12 @@ export class Channel implements Party, ChannelEvents {
   told = false
   /** Called once, when it has closed. */
   onClosed: (() => void) | undefined = undefined
-  /** Requests whose reply has not come, those of former borrowers included. */
-  readonly sent = new Set<Sent>()
   /** Whether it is to blame for the end of its connection. */
   blame: Blame = "none"
   /** Whether its write buffer is full: set by a publish, cleared by `drain`. */
   full = false
   /** Whether the broker has stopped publishers on it (`channel.flow`). */
   stopped = false
-  /** Delivery tags that nobody has settled. */
-  readonly unsettled = new Set<number>()
-  /** Those of them that go back to their queue by `giveBack`. They stay unsettled: no ack of others may cover them. */
-  readonly returning = new Set<number>()
   /** Whether all that goes back waits for `giveBack`. */
   collectsReturns = false
   /** Tags of deliveries of streams that were unsettled at some time: see `holdsOfStream`. Made with the first stream. */
@@ -170,10 +164,15 @@ export class Channel implements Party, ChannelEvents {
   /** Whether `onReturned` wants the content of what came back. */
   readsReturns = false
 
-  readonly #watchers = new Set<() => void>()
+  // Made when they are needed: a pool has many channels, of which most are idle.
+  #sent: Set<Sent> | undefined = undefined
+  #unsettled: Set<number> | undefined = undefined
+  #returning: Set<number> | undefined = undefined
+  #watchers: Set<() => void> | undefined = undefined
   /** By their tags. */
-  readonly #consumers = new Map<string, Consuming>()
-  readonly #opening = new Sent("channel.open", [])
+  #consumers: Map<string, Consuming> | undefined = undefined
+  /** `channel.open`, until it is answered. */
+  #opening: Sent | undefined = new Sent("channel.open", [])
   /** Told once whether it has opened: with why not, if it has not. */
   #onOpening: ((failure: unknown) => void) | undefined
   #closing = false
@@ -190,8 +189,6 @@ export class Channel implements Party, ChannelEvents {
     this.link = link
     this.confirms = kind === "confirm" ? new Confirms() : undefined
     this.#onOpening = onOpening
-    link.watchers.add(this.#changed)
-    this.sent.add(this.#opening)
     link.parties.add(this)
     this.driver = link.openChannel(this)
   }
@@ -200,7 +197,7 @@ export class Channel implements Party, ChannelEvents {
 
   opened(): void {
     this.#ticket.opened()
-    this.sent.delete(this.#opening)
+    this.#opening = undefined
     this.#openingEnded(undefined)
   }
 
@@ -231,7 +228,7 @@ export class Channel implements Party, ChannelEvents {
   }
 
   delivered(message: DeliveredMessage): void {
-    const consuming = this.#consumers.get(message.consumerTag)
+    const consuming = this.#consumers?.get(message.consumerTag)
     if (consuming === undefined) {
       // The broker invents consumers: whoever borrows the channel next must not get their messages.
       this.unfit ??= "unclean"
@@ -242,9 +239,9 @@ export class Channel implements Party, ChannelEvents {
   }
 
   cancelled(consumerTag: string): void {
-    const consuming = this.#consumers.get(consumerTag)
+    const consuming = this.#consumers?.get(consumerTag)
     if (consuming === undefined) return
-    this.#consumers.delete(consumerTag)
+    this.#consumers?.delete(consumerTag)
     consuming.sink.cancelled(consumerTag)
   }
 
@@ -270,7 +267,8 @@ export class Channel implements Party, ChannelEvents {
       }
     } else if (method === "basic.deliver") {
       const { properties } = refused.message
-      for (const { sink } of this.#consumers.values()) if (sink.oversized?.(properties, reason) === true) return true
+      for (const { sink } of this.#consumers?.values() ?? [])
+        if (sink.oversized?.(properties, reason) === true) return true
     }
     this.refused = reason
     return false
@@ -289,7 +287,7 @@ export class Channel implements Party, ChannelEvents {
       return true
     }
     const { consumerTag, deliveryTag } = refused.message
-    const consuming = method === "basic.get" ? undefined : this.#consumers.get(consumerTag)
+    const consuming = method === "basic.get" ? undefined : this.#consumers?.get(consumerTag)
     const start = consuming?.start
     const queue = method === "basic.get" ? refused.queue : start?.queue
     const became = this.#settleUnread(
@@ -326,7 +324,6 @@ export class Channel implements Party, ChannelEvents {
     this.#isGone = true
     // With its connection, it is the connection that leaves the budget.
     if (link.closedBy === undefined) this.#ticket.release()
-    link.watchers.delete(this.#changed)
     link.parties.delete(this)
     this.#changed()
   }
@@ -341,21 +338,28 @@ export class Channel implements Party, ChannelEvents {
         : end === undefined
           ? link.loss
           : classify(end, { operation: isByPublish(end) ? "basic.publish" : "channel", peer: link.peer })
-    this.unsettled.clear()
-    this.returning.clear()
+    this.#unsettled?.clear()
+    this.#returning?.clear()
     this.stopped = false
     if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
     this.confirms?.closed(this.closedBy, isByPublish(end))
-    for (const { sink } of Array.from(this.#consumers.values())) sink.closed(this.closedBy)
-    this.#consumers.clear()
+    const consumers = Array.from(this.#consumers?.values() ?? [])
+    this.#consumers?.clear()
+    for (const { sink } of consumers) sink.closed(this.closedBy)
     if (this.closedBy._tag === "NotFound") link.events.onChannelClosed(this.closedBy)
     this.#changed()
     this.onClosed?.()
   }
 
-  readonly #changed = () => {
+  #changed(): void {
+    if (this.#watchers === undefined) return
     // A copy: a watcher that goes back to waiting would be met again by this very loop.
     for (const watcher of Array.from(this.#watchers)) watcher()
+  }
+
+  /** What its link forbids or says has changed. */
+  linkChanged(): void {
+    this.#changed()
   }
 
   /** Wakes whoever waits on this channel, to look again. */
@@ -365,8 +369,31 @@ export class Channel implements Party, ChannelEvents {
 
   /** Calls `watcher` after every change of what decides about waiting; returns how to stop it. */
   watch(watcher: () => void): () => void {
-    this.#watchers.add(watcher)
-    return () => this.#watchers.delete(watcher)
+    const watchers = (this.#watchers ??= new Set())
+    watchers.add(watcher)
+    return () => watchers.delete(watcher)
+  }
+
+  /** Delivery tags that nobody has settled. */
+  get unsettled(): Set<number> {
+    return (this.#unsettled ??= new Set())
+  }
+
+  /** Those of them that go back to their queue by `giveBack`. They stay unsettled: no ack of others may cover them. */
+  get returning(): Set<number> {
+    return (this.#returning ??= new Set())
+  }
+
+  /** Requests whose reply has not come, those of former borrowers included. */
+  get sent(): Iterable<Sent> {
+    return this.#opening === undefined ? (this.#sent ?? []) : [this.#opening]
+  }
+
+  /** A request is sent; returns what to call when it is answered. */
+  sending(sent: Sent): () => void {
+    const all = (this.#sent ??= new Set())
+    all.add(sent)
+    return () => all.delete(sent)
   }
 
   get isOpen(): boolean {
@@ -442,12 +469,12 @@ export class Channel implements Party, ChannelEvents {
 
   /** The queues of its consumers. */
   get queues(): Iterable<string> {
-    return Array.from(this.#consumers.values(), ({ start }) => start.queue)
+    return Array.from(this.#consumers?.values() ?? [], ({ start }) => start.queue)
   }
 
   /** How many consumers it has. */
   get consumers(): number {
-    return this.#consumers.size
+    return this.#consumers?.size ?? 0
   }
 
   /** A delivery of a stream has come on it. What settles all at once must leave the channel alone then: it may kill. */
@@ -471,11 +498,11 @@ export class Channel implements Party, ChannelEvents {
     // Deliveries may stand right behind the answer: the broker must not choose it.
     const consumerTag = start.consumerTag === "" ? `ctag-${randomUUID()}` : start.consumerTag
     mustFit("basic.consume", [start.queue, consumerTag], start.arguments, this.link.frameMax)
-    this.#consumers.set(consumerTag, { start, sink })
+    ;(this.#consumers ??= new Map()).set(consumerTag, { start, sink })
     return this.driver.consume(start.queue, consumerTag, start).then(
       () => consumerTag,
       (cause) => {
-        this.#consumers.delete(consumerTag)
+        this.#consumers?.delete(consumerTag)
         throw cause
       }
     )
@@ -484,12 +511,12 @@ export class Channel implements Party, ChannelEvents {
   /** `basic.cancel`. The sink hears nothing any more when it has been answered. */
   async cancel(consumerTag: string): Promise<void> {
     await this.driver.cancel(consumerTag)
-    this.#consumers.delete(consumerTag)
+    this.#consumers?.delete(consumerTag)
   }
 
   /** Whether the next borrower may have it as it is. */
   get isFit(): boolean {
-    return this.unfit === undefined && this.sent.size === 0 && this.isOpen
+    return this.unfit === undefined && (this.#sent?.size ?? 0) === 0 && this.isOpen
   }
 
   /**
@@ -501,10 +528,10 @@ export class Channel implements Party, ChannelEvents {
   clean(): void {
     this.onReturned = undefined
     this.readsReturns = false
-    if (this.altered || this.#consumers.size > 0 || (this.confirms?.size ?? 0) > 0) this.unfit ??= "unclean"
+    if (this.altered || this.consumers > 0 || (this.confirms?.size ?? 0) > 0) this.unfit ??= "unclean"
     // It may refuse all that follows: see `publisher/lane.ts`.
     if (this.confirms?.hasRefused === true) this.unfit ??= "refused"
-    if (this.unsettled.size > 0 && this.isOpen) {
+    if ((this.#unsettled?.size ?? 0) > 0 && this.isOpen) {
       // A stream takes no `basic.nack`, over which RabbitMQ 3.10 closes the connection. The channel's end gives them back.
       const isHarmful = this.holdsOfStream()
       this.unsettled.clear()

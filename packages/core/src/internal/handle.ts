@@ -72,7 +72,7 @@ export class Handle {
           return resume(fail(this.refused(operation, channel, cause)))
         }
         const sent = new Sent(operation, names)
-        channel.sent.add(sent)
+        const answered = channel.sending(sent)
         const answer = (outcome: Effect.Effect<A, AmqpError.AmqpError>) => {
           if (!waiting) return
           waiting = false
@@ -80,11 +80,11 @@ export class Handle {
         }
         reply.then(
           (value) => {
-            channel.sent.delete(sent)
+            answered()
             answer(Effect.succeed(value))
           },
           (cause) => {
-            channel.sent.delete(sent)
+            answered()
             if (waiting) answer(fail(this.failed(operation, channel, cause, sent)))
           }
         )

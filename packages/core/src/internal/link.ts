@@ -54,7 +54,7 @@ export class Link {
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
   /** The broker's reason while it reads nothing from us (`connection.blocked`). */
   blockedBy: string | undefined = undefined
-  /** Called on every change of `blockedBy` and `closedBy`. Owned by the channels, which remove themselves. */
+  /** Called on every change of `blockedBy` and `closedBy`. Who adds one removes it. */
   readonly watchers = new Set<() => void>()
   /** Its channels, from before their `channel.open` until nothing of them is left. They remove themselves. */
   readonly parties = new Set<Party>()
@@ -140,6 +140,7 @@ export class Link {
   }
 
   #changed() {
+    for (const party of Array.from(this.parties)) party.linkChanged()
     for (const watcher of Array.from(this.watchers)) watcher()
   }
 

@@ -131,10 +131,7 @@ export class Places<Lease> {
               channel.maxAge = this.#maxAge * (1 - ageJitter * random)
               slot.channel = channel
               this.created++
-              // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
-              channel.onClosed = () => {
-                if (slot.lease === undefined) this.report(channel)
-              }
+              this.#watch(slot, channel)
             },
             {
               left: (channel) => slot.startLeaving(this.#forkChannelClosing, channel.ended),
@@ -152,6 +149,13 @@ export class Places<Lease> {
         )
     )
     return slot.startOpening(this.forkBackground, open, this.#givenUp)
+  }
+
+  #watch(slot: Slot<Lease>, channel: Channel.Channel): void {
+    // While it is lent, its borrower may be told by an operation that fails: then this waits for its return.
+    channel.onClosed = () => {
+      if (slot.lease === undefined) this.report(channel)
+    }
   }
 
   /** A channel that is fit to be lent has come back: it stays, unless it is wanted elsewhere. */

@@ -39,16 +39,18 @@ export class Slot<Lease> {
     const opening = Deferred.makeUnsafe<void, AmqpError>()
     const done = (result: Effect.Effect<void, AmqpError>) =>
       Effect.sync(() => {
-        if (this.opening === opening) this.opening = undefined
+        if (this.opening === opening) this.opening = this.#opener = undefined
         Deferred.doneUnsafe(opening, result)
       })
     this.opening = opening
-    this.#opener = fork(
+    const opener = fork(
       Effect.onInterrupt(
         Effect.flatMap(Effect.exit(open), (exit) => done(exit)),
         () => done(Effect.fail(givenUp))
       )
     )
+    // It may have ended already: nothing of it is kept.
+    if (this.opening === opening) this.#opener = opener
     return opening
   }
 
@@ -60,6 +62,7 @@ export class Slot<Lease> {
     this.opening = undefined
     if (opening !== undefined) Deferred.doneUnsafe(opening, Effect.void)
     this.#opener?.interruptUnsafe()
+    this.#opener = undefined
   }
 
   /** Ends an opening under way: whoever waits for it fails, and the channel is closed when it arrives. */

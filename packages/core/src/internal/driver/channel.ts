@@ -149,7 +149,6 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     this.number = numberOf(amqplib)
     amqplib.on("error", ignore)
     amqplib.on("close", () => this.#gone())
-    this.#output = new ChannelOutput(connection.writeBufferSize, connection.output, this)
     this.#state = "open"
     this.#events.opened()
     connection.tap.attach(this.number, this)
@@ -165,7 +164,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
         operation,
         reply,
         reject,
-        mark: this.#output!.mark(),
+        mark: this.#output?.mark() ?? 0,
         send: (channel) => {
           // When the channel has ended, amqplib says so in other words. It may have had no time to read the answer.
           send(channel).then(resolve, (cause) => reject(this.#state === "open" ? cause : ended()))
@@ -179,10 +178,9 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
 
   #nextCall(): void {
     const [call] = this.#calls ?? []
-    const output = this.#output!
-    if (call === undefined) return output.fenceAt(Infinity)
-    output.fenceAt(call.mark)
-    if (!output.isTaken) return
+    const output = this.#output
+    output?.fenceAt(call?.mark ?? Infinity)
+    if (call === undefined || output?.isTaken === false) return
     try {
       this.#isFirstCallSent = true
       call.send(this.#amqplib!)
@@ -291,7 +289,16 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
 
   get #writable(): ChannelOutput {
     if (this.#state !== "open") throw ended()
-    return this.#output!
+    return this.#output ?? this.#newOutput()
+  }
+
+  /** Made when something is written: many channels of a pool are idle. */
+  #newOutput(): ChannelOutput {
+    const { output, writeBufferSize } = this.#connection
+    const mine = new ChannelOutput(writeBufferSize, output, this)
+    // It stands behind the method that waits for its answer.
+    if (this.#calls !== undefined && this.#calls.length > 0) mine.fenceAt(0)
+    return (this.#output = mine)
   }
 
   get #settle(): SettleFrames {
@@ -377,14 +384,14 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
       case basicCancel: {
         const { consumerTag, nowait } = readCancel(id, bytes, start, end)
         if (this.#state !== "open") return false
-        if (!nowait) writeCancelOk(this.#output!, this.number, basicCancelOk, consumerTag)
+        if (!nowait) writeCancelOk(this.#writable, this.number, basicCancelOk, consumerTag)
         this.#events.cancelled(consumerTag)
         return false
       }
       case channelFlow: {
         const active = readBit(id, bytes, start, end)
         if (this.#state !== "open") return false
-        writeMethod(this.#output!, this.number, channelFlowOk, active)
+        writeMethod(this.#writable, this.number, channelFlowOk, active)
         this.#events.flow(active)
         return false
       }
@@ -567,11 +574,11 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   /** Sends `channel.close`, when all that was written before it has left. */
   #sendClose(): void {
     if (this.#state !== "closing" || this.#isCloseSent) return
-    const output = this.#output!
-    output.fenceAt(Infinity)
-    if (!output.isTaken) return
+    const output = this.#output
+    output?.fenceAt(Infinity)
+    if (output?.isTaken === false) return
     this.#isCloseSent = true
-    output.end()
+    output?.end()
     this.#amqplib!.close().catch(ignore)
   }
 

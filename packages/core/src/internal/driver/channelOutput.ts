@@ -10,6 +10,11 @@ import type { Slab, Slabs } from "./slab.ts"
 /** A larger frame is not copied. */
 const smallFrame = 4096
 
+/** Those of an output that holds nothing, as most do for most of the time. */
+const none: Array<undefined> = []
+
+const drained = (output: ChannelOutput) => output.drained()
+
 /** What a channel is told of its output. */
 export interface OutputEvents {
   /** There is room again, after it was full. */
@@ -24,9 +29,9 @@ export class ChannelOutput {
   readonly #slabs: Slabs
   readonly #events: OutputEvents
   /** In order, before the open one. */
-  #pieces: Array<Buffer | undefined> = []
+  #pieces: Array<Buffer | undefined> = none
   /** Which slab each is in; undefined: in none. */
-  #slabOf: Array<Slab | undefined> = []
+  #slabOf: Array<Slab | undefined> = none
   #next = 0
   /** The piece that still grows, of this slab. */
   #open: Slab
@@ -72,8 +77,7 @@ export class ChannelOutput {
       this.commit(frame.length)
     } else {
       this.#finish()
-      this.#pieces.push(frame)
-      this.#slabOf.push(undefined)
+      this.#push(frame, undefined)
       this.#written(frame.length)
     }
   }
@@ -136,9 +140,14 @@ export class ChannelOutput {
   /** Nothing more is put to the open piece. */
   #finish(): void {
     if (this.#from === this.#to) return
-    this.#pieces.push(this.room.subarray(this.#from, this.#to))
-    this.#slabOf.push(this.#open)
+    this.#push(this.room.subarray(this.#from, this.#to), this.#open)
     this.#from = this.#to
+  }
+
+  #push(piece: Buffer, slab: Slab | undefined): void {
+    if (this.#pieces === none) this.#dropTaken([], [])
+    this.#pieces.push(piece)
+    this.#slabOf.push(slab)
   }
 
   /** Where a fence may be put later: what is written from now on is in other pieces. */
@@ -176,13 +185,13 @@ export class ChannelOutput {
     this.#slabs.gave(length, this.#slabOf[this.#next])
     this.#pieces[this.#next++] = undefined
     this.#bytes -= length
-    if (this.#next === this.#pieces.length) this.#dropTaken([], [])
+    if (this.#next === this.#pieces.length) this.#dropTaken(none, none)
     // Somebody writes as fast as we read: what was taken must not pile up.
     else if (this.#next > 1000 && this.#next * 2 > this.#pieces.length) {
       this.#dropTaken(this.#pieces.slice(this.#next), this.#slabOf.slice(this.#next))
     }
     // Not here and now: the connection is in the midst of its work.
-    if (this.#isFull && this.#bytes === 0) process.nextTick(this.#drained)
+    if (this.#isFull && this.#bytes === 0) process.nextTick(drained, this)
     return piece
   }
 
@@ -199,7 +208,8 @@ export class ChannelOutput {
     this.#next = 0
   }
 
-  readonly #drained = () => {
+  /** Tells that there is room, if there is. */
+  drained(): void {
     if (!this.#isFull || this.#bytes > 0) return
     this.#isFull = false
     if (!this.#hasEnded) this.#events.outputDrained()
@@ -210,7 +220,7 @@ export class ChannelOutput {
     if (this.#hasEnded) return
     this.#finish()
     for (let i = this.#next; i < this.#pieces.length; i++) this.#slabs.dropped(this.#pieces[i]!.length, this.#slabOf[i])
-    this.#dropTaken([], [])
+    this.#dropTaken(none, none)
     this.#bytes = 0
     this.#isAwaited = false
     this.#hasEnded = true

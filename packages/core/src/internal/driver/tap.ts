@@ -379,9 +379,8 @@ export class Tap implements FrameSink {
       return
     }
     if (id === connectionSecure) {
-      throw new MechanismRefused(
-        `the broker asks for another step of the SASL mechanism ${this.#proposal.mechanism}, which has none`
-      )
+      const { mechanism } = this.#proposal
+      throw new ProtocolViolation(`the broker asks for another step of the SASL mechanism ${mechanism}, which has none`)
     }
     if (id !== this.#expected) {
       throw new ProtocolViolation(`Expected ${nameOf(this.#expected)}; got ${nameOf(id)}`)
