@@ -279,9 +279,11 @@ const start = Effect.fnUntraced(function* (
         if (credentials !== login.credentials) login.catchUp(link)
       }
     )
+    // It may have been blocked before it ended.
+    const attempted = Effect.tapError(connected, () => Effect.sync(() => unblock(Effect.void)))
     // A secret that was replaced while it was being refused is no reason to give up.
     return Effect.catchIf(
-      connected,
+      attempted,
       ({ reason }) => reason._tag === "AuthenticationFailed" && credentials !== login.credentials,
       () => connectTo(host)
     )

@@ -26,9 +26,12 @@ const connectedTo = <A, E>(
 describe("what comes in one piece with open-ok", () => {
   const refusals: Record<string, [Buffer, string]> = {
     "connection.close": [encodeMessage(0, "connection.close", { replyCode: 320, replyText: "not now" }), "not now"],
-    "a method of a channel that is not there": [encodeMessage(7, "channel.open-ok"), "unknown channel"],
+    "a method of a channel that is not there": [
+      encodeMessage(7, "channel.open-ok"),
+      "channel.open-ok on channel 7, which is not open"
+    ],
     "a method that is the client's": [encodeMessage(0, "tx.select"), "Unexpected frame"],
-    "a method of nobody's": [encodeFrame(1, 0, Buffer.of(0, 99, 0, 99)), "Unknown class"],
+    "a method of nobody's": [encodeFrame(1, 0, Buffer.of(0, 99, 0, 99)), "Unexpected frame: method 99.99 on channel 0"],
     "a frame of no type": [encodeFrame(77, 0, Buffer.of(1, 2, 3)), "Unknown frame type"],
     "a method that ends in the middle": [encodeFrame(1, 0, Buffer.of(0, 10, 0, 50, 1)), "ends before its fields"]
   }
@@ -41,6 +44,20 @@ describe("what comes in one piece with open-ok", () => {
       })
     )
   }
+
+  it.live("connection.blocked and connection.close: the next connection is not blocked", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      const blocked = encodeMessage(0, "connection.blocked", { reason: "low on memory" })
+      const closed = encodeMessage(0, "connection.close", { replyCode: 320, replyText: "not now" })
+      broker.once("connection.open", (open) => open.write(Buffer.concat([openOk, blocked, closed])))
+      yield* Effect.gen(function* () {
+        const { flow, state } = yield* AmqpConnection.AmqpConnection
+        assert.deepInclude(yield* SubscriptionRef.get(state), { _tag: "Open", generation: 1 })
+        assert.strictEqual((yield* SubscriptionRef.get(flow))._tag, "Flowing")
+      }).pipe(withPool(broker.url, { connectionAttempts: 2, retryDelay: Duration.millis(1) }))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("connection.blocked: the connection is open, and blocked", () =>
     connectedTo(

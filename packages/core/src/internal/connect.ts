@@ -92,7 +92,8 @@ export const connect = (
           if (givenUp) return link.destroy(closedByUs(name))
           own(link)
           link.begin()
-          return resume(Effect.void)
+          // What the broker ends in the same breath in which it opens it was never open: that is a failed attempt.
+          return resume(link.closedBy === undefined ? Effect.void : Effect.fail(failed(link.cause)))
         },
         // What an attempt fails with that was given up is not what the present one fails with.
         (cause) => (givenUp ? undefined : resume(Effect.fail(failed(cause))))

@@ -103,6 +103,11 @@ export class Link {
     })
   }
 
+  /** What it has ended with, as the driver says. */
+  get cause(): unknown {
+    return this.#cause
+  }
+
   /** Why it has ended or, as far as is known yet, is about to. */
   get endedBy(): AmqpError.AmqpErrorReason {
     if (this.closedBy !== undefined) return this.closedBy
