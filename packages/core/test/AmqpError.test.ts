@@ -200,7 +200,7 @@ describe("what Node reports", () => {
 describe("what frames say", () => {
   const opening = { operation: "connection.open", peer: "rabbit:5672", vhost: "orders", handshake: true }
   const working = { operation: "queue.declare", peer: "rabbit:5672" }
-  const close = (code: number, text: string) => new BrokerClose(code, text, 0, 0)
+  const close = (code: number, text: string) => new BrokerClose("connection", code, text, 0, 0)
   type Tag = AmqpError.AmqpErrorReason["_tag"]
   const cases: ReadonlyArray<
     readonly [what: string, cause: Error, tag: Tag, whileOpening: Tag | undefined, code: number | undefined]
@@ -227,7 +227,14 @@ describe("what frames say", () => {
     ...[506, 541].map(
       (code) => [String(code), close(code, "it says why"), "BrokerError", "BrokerError", code] as const
     ),
-    ["a code that AMQP does not have", close(999, "it says why"), "UnknownError", "ConnectionClosed", 999],
+    ["a code that AMQP does not have", close(999, "it says why"), "ConnectionClosed", "ConnectionClosed", 999],
+    [
+      "a code that AMQP does not have, of a channel",
+      new BrokerClose("channel", 999, "it says why", 0, 0),
+      "ChannelClosed",
+      undefined,
+      999
+    ],
     ["a frame that is none", new ProtocolViolation("Invalid frame", 501), "ProtocolError", "ProtocolError", 501],
     ["a frame out of place", new ProtocolViolation("Unexpected frame"), "ProtocolError", "ProtocolError", 505],
     ["a body that is too large", new ProtocolViolation("too large", 311), "MessageTooLarge", undefined, 311]
@@ -286,7 +293,7 @@ describe("what amqplib reports: its ways to find a connection gone", () => {
 
 describe("a refused declaration tells what differs", () => {
   const reasonFor = (text: string) =>
-    classify(new BrokerClose(406, `PRECONDITION_FAILED - ${text}`, 50, 10), { operation: "queue.declare" })
+    classify(new BrokerClose("channel", 406, `PRECONDITION_FAILED - ${text}`, 50, 10), { operation: "queue.declare" })
   const texts: Record<
     string,
     { readonly text: string; readonly argument?: string; readonly received?: string; readonly current?: string }

@@ -130,7 +130,7 @@ describe("the handshake", () => {
         connection.receive(...pieces)
         const { failure } = connection.tap
         assert.instanceOf(failure, BrokerClose)
-        assert.deepInclude({ ...failure }, { code: 320, classId: 0, methodId: 0 })
+        assert.deepInclude({ ...failure }, { of: "connection", code: 320, classId: 0, methodId: 0 })
         assert.strictEqual(failure.message, "CONNECTION_FORCED - restart")
         assert.deepStrictEqual(connection.pushed, [close])
         // It is amqplib that ends the socket, behind its answer.
@@ -287,7 +287,7 @@ describe("what stands behind connection.open-ok", () => {
   const expected = [
     { of: "blocked", reason: "low on memory" },
     { of: "unblocked" },
-    { of: "closed", close: new BrokerClose(320, "CONNECTION_FORCED - restart", 0, 0) }
+    { of: "closed", close: new BrokerClose("connection", 320, "CONNECTION_FORCED - restart", 0, 0) }
   ]
 
   const isAsExpected = (received: ReadonlyArray<Buffer>): boolean => {

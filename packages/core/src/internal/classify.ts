@@ -219,13 +219,14 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
 }
 
 const byKind = (cause: unknown, text: string, context: Context): Reason.AmqpErrorReason | undefined => {
-  const { handshake = false, operation } = context
+  const { operation } = context
   const peer = context.peer ?? "the broker"
   if (cause instanceof BrokerClose || cause instanceof ProtocolViolation) {
     const known = byReplyCode(cause.code, text, context, cause)
-    if (known !== undefined || !handshake) return known
-    return new Reason.ConnectionClosed({
-      message: `${operation}: the broker closed the connection, with a code that AMQP does not have (${cause.code}): ${text}`,
+    if (known !== undefined || cause instanceof ProtocolViolation) return known
+    const Closed = cause.of === "channel" ? Reason.ChannelClosed : Reason.ConnectionClosed
+    return new Closed({
+      message: `${operation}: the broker closed the ${cause.of}, with a code that AMQP does not have (${cause.code}): ${text}`,
       operation,
       cause,
       replyCode: cause.code

@@ -3,14 +3,17 @@
 /** The broker's `channel.close` or `connection.close`. */
 export class BrokerClose extends Error {
   override readonly name = "BrokerClose"
+  /** What it closes. */
+  readonly of: "channel" | "connection"
   /** The reply code. */
   readonly code: number
   /** The class of the method that the broker closes it for; 0: it does not say. */
   readonly classId: number
   readonly methodId: number
 
-  constructor(code: number, text: string, classId: number, methodId: number) {
+  constructor(of: "channel" | "connection", code: number, text: string, classId: number, methodId: number) {
     super(text)
+    this.of = of
     this.code = code
     this.classId = classId
     this.methodId = methodId

@@ -2,7 +2,7 @@
 import { noHeaders } from "../contentHeader.ts"
 import { Reader } from "../fieldReader.ts"
 import { beginFrame, endFrame, setUint16, setUint32 } from "../frameWriter.ts"
-import { frameEnd, methodFrame, nameOf, overhead } from "../protocol.ts"
+import { channelClose, frameEnd, methodFrame, nameOf, overhead } from "../protocol.ts"
 import { readShortText, writeShortText } from "../shortText.ts"
 import type { ChannelOutput } from "./channelOutput.ts"
 import { BrokerClose, frameError, ProtocolViolation } from "./ends.ts"
@@ -105,7 +105,14 @@ export const readClose = (id: number, bytes: Buffer, start: number, end: number)
     bytes,
     start,
     end,
-    (reader) => new BrokerClose(reader.short(), reader.shortstr(), reader.short(), reader.short())
+    (reader) =>
+      new BrokerClose(
+        id === channelClose ? "channel" : "connection",
+        reader.short(),
+        reader.shortstr(),
+        reader.short(),
+        reader.short()
+      )
   )
 
 export const readStart = (id: number, bytes: Buffer, start: number, end: number) => {
