@@ -12,7 +12,7 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
-import { reasonOf, tagOf, withPool } from "./support/amqp.ts"
+import { reasonOf, tagOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, nextText, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { encodeMessage } from "./support/frames.ts"
