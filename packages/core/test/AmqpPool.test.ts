@@ -375,7 +375,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const listeners = Effect.scoped(
             AmqpChannel.use((channel) => {
               const { link, sent } = behind(channel)
-              return Effect.succeed([link.watchers.size, link.parties.size, sent.size])
+              return Effect.succeed([link.watchers.size, link.parties.size, Array.from(sent).length])
             })
           )
           const before = yield* listeners
