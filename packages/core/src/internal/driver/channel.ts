@@ -148,9 +148,11 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     this.#amqplib = amqplib
     this.number = numberOf(amqplib)
     amqplib.on("error", ignore)
-    amqplib.on("close", () => this.#gone())
+    // One for all channels: see there.
+    amqplib.on("close", connection.onChannelClose)
     this.#state = "open"
     this.#events.opened()
+    connection.attached(this)
     connection.tap.attach(this.number, this)
     if (this.#isGivenUp && this.#state === "open") this.#close()
   }
@@ -519,7 +521,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   /** It ended with its connection. */
   connectionEnded(): void {
     this.#end(undefined, () => false)
-    this.#gone()
+    this.gone()
   }
 
   /** `isCause`: whether the channel was closed for this request, which is the first that was sent, or one like it. */
@@ -582,7 +584,8 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     this.#amqplib!.close().catch(ignore)
   }
 
-  #gone(): void {
+  /** Nothing is left of it: amqplib has let go of its number, or the connection has ended. */
+  gone(): void {
     if (this.#isGone) return
     this.#isGone = true
     this.#state = "closed"

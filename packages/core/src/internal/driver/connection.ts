@@ -11,7 +11,7 @@
  * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
  */
 import type { Socket } from "node:net"
-import type { Model } from "./amqplib.ts"
+import { type Channel as Amqplib, type Model, numberOf } from "./amqplib.ts"
 import { Channel } from "./channel.ts"
 import { ConnectionOutput } from "./connectionOutput.ts"
 import type { ChannelEvents, ConnectionEvents, DriverChannel, DriverConnection } from "./contract.ts"
@@ -54,8 +54,10 @@ export class Connection implements DriverConnection, TapOwner {
   readonly #model: Model
   readonly #socket: Socket
   #events: ConnectionEvents | undefined = undefined
-  /** All of its channels, until nothing of them is left. */
-  readonly #channels = new Set<Channel>()
+  /** Those that amqplib has not handed out. */
+  readonly #opening = new Set<Channel>()
+  /** The others by their numbers, until nothing of them is left. */
+  readonly #channels: Array<Channel | undefined> = []
   opening = 0
   #isClosing = false
   #hasEnded = false
@@ -72,6 +74,10 @@ export class Connection implements DriverConnection, TapOwner {
     this.writeBufferSize = bounds.writeBufferSize
     this.output = new ConnectionOutput(socket)
     // What amqplib reports itself: a silent peer, a socket that failed or ended. Frames are read before it reads them.
+    const channels = this.#channels
+    this.onChannelClose = function () {
+      channels[numberOf(this)]?.gone()
+    }
     model.on("error", (cause) => this.#end(cause))
     model.on("close", (cause) => {
       this.#end(cause)
@@ -96,7 +102,7 @@ export class Connection implements DriverConnection, TapOwner {
       queueMicrotask(() => channel.connectionEnded())
       return channel
     }
-    this.#channels.add(channel)
+    this.#opening.add(channel)
     this.opening++
     this.#model.createChannel().then(
       (opened) => {
@@ -111,17 +117,27 @@ export class Connection implements DriverConnection, TapOwner {
       () => {
         this.opening--
         // A connection that ended has told its channels.
-        if (!this.#channels.delete(channel)) return
+        if (!this.#opening.delete(channel)) return
         events.notOpened(new NoChannelLeft(`all ${this.channelMax} channels of the connection are in use`))
       }
     )
     return channel
   }
 
+  /** amqplib has handed the channel out, so it has its number. */
+  attached(channel: Channel): void {
+    this.#opening.delete(channel)
+    this.#channels[channel.number] = channel
+  }
+
   /** Nothing is left of the channel. */
   left(channel: Channel): void {
-    this.#channels.delete(channel)
+    this.#opening.delete(channel)
+    if (this.#channels[channel.number] === channel) this.#channels[channel.number] = undefined
   }
+
+  /** The listener of all of amqplib's channels: a closure for each would be a tenth of what a channel takes. */
+  readonly onChannelClose: (this: Amqplib) => void
 
   // --- What the tap has read -------------------------------------------------------------------------------------------
 
@@ -186,6 +202,6 @@ export class Connection implements DriverConnection, TapOwner {
     this.#hasEnded = true
     this.output.stop()
     this.#events?.ended(this.#isClosing ? undefined : cause)
-    for (const channel of Array.from(this.#channels)) channel.connectionEnded()
+    for (const channel of [...this.#opening, ...this.#channels]) channel?.connectionEnded()
   }
 }
