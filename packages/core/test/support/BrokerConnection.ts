@@ -7,6 +7,7 @@
 import type { Socket } from "node:net"
 import type { Consumer, Unsettled } from "./BrokerQueues.ts"
 import type { ClientEvent, Content } from "./frames.ts"
+import { FrameOrder } from "./FrameOrder.ts"
 import { encodeHeartbeat, encodeMessage, FrameReader, PROTOCOL_HEADER } from "./frames.ts"
 import type { Args, ClientMethod, Properties, ServerMethod } from "./methods.ts"
 import { Outbox, reset, type Spoiling } from "./Outbox.ts"
@@ -81,6 +82,8 @@ export class BrokerConnection {
   /** What the client's `tune-ok` settled on. */
   tuned: Tune | undefined
   isOpen = true
+  /** All frames of the client, and what is wrong with their order. */
+  readonly order = new FrameOrder()
 
   private readonly socket: Socket
   private readonly host: Host
@@ -98,7 +101,7 @@ export class BrokerConnection {
     this.socket = socket
     this.host = host
     this.outbox = new Outbox(socket, host)
-    this.reader.frameMax = host.tune.frameMax
+    this.reader.frameMax = this.order.frameMax = host.tune.frameMax
     socket.on("error", () => {}) // a reset of the client's: `close` follows
     socket.on("close", () => this.closed())
   }
@@ -124,6 +127,7 @@ export class BrokerConnection {
   ): void {
     const open = this.channels.get(channel)
     if (open !== undefined) this.noteSent(open, method)
+    if (method === "channel.close" || method === "channel.close-ok") this.order.brokerSent(channel, method)
     if (method === "connection.close") this.closing = "broker"
     this.write(encodeMessage(channel, method, args, content, this.tuned?.frameMax))
     if (method === "connection.close-ok") this.end()
@@ -166,6 +170,7 @@ export class BrokerConnection {
   }
 
   private read(bytes: Buffer): void {
+    this.order.take(bytes)
     if (this.deaf) return
     try {
       this.reader.push(bytes, (event) => this.receive(event))
@@ -238,7 +243,7 @@ export class BrokerConnection {
     if (above(channelMax, args.channelMax)) this.host.protocolError(`tune-ok raises channel-max to ${args.channelMax}`)
     if (above(frameMax, args.frameMax)) this.host.protocolError(`tune-ok raises frame-max to ${args.frameMax}`)
     this.tuned = args
-    this.reader.frameMax = args.frameMax
+    this.reader.frameMax = this.order.frameMax = args.frameMax
     if (args.heartbeat > 0 && this.host.sendsHeartbeats) {
       this.heartbeats = setInterval(() => this.write(encodeHeartbeat()), args.heartbeat * 500)
       this.heartbeats.unref()
@@ -273,7 +278,8 @@ export class BrokerConnection {
     if (next === "open") this.count(channel, true)
     if (next === "closing" || next === "closed") {
       this.count(channel, false)
-      this.reader.forget(channel.number)
+      if (next === "closing") this.reader.drop(channel.number)
+      else this.reader.forget(channel.number)
       this.host.released(channel)
     }
     if (next === "closed") this.channels.delete(channel.number)

@@ -149,7 +149,8 @@ export const make = Effect.fnUntraced(function* (
 
   // Registered first, so it runs last: after the sockets and the handlers' fibers.
   yield* Effect.addFinalizer(() => {
-    const broken = options.protocolErrors === "record" ? scriptErrors : [...protocolErrors, ...scriptErrors]
+    const wrong = accepted.flatMap(({ id, order }) => order.problems.map((problem) => `connection ${id}: ${problem}`))
+    const broken = options.protocolErrors === "record" ? scriptErrors : [...protocolErrors, ...wrong, ...scriptErrors]
     return broken.length === 0 ? Effect.void : Effect.die(new Error(`scripted broker: ${broken.join("; ")}`))
   })
   const fork = yield* FiberSet.makeRuntime<never, void, never>()

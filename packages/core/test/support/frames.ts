@@ -53,6 +53,8 @@ export class FrameReader {
   private buffered: Buffer = Buffer.alloc(0)
   private headerSeen = false
   private readonly assemblies = new Map<number, Assembly>()
+  /** Channels whose content is not read. */
+  private readonly dropped = new Set<number>()
 
   /** Takes bytes and hands on each message they complete. Throws a `WireError` at the first malformed frame. */
   push(bytes: Buffer, onEvent: (event: ClientEvent) => void): void {
@@ -67,6 +69,13 @@ export class FrameReader {
   /** Forgets the content that was on its way on a channel: what follows belongs to its next life. */
   forget(channel: number): void {
     this.assemblies.delete(channel)
+    this.dropped.delete(channel)
+  }
+
+  /** Reads no content of a channel until it is forgotten: the broker has closed it, and the rest is on its way. */
+  drop(channel: number): void {
+    this.assemblies.delete(channel)
+    this.dropped.add(channel)
   }
 
   private take(length: number): Buffer {
@@ -111,6 +120,7 @@ export class FrameReader {
 
   private method(channel: number, payload: Buffer): ClientEvent | "partial" {
     const { args, method } = decodeMethod(payload)
+    if (method === "basic.publish" && this.dropped.has(channel)) return "partial"
     if (this.assemblies.has(channel))
       throw new WireError(`${method} on channel ${channel} amid the content of a publish`)
     if (method !== "basic.publish") return { event: "method", channel, method, args, content: undefined }
@@ -119,6 +129,7 @@ export class FrameReader {
   }
 
   private header(channel: number, payload: Buffer): ClientEvent | "partial" {
+    if (this.dropped.has(channel)) return "partial"
     const assembly = this.assemblies.get(channel)
     if (assembly === undefined || assembly.properties !== undefined) {
       throw new WireError(`unexpected content header on channel ${channel}`)
@@ -133,6 +144,7 @@ export class FrameReader {
   }
 
   private body(channel: number, payload: Buffer): ClientEvent | "partial" {
+    if (this.dropped.has(channel)) return "partial"
     const assembly = this.assemblies.get(channel)
     if (assembly?.properties === undefined) throw new WireError(`unexpected content body on channel ${channel}`)
     assembly.received += payload.length
