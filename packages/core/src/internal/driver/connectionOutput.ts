@@ -26,11 +26,13 @@ export class ConnectionOutput {
   #length = 0
   /** Waiting until nothing is left. */
   #whenEmpty: (() => void) | undefined = undefined
+  /** To be called at the next drain, before anything of ours is written. */
+  readonly #whenDrained: Array<() => void> = []
 
   constructor(socket: Duplex) {
     this.#socket = socket
     this.slabs = new Slabs(socket)
-    socket.on("drain", this.#run)
+    socket.on("drain", this.#drained)
   }
 
   /** There is something to be taken. */
@@ -45,6 +47,12 @@ export class ConnectionOutput {
   readonly #run = () => {
     this.#isScheduled = false
     this.flush()
+  }
+
+  /** amqplib listens longer than this does: it has written what waited there, as much as the socket has taken. */
+  readonly #drained = () => {
+    for (const look of this.#whenDrained.splice(0)) look()
+    this.#run()
   }
 
   /** Gives the socket as much as it takes, with one system call. */
@@ -109,16 +117,15 @@ export class ConnectionOutput {
     this.whenAmqplibHasWritten(run)
   }
 
-  /** Calls back when amqplib has given the socket all that it was asked to write. */
+  /** Calls back when amqplib has given the socket all that it was asked to write, whatever channels go on writing. */
   whenAmqplibHasWritten(run: () => void): void {
     let turns = 0
     const look = () => {
       if (this.#isStopped) return
-      if (this.#socket.writableNeedDrain) {
-        turns = 0
-        this.#socket.once("drain", look)
-      } else if (turns++ === turnsOfAmqplib) run()
-      else setImmediate(look)
+      if (turns++ < turnsOfAmqplib) setImmediate(look)
+      // What is filled up behind amqplib's turn is ours.
+      else if (this.#socket.writableNeedDrain) this.#whenDrained.push(look)
+      else run()
     }
     look()
   }
@@ -128,6 +135,7 @@ export class ConnectionOutput {
     this.#isStopped = true
     this.#ready = []
     this.#whenEmpty = undefined
-    this.#socket.removeListener("drain", this.#run)
+    this.#whenDrained.length = 0
+    this.#socket.removeListener("drain", this.#drained)
   }
 }
