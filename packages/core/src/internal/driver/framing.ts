@@ -96,8 +96,8 @@ export class Framing {
         }
         break
       }
-      if (bytes[end] !== frameEnd) throw notAFrame()
       if (type !== methodFrame) mustBeKnown(type)
+      if (bytes[end] !== frameEnd) throw notAFrame()
       this.#sink.frame(type, uint16(bytes, at + 1), bytes, start, end)
       at = end + 1
     }
