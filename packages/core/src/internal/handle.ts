@@ -9,7 +9,7 @@ import { Sent } from "./blame.ts"
 import type { Channel } from "./channel.ts"
 import { classify } from "./classify.ts"
 import type { Deadlines } from "./deadlines.ts"
-import type { DriverChannel } from "./driver/driver.ts"
+import { ChannelEnded, type DriverChannel } from "./driver/driver.ts"
 import type { KnownQueues } from "./knownQueues.ts"
 
 export const fail = (reason: AmqpError.AmqpErrorReason): Effect.Effect<never, AmqpError.AmqpError> =>
@@ -131,11 +131,14 @@ export class Handle {
     channel.told = true
     const own = ownFailure(channel, sent)
     if (own !== undefined) return own
+    // What ended the channel says more.
+    if (cause instanceof ChannelEnded && channel.closedBy !== undefined) {
+      return channel.refused ?? diedOf(channel.closedBy)
+    }
     const reason = classify(cause, { operation, peer: channel.link.peer })
+    if (reason._tag === "MessageTooLarge" && channel.refused !== undefined) return channel.refused
     // The reply was none: where the right one is, nobody knows.
     if (reason._tag === "ProtocolError" || reason._tag === "UnknownError") channel.unfit ??= "defect"
-    // What ended the channel says more.
-    if (reason._tag === "ChannelClosed" && channel.closedBy !== undefined) return diedOf(channel.closedBy)
     return reason
   }
 
