@@ -92,6 +92,8 @@ interface Request {
 
 /** A method that amqplib sends. */
 interface Call extends Request {
+  /** Whether the tap has read its answer. */
+  isAnswered: boolean
   /** Where it stands in what this channel has written. */
   readonly mark: number
   readonly send: (channel: Amqplib) => void
@@ -132,6 +134,8 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   /** Methods that amqplib is to send; the first one may be sent. */
   #calls: Array<Call> | undefined = undefined
   #isFirstCallSent = false
+  /** Answers that amqplib has not read: it would not once it is asked to close. */
+  #unread = 0
   /** Methods that are sent and not answered, in the order of their answers. */
   #asked: Array<Asked | AskedGet> | undefined = undefined
 
@@ -163,13 +167,23 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     return new Promise((resolve, reject) => {
       if (this.#state !== "open") throw ended()
       const call: Call = {
+        isAnswered: false,
         operation,
         reply,
         reject,
         mark: this.#output?.mark() ?? 0,
         send: (channel) => {
-          // When the channel has ended, amqplib says so in other words. It may have had no time to read the answer.
-          send(channel).then(resolve, (cause) => reject(this.#state === "open" ? cause : ended()))
+          send(channel).then(
+            (value) => {
+              resolve(value)
+              this.#callSettled(call)
+            },
+            (cause) => {
+              // When the channel has ended, amqplib says so in other words.
+              reject(this.#state === "open" ? cause : ended())
+              this.#callSettled(call)
+            }
+          )
         }
       }
       const calls = (this.#calls ??= [])
@@ -197,6 +211,13 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     this.#calls!.shift()
     this.#isFirstCallSent = false
     this.#nextCall()
+  }
+
+  /** amqplib has read the answer, or will read none. */
+  #callSettled(call: Call): void {
+    if (!call.isAnswered) return
+    this.#unread--
+    if (this.#state === "closing") this.#sendClose()
   }
 
   outputTaken(): void {
@@ -455,8 +476,9 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     // It is closing, and amqplib ignores all but the answer to that.
     if (this.#isCloseSent) return false
     if (call !== undefined && this.#isFirstCallSent && id === call.reply) {
-      if (this.#state === "open") this.#callEnded()
-      else this.#calls!.shift()
+      call.isAnswered = true
+      this.#unread++
+      this.#callEnded()
       return true
     }
     const expected = call !== undefined && this.#isFirstCallSent ? nameOf(call.reply) : "none"
@@ -575,7 +597,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
 
   /** Sends `channel.close`, when all that was written before it has left. */
   #sendClose(): void {
-    if (this.#state !== "closing" || this.#isCloseSent) return
+    if (this.#state !== "closing" || this.#isCloseSent || this.#unread > 0) return
     const output = this.#output
     output?.fenceAt(Infinity)
     if (output?.isTaken === false) return

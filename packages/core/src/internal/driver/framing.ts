@@ -158,8 +158,9 @@ export class Framing {
     const wanted = this.#wanted
     const size = Math.min(wanted - this.#heldLength, bytes.length - at)
     let held = this.#held!
-    if (held.length < wanted) {
-      held = Buffer.allocUnsafeSlow(wanted)
+    if (held.length < this.#heldLength + size) {
+      // What is held grows with what has come, not with what was announced.
+      held = Buffer.allocUnsafeSlow(Math.min(wanted, Math.max(usualRoom, 2 * (this.#heldLength + size))))
       this.#held!.copy(held, 0, 0, this.#heldLength)
       this.#held = held
     }
