@@ -6,7 +6,7 @@ import { channelClose, frameEnd, methodFrame, nameOf, overhead } from "../protoc
 import { readShortText, writeShortText } from "../shortText.ts"
 import type { ChannelOutput } from "./channelOutput.ts"
 import { BrokerClose, frameError, ProtocolViolation } from "./ends.ts"
-import { uint64 } from "./framing.ts"
+import { uint16, uint64 } from "./framing.ts"
 import { Delivered, Returned } from "./incoming.ts"
 
 // --- Reading -----------------------------------------------------------------------------------------------------------
@@ -99,21 +99,21 @@ export const readText = (id: number, bytes: Buffer, start: number, end: number):
   fields(id, bytes, start, end, (reader) => reader.shortstr())
 
 /** Of a channel or a connection. */
-export const readClose = (id: number, bytes: Buffer, start: number, end: number): BrokerClose =>
-  fields(
-    id,
-    bytes,
-    start,
-    end,
-    (reader) =>
-      new BrokerClose(
-        id === channelClose ? "channel" : "connection",
-        reader.short(),
-        reader.shortstr(),
-        reader.short(),
-        reader.short()
-      )
+export const readClose = (id: number, bytes: Buffer, start: number, end: number): BrokerClose => {
+  const of = id === channelClose ? "channel" : "connection"
+  const text = start + 7
+  const afterText = text + bytes[text - 1]!
+  if (text > end || afterText + 4 !== end) throw malformed(id)
+  // RabbitMQ cuts it off after 255 bytes, which may be in the midst of a character: Node marks that.
+  const replyText = bytes.toString("utf8", text, afterText)
+  return new BrokerClose(
+    of,
+    uint16(bytes, start + 4),
+    replyText,
+    uint16(bytes, afterText),
+    uint16(bytes, afterText + 2)
   )
+}
 
 export const readStart = (id: number, bytes: Buffer, start: number, end: number) => {
   const read = fields(id, bytes, start, end, (reader) => {
