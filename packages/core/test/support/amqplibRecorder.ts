@@ -88,7 +88,7 @@ const own = fileURLToPath(import.meta.url)
 const root = join(dirname(own), "..", "..", "..", "..") + sep
 
 /** The file that is nearest on the stack and not this one; `undefined`: the engine itself. */
-const caller = (below: (...args: Array<never>) => unknown): string | undefined => {
+const caller = (below: Trap): string | undefined => {
   const holder: { stack?: string } = {}
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 12
@@ -107,6 +107,23 @@ const by = (place: string | undefined): string =>
   place === undefined ? "the engine" : place.startsWith(root) ? place.slice(root.length) : place
 
 type Constructor = abstract new (...args: ReadonlyArray<never>) => object
+type Trap = (...args: Array<never>) => unknown
+
+const declared: Readonly<Record<string, object>> = {
+  Connection: ofConnection,
+  ChannelModel: ofModel,
+  Channel: ofChannel,
+  ConfirmChannel: ofConfirmChannel
+}
+
+/** Which of these an object of amqplib is. */
+const nameOf = (of: object): string => {
+  let prototype: object | null = Object.getPrototypeOf(of)
+  while (prototype !== null && !Object.hasOwn(declared, prototype.constructor.name)) {
+    prototype = Object.getPrototypeOf(prototype)
+  }
+  return prototype?.constructor.name ?? "?"
+}
 
 /** Starts to record. To be called before anything else loads amqplib. */
 export const record = (): Recording => {
@@ -116,74 +133,53 @@ export const record = (): Recording => {
   const reads = new Set<string>()
   const writes = new Set<string>()
 
-  const wrote = (name: string, key: PropertyKey, below: (...args: Array<never>) => unknown): void => {
-    const place = caller(below)
-    if (place === undefined || !isAmqplib(place)) writes.add(`${name}.${String(key)} by ${by(place)}`)
+  const wrote = (target: object, key: PropertyKey, trap: Trap): void => {
+    const place = caller(trap)
+    if (place === undefined || !isAmqplib(place)) writes.add(`${nameOf(target)}.${String(key)} by ${by(place)}`)
   }
-
-  const handlerOf = (nameOf: (target: object) => string, isDeclared: (name: string, key: PropertyKey) => boolean) => {
-    const looked = (target: object, key: PropertyKey, below: (...args: Array<never>) => unknown): void => {
-      const name = nameOf(target)
-      if (isDeclared(name, key)) return
-      const place = caller(below)
-      if (place !== undefined && isAmqplib(place)) return
-      // The engine looks for it where a promise is resolved, be it with nothing but Node's own code on the stack.
-      if (key === "then" && (place === undefined || place.startsWith("node:internal/"))) return
-      reads.add(`${name}.${String(key)} by ${by(place)}`)
-    }
-    const handler: ProxyHandler<object> = {
-      get(target, key) {
-        looked(target, key, handler.get!)
-        return Reflect.get(target, key)
-      },
-      has(target, key) {
-        looked(target, key, handler.has!)
-        return Reflect.has(target, key)
-      },
-      getOwnPropertyDescriptor(target, key) {
-        looked(target, key, handler.getOwnPropertyDescriptor!)
-        return Reflect.getOwnPropertyDescriptor(target, key)
-      },
-      ownKeys(target) {
-        looked(target, "(keys)", handler.ownKeys!)
-        return Reflect.ownKeys(target)
-      },
-      set(target, key, value) {
-        wrote(nameOf(target), key, handler.set!)
-        return Reflect.set(target, key, value)
-      },
-      defineProperty(target, key, descriptor) {
-        wrote(nameOf(target), key, handler.defineProperty!)
-        return Reflect.defineProperty(target, key, descriptor)
-      },
-      deleteProperty(target, key) {
-        wrote(nameOf(target), key, handler.deleteProperty!)
-        return Reflect.deleteProperty(target, key)
-      },
-      setPrototypeOf(target, prototype) {
-        wrote(nameOf(target), "(prototype)", handler.setPrototypeOf!)
-        return Reflect.setPrototypeOf(target, prototype)
-      }
-    }
-    return handler
+  const looked = (target: object, key: PropertyKey, trap: Trap): void => {
+    const name = nameOf(target)
+    if (Object.hasOwn(declared[name] ?? {}, key)) return
+    const place = caller(trap)
+    if (place !== undefined && isAmqplib(place)) return
+    // The engine looks for it where a promise is resolved, be it with nothing but Node's own code on the stack.
+    if (key === "then" && (place === undefined || place.startsWith("node:internal/"))) return
+    reads.add(`${name}.${String(key)} by ${by(place)}`)
   }
-
-  const declared: Readonly<Record<string, object>> = {
-    Connection: ofConnection,
-    ChannelModel: ofModel,
-    Channel: ofChannel,
-    ConfirmChannel: ofConfirmChannel
-  }
-  const handler = handlerOf(
-    (target) => {
-      let prototype: object | null = Object.getPrototypeOf(target)
-      while (prototype !== null && !Object.hasOwn(declared, prototype.constructor.name)) {
-        prototype = Object.getPrototypeOf(prototype)
-      }
-      return prototype?.constructor.name ?? "?"
+  const handler = {
+    get(target, key) {
+      looked(target, key, handler.get)
+      return Reflect.get(target, key)
     },
-    (name, key) => Object.hasOwn(declared[name] ?? {}, key)
-  )
+    has(target, key) {
+      looked(target, key, handler.has)
+      return Reflect.has(target, key)
+    },
+    getOwnPropertyDescriptor(target, key) {
+      looked(target, key, handler.getOwnPropertyDescriptor)
+      return Reflect.getOwnPropertyDescriptor(target, key)
+    },
+    ownKeys(target) {
+      looked(target, "(keys)", handler.ownKeys)
+      return Reflect.ownKeys(target)
+    },
+    set(target, key, value) {
+      wrote(target, key, handler.set)
+      return Reflect.set(target, key, value)
+    },
+    defineProperty(target, key, descriptor) {
+      wrote(target, key, handler.defineProperty)
+      return Reflect.defineProperty(target, key, descriptor)
+    },
+    deleteProperty(target, key) {
+      wrote(target, key, handler.deleteProperty)
+      return Reflect.deleteProperty(target, key)
+    },
+    setPrototypeOf(target, prototype) {
+      wrote(target, "(prototype)", handler.setPrototypeOf)
+      return Reflect.setPrototypeOf(target, prototype)
+    }
+  } satisfies ProxyHandler<object>
 
   const watched = (of: Constructor): Constructor => {
     const watching = class extends of {
