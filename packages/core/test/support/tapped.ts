@@ -96,7 +96,10 @@ export class Tapped {
       get opening() {
         return opening()
       },
-      closed: (close) => void heard.push({ of: "closed", close }),
+      closed: (close, answer) => {
+        heard.push({ of: "closed", close })
+        answer()
+      },
       blocked: (reason) => void heard.push({ of: "blocked", reason }),
       unblocked: () => void heard.push({ of: "unblocked" }),
       secretTaken: () => void heard.push({ of: "secretTaken" }),

@@ -7,7 +7,8 @@
  * - A connection that amqplib gives up (heartbeat) leaves its socket open: it is destroyed here; with an error, since
  *   without one amqplib would not notice, and its heartbeat would go on.
  * - A write after it has ended the socket destroys it, perhaps before its `close-ok` has left: nothing of ours is written
- *   when a `connection.close` has been read or sent.
+ *   when a `connection.close` has been read or sent. What its own channels have asked for it writes when it has answered
+ *   and ended the socket, too: it gets the broker's close when that is written.
  * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
  */
 import type { Socket } from "node:net"
@@ -153,10 +154,11 @@ export class Connection implements DriverConnection, TapOwner {
     this.#events?.secretTaken()
   }
 
-  closed(close: BrokerClose): void {
+  closed(close: BrokerClose, answer: () => void): void {
     const doomed = setTimeout(() => this.#destroy(close), lastWords)
     this.#socket.once("close", () => clearTimeout(doomed))
     this.#end(this.#isClosing ? undefined : close)
+    this.output.whenAmqplibHasWritten(answer)
   }
 
   failed(cause: unknown): void {

@@ -114,14 +114,15 @@ export class ConnectionOutput {
     const run = this.#whenEmpty
     if (run === undefined || this.#ready.length > 0 || this.#isFlushing) return
     this.#whenEmpty = undefined
-    this.whenAmqplibHasWritten(run)
+    this.whenAmqplibHasWritten(() => {
+      if (!this.#isStopped) run()
+    })
   }
 
   /** Calls back when amqplib has given the socket all that it was asked to write, whatever channels go on writing. */
   whenAmqplibHasWritten(run: () => void): void {
     let turns = 0
     const look = () => {
-      if (this.#isStopped) return
       if (turns++ < turnsOfAmqplib) setImmediate(look)
       // What is filled up behind amqplib's turn is ours.
       else if (this.#socket.writableNeedDrain) this.#whenDrained.push(look)
@@ -130,12 +131,10 @@ export class ConnectionOutput {
     look()
   }
 
-  /** Nothing is written any more. */
+  /** Nothing of ours is written any more. */
   stop(): void {
     this.#isStopped = true
     this.#ready = []
     this.#whenEmpty = undefined
-    this.#whenDrained.length = 0
-    this.#socket.removeListener("drain", this.#drained)
   }
 }

@@ -60,7 +60,8 @@ export interface ChannelFrames {
 export interface TapOwner {
   /** How many `channel.open` have no answer. */
   readonly opening: number
-  readonly closed: (close: BrokerClose) => void
+  /** The broker's `connection.close`, behind which nothing is read. `answer` lets amqplib answer it. */
+  readonly closed: (close: BrokerClose, answer: () => void) => void
   readonly blocked: (reason: string) => void
   readonly unblocked: () => void
   readonly secretTaken: () => void
@@ -351,9 +352,12 @@ export class Tap implements FrameSink {
     if (owner === undefined) this.#onHandshake(id, bytes, start, end)
     else {
       switch (id) {
-        case connectionClose:
-          owner.closed(readClose(id, bytes, start, end))
-          break
+        case connectionClose: {
+          const close = readClose(id, bytes, start, end)
+          const frame = Buffer.from(bytes.subarray(start - prefix, end + 1))
+          this.end()
+          return owner.closed(close, () => this.#push(frame))
+        }
         case connectionBlocked:
           owner.blocked(readText(id, bytes, start, end))
           break
