@@ -85,6 +85,8 @@ import type { ChannelFrames } from "./tap.ts"
 
 /** What to send and what answers it. */
 interface Request {
+  /** Where it stands in what this channel has written. */
+  readonly mark: number
   readonly operation: string
   readonly reply: number
   readonly reject: (cause: unknown) => void
@@ -94,12 +96,10 @@ interface Request {
 interface Call extends Request {
   /** Whether the tap has read its answer. */
   isAnswered: boolean
-  /** Where it stands in what this channel has written. */
-  readonly mark: number
   readonly send: (channel: Amqplib) => void
 }
 
-/** A method that we send ourselves, and have sent. */
+/** A method that we write ourselves, and have written. */
 interface Asked extends Request {
   readonly resolve: (bit: boolean) => void
 }
@@ -351,15 +351,19 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
 
   #ask(operation: string, method: number, reply: number, bit?: boolean): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      writeMethod(this.#writable, this.number, method, bit)
-      ;(this.#asked ??= []).push({ operation, reply, resolve, reject })
+      const output = this.#writable
+      const mark = output.position
+      writeMethod(output, this.number, method, bit)
+      ;(this.#asked ??= []).push({ mark, operation, reply, resolve, reject })
     })
   }
 
   get(queue: string, noAck: boolean): Promise<DeliveredMessage | undefined> {
     return new Promise((resolve, reject) => {
-      writeGet(this.#writable, this.number, basicGet, queue, noAck)
-      ;(this.#asked ??= []).push({ operation: "basic.get", reply: basicGetOk, queue, noAck, resolve, reject })
+      const output = this.#writable
+      const mark = output.position
+      writeGet(output, this.number, basicGet, queue, noAck)
+      ;(this.#asked ??= []).push({ mark, operation: "basic.get", reply: basicGetOk, queue, noAck, resolve, reject })
     })
   }
 
@@ -481,37 +485,40 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
       this.#callEnded()
       return true
     }
-    const expected = call !== undefined && this.#isFirstCallSent ? nameOf(call.reply) : "none"
-    const violation = new ProtocolViolation(
-      `Unexpected frame: ${nameOf(id)}, where the reply that is expected is ${expected}`
-    )
-    if (call !== undefined) call.reject(violation)
-    this.#broken(violation)
+    this.#unexpected(id)
     return false
   }
 
   #answered(id: number, bytes: Buffer, start: number, end: number): void {
-    const [first] = this.#asked ?? []
-    if (first === undefined || first.reply !== id || "queue" in first) return this.#unexpected(id, first)
+    const first = this.#firstAsked
+    if (first === undefined || first.reply !== id || "queue" in first) return this.#unexpected(id)
     this.#asked!.shift()
     first.resolve(id === channelFlowOk && readBit(id, bytes, start, end))
   }
 
   #got(id: number, bytes: Buffer, start: number, end: number): void {
-    const [first] = this.#asked ?? []
-    if (first === undefined || !("queue" in first)) return this.#unexpected(id, first)
+    const first = this.#firstAsked
+    if (first === undefined || !("queue" in first)) return this.#unexpected(id)
     this.#asked!.shift()
     if (id === basicGetEmpty) return first.resolve(undefined)
     this.#checked(this.#receiving.announced(readGetOk(id, bytes, start, end), first))
   }
 
-  #unexpected(id: number, asked: Request | undefined): void {
+  /** The method of ours that is answered next. One that waits behind a method of amqplib's is not sent. */
+  get #firstAsked(): Asked | AskedGet | undefined {
+    const [first] = this.#asked ?? []
+    const [call] = this.#calls ?? []
+    return first !== undefined && call !== undefined && first.mark >= call.mark ? undefined : first
+  }
+
+  #unexpected(id: number): void {
     if (this.#state !== "open") return
-    const expected = asked === undefined ? "none" : nameOf(asked.reply)
+    const [first] = this.#sent
+    const expected = first === undefined ? "none" : nameOf(first.reply)
     const violation = new ProtocolViolation(
       `Unexpected frame: ${nameOf(id)}, where the reply that is expected is ${expected}`
     )
-    asked?.reject(violation)
+    first?.reject(violation)
     this.#broken(violation)
   }
 
@@ -557,26 +564,29 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     if (!wasClosing) this.#events.closed(end)
   }
 
-  /** Requests that are sent and not answered. */
+  /** Requests that are sent and not answered, in the order of their answers. */
   get #sent(): ReadonlyArray<Request> {
     const asked = this.#asked ?? []
-    return this.#isFirstCallSent ? [...(this.#calls ?? []).slice(0, 1), ...asked] : asked
+    const [call] = this.#calls ?? []
+    if (call === undefined) return asked
+    const before = asked.filter(({ mark }) => mark < call.mark)
+    return this.#isFirstCallSent ? [...before, call] : before
   }
 
   #reject(end: ChannelEnd | undefined, isCause: (request: Request) => boolean): void {
-    const first = this.#sent
-    const calls = this.#calls ?? []
+    const sent = this.#sent
+    const all = [...(this.#asked ?? []), ...(this.#calls ?? [])]
     this.#asked = undefined
     this.#calls = undefined
     this.#isFirstCallSent = false
     let cause: unknown = end
-    for (const request of first) {
+    for (const request of sent) {
       if (cause !== undefined && isCause(request)) {
         request.reject(cause)
         cause = undefined
-      } else request.reject(ended())
+      }
     }
-    for (const request of calls) request.reject(ended())
+    for (const request of all) request.reject(ended())
     this.#incoming?.unanswered?.reject(ended())
   }
 
