@@ -25,7 +25,7 @@ import type { Args, Properties, ServerMethod } from "./methods.ts"
 import { reset, type Spoiling } from "./Outbox.ts"
 import * as Watch from "./Watch.ts"
 
-export type { AnyReceived, BrokerConnection, BrokerEvent, Received } from "./BrokerConnection.ts"
+export type { AnyReceived, BrokerConnection, BrokerEvent, Received, Tune } from "./BrokerConnection.ts"
 export type { Context, Handler, Script } from "./BrokerScript.ts"
 export { refuseLogin, unknownVhost } from "./BrokerScript.ts"
 
