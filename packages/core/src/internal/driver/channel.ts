@@ -165,7 +165,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
 
   #call<A>(operation: string, reply: number, send: (channel: Amqplib) => Promise<A>): Promise<A> {
     return new Promise((resolve, reject) => {
-      if (this.#state !== "open") throw ended()
+      if (this.#state !== "open" || this.#connection.isClosing) throw ended()
       const call: Call = {
         isAnswered: false,
         operation,
@@ -611,8 +611,10 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     const output = this.#output
     output?.fenceAt(Infinity)
     if (output?.isTaken === false) return
-    this.#isCloseSent = true
     output?.end()
+    // The connection's own close ends it as well.
+    if (this.#connection.isClosing) return
+    this.#isCloseSent = true
     this.#amqplib!.close().catch(ignore)
   }
 

@@ -60,7 +60,8 @@ export class Connection implements DriverConnection, TapOwner {
   /** The others by their numbers, until nothing of them is left. */
   readonly #channels: Array<Channel | undefined> = []
   opening = 0
-  #isClosing = false
+  /** Whether `close` was called: amqplib is asked for nothing more, since its `connection.close` would overtake that. */
+  isClosing = false
   #hasEnded = false
 
   constructor(model: Model, tap: Tap, socket: Socket, agreed: Agreement, bounds: Bounds) {
@@ -99,7 +100,7 @@ export class Connection implements DriverConnection, TapOwner {
 
   openChannel(events: ChannelEvents): DriverChannel {
     const channel = new Channel(this, events)
-    if (this.#hasEnded || this.#isClosing) {
+    if (this.#hasEnded || this.isClosing) {
       queueMicrotask(() => channel.connectionEnded())
       return channel
     }
@@ -157,7 +158,7 @@ export class Connection implements DriverConnection, TapOwner {
   closed(close: BrokerClose, answer: () => void): void {
     const doomed = setTimeout(() => this.#destroy(close), lastWords)
     this.#socket.once("close", () => clearTimeout(doomed))
-    this.#end(this.#isClosing ? undefined : close)
+    this.#end(this.isClosing ? undefined : close)
     this.output.whenAmqplibHasWritten(answer)
   }
 
@@ -173,8 +174,8 @@ export class Connection implements DriverConnection, TapOwner {
   }
 
   close(): void {
-    if (this.#hasEnded || this.#isClosing) return
-    this.#isClosing = true
+    if (this.#hasEnded || this.isClosing) return
+    this.isClosing = true
     this.output.whenEmpty(() => {
       this.output.stop()
       if (!this.#hasEnded) this.#model.close().catch(ignore)
@@ -203,7 +204,7 @@ export class Connection implements DriverConnection, TapOwner {
     if (this.#hasEnded) return
     this.#hasEnded = true
     this.output.stop()
-    this.#events?.ended(this.#isClosing ? undefined : cause)
+    this.#events?.ended(this.isClosing ? undefined : cause)
     for (const channel of [...this.#opening, ...this.#channels]) channel?.connectionEnded()
   }
 }
