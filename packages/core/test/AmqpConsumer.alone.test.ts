@@ -173,6 +173,24 @@ describe("a connection of a consumer's own", () => {
       })
   )
 
+  plain.live("is not made for a connection that was closed by force, whatever the consumer waits for", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        broker.once("basic.consume", (consume) =>
+          consume.closeConnection(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'")
+        )
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void))
+        yield* broker.received("basic.consume", 2)
+        const opened = broker.log.filter(({ method }) => method === "connection.open")
+        // The publishers', and the consumers' twice.
+        assert.strictEqual(opened.length, 3)
+        assert.strictEqual(yield* generation("consumers"), 2)
+      }).pipe(withAmqp(broker.url), quietly)
+      yield* broker.socketsClosed
+    })
+  )
+
   plain.live("is closed when the consumer is interrupted, at whichever moment of an attempt", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()

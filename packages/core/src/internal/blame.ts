@@ -44,10 +44,18 @@ const isQuoted = (text: string, names: Iterable<string>): boolean => {
 /** Whether the text quotes more than the virtual host, or is cut off where it may have done so. */
 const namesSomething = (text: string): boolean => text.replace(/ in vhost '[^']*'/g, "").includes("'")
 
+/** AMQP 0-9-1, section 1.2 (https://www.rabbitmq.com/amqp-0-9-1-reference): reply codes. */
+const connectionForced = 320
+
 const settling = new Set(["basic.ack", "basic.nack", "basic.reject"])
 
 /** Decides it, in the tick in which the broker's `connection.close` is read: nothing has been told to anybody. */
-export const assign = ({ classId, message: replyText, methodId }: BrokerClose, parties: Iterable<Party>): void => {
+export const assign = (
+  { classId, code, message: replyText, methodId }: BrokerClose,
+  parties: Iterable<Party>
+): void => {
+  // A node that stops, or an operator, closes it whatever anybody has sent.
+  if (code === connectionForced) return
   const operation = operationOf(classId, methodId)
   if (operation !== undefined && settling.has(operation)) {
     // No answer is waited for: the queue tells.
