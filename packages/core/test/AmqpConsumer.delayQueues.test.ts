@@ -123,26 +123,35 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       )
     }
 
-    it.effect("a retry that a delay queue without a leader does not confirm goes back, and is handled", () =>
-      Effect.gen(function* () {
-        const { evaluate, vhost } = yield* TestBroker.TestBroker
-        const queue = yield* declareQueue()
-        const { deliveries, handler } = yield* failing
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(queue, handler, { onFailure: AmqpConsumer.retry({ delay: 5, times: 3 }) })
-        )
-        yield* untilQueue(queue, { consumers: 1 })
-        const leader = `list_to_atom("${vhost === "/" ? "%2F" : vhost}_${AmqpTopology.retryQueueName(queue, 5)}")`
-        yield* Effect.acquireRelease(evaluate(`sys:suspend(${leader}).`), () =>
-          Effect.ignore(evaluate(`sys:resume(${leader}).`))
-        )
-        yield* AmqpPublisher.publish({ routingKey: queue, content: "a" }, { timeout: "20 seconds" })
-        yield* Queue.take(deliveries)
-        const again = yield* Queue.take(deliveries)
-        assert.isTrue(again.redelivered)
-        yield* evaluate(`sys:resume(${leader}).`)
-        yield* untilQueue(queue, { messages: 0, unacked: 0 })
-      }).pipe(Effect.scoped, (effect) => onBroker(effect, { publishTimeout: Duration.seconds(1) }))
+    it.effect(
+      "a retry that a delay queue without a leader does not confirm goes back, and is handled",
+      () =>
+        Effect.gen(function* () {
+          const { evaluate, vhost } = yield* TestBroker.TestBroker
+          const queue = yield* declareQueue()
+          const { deliveries, handler } = yield* failing
+          const gate = yield* Latch.make()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, (delivery) => Effect.andThen(gate.await, handler(delivery)), {
+              onFailure: AmqpConsumer.retry({ delay: 5, times: 3 })
+            })
+          )
+          yield* untilQueue(queue, { consumers: 1 })
+          // Before its channel at the broker waits for that leader, which holds up the confirms of others.
+          yield* AmqpPublisher.publish({ routingKey: queue, content: "a" })
+          const leader = `list_to_atom("${vhost === "/" ? "%2F" : vhost}_${AmqpTopology.retryQueueName(queue, 5)}")`
+          yield* Effect.acquireRelease(evaluate(`sys:suspend(${leader}).`), () =>
+            Effect.ignore(evaluate(`sys:resume(${leader}).`))
+          )
+          yield* gate.open
+          yield* Queue.take(deliveries)
+          const again = yield* Queue.take(deliveries)
+          assert.isTrue(again.redelivered)
+          yield* evaluate(`sys:resume(${leader}).`)
+          yield* untilQueue(queue, { messages: 0, unacked: 0 })
+        }).pipe(Effect.scoped, (effect) => onBroker(effect, { publishTimeout: Duration.seconds(1) })),
+      // The broker's channel waits for the leader, several times five seconds.
+      60_000
     )
 
     it.effect("one that exists with other properties is used as it is, and a warning says so", () =>
