@@ -12,7 +12,7 @@ import { keepReceived } from "./received.ts"
 import { readShortText } from "./shortText.ts"
 
 /**
- * What is wrong with a content header, in the words that amqplib has for other frames.
+ * What is wrong with a content header.
  *
  * The type tags that are read are those of RabbitMQ and of every client that documents its own:
  *
@@ -42,10 +42,7 @@ export const malformed = (what: string) => new Error(`Invalid frame: malformed c
 /** The last second that a `Date` can hold. */
 export const latest = 8.64e12
 
-/**
- * Reads AMQP's data from a part of a buffer, and never beyond it: what does not fit is an error, as it is when amqplib
- * meets it.
- */
+/** Reads AMQP's data from a part of a buffer, and never beyond it: what does not fit is an error. */
 export class Reader {
   readonly #buffer: Buffer
   #at: number

@@ -228,7 +228,7 @@ export class ConsumerDelivery implements Delivery {
         channel.unsettled.delete(this.tag)
       } else channel.acknowledge(this.tag)
     } catch {
-      // amqplib is closing the channel, and sends nothing on it any more.
+      // The channel is closing, and sends nothing any more.
       return this.#late(operation)
     }
     this.#settled = true

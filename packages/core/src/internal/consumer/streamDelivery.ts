@@ -112,6 +112,6 @@ export const acknowledge = (channel: Channel, tag: number): void => {
   try {
     channel.acknowledge(tag)
   } catch {
-    // amqplib is closing the channel, and sends nothing on it any more.
+    // The channel is closing, and sends nothing any more.
   }
 }

@@ -71,7 +71,7 @@ const outcomeOf = (failure: AmqpError.AmqpErrorReason): Counted => {
   }
 }
 
-/** What amqplib throws for what it cannot encode, before it writes anything; undefined for anything else. */
+/** What is thrown for what cannot be encoded, before anything is written; undefined for anything else. */
 const encodingRefused = (cause: unknown): AmqpError.InvalidArgument | undefined =>
   cause instanceof TypeError || cause instanceof RangeError
     ? new AmqpError.InvalidArgument({
@@ -284,7 +284,7 @@ export class Publisher implements Owner {
     } catch (cause) {
       const refused = encodingRefused(cause)
       if (refused === undefined) {
-        // amqplib has given this channel up without a word: it is replaced, and the message goes with the next.
+        // The channel is closing: it is replaced, and the message goes with the next.
         channel.unfit ??= "defect"
         return false
       }

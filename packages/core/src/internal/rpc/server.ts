@@ -303,7 +303,7 @@ const write = (channel: Channel, outgoing: Outgoing | AmqpError.InvalidArgument)
     channel.publish(outgoing)
     return true
   } catch {
-    // amqplib is closing the channel, and sends nothing on it any more.
+    // The channel is closing, and sends nothing any more.
     return false
   }
 }
