@@ -184,8 +184,7 @@ export class Connection implements DriverConnection, TapOwner {
 
   destroy(cause: Error): void {
     this.#events = undefined
-    this.#end(cause)
-    this.#destroy(cause)
+    this.#break(cause)
   }
 
   /** Something that must not happen has happened. */
