@@ -1,5 +1,5 @@
 /** Consumers of streams: how they settle, what becomes of failures, and where they go on. */
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpMetrics, AmqpOffsetStore, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Latch, Metric, Option, Queue, Schema, Stream } from "effect"
@@ -16,6 +16,7 @@ import {
 } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { until } from "./support/looking.ts"
+import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 class Broken extends Schema.TaggedError<Broken>()("Broken", { message: Schema.String }) {}
 const broken = Effect.fail(new Broken({ message: "no" }))
@@ -757,4 +758,26 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ).pipe(onBroker)
     )
   })
+})
+
+describe("a subscription whose answer is lost with its connection", () => {
+  for (const [name, offset, sent, again] of [
+    ["next", "next", "next", /^[5-9]s$/],
+    ["last", "last", "last", /^6[0-4]s$/],
+    ["2 hours ago", { ago: "2 hours" }, "7200s", /^720[1-4]s$/]
+  ] as const) {
+    plain.live(`begins where the first one would have, for "${name}": what was published meanwhile comes`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        broker.once("basic.consume", (consume) => consume.destroy())
+        yield* Effect.gen(function* () {
+          yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { offset, queueType: "stream" }))
+          const first = yield* broker.received("basic.consume")
+          assert.deepInclude(first.args.arguments, { "x-stream-offset": sent })
+          const second = yield* broker.received("basic.consume", 2)
+          assert.match(String(second.args.arguments["x-stream-offset"]), again)
+        }).pipe(withConsumers(broker.url))
+      })
+    )
+  }
 })

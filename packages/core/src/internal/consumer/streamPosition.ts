@@ -70,9 +70,8 @@ export class StreamPosition {
   #deliveries: Array<StreamDelivery | undefined> = []
   #head = 0
   #highest = -1
-  /** When it has subscribed first. */
+  /** When its first subscription was sent. Its answer may be lost with the connection, so it does not wait for that. */
   #since: { readonly passing: number; readonly ofDay: number } | undefined = undefined
-  #starting: { readonly passing: number; readonly ofDay: number } | undefined = undefined
 
   constructor(queue: string, offset: FieldValue, measures: ConsumerMeasures, clocks: Clocks) {
     this.queue = queue
@@ -115,16 +114,11 @@ export class StreamPosition {
 
   /** How to subscribe now. */
   startOf(start: Start): Start {
-    this.#starting = { passing: this.#clocks.passing(), ofDay: this.#clocks.ofDay() }
     const table: Record<string, FieldValue | undefined> = Object.create(null)
     for (const key in start.arguments) table[key] = start.arguments[key]
     table[offsetName] = this.#offsetNow as FieldValue
+    this.#since ??= { passing: this.#clocks.passing(), ofDay: this.#clocks.ofDay() }
     return { ...start, arguments: table }
-  }
-
-  /** The subscription has begun. */
-  started(): void {
-    this.#since ??= this.#starting
   }
 
   get #offsetNow(): unknown {

@@ -210,7 +210,6 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
           (_driver, channel) =>
             channel.consume(this.#position?.startOf(this.#start) ?? this.#start, this).then(() => {
               this.#consuming = true
-              this.#position?.started()
             }),
           [this.#start.queue, this.#start.consumerTag]
         )
