@@ -282,6 +282,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
+  describe("a message that wants its reply on its own channel", () => {
+    it.effect("is InvalidArgument before anything is sent: nobody consumes there, and the broker would close it", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          const queue = yield* declare()
+          const publish = (replyTo?: string) => AmqpPublisher.publish({ routingKey: queue, content: "it", replyTo })
+          yield* publish()
+          const outcomes = yield* Effect.forEach(
+            numbers(300),
+            (i) => outcomeOf(publish(i % 3 === 0 ? "amq.rabbitmq.reply-to" : undefined)),
+            { concurrency: "unbounded" }
+          )
+          for (const [i, outcome] of outcomes.entries()) {
+            assert.strictEqual(outcome, i % 3 === 0 ? "InvalidArgument" : "Confirmed", `${i}`)
+          }
+          assert.include((yield* reasonOf(publish("amq.rabbitmq.reply-to"))).message, "AmqpRpc")
+        }).pipe(withPublisher(url))
+      })
+    )
+  })
+
   describe("a message that is too large", () => {
     it.effect("is MessageTooLarge before anything is sent, for others' messages live on that channel", () =>
       Effect.gen(function* () {

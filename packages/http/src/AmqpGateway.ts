@@ -18,8 +18,14 @@
  *
  * With the content type `application/x-ndjson` each line is a message: `{"content":"text"}`, `{"base64":"..."}` or
  * `{"json":...}`, and `properties` beside it. The answer has a line for each, in the same order: `{"status":"confirmed"}`, or
- * `{"status":"refused","problem":{...}}`. The messages are in the queue in the order of the lines. If the answer breaks off,
- * the messages without a result may have been published.
+ * `{"status":"refused","problem":{...}}`. The messages are in the queue in the order of the lines. The answer is streamed:
+ * lines are published while it is read. If it breaks off, the messages without a result may have been published.
+ *
+ * A client's mistake costs its own message alone. What RabbitMQ would close a channel for is refused with 400: a user other
+ * than the one that this service logs in with (for users with the tag `impersonator`, too), and addresses of direct reply-to as
+ * `amqp-reply-to`. What cannot be known goes by a channel of its own from the pool of confirm channels, at most four at a time:
+ * the first message to an exchange, and each that is larger than 64 KiB and than those before. When the broker has taken it, others like it go
+ * by the application's publisher. An exchange that is missing, or that the broker does not allow, is remembered for a second.
  *
  * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON, at last
  * `end` with a reason, unless the client leaves first; a comment as heartbeat in between. Queries: `ack=explicit` (the
@@ -46,7 +52,7 @@
  *
  * @since 0.1.0
  */
-import type { Amqp } from "@effect-amqp/core"
+import { type Amqp, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import type * as ByteSize from "effect/ByteSize"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -55,8 +61,10 @@ import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type * as Layer from "effect/Layer"
 import * as calling from "./internal/gateway/calling.ts"
 import * as consuming from "./internal/gateway/consuming.ts"
-import * as publishing from "./internal/gateway/publishing.ts"
+import * as publish from "./internal/gateway/publishing.ts"
 import { answering, boundsOf, guardOf } from "./internal/gateway/requests.ts"
+import { Publishing } from "./internal/gateway/apart.ts"
+import type { Rules } from "./internal/gateway/messages.ts"
 import { Sessions } from "./internal/gateway/sessions.ts"
 import { provider } from "./internal/handlers.ts"
 
@@ -80,6 +88,13 @@ export type Decision = "allow" | "deny" | "authenticate"
 export interface Limits {
   /** The largest body of a request, a whole batch included. Larger ones are answered with 413. At least one byte. */
   readonly body: ByteSize.Input
+  /** Lines of a batch, empty ones included: 1 to 1,000,000. A longer batch is answered with 413. Default: 10,000. */
+  readonly lines?: number | undefined
+  /**
+   * Levels of JSON, arrays and objects in one another, in a line of a batch and in `amqp-headers`: 1 to 512. What is deeper is
+   * answered with 400, a line by itself. Default: 64.
+   */
+  readonly depth?: number | undefined
   /** Unsettled deliveries a stream: 1 to 65535. Clients may ask for fewer. */
   readonly prefetch: number
   /**
@@ -155,12 +170,23 @@ export const layer = <R = never>(
       const prefix = options.prefix ?? "/amqp"
       const services = yield* Effect.context<R>()
       const { connection, provide } = yield* provider
+      const { config } = yield* AmqpConnection.AmqpConnection
+      const { credentials, publishTimeout } = config
+      const rules: Rules = {
+        depth: bounds.depth,
+        user: credentials._tag === "Plain" ? credentials.username : undefined
+      }
+      const publishing = new Publishing(yield* AmqpPublisher.AmqpPublisher, yield* AmqpPool.AmqpPool, publishTimeout)
       const sessions = new Sessions(bounds, yield* Effect.scope)
       // What the gateway is built with is for what decides; the request's own services besides.
       const guard = guardOf((request, access) => Effect.provideContext(options.authorize(request, access), services))
       const answer = answering(options.challenge ?? "Bearer", connection)
       const at = (path: string) => `${prefix}/${path}`
-      yield* router.add("POST", `${prefix}/publish/*`, provide(answer(publishing.route(at("publish"), bounds, guard))))
+      yield* router.add(
+        "POST",
+        `${prefix}/publish/*`,
+        provide(answer(publish.route(at("publish"), bounds, guard, rules, publishing)))
+      )
       yield* router.add(
         "GET",
         `${prefix}/consume/*`,
@@ -171,6 +197,6 @@ export const layer = <R = never>(
         `${prefix}/consume/*`,
         provide(answer(consuming.settle(at("consume"), guard, sessions)))
       )
-      yield* router.add("POST", `${prefix}/rpc/*`, provide(answer(calling.route(at("rpc"), bounds, guard))))
+      yield* router.add("POST", `${prefix}/rpc/*`, provide(answer(calling.route(at("rpc"), bounds, guard, rules))))
     })
   )

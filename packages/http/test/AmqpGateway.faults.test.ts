@@ -42,10 +42,11 @@ describe("POST /publish/{exchange}/{routingKey}", () => {
           const { headers, status } = yield* Fiber.join(asking)
           return [status, headers.get("retry-after")]
         })
-        const tell = (method: "basic.ack" | "basic.nack", deliveryTag: number) =>
-          Effect.sync(() => broker.send(1, method, { deliveryTag }))
-        assert.deepStrictEqual(yield* outcome(1, tell("basic.ack", 1)), [200, null])
-        assert.deepStrictEqual(yield* outcome(2, tell("basic.nack", 2)), [503, "1"])
+        const tell = (channel: number, method: "basic.ack" | "basic.nack") =>
+          Effect.sync(() => broker.send(channel, method, { deliveryTag: 1 }))
+        // The first to its exchange goes alone.
+        assert.deepStrictEqual(yield* outcome(1, tell(1, "basic.ack")), [200, null])
+        assert.deepStrictEqual(yield* outcome(2, tell(2, "basic.nack")), [503, "1"])
         // Nobody knows whether it has arrived.
         const lost = Effect.sync(() => broker.destroy())
         assert.deepStrictEqual(yield* outcome(3, lost), [504, null])
@@ -79,10 +80,13 @@ describe("POST /publish/{exchange}/{routingKey}", () => {
         const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
         yield* Effect.gen(function* () {
           const lines = ["one", "two", "three"].map((content) => JSON.stringify({ content })).join("\n")
-          const first = Effect.andThen(
-            broker.received("basic.publish", 3),
-            Effect.sync(() => broker.send(1, "basic.ack", { deliveryTag: 1 }))
-          )
+          const ack = (channel: number) => Effect.sync(() => broker.send(channel, "basic.ack", { deliveryTag: 1 }))
+          // The first to its exchange goes alone.
+          const alone = yield* Effect.forkChild(post(to, "it"), { startImmediately: true })
+          yield* broker.received("basic.publish", 1)
+          yield* ack(1)
+          yield* Fiber.join(alone)
+          const first = Effect.andThen(broker.received("basic.publish", 4), ack(2))
           const told = yield* Effect.forkChild(
             Effect.andThen(
               first,

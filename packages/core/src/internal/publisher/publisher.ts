@@ -20,6 +20,7 @@ import type { Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../AmqpPublisher.ts"
 import type { Link } from "../link.ts"
 import { Deadlines } from "../deadlines.ts"
+import { directReplyTo } from "../directReply.ts"
 import * as Check from "../declarations.ts"
 import { fail } from "../handle.ts"
 import { type Links, linksOf } from "../links.ts"
@@ -50,6 +51,13 @@ const publisherClosed = new AmqpError.PoolClosed({
 const closedOver = new AmqpError.PoolClosed({
   message: "the publisher was closed, and the confirm did not come within shutdownTimeout",
   operation
+})
+
+/** Over such a message the broker closes the channel, if nobody consumes replies on it (406). */
+const noReplies = new AmqpError.InvalidArgument({
+  message: `${operation}: replyTo: wants a queue, got ${directReplyTo}, to which only a channel that consumes from it may have replies sent: a borrowed one (AmqpChannel), or AmqpRpc. Nothing was sent.`,
+  operation,
+  argument: "replyTo"
 })
 
 type Counted = Exclude<keyof Stats, "inFlight" | "waiting" | "channels">
@@ -224,7 +232,9 @@ export class Publisher implements Owner {
       ? outgoing
       : this.#closed
         ? publisherClosed
-        : this.#limit.refuses(size ?? outgoing.content.byteLength, link?.product)
+        : outgoing.replyTo === directReplyTo
+          ? noReplies
+          : this.#limit.refuses(size ?? outgoing.content.byteLength, link?.product)
     if (Check.isRefused(outgoing) || refused !== undefined) {
       this.#counts.refused++
       return void outcome(refused)

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { refuse } from "./answers.ts"
-import { isRefused, propertiesOf } from "./messages.ts"
+import { isRefused, propertiesOf, type Rules } from "./messages.ts"
 import {
   type Bounds,
   failWith,
@@ -66,14 +66,14 @@ const timeoutOf = (header: string | undefined, { idle }: Bounds) => {
     : failWith(refuse(400, "amqp-timeout is a number of milliseconds."))
 }
 
-export const route: (path: string, bounds: Bounds, guard: Guard) => Routed = Effect.fnUntraced(
-  function* (path, bounds, guard) {
+export const route: (path: string, bounds: Bounds, guard: Guard, rules: Rules) => Routed = Effect.fnUntraced(
+  function* (path, bounds, guard, rules) {
     const request = yield* HttpServerRequest.HttpServerRequest
     const [queue = "", ...more] = yield* pathBelow(request, path)
     if (queue === "" || more.length > 0) return yield* notFound
     yield* guard(request, { action: "request", queue })
     const timeout = yield* timeoutOf(request.headers["amqp-timeout"], bounds)
-    const properties = propertiesOf(request.headers)
+    const properties = propertiesOf(request.headers, rules)
     if (isRefused(properties)) return yield* failWith(properties)
     const { contentEncoding, contentType, headers, priority } = properties
     const content = yield* readBody(request, bounds)

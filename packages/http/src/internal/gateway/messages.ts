@@ -30,6 +30,51 @@ const parse = (json: string): unknown => {
   }
 }
 
+const openings = new Set([0x5b, 0x7b])
+const quote = 0x22
+const backslash = 0x5c
+
+/** Whether JSON is nested deeper than so many levels: told before anything that recurs reads it. */
+const isDeeper = (json: string, most: number): boolean => {
+  // Each level is a character at least.
+  if (json.length <= most) return false
+  let depth = 0
+  let isText = false
+  for (let i = 0; i < json.length; i++) {
+    const character = json.charCodeAt(i)
+    if (isText) {
+      if (character === backslash) i++
+      else if (character === quote) isText = false
+    } else if (character === quote) isText = true
+    else if (openings.has(character)) {
+      if (++depth > most) return true
+    } else if (character === 0x5d || character === 0x7d) depth--
+  }
+  return false
+}
+
+const tooDeep = (what: string, depth: number): Refusal =>
+  refuse(400, `${what} is nested deeper than ${depth} levels, which is what this service takes.`)
+
+/** What a client may say, besides what the messages of all are held to. */
+export interface Rules {
+  /** The most levels of JSON. */
+  readonly depth: number
+  /** The user whom the broker knows; undefined: the broker alone knows. */
+  readonly user: string | undefined
+}
+
+/** Texts that say on whose behalf a message is, and where replies to it go. */
+const refusalOfTexts = ({ replyTo, userId }: AmqpMessage.Properties, { user }: Rules): Refusal | undefined => {
+  if (userId !== undefined && user !== undefined && userId !== user) {
+    return refuse(400, "user-id is the user by whom this service is known to the message broker, or left out.")
+  }
+  if (replyTo?.startsWith("amq.rabbitmq.reply-to") === true) {
+    return refuse(400, "reply-to is a queue: addresses of direct reply-to belong to channels, and HTTP has none.")
+  }
+  return undefined
+}
+
 /**
  * Application headers. `CC` and `BCC` would send copies by other routing keys, which nobody has been asked about
  * (https://www.rabbitmq.com/docs/sender-selected).
@@ -90,7 +135,7 @@ export const isRefused = (value: AmqpMessage.Message | AmqpMessage.Properties | 
   "status" in value
 
 /** The properties that a request's headers say. */
-export const propertiesOf = (headers: Headers.Headers): AmqpMessage.Properties | Refusal => {
+export const propertiesOf = (headers: Headers.Headers, rules: Rules): AmqpMessage.Properties | Refusal => {
   const properties: Mutable<AmqpMessage.Properties> = {}
   if (headers["content-type"] !== undefined) properties.contentType = headers["content-type"]
   if (headers["content-encoding"] !== undefined) properties.contentEncoding = headers["content-encoding"]
@@ -98,6 +143,7 @@ export const propertiesOf = (headers: Headers.Headers): AmqpMessage.Properties |
     if (headers[header] !== undefined) properties[property] = headers[header]
   }
   const table = headers["amqp-headers"]
+  if (table !== undefined && isDeeper(table, rules.depth)) return tooDeep("amqp-headers", rules.depth)
   const refusal = readOthers(properties, {
     persistent: headers["amqp-persistent"],
     priority: headers["amqp-priority"],
@@ -105,7 +151,7 @@ export const propertiesOf = (headers: Headers.Headers): AmqpMessage.Properties |
     timestamp: headers["amqp-timestamp"],
     headers: table === undefined ? undefined : (parse(table) ?? null)
   })
-  return refusal ?? properties
+  return refusal ?? refusalOfTexts(properties, rules) ?? properties
 }
 
 const known = new Set(["content", "base64", "json", "properties"])
@@ -128,7 +174,8 @@ const contentOf = (line: Readonly<Record<string, unknown>>): string | Uint8Array
 }
 
 /** The message that a line of a batch says. */
-export const readLine = (text: string, to: AmqpMessage.Envelope): AmqpMessage.Message | Refusal => {
+export const readLine = (text: string, to: AmqpMessage.Envelope, rules: Rules): AmqpMessage.Message | Refusal => {
+  if (isDeeper(text, rules.depth)) return tooDeep("The line", rules.depth)
   const line = parse(text)
   if (!isRecord(line)) return refuse(400, "The line is not a JSON object.")
   const unknown = Object.keys(line).find((key) => !known.has(key))
@@ -149,7 +196,7 @@ export const readLine = (text: string, to: AmqpMessage.Envelope): AmqpMessage.Me
   }
   const { expiration, headers, persistent, priority, timestamp } = given
   const refusal = readOthers(properties, { expiration, headers, persistent, priority, timestamp })
-  return refusal ?? { ...to, ...properties, content }
+  return refusal ?? refusalOfTexts(properties, rules) ?? { ...to, ...properties, content }
 }
 
 // --- What is delivered -------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 /** `POST /publish/{exchange}/{routingKey}`: one message, or a batch as NDJSON. */
-import { type AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import { type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import * as Effect from "effect/Effect"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { type Refusal, problemOf, refusalOf, refuse } from "./answers.ts"
-import { isRefused, propertiesOf, readLine } from "./messages.ts"
+import type { Publishing } from "./apart.ts"
+import { isRefused, propertiesOf, readLine, type Rules } from "./messages.ts"
 import { type Bounds, failWith, type Guard, notFound, pathBelow, readBody, type Routed } from "./requests.ts"
 
 /** How RabbitMQ's own HTTP API calls the exchange without a name. */
@@ -19,37 +20,111 @@ const confirmed = { status: "confirmed" }
 
 const lineOf = (result: object) => `${JSON.stringify(result)}\n`
 
+const confirmedLine = lineOf(confirmed)
+
 const refusedLine = (refusal: Refusal) => lineOf({ status: "refused", problem: problemOf(refusal) })
 
-/** What becomes of each line, in the order of the lines, which is the messages' order in a queue, too. */
-const publishBatch = (
-  text: string,
-  to: AmqpMessage.Envelope,
-  options: { readonly mandatory: boolean }
-): Stream.Stream<string, AmqpError.AmqpError, AmqpPublisher.AmqpPublisher> => {
-  const messages: Array<AmqpMessage.Message> = []
-  // The results of refused lines, by the message that they stand before; at last those behind all of them.
-  const before: Array<string> = [""]
-  for (const line of text.split("\n")) {
-    if (line.trim() === "") continue
-    const message = readLine(line, to)
-    if (isRefused(message)) before[messages.length] += refusedLine(message)
-    else {
-      messages.push(message)
-      before.push("")
-    }
+const newline = 0x0a
+
+/** Whether a batch has more lines than so many, the last with or without its end. */
+const hasMoreLines = (body: Uint8Array, most: number): boolean => {
+  let lines = 0
+  for (let at = 0; at < body.length; lines++) {
+    if (lines === most) return true
+    const end = body.indexOf(newline, at)
+    at = end < 0 ? body.length : end + 1
   }
-  return AmqpPublisher.publishAll(messages, { ...options, failures: "values" }).pipe(
-    Stream.zipWithIndex,
-    Stream.map(([{ result }, index]) =>
-      [before[index], Result.isSuccess(result) ? lineOf(confirmed) : refusedLine(refusalOf(result.failure))].join("")
-    ),
-    Stream.concat(Stream.suspend(() => Stream.make(before.at(-1) ?? "")))
-  )
+  return false
 }
 
-export const route: (path: string, bounds: Bounds, guard: Guard) => Routed = Effect.fnUntraced(
-  function* (path, bounds, guard) {
+/** How much of a batch is read at a time, in lines and in bytes: between two parts others have their turn. */
+const partLines = 500
+const partBytes = 256 * 1024
+
+/** A line of a part: what is answered or, until that is known, what is published. */
+type Line = string | AmqpMessage.Message
+
+interface Part {
+  readonly lines: Array<Line>
+  /** Where the next begins. */
+  readonly next: number
+}
+
+const readPart = (body: Uint8Array, from: number, to: AmqpMessage.Envelope, rules: Rules): Part => {
+  const decoder = new TextDecoder()
+  const lines: Array<Line> = []
+  let at = from
+  while (at < body.length && lines.length < partLines && at - from < partBytes) {
+    const end = body.indexOf(newline, at)
+    const text = decoder.decode(body.subarray(at, end < 0 ? body.length : end))
+    at = end < 0 ? body.length : end + 1
+    if (text.trim() === "") continue
+    const message = readLine(text, to, rules)
+    lines.push(isRefused(message) ? refusedLine(message) : message)
+  }
+  return { lines, next: at }
+}
+
+type Options = { readonly mandatory: boolean }
+
+/** Publishes the messages of a part in order, and puts their results in their places. */
+const publishPart = Effect.fnUntraced(function* (lines: Array<Line>, publishing: Publishing, options: Options) {
+  for (let i = 0; i < lines.length; i++) {
+    const line = lines[i]!
+    if (typeof line === "string") continue
+    if (!publishing.hasTaken(line)) {
+      const result = yield* Effect.result(publishing.publish(line, options))
+      lines[i] = Result.isSuccess(result) ? confirmedLine : refusedLine(refusalOf(result.failure))
+      continue
+    }
+    // As many in one sequence as may go beside others.
+    const places: Array<number> = []
+    const messages: Array<AmqpMessage.Message> = []
+    for (; i < lines.length; i++) {
+      const message = lines[i]!
+      if (typeof message === "string") continue
+      if (!publishing.hasTaken(message)) break
+      places.push(i)
+      messages.push(message)
+    }
+    i--
+    let told = 0
+    yield* Stream.runForEach(
+      AmqpPublisher.publishAll(messages, { ...options, failures: "values" }),
+      ({ message, result }) =>
+        Effect.sync(() => {
+          const failure = Result.isFailure(result) ? result.failure : undefined
+          publishing.note(message, failure)
+          lines[places[told++]!] = failure === undefined ? confirmedLine : refusedLine(refusalOf(failure))
+        })
+    )
+  }
+  return lines.join("")
+})
+
+/**
+ * What becomes of each line, in the order of the lines, which is the messages' order in a queue, too. A part is read when the
+ * one before it has been answered for and taken by the client: so beside the body one part is in memory.
+ */
+const publishBatch = (
+  body: Uint8Array,
+  to: AmqpMessage.Envelope,
+  options: Options,
+  publishing: Publishing,
+  rules: Rules
+) =>
+  Stream.unfold(
+    0,
+    Effect.fnUntraced(function* (from: number) {
+      if (from === body.length) return undefined
+      if (from > 0) yield* Effect.yieldNow
+      const { lines, next } = readPart(body, from, to, rules)
+      return [yield* publishPart(lines, publishing, options), next] as const
+    })
+  )
+
+export const route: (path: string, bounds: Bounds, guard: Guard, rules: Rules, publishing: Publishing) => Routed =
+  Effect.fnUntraced(function* (path, bounds, guard, rules, publishing) {
     const request = yield* HttpServerRequest.HttpServerRequest
     const [named = "", routingKey = "", ...more] = yield* pathBelow(request, path)
     if (named === "" || more.length > 0) return yield* notFound
@@ -61,17 +136,19 @@ export const route: (path: string, bounds: Bounds, guard: Guard) => Routed = Eff
     const options = { mandatory: mandatory === "true" }
     if (isBatch(request.headers["content-type"])) {
       const body = yield* readBody(request, bounds)
+      if (hasMoreLines(body, bounds.lines)) {
+        return yield* failWith(refuse(413, `The batch has more than ${bounds.lines} lines. Nothing was published.`))
+      }
       const publisher = yield* AmqpPublisher.AmqpPublisher
-      const results = publishBatch(new TextDecoder().decode(body), { exchange, routingKey }, options)
+      const results = publishBatch(body, { exchange, routingKey }, options, publishing, rules)
       return HttpServerResponse.stream(
         results.pipe(Stream.provideService(AmqpPublisher.AmqpPublisher, publisher), Stream.encodeText),
         { contentType: "application/x-ndjson", headers: { "cache-control": "no-store" } }
       )
     }
-    const properties = propertiesOf(request.headers)
+    const properties = propertiesOf(request.headers, rules)
     if (isRefused(properties)) return yield* failWith(properties)
     const content = yield* readBody(request, bounds)
-    yield* AmqpPublisher.publish({ exchange, routingKey, ...properties, content }, options)
+    yield* publishing.publish({ exchange, routingKey, ...properties, content }, options)
     return HttpServerResponse.jsonUnsafe(confirmed, { headers: { "cache-control": "no-store" } })
-  }
-)
+  })

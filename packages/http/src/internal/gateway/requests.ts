@@ -28,6 +28,8 @@ export const failWith = (refusal: Refusal) => Effect.fail(new Refused(refusal))
 export interface Bounds {
   /** Bytes. */
   readonly body: number
+  readonly lines: number
+  readonly depth: number
   readonly prefetch: number
   readonly idle: Duration.Duration
   readonly streams: number
@@ -51,6 +53,9 @@ const positive = (name: string, value: Duration.Input) => {
 /** A mistake in them is one in the program, and ends it where it is built. */
 export const boundsOf = (limits: Limits): Bounds => ({
   body: whole("body", ByteSize.toNumberUnsafe(ByteSize.fromInputUnsafe(limits.body)), Number.MAX_SAFE_INTEGER),
+  lines: whole("lines", limits.lines ?? 10_000, 1_000_000),
+  // Where tables in tables end: see `AmqpMessage.FieldTable`.
+  depth: whole("depth", limits.depth ?? 64, 512),
   prefetch: whole("prefetch", limits.prefetch, 65_535),
   idle: positive("idle", limits.idle),
   streams: whole("streams", limits.streams, Number.MAX_SAFE_INTEGER),
