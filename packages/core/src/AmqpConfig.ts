@@ -291,14 +291,14 @@ export interface Options {
   readonly host?: string | undefined
   /** The port of every host that names none. 1 to 65535. Default: 5672, with TLS 5671. */
   readonly port?: number | undefined
-  /** Several hosts, instead of `host`, tried in this order: `"a:5672"`, `"[::1]"` or `{ host, port }`. */
+  /** Several hosts, at most 100, instead of `host`, tried in this order: `"a:5672"`, `"[::1]"` or `{ host, port }`. */
   readonly hosts?: ReadonlyArray<string | { readonly host: string; readonly port?: number | undefined }> | undefined
   /** The virtual host, as it is, without escapes. 1 to 255 bytes. Default: `/`. Pika: `virtual_host`. */
   readonly vhost?: string | undefined
   /** With `password`: log in by PLAIN. 1 to 255 bytes. Default: `guest`, for a broker on this machine only. */
   readonly username?: string | undefined
   readonly password?: string | Redacted.Redacted<string> | undefined
-  /** How to log in, instead of `username` and `password`. */
+  /** How to log in, instead of `username` and `password`. `External` needs a client certificate: `tls.cert` and `tls.key`. */
   readonly credentials?:
     | {
         readonly _tag: "Plain"
@@ -474,7 +474,7 @@ export const make = (options?: Options): Effect.Effect<AmqpConfig, AmqpError> =>
  *   the password may come from elsewhere than the URL.
  *
  * Fails with the reason `InvalidConfig`, which lists every mistake and shows no part of the URL that may be a password.
- * URLs: https://www.rabbitmq.com/docs/uri-spec.
+ * A URL has at most 262,144 characters and 200 parameters. URLs: https://www.rabbitmq.com/docs/uri-spec.
  *
  * @example
  * ```ts

@@ -3,7 +3,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
 import { Config, ConfigProvider, Effect } from "effect"
 import { variables } from "../src/internal/config/settings.ts"
-import { fromEnvironment, login, millis, refusedEnvironment, refusedVariables } from "./AmqpConfig.fixtures.ts"
+import {
+  certificate,
+  fromEnvironment,
+  key,
+  login,
+  millis,
+  refusedEnvironment,
+  refusedVariables
+} from "./AmqpConfig.fixtures.ts"
 
 describe("variables", () => {
   it.effect("none at all means the same as an empty object", () =>
@@ -43,6 +51,8 @@ describe("variables", () => {
       const config = yield* fromEnvironment({
         AMQP_URL: "amqps://rabbit/shop",
         AMQP_AUTH_MECHANISM: "EXTERNAL",
+        AMQP_TLS_CERT: certificate,
+        AMQP_TLS_KEY: key,
         AMQP_TLS_SERVERNAME: "rabbit.example.org",
         AMQP_TLS_VERIFY: "false",
         AMQP_TLS_MIN_VERSION: "TLSv1.3",

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
 import { Duration, Effect, Redacted, Schedule } from "effect"
-import { issuesOf, millis, refused, untyped } from "./AmqpConfig.fixtures.ts"
+import { certificate, issuesOf, key, millis, refused, untyped } from "./AmqpConfig.fixtures.ts"
 
 describe("defaults", () => {
   it.effect("nothing given means a broker on this machine, with the documented defaults", () =>
@@ -339,7 +339,11 @@ describe("mistakes", () => {
     [{ virtualHost: "x" }, "virtualHost", "vhost"],
     [{ authMechanism: "external" }, "authMechanism", "credentials"],
     [{ "pool.max": 3 }, "pool.max", "pool"],
-    [{ credentials: { _tag: "External", usrname: "x" } }, "credentials.usrname", "credentials.username"],
+    [
+      { credentials: { _tag: "External", usrname: "x" }, tls: { cert: certificate, key } },
+      "credentials.usrname",
+      "credentials.username"
+    ],
     [JSON.parse('{ "__proto__": { "host": "evil.example" } }'), "__proto__", "host"]
   ]
   for (const [options, setting, meant] of misspelt) {
@@ -373,11 +377,15 @@ describe("credentials", () => {
     [{ username: "orders", password: "a\0b" }, ["password"]],
     [{ credentials: { _tag: "Plain" } }, ["credentials.username", "credentials.password"]],
     [{ credentials: { _tag: "Plain", username: "orders" } }, ["credentials.password"]],
-    [{ credentials: { _tag: "External", username: "orders" } }, ["credentials.username"]],
+    [{ credentials: { _tag: "External", username: "orders" } }, ["credentials.username", "tls.cert"]],
     [{ credentials: { _tag: "plain", username: "orders", password: "s3cret" } }, ["credentials._tag"]],
     [{ credentials: "External" }, ["credentials"]],
     [{ credentials: { _tag: "Plain", username: "a", password: "b" }, username: "c" }, ["username"]],
-    [{ credentials: { _tag: "External" }, username: "c", password: "d" }, ["username", "password"]]
+    [{ credentials: { _tag: "External" }, username: "c", password: "d" }, ["username", "password", "tls.cert"]],
+    [{ credentials: { _tag: "External" } }, ["tls.cert"]],
+    [{ credentials: { _tag: "External" }, tls: true }, ["tls.cert"]],
+    [{ credentials: { _tag: "External" }, tls: { key } }, ["tls.cert"]],
+    [{ credentials: { _tag: "External" }, tls: { cert: certificate } }, ["tls.key"]]
   ]
   for (const [options, settings] of outcomes) {
     it.effect(`${JSON.stringify(options)} is refused for ${settings.join(" and ")}`, () =>
@@ -410,7 +418,8 @@ describe("credentials", () => {
 
   it.effect("EXTERNAL needs neither user name nor password", () =>
     Effect.gen(function* () {
-      const config = yield* AmqpConfig.make({ host: "rabbit", tls: true, credentials: { _tag: "External" } })
+      const tls = { cert: certificate, key }
+      const config = yield* AmqpConfig.make({ host: "rabbit", tls, credentials: { _tag: "External" } })
       assert.deepStrictEqual(config.credentials, { _tag: "External" })
     })
   )

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
 import { Effect, Redacted, Schema } from "effect"
 import { parseLiteral } from "../src/internal/config/literal.ts"
-import { issuesOf, login, millis, refused } from "./AmqpConfig.fixtures.ts"
+import { certificate, issuesOf, key, login, millis, refused } from "./AmqpConfig.fixtures.ts"
 
 // At most 40 characters are at most 160 bytes.
 const name = Schema.String.check(
@@ -204,8 +204,11 @@ describe("parameters", () => {
 
   it.effect("EXTERNAL is a parameter, as in RabbitMQ's URIs", () =>
     Effect.gen(function* () {
-      const config = yield* AmqpConfig.fromUrl("amqps://rabbit/shop?auth_mechanism=external")
+      const url = "amqps://rabbit/shop?auth_mechanism=external"
+      const identity = `tls_cert=${encodeURIComponent(certificate)}&tls_key=${encodeURIComponent(key)}`
+      const config = yield* AmqpConfig.fromUrl(`${url}&${identity}`)
       assert.deepStrictEqual(config.credentials, { _tag: "External" })
+      assert.deepStrictEqual(yield* refused(AmqpConfig.fromUrl(url)), ["tls.cert"])
     })
   )
 
@@ -339,8 +342,9 @@ describe("overrides", () => {
     Effect.gen(function* () {
       const config = yield* AmqpConfig.fromUrl("amqp://alice@rabbit", { password: Redacted.make("s3cret") })
       assert.deepStrictEqual(login(config), ["alice", "s3cret"])
-      const { credentials } = yield* AmqpConfig.fromUrl("amqp://alice:s3cret@rabbit", {
-        credentials: { _tag: "External" }
+      const { credentials } = yield* AmqpConfig.fromUrl("amqps://alice:s3cret@rabbit", {
+        credentials: { _tag: "External" },
+        tls: { cert: certificate, key }
       })
       assert.strictEqual(credentials._tag, "External")
     })

@@ -55,6 +55,8 @@ const readPlain = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): Creden
   return username === undefined || password === undefined ? undefined : { _tag: "Plain", username, password }
 }
 
+const ownIdentity = ["tls.cert", "tls.certFile", "tls.key", "tls.keyFile"] as const
+
 const readCredentials = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): Credentials | undefined => {
   if (draft.read("authMechanism") !== "External") return readPlain(draft, hosts)
   for (const key of ["username", "password"] as const) {
@@ -163,6 +165,10 @@ export const assemble = Effect.fnUntraced(function* (draft: Draft) {
   const vhost = draft.read("vhost") ?? "/"
   const credentials = readCredentials(draft, hosts)
   const tls = yield* readTls(draft, tlsOn)
+  if (credentials?._tag === "External" && draft.first(ownIdentity) === undefined) {
+    const wants = "a client certificate and its private key: EXTERNAL logs in by them, and by nothing else"
+    draft.report.add(draft.nameOf("tls.cert"), "nothing", wants)
+  }
   const channelMax = draft.read("channelMax") ?? 2047
   const settings = {
     vhost,

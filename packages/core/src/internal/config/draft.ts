@@ -26,9 +26,16 @@ interface Noted extends Issue {
 
 const hidden = "<redacted>"
 
+/** How many mistakes are told: nobody mends more at once, and what is given may hold any number. */
+const mostMistakes = 100
+
+/** The longest value of one setting, in characters: as long as the largest file of certificates. */
+const longestValue = 1024 * 1024
+
 /** Collects every mistake, and every secret, so that none of the first shows any of the second. */
 export class Report {
-  readonly #noted: Array<Noted> = []
+  readonly #noted = new Map<string, Noted>()
+  #hasMore = false
   readonly #secrets = new Set<string>()
 
   /** Remembers a secret in the spellings in which it may turn up elsewhere. */
@@ -56,20 +63,27 @@ export class Report {
   }
 
   #note(noted: Noted): void {
-    const isKnown = this.#noted.some(({ got, setting }) => setting === noted.setting && got === noted.got)
-    if (!isKnown) this.#noted.push(noted)
+    const key = JSON.stringify([noted.setting, noted.got])
+    if (this.#noted.has(key)) return
+    if (this.isFull) this.#hasMore = true
+    else this.#noted.set(key, noted)
   }
 
   /** How many mistakes there are so far. */
   get size(): number {
-    return this.#noted.length
+    return this.#noted.size
+  }
+
+  /** Whether no more mistakes are told. */
+  get isFull(): boolean {
+    return this.#noted.size >= mostMistakes
   }
 
   /** Every mistake so far, without secrets. */
   issues(): ReadonlyArray<Issue> {
     const secrets = [...this.#secrets]
     const holdsSecret = (text: string) => secrets.some((secret) => text.includes(secret))
-    return this.#noted.map(({ got, name, raw, setting, wants }) => ({
+    return Array.from(this.#noted.values(), ({ got, name, raw, setting, wants }) => ({
       setting: name !== undefined && holdsSecret(name) ? setting.replace(name, () => hidden) : setting,
       got: raw !== undefined && holdsSecret(raw) ? hidden : got,
       wants
@@ -79,7 +93,8 @@ export class Report {
   error(): AmqpError {
     const issues = this.issues()
     const lines = issues.map(({ got, setting, wants }) => `${setting}: got ${got}, wants ${wants}`)
-    const count = issues.length === 1 ? "a mistake" : `${issues.length} mistakes`
+    if (this.#hasMore) lines.push("and more")
+    const count = issues.length === 1 ? "a mistake" : `${issues.length}${this.#hasMore ? " and more" : ""} mistakes`
     return fromReason(
       new InvalidConfig({ message: `The AMQP configuration has ${count}:\n- ${lines.join("\n- ")}`, issues })
     )
@@ -148,6 +163,11 @@ export class Draft {
     const given = this.#given.get(key)
     if (given === undefined) return undefined
     const { decoder } = settingOf(key)
+    const length = exposed(given.value)?.length ?? 0
+    if (length > longestValue) {
+      this.report.add(given.setting, `a text of ${length} characters`, `at most ${longestValue} characters`)
+      return undefined
+    }
     const decoded = decoder.decode(given.value, given.form)
     if (Result.isSuccess(decoded)) return decoded.success
     const quiet = decoder.secret || given.quiet === true

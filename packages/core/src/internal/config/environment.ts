@@ -102,9 +102,20 @@ const emptyNames = Effect.fnUntraced(function* (at: ReadonlyArray<string>) {
   return empty
 })
 
+/** What longer names begin with: `A_B_C` with `A` and `A_B`. */
+const beginningsOf = (name: string): Array<string> => {
+  const found: Array<string> = []
+  // No name of ours is as long.
+  if (name.length > 255) return found
+  for (let at = name.indexOf("_"); at >= 0; at = name.indexOf("_", at + 1)) found.push(name.slice(0, at))
+  return found
+}
+
 const refuseUnknown = (draft: Draft, names: ReadonlyArray<string>, label: (name: string) => string): void => {
+  const beginnings = new Set(names.flatMap(beginningsOf))
   for (const name of names) {
-    if (allVariables.includes(name) || names.some((longer) => longer.startsWith(`${name}_`))) continue
+    if (draft.report.isFull) break
+    if (allVariables.includes(name) || beginnings.has(name)) continue
     const meant = foreign.get(name)
     if (meant !== undefined) {
       draft.report.add(label(name), "an unknown variable", `${label(meant)}, or not to be set`)

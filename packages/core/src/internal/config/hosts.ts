@@ -12,7 +12,10 @@ export interface HostAndPort {
 
 const wantsHost = "a host name (letters, digits, - . _) or an IP address, such as rabbit-1.example.org, 10.0.0.1 or ::1"
 const wantsPort = "a port from 1 to 65535"
-const wantsList = "one or more hosts, such as a.example.org:5672,b.example.org,[::1]:5673"
+/** More than any cluster has. */
+const mostHosts = 100
+
+const wantsList = "one to 100 hosts, such as a.example.org:5672,b.example.org,[::1]:5673"
 
 const isName = (host: string): boolean =>
   host.length <= 253 &&
@@ -83,6 +86,7 @@ const readItem = (item: unknown): Result.Result<HostAndPort, Mistake> => {
 }
 
 const readAll = (items: ReadonlyArray<unknown>): Decoded<ReadonlyArray<HostAndPort>> => {
+  if (items.length > mostHosts) return refuse(wantsList, `${items.length} hosts`)
   const hosts: Array<HostAndPort> = []
   const mistakes: Array<Mistake> = []
   for (const [i, item] of items.entries()) {

@@ -6,6 +6,9 @@
 
 export type Literal = null | boolean | number | string | ReadonlyArray<Literal> | { readonly [key: string]: Literal }
 
+/** The longest text that is read, in characters: more than any configuration has. */
+const longest = 65_536
+
 // Deeper than any configuration, far shallower than the stack.
 const deepest = 16
 
@@ -80,7 +83,7 @@ class Reader {
     if (this.#next("(")) return this.#tuple(depth)
     if (this.#next("'")) return this.#string("'")
     if (this.#next('"')) return this.#string('"')
-    const number = this.#take(/[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])/y)
+    const number = this.#take(/[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])/y)
     if (number !== undefined) return this.#number(number)
     const constant = constants.get(this.#take(/[A-Za-z]+/y) ?? "")
     if (constant === undefined) throw new NotALiteral()
@@ -157,6 +160,7 @@ class Reader {
 
 /** The value that a text spells, or `undefined` if it spells none. */
 export const parseLiteral = (text: string): Literal | undefined => {
+  if (text.length > longest) return undefined
   try {
     return new Reader(text).whole()
   } catch (error) {

@@ -19,6 +19,8 @@ export interface Names {
 
 /** Reports an unknown name. Its value is not shown: it may be a password under a misspelt name. */
 export const refuseName = (draft: Draft, names: Names, name: string, value?: unknown): void => {
+  // To look for what was meant takes time.
+  if (draft.report.isFull) return draft.report.name("", names.noun, `an unknown ${names.noun}`, "")
   const { known, listed = known, noun, prefix = "", suffix = "" } = names
   const meant = suggestion(name, known)
   const keys = meant === undefined ? [] : [meant, `${prefix}${meant}`].filter(isKey)

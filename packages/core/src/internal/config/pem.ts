@@ -8,13 +8,44 @@ import { kind } from "./shown.ts"
 const wantsCertificates = "certificates as PEM text (-----BEGIN CERTIFICATE-----), and nothing else"
 const wantsKey = "a private key as PEM text (-----BEGIN PRIVATE KEY-----)"
 
-const certificateBlock = /-----BEGIN (?:X509 )?CERTIFICATE-----[\s\S]*?-----END (?:X509 )?CERTIFICATE-----/g
-const keyBlock = /-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----[\s\S]*?-----END \1-----/
-const keyBegin = /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/
+const certificateBegin = /-----BEGIN (?:X509 )?CERTIFICATE-----/g
+const certificateEnd = /-----END (?:X509 )?CERTIFICATE-----/g
+const keyBegin = /-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----/
+
+/** How many kinds of keys are looked for: there are five. */
+const mostKinds = 16
+
+// No expression from the beginning to the end of a block: with many beginnings and no end, each would be looked at to the end
+// of the text.
+const certificateBlocks = (pem: string): Array<string> => {
+  const blocks: Array<string> = []
+  let from = 0
+  for (;;) {
+    certificateBegin.lastIndex = from
+    const begin = certificateBegin.exec(pem)
+    certificateEnd.lastIndex = certificateBegin.lastIndex
+    if (begin === null || certificateEnd.exec(pem) === null) return blocks
+    from = certificateEnd.lastIndex
+    blocks.push(pem.slice(begin.index, from))
+  }
+}
+
+const keyBlock = (pem: string): string | undefined => {
+  const unended = new Set<string>()
+  for (const { 0: line, 1: kind = "", index } of pem.matchAll(new RegExp(keyBegin, "g"))) {
+    if (unended.has(kind)) continue
+    const end = `-----END ${kind}-----`
+    const at = pem.indexOf(end, index + line.length)
+    if (at >= 0) return pem.slice(index, at + end.length)
+    unended.add(kind)
+    if (unended.size === mostKinds) break
+  }
+  return undefined
+}
 
 /** The certificates in a PEM text, or `undefined` if there is none or one of them cannot be read. */
 export const certificatesIn = (pem: string): ReadonlyArray<string> | undefined => {
-  const blocks = pem.match(certificateBlock) ?? []
+  const blocks = certificateBlocks(pem)
   try {
     return blocks.length > 0 && blocks.every((block) => new X509Certificate(block).raw.length > 0) ? blocks : undefined
   } catch {
@@ -24,7 +55,7 @@ export const certificatesIn = (pem: string): ReadonlyArray<string> | undefined =
 
 /** The private key in a PEM text, which may hold certificates beside it. */
 export const privateKeyIn = (pem: string): Redacted.Redacted<string> | undefined => {
-  const block = keyBlock.exec(pem)?.[0]
+  const block = keyBlock(pem)
   return block === undefined ? undefined : Redacted.make(block)
 }
 

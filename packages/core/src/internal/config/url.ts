@@ -14,6 +14,12 @@ import { kind } from "./shown.ts"
 const wantsUrl = "a URL: amqp://user:password@host:5672/vhost, or amqps:// for TLS"
 const wantsEscapes = "special characters percent-encoded (@ is %40, / is %2F, : is %3A, # is %23, ? is %3F, % is %25)"
 
+/** In characters: with certificates among the parameters, more than any has. */
+const longestUrl = 262_144
+
+/** Twice as many as there are settings. */
+const mostParameters = 200
+
 // Understood for the sake of the URLs that carry them.
 const special = ["ssl_options", "tcp_options", "backpressure_detection", "maxFrameSize"] as const
 
@@ -71,14 +77,14 @@ const split = (url: string): Parts | { readonly got: string; readonly wants: str
   if (/[\u0000-\u0020\u007f]/.test(authority + path))
     return { got: "a space or control character", wants: wantsEscapes }
   // user:password without @host looks like host:port.
-  if (userinfo === undefined && /:[^:\],]*[^\d:\],]/.test(authority.replaceAll(/\[[^\]]*\]/g, ""))) {
+  if (userinfo === undefined && /:[^:\],]*[^\d:\],]/.test(authority.replaceAll(/\[[^[\]]*\]/g, ""))) {
     return { got: "a port that is no number, or a user and password without @host", wants: wantsUrl }
   }
   return {
     scheme: scheme.toLowerCase() === "amqps" ? "amqps" : "amqp",
     userinfo,
     // RFC 6874: the % of an IPv6 zone is %25.
-    hosts: (hosts ?? "").replaceAll(/\[[^\]]*\]/g, (address) => address.replace("%25", "%")),
+    hosts: (hosts ?? "").replaceAll(/\[[^[\]]*\]/g, (address) => address.replace("%25", "%")),
     path,
     query: query.slice(1)
   }
@@ -168,6 +174,9 @@ export const readUrl = (draft: Draft, name: string, url: unknown): void => {
   const text = exposed(url)
   if (text === undefined) return draft.report.add(name, kind(url), "a text, or a Redacted of one")
   if (text.trim() === "") return draft.report.add(name, "an empty text", wantsUrl)
+  if (text.length > longestUrl) {
+    return draft.report.add(name, `a text of ${text.length} characters`, `a URL of at most ${longestUrl} characters`)
+  }
   const parts = split(text.trim())
   if ("got" in parts) return draft.report.add(name, parts.got, parts.wants)
   if (parts.userinfo !== undefined) readUser(draft, name, parts.userinfo)
@@ -178,7 +187,11 @@ export const readUrl = (draft: Draft, name: string, url: unknown): void => {
   readPath(draft, name, parts.path)
   const prefix = name === "url" ? "" : `${name} `
   const seen = new Set<string>()
-  for (const pair of parts.query.split("&")) {
+  const pairs = parts.query.split("&")
+  if (pairs.length > mostParameters) {
+    return draft.report.add(`${prefix}?`, `${pairs.length} parameters`, `at most ${mostParameters}`)
+  }
+  for (const pair of pairs) {
     if (pair !== "") readParameter(draft, prefix, seen, pair)
   }
 }
