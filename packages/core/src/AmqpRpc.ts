@@ -360,6 +360,15 @@ export interface ServeOptions extends Omit<
    * At least `concurrency`. Default: as many as `concurrency`.
    */
   readonly prefetch?: number | undefined
+  /**
+   * Which addresses are replied to: `"direct"`, those of RabbitMQ's direct reply-to alone; `"any"`, or those for whose name
+   * the function says `true`, queues as well. Default: `"direct"`.
+   *
+   * A reply goes where its request says, with the permissions of the server. Whoever can send a request chooses what this
+   * server writes to: with `"any"` every queue of the virtual host, such as another service's queue of work. Of clients that
+   * have reply queues of their own (Pika's RPC tutorial) choose the names, and let a function compare them.
+   */
+  readonly replyTo?: "direct" | "any" | ((queue: string) => boolean) | undefined
 }
 
 /**
@@ -375,10 +384,15 @@ export interface ServeOptions extends Omit<
  * | is not called: payload not read, | `RemoteFailure`, which says what is wrong   | acknowledged      |
  * | or another procedure's           |                                             |                   |
  * | is interrupted by the shutdown   | nothing yet                                 | requeued          |
+ * | is not called: `replyTo` is a    | nothing                                     | rejected          |
+ * | queue that is not replied to     |                                             |                   |
  *
  * A request is acknowledged behind its reply: when the broker has confirmed that or, for a small reply by direct reply-to,
  * on the same channel, where the broker reads one after the other. So it is handled at least once: after a crash or a lost
  * connection it comes again. Handlers have to be idempotent. A handler's scope is closed before the reply is sent.
+ *
+ * A request that wants its reply in a queue is rejected, so it goes to the dead-letter exchange of its queue, if that has one,
+ * unless the option `replyTo` allows that queue. It is counted in `refusedReplies`, and logged every 10 seconds at most.
  *
  * Requests are taken by the publishers' connection, not by that of the consumers. While the broker blocks publishers no
  * reply goes out, and what was sent behind one waits with it.
@@ -426,3 +440,6 @@ export const serve: <P extends Schema.Constraint, S extends Schema.Constraint, E
 
 /** Replies that servers of this process could not deliver: the queue they were to go to was gone, or their address none. */
 export const unroutable: Metric.Counter<number> = internalServer.unroutable
+
+/** Requests that were rejected because their server does not reply to the queue that they name: see `ServeOptions`. */
+export const refusedReplies: Metric.Counter<number> = internalServer.refusedReplies

@@ -259,7 +259,7 @@ describe("a reply that may not go behind its request", () => {
     withServer((broker) =>
       Effect.gen(function* () {
         yield* declareQueue({}, "answers")
-        yield* proven()(broker)
+        yield* proven(undefined, { replyTo: "any" })(broker)
         const args = yield* confirmedFirst(broker, "to a queue", "answers")
         assert.deepInclude(args, { routingKey: "answers", mandatory: true })
         assert.strictEqual(broker.ready("answers"), 1)

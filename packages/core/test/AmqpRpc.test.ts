@@ -17,6 +17,7 @@ import {
   Effect,
   Exit,
   Fiber,
+  type LogLevel,
   Metric,
   Option,
   Queue,
@@ -26,6 +27,7 @@ import {
   type Scope
 } from "effect"
 import { configOf, reasonOf } from "./support/amqp.ts"
+import { logged } from "./support/consuming.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 
 class NoSuchUser extends Schema.TaggedError<NoSuchUser>()("NoSuchUser", { id: Schema.Int }) {}
@@ -48,14 +50,15 @@ const layerOf = (url: string) => Amqp.fromConfig(configOf(url))
 
 /** Runs a program with everything it needs, none of which is left afterwards. Its log has errors only. */
 const withAll = <A, E>(
-  program: Effect.Effect<A, E, All | Scope.Scope | TestBroker.TestBroker>
+  program: Effect.Effect<A, E, All | Scope.Scope | TestBroker.TestBroker>,
+  level: LogLevel.LogLevel = "Fatal"
 ): Effect.Effect<A, E | AmqpError.AmqpError | TestBroker.TestBrokerError, TestBroker.TestBroker> =>
   Effect.gen(function* () {
     const broker = yield* TestBroker.TestBroker
     const result = yield* program.pipe(
       Effect.scoped,
       Effect.provide(layerOf(broker.url), { local: true }),
-      Effect.provideService(References.MinimumLogLevel, "Fatal")
+      Effect.provideService(References.MinimumLogLevel, level)
     )
     yield* broker.awaitCensus({ connections: 0, channels: 0, consumers: 0 })
     return result
@@ -322,6 +325,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           for (const [name, procedure] of procedures) {
             assert.strictEqual(yield* argument(AmqpRpc.client(procedure as typeof Echo)("")), name)
             assert.strictEqual(yield* argument(AmqpRpc.serve(procedure as typeof Echo, Effect.succeed)), name)
+          }
+          for (const replyTo of [
+            "queues",
+            true,
+            null,
+            ["payments"]
+          ] as ReadonlyArray<unknown> as ReadonlyArray<"any">) {
+            assert.strictEqual(yield* argument(AmqpRpc.serve(Echo, Effect.succeed, { replyTo })), "replyTo")
           }
           assert.strictEqual(yield* argument(echo(7 as never)), "content")
           assert.strictEqual(yield* argument(AmqpRpc.serve(Echo, undefined as never)), "handler")
@@ -590,11 +601,70 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
+    it.effect(
+      "replies to no queue unless it is told to: such a request is rejected, unhandled, counted, logged once",
+      () =>
+        logged((lines) =>
+          withAll(
+            Effect.gen(function* () {
+              yield* declare("dead")
+              yield* declare("payments")
+              yield* declare("echo", { deadLetterExchange: "", deadLetterRoutingKey: "dead" })
+              const handled: Array<string> = []
+              yield* serving(Echo, (word) => Effect.sync(() => (handled.push(word), word)))
+              const before = (yield* Metric.value(AmqpRpc.refusedReplies)).count
+              for (const replyTo of ["payments", "payments", "amq.rabbitmq.reply-to", "amq.gen-1"]) {
+                yield* AmqpPublisher.publish({
+                  routingKey: "echo",
+                  content: '"pay"',
+                  correlationId: "1",
+                  replyTo
+                }).pipe(Effect.catchReason("AmqpError", "InvalidArgument", () => Effect.void))
+              }
+              assert.strictEqual(yield* echo("next"), "next")
+              yield* untilEmpty("echo")
+              assert.deepStrictEqual(handled, ["next"])
+              assert.strictEqual((yield* Metric.value(AmqpRpc.refusedReplies)).count, before + 3)
+              assert.lengthOf(yield* drain("payments"), 0)
+              assert.lengthOf(yield* drain("dead"), 3)
+              const told = lines.filter(({ text }) => text.includes("AMQP RPC requests rejected"))
+              assert.lengthOf(told, 1)
+              assert.strictEqual(told[0]?.level, "Warn")
+              assert.include(told[0]?.text, "payments")
+            }),
+            "Warn"
+          )
+        )
+    )
+
+    it.effect("replies to those queues that a function allows, and by direct reply-to in any case", () =>
+      withAll(
+        Effect.gen(function* () {
+          for (const queue of ["echo", "replies.of.shop", "payments"]) yield* declare(queue)
+          const asked: Array<string> = []
+          yield* serving(Echo, Effect.succeed, {
+            replyTo: (queue) => {
+              asked.push(queue)
+              return queue.startsWith("replies.")
+            }
+          })
+          for (const replyTo of ["payments", "replies.of.shop"]) {
+            yield* AmqpPublisher.publish({ routingKey: "echo", content: '"it"', correlationId: "1", replyTo })
+          }
+          assert.strictEqual(yield* echo("direct"), "direct")
+          yield* untilEmpty("echo")
+          assert.deepStrictEqual(asked, ["payments", "replies.of.shop"])
+          assert.lengthOf(yield* drain("payments"), 0)
+          assert.deepStrictEqual((yield* drain("replies.of.shop")).map(AmqpMessage.text), ['"it"'])
+        })
+      )
+    )
+
     it.effect("answers peers that have a reply queue of their own, by the wire format", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("users.find")
-          yield* serving(FindUser, findAlice)
+          yield* serving(FindUser, findAlice, { replyTo: "any" })
           yield* AmqpChannel.use((channel) =>
             Effect.gen(function* () {
               const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -634,7 +704,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
-          yield* serving(Echo, Effect.succeed)
+          yield* serving(Echo, Effect.succeed, { replyTo: "any" })
           const before = (yield* Metric.value(AmqpRpc.unroutable)).count
           const addresses = [
             "a queue that was deleted",

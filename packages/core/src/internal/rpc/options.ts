@@ -82,9 +82,16 @@ export const readOptions = (options: Options | undefined): Settings | InvalidArg
   return isRefused(checked) ? checked : { ...defaultSettings, ...checked.fields }
 }
 
+/** Whether a server replies to a queue; to an address of direct reply-to it does in any case. */
+export type RepliesTo = (queue: string) => boolean
+
 // What `AmqpConsumer.consume` is given is checked there.
 const serveOptions: Record<keyof ServeOptions, Option> = {
   concurrency: integer(1, 65_535),
+  replyTo: {
+    wants: '"direct", "any" or a function of a queue\'s name',
+    read: (value) => (value === "direct" || value === "any" || typeof value === "function" ? value : undefined)
+  },
   prefetch: passedOn,
   name: passedOn,
   essential: passedOn,
@@ -103,11 +110,17 @@ const serveOptions: Record<keyof ServeOptions, Option> = {
   shutdownTimeout: passedOn
 }
 
-/** The options of the consumer that serves. */
-export const readServeOptions = (options: ServeOptions | undefined): ServeOptions | InvalidArgument => {
+/** The options of a server: those of the consumer that serves, and which addresses it replies to. */
+export const readServeOptions = (
+  options: ServeOptions | undefined
+): { readonly consuming: Omit<ServeOptions, "replyTo">; readonly repliesTo: RepliesTo } | InvalidArgument => {
   const checked = read("AmqpRpc.serve", options, serveOptions, false)
   if (isRefused(checked)) return checked
   const concurrency = (checked.fields["concurrency"] as number | undefined) ?? 16
   // No more than are handled: a request that waited here would be handled even when its time is up.
-  return { prefetch: concurrency, ...checked.fields, concurrency }
+  const { replyTo = "direct", ...fields } = checked.fields as Pick<ServeOptions, "replyTo">
+  return {
+    consuming: { prefetch: concurrency, ...fields, concurrency },
+    repliesTo: typeof replyTo === "function" ? replyTo : () => replyTo === "any"
+  }
 }

@@ -26,7 +26,7 @@ import { type Publisher, publisherOf } from "../publisher/publisher.ts"
 import { measuresOf, publishingAccessOf, queuesOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../logging.ts"
-import { readServeOptions } from "./options.ts"
+import { readServeOptions, type RepliesTo } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { isDirect, isSound } from "../directReply.ts"
 import * as Tracing from "../tracing.ts"
@@ -38,6 +38,14 @@ export const unroutable = Metric.counter("amqp.rpc.unroutable_replies", {
   description: "Replies that could not be delivered, because the address they were to go to was gone, or none",
   incremental: true
 })
+
+export const refusedReplies = Metric.counter("amqp.rpc.refused_replies", {
+  description: "Requests that were rejected because their server does not reply to the queue that they name",
+  incremental: true
+})
+
+/** How often refused requests are logged, in milliseconds: whoever may send requests must not be able to fill the log. */
+const refusalsLoggedEvery = 10_000
 
 /** How often a reply is tried again. */
 const retries = 2
@@ -94,14 +102,20 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   /** The connection on which a direct reply was confirmed, and requests come: there this user may reply. */
   #proven: Link | undefined = undefined
   #soundAddress: string | undefined = undefined
+  readonly #repliesTo: RepliesTo
+  /** Requests that were refused for their `replyTo` since the log has said so, and when it has. */
+  #refusals = 0
+  #refusalsLoggedAt = -Infinity
 
   constructor(
     name: string,
     codecs: Codecs<P, S, E>,
     handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
-    consumer: AmqpConsumer.AmqpConsumer["Service"]
+    consumer: AmqpConsumer.AmqpConsumer["Service"],
+    repliesTo: RepliesTo
   ) {
     this.#name = name
+    this.#repliesTo = repliesTo
     this.#codecs = codecs
     this.#handler = handler
     this.#publisher = consumer.publisher
@@ -113,6 +127,9 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   /** From the request to the reply that the broker has, or will have before it reads what follows. */
   readonly handle = (request: AmqpConsumer.Delivery) => {
     const { replyTo } = request.properties
+    if (replyTo !== undefined && replyTo !== "" && !isDirect(replyTo) && !this.#repliesTo(replyTo)) {
+      return this.#refuseReplyTo(request, replyTo)
+    }
     return Effect.flatMap(this.#answer(request), ([answer, problem]) => {
       this.#replies[answer.type]++
       Tracing.answers(Fiber.getCurrent(), answer.type)
@@ -185,6 +202,26 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
       ),
       [defect(message), message]
     )
+  }
+
+  /** Nobody could be told what comes of it, so nothing is done for it. */
+  #refuseReplyTo(request: AmqpConsumer.Delivery, replyTo: string): Effect.Effect<void> {
+    const refused = Effect.suspend(() => {
+      if (request instanceof ConsumerDelivery && !request.isSettled) request.settle("discard")
+      this.#refusals++
+      const now = performance.now()
+      if (now - this.#refusalsLoggedAt < refusalsLoggedEvery) return Effect.void
+      const requests = this.#refusals
+      this.#refusals = 0
+      this.#refusalsLoggedAt = now
+      return Effect.annotateLogs(
+        Effect.logWarning(
+          "AMQP RPC requests rejected: they want their reply in a queue, and this server replies by direct reply-to. See the option replyTo of AmqpRpc.serve"
+        ),
+        { ...this.#about(request), replyTo: shown(replyTo), requests }
+      )
+    })
+    return Effect.andThen(Metric.update(refusedReplies, 1), refused)
   }
 
   #reply(request: AmqpConsumer.Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
@@ -335,12 +372,13 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
     }
     const settings = readServeOptions(options)
     if (isRefused(settings)) return fail(settings)
-    const server = new Server(procedure.name, codecs, handler, consumer)
+    const { consuming, repliesTo } = settings
+    const server = new Server(procedure.name, codecs, handler, consumer, repliesTo)
     if (isStream(queuesOf(consumer), procedure.queue)) {
       const wants = "one that is no stream: requests stay there, and each server would answer all of them"
       return fail(refused("AmqpRpc.serve", "queue", wants, shown(procedure.queue)))
     }
-    const handling = readHandling(procedure.queue, { ...settings, onFailure }, server.handle, undefined)
+    const handling = readHandling(procedure.queue, { ...consuming, onFailure }, server.handle, undefined)
     return isRefused(handling)
       ? refuse(consumer, publishingAccessOf(consumer), procedure.queue, handling)
       : handleEach(consumer, handling, undefined, server.handle, procedure.name)
