@@ -33,13 +33,25 @@
  *
  * - explicit: `POST /amqp/consume/{queue}/{id}/ack`, `.../requeue` or `.../reject` settles the delivery of an event's id, with
  *   204; 410 if it is settled already. At most `prefetch` are unsettled.
- * - on delivery: a delivery is acknowledged when it has been written to the connection. A client that comes back with
- *   `Last-Event-ID`, as an `EventSource` does, within `limits.resume` and to the same server, gets again what it has missed of
- *   the last `prefetch` events. It is at most once for a client that never comes back.
+ * - on delivery: a delivery is acknowledged when its bytes have left this process. What lies in the buffers of the kernels by
+ *   then, some megabytes, is lost with a client that never reads them. A client that comes back with `Last-Event-ID`, as an
+ *   `EventSource` does, within `limits.resume` and to the same server, gets again what it has missed of the last `prefetch`
+ *   events, as far as `limits.missed` holds them. It is at most once for a client that never comes back.
+ *
+ * Each event is written when the one before it has left: a client that does not read has one of them in memory, beside the at
+ * most `prefetch` messages that the broker has sent ahead or that are unsettled. So a stream takes up to `prefetch` times the
+ * largest message (`maxInboundMessageBodySize` of the configuration). A client that neither reads nor settles is cut off
+ * after `limits.idle`.
  *
  * When the client leaves, whatever is unsettled goes back to the queue at once. With `Upgrade: websocket` the same route is a
  * WebSocket: the events are JSON texts (`{"event":"message",...}`), and the client sends `{"ack":"<id>"}`, `{"requeue":"<id>"}`
- * or `{"reject":"<id>"}` on it.
+ * or `{"reject":"<id>"}` on it. A message of a client has at most 1 KiB: a longer one, however it is sent, closes the WebSocket
+ * with 1009, one that is no settlement with 1008, each after one `{"event":"error",...}`. Pages of other origins are refused
+ * (`origins`). WebSockets need `NodeHttpServer`; nothing is compressed on them.
+ *
+ * Each route has one spelling: `/AMQP/publish`, `/%61mqp/publish` or `//amqp/publish` are not found, and neither are parts that
+ * are `.` or `..`, so a proxy can guard a route by its path. Names are percent-encoded: `%2F` in a name is not a separator, and
+ * a proxy must not make one of it. No other route than `GET /amqp/consume/{queue}` becomes a WebSocket: it answers 400.
  *
  * `POST /amqp/rpc/{queue}` sends the body as it is, as a request of `AmqpRpc` or of any server that replies to `replyTo` with
  * the `correlationId`, and answers with the reply as it is: 200, or 422 for the procedure's own failure. Servers of `AmqpRpc`
@@ -62,7 +74,8 @@ import type * as Layer from "effect/Layer"
 import * as calling from "./internal/gateway/calling.ts"
 import * as consuming from "./internal/gateway/consuming.ts"
 import * as publish from "./internal/gateway/publishing.ts"
-import { answering, boundsOf, guardOf } from "./internal/gateway/requests.ts"
+import { originsOf } from "./internal/gateway/origins.ts"
+import { answering, boundsOf, guardOf, withoutUpgrade } from "./internal/gateway/requests.ts"
 import { Publishing } from "./internal/gateway/apart.ts"
 import type { Rules } from "./internal/gateway/messages.ts"
 import { Sessions } from "./internal/gateway/sessions.ts"
@@ -108,6 +121,11 @@ export interface Limits {
   readonly heartbeat?: Duration.Input | undefined
   /** How long a stream waits for a client that comes back. Default: 30 seconds. */
   readonly resume?: Duration.Input | undefined
+  /**
+   * Memory for the events of one stream that are sent again to a client that comes back (`ack=delivery`): the last ones, at
+   * most `prefetch`, two bytes a character. At most twice `streams` have some. From 0 bytes, which is none. Default: 256 KiB.
+   */
+  readonly missed?: ByteSize.Input | undefined
 }
 
 /** What the gateway is, and to whom. */
@@ -115,8 +133,8 @@ export interface Options<R = never> {
   /**
    * Decides what a request may do. It is asked before anything of a body is read, and before the broker hears of it.
    *
-   * Browsers send cookies along with forms and WebSockets of other sites: who is known by a cookie is to be asked for the
-   * `Origin`, too.
+   * Browsers send cookies along with forms of other sites: who is known by a cookie is to be asked for the `Origin`, too.
+   * WebSockets are checked before, see `origins`.
    */
   readonly authorize: (
     request: HttpServerRequest.HttpServerRequest,
@@ -125,6 +143,14 @@ export interface Options<R = never> {
   readonly limits: Limits
   /** Where the routes are. Default: `/amqp`. */
   readonly prefix?: `/${string}` | undefined
+  /**
+   * The pages that may open a WebSocket, by their origins: `["https://app.example.com"]`, without a path; `"null"` are pages
+   * that have none. Others are refused with 403. Requests without an `Origin` are none of a browser's, and pass. Default:
+   * pages of the host that the request names (`Host`), so a proxy must hand it on.
+   *
+   * Other requests of foreign pages are up to CORS, and to `authorize`.
+   */
+  readonly origins?: ReadonlyArray<string> | undefined
   /** The `WWW-Authenticate` of a 401 (RFC 9110, section 11.6.1). Default: `Bearer`. */
   readonly challenge?: string | undefined
 }
@@ -180,23 +206,28 @@ export const layer = <R = never>(
       const sessions = new Sessions(bounds, yield* Effect.scope)
       // What the gateway is built with is for what decides; the request's own services besides.
       const guard = guardOf((request, access) => Effect.provideContext(options.authorize(request, access), services))
+      const origins = originsOf(options.origins)
       const answer = answering(options.challenge ?? "Bearer", connection)
       const at = (path: string) => `${prefix}/${path}`
       yield* router.add(
         "POST",
         `${prefix}/publish/*`,
-        provide(answer(publish.route(at("publish"), bounds, guard, rules, publishing)))
+        provide(answer(withoutUpgrade(publish.route(at("publish"), bounds, guard, rules, publishing))))
       )
       yield* router.add(
         "GET",
         `${prefix}/consume/*`,
-        provide(answer(consuming.route(at("consume"), bounds, guard, sessions)))
+        provide(answer(consuming.route(at("consume"), bounds, guard, sessions, origins)))
       )
       yield* router.add(
         "POST",
         `${prefix}/consume/*`,
-        provide(answer(consuming.settle(at("consume"), guard, sessions)))
+        provide(answer(withoutUpgrade(consuming.settle(at("consume"), guard, sessions))))
       )
-      yield* router.add("POST", `${prefix}/rpc/*`, provide(answer(calling.route(at("rpc"), bounds, guard, rules))))
+      yield* router.add(
+        "POST",
+        `${prefix}/rpc/*`,
+        provide(answer(withoutUpgrade(calling.route(at("rpc"), bounds, guard, rules))))
+      )
     })
   )

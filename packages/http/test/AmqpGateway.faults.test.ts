@@ -289,7 +289,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const { content, id } = yield* socket.until("message")
           yield* socket.send({ ack: id })
           // Answered in order: what was sent before has been settled when this is.
-          yield* socket.send("{}")
+          yield* socket.send({ ack: "of no stream" })
           yield* socket.until("error")
           settled.push(content)
           yield* socket.close

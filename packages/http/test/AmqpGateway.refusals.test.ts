@@ -58,7 +58,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       },
       {
         access: { action: "publish", exchange: "logs", routingKey: "a/b" },
-        does: post("/amqp//publish/logs/a%2Fb?x=y", '{"content":"it"}', { "content-type": "application/x-ndjson" })
+        does: post("/amqp/publish/logs/a%2Fb?x=y", '{"content":"it"}', { "content-type": "application/x-ndjson" })
       },
       { access: { action: "consume", queue }, does: ask("GET", `/amqp/consume/${queue}?ack=delivery`) },
       { access: { action: "settle", queue }, does: ask("POST", `/amqp/consume/${queue}/x.1/ack`) },
@@ -140,7 +140,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           { body: 0 },
           { idle: 0 },
           { idle: "30 days" },
-          { heartbeat: 0 }
+          { heartbeat: 0 },
+          { missed: -1 }
         ]
         for (const wrong of senseless) {
           const built = Effect.scoped(Layer.build(serveGateway({ limits: { ...limits, ...wrong } })))

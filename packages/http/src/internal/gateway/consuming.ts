@@ -5,8 +5,11 @@ import * as Effect from "effect/Effect"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Stream from "effect/Stream"
+import type { Writable } from "node:stream"
 import { refuse } from "./answers.ts"
 import { endingAsJson, nextOf } from "./attached.ts"
+import { hasLeft, isWebSocket, outputOf } from "./connection.ts"
+import { checkOrigin } from "./origins.ts"
 import { type Bounds, failWith, type Guard, notFound, pathBelow, type Routed } from "./requests.ts"
 import type { Attached, Event, Mode, Sessions, Settlement } from "./sessions.ts"
 import { converse } from "./webSocket.ts"
@@ -16,8 +19,17 @@ const comment = ": heartbeat\n\n"
 const eventOf = (name: string, data: string) => `event: ${name}\ndata: ${data}\n\n`
 const messageOf = ({ data, id }: Event) => `id: ${id}\nevent: message\ndata: ${data}\n\n`
 
-/** The events of an attached client. Each pull tells that what was pulled before has been written. */
-const eventsOf = (attached: Attached, bounds: Bounds, prefetch: number): Stream.Stream<string> => {
+/**
+ * The events of an attached client. Each pull tells that what was pulled before was taken by the server, which holds some 64
+ * KiB back for a client that does not read: that it has left is asked of the output.
+ */
+const eventsOf = (
+  attached: Attached,
+  bounds: Bounds,
+  prefetch: number,
+  output: Writable | undefined
+): Stream.Stream<string> => {
+  const left = output === undefined ? Effect.succeed(true) : hasLeft(output)
   const { missed, resumed, session } = attached
   const next = nextOf(attached, bounds)
   const first = [
@@ -37,8 +49,10 @@ const eventsOf = (attached: Attached, bounds: Bounds, prefetch: number): Stream.
     if (last !== undefined) {
       const { event, number } = last
       last = undefined
+      // The response is about to be interrupted.
+      if (!(yield* left)) return yield* Effect.never
       session.touch()
-      yield* session.written(number, event, prefetch)
+      if (session.mode === "delivery") yield* session.written(number, event, prefetch)
     }
     const step = yield* next
     switch (step._tag) {
@@ -48,10 +62,8 @@ const eventsOf = (attached: Attached, bounds: Bounds, prefetch: number): Stream.
         hasEnded = true
         return [eventOf("end", endingAsJson(step.ending))] as const
       case "Delivery": {
-        const added = session.add(step.delivery)
-        if (session.mode === "delivery") last = added
-        session.touch()
-        return [messageOf(added.event)] as const
+        last = session.add(step.delivery)
+        return [messageOf(last.event)] as const
       }
     }
   })
@@ -67,33 +79,38 @@ const modeOf = (value: string | undefined): Mode | undefined =>
 
 const single = (value: string | ReadonlyArray<string> | undefined) => (typeof value === "string" ? value : undefined)
 
-export const route: (path: string, bounds: Bounds, guard: Guard, sessions: Sessions) => Routed = Effect.fnUntraced(
-  function* (path, bounds, guard, sessions) {
-    const request = yield* HttpServerRequest.HttpServerRequest
-    const [queue = "", ...more] = yield* pathBelow(request, path)
-    // HEAD would be led here as well.
-    if (request.method !== "GET" || queue === "" || more.length > 0) return yield* notFound
-    yield* guard(request, { action: "consume", queue })
-    const query = yield* HttpServerRequest.ParsedSearchParams
-    const mode = modeOf(single(query["ack"]))
-    if (mode === undefined) return yield* failWith(refuse(400, "ack is delivery or explicit."))
-    const prefetch = query["prefetch"] === undefined ? bounds.prefetch : Number(query["prefetch"])
-    if (!Number.isInteger(prefetch) || prefetch < 1 || prefetch > bounds.prefetch) {
-      return yield* failWith(refuse(400, `prefetch is 1 to ${bounds.prefetch}.`))
-    }
-    const lastEventId = request.headers["last-event-id"] ?? single(query["lastEventId"])
-    yield* exists(queue)
-    const attached = yield* sessions.attach(queue, mode, prefetch, lastEventId)
-    if (request.headers["upgrade"]?.toLowerCase() === "websocket") {
-      return yield* converse(request, attached, bounds, prefetch)
-    }
-    return HttpServerResponse.stream(Stream.encodeText(eventsOf(attached, bounds, prefetch)), {
-      contentType: "text/event-stream",
-      // Some proxies collect a response before they pass it on.
-      headers: { "cache-control": "no-store", "x-accel-buffering": "no" }
-    })
+export const route: (
+  path: string,
+  bounds: Bounds,
+  guard: Guard,
+  sessions: Sessions,
+  origins: ReadonlySet<string> | undefined
+) => Routed = Effect.fnUntraced(function* (path, bounds, guard, sessions, origins) {
+  const request = yield* HttpServerRequest.HttpServerRequest
+  const [queue = "", ...more] = yield* pathBelow(request, path)
+  // HEAD would be led here as well.
+  if (request.method !== "GET" || queue === "" || more.length > 0) return yield* notFound
+  if (isWebSocket(request)) yield* checkOrigin(request, origins)
+  yield* guard(request, { action: "consume", queue })
+  const query = yield* HttpServerRequest.ParsedSearchParams
+  const mode = modeOf(single(query["ack"]))
+  if (mode === undefined) return yield* failWith(refuse(400, "ack is delivery or explicit."))
+  const prefetch = query["prefetch"] === undefined ? bounds.prefetch : Number(query["prefetch"])
+  if (!Number.isInteger(prefetch) || prefetch < 1 || prefetch > bounds.prefetch) {
+    return yield* failWith(refuse(400, `prefetch is 1 to ${bounds.prefetch}.`))
   }
-)
+  const lastEventId = request.headers["last-event-id"] ?? single(query["lastEventId"])
+  yield* exists(queue)
+  const attached = yield* sessions.attach(queue, mode, prefetch, lastEventId)
+  if (isWebSocket(request)) {
+    return yield* converse(request, attached, bounds, prefetch)
+  }
+  return HttpServerResponse.stream(Stream.encodeText(eventsOf(attached, bounds, prefetch, outputOf(request))), {
+    contentType: "text/event-stream",
+    // Some proxies collect a response before they pass it on.
+    headers: { "cache-control": "no-store", "x-accel-buffering": "no" }
+  })
+})
 
 const settlements: ReadonlySet<string> = new Set<Settlement>(["ack", "requeue", "reject"])
 

@@ -5,12 +5,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import type * as HttpRouter from "effect/http/HttpRouter"
-import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { Access, Decision, Limits } from "../../AmqpGateway.ts"
 import { logFailure } from "../handlers.ts"
+import { isUpgrade, isWebSocket, letGo, socketOf } from "./connection.ts"
 import { type Refusal, refusalOf, refuse, responseOf } from "./answers.ts"
 
 /** A route ends early by failing with why. */
@@ -24,6 +25,8 @@ export class Refused {
 
 export const failWith = (refusal: Refusal) => Effect.fail(new Refused(refusal))
 
+export const notFound = failWith(refuse(404, "There is no such route."))
+
 /** The limits, read once. */
 export interface Bounds {
   /** Bytes. */
@@ -35,11 +38,23 @@ export interface Bounds {
   readonly streams: number
   readonly heartbeat: Duration.Duration
   readonly resume: Duration.Duration
+  /** Bytes. */
+  readonly missed: number
 }
 
-const whole = (name: string, value: number, most: number) => {
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value
-  throw new Error(`AmqpGateway: limits.${name}: wants a whole number from 1 to ${most}, got ${value}`)
+const whole = (name: string, value: number, most: number, least = 1) => {
+  if (Number.isInteger(value) && value >= least && value <= most) return value
+  throw new Error(`AmqpGateway: limits.${name}: wants a whole number from ${least} to ${most}, got ${value}`)
+}
+
+const bytes = (name: string, value: ByteSize.Input, least: number) => {
+  let size: number
+  try {
+    size = ByteSize.toNumberUnsafe(ByteSize.fromInputUnsafe(value))
+  } catch {
+    throw new Error(`AmqpGateway: limits.${name}: wants a size in bytes, got ${String(value)}`)
+  }
+  return whole(name, size, Number.MAX_SAFE_INTEGER, least)
 }
 
 const positive = (name: string, value: Duration.Input) => {
@@ -52,7 +67,7 @@ const positive = (name: string, value: Duration.Input) => {
 
 /** A mistake in them is one in the program, and ends it where it is built. */
 export const boundsOf = (limits: Limits): Bounds => ({
-  body: whole("body", ByteSize.toNumberUnsafe(ByteSize.fromInputUnsafe(limits.body)), Number.MAX_SAFE_INTEGER),
+  body: bytes("body", limits.body, 1),
   lines: whole("lines", limits.lines ?? 10_000, 1_000_000),
   // Where tables in tables end: see `AmqpMessage.FieldTable`.
   depth: whole("depth", limits.depth ?? 64, 512),
@@ -60,7 +75,8 @@ export const boundsOf = (limits: Limits): Bounds => ({
   idle: positive("idle", limits.idle),
   streams: whole("streams", limits.streams, Number.MAX_SAFE_INTEGER),
   heartbeat: positive("heartbeat", limits.heartbeat ?? "15 seconds"),
-  resume: positive("resume", limits.resume ?? "30 seconds")
+  resume: positive("resume", limits.resume ?? "30 seconds"),
+  missed: limits.missed === undefined ? 262_144 : bytes("missed", limits.missed, 0)
 })
 
 /** Whether this request may do this. Asked before anything is read, and before the broker hears of it. */
@@ -79,27 +95,30 @@ export const guardOf =
           )
     )
 
-/** The decoded parts of the path below a route: `a%2Fb/c` is `a/b` and `c`. */
+const dots: ReadonlySet<string> = new Set([".", ".."])
+
+/**
+ * The decoded parts of the path below a route: `a%2Fb/c` is `a/b` and `c`.
+ *
+ * The router takes `/AMQP/`, `/%61mqp/` and `//amqp/` for `/amqp/`, and a proxy that guards `/amqp/publish` does not: there is
+ * one spelling of each route. Parts that are dots are gone once a proxy has put the path in order.
+ */
 export const pathBelow = (
   request: HttpServerRequest.HttpServerRequest,
   route: string
 ): Effect.Effect<ReadonlyArray<string>, Refused> => {
   const [path = ""] = request.url.split(/[?#]/, 1)
-  const depth = route.split("/").length
+  if (!path.startsWith(`${route}/`)) return notFound
   try {
-    return Effect.succeed(
-      path
-        .replace(/\/{2,}/g, "/")
-        .split("/")
-        .slice(depth)
-        .map(decodeURIComponent)
-    )
+    const parts = path
+      .slice(route.length + 1)
+      .split("/")
+      .map(decodeURIComponent)
+    return parts.some((part) => dots.has(part)) ? notFound : Effect.succeed(parts)
   } catch {
     return failWith(refuse(400, "The path is not percent-encoded UTF-8."))
   }
 }
-
-export const notFound = failWith(refuse(404, "There is no such route."))
 
 /** The whole body, if it is not larger and does not take longer than it may. */
 export const readBody = (
@@ -131,11 +150,32 @@ export type Routed = Effect.Effect<
   Amqp.Amqp | HttpRouter.Provided
 >
 
+/**
+ * Node lets go of a connection that asks for an upgrade: it has no timeouts any more, and the answer only half-closes it. A
+ * client that does not close its half would keep it for ever.
+ */
+const freeUpgraded: Effect.Effect<void, never, HttpRouter.Provided> = Effect.flatMap(
+  HttpServerRequest.HttpServerRequest,
+  (request) => {
+    const socket = isUpgrade(request) ? socketOf(request) : undefined
+    return socket === undefined ? Effect.void : Effect.addFinalizer(() => Effect.sync(() => letGo(socket)))
+  }
+)
+
+/**
+ * A route that never becomes a WebSocket: it refuses a request for one, whose body nobody has read. Node hands its connection
+ * over, and Effect's server would give the route an empty body.
+ */
+export const withoutUpgrade = (route: Routed): Routed =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    isWebSocket(request) ? failWith(refuse(400, "Only GET of a queue becomes a WebSocket.")) : route
+  )
+
 /** Answers what a route has failed with. */
 export const answering =
   (challenge: string, connection: string) =>
   (route: Routed): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Amqp.Amqp | HttpRouter.Provided> =>
-    route.pipe(
+    Effect.andThen(freeUpgraded, route).pipe(
       Effect.catch((failure) => {
         if (AmqpError.isAmqpError(failure)) {
           const refusal = refusalOf(failure)

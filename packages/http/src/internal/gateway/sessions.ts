@@ -2,13 +2,19 @@
  * The streams of deliveries that clients have open, and those that a client may come back to.
  *
  * A session is what a client sees as one stream, however often its connection drops: it counts its deliveries, and
- * remembers the last events for whoever comes back. While a client is attached it consumes; when the client leaves, the
- * consumer ends at once, and what is unsettled goes back to the queue.
+ * remembers the last events for a client that comes back. While a client is attached it consumes; when the client leaves,
+ * the consumer ends at once, and what is unsettled goes back to the queue.
+ *
+ * A place of `limits.streams` belongs to a session, not to a connection: a client that comes back while its former connection
+ * is still there waits until that has ended, in the same place. The newest client has the session; one that waits when
+ * a newer one comes is refused.
  */
 import { AmqpConsumer, type AmqpError } from "@effect-amqp/core"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -33,6 +39,21 @@ export interface Event {
   readonly data: string
 }
 
+/** A client of a session: its request. */
+class Client {
+  /** Completes when its stream is to end. */
+  readonly ended = Deferred.makeUnsafe<Ending>()
+  /** Completes when its consumer has ended. */
+  readonly left = Deferred.makeUnsafe<void>()
+
+  end(ending: Ending): void {
+    Deferred.doneUnsafe(this.ended, Effect.succeed(ending))
+  }
+}
+
+/** What a character of a text takes in memory at most. */
+const bytesPerCharacter = 2
+
 export class Session {
   readonly id: string = crypto.randomUUID()
   readonly queue: string
@@ -41,14 +62,21 @@ export class Session {
   readonly unsettled = new Map<number, AmqpConsumer.Delivery>()
   /** The last events that were acknowledged when they were written, for a client that has not got them. */
   readonly #written: Array<Event> = []
+  /** Bytes of them, and their bound. */
+  #writtenBytes = 0
+  readonly #mostBytes: number
   #count = 0
-  /** Ends the stream of the client that is attached. */
-  end: ((ending: Ending) => void) | undefined = undefined
+  /** Who has the session: it is attached, or waits until its predecessor has left. */
+  newest: Client | undefined = undefined
+  /** Who consumes. */
+  attached: Client | undefined = undefined
   #touched = true
 
-  constructor(queue: string, mode: Mode) {
+  /** @param mostBytes of the events that are remembered */
+  constructor(queue: string, mode: Mode, mostBytes: number) {
     this.queue = queue
     this.mode = mode
+    this.#mostBytes = mostBytes
   }
 
   /** The event that a delivery is. It is unsettled from now on. */
@@ -67,11 +95,17 @@ export class Session {
     return Effect.match(delivery.ack, {
       // It was lost with its channel: it comes again.
       onFailure: () => {},
-      onSuccess: () => {
-        this.#written.push(event)
-        if (this.#written.length > most) this.#written.shift()
-      }
+      onSuccess: () => this.#remember(event, most)
     })
+  }
+
+  #remember(event: Event, most: number): void {
+    const written = this.#written
+    written.push(event)
+    this.#writtenBytes += event.data.length * bytesPerCharacter
+    while (written.length > most || this.#writtenBytes > this.#mostBytes) {
+      this.#writtenBytes -= written.shift()!.data.length * bytesPerCharacter
+    }
   }
 
   /** Its client has taken or settled something: it is not idle. */
@@ -112,6 +146,9 @@ export interface Attached {
   readonly ended: Deferred.Deferred<Ending>
 }
 
+/** How long a client that is replaced may take to read that it is. */
+const takeover = Duration.seconds(1)
+
 const parseId = (id: string | undefined): readonly [session: string, number: number] | undefined => {
   const dot = id?.lastIndexOf(".") ?? -1
   if (id === undefined || dot < 0) return undefined
@@ -120,10 +157,14 @@ const parseId = (id: string | undefined): readonly [session: string, number: num
 }
 
 export class Sessions {
+  /** All that can be found. */
   readonly #sessions = new Map<string, Session>()
+  /** Those that have a place: a client is attached, or about to be. */
+  readonly #open = new Set<Session>()
+  /** Those that wait for their client, the oldest first, and what forgets them. */
+  readonly #waiting = new Map<Session, Fiber.Fiber<void>>()
   readonly #bounds: Bounds
   readonly #scope: Scope.Scope
-  #open = 0
 
   /** @param scope where sessions wait for their clients to come back */
   constructor(bounds: Bounds, scope: Scope.Scope) {
@@ -154,40 +195,20 @@ export class Sessions {
       const bounds = this.#bounds
       const last = lastEventId === undefined ? undefined : this.find(queue, lastEventId)
       const known = last?.[0].mode === mode ? last[0] : undefined
-      // Whoever comes back has left, even if this end has not noticed.
-      const before = known?.end
-      if (before !== undefined) before({ reason: "resumed" })
-      else if (this.#open >= bounds.streams) {
-        return yield* failWith(refuse(503, "As many streams are open as this service takes. Try again later.", 5))
-      }
-      yield* Effect.acquireRelease(
-        Effect.sync(() => this.#open++),
-        () => Effect.sync(() => this.#open--)
-      )
-      const session = known ?? new Session(queue, mode)
-      session.unsettled.clear()
+      const session = known ?? new Session(queue, mode, bounds.missed)
+      const client = new Client()
+      yield* this.#enter(session, client)
       const fiber = yield* Effect.withFiber((fiber) => Effect.succeed(fiber))
-      const ended = yield* Deferred.make<Ending>()
+      const { ended } = client
       const inbox = yield* Queue.bounded<AmqpConsumer.Delivery>(1)
       const consuming = yield* Scope.make()
-      const end = (ending: Ending) => void Deferred.doneUnsafe(ended, Effect.succeed(ending))
-      session.end = end
-      this.#sessions.set(session.id, session)
-      yield* Effect.addFinalizer(() =>
-        Effect.suspend(() => {
-          // Another client may have it already.
-          if (session.end !== end) return Effect.void
-          session.end = undefined
-          return this.#keep(session)
-        })
-      )
       // Its end settles what is unsettled, so whatever ends it waits for that.
       yield* Effect.addFinalizer((exit) => Scope.close(consuming, exit))
 
       yield* AmqpConsumer.stream(queue, { prefetch, essential: false }).pipe(
         Stream.runForEach((delivery) => Queue.offer(inbox, delivery)),
         Effect.matchEffect({
-          onFailure: (error) => Effect.sync(() => end({ reason: "failed", refusal: refusalOf(error) })),
+          onFailure: (error) => Effect.sync(() => client.end({ reason: "failed", refusal: refusalOf(error) })),
           onSuccess: () => Effect.void
         }),
         Effect.forkIn(consuming)
@@ -195,17 +216,18 @@ export class Sessions {
       session.touch()
       const watch = Effect.gen(function* () {
         while (session.wasTouched) yield* Effect.sleep(bounds.idle)
-        end({ reason: "idle" })
+        client.end({ reason: "idle" })
       })
-      const stopped = Effect.map(AmqpHttpServer.stopping, () => end({ reason: "stopping" }))
+      const stopped = Effect.map(AmqpHttpServer.stopping, () => client.end({ reason: "stopping" }))
       yield* Effect.forkScoped(Effect.raceFirst(watch, stopped))
       // A client that reads nothing more must not keep what was delivered to it.
       yield* Effect.forkScoped(
-        Effect.flatMap(Deferred.await(ended), () => {
-          if (session.end === end) session.unsettled.clear()
-          // It is told so, if it reads. If it does not, its request ends all the same.
+        Effect.flatMap(Deferred.await(ended), ({ reason }) => {
+          session.unsettled.clear()
+          // It is told so, if it reads. If it does not, its request ends all the same: soon, if somebody waits for that.
+          const patience = reason === "resumed" ? Duration.min(bounds.heartbeat, takeover) : bounds.heartbeat
           const cut = Effect.sync(() => fiber.interruptUnsafe())
-          return Effect.andThen(Scope.close(consuming, Exit.void), Effect.andThen(Effect.sleep(bounds.heartbeat), cut))
+          return Effect.andThen(Scope.close(consuming, Exit.void), Effect.andThen(Effect.sleep(patience), cut))
         })
       )
       return {
@@ -218,20 +240,86 @@ export class Sessions {
     }
   )
 
-  /** For a client that comes back. */
-  #keep(session: Session): Effect.Effect<void> {
-    session.unsettled.clear()
-    // As many as can be open may wait; the oldest goes first.
-    let waiting = [...this.#sessions.values()].filter(({ end }) => end === undefined).length
-    for (const [id, { end }] of this.#sessions) {
-      if (waiting <= this.#bounds.streams) break
-      if (end !== undefined) continue
-      this.#sessions.delete(id)
-      waiting--
+  /** Takes a place for a session, or its place over, until the scope closes. Waits until a former client has left. */
+  readonly #enter = Effect.fnUntraced(
+    { self: this },
+    function* (this: Sessions, session: Session, client: Client): Effect.fn.Return<void, Refused, Scope.Scope> {
+      const superseded = failWith(refuse(503, "The client of this stream has come back once more.", 1))
+      const isIn = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          if (!this.#open.has(session) && this.#open.size >= this.#bounds.streams) return false
+          this.#open.add(session)
+          this.#sessions.set(session.id, session)
+          this.#stopWaiting(session)
+          const former = session.newest
+          session.newest = client
+          // Whoever comes back has left, even if this end has not noticed. Last, since it may leave within this call.
+          former?.end({ reason: "resumed" })
+          return true
+        }),
+        (isIn) => {
+          // Another client may have it already.
+          if (!isIn || session.newest !== client) return Effect.void
+          session.newest = undefined
+          return this.#leave(session)
+        }
+      )
+      if (!isIn) {
+        return yield* failWith(refuse(503, "As many streams are open as this service takes. Try again later.", 5))
+      }
+      for (let former = session.attached; former !== undefined; former = session.attached) {
+        yield* Effect.raceFirst(Deferred.await(former.left), Effect.andThen(Deferred.await(client.ended), superseded))
+      }
+      const isAttached = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          if (session.newest !== client || session.attached !== undefined) return false
+          session.attached = client
+          session.unsettled.clear()
+          return true
+        }),
+        (isAttached) => {
+          if (!isAttached) return Effect.void
+          session.unsettled.clear()
+          session.attached = undefined
+          Deferred.doneUnsafe(client.left, Effect.void)
+          return this.#leave(session)
+        }
+      )
+      if (!isAttached) return yield* superseded
     }
-    const forget = Effect.sync(() => {
-      if (session.end === undefined) this.#sessions.delete(session.id)
+  )
+
+  /** Gives the place of a session back that nobody has. */
+  #leave(session: Session): Effect.Effect<void> {
+    if (session.newest !== undefined || session.attached !== undefined) return Effect.void
+    this.#open.delete(session)
+    return this.#wait(session)
+  }
+
+  /** For a client that comes back. As many may wait as can be open; the oldest goes first. */
+  #wait(session: Session): Effect.Effect<void> {
+    const forget = (forgotten: Session) => {
+      this.#stopWaiting(forgotten)
+      this.#sessions.delete(forgotten.id)
+    }
+    for (const oldest of this.#waiting.keys()) {
+      if (this.#waiting.size < this.#bounds.streams) break
+      forget(oldest)
+    }
+    const later = Effect.andThen(
+      Effect.sleep(this.#bounds.resume),
+      Effect.sync(() => forget(session))
+    )
+    return Effect.map(Effect.forkIn(later, this.#scope), (fiber) => {
+      // Its client may be back already.
+      if (session.newest === undefined) this.#waiting.set(session, fiber)
+      else fiber.interruptUnsafe()
     })
-    return Effect.asVoid(Effect.forkIn(Effect.andThen(Effect.sleep(this.#bounds.resume), forget), this.#scope))
+  }
+
+  #stopWaiting(session: Session): void {
+    const fiber = this.#waiting.get(session)
+    this.#waiting.delete(session)
+    fiber?.interruptUnsafe()
   }
 }

@@ -3,20 +3,25 @@
  *
  * - from the gateway: `{"event":"open",...}`, `{"event":"message",...}`, `{"event":"heartbeat"}`, `{"event":"end",...}`, and
  *   `{"event":"error",...}` about what the client has sent;
- * - from the client: `{"ack":"<id>"}`, `{"requeue":"<id>"}`, `{"reject":"<id>"}`.
+ * - from the client: `{"ack":"<id>"}`, `{"requeue":"<id>"}`, `{"reject":"<id>"}`. Anything else is answered with an error, and
+ *   ends the conversation.
+ *
+ * Each frame is written when the one before it has left, so a client that does not read has one in memory, and one answer.
  */
 import * as Effect from "effect/Effect"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
-import * as Socket from "effect/socket/Socket"
+import type * as Socket from "effect/socket/Socket"
 import { refuse } from "./answers.ts"
 import { endingAsJson, nextOf } from "./attached.ts"
+import { upgrade } from "./connection.ts"
+import { details } from "./frames.ts"
 import { type Bounds, failWith, type Refused } from "./requests.ts"
 import type { Attached, Settlement } from "./sessions.ts"
 
-/** What a client has to say is short. */
-const longestFrame = 1024
+/** RFC 6455, section 7.4.1. */
+const codes = { goingAway: 1001, policyViolation: 1008, messageTooBig: 1009, internalError: 1011 } as const
 
 const errorOf = (detail: string, id?: string) =>
   JSON.stringify({ event: "error", detail, ...(id === undefined ? undefined : { id }) })
@@ -41,52 +46,67 @@ export const converse: (
 ) => Effect.Effect<HttpServerResponse.HttpServerResponse, Refused, Scope.Scope> = Effect.fnUntraced(
   function* (request, attached, bounds, prefetch) {
     const { missed, resumed, session } = attached
-    const noUpgrade = () => failWith(refuse(400, "This connection cannot become a WebSocket."))
-    const socket = yield* Effect.catchTag(request.upgrade, "HttpServerError", noUpgrade)
-    const pull = yield* Effect.catchTag(Socket.readerString(socket), "SocketError", noUpgrade)
-    const { write } = yield* socket.writer
+    const { close, exceeded, pull, send } = yield* Effect.catchTag(
+      upgrade(request),
+      ["HttpServerError", "SocketError"],
+      () => failWith(refuse(400, "This connection cannot become a WebSocket."))
+    )
     const next = nextOf(attached, bounds)
 
-    const settle = (frame: string) => {
-      const asked = frame.length > longestFrame ? undefined : parse(frame)
-      if (asked === undefined)
-        return write(errorOf('A frame is {"ack":"<id>"}, {"requeue":"<id>"} or {"reject":"<id>"}.'))
-      const [how, id] = asked
-      const gone = Effect.suspend(() => write(errorOf("It was settled before, or is not of this stream.", id)))
+    const settle = (how: Settlement, id: string) => {
+      const gone = Effect.suspend(() => send(errorOf("It was settled before, or is not of this stream.", id)))
       const prefix = `${session.id}.`
       const settling = id.startsWith(prefix) ? session.settle(Number(id.slice(prefix.length)), how) : undefined
       return settling === undefined ? gone : Effect.catchTag(settling, "AmqpError", () => gone)
     }
 
-    const listening = Effect.forever(
-      Effect.flatMap(pull, (frames) => Effect.forEach(frames, settle, { discard: true }))
-    )
+    // An answer has left before the next frame is looked at: whoever does not read is not read from.
+    const listening = Effect.gen(function* () {
+      for (;;) {
+        for (const frame of yield* pull) {
+          const asked = parse(frame)
+          if (asked === undefined) {
+            const detail = 'A frame is {"ack":"<id>"}, {"requeue":"<id>"} or {"reject":"<id>"}.'
+            return yield* close(codes.policyViolation, detail, errorOf(detail))
+          }
+          yield* settle(...asked)
+        }
+      }
+    })
+
+    const limiting = Effect.flatMap(exceeded, (excess) => {
+      const code = excess === "tooLong" ? codes.messageTooBig : codes.policyViolation
+      return close(code, details[excess], errorOf(details[excess]))
+    })
 
     const telling = Effect.gen(function* () {
-      yield* write(JSON.stringify({ event: "open", session: session.id, resumed }))
-      for (const { data } of missed) yield* write(`{"event":"message",${data.slice(1)}`)
+      yield* send(JSON.stringify({ event: "open", session: session.id, resumed }))
+      for (const { data } of missed) yield* send(`{"event":"message",${data.slice(1)}`)
       for (;;) {
         const step = yield* next
         switch (step._tag) {
           case "Heartbeat":
-            yield* write('{"event":"heartbeat"}')
+            yield* send('{"event":"heartbeat"}')
             break
           case "End":
-            yield* write(`{"event":"end",${endingAsJson(step.ending).slice(1)}`)
-            return yield* write(new Socket.CloseEvent(step.ending.reason === "failed" ? 1011 : 1001))
+            return yield* close(
+              step.ending.reason === "failed" ? codes.internalError : codes.goingAway,
+              step.ending.reason,
+              `{"event":"end",${endingAsJson(step.ending).slice(1)}`
+            )
           case "Delivery": {
             const { event, number } = session.add(step.delivery)
+            yield* send(`{"event":"message",${event.data.slice(1)}`)
             session.touch()
-            yield* write(`{"event":"message",${event.data.slice(1)}`)
             if (session.mode === "delivery") yield* session.written(number, event, prefetch)
           }
         }
       }
     })
 
-    const both: Effect.Effect<void, Socket.SocketError> = Effect.raceFirst(listening, telling)
+    const first: Effect.Effect<void, Socket.SocketError> = Effect.raceAllFirst([listening, limiting, telling])
     // A client that closes its socket has left: that is no failure.
-    yield* both.pipe(Effect.catchTag("SocketError", () => Effect.void))
+    yield* first.pipe(Effect.catchTag("SocketError", () => Effect.void))
     return HttpServerResponse.empty()
   }
 )
