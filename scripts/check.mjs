@@ -1,10 +1,11 @@
-// npm run check: formatting, lint rules, types with the build they come with, and the examples in the docs.
+// npm run check: the lock file, formatting, lint rules, types with the build they come with, and the examples in the docs.
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, root } from "./dependencies.mjs"
 
 ensureDependencies()
 
 const steps = [
+  ["node", "scripts/lockFile.mjs"],
   ["oxfmt", "--check", "."],
   ["oxlint", "."],
   ["tsc", "-b"],
