@@ -79,7 +79,13 @@ export interface ExchangeDeclareOptions {
  * (https://www.rabbitmq.com/docs/queues#optional-arguments).
  */
 export interface QueueDeclareOptions {
-  /** Survives a restart of the broker. Quorum queues and streams are always durable. Default: `true`. */
+  /**
+   * Survives a restart of the broker. Quorum queues and streams are always durable. Default: `true`.
+   *
+   * RabbitMQ gives up queues that are neither durable nor exclusive: from 4.0 on, a broker whose configuration does not permit
+   * them (`deprecated_features.permit.transient_nonexcl_queues`) ends the connection over one (541). After the first of these
+   * failures the application's next ones are refused with `InvalidArgument`.
+   */
   readonly durable?: boolean | undefined
   /** Only this connection may use it, and it goes with the connection. Default: `false`. */
   readonly exclusive?: boolean | undefined
@@ -87,7 +93,10 @@ export interface QueueDeclareOptions {
   readonly autoDelete?: boolean | undefined
   /** `x-queue-type`. Default: the virtual host's, `"classic"` unless it was configured. */
   readonly queueType?: "classic" | "quorum" | "stream" | undefined
-  /** `x-queue-mode`: `"lazy"` keeps messages on disk. Classic queues; RabbitMQ 3.12 and later do so anyway. */
+  /**
+   * `x-queue-mode`: `"lazy"` keeps messages on disk. Classic queues up to RabbitMQ 3.11: later ones do so anyway. RabbitMQ 4.3
+   * has removed it, so from there on it is refused with `InvalidArgument`.
+   */
   readonly queueMode?: "default" | "lazy" | undefined
   /** `x-single-active-consumer`: one consumer at a time gets messages, the others stand by. */
   readonly singleActiveConsumer?: boolean | undefined
@@ -117,7 +126,10 @@ export interface QueueDeclareOptions {
   readonly messageTtl?: Duration.Input | undefined
   /** `x-expires`: the queue goes after being unused for this long. A number is milliseconds. 1 ms to 3650 days. */
   readonly expires?: Duration.Input | undefined
-  /** `x-max-priority`: 1 to 255; RabbitMQ recommends up to 5. Classic queues. */
+  /**
+   * `x-max-priority`: 1 to 255; RabbitMQ recommends up to 5. Classic queues. Quorum queues refuse it, and have priorities
+   * without it: two levels in RabbitMQ 4.0 to 4.2 (up to 4, and above), 32 from 4.3 on (0 to 31), none before.
+   */
   readonly maxPriority?: number | undefined
   /** `x-max-age`: how long a stream keeps messages, in whole seconds. */
   readonly maxAge?: Duration.Input | undefined
@@ -127,6 +139,29 @@ export interface QueueDeclareOptions {
   readonly quorumInitialGroupSize?: number | undefined
   /** `x-queue-leader-locator`: where the leader is placed. */
   readonly queueLeaderLocator?: "client-local" | "balanced" | undefined
+  /**
+   * `x-delayed-retry-type`: what the broker gives out again after a pause only. `"failed"`: what `basic.reject` gave back, or
+   * a lost channel or connection did. `"returned"`: what `basic.nack` gave back. `"all"`: both. Quorum queues from RabbitMQ
+   * 4.3 on, with a `delayedRetryMin`: earlier ones would do nothing, so it is refused with `InvalidArgument`. Default: none
+   * of it.
+   *
+   * `AmqpConsumer.retry` waits on every version, by delays of your choice, and counts failures alone. See
+   * docs/decisions.md, "The broker's own delayed retry".
+   */
+  readonly delayedRetryType?: "all" | "failed" | "returned" | undefined
+  /**
+   * `x-delayed-retry-min`: the pause before a message's first return, in milliseconds if it is a number. The next ones are
+   * that many times its `x-delivery-count`. 1 ms to 3650 days. It needs a `delayedRetryType`.
+   */
+  readonly delayedRetryMin?: Duration.Input | undefined
+  /** `x-delayed-retry-max`: the longest pause. From `delayedRetryMin` to 3650 days. Default: `delayedRetryMin`. */
+  readonly delayedRetryMax?: Duration.Input | undefined
+  /**
+   * `x-consumer-disconnected-timeout`: how long messages stay with consumers on a node that cannot be reached, before they
+   * are given to others. 0 ms to 3650 days. Quorum queues from RabbitMQ 4.3 on: earlier ones would do nothing, so it is
+   * refused with `InvalidArgument`. Default: the broker's, 60 seconds.
+   */
+  readonly consumerDisconnectedTimeout?: Duration.Input | undefined
   /** Further arguments, or the same by their `x-` names. One that is given both ways is refused. */
   readonly arguments?: Headers | undefined
 }
@@ -225,6 +260,9 @@ export interface Operations {
   /**
    * `basic.qos`: how many unsettled deliveries a consumer (with `global`: this channel) may have. 0 to 65535; 0 means no
    * limit. It applies to consumers started afterwards.
+   *
+   * RabbitMQ 4.3 has no `global`: it bounds each consumer by that number instead, unless its configuration permits the former
+   * (`deprecated_features.permit.global_qos = true`). That is logged as a warning, once per connection.
    *
    * Before RabbitMQ 4.3, a consumer of a quorum queue that starts behind one with `global` ends the connection (540):
    * `consume` fails with `InvalidArgument` instead if this application has declared the queue.

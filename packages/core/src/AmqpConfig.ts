@@ -317,8 +317,8 @@ export interface Options {
   /** Channels of a connection, at most, before the broker's own limit. 1 to 65535. Default: 2047, RabbitMQ's. */
   readonly channelMax?: number | undefined
   /**
-   * The largest frame, in bytes, before the broker's own limit. 4096 to 2^32 - 1. Default: 131072, RabbitMQ's. RabbitMQ
-   * 4 asks for 8192 or more.
+   * The largest frame, in bytes, before the broker's own limit. 4096 to 2^32 - 1. Default: 131072, RabbitMQ's. From
+   * 4.1 on RabbitMQ wants 8192 or more: the connection fails with `ProtocolError` otherwise.
    */
   readonly frameMax?: number | undefined
   /** Default: `en_US`, the only one that RabbitMQ has. */

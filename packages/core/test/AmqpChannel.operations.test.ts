@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
+import { isFrom } from "./support/versions.ts"
 import { reasonOf, untilStats, withPool } from "./support/amqp.ts"
 import { drain, take } from "./support/queues.ts"
 
@@ -133,11 +134,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("each option arrives as its x- argument", () =>
       Effect.gen(function* () {
         const { evaluate, vhost } = yield* TestBroker.TestBroker
+        const is43 = yield* isFrom("4.3.0")
         yield* borrowed((channel) =>
           Effect.gen(function* () {
             yield* channel.queueDeclare("classic", {
               queueType: "classic",
-              queueMode: "lazy",
+              // What 4.3 has removed, and what it has added.
+              ...(is43 ? {} : { queueMode: "lazy" as const, arguments: { "x-queue-master-locator": "client-local" } }),
               singleActiveConsumer: true,
               maxLength: 1000,
               maxLengthBytes: 1_000_000,
@@ -146,8 +149,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               deadLetterRoutingKey: "dead",
               messageTtl: "1 minute",
               expires: 90_000,
-              maxPriority: 5,
-              arguments: { "x-queue-master-locator": "client-local" }
+              maxPriority: 5
             })
             yield* channel.queueDeclare("quorum", {
               queueType: "quorum",
@@ -156,7 +158,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               deadLetterExchange: "dlx",
               deadLetterStrategy: "at-least-once",
               overflow: "reject-publish",
-              queueLeaderLocator: "balanced"
+              queueLeaderLocator: "balanced",
+              ...(is43
+                ? {
+                    delayedRetryType: "failed" as const,
+                    delayedRetryMin: "1 second",
+                    delayedRetryMax: 5000,
+                    consumerDisconnectedTimeout: "30 seconds"
+                  }
+                : {})
             })
             yield* channel.queueDeclare("stream", {
               queueType: "stream",
@@ -181,12 +191,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           "classic x-max-priority 5",
           "classic x-message-ttl 60000",
           "classic x-overflow reject-publish-dlx",
-          "classic x-queue-master-locator client-local",
-          "classic x-queue-mode lazy",
+          ...(is43 ? [] : ["classic x-queue-master-locator client-local", "classic x-queue-mode lazy"]),
           "classic x-queue-type classic",
           "classic x-single-active-consumer true",
+          ...(is43 ? ["quorum x-consumer-disconnected-timeout 30000"] : []),
           "quorum x-dead-letter-exchange dlx",
           "quorum x-dead-letter-strategy at-least-once",
+          ...(is43
+            ? [
+                "quorum x-delayed-retry-max 5000",
+                "quorum x-delayed-retry-min 1000",
+                "quorum x-delayed-retry-type failed"
+              ]
+            : []),
           "quorum x-delivery-limit 3",
           "quorum x-overflow reject-publish",
           "quorum x-queue-leader-locator balanced",

@@ -72,13 +72,23 @@ for (const option of [
   refused(option, notWhole, (channel, value) => channel.queueDeclare("q", { [option]: value }))
 }
 refused("maxPriority", [0, 256], (channel, value) => channel.queueDeclare("q", { maxPriority: value }))
-for (const option of ["queueType", "queueMode", "overflow", "deadLetterStrategy", "queueLeaderLocator"]) {
+for (const option of [
+  "queueType",
+  "queueMode",
+  "overflow",
+  "deadLetterStrategy",
+  "queueLeaderLocator",
+  "delayedRetryType"
+]) {
   refused(option, ["no such", 1, null, ""], (channel, value) => channel.queueDeclare("q", { [option]: value }))
 }
-for (const option of ["messageTtl", "expires"]) {
+for (const option of ["messageTtl", "expires", "delayedRetryMin", "delayedRetryMax", "consumerDisconnectedTimeout"]) {
   refused(option, [-1, Number.NaN, Infinity, "soon", null, 0.5, 315_360_000_001, "3651 days"], (channel, value) =>
     channel.queueDeclare("q", { [option]: value })
   )
+}
+for (const option of ["delayedRetryMin", "delayedRetryMax"]) {
+  refused(option, [0], (channel, value) => channel.queueDeclare("q", { [option]: value }))
 }
 refused("expires", [0], (channel, value) => channel.queueDeclare("q", { expires: value }))
 refused("maxAge", [0, 1500, "soon"], (channel, value) => channel.queueDeclare("q", { maxAge: value }))

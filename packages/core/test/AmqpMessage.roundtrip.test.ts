@@ -8,6 +8,7 @@ import { sameMessage } from "../src/internal/properties.ts"
 import { configOf, type Overrides, withPool } from "./support/amqp.ts"
 import { contents, deliveredProperties, deliveredTable, properties, tables } from "./support/messages.ts"
 import { take } from "./support/queues.ts"
+import { leastFrameMax } from "./support/versions.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
 /** Works on a channel of the broker, with a queue that is gone afterwards. */
@@ -330,13 +331,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("headers that do not fit into a frame are refused, and the largest that do arrive", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
+        const frameMax = yield* leastFrameMax
         yield* AmqpChannel.use((channel) =>
           Effect.gen(function* () {
             const { queue } = yield* channel.queueDeclare("", { exclusive: true })
             const attempt = (length: number) =>
               through(channel, queue, { content: "", messageId: "abc", headers: { a: "x".repeat(length) } })
             // 8 for the frame; 14 to the flags; 11 for the table, its key and tag; 1 delivery mode, 4 message id.
-            const most = 4096 - 8 - 14 - 11 - 1 - 4
+            const most = frameMax - 8 - 14 - 11 - 1 - 4
             // Nothing but those two numbers, so room is kept for a priority and a timestamp.
             const delivery = yield* attempt(most - 9)
             assert.strictEqual(delivery.properties.messageId, "abc")
@@ -345,7 +347,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             if (reason._tag === "InvalidArgument") assert.strictEqual(reason.argument, "headers")
             yield* attempt(0)
           })
-        ).pipe(Effect.scoped, withPool(url, { frameMax: 4096 }))
+        ).pipe(Effect.scoped, withPool(url, { frameMax }))
       })
     )
   })

@@ -57,6 +57,38 @@ describe("check", () => {
       of: [AmqpTopology.externalQueue("x"), queue("q"), bind("q", "x")],
       says: ['exchange "x" is not declared here']
     },
+    "an option that queues of its type do not have": {
+      of: [
+        queue("a", { queueType: "quorum", maxPriority: 5, maxAge: "1 day" }),
+        queue("b", { queueType: "classic", deliveryLimit: 5, delayedRetryType: "all", delayedRetryMin: 1 }),
+        queue("c", { queueType: "stream", queueMode: "lazy", consumerDisconnectedTimeout: 1 }),
+        queue("d", { queueType: "stream", arguments: { "x-delivery-limit": 3 } }),
+        // Of the virtual host's type, which may be the right one.
+        queue("e", { maxPriority: 5, deliveryLimit: 5 }),
+        queue("f", { queueType: "classic", deliveryLimit: "default" })
+      ],
+      says: [
+        'queue "a": maxPriority is for queueType "classic": leave it out, a quorum queue has priorities without it',
+        'queue "a": maxAge is for queueType "stream"',
+        'queue "b": deliveryLimit is for queueType "quorum"',
+        'queue "b": delayedRetryType is for queueType "quorum": leave it out, AmqpConsumer.retry waits',
+        'queue "c": consumerDisconnectedTimeout is for queueType "quorum"',
+        'queue "c": queueMode is for queueType "classic"',
+        'queue "d": deliveryLimit is for queueType "quorum"'
+      ]
+    },
+    "delayed retries without their least pause, or with a most below it, or of no type": {
+      of: [
+        queue("a", { queueType: "quorum", delayedRetryType: "all" }),
+        queue("b", { queueType: "quorum", delayedRetryMin: "1 second" }),
+        queue("c", { queueType: "quorum", delayedRetryType: "all", delayedRetryMin: 2, delayedRetryMax: 1 })
+      ],
+      says: [
+        'queue "a": delayedRetryMin: wants the shortest pause beside a delayedRetryType',
+        'queue "b": delayedRetryType: wants what is delayed',
+        'queue "c": delayedRetryMax: wants at least delayedRetryMin, 2 ms, got 1 ms'
+      ]
+    },
     "a binding from the default exchange": {
       of: [queue("q"), bind("q", "", "other")],
       says: ["the default exchange takes no bindings"]

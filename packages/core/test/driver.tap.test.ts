@@ -61,7 +61,7 @@ describe("the handshake", () => {
       assert.isUndefined(connection.end)
       assert.isUndefined(connection.tap.failure)
       assert.strictEqual(connection.tap.address, "192.0.2.1")
-      assert.strictEqual(connection.tap.agreed?.serverProperties["product"], "RabbitMQ")
+      assert.strictEqual(connection.tap.agreed?.product, "RabbitMQ")
       assert.isTrue(connection.tap.first.equals(bytes.subarray(0, 128)))
     }
   })

@@ -125,7 +125,11 @@ const queueDeclareOptions: Record<Exclude<keyof QueueDeclareOptions, "arguments"
   },
   streamMaxSegmentSizeBytes: integer(1, any, "x-stream-max-segment-size-bytes"),
   quorumInitialGroupSize: integer(1, any, "x-quorum-initial-group-size"),
-  queueLeaderLocator: choice(["client-local", "balanced"], "x-queue-leader-locator")
+  queueLeaderLocator: choice(["client-local", "balanced"], "x-queue-leader-locator"),
+  delayedRetryType: choice(["all", "failed", "returned"], "x-delayed-retry-type"),
+  delayedRetryMin: milliseconds(1, "x-delayed-retry-min"),
+  delayedRetryMax: milliseconds(1, "x-delayed-retry-max"),
+  consumerDisconnectedTimeout: milliseconds(0, "x-consumer-disconnected-timeout")
 }
 
 const consumeOptions: Record<Exclude<keyof ConsumeOptions, "arguments">, Option> = {
@@ -286,6 +290,22 @@ export const readExchangeDeclare = (options: unknown, operation = "exchange.decl
   return { durable: true, autoDelete: false, internal: false, ...checked.fields, arguments: checked.arguments }
 }
 
+/** What RabbitMQ takes, and makes no pause for, or a shorter one. */
+const checkDelayedRetry = (operation: string, table: FieldTable): InvalidArgument | undefined => {
+  const { ["x-delayed-retry-type"]: type, ["x-delayed-retry-min"]: least, ["x-delayed-retry-max"]: most } = table
+  const isOn = type !== undefined && type !== "disabled"
+  if (isOn && least === undefined) {
+    return refused(operation, "delayedRetryMin", "the shortest pause beside a delayedRetryType", "none")
+  }
+  if (type === undefined && (least !== undefined || most !== undefined)) {
+    return refused(operation, "delayedRetryType", 'what is delayed: "all", "failed" or "returned"', "none")
+  }
+  if (typeof least === "number" && typeof most === "number" && most < least) {
+    return refused(operation, "delayedRetryMax", `at least delayedRetryMin, ${least} ms`, `${most} ms`)
+  }
+  return undefined
+}
+
 export const readQueueDeclare = (options: unknown, operation = "queue.declare") => {
   const checked = read(operation, options, queueDeclareOptions, true)
   if (isRefused(checked)) return checked
@@ -293,6 +313,8 @@ export const readQueueDeclare = (options: unknown, operation = "queue.declare") 
   if (exchange === "" && typeof key === "string" && isMalformed(key)) {
     return refused(operation, "deadLetterRoutingKey", wantsAddress, malformedAddress)
   }
+  const unpaced = checkDelayedRetry(operation, checked.arguments)
+  if (unpaced !== undefined) return unpaced
   const { deliveryLimit } = (options ?? {}) as QueueDeclareOptions
   const table = deliveryLimit === "default" ? without(checked.arguments, "x-delivery-limit") : checked.arguments
   return { durable: true, exclusive: false, autoDelete: false, ...checked.fields, arguments: table }

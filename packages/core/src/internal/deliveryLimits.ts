@@ -15,24 +15,16 @@ import { mustFit, type readQueueDeclare } from "./declarations.ts"
 import { Handle, type Terms } from "./handle.ts"
 import { type KnownQueue, typeOf } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
+import { isFrom } from "./versions.ts"
 
 type Declaration = Exclude<ReturnType<typeof readQueueDeclare>, AmqpError.InvalidArgument>
 
 const limit = "x-delivery-limit"
 const deadLetterExchange = "x-dead-letter-exchange"
 
-/** The first two numbers of a version of RabbitMQ; undefined for other products. */
-const versionOf = (product: string): readonly [major: number, minor: number] | undefined => {
-  const found = /^RabbitMQ (\d+)\.(\d+)/.exec(product)
-  return found === null ? undefined : [Number(found[1]), Number(found[2])]
-}
+const hasDefaultLimit = (product: string): boolean => isFrom(product, 4, 0)
 
-const hasDefaultLimit = (product: string): boolean => (versionOf(product)?.[0] ?? 0) >= 4
-
-const countsNacks = (product: string): boolean => {
-  const [major, minor] = versionOf(product) ?? [0, 0]
-  return major < 4 || (major === 4 && minor < 3)
-}
+const countsNacks = (product: string): boolean => !isFrom(product, 4, 3)
 
 /**
  * How often a delivery can still go back to its queue by `basic.nack` before the broker takes it out for good. Infinity:

@@ -35,6 +35,7 @@ import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
 import type { KnownQueues } from "./knownQueues.ts"
 import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "./refusedByType.ts"
+import { noteRefusal, refusesDeclare, warnOfGlobalPrefetch } from "./refusedByVersion.ts"
 import { isStream, settledByAckOnly } from "./streams.ts"
 import * as Tracing from "./tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
@@ -415,13 +416,14 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.qos", options, { global: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return Effect.asVoid(
+    return Effect.flatMap(
       this.#checked("basic.qos", Check.checkPrefetch("basic.qos", prefetchCount), (driver, channel) => {
         channel.altered = true
         // Zero: no limit.
         if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
-        return driver.qos(prefetchCount, flags.global)
-      })
+        return driver.qos(prefetchCount, flags.global).then(() => channel.link)
+      }),
+      (link) => (flags.global && prefetchCount > 0 ? warnOfGlobalPrefetch(link) : Effect.void)
     )
   }
 
@@ -636,25 +638,32 @@ export class Lease extends Handle implements Operations {
     const operation = "queue.declare"
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
+    const { queues } = this.terms
     const declare = (declaration: typeof checked) =>
-      this.#checked(
-        operation,
-        Check.checkNewQueue(operation, queue),
-        (driver, channel) => {
-          Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
-          return driver.queueDeclare(queue, declaration).then((declared) => {
-            this.terms.queues.declared(declared.queue, declaration)
-            return declared
-          })
-        },
-        [queue]
+      Effect.tapError(
+        this.#checked(
+          operation,
+          Check.checkNewQueue(operation, queue),
+          (driver, channel) => {
+            Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
+            return driver.queueDeclare(queue, declaration).then((declared) => {
+              queues.declared(declared.queue, declaration)
+              return declared
+            })
+          },
+          [queue]
+        ),
+        ({ reason }) => Effect.sync(() => noteRefusal(queues, reason))
       )
-    if (options?.deliveryLimit === "default") return declare(checked)
     return Effect.suspend(() => {
       const channel = this.usable()
-      return "_tag" in channel || Check.checkNewQueue(operation, queue) !== undefined
+      if ("_tag" in channel || Check.checkNewQueue(operation, queue) !== undefined) return declare(checked)
+      const { link } = channel
+      const refused = refusesDeclare(link.product, queues, checked)
+      if (refused !== undefined) return fail(refused)
+      return options?.deliveryLimit === "default"
         ? declare(checked)
-        : declareWithoutLimit(this.terms, channel.link, queue, checked, declare)
+        : declareWithoutLimit(this.terms, link, queue, checked, declare)
     })
   }
 

@@ -10,6 +10,7 @@
  */
 import { InvalidArgument } from "../AmqpErrorReason.ts"
 import { type KnownQueues, typeOf } from "./knownQueues.ts"
+import { isBefore } from "./versions.ts"
 
 type Type = "quorum" | "stream"
 
@@ -53,11 +54,8 @@ export const refusesDelete = (
       )
     : undefined
 
-// Tried: 3.10 and 4.0 refuse it, 4.3 takes it.
-const takesGlobalPrefetch = (product: string): boolean => {
-  const [, major, minor] = /^RabbitMQ (\d+)\.(\d+)/.exec(product) ?? []
-  return major === undefined || Number(major) > 4 || (Number(major) === 4 && Number(minor) >= 3)
-}
+// Tried: 3.10 and 4.0 refuse it; 4.3 has no global prefetch, and takes it for one of each consumer.
+const takesGlobalPrefetch = (product: string): boolean => !isBefore(product, 4, 3)
 
 export const refusesConsume = (
   queues: KnownQueues,

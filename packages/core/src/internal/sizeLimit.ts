@@ -4,6 +4,7 @@ import type { Message } from "../AmqpMessage.ts"
 import type { Link } from "./link.ts"
 import { isRefused } from "./declarations.ts"
 import { toPublish, withoutContent } from "./properties.ts"
+import { versionOf } from "./versions.ts"
 
 const mebibyte = 2 ** 20
 
@@ -12,9 +13,9 @@ const mebibyte = 2 ** 20
  * (https://www.rabbitmq.com/docs/configure#config-items). Of other products nothing is known.
  */
 const limitOf = (product: string | undefined): number => {
-  const version = /^RabbitMQ (\d+)\./.exec(product ?? "")?.[1]
-  if (version === undefined) return Infinity
-  return Number(version) >= 4 ? 16 * mebibyte : 128 * mebibyte
+  const [major] = versionOf(product ?? "") ?? []
+  if (major === undefined) return Infinity
+  return major >= 4 ? 16 * mebibyte : 128 * mebibyte
 }
 
 /** A message that was found to be of no undue size when it was taken in. */

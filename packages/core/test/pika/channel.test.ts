@@ -6,6 +6,7 @@ import { Effect, Fiber, Option, Queue } from "effect"
 import { untilStats } from "../support/amqp.ts"
 import { until } from "../support/looking.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
+import { hasGlobalPrefetch } from "../support/versions.ts"
 import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf, drain } from "./broker.ts"
 
 type Channel = AmqpChannel.AmqpChannel
@@ -181,7 +182,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* channel.qos(2, { global: true })
         const { deliveries } = yield* channel.consume(queue)
         const first = yield* Queue.take(deliveries)
-        assert.deepInclude(yield* channel.queueDeclarePassive(queue), { messageCount: 2 })
+        // Where there is no bound of the channel, the last qos is that of the consumer.
+        const ready = (yield* hasGlobalPrefetch) ? 2 : 1
+        assert.deepInclude(yield* channel.queueDeclarePassive(queue), { messageCount: ready })
         yield* channel.ack(first)
         assert.strictEqual(AmqpMessage.text(yield* Queue.take(deliveries)), "b")
       })

@@ -25,6 +25,21 @@ export const limitBodies = (bytes: number) =>
     yield* Effect.acquireRelease(limit(String(bytes)), () => Effect.orDie(limit(before)))
   })
 
+/** Whether the broker is of this version or a later one, such as `isFrom("4.3.0")`. */
+export const isFrom = (version: string) =>
+  Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
+    Effect.map(
+      evaluate(`rabbit_misc:version_compare(rabbit_misc:version(), "${version}", gte).`),
+      (text) => text === "true"
+    )
+  )
+
+/** Whether `basic.qos` with `global` bounds a channel: 4.3 bounds each consumer instead, unless it is configured otherwise. */
+export const hasGlobalPrefetch = Effect.map(isFrom("4.3.0"), (is43) => !is43)
+
+/** The least frame-max that a broker agrees on. */
+export const leastFrameMax = Effect.map(isFrom("4.1.0"), (is41) => (is41 ? 8192 : 4096))
+
 /** Whether what a consumer gives back by `basic.nack` counts towards the delivery limit of a quorum queue. */
 export const countsNacks = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
   Effect.map(evaluate(`rabbit_misc:version_compare(rabbit_misc:version(), "4.3.0", lt).`), (text) => text === "true")

@@ -10,6 +10,7 @@ import type { AmqpError } from "../../AmqpError.ts"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
 import type { KnownQueues } from "../knownQueues.ts"
 import * as Logging from "../logging.ts"
+import { versionOf } from "../versions.ts"
 import type { Declaration, Declaring } from "./declaring.ts"
 
 const exclusiveStream: Declaration = {
@@ -17,12 +18,6 @@ const exclusiveStream: Declaration = {
   exclusive: true,
   autoDelete: false,
   arguments: { "x-queue-type": "stream" }
-}
-
-/** The first two numbers of RabbitMQ's version; undefined for another product. */
-const versionOf = (product: string): readonly [number, number] | undefined => {
-  const [, major, minor] = /^RabbitMQ (\d+)\.(\d+)/.exec(product) ?? []
-  return major === undefined || minor === undefined ? undefined : [Number(major), Number(minor)]
 }
 
 const isEnabled = (declaring: Declaring): Effect.Effect<boolean | undefined, AmqpError> =>

@@ -17,6 +17,7 @@ import { Lease } from "../lease.ts"
 import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { isStream, offsetName, undeclaredStream } from "../streams.ts"
+import { isBefore } from "../versions.ts"
 import { ConsumerDelivery } from "./delivery.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
 import { StreamEnd } from "./streamEnd.ts"
@@ -269,7 +270,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
    * and the standby ends with it. The close of the channel hands them over in one step.
    */
   get #isCrashedByCancel(): boolean {
-    if (this.held?.link.product.startsWith("RabbitMQ 3.") !== true) return false
+    if (this.held === undefined || !isBefore(this.held.link.product, 4, 0)) return false
     const known = this.terms.queues.get(this.#start.queue)
     if (known === undefined) return this.#position === undefined
     const type = typeOf(known)

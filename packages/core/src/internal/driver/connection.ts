@@ -32,14 +32,6 @@ export interface Bounds {
 }
 
 // They may be anything: a table whose `toString` is a text throws where it is put into one.
-const productOf = ({ serverProperties }: Agreement): string => {
-  const text = (name: string, other: string) => {
-    const value = serverProperties[name]
-    return typeof value === "string" ? value : other
-  }
-  return `${text("product", "unknown")} ${text("version", "")}`.trim()
-}
-
 const ignore = () => {}
 
 export class Connection implements DriverConnection, TapOwner {
@@ -68,7 +60,7 @@ export class Connection implements DriverConnection, TapOwner {
     this.#model = model
     this.#socket = socket
     this.tap = tap
-    this.product = productOf(agreed)
+    this.product = agreed.product
     this.channelMax = agreed.channelMax
     this.frameMax = agreed.frameMax
     this.heartbeat = agreed.heartbeat

@@ -38,6 +38,7 @@ import {
   prefix
 } from "../protocol.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
+import { isFrom } from "../versions.ts"
 import { type BrokerClose, frameError, MechanismRefused, ProtocolViolation } from "./ends.ts"
 import { firstBytes } from "./foreignPeer.ts"
 import { Framing, type FrameSink, uint32 } from "./framing.ts"
@@ -82,7 +83,8 @@ export interface Proposal {
 
 /** What was agreed on. */
 export interface Agreement {
-  readonly serverProperties: FieldTable
+  /** What the broker says of itself: "RabbitMQ 4.3.6". */
+  readonly product: string
   readonly channelMax: number
   readonly frameMax: number
   /** In seconds; 0: none. */
@@ -95,8 +97,18 @@ const lower = (server: number, client: number): number =>
 
 /** AMQP 0-9-1, section 4.2.3: frames of this size must be taken. */
 const leastFrameMax = 4096
+/** RabbitMQ from 4.1 on (release notes of 4.1.0): it closes the socket over less, without a word. */
+const leastOfRabbitMq = 8192
 const largestChannel = 0xffff
 const largestFrame = 0xffffffff
+
+const productOf = (properties: FieldTable): string => {
+  const text = (name: string, other: string) => {
+    const value = properties[name]
+    return typeof value === "string" ? value : other
+  }
+  return `${text("product", "unknown")} ${text("version", "")}`.trim()
+}
 
 /** What no publisher can write, the broker's own part of a header, is a frame against the protocol when it is wrong. */
 const readHeader = (bytes: Buffer, channel: number, start: number, end: number): HeaderFrame => {
@@ -410,10 +422,17 @@ export class Tap implements FrameSink {
       throw new ProtocolViolation(`the broker's frame-max is ${server.frameMax}, and AMQP's least is ${leastFrameMax}`)
     }
     const { channelMax, frameMax, heartbeat } = this.#proposal
+    const product = productOf(this.#serverProperties!)
+    const agreed = lower(server.frameMax, frameMax)
+    if (agreed !== 0 && agreed < leastOfRabbitMq && isFrom(product, 4, 1)) {
+      throw new ProtocolViolation(
+        `${product} wants a frame-max from ${leastOfRabbitMq} on, got ${agreed} (its own is ${server.frameMax}, frameMax is ${frameMax}): set frameMax to ${leastOfRabbitMq} or more`
+      )
+    }
     this.agreed = {
-      serverProperties: this.#serverProperties!,
+      product,
       channelMax: lower(server.channelMax, channelMax) || largestChannel,
-      frameMax: lower(server.frameMax, frameMax) || largestFrame,
+      frameMax: agreed || largestFrame,
       // Ours can switch it off, the broker's 0 leaves it to us.
       heartbeat: heartbeat === 0 ? 0 : lower(server.heartbeat, heartbeat)
     }

@@ -81,7 +81,7 @@ export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
     } else if (deadLetterRoutingKey !== undefined) {
       needsQueue(deadLetterRoutingKey, `${describe(queue)}: deadLetterRoutingKey`)
     }
-    issues.push(...strategyIssues(queue))
+    issues.push(...typeIssues(queue), ...strategyIssues(queue))
   }
 
   for (const binding of topology.bindings) issues.push(...bindingIssues(binding))
@@ -115,6 +115,30 @@ const optionOf = (
 const strategyOf = (queue: Queue) => optionOf(queue, "deadLetterStrategy", "x-dead-letter-strategy")
 const overflowOf = (queue: Queue) => optionOf(queue, "overflow", "x-overflow")
 const typeOf = (queue: Queue) => optionOf(queue, "queueType", "x-queue-type")
+
+/** Options that queues of other types refuse, with their argument and what to do instead. */
+const optionsOfTypes = {
+  deliveryLimit: ["x-delivery-limit", "quorum", "no other queue counts deliveries"],
+  delayedRetryType: ["x-delayed-retry-type", "quorum", "AmqpConsumer.retry waits for queues of every type"],
+  consumerDisconnectedTimeout: ["x-consumer-disconnected-timeout", "quorum", "no other queue waits"],
+  queueMode: ["x-queue-mode", "classic", "other queues keep their messages on disk"],
+  maxPriority: [
+    "x-max-priority",
+    "classic",
+    "a quorum queue has priorities without it, two levels from RabbitMQ 4.0 and 32 from 4.3 on, and a stream has none"
+  ],
+  maxAge: ["x-max-age", "stream", "use messageTtl for what consumers remove"]
+} as const
+
+const typeIssues = (queue: Queue): ReadonlyArray<string> => {
+  const type = typeOf(queue)
+  if (type === undefined) return []
+  return Object.entries(optionsOfTypes).flatMap(([option, [argument, of, instead]]) => {
+    const given = queue.options[option as keyof typeof optionsOfTypes] ?? queue.options.arguments?.[argument]
+    if (given === undefined || given === "default" || type === of) return []
+    return [`${describe(queue)}: ${option} is for queueType "${of}": leave it out, ${instead}`]
+  })
+}
 
 /** What RabbitMQ takes and does not do, or refuses with a text that does not say what to do. */
 const strategyIssues = (queue: Queue): ReadonlyArray<string> => {
