@@ -20,6 +20,8 @@ import { Tap, unusableRuntime } from "./tap.ts"
 /** The largest frame that is taken before a size has been agreed on, in bytes: some brokers have much to say of themselves. */
 const largestGreeting = 131_072
 
+const isBun = "bun" in process.versions
+
 /** Where to connect to. */
 export interface Endpoint {
   readonly config: AmqpConfig
@@ -86,6 +88,7 @@ export const open = (
       keepAliveDelay: Duration.toMillis(config.tcp.keepAliveDelay),
       signal: aborting.signal,
       onread: tap.onread,
+      ...(isBun ? { construct: tap.construct } : undefined),
       ...socketOptions
     }
     const url = {

@@ -161,6 +161,11 @@ export class Tap implements FrameSink {
   #interval = Infinity
   #pushedAt = 0
 
+  /**
+   * For Bun 1.4, which calls `onread.callback` without the socket: it hands the options of a socket on to its stream, which
+   * calls this one as a method (https://nodejs.org/api/stream.html#new-streamduplexoptions).
+   */
+  readonly construct: (this: unknown, done: () => void) => void
   /** The socket's option of this name (https://nodejs.org/api/net.html#new-netsocketoptions). */
   readonly onread: {
     readonly buffer: Uint8Array
@@ -178,6 +183,11 @@ export class Tap implements FrameSink {
       }
       this.#receive(bytes)
     }
+    let constructed: Socket | undefined
+    this.construct = function (done) {
+      if (this instanceof Duplex) constructed = this as Socket
+      done()
+    }
     const refuse = () => {
       if (this.#isOver) return
       this.#fail(unusableRuntime())
@@ -188,8 +198,9 @@ export class Tap implements FrameSink {
       buffer: Buffer.alloc(readSize),
       // Node calls it as a method of the socket, without which nothing can be pushed on. Not all runtimes do.
       callback(bytesRead, buffer) {
-        if (this instanceof Duplex) receive(this as Socket, (buffer as Buffer).subarray(0, bytesRead))
-        else refuse()
+        const socket = this instanceof Duplex ? (this as Socket) : constructed
+        if (socket === undefined) refuse()
+        else receive(socket, (buffer as Buffer).subarray(0, bytesRead))
         return true
       }
     }
