@@ -1,5 +1,6 @@
 /** AMQP 0-9-1 for Effect: channels as scoped resources, drawn from a pool. */
 export * as Amqp from "./Amqp.ts"
+export * as AmqpBaggage from "./AmqpBaggage.ts"
 export * as AmqpBroker from "./AmqpBroker.ts"
 export * as AmqpChannel from "./AmqpChannel.ts"
 export * as AmqpConfig from "./AmqpConfig.ts"

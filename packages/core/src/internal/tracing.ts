@@ -17,8 +17,10 @@ import * as References from "effect/References"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
+import * as AmqpBaggage from "../AmqpBaggage.ts"
 import { AmqpError } from "../AmqpError.ts"
 import type { Message } from "../AmqpMessage.ts"
+import * as BaggageHeader from "./baggageHeader.ts"
 import type { Link } from "./link.ts"
 import { failureOf } from "./consumer/attempts.ts"
 import type { ConsumerDelivery } from "./consumer/delivery.ts"
@@ -128,23 +130,28 @@ export const publishing = <A, E, R>(
   return Effect.useSpan(
     `publish ${template}`,
     { kind: "producer", attributes, links: own === undefined ? [] : [linkTo(own)] },
-    (span) => withErrorType(span, publish(messageWith(message, span, link?.frameMax)))
+    (span) =>
+      Effect.flatMap(AmqpBaggage.Current, (baggage) =>
+        withErrorType(span, publish(messageWith(message, span, baggage, link?.frameMax)))
+      )
   )
 }
 
 /** One span for a sequence of messages, and the context that goes along with each of them. */
 export class SequenceSpan {
   readonly #span: Tracer.Span
+  readonly #baggage: AmqpBaggage.Baggage
   #messages = 0
 
-  constructor(span: Tracer.Span) {
+  constructor(span: Tracer.Span, baggage: AmqpBaggage.Baggage) {
     this.#span = span
+    this.#baggage = baggage
   }
 
   /** Counts a message, and gives it the context, unless it has one. */
   take(message: Message, link: Link | undefined): Message {
     this.#messages++
-    return messageWith(message, this.#span, link?.frameMax)
+    return messageWith(message, this.#span, this.#baggage, link?.frameMax)
   }
 
   failed(reason: string): void {
@@ -169,7 +176,7 @@ export const sequence = (scope: Scope.Scope, link: () => Link | undefined): Effe
     setServer(attributes, link())
     return Effect.map(
       Effect.provideService(Effect.makeSpanScoped("publish", { kind: "producer", attributes }), Scope.Scope, scope),
-      (span) => new SequenceSpan(span)
+      (span) => new SequenceSpan(span, fiber.getRef(AmqpBaggage.Current))
     )
   })
 
@@ -194,6 +201,7 @@ const deliveryAttributes = (delivery: ConsumerDelivery, attributes: Attributes):
 const handled = (
   name: string,
   options: Tracer.SpanOptionsNoTrace,
+  baggage: AmqpBaggage.Baggage,
   handle: (onFailure: OnFailure) => Effect.Effect<void>
 ): Effect.Effect<void> =>
   Effect.useSpan(name, options, (span) => {
@@ -205,7 +213,9 @@ const handled = (
       span.end(now, Exit.failCause(failure))
       return Effect.void
     })
-    return Effect.andThen(Effect.withParentSpan(handle(onFailure), span, { captureStackTrace: false }), ended)
+    // Not that of whoever has started the consumer.
+    const handling = Effect.provideService(handle(onFailure), AmqpBaggage.Current, baggage)
+    return Effect.andThen(Effect.withParentSpan(handling, span, { captureStackTrace: false }), ended)
   })
 
 /**
@@ -221,7 +231,8 @@ export const handling = (
   const template = setDestination(attributes, delivery.exchange, delivery.routingKey, delivery.queue)
   if (procedure !== undefined) attributes["rpc.method"] = procedure
   setServer(attributes, delivery.channel.link)
-  const parent = contextOf(delivery.properties.headers)
+  const { headers } = delivery.properties
+  const parent = contextOf(headers)
   return handled(
     `process ${procedure ?? template}`,
     {
@@ -230,6 +241,7 @@ export const handling = (
       parent,
       root: parent === undefined
     },
+    BaggageHeader.ofHeaders(headers),
     handle
   )
 }
@@ -254,7 +266,8 @@ export const handlingBatch = (
     if (delivery.routingKey !== "") of["messaging.rabbitmq.destination.routing_key"] = delivery.routingKey
     links.push(linkTo(context, deliveryAttributes(delivery, of)))
   }
-  return handled(`process ${template}`, { kind: "consumer", attributes, links, root: true }, handle)
+  const options = { kind: "consumer", attributes, links, root: true } as const
+  return handled(`process ${template}`, options, BaggageHeader.none, handle)
 }
 
 // --- Request and reply -------------------------------------------------------------------------------------------------
@@ -264,7 +277,7 @@ export const calling = <A, E, R>(
   procedure: { readonly name: string; readonly exchange: string; readonly routingKey: string },
   correlationId: string,
   link: Link | undefined,
-  call: (span: Tracer.Span) => Effect.Effect<A, E, R>
+  call: (span: Tracer.Span, baggage: AmqpBaggage.Baggage) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
   const attributes = operation("call", "send")
   setDestination(attributes, procedure.exchange, procedure.routingKey)
@@ -272,7 +285,12 @@ export const calling = <A, E, R>(
   attributes["messaging.message.conversation_id"] = correlationId
   setServer(attributes, link)
   return Effect.useSpan(`call ${procedure.name}`, { kind: "client", attributes }, (span) =>
-    withErrorType(span, Effect.withParentSpan(call(span), span, { captureStackTrace: false }) as Effect.Effect<A, E, R>)
+    Effect.flatMap(AmqpBaggage.Current, (baggage) =>
+      withErrorType(
+        span,
+        Effect.withParentSpan(call(span, baggage), span, { captureStackTrace: false }) as Effect.Effect<A, E, R>
+      )
+    )
   )
 }
 

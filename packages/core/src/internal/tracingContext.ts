@@ -1,11 +1,13 @@
 /**
  * Trace context in the headers of messages, as W3C has it for HTTP (https://www.w3.org/TR/trace-context/) and drafts it for
- * AMQP (https://w3c.github.io/trace-context-amqp/): `traceparent`, and `tracestate` if there is one.
+ * AMQP (https://w3c.github.io/trace-context-amqp/): `traceparent`, and `tracestate` if there is one. Beside them `baggage`.
  */
 import * as Context from "effect/Context"
 import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
+import type { Baggage } from "../AmqpBaggage.ts"
 import type { FieldTable, Headers, Message } from "../AmqpMessage.ts"
+import * as BaggageHeader from "./baggageHeader.ts"
 import { fitsHeaders } from "./properties.ts"
 import { isRecord } from "./fieldTable.ts"
 import { deriveReceived } from "./received.ts"
@@ -58,7 +60,7 @@ const stateOf = (span: Tracer.AnySpan): string | undefined => {
  * Headers with the context of a span; undefined if they are to stay as they are: they have a context already, the
  * application's or the first publish's, or they are no headers, of which the message's check will tell.
  */
-export const headersWith = (headers: unknown, span: Tracer.AnySpan): FieldTable | undefined => {
+export const headersWith = (headers: unknown, span: Tracer.AnySpan, baggage: Baggage): FieldTable | undefined => {
   if (headers !== undefined) {
     if (typeof headers !== "object" || headers === null || !isRecord(headers)) return undefined
     if ((headers as FieldTable)[parent] !== undefined) return undefined
@@ -66,20 +68,32 @@ export const headersWith = (headers: unknown, span: Tracer.AnySpan): FieldTable 
   const context = `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
   // A tracer of somebody's own may have other ids.
   if (!format.test(context)) return undefined
+  const added: Record<string, string> = { [parent]: context }
   const vendors = stateOf(span)
-  const added = vendors === undefined ? { [parent]: context } : { [parent]: context, [state]: vendors }
+  if (vendors !== undefined) added[state] = vendors
+  const members = BaggageHeader.format(baggage)
+  if (members !== undefined && (headers as FieldTable | undefined)?.[BaggageHeader.name] === undefined) {
+    added[BaggageHeader.name] = members
+  }
   const all = { ...(headers as FieldTable | undefined), ...added }
   deriveReceived(all, headers as FieldTable | undefined)
   return all
 }
 
-/** The message with the context of a span in its headers, where they have room for it. */
-export const messageWith = (message: Message, span: Tracer.AnySpan, frameMax: number | undefined): Message => {
+/** The message with the context of a span in its headers, and with the baggage, where they have room for it. */
+export const messageWith = (
+  message: Message,
+  span: Tracer.AnySpan,
+  baggage: Baggage,
+  frameMax: number | undefined
+): Message => {
   if (typeof message !== "object" || message === null) return message
-  const headers = headersWith(message.headers, span)
-  // Without others there is always room: a frame has at least 4096 bytes.
-  if (headers === undefined || (message.headers !== undefined && !fitsHeaders(message, headers, frameMax)))
-    return message
+  const headers = headersWith(message.headers, span, baggage)
+  if (headers === undefined) return message
+  // Without others and without baggage there is always room: a frame has at least 4096 bytes.
+  if ((message.headers !== undefined || baggage.size > 0) && !fitsHeaders(message, headers, frameMax)) {
+    return baggage.size > 0 ? messageWith(message, span, BaggageHeader.none, frameMax) : message
+  }
   const copy = { ...message, headers }
   // What a message inherits is not checked as what it has: its prototype stays.
   const prototype = Object.getPrototypeOf(message) as object | null

@@ -1,6 +1,7 @@
 /** What every HTTP handler with AMQP gets, and what is logged when it fails. */
 import {
   type Amqp,
+  AmqpBaggage,
   type AmqpBroker,
   type AmqpConfig,
   AmqpConnection,
@@ -25,6 +26,15 @@ interface Provider<Services> {
 const nameOf = ({ connectionName, hosts: [{ host, port }] }: AmqpConfig.AmqpConfig): string =>
   connectionName ?? `${host}:${port}`
 
+/** Gives a handler the baggage that came with its request. */
+const withBaggage = <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiber((fiber) => {
+    const request = Context.getOrUndefined(fiber.context, HttpServerRequest.HttpServerRequest)
+    const header = request?.headers[AmqpBaggage.header]
+    if (header === undefined) return handler
+    return Effect.provideService(handler, AmqpBaggage.Current, AmqpBaggage.fromHeader(header))
+  })
+
 /** Puts the services in context into handlers. */
 export const provider = Effect.gen(function* () {
   // One by one: merging contexts would copy the request's.
@@ -34,7 +44,7 @@ export const provider = Effect.gen(function* () {
   const consumer = yield* AmqpConsumer.AmqpConsumer
   const rpc = yield* AmqpRpc.AmqpRpc
   const provide: Provider<Amqp.Amqp>["provide"] = <A, E, R>(handler: Effect.Effect<A, E, R>) =>
-    handler.pipe(
+    withBaggage(handler).pipe(
       Effect.provideService(AmqpPool.AmqpPool, pool),
       Effect.provideService(AmqpConnection.AmqpConnection, connection),
       Effect.provideService(AmqpPublisher.AmqpPublisher, publisher),
@@ -52,7 +62,7 @@ export const keyedProvider = Effect.fnUntraced(function* <const Brokers extends 
   const context = yield* Effect.context<Identifier>()
   const services = brokers.map((key) => [key, Context.getUnsafe(context, key)] as const)
   const provide: Provider<Identifier>["provide"] = <A, E, R>(handler: Effect.Effect<A, E, R>) => {
-    let provided = handler as Effect.Effect<A, E, never>
+    let provided = withBaggage(handler) as Effect.Effect<A, E, never>
     for (const [key, service] of services) provided = Effect.provideService(provided, key, service)
     return provided
   }

@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
 import * as Crypto from "node:crypto"
 import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { Baggage } from "../../AmqpBaggage.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { AmqpRpc, CallOptions, Procedure, Stats } from "../../AmqpRpc.ts"
 import { Deadlines } from "../deadlines.ts"
@@ -108,8 +109,8 @@ class Client implements CallOwner, SessionOwner {
       if (isRefused(settings)) return fail(settings)
       const correlationId = correlationIdOf(this.#prefix, ++this.#made)
       return Tracing.isTraced(fiber)
-        ? Tracing.calling(procedure, correlationId, this.#links.current(), (span) =>
-            this.#call(procedure, codecs, payload, settings, correlationId, span)
+        ? Tracing.calling(procedure, correlationId, this.#links.current(), (span, baggage) =>
+            this.#call(procedure, codecs, payload, settings, correlationId, { span, baggage })
           )
         : this.#call(procedure, codecs, payload, settings, correlationId, undefined)
     })
@@ -120,7 +121,7 @@ class Client implements CallOwner, SessionOwner {
     payload: P["Type"],
     settings: CallSettings,
     correlationId: string,
-    span: Tracer.Span | undefined
+    traced: { readonly span: Tracer.Span; readonly baggage: Baggage } | undefined
   ): Effect.Effect<
     S["Type"],
     E["Type"] | AmqpError.AmqpError,
@@ -139,12 +140,12 @@ class Client implements CallOwner, SessionOwner {
     }
     const sent = Effect.flatMap(codecs.payload.encode(payload, envelope), (encoded) => {
       const link = this.#links.current()
-      const message = span === undefined ? encoded : messageWith(encoded, span, link?.frameMax)
+      const message = traced === undefined ? encoded : messageWith(encoded, traced.span, traced.baggage, link?.frameMax)
       const outgoing = toPublish(message, link?.frameMax, name)
       if (isRefused(outgoing)) return fail(outgoing)
       const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
       if (tooLarge !== undefined) return fail(tooLarge)
-      span?.attribute("messaging.message.body.size", outgoing.content.length)
+      traced?.span.attribute("messaging.message.body.size", outgoing.content.length)
       outgoing.mandatory = true
       return this.#send({ name, message, outgoing, correlationId, frameMax: link?.frameMax }, settings)
     })
