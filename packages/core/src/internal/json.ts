@@ -1,6 +1,8 @@
 /** JSON content by a schema. */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { isUtf8 } from "node:buffer"
@@ -35,6 +37,17 @@ const decodeFailed = (what: string) =>
   Effect.fail(
     AmqpError.fromReason(new AmqpError.DecodeFailed({ message: `a message's content ${what}`, operation: "decode" }))
   )
+
+// Schemas recur: how deep a content is nested is the choice of whoever publishes it.
+const isTooDeep = (cause: unknown): boolean => cause instanceof RangeError && cause.message.includes("call stack")
+
+const tooDeep = /* @__PURE__ */ decodeFailed("is nested too deep to be read by its schema")
+
+const undecoded = (cause: Cause.Cause<Schema.SchemaError>): Effect.Effect<never, AmqpError.AmqpError> => {
+  const error = Cause.findError(cause)
+  if (Result.isSuccess(error)) return decodeFailed(`is not what its schema says: ${issuesOf(error.success)}`)
+  return isTooDeep(Cause.squash(cause)) ? tooDeep : Effect.failCause(error.failure)
+}
 
 const encodeFailed = (what: string) =>
   Effect.fail(
@@ -103,10 +116,13 @@ export const json = <S extends Schema.Constraint>(schema: S): Json<S> => {
   return {
     encode: dual(2, encode),
     decode: (delivery) =>
-      Effect.flatMap(parse(delivery), (value) =>
-        Effect.catchTag(decodeUnknown(value), "SchemaError", (error) =>
-          decodeFailed(`is not what its schema says: ${issuesOf(error)}`)
-        )
-      )
+      Effect.flatMap(parse(delivery), (value) => {
+        try {
+          return Effect.catchCause(decodeUnknown(value), undecoded)
+        } catch (cause) {
+          if (isTooDeep(cause)) return tooDeep
+          throw cause
+        }
+      })
   }
 }
