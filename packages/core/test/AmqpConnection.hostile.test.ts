@@ -1,8 +1,9 @@
 /** A broker, or whatever answers in its place, that does not keep to the protocol. */
 import { assert, describe, it } from "@effect/vitest"
-import { AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
-import { Duration, Effect, Fiber, Option, References, SubscriptionRef } from "effect"
+import { AmqpConnection, AmqpConsumer, AmqpError, AmqpPool } from "@effect-amqp/core"
+import { Duration, Effect, Fiber, Option, Queue, References, SubscriptionRef } from "effect"
 import { untilOpen, untilState, withPool } from "./support/amqp.ts"
+import { declareQueue, withConsumers } from "./support/consuming.ts"
 import { type FieldTable, nestedTable, objectKeys } from "./support/fieldTable.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from "./support/frames.ts"
 import { countOf, playStreams, sumOf, tableOf } from "./support/hostile.ts"
@@ -217,5 +218,107 @@ describe("a broker that sends rubbish", () => {
         assert.isAbove(all.get("ProtocolError") ?? 0, 0.1 * streams)
       }).pipe(Effect.provideService(References.MinimumLogLevel, "None")),
     Math.max(300_000, 60 * streams)
+  )
+})
+
+describe("a broker that ignores basic.qos", () => {
+  const prefetch = 10
+
+  /** Delivers on and on, as fast as the socket takes it, once somebody consumes. */
+  const flood = (
+    broker: ScriptedBroker.ScriptedBroker,
+    size: number,
+    most = Infinity,
+    properties: Parameters<ScriptedBroker.ScriptedBroker["enqueue"]>[2] = {}
+  ) => {
+    broker.on("basic.consume", ({ args: { consumerTag }, proceed, reply }) => {
+      proceed()
+      let deliveryTag = 0
+      const more = () => {
+        for (let i = 0; i < 100 && deliveryTag < most; i++) {
+          reply(
+            "basic.deliver",
+            { consumerTag, deliveryTag: ++deliveryTag, routingKey: "q" },
+            { properties, body: Buffer.alloc(size) }
+          )
+        }
+        if (deliveryTag < most && broker.openChannels > 0) setImmediate(more)
+      }
+      more()
+    })
+  }
+
+  it.live("loses its connection, with an error that says so, before it fills the memory", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      flood(broker, 10_000)
+      yield* withConsumers(broker.url)(
+        Effect.gen(function* () {
+          yield* declareQueue({}, "q")
+          let handled = 0
+          const { reason } = yield* Effect.flip(
+            AmqpConsumer.consume(
+              "q",
+              () =>
+                Effect.andThen(
+                  Effect.sync(() => handled++),
+                  Effect.never
+                ),
+              {
+                prefetch,
+                concurrency: prefetch,
+                resubscribe: "never",
+                shutdownTimeout: 0
+              }
+            )
+          )
+          assert.strictEqual(reason._tag, "ConnectionClosed")
+          assert.include(
+            reason.message,
+            `delivered ${2 * prefetch + 65} messages of the queue "q" that are not settled`
+          )
+          const cause: unknown = "cause" in reason ? reason.cause : undefined
+          assert.isTrue(AmqpError.isAmqpErrorReason(cause) && cause._tag === "ProtocolError")
+          assert.isAtMost(handled, prefetch)
+        })
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("loses it later where it delivers from a stream, of which RabbitMQ sends what is left of a chunk", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      flood(broker, 10, Infinity, { headers: { "x-stream-offset": 7 } })
+      yield* withConsumers(broker.url)(
+        Effect.gen(function* () {
+          yield* declareQueue({}, "q")
+          const options = { prefetch, resubscribe: "never", shutdownTimeout: 0 } as const
+          const { message } = yield* Effect.flip(AmqpConsumer.consume("q", () => Effect.never, options))
+          assert.include(message, `delivered ${2 * prefetch + 65 + 2 * 65_535} messages`)
+        })
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("and goes as far as RabbitMQ may go keeps it", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
+      const most = 2 * prefetch + 64
+      flood(broker, 10, most)
+      yield* withConsumers(broker.url)(
+        Effect.gen(function* () {
+          yield* declareQueue({}, "q")
+          const handled = yield* Queue.unbounded<undefined>()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume("q", () => Queue.offer(handled, undefined), {
+              prefetch,
+              concurrency: 1
+            })
+          )
+          assert.lengthOf(yield* Queue.takeN(handled, most), most)
+          assert.strictEqual(broker.count("connection.open"), 2)
+        })
+      )
+    }).pipe(Effect.scoped)
   )
 })

@@ -75,6 +75,12 @@ const returnedOf = (
 
 const nothing = new Uint8Array(0)
 
+/**
+ * How many entries a chunk of a stream has at most: their number has 16 bits
+ * (https://github.com/rabbitmq/osiris/blob/main/src/osiris_log.erl). RabbitMQ sends what is left of one beyond the prefetch.
+ */
+const mostOfChunk = 65_535
+
 /** The operation that asked for a message. */
 const operations = {
   "basic.get": "basic.get",
@@ -159,6 +165,10 @@ export class Channel implements Party, ChannelEvents {
   #ofStreams: Set<number> | undefined = undefined
   /** Set by operations whose effect cannot be taken back without a round trip: prefetch, flow, an open transaction. */
   altered = false
+  /** How many deliveries may be unsettled: with more, the broker does not heed `basic.qos`. Set where it is known. */
+  mostUnsettled = Infinity
+  /** Whether it takes what RabbitMQ sends of a stream beyond the prefetch. */
+  #isBeyondPrefetch = false
   /** Takes what the channel gets back; without it a confirm channel finds the publish it belongs to. */
   onReturned: ((returned: Returned) => void) | undefined = undefined
   /** Whether `onReturned` wants the content of what came back. */
@@ -234,8 +244,29 @@ export class Channel implements Party, ChannelEvents {
       this.unfit ??= "unclean"
       return
     }
-    if (!consuming.start.noAck) this.unsettled.add(message.deliveryTag)
+    if (!consuming.start.noAck) {
+      const { unsettled } = this
+      unsettled.add(message.deliveryTag)
+      if (unsettled.size > this.mostUnsettled && this.#isFlooded(message, consuming.start.queue)) return
+    }
     consuming.sink.deliver(message)
+  }
+
+  /** Whether the broker does not heed `basic.qos`. Closing the channel would leave it to the broker when that ends. */
+  #isFlooded({ properties }: DeliveredMessage, queue: string): boolean {
+    // It may not have been known that it is one.
+    if (properties.headers[offsetName] !== undefined && !this.#isBeyondPrefetch) {
+      this.#isBeyondPrefetch = true
+      this.mostUnsettled += 2 * mostOfChunk
+      return false
+    }
+    this.link.destroy(
+      new AmqpError.ProtocolError({
+        message: `basic.consume: the broker has delivered ${this.unsettled.size} messages of the queue ${JSON.stringify(queue)} that are not settled, more than the prefetch allows and RabbitMQ sends beyond it: the connection was ended, before they fill the memory`,
+        operation: "basic.consume"
+      })
+    )
+    return true
   }
 
   cancelled(consumerTag: string): void {

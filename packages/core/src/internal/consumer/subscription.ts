@@ -34,6 +34,12 @@ export type Declare = (channel: AmqpChannel) => Effect.Effect<void, AmqpError.Am
 
 const mostGaps = 1024
 
+/**
+ * How many deliveries of one subscription may be unsettled before its broker counts as one that ignores `basic.qos`. RabbitMQ
+ * keeps to the prefetch, other than for streams: see `Channel`.
+ */
+const mostUnsettled = (prefetch: number): number => (prefetch === 0 ? Infinity : 2 * prefetch + 64)
+
 const notOpen = new AmqpError.ChannelClosed({ message: "the consumer has no channel yet" })
 
 export class Subscription extends Handle implements Channels.ConsumerSink {
@@ -203,7 +209,12 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     ).pipe(
       Effect.andThen(declare === undefined ? Effect.void : this.#declare(declare)),
       Effect.andThen(this.#checkType),
-      Effect.andThen(this.request("basic.qos", (driver) => driver.qos(this.#start.prefetch, false))),
+      Effect.andThen(
+        this.request("basic.qos", (driver, channel) => {
+          channel.mostUnsettled = mostUnsettled(this.#start.prefetch)
+          return driver.qos(this.#start.prefetch, false)
+        })
+      ),
       Effect.andThen(this.#position === undefined ? Effect.void : this.#checkPosition(this.#position)),
       Effect.andThen(
         this.request(
