@@ -160,6 +160,12 @@ export class Tap implements FrameSink {
   /** In milliseconds: amqplib is to see something as often. Infinity: it does not look. */
   #interval = Infinity
   #pushedAt = 0
+  #hasPushed = false
+  /**
+   * Bun 1.4 stops reading after each call of `onread.callback` while the stream is not flowing, which it never is: amqplib
+   * listens to `readable`. It goes on when amqplib reads, so amqplib gets something each time.
+   */
+  #stopsReading = false
 
   /**
    * For Bun 1.4, which calls `onread.callback` without the socket: it hands the options of a socket on to its stream, which
@@ -176,9 +182,10 @@ export class Tap implements FrameSink {
   constructor(proposal: Proposal, giveUp: () => void = () => {}) {
     this.#proposal = proposal
     this.#framing = new Framing(this, proposal.mostOfFrame)
-    const receive = (socket: Socket, bytes: Buffer) => {
+    const receive = (socket: Socket, bytes: Buffer, isBun: boolean) => {
       if (this.socket === undefined) {
         this.socket = socket
+        this.#stopsReading = isBun
         this.address = socket.remoteAddress
       }
       this.#receive(bytes)
@@ -200,7 +207,7 @@ export class Tap implements FrameSink {
       callback(bytesRead, buffer) {
         const socket = this instanceof Duplex ? (this as Socket) : constructed
         if (socket === undefined) refuse()
-        else receive(socket, (buffer as Buffer).subarray(0, bytesRead))
+        else receive(socket, (buffer as Buffer).subarray(0, bytesRead), this !== socket)
         return true
       }
     }
@@ -216,7 +223,12 @@ export class Tap implements FrameSink {
         return
       }
     }
+    this.#hasPushed = false
     this.#read(bytes)
+    if (this.#stopsReading) {
+      if (!this.#hasPushed && !this.#isOver && this.#owner !== undefined) this.#push(heartbeat)
+      return
+    }
     if (this.#interval === Infinity || this.#isOver) return
     const now = performance.now()
     if (now - this.#pushedAt < this.#interval) return
@@ -263,6 +275,7 @@ export class Tap implements FrameSink {
     const seconds = this.agreed?.heartbeat ?? 0
     if (seconds > 0) this.#interval = seconds * 500
     this.#pushedAt = performance.now()
+    if (this.#stopsReading) this.#push(heartbeat)
     const behind = this.#behind
     this.#behind = undefined
     if (behind === undefined) return
@@ -273,6 +286,7 @@ export class Tap implements FrameSink {
   /** Gives amqplib a copy: the memory is used again. */
   #push(frame: Buffer): void {
     this.#pushedAt = performance.now()
+    this.#hasPushed = true
     this.socket?.push(Buffer.from(frame))
   }
 
