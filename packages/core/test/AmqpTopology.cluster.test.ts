@@ -13,7 +13,7 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) =
       "a consumer waits for its node; a transient queue behind it in the topology is declared elsewhere",
       () =>
         Effect.gen(function* () {
-          const { nodes, ready, url } = yield* Cluster.Cluster
+          const { forgetsTransients, nodes, ready, url } = yield* Cluster.Cluster
           const [stopping, other, third] = nodes
           const topology = AmqpTopology.make(
             AmqpTopology.exchange("nodes", "direct"),
@@ -38,10 +38,17 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) =
               assert.strictEqual(yield* Queue.take(got), queue)
             }
             yield* stopping.stop
-            yield* eventually("the transient queue", Effect.isSuccess(publish("moves")))
-            assert.strictEqual(yield* Queue.take(got), "moves")
+            // With Khepri, which 4.3 has in any case, it is there, on a node that is not: it waits, too.
+            if (forgetsTransients) {
+              yield* eventually("the transient queue", Effect.isSuccess(publish("moves")))
+              assert.strictEqual(yield* Queue.take(got), "moves")
+            }
             yield* stopping.start
             yield* ready
+            if (!forgetsTransients) {
+              yield* eventually("the transient queue", Effect.isSuccess(publish("moves")))
+              assert.strictEqual(yield* Queue.take(got), "moves")
+            }
             yield* publish("stays")
             assert.strictEqual(yield* Queue.take(got), "stays")
             for (const consumer of consumers) assert.isUndefined(consumer.pollUnsafe())

@@ -1,6 +1,7 @@
 /**
  * Three private RabbitMQ nodes in one cluster with `pause_minority`, each of which can be killed, stopped, paused, cut
- * off from the others, and brought back.
+ * off from the others, and brought back. RabbitMQ 4.3 knows no partition handling: a minority goes on there, and commits
+ * nothing.
  *
  * A node that is cut off stands alone at Erlang's level only: its clients still reach it. That takes neither root nor
  * iptables, and is what a partition between the brokers of several data centres looks like to a client.
@@ -37,7 +38,7 @@ export interface Node {
   readonly resume: Effect.Effect<void, TestBrokerError>
   /** Neither this node nor the others will have anything to do with each other, until `heal`. */
   readonly cut: Effect.Effect<void, TestBrokerError>
-  /** Not before it has stopped by itself, being a minority. */
+  /** Not before it has stopped by itself, being a minority, where it does that. */
   readonly heal: Effect.Effect<void, TestBrokerError>
   /** The process and the folder, for those who want to make sure that they are gone. */
   readonly processes: TestBroker.Processes
@@ -50,6 +51,10 @@ export class Cluster extends Context.Service<
   Cluster,
   {
     readonly nodes: readonly [Node, Node, Node]
+    /** Whether a node that is cut off ends its clients' connections. */
+    readonly pausesMinority: boolean
+    /** Whether queues that are neither durable nor exclusive are gone when their node is down: not of Khepri. */
+    readonly forgetsTransients: boolean
     /** The virtual host at the first node. Others: by `hosts` of the configuration. */
     readonly url: string
     /** Waits until every node has its clients' port open, knows the others, and the queues have their members. */
@@ -92,6 +97,8 @@ const hasStopped = (pid: number): boolean =>
     /\) [Tt] /.test(readFileSync(`/proc/${pid}/task/${thread}/stat`, "latin1"))
   )
 
+const pausesMinority = `rabbit_misc:version_compare(rabbit_misc:version(), "4.3.0", lt)`
+
 const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Managed>): Managed => {
   let broker = fromCoordinates(node.coordinates)
   const { hostname, port } = new URL(broker.url)
@@ -120,7 +127,7 @@ const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Manag
         promptly(
           evaluate(
             `Left = nodes(), [] =:= [N || N <- ${names(peers)}, lists:member(N, Left)] andalso
-               (Left =/= [] orelse not rabbit:is_running()).`
+               (Left =/= [] orelse not (${pausesMinority}) orelse not rabbit:is_running()).`
           )
         ),
         (knows) => knows === "true"
@@ -288,8 +295,13 @@ const make = Effect.gen(function* () {
   yield* eventually("the nodes did not join", "60 seconds", isReady(nodes[0], vhost), (seen) => seen.startsWith("{3,"))
   yield* Operations.addVhost(brokerOf(nodes[0]), vhost, "guest")
   yield* ready
+  const answers = (erlang: string) => Effect.map(nodes[0].evaluate(erlang), (text) => text === "true")
   return Cluster.of({
     nodes,
+    pausesMinority: yield* answers(`${pausesMinority}.`),
+    forgetsTransients: yield* answers(
+      `not (erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled()) andalso ${pausesMinority}.`
+    ),
     url: `amqp://guest:guest@${nodes[0].host.host}:${nodes[0].host.port}/${vhost}`,
     ready,
     census,
