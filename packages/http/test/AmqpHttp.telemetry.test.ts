@@ -1,9 +1,18 @@
 /** What operators get to see of an HTTP application with AMQP: by Prometheus, by an OpenTelemetry collector, in the log. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Amqp, AmqpBroker, AmqpChannel, AmqpConsumer, AmqpMetrics, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
+import {
+  Amqp,
+  AmqpBaggage,
+  AmqpBroker,
+  AmqpChannel,
+  AmqpConsumer,
+  AmqpMetrics,
+  AmqpPublisher,
+  AmqpRpc
+} from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpGateway, AmqpHttp, AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
-import { Deferred, Duration, Effect, Fiber, Layer, Logger, Metric, References, Schema } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer, Logger, Metric, Option, References, Schema, Tracer } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { Otlp, PrometheusMetrics } from "effect/observability"
@@ -11,7 +20,7 @@ import { configOf, untilState } from "../../core/test/support/amqp.ts"
 import { collector, type OtlpSpan } from "../../core/test/support/collector.ts"
 import { anotherVhost } from "../../core/test/support/vhosts.ts"
 import { ask, limits } from "./support/gateway.ts"
-import { fullServer, quiet } from "./support/server.ts"
+import { address, fullServer, quiet } from "./support/server.ts"
 import { get, untilFlow } from "./support/service.ts"
 
 const ok = HttpServerResponse.empty({ status: 202 })
@@ -370,6 +379,52 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         assert.notInclude(
           requests.map(({ traceId }) => traceId),
           batch!.traceId
+        )
+      }).pipe(Effect.scoped, silent)
+    )
+  })
+
+  describe("baggage", () => {
+    it.effect("of a request is that of its handler, and of the message that it publishes; without, there is none", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const publish = Effect.andThen(
+          AmqpBaggage.get("tenant"),
+          AmqpPublisher.publish({ routingKey: "carried", content: "it" }).pipe(AmqpBaggage.add({ step: "1" }))
+        )
+        const routes = route("/publish", publish).pipe(Layer.provide(AmqpHttp.layer))
+        yield* Effect.gen(function* () {
+          yield* declare("carried")
+          const origin = yield* address
+          const headersOf = (headers: Record<string, string>) =>
+            Effect.gen(function* () {
+              const response = yield* Effect.promise(() => fetch(`${origin}/publish`, { headers }))
+              assert.strictEqual(response.status, 202)
+              return yield* Effect.scoped(
+                AmqpChannel.use((channel) =>
+                  Effect.map(
+                    channel.get("carried", { noAck: true }),
+                    (delivery) => Option.getOrThrow(delivery).properties.headers["baggage"]
+                  )
+                )
+              )
+            })
+          assert.strictEqual(
+            yield* headersOf({ baggage: "tenant=gr%C3%B6%C3%9Fer;internal , no" }),
+            "tenant=gr%C3%B6%C3%9Fer;internal,step=1"
+          )
+          assert.strictEqual(yield* headersOf({}), "step=1")
+        }).pipe(
+          Effect.scoped,
+          Effect.provide(
+            HttpRouter.serve(routes, quiet).pipe(
+              Layer.provideMerge(fullServer),
+              Layer.provideMerge(Amqp.fromConfig(configOf(url)))
+            ),
+            { local: true }
+          ),
+          // Any tracer but Effect's own.
+          Effect.provideService(Tracer.Tracer, Tracer.make({ span: (options) => new Tracer.NativeSpan(options) }))
         )
       }).pipe(Effect.scoped, silent)
     )
