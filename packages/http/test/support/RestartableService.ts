@@ -15,12 +15,15 @@ export interface Instance {
   readonly output: () => string
 }
 
-const program = join(import.meta.dirname, "..", "programs", "publishing.ts")
-
-/** Starts `programs/publishing.ts`; it is stopped with the scope at the latest. */
-export const start = (env: Record<string, string>): Effect.Effect<Instance, Error, Scope.Scope> =>
+/** Starts a program of `programs`; it is stopped with the scope at the latest. */
+export const start = (
+  env: Record<string, string>,
+  name: `${string}.ts` = "publishing.ts",
+  flags: ReadonlyArray<string> = []
+): Effect.Effect<Instance, Error, Scope.Scope> =>
   Effect.gen(function* () {
-    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program], {
+    const program = join(import.meta.dirname, "..", "programs", name)
+    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", ...flags, program], {
       env: { ...environment(), ...env },
       stdio: ["ignore", "pipe", "pipe"]
     })

@@ -10,6 +10,7 @@
  * a newer one comes is refused.
  */
 import { AmqpConsumer, type AmqpError } from "@effect-amqp/core"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -70,6 +71,8 @@ export class Session {
   newest: Client | undefined = undefined
   /** Who consumes. */
   attached: Client | undefined = undefined
+  /** When it was attached, in milliseconds. */
+  attachedAt = Number.NEGATIVE_INFINITY
   #touched = true
 
   /** @param mostBytes of the events that are remembered */
@@ -148,6 +151,12 @@ export interface Attached {
 
 /** How long a client that is replaced may take to read that it is. */
 const takeover = Duration.seconds(1)
+
+/**
+ * Milliseconds from one client of a session to the next: each opens a channel, and is sent `prefetch` messages. A client that
+ * has lost its connection comes back later than that (`retry` of the events is a second).
+ */
+const betweenTakeovers = 250
 
 const parseId = (id: string | undefined): readonly [session: string, number: number] | undefined => {
   const dot = id?.lastIndexOf(".") ?? -1
@@ -267,13 +276,19 @@ export class Sessions {
       if (!isIn) {
         return yield* failWith(refuse(503, "As many streams are open as this service takes. Try again later.", 5))
       }
+      const unlessSuperseded = (wait: Effect.Effect<void>) =>
+        Effect.raceFirst(wait, Effect.andThen(Deferred.await(client.ended), superseded))
+      const clock = yield* Clock.Clock
+      const early = session.attachedAt + betweenTakeovers - clock.currentTimeMillisUnsafe()
+      if (early > 0) yield* unlessSuperseded(Effect.sleep(early))
       for (let former = session.attached; former !== undefined; former = session.attached) {
-        yield* Effect.raceFirst(Deferred.await(former.left), Effect.andThen(Deferred.await(client.ended), superseded))
+        yield* unlessSuperseded(Deferred.await(former.left))
       }
       const isAttached = yield* Effect.acquireRelease(
         Effect.sync(() => {
           if (session.newest !== client || session.attached !== undefined) return false
           session.attached = client
+          session.attachedAt = clock.currentTimeMillisUnsafe()
           session.unsettled.clear()
           return true
         }),
