@@ -13,7 +13,7 @@
  *
  * It travels where the trace context does (docs/observability.md): in the header `baggage` of messages, where a tracer has
  * been provided. A handler of `AmqpConsumer.consume` or `AmqpRpc.serve` has what came with its delivery, and what it
- * publishes and calls takes that along. A handler behind `AmqpHttp` or `AmqpHttpApi` has what came with its request.
+ * publishes and calls takes that along. Handlers behind `AmqpHttp`, `AmqpHttpApi` and the gateway have what came with their requests.
  *
  * - A message that has a header `traceparent` or `baggage` keeps what it has.
  * - A header has at most 180 members and 8192 bytes: what goes beyond is left out, whole members at the end. Headers that
