@@ -25,7 +25,8 @@
  * than the one that this service logs in with (for users with the tag `impersonator`, too), and addresses of direct reply-to as
  * `amqp-reply-to`. What cannot be known goes by a channel of its own from the pool of confirm channels, at most four at a time:
  * the first message to an exchange, and each that is larger than 64 KiB and than those before. When the broker has taken it, others like it go
- * by the application's publisher. An exchange that is missing, or that the broker does not allow, is remembered for a second.
+ * by the application's publisher, in whose counts those that went alone are not. An exchange that is missing, or that the broker
+ * does not allow, is remembered for a second.
  *
  * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON, at last
  * `end` with a reason, unless the client leaves first; a comment as heartbeat in between. Queries: `ack=explicit` (the
