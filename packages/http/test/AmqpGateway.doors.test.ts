@@ -240,6 +240,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow, limits: { ...limits, streams: 1 } }), quietly)
     )
 
+    it.effect(
+      "lets a client that comes back wait until its former connection has gone, which is cut off for that",
+      () =>
+        Effect.gen(function* () {
+          // More than the kernel's buffers hold.
+          const queue = yield* makeQueue(Array.from({ length: 40 }, () => "x".repeat(1_000_000)))
+          const first = yield* listen(path(queue))
+          const { id } = yield* first.until("message")
+          // It reads nothing more, until nothing more leaves for it.
+          const look = Effect.andThen(Effect.sleep("300 millis"), messagesIn(queue))
+          let before = -1
+          yield* Effect.repeat(look, {
+            until: (now) => {
+              const isStuck = now === before
+              before = now
+              return isStuck
+            }
+          }).pipe(Effect.timeout("15 seconds"))
+          assert.isAbove(before, 0)
+          const since = performance.now()
+          const second = yield* listen(path(queue, id))
+          assert.deepInclude((yield* second.until("open")).data, { resumed: true })
+          // It was given a second to read that it is replaced.
+          assert.isAtLeast(performance.now() - since, 800)
+        }).pipe(Effect.scoped, withGateway({ authorize: allow, limits: { ...limits, streams: 1 } }), quietly)
+    )
+
     it.effect("holds in a flood of clients that come back and read nothing; the newest has the stream", () =>
       Effect.gen(function* () {
         const { awaitCensus, census } = yield* TestBroker.TestBroker
