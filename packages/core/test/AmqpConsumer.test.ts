@@ -333,7 +333,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("a quorum queue of RabbitMQ 4 gives up what has come back 20 times, one of RabbitMQ 3 never", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
-        const attempts = yield* failing(queue, { onFailure: AmqpConsumer.requeue }, 30)
+        const attempts = yield* Queue.unbounded<number>()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, (delivery) =>
+            Effect.andThen(
+              Queue.offer(attempts, delivery.attempt),
+              delivery.attempt < 30 ? delivery.reject() : Effect.void
+            )
+          )
+        )
         yield* send(queue, "a")
         const last = (yield* major) < 4 ? 30 : 21
         assert.deepStrictEqual(

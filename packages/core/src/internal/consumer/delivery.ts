@@ -13,16 +13,23 @@ import { messageKey } from "./messageKey.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
 
 /**
- * The ways to settle. A delivery that is dropped or tried again later is acknowledged. One that is requeued has failed,
- * which counts; one that is given back was not handled, or not to its end.
+ * The ways to settle. A delivery that is dropped or tried again later is acknowledged. One that is requeued or redelivered
+ * has failed, which this library counts; one that is given back was not handled, or not to its end.
+ *
+ * Since RabbitMQ 4.3 what `basic.reject` requeues counts towards the delivery limit of a quorum queue, and what `basic.nack`
+ * requeues does not; before, both do.
  */
-export type Settlement = "ack" | "drop" | "retry" | "requeue" | "giveBack" | "discard"
+export type Settlement = "ack" | "drop" | "retry" | "requeue" | "redeliver" | "giveBack" | "discard"
+
+/** How a delivery that has failed goes back to its queue. */
+export type Return = Extract<Settlement, "requeue" | "redeliver">
 
 const operations = {
   ack: "basic.ack",
   drop: "basic.ack",
   retry: "basic.ack",
-  requeue: "basic.nack",
+  requeue: "basic.reject",
+  redeliver: "basic.nack",
   giveBack: "basic.nack",
   discard: "basic.nack"
 } as const
@@ -32,6 +39,7 @@ const counted: Record<Settlement, Settled> = {
   drop: "dropped",
   retry: "retried",
   requeue: "requeued",
+  redeliver: "requeued",
   giveBack: "requeued",
   discard: "dead_lettered"
 }
@@ -221,8 +229,11 @@ export class ConsumerDelivery implements Delivery {
       return this.#late(operation)
     }
     try {
-      const isBack = how === "requeue" || how === "giveBack"
-      if (isBack && channel.collectsReturns) channel.returning.add(this.tag)
+      const isBack = how === "requeue" || how === "redeliver" || how === "giveBack"
+      if (operation === "basic.reject") {
+        channel.reject(this.tag, isBack)
+        channel.unsettled.delete(this.tag)
+      } else if (isBack && channel.collectsReturns) channel.returning.add(this.tag)
       else if (isBack || how === "discard") {
         channel.nack(this.tag, false, isBack)
         channel.unsettled.delete(this.tag)
@@ -232,7 +243,7 @@ export class ConsumerDelivery implements Delivery {
       return this.#late(operation)
     }
     this.#settled = true
-    if (how === "requeue") this.#comesBack(1)
+    if (how === "requeue" || how === "redeliver") this.#comesBack(1)
     else if (how === "giveBack") this.#comesBack(0)
     else if (this.redelivered) this.forget()
     const { settled } = this.#measures
@@ -265,7 +276,9 @@ export class ConsumerDelivery implements Delivery {
     return new AmqpError.DeliverySettled({
       message: this.#settled
         ? `${operation}: this delivery was settled before. Nothing was sent.`
-        : `${operation}: the channel of this delivery has ended, and the broker has requeued it: it will be delivered again. Nothing was sent.`,
+        : this.#channel.isOpen
+          ? `${operation}: the broker has taken this delivery back, since it was not settled within the consumer timeout: it will be delivered again. Nothing was sent.`
+          : `${operation}: the channel of this delivery has ended, and the broker has requeued it: it will be delivered again. Nothing was sent.`,
       operation
     })
   }
@@ -282,20 +295,21 @@ export class ConsumerDelivery implements Delivery {
   }
 
   nack(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#refuse("basic.nack", options)
+    return this.#refuse("basic.nack", "redeliver", options)
   }
 
   reject(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#refuse("basic.reject", options)
+    return this.#refuse("basic.reject", "requeue", options)
   }
 
   #refuse(
     operation: string,
+    back: Return,
     options: { readonly requeue?: boolean | undefined } | undefined
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = readFlags(operation, options, { requeue: true })
     if (isRefused(flags)) return fail(flags)
-    return this.#settling(flags.requeue ? "requeue" : "discard", operation)
+    return this.#settling(flags.requeue ? back : "discard", operation)
   }
 }
 

@@ -26,6 +26,7 @@ import { Kept } from "./kept.ts"
 import type { Batching, Handling, Subscribing } from "./options.ts"
 import { Pauses } from "./pauses.ts"
 import { PublishingAgain } from "./publishingAgain.ts"
+import { Repeats } from "./repeats.ts"
 import { Retrying } from "./retrying.ts"
 import * as Logging from "../logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
@@ -264,6 +265,7 @@ const run = <Work, R>(
         const pauses = new Pauses(deadlines, () =>
           mostFullPauses(links.queues.get(settings.start.queue), settings.start)
         )
+        const repeats = new Repeats(deadlines, fork, annotations)
         const paused = pausedCondition(links, settings.start, clock)
         const kept = new Kept(deadlines, () => {
           if (kept.isEmpty) {
@@ -282,10 +284,11 @@ const run = <Work, R>(
                 copies: new Copies(publisher, config),
                 deadlines,
                 links,
+                repeats,
                 oldestAhead: () => (source.size > 0 ? deadlines.now - source.waited : Infinity),
                 onKept: paused.report
               })
-            : new StreamSettling(position, settings.ofStream, publisher, config)
+            : new StreamSettling(position, settings.ofStream, publisher, config, repeats)
         const traced = yield* Tracing.isOn
         const labour = labourOf({ source, settling, counts, fork, traced, measures, deadlines }, () => workers.wake())
         const isReady = () => (kept.isEmpty ? labour.isReady() : kept.isDue)
@@ -336,6 +339,7 @@ const run = <Work, R>(
               const closing = () => shutdown.closingOf(linksOf(connection).current())
               const end = yield* source.stop(Effect.andThen(stop, counts?.close(closing) ?? Effect.void))
               yield* reader.finish(shutdown.answering(timeout))
+              yield* repeats.end
               deadlines.stop()
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
               yield* report(access, settings, end, cause, shutdown.answering(timeout))

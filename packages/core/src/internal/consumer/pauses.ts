@@ -8,7 +8,7 @@
  */
 import type { Channel } from "../channel.ts"
 import type { Deadlines } from "../deadlines.ts"
-import type { ConsumerDelivery } from "./delivery.ts"
+import type { ConsumerDelivery, Return } from "./delivery.ts"
 import { WaitList, type Waiting } from "./waitList.ts"
 
 /** In milliseconds. */
@@ -43,12 +43,12 @@ export class Pauses {
   }
 
   /** Gives a delivery back when it is due, or now if the consumer has ended. */
-  add(delivery: ConsumerDelivery, dueAt: number): void {
+  add(delivery: ConsumerDelivery, dueAt: number, how: Return): void {
     if (this.#hasEnded || delivery.isSettled || dueAt <= this.#deadlines.now) {
-      delivery.settle("requeue")
+      delivery.settle(how)
       return
     }
-    this.#full.add(this.#list.add(delivery, dueAt))
+    this.#full.add(this.#list.add(delivery, dueAt, how))
     if (this.#full.size > this.#mostFull()) this.#shorten()
   }
 
@@ -63,10 +63,9 @@ export class Pauses {
     this.#giveBack(oldest)
   }
 
-  // By `basic.nack`: since RabbitMQ 4.3 that does not count towards a quorum queue's delivery limit, `basic.reject` does.
   #giveBack(pause: Waiting): void {
     this.#full.delete(pause)
-    pause.delivery.settle("requeue")
+    pause.delivery.settle(pause.how)
   }
 
   /** Those of a channel go back now. */
@@ -81,6 +80,6 @@ export class Pauses {
   end(): void {
     this.#hasEnded = true
     this.#full.clear()
-    for (const delivery of this.#list.clear()) delivery.settle("requeue")
+    for (const { delivery, how } of this.#list.clear()) delivery.settle(how)
   }
 }

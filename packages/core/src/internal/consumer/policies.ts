@@ -3,16 +3,15 @@ import type * as Duration from "effect/Duration"
 
 /**
  * Back into the queue after a pause, to be delivered again, here or to another consumer. It is never dropped, and comes
- * back until it is handled. See `redeliver`.
+ * back until it is handled. See `redeliver`, and `requeue` for what counts towards the queue's limit.
  */
 export interface Redeliver {
   readonly _tag: "Redeliver"
 }
 
 /**
- * Back into the queue, to be delivered again at once, here or to another consumer. A message that always fails so goes
- * round as fast as it can: use `redeliver` or `retry` unless something else bounds it (`maxDeliveries`, a quorum queue's
- * `deliveryLimit`, which is 20 in RabbitMQ 4 unless it is set).
+ * Back into the queue after a pause, by `basic.reject`, which counts towards the delivery limit of a quorum queue. The broker
+ * takes a message out that has come back more often: to the queue's dead-letter exchange, or for good. See `requeue`.
  */
 export interface Requeue {
   readonly _tag: "Requeue"
@@ -77,8 +76,8 @@ export type RetryOptions = {
  * A message that always fails comes back forever, unless `maxDeliveries` is set. As many of them as `prefetch` at the head of
  * a queue hold up those behind: `retry` moves them out of the way.
  *
- * Up to RabbitMQ 4.2 what goes back to a quorum queue counts towards its delivery limit, if it has one, after which the
- * broker takes it out (`ConsumeOptions.deliveryLimit`). In a queue that is not known to have a dead-letter exchange that
+ * It goes back by `basic.nack`. Since RabbitMQ 4.3 that does not count towards the delivery limit of a quorum queue. Up to 4.2
+ * it does, and the broker takes out what has come back more often (`ConsumeOptions.deliveryLimit`). In a queue that is not known to have a dead-letter exchange that
  * would be loss: one return before the limit the delivery is kept and handled again from memory after each pause, and the
  * consumer takes no others until it has succeeded. A warning and a condition in the health say so. When the consumer ends,
  * or the consumer timeout draws near, the delivery goes back, or is published again at the end of its queue if it has come
@@ -86,7 +85,23 @@ export type RetryOptions = {
  */
 export const redeliver: Redeliver = { _tag: "Redeliver" }
 
-/** Back into the queue, to be delivered again at once: hot if it always fails. See `Requeue`. */
+/**
+ * Back into the queue after a pause, by `basic.reject`: what comes back counts towards the delivery limit of a quorum queue, on
+ * every version of RabbitMQ. A message that has come back more often than the limit says is taken out by the broker: to the
+ * queue's dead-letter exchange, or for good if it has none. `redeliver` never lets a message be taken out so.
+ *
+ * | policy      | goes back by   | counts towards the queue's limit | may be taken out by the broker                    |
+ * | ----------- | -------------- | -------------------------------- | ------------------------------------------------- |
+ * | `redeliver` | `basic.nack`   | up to RabbitMQ 4.2               | only to a dead-letter exchange, and up to 4.2     |
+ * | `requeue`   | `basic.reject` | on every version                 | yes; for good in a queue without such an exchange |
+ *
+ * The limit is `QueueDeclareOptions.deliveryLimit`, without one 20 on RabbitMQ 4 and none before. A classic queue has none:
+ * there a message that always fails comes back forever, unless `maxDeliveries` ends it, which counts on every type of queue
+ * and every version.
+ *
+ * It pauses like `redeliver`: 1 second, doubled with `Delivery.attempt` up to 30 seconds, within the same bounds. What a handler
+ * gives back itself (`Delivery.reject`, `Delivery.nack`) goes back at once.
+ */
 export const requeue: Requeue = { _tag: "Requeue" }
 
 /** To the queue's dead-letter exchange; dropped if it has none. */

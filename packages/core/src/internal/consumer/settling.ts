@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { AmqpError } from "../../AmqpError.ts"
 import { type Failure, failureOf } from "./attempts.ts"
-import { acknowledgeAll, type ConsumerDelivery } from "./delivery.ts"
+import { acknowledgeAll, type ConsumerDelivery, type Return } from "./delivery.ts"
 import { type Choice, type Handling, isPolicy, type Plan, planOf } from "./options.ts"
 import type { Deadlines } from "../deadlines.ts"
 import { returnsLeft } from "../deliveryLimits.ts"
@@ -16,6 +16,7 @@ import { pauseAfter, type Pauses } from "./pauses.ts"
 import { drop, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import * as Logging from "../logging.ts"
 import { isRefusal } from "./publishingAgain.ts"
+import type { Repeats } from "./repeats.ts"
 import type { Retrying } from "./retrying.ts"
 
 /** Makes interruptible what may be, in an uninterruptible region. */
@@ -35,6 +36,7 @@ export class Settling {
   readonly #copies: Copies
   readonly #deadlines: Deadlines
   readonly #links: Links
+  readonly #repeats: Repeats
   readonly #oldestAhead: () => number
   readonly #onKept: () => void
   readonly #plans = new WeakMap<RetryOptions, Plan>()
@@ -47,6 +49,7 @@ export class Settling {
     readonly copies: Copies
     readonly deadlines: Deadlines
     readonly links: Links
+    readonly repeats: Repeats
     /** When the first of the deliveries arrived that wait to be handled; Infinity: none waits. */
     readonly oldestAhead: () => number
     /** Called when a delivery is kept. */
@@ -60,6 +63,7 @@ export class Settling {
     this.#copies = options.copies
     this.#deadlines = options.deadlines
     this.#links = options.links
+    this.#repeats = options.repeats
     this.#oldestAhead = options.oldestAhead
     this.#onKept = options.onKept
   }
@@ -125,8 +129,7 @@ export class Settling {
   poison(delivery: ConsumerDelivery): Effect.Effect<void> {
     const { onPoison } = this.#settings
     this.#finish(delivery, onPoison)
-    const log = Effect.logWarning("AMQP delivery given up, delivered too often")
-    return this.#annotate(log, delivery, onPoison)
+    return this.#log("AMQP delivery given up, delivered too often", delivery, onPoison)
   }
 
   #notHandled(
@@ -145,26 +148,25 @@ export class Settling {
     if (Result.isFailure(error) && Result.isFailure(defect)) {
       // It has interrupted itself, or joined a fiber that was interrupted.
       return Effect.andThen(
-        this.#annotate(Effect.logWarning("AMQP handler interrupted, delivery requeued"), delivery, redeliver),
+        this.#log("AMQP handler interrupted, delivery requeued", delivery, redeliver),
         this.#redeliver(delivery, restore)
       )
     }
     const isExpected = Result.isSuccess(error)
     const value = isExpected ? error.success : (defect as Result.Success<unknown, never>).success
-    const log = (isExpected ? Effect.logWarning : Effect.logError)(title, cause)
+    const failure = failureOf(value)
+    const log = (policy: Policy | Misfit | undefined) =>
+      this.#log(title, delivery, policy, { cause, isError: !isExpected, error: failure.tag })
     // The handler has settled it, or its channel has ended: there is nothing to choose.
     if (delivery.isSettled) {
       if (delivery.isLost) {
         delivery.countLost()
         delivery.remember()
       }
-      return this.#annotate(log, delivery, undefined)
+      return log(undefined)
     }
     const policy = this.#choose(isExpected ? onFailure : this.#settings.onDefect, value, delivery)
-    return Effect.andThen(
-      this.#annotate(log, delivery, policy),
-      this.#apply(delivery, policy, failureOf(value), restore)
-    )
+    return Effect.andThen(log(policy), this.#apply(delivery, policy, failure, restore))
   }
 
   #choose(choice: Choice, value: unknown, delivery: ConsumerDelivery): Policy | Misfit {
@@ -184,19 +186,18 @@ export class Settling {
       case "Redeliver":
         return this.#redeliver(delivery, restore)
       case "Requeue":
-        delivery.settle("requeue")
-        return Effect.void
+        return this.#pause(delivery, "requeue")
       case "DeadLetter":
       case "Drop":
         this.#finish(delivery, policy)
         return Effect.void
       case "Misfit":
         return Effect.andThen(
-          this.#annotate(
-            Effect.logError("AMQP consumer has no policy for a failure: choosing it failed", Cause.die(policy.cause)),
-            delivery,
-            redeliver
-          ),
+          this.#log("AMQP consumer has no policy for a failure: choosing it failed", delivery, redeliver, {
+            cause: Cause.die(policy.cause),
+            isError: true,
+            error: failureOf(policy.cause).tag
+          }),
           this.#redeliver(delivery, restore)
         )
       case "Retry":
@@ -212,7 +213,7 @@ export class Settling {
     const { retries } = delivery
     if (retries >= plan.times) {
       this.#finish(delivery, plan.then)
-      return this.#annotate(Effect.logWarning("AMQP delivery given up, all retries failed"), delivery, plan.then)
+      return this.#log("AMQP delivery given up, all retries failed", delivery, plan.then)
     }
     const delay = plan.delays[Math.min(retries, plan.delays.length - 1)]!
     return Effect.matchCauseEffect(restore(this.#retrying.publish(delivery, delay, failure)), {
@@ -229,37 +230,52 @@ export class Settling {
         const error = Cause.findError(cause)
         if (Result.isSuccess(error) && isRefusal(error.success.reason)) {
           this.#finish(delivery, plan.then)
-          const log = Effect.logError("AMQP delivery given up, its retry is refused", cause)
-          return this.#annotate(Effect.annotateLogs(log, { reason: error.success.message }), delivery, plan.then)
+          const { message, reason } = error.success
+          return Effect.annotateLogs(
+            this.#log("AMQP delivery given up, its retry is refused", delivery, plan.then, {
+              cause,
+              isError: true,
+              error: reason._tag
+            }),
+            { reason: message }
+          )
         }
         return Effect.andThen(
-          this.#annotate(Effect.logError("AMQP retry not confirmed, delivery requeued", cause), delivery, redeliver),
+          this.#log("AMQP retry not confirmed, delivery requeued", delivery, redeliver, { cause, isError: true }),
           this.#redeliver(delivery, restore)
         )
       }
     })
   }
 
+  /** How long a delivery may be held, in milliseconds from its arrival. */
+  get #longestHeld(): number {
+    return heldPart * consumerTimeoutOf(this.#links.queues, this.#settings)
+  }
+
+  // Back to its queue after a pause, whatever the broker makes of it.
+  #pause(delivery: ConsumerDelivery, how: Return): Effect.Effect<void> {
+    if (delivery.isSettled) return Effect.void
+    const dueAt = this.#deadlines.now + pauseAfter(delivery.attempt)
+    // Now, since its channel may end before its pause does.
+    delivery.remember()
+    this.#pauses.add(delivery, Math.min(dueAt, delivery.arrivedAt + this.#longestHeld), how)
+    return Effect.void
+  }
+
   #redeliver(delivery: ConsumerDelivery, restore: Restore): Effect.Effect<void> {
     if (delivery.isSettled) return Effect.void
-    const { now } = this.#deadlines
-    const dueAt = now + pauseAfter(delivery.attempt)
-    const timeout = heldPart * consumerTimeoutOf(this.#links.queues, this.#settings)
-    if (this.#returnsLeft(delivery) > 1) {
-      // Now, since its channel may end before its pause does.
-      delivery.remember()
-      this.#pauses.add(delivery, Math.min(dueAt, delivery.arrivedAt + timeout))
-      return Effect.void
-    }
+    if (this.#returnsLeft(delivery) > 1) return this.#pause(delivery, "redeliver")
+    const dueAt = this.#deadlines.now + pauseAfter(delivery.attempt)
+    const timeout = this.#longestHeld
     // What waits behind it must not outlive the timeout either: it would take the channel with it, and this delivery too.
     if (!this.stopping && dueAt >= Math.min(delivery.arrivedAt, this.#oldestAhead()) + timeout) {
-      return this.#leave(delivery, "requeue", restore(this.#copies.publish(delivery)), (cause) => {
+      return this.#leave(delivery, "redeliver", restore(this.#copies.publish(delivery)), (cause) => {
         this.#kept.keep(delivery, dueAt)
-        return this.#annotate(
-          Effect.logError("AMQP delivery kept, since it could not be published again", cause),
-          delivery,
-          undefined
-        )
+        return this.#log("AMQP delivery kept, since it could not be published again", delivery, undefined, {
+          cause,
+          isError: true
+        })
       })
     }
     const isFirst = this.#kept.isEmpty
@@ -267,10 +283,8 @@ export class Settling {
     this.#kept.keep(delivery, dueAt)
     if (!isFirst) return Effect.void
     this.#onKept()
-    return this.#annotate(
-      Effect.logWarning(
-        "AMQP consumer paused: the delivery has come back as often as its queue allows, and would be taken out. It is kept, and handled again until that succeeds"
-      ),
+    return this.#log(
+      "AMQP consumer paused: the delivery has come back as often as its queue allows, and would be taken out. It is kept, and handled again until that succeeds",
       delivery,
       redeliver
     )
@@ -297,13 +311,11 @@ export class Settling {
         (delivery) =>
           this.#leave(delivery, "giveBack", Effect.timeout(this.#copies.publish(delivery), timeout), (cause) => {
             delivery.settle("giveBack")
-            return this.#annotate(
-              Effect.logError(
-                "AMQP delivery requeued beyond the delivery limit of its queue, since it could not be published again: lost unless the queue has a dead-letter exchange",
-                cause
-              ),
+            return this.#log(
+              "AMQP delivery requeued beyond the delivery limit of its queue, since it could not be published again: lost unless the queue has a dead-letter exchange",
               delivery,
-              undefined
+              undefined,
+              { cause, isError: true }
             )
           }),
         { concurrency: "unbounded", discard: true }
@@ -314,7 +326,7 @@ export class Settling {
   // A copy at the end of the queue, if the broker would take this one out.
   #leave(
     delivery: ConsumerDelivery,
-    how: "requeue" | "giveBack",
+    how: "redeliver" | "giveBack",
     copy: Effect.Effect<void, unknown>,
     failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   ): Effect.Effect<void> {
@@ -325,10 +337,8 @@ export class Settling {
     return Effect.matchCauseEffect(copy, {
       onSuccess: () => {
         delivery.settle("retry")
-        return this.#annotate(
-          Effect.logWarning(
-            "AMQP delivery published again at the end of its queue, which would take out what comes back once more"
-          ),
+        return this.#log(
+          "AMQP delivery published again at the end of its queue, which would take out what comes back once more",
           delivery,
           undefined
         )
@@ -357,20 +367,36 @@ export class Settling {
       : "dead-lettered"
   }
 
-  #annotate(
-    log: Effect.Effect<void>,
-    { attempt, channel, exchange, properties, routingKey }: ConsumerDelivery,
-    policy: Policy | Misfit | undefined
+  /** One line about a delivery, unless there were enough like it. */
+  #log(
+    title: string,
+    delivery: ConsumerDelivery,
+    policy: Policy | Misfit | undefined,
+    about: {
+      readonly cause?: Cause.Cause<unknown>
+      readonly isError?: boolean
+      /** The tag of the error. */
+      readonly error?: string
+    } = {}
   ): Effect.Effect<void> {
-    return Effect.annotateLogs(log, {
-      queue: this.#queue,
-      exchange,
-      routingKey,
-      messageId: properties.messageId,
-      attempt,
-      policy: policy?._tag === "DeadLetter" ? this.#rejected : policy?._tag,
-      ...Logging.ofChannel(channel)
-    })
+    const { cause, error, isError = false } = about
+    const becomes = policy?._tag === "DeadLetter" ? this.#rejected : policy?._tag
+    return this.#repeats.write(
+      { title, isError, error, policy: becomes },
+      Effect.suspend(() => {
+        const { attempt, channel, exchange, properties, routingKey } = delivery
+        const log = isError ? Effect.logError : Effect.logWarning
+        return Effect.annotateLogs(cause === undefined ? log(title) : log(title, cause), {
+          queue: this.#queue,
+          exchange,
+          routingKey,
+          messageId: properties.messageId,
+          attempt,
+          policy: becomes,
+          ...Logging.ofChannel(channel)
+        })
+      })
+    )
   }
 }
 

@@ -7,13 +7,13 @@ import type { Channel } from "../channel.ts"
 import { fail } from "../handle.ts"
 import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
 import { settledByAckOnly } from "../streams.ts"
-import { ConsumerDelivery, type Settlement } from "./delivery.ts"
+import { ConsumerDelivery, type Return, type Settlement } from "./delivery.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 
 /** What a message of a stream is passed over for, beside what settles other deliveries. */
 export type StreamSettlement = Settlement | "skip" | "publish"
 
-const counted: Record<Exclude<StreamSettlement, "requeue" | "giveBack" | "discard">, Settled> = {
+const counted: Record<Exclude<StreamSettlement, Return | "giveBack" | "discard">, Settled> = {
   ack: "acked",
   drop: "dropped",
   retry: "retried",
@@ -84,7 +84,7 @@ export class StreamDelivery extends ConsumerDelivery {
 
   /** What is to go back stays in the stream anyway: nothing is sent, and the position does not move. */
   override settle(how: StreamSettlement, operation = "basic.ack"): AmqpErrorReason | undefined {
-    if (how === "requeue" || how === "giveBack" || how === "discard") return undefined
+    if (how === "requeue" || how === "redeliver" || how === "giveBack" || how === "discard") return undefined
     if (this.isHandled) {
       return new DeliverySettled({
         message: `${operation}: this delivery was settled before. Nothing was sent.`,

@@ -17,6 +17,7 @@ import { isStreamPolicy, type StreamChoice, type StreamHandling } from "./stream
 import { StreamDelivery } from "./streamDelivery.ts"
 import type { PublishTo, StreamPolicy } from "./streamPolicies.ts"
 import { stop } from "./streamPolicies.ts"
+import type { Repeats } from "./repeats.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { Restore, Settling } from "./settling.ts"
 
@@ -32,17 +33,20 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   readonly #handling: StreamHandling
   readonly #publisher: AmqpPublisher["Service"]
   readonly #config: AmqpConfig
+  readonly #repeats: Repeats
 
   constructor(
     position: StreamPosition,
     handling: StreamHandling,
     publisher: AmqpPublisher["Service"],
-    config: AmqpConfig
+    config: AmqpConfig,
+    repeats: Repeats
   ) {
     this.#position = position
     this.#handling = handling
     this.#publisher = publisher
     this.#config = config
+    this.#repeats = repeats
   }
 
   succeeded(delivery: ConsumerDelivery): Effect.Effect<void> {
@@ -74,7 +78,7 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   }
 
   giveBack(delivery: ConsumerDelivery): void {
-    if (!delivery.isSettled) delivery.settle("requeue")
+    if (!delivery.isSettled) delivery.settle("giveBack")
   }
 
   leave(): Effect.Effect<void> {
@@ -99,24 +103,22 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   ): Effect.Effect<void> {
     // It stays where it is, and the next consumer begins with it.
     if (this.stopping && Cause.hasInterrupts(cause)) return Effect.void
-    const log = (Cause.hasFails(cause) ? Effect.logWarning : Effect.logError)(title, cause)
-    if (!(delivery instanceof StreamDelivery) || delivery.isSettled) return this.#annotate(log, delivery, undefined)
     const value = Cause.squash(cause)
+    const isError = !Cause.hasFails(cause)
+    const log = (policy: StreamPolicy | undefined) => this.#log(title, delivery, policy, cause, isError, value)
+    if (!(delivery instanceof StreamDelivery) || delivery.isSettled) return log(undefined)
     const policy = this.#choose(choice, value, delivery)
     if (policy._tag === "Misfit") {
       return Effect.andThen(
-        this.#annotate(log, delivery, stop),
+        log(stop),
         Effect.suspend(() => {
-          const error = Effect.logError(
-            "AMQP consumer has no policy for a failure: choosing it failed",
-            Cause.die(policy.cause)
-          )
           this.#stop(delivery, value)
-          return this.#annotate(error, delivery, stop)
+          const title = "AMQP consumer has no policy for a failure: choosing it failed"
+          return this.#log(title, delivery, stop, Cause.die(policy.cause), true, policy.cause)
         })
       )
     }
-    return Effect.andThen(this.#annotate(log, delivery, policy), this.#apply(delivery, policy, value, restore))
+    return Effect.andThen(log(policy), this.#apply(delivery, policy, value, restore))
   }
 
   #choose(choice: StreamChoice, value: unknown, delivery: StreamDelivery): StreamPolicy | Misfit {
@@ -180,13 +182,14 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
         // It was not passed over: the next consumer begins with it.
         if (Cause.hasInterrupts(cause)) return Effect.void
         const error = Cause.squash(cause)
-        const log = Effect.logError("AMQP delivery of a stream was not published elsewhere", cause)
+        const log = (policy: StreamPolicy) =>
+          this.#log("AMQP delivery of a stream was not published elsewhere", delivery, policy, cause, true, error)
         if (!AmqpError.isAmqpError(error) || !error.reason.isRetryable) {
           this.#stop(delivery, error, `it could not be published to ${targetOf(policy)} (${tagOf(error)})`)
-          return this.#annotate(log, delivery, stop)
+          return log(stop)
         }
         return Effect.andThen(
-          this.#annotate(log, delivery, policy),
+          log(policy),
           Effect.matchCauseEffect(restore(Effect.sleep(pause)), {
             onSuccess: () => this.#publish(delivery, policy, failure, Math.min(longestPause, 2 * pause), restore),
             onFailure: () => Effect.void
@@ -208,21 +211,30 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     })
   }
 
-  #annotate(
-    log: Effect.Effect<void>,
+  /** One line about a delivery, unless there were enough like it. */
+  #log(
+    title: string,
     delivery: ConsumerDelivery,
-    policy: StreamPolicy | undefined
+    policy: StreamPolicy | undefined,
+    cause: Cause.Cause<unknown>,
+    isError: boolean,
+    error: unknown
   ): Effect.Effect<void> {
-    const { channel, exchange, offset, properties, queue, routingKey } = delivery
-    return Effect.annotateLogs(log, {
-      queue,
-      offset,
-      exchange,
-      routingKey,
-      messageId: properties.messageId,
-      policy: policy?._tag,
-      ...Logging.ofChannel(channel)
-    })
+    return this.#repeats.write(
+      { title, isError, error: failureOf(error).tag, policy: policy?._tag },
+      Effect.suspend(() => {
+        const { channel, exchange, offset, properties, queue, routingKey } = delivery
+        return Effect.annotateLogs((isError ? Effect.logError : Effect.logWarning)(title, cause), {
+          queue,
+          offset,
+          exchange,
+          routingKey,
+          messageId: properties.messageId,
+          policy: policy?._tag,
+          ...Logging.ofChannel(channel)
+        })
+      })
+    )
   }
 }
 

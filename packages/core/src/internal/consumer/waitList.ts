@@ -1,7 +1,7 @@
 /** Deliveries that wait in memory: by one timer for all, each until it is due or its channel ends. */
 import type { Channel } from "../channel.ts"
 import type { Deadlines, Due } from "../deadlines.ts"
-import type { ConsumerDelivery } from "./delivery.ts"
+import type { ConsumerDelivery, Return } from "./delivery.ts"
 
 export class Waiting implements Due {
   sooner: Due | undefined = undefined
@@ -9,10 +9,13 @@ export class Waiting implements Due {
   dueAt: number
   readonly since: number
   readonly delivery: ConsumerDelivery
+  /** How it goes back to its queue, if it does. */
+  readonly how: Return
   readonly #due: (waiting: Waiting) => void
 
-  constructor(delivery: ConsumerDelivery, since: number, dueAt: number, due: (waiting: Waiting) => void) {
+  constructor(delivery: ConsumerDelivery, how: Return, since: number, dueAt: number, due: (waiting: Waiting) => void) {
     this.delivery = delivery
+    this.how = how
     this.since = since
     this.dueAt = dueAt
     this.#due = due
@@ -45,8 +48,8 @@ export class WaitList {
     return this.#waiting.has(delivery)
   }
 
-  add(delivery: ConsumerDelivery, dueAt: number): Waiting {
-    const waiting = new Waiting(delivery, this.#deadlines.now, dueAt, this.#expired)
+  add(delivery: ConsumerDelivery, dueAt: number, how: Return = "redeliver"): Waiting {
+    const waiting = new Waiting(delivery, how, this.#deadlines.now, dueAt, this.#expired)
     this.#waiting.set(delivery, waiting)
     this.#allOf(delivery.channel).add(waiting)
     this.#deadlines.add(waiting)
@@ -82,10 +85,10 @@ export class WaitList {
   }
 
   /** All of them, which wait no more. */
-  clear(): ReadonlyArray<ConsumerDelivery> {
+  clear(): ReadonlyArray<Waiting> {
     const all = Array.from(this.#waiting.values())
     for (const waiting of all) this.remove(waiting)
-    return all.map(({ delivery }) => delivery)
+    return all
   }
 
   readonly #expired = (waiting: Waiting): void => {
