@@ -103,7 +103,8 @@ export interface QueueDeclareOptions {
   /**
    * `x-delivery-limit`: how often a message may come back before it is dead-lettered, or lost in a queue without a
    * dead-letter exchange. Quorum queues. At least 0, or `"default"`: the broker's own, which is none up to RabbitMQ 3, and
-   * 20 since 4.
+   * 20 since 4. Up to RabbitMQ 4.2 every return counts; since 4.3 what `basic.nack` gives back does not. On every version the
+   * end of a connection or a channel counts for all that was sent ahead on it, which nobody may have seen.
    *
    * Default: the broker's own for a queue with a `deadLetterExchange`. A queue without one is declared with no limit
    * (`x-delivery-limit: -1` in RabbitMQ 4), so that it loses nothing. Where such a queue exists with the broker's own limit,
@@ -126,6 +127,15 @@ export interface QueueDeclareOptions {
   readonly messageTtl?: Duration.Input | undefined
   /** `x-expires`: the queue goes after being unused for this long. A number is milliseconds. 1 ms to 3650 days. */
   readonly expires?: Duration.Input | undefined
+  /**
+   * `x-consumer-timeout`: how long a delivery of this queue may stay unsettled before the broker takes it back. A number is
+   * milliseconds. 1 ms to 3650 days. Default: the broker's `consumer_timeout`, 30 minutes.
+   *
+   * On RabbitMQ 4.3 quorum queues alone have one: the broker cancels the consumer, which `AmqpConsumer` answers by subscribing
+   * again, and for a queue of another type the option is refused with `InvalidArgument`. From 3.11.15 to 4.2 queues of all
+   * types have one: the broker looks once a minute, and closes the consumer's channel. Earlier versions ignore it.
+   */
+  readonly consumerTimeout?: Duration.Input | undefined
   /**
    * `x-max-priority`: 1 to 255; RabbitMQ recommends up to 5. Classic queues. Quorum queues refuse it, and have priorities
    * without it: two levels in RabbitMQ 4.0 to 4.2 (up to 4, and above), 32 from 4.3 on (0 to 31), none before.
@@ -250,7 +260,10 @@ export interface Operations {
     delivery: Delivery,
     options?: { readonly multiple?: boolean | undefined; readonly requeue?: boolean | undefined }
   ): Effect.Effect<void, AmqpError>
-  /** `basic.reject`: what `nack` does, for one delivery, in AMQP's original words. */
+  /**
+   * `basic.reject`: what `nack` does, for one delivery. Since RabbitMQ 4.3 what goes back to a quorum queue counts towards its
+   * delivery limit by `reject` alone; before, by both.
+   */
   reject(delivery: Delivery, options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
   /**
    * `basic.recover`: requeues every unsettled delivery of this channel. Fails with `InvalidArgument` if one of them is known

@@ -77,10 +77,14 @@ export interface Delivery {
    * Which attempt to handle the message this is, as far as is known: 1 for the first.
    *
    * What counts is an attempt that has failed, not a delivery: one that lay unseen in a prefetch when its connection was
-   * lost counts for nothing, and neither does a handler that was interrupted by the end of its consumer. So the broker's
-   * counts and `redelivered` have no part in it. Known are:
+   * lost counts for nothing, and neither does a handler that was interrupted by the end of its consumer. So it counts the same
+   * on every version of RabbitMQ, and for every type of queue: the broker's counts and `redelivered` have no part in it.
+   * (`x-delivery-count` of a quorum queue counts every return up to 4.2, unseen deliveries too. Since 4.3 it counts what was
+   * rejected and what a closed channel or a lost connection has given back, unseen or not, but no `basic.nack`;
+   * `x-acquired-count` counts each delivery.) Known are:
    *
-   * - failures in this application whose message went back to the queue (`redeliver`, `requeue`, `nack`): the last 10,000;
+   * - failures in this application whose message went back to the queue (`redeliver`, `requeue`, `nack`, `reject`): the last
+   *   10,000;
    * - with `maxDeliveries`, the attempts of other processes too, see there;
    * - attempts before a `retry`, as its headers say: unverified, unless `retrySecret` is set;
    * - what consumers of this queue have rejected, if a dead-letter exchange has brought it back by way of another queue
@@ -96,11 +100,15 @@ export interface Delivery {
   /** `basic.ack`: handled. The position of a stream moves when everything before it is handled, too. */
   readonly ack: Effect.Effect<void, AmqpError>
   /**
-   * `basic.nack`: back into the queue, or, with `requeue: false`, dead-lettered or dropped. Default: `true`. Fails with
-   * `InvalidArgument` for a stream, which takes nothing back.
+   * `basic.nack`: back into the queue at once, or, with `requeue: false`, dead-lettered or dropped. Default: `true`. Since
+   * RabbitMQ 4.3 what goes back so does not count towards the delivery limit of a quorum queue: without `maxDeliveries` a
+   * message that always fails comes back forever. Fails with `InvalidArgument` for a stream, which takes nothing back.
    */
   nack(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
-  /** `basic.reject`: what `nack` does, in AMQP's original words. */
+  /**
+   * `basic.reject`: the same, but what goes back counts towards the delivery limit of a quorum queue on every version of
+   * RabbitMQ. Beyond the limit the broker takes the message out: to the dead-letter exchange of the queue, or for good.
+   */
   reject(options?: { readonly requeue?: boolean | undefined }): Effect.Effect<void, AmqpError>
 }
 
@@ -178,9 +186,17 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    */
   readonly prefetch?: number | undefined
   /**
-   * The consumer timeout that the broker applies, if neither the queue was declared with it here (`x-consumer-timeout`) nor
-   * RabbitMQ's default holds: pauses end before it, and the warning of `prefetch` is derived from it. It sets nothing on the
-   * broker. At least 1 ms. Default: 30 minutes.
+   * How long a delivery of this consumer may stay unsettled before the broker takes it back. Whole milliseconds, at least 1, at
+   * most 24.8 days. Default: as the queue was declared here (`QueueDeclareOptions.consumerTimeout`), else 30 minutes.
+   *
+   * RabbitMQ 4.3 takes it from consumers of quorum queues, as the argument `x-consumer-timeout`, in the place of the queue's: it
+   * is sent where the queue was declared as one by this application, or is called one by `queueType`. Otherwise it sets nothing
+   * on the broker, and states what holds there (`consumer_timeout`, a policy). Either way pauses end before it, and the warning
+   * of `prefetch` is derived from it.
+   *
+   * A delivery that is not settled in time comes again, and its late `ack` fails with `DeliverySettled`. RabbitMQ 4.3 cancels
+   * the consumer for it, which goes on as `resubscribe` says; what else it has in hand can still be settled. Up to 4.2 the
+   * broker closes the channel, and all that the consumer has in hand comes again.
    */
   readonly consumerTimeout?: Duration.Input | undefined
   /**
@@ -204,7 +220,7 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    *
    * This application declares a queue by an `AmqpTopology.layer` on the same connection, which declares it again at once
    * when its consumer is cancelled, or by the consumer's own `declare`. A broker cancels for a deleted queue, for a node
-   * that has stopped and, from RabbitMQ 4.3 on, for a delivery that was not settled in time.
+   * that has stopped and, from RabbitMQ 4.3 on, for a delivery that was not settled in time (`consumerTimeout`).
    *
    * It tries again after a random time below `reconnect.minDelay`, doubled with each attempt up to `maxDelay`, and logs a
    * warning each time. A lost connection is recovered from, whatever the broker has closed it for. If that may have been a
@@ -292,7 +308,7 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
    * The delivery limit of the queue, if a policy of the broker sets one, or another application has declared it: how often
    * a message may come back before the broker takes it out. -1: there is none. `redeliver` keeps a message that has come
    * back often enough, so that it is not lost. Default: as the queue was declared here; else 20 for a quorum queue of
-   * RabbitMQ 4. From 4.3 on what is redelivered does not count.
+   * RabbitMQ 4. From 4.3 on what is redelivered does not count, and what `requeue` or `Delivery.reject` gives back does.
    */
   readonly deliveryLimit?: number | undefined
   /**
@@ -360,7 +376,7 @@ export class AmqpConsumer extends Context.Service<
  * | succeeds             | acknowledged                                                                   |
  * | fails                | `onFailure`, by default `redeliver`                                            |
  * | dies of a defect     | `onDefect`, by default `redeliver`; logged as an error                         |
- * | is interrupted       | requeued: at once when the consumer ends, like `redeliver` if it was by itself |
+ * | is interrupted       | given back: at once when the consumer ends, like `redeliver` if it was by itself |
  * | settles it itself    | as the handler did; how it ends is logged only                                 |
  * | is not even called   | `onDecodeFailure` if it could not be decoded, `onPoison` if it comes too often |
  *
@@ -392,7 +408,7 @@ export class AmqpConsumer extends Context.Service<
  * that begins at `"last"` those of the last minute.
  *
  * There are as many fibers as handlers run at a time, and `prefetch` deliveries in memory, however slow the handlers are.
- * RabbitMQ closes the channel of a delivery that is not settled within 30 minutes (its `consumer_timeout`).
+ * RabbitMQ takes a delivery back that is not settled within 30 minutes: see `consumerTimeout`.
  *
  * @example
  * ```ts

@@ -20,6 +20,7 @@ import { eventually } from "./support/looking.ts"
 import { numbers } from "./support/numbers.ts"
 import { joinAll, outcomeOf, start, startAll } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { timeoutEnds } from "./support/versions.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("15. A consumer's end is explicit: a queue that is deleted under load", () => {
@@ -388,7 +389,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
       Effect.flatMap(TestBroker.TestBroker, (broker) =>
         Effect.as(
           broker.evaluate(
-            "application:set_env(rabbit, consumer_timeout, 500), application:set_env(rabbit, channel_tick_interval, 200)."
+            "application:set_env(rabbit, consumer_timeout, 1500), application:set_env(rabbit, channel_tick_interval, 200)."
           ),
           broker
         )
@@ -408,12 +409,14 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           const broker = yield* TestBroker.TestBroker
           yield* impatience
           yield* Effect.gen(function* () {
-            const queue = yield* declareQueue()
+            const ends = yield* timeoutEnds
+            const queue = yield* declareQueue(ends === "channel" ? {} : { queueType: "quorum" })
             const other = yield* declareQueue()
             const acks = yield* Queue.unbounded<readonly [boolean, string]>()
             // An ack may go out while the broker closes the channel for another delivery: then the message comes once more.
             const first = Queue.take(acks).pipe(Effect.repeat({ while: ([redelivered]) => redelivered }))
             const late = yield* Latch.make()
+            const started = yield* Queue.unbounded<void>()
             let slow = true
             yield* Effect.forkScoped(
               AmqpConsumer.consume(
@@ -422,6 +425,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                   Effect.gen(function* () {
                     if (slow) {
                       slow = false
+                      yield* Queue.offer(started, undefined)
                       yield* late.await
                     }
                     yield* Queue.offer(acks, [delivery.redelivered, yield* tagOf(delivery.ack)])
@@ -437,9 +441,10 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             )
             const ending = yield* AmqpConsumer.stream(queue, { prefetch: 1 }).pipe(
               Stream.tap((delivery) =>
-                Effect.andThen(
-                  late.await,
-                  Effect.map(tagOf(delivery.ack), (tag) => assert.strictEqual(tag, "DeliverySettled"))
+                Queue.offer(started, undefined).pipe(
+                  Effect.andThen(late.await),
+                  Effect.andThen(tagOf(delivery.ack)),
+                  Effect.map((tag) => assert.strictEqual(tag, "DeliverySettled"))
                 )
               ),
               Stream.runDrain,
@@ -452,7 +457,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             const { state } = yield* consumer.connection
 
             yield* send(queue, "to the one", "to the other")
-            yield* untilQueue(queue, { unacked: 2 })
+            yield* Queue.takeN(started, 2)
             const again = yield* Effect.timeout(Queue.takeN(acks, 2), "20 seconds")
             assert.deepStrictEqual(again, [
               [true, "Success"],
@@ -463,8 +468,13 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             assert.deepStrictEqual(yield* first, [false, "DeliverySettled"])
             // The stream ends when it is pulled, with why; who handles goes on.
             const reason = yield* Fiber.join(ending)
-            assert.deepInclude(reason, { _tag: "PreconditionFailed", replyCode: 406 })
-            assert.include(reason.message, "timed out")
+            if (ends === "channel") {
+              assert.deepInclude(reason, { _tag: "PreconditionFailed", replyCode: 406 })
+              assert.include(reason.message, "timed out")
+            } else {
+              assert.deepInclude(reason, { _tag: "ConsumerCancelled", queue })
+              assert.include(reason.message, "not settled within the consumer timeout")
+            }
             yield* send(queue, "after")
             assert.deepStrictEqual(yield* first, [false, "Success"])
             yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })

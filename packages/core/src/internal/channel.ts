@@ -13,6 +13,7 @@ import type { DeliveredProperties, Headers } from "../AmqpMessage.ts"
 import { type Blame, type Party, Sent } from "./blame.ts"
 import type { Link } from "./link.ts"
 import * as Logging from "./logging.ts"
+import { isFrom } from "./versions.ts"
 import { ChannelTicket } from "./channelBudget.ts"
 import { classify } from "./classify.ts"
 import { Confirms } from "./confirms.ts"
@@ -74,6 +75,8 @@ const returnedOf = (
 ): Returned => ({ content, properties, exchange, routingKey, replyCode, replyText })
 
 const nothing = new Uint8Array(0)
+
+const ignore = () => {}
 
 /**
  * How many entries a chunk of a stream has at most: their number has 16 bits
@@ -274,6 +277,18 @@ export class Channel implements Party, ChannelEvents {
     if (consuming === undefined) return
     this.#consumers?.delete(consumerTag)
     consuming.sink.cancelled(consumerTag)
+    if (isFrom(this.link.product, 4, 3)) this.#endCancelled(consumerTag)
+  }
+
+  /**
+   * Since RabbitMQ 4.3 a consumer that it has cancelled for its timeout is still there, and waits for `basic.cancel-ok`: an ack
+   * would wake it up, and what it gets then would be stuck here. But a `cancel-ok` for a consumer that has gone with its queue
+   * breaks the channel (4.3.6), and the broker's words are the same for both. `basic.cancel` does for both.
+   */
+  #endCancelled(consumerTag: string): void {
+    if (this.#closing || !this.isOpen) return
+    // It is answered, or its channel ends.
+    this.driver.cancel(consumerTag).then(ignore, ignore)
   }
 
   returned(message: ReturnedMessage): void {

@@ -114,6 +114,7 @@ const queueDeclareOptions: Record<Exclude<keyof QueueDeclareOptions, "arguments"
   deadLetterStrategy: choice(["at-most-once", "at-least-once"], "x-dead-letter-strategy"),
   messageTtl: milliseconds(0, "x-message-ttl"),
   expires: milliseconds(1, "x-expires"),
+  consumerTimeout: milliseconds(1, "x-consumer-timeout"),
   maxPriority: integer(1, 255, "x-max-priority"),
   maxAge: {
     wants: "a duration of whole seconds, from 1 s",

@@ -27,6 +27,7 @@ import type {
 import * as AmqpError from "../AmqpError.ts"
 import type { Delivery, FieldTable, Message } from "../AmqpMessage.ts"
 import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
+import { cancelsForTimeout, consumerCancelled } from "./consumerCancelled.ts"
 import * as Check from "./declarations.ts"
 import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
@@ -35,7 +36,7 @@ import { diedOf, fail, Handle, type Terms } from "./handle.ts"
 import { type Outgoing, toPublish } from "./properties.ts"
 import type { KnownQueues } from "./knownQueues.ts"
 import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "./refusedByType.ts"
-import { noteRefusal, refusesDeclare, warnOfGlobalPrefetch } from "./refusedByVersion.ts"
+import { noteRefusal, refusesConsumerTimeout, refusesDeclare, warnOfGlobalPrefetch } from "./refusedByVersion.ts"
 import { isStream, settledByAckOnly } from "./streams.ts"
 import * as Tracing from "./tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
@@ -56,13 +57,15 @@ class LeaseConsumer implements ConsumerSink {
   readonly #queue: string
   readonly deliveries: Deliveries
   readonly #ofStream: boolean
+  readonly #queues: KnownQueues
   #cancelledByBroker = false
 
-  constructor(channel: Channel, queue: string, deliveries: Deliveries, ofStream: boolean) {
+  constructor(channel: Channel, queue: string, deliveries: Deliveries, ofStream: boolean, queues: KnownQueues) {
     this.#channel = channel
     this.#queue = queue
     this.deliveries = deliveries
     this.#ofStream = ofStream
+    this.#queues = queues
   }
 
   get isOfStream(): boolean {
@@ -81,14 +84,9 @@ class LeaseConsumer implements ConsumerSink {
 
   cancelled(consumerTag: string): void {
     this.#cancelledByBroker = true
-    this.end(
-      new AmqpError.ConsumerCancelled({
-        message: `basic.consume: the broker ended the consumer ${JSON.stringify(consumerTag)}: its queue ${JSON.stringify(this.#queue)} was deleted, or the node that held it is gone`,
-        operation: "basic.consume",
-        queue: this.#queue,
-        consumerTag
-      })
-    )
+    const mayBeTimeout = cancelsForTimeout(this.#channel.link.product, this.#queues.get(this.#queue))
+    const held = { held: undefined, timeout: undefined, isTimeout: false }
+    this.end(consumerCancelled(this.#queue, consumerTag, mayBeTimeout ? held : undefined))
   }
 
   closed(reason: AmqpError.AmqpErrorReason): void {
@@ -471,7 +469,8 @@ export class Lease extends Handle implements Operations {
             channel,
             start.queue,
             deliveries,
-            isStream(this.terms.queues, start.queue, start.arguments)
+            isStream(this.terms.queues, start.queue, start.arguments),
+            this.terms.queues
           )
           return channel.consume(start, consumer).then((consumerTag) => {
             if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
@@ -659,7 +658,8 @@ export class Lease extends Handle implements Operations {
       const channel = this.usable()
       if ("_tag" in channel || Check.checkNewQueue(operation, queue) !== undefined) return declare(checked)
       const { link } = channel
-      const refused = refusesDeclare(link.product, queues, checked)
+      const refused =
+        refusesDeclare(link.product, queues, checked) ?? refusesConsumerTimeout(link.product, queue, options)
       if (refused !== undefined) return fail(refused)
       return options?.deliveryLimit === "default"
         ? declare(checked)

@@ -7,10 +7,12 @@
  * | `x-queue-mode` | works | ignored | ignored; its release notes refuse it |
  * | `x-queue-master-locator` | works | works | 541, unless `deprecated_features.permit.queue_master_locator` |
  * | `x-delayed-retry-*`, `x-consumer-disconnected-timeout` | ignored | ignored | works |
+ * | `x-consumer-timeout` of other than quorum queues | ignored | works | 406 |
  * | a queue that is neither durable nor exclusive | works | works | 541, where `deprecated_features.permit.transient_nonexcl_queues` is false |
  * | `basic.qos` with `global` | works | works | bounds each consumer, unless `deprecated_features.permit.global_qos` |
  */
 import * as Effect from "effect/Effect"
+import type { QueueDeclareOptions } from "../AmqpChannel.ts"
 import type { AmqpErrorReason } from "../AmqpErrorReason.ts"
 import { InvalidArgument } from "../AmqpErrorReason.ts"
 import type { KnownQueue, KnownQueues } from "./knownQueues.ts"
@@ -80,6 +82,25 @@ export const refusesDeclare = (
     )
   }
   return undefined
+}
+
+/**
+ * Why a queue is not declared with this consumer timeout. One without a type has the default of its virtual host, which is not
+ * known here; for the broker it is the same to state that it is a quorum queue.
+ */
+export const refusesConsumerTimeout = (
+  product: string,
+  queue: string,
+  options: QueueDeclareOptions | undefined
+): InvalidArgument | undefined => {
+  const { arguments: table, consumerTimeout, queueType } = options ?? {}
+  if (consumerTimeout === undefined || !isFrom(product, 4, 3)) return undefined
+  if (queueType === "quorum" || table?.["x-queue-type"] === "quorum") return undefined
+  return refusal(
+    "consumerTimeout",
+    `${JSON.stringify(queue)} is not declared as a quorum queue, and ${product} has a consumer timeout of quorum queues only, and refuses it for others`,
+    'Declare it with queueType: "quorum", or leave consumerTimeout out.'
+  )
 }
 
 /** The connections on which it has been said. */

@@ -40,7 +40,14 @@ export const hasGlobalPrefetch = Effect.map(isFrom("4.3.0"), (is43) => !is43)
 /** The least frame-max that a broker agrees on. */
 export const leastFrameMax = Effect.map(isFrom("4.1.0"), (is41) => (is41 ? 8192 : 4096))
 
+/**
+ * What a delivery that is not settled within the consumer timeout ends: its channel (406), or, of quorum queues alone, the
+ * consumer, by `basic.cancel`.
+ */
+export const timeoutEnds = Effect.map(isFrom("4.3.0"), (is43) => (is43 ? "consumer" : "channel"))
+
+/** Whether a queue may have a consumer timeout of its own (`x-consumer-timeout`); earlier versions ignore it. */
+export const takesQueueTimeout = isFrom("3.11.15")
+
 /** Whether what a consumer gives back by `basic.nack` counts towards the delivery limit of a quorum queue. */
-export const countsNacks = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
-  Effect.map(evaluate(`rabbit_misc:version_compare(rabbit_misc:version(), "4.3.0", lt).`), (text) => text === "true")
-)
+export const countsNacks = Effect.map(isFrom("4.3.0"), (is43) => !is43)

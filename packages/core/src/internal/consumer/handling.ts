@@ -313,7 +313,7 @@ const run = <Work, R>(
         source.onLeave = (channel) => pauses.endOf(channel)
         yield* Effect.forkScoped(
           warnOfWaiting(source, deadlines, {
-            consumerTimeout: () => consumerTimeoutOf(links.queues, settings),
+            consumerTimeout: () => consumerTimeoutOf(links.queues, settings.start),
             prefetch: settings.start.prefetch,
             concurrency: settings.concurrency,
             leastPrefetch: settings.leastPrefetch,

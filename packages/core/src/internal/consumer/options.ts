@@ -25,6 +25,7 @@ import type { FieldTable } from "../../AmqpMessage.ts"
 import { delayQueueName } from "../topology/delayQueues.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
 import type { Secrets } from "./attempts.ts"
+import { argument } from "./consumerTimeout.ts"
 import type { Resubscribe } from "./recovery.ts"
 import {
   hasStreamTag,
@@ -89,6 +90,15 @@ const secrets: Option = {
   }
 }
 
+/** The broker takes whole milliseconds. */
+const consumerTimeout: Option = {
+  wants: `a duration from 1 ms to ${Duration.format(Duration.millis(longestTimer))}, in whole milliseconds`,
+  read: (value) => {
+    const millis = duration(1).read(value)
+    return Number.isInteger(millis) ? millis : undefined
+  }
+}
+
 // What is passed on to `basic.consume` is checked there.
 const subscribing: Record<string, Option> = {
   name: {
@@ -101,7 +111,7 @@ const subscribing: Record<string, Option> = {
   exclusive: passedOn,
   priority: passedOn,
   arguments: passedOn,
-  consumerTimeout: duration(1),
+  consumerTimeout,
   declare: callback,
   resubscribe: choice(["never", "lost", "always"]),
   retrySecret: secrets,
@@ -137,8 +147,6 @@ export interface Subscribing {
   readonly name: string
   readonly essential: boolean
   readonly start: Start
-  /** In milliseconds; undefined: the queue's or the broker's. */
-  readonly consumerTimeout: number | undefined
   readonly declare: Declare | undefined
   readonly resubscribe: Resubscribe
   readonly retrySecrets: Secrets
@@ -201,6 +209,9 @@ const subscribingOf = (
   if (isRefused(consume)) return consume
   const reading = readingOf(queue, fields, table as FieldTable | undefined, queues)
   if (isRefused(reading)) return reading
+  if (fields["consumerTimeout"] !== undefined && consume.arguments[argument] !== undefined) {
+    return refused(operation, "consumerTimeout", `this option or ${argument} among the arguments`, "both")
+  }
   const prefetch = fields["prefetch"] as number | undefined
   if (prefetch !== undefined && prefetch < atLeast) {
     const wants = `at least ${atLeast}, as many deliveries as are handled at a time`
@@ -211,9 +222,10 @@ const subscribingOf = (
       ...consume,
       consumerTag:
         consume.consumerTag === "" ? `consumer-${Crypto.randomBytes(9).toString("base64url")}` : consume.consumerTag,
-      prefetch: prefetch ?? Math.max(defaultPrefetch, atLeast)
+      prefetch: prefetch ?? Math.max(defaultPrefetch, atLeast),
+      consumerTimeout: fields["consumerTimeout"] as number | undefined,
+      queueType: fields["queueType"] as Start["queueType"]
     },
-    consumerTimeout: fields["consumerTimeout"] as number | undefined,
     name: (fields["name"] as string | undefined) ?? nameOf(queue, consume.consumerTag),
     essential: (fields["essential"] as boolean | undefined) ?? true,
     declare: fields["declare"] as Declare | undefined,

@@ -250,7 +250,7 @@ export class Settling {
 
   /** How long a delivery may be held, in milliseconds from its arrival. */
   get #longestHeld(): number {
-    return heldPart * consumerTimeoutOf(this.#links.queues, this.#settings)
+    return heldPart * consumerTimeoutOf(this.#links.queues, this.#settings.start)
   }
 
   // Back to its queue after a pause, whatever the broker makes of it.

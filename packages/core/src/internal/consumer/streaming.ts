@@ -99,7 +99,7 @@ export const stream = (
       // After the finalizer, so that it is interrupted before that.
       yield* Effect.forkScoped(
         warnOfWaiting(source, terms.deadlines, {
-          consumerTimeout: () => consumerTimeoutOf(terms.queues, settings),
+          consumerTimeout: () => consumerTimeoutOf(terms.queues, settings.start),
           prefetch: settings.start.prefetch,
           concurrency: undefined,
           leastPrefetch: 1,

@@ -10,6 +10,7 @@ import type { AmqpChannel } from "../../AmqpChannel.ts"
 import * as AmqpError from "../../AmqpError.ts"
 import type { Blame } from "../blame.ts"
 import * as Channels from "../channel.ts"
+import { cancelsForTimeout, consumerCancelled, type Held } from "../consumerCancelled.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { fail, Handle, type Terms } from "../handle.ts"
 import { typeOf } from "../knownQueues.ts"
@@ -18,6 +19,8 @@ import type { Links } from "../links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { isStream, offsetName, undeclaredStream } from "../streams.ts"
 import { isBefore } from "../versions.ts"
+import { Arrivals } from "./arrivals.ts"
+import { knownConsumerTimeoutOf, withConsumerTimeout } from "./consumerTimeout.ts"
 import { ConsumerDelivery } from "./delivery.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
 import { StreamEnd } from "./streamEnd.ts"
@@ -27,6 +30,10 @@ import type { AttemptTracking } from "./attemptTracking.ts"
 /** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
 export interface Start extends Channels.ConsumerStart {
   readonly prefetch: number
+  /** In milliseconds, as the consumer states it; undefined: the queue's or the broker's. */
+  readonly consumerTimeout: number | undefined
+  /** As the consumer states it. */
+  readonly queueType: "classic" | "quorum" | "stream" | undefined
 }
 
 /** Makes what is to be consumed, on the channel that will consume it. */
@@ -39,6 +46,9 @@ const mostGaps = 1024
  * keeps to the prefetch, other than for streams: see `Channel`.
  */
 const mostUnsettled = (prefetch: number): number => (prefetch === 0 ? Infinity : 2 * prefetch + 64)
+
+/** The broker's clock is ahead of ours by the way of a delivery, with all that stands before it. In milliseconds. */
+const longestWay = 1000
 
 const notOpen = new AmqpError.ChannelClosed({ message: "the consumer has no channel yet" })
 
@@ -58,6 +68,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   #requeued = 0
   /** Of a stream. */
   readonly #position: StreamPosition | undefined
+  readonly #arrivals = new Arrivals()
 
   constructor(
     start: Start,
@@ -85,6 +96,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     // The answer to the start has come, but its promise may not have been told yet.
     this.#consuming = true
     const { now } = this.terms.deadlines
+    if (this.#position === undefined) this.#arrivals.note(message.deliveryTag, now, this.held!.unsettled)
     const delivery =
       this.#position === undefined
         ? new ConsumerDelivery(this.held!, this.#tracking, message, now, this.#measures)
@@ -95,16 +107,36 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   }
 
   cancelled(consumerTag: string): void {
-    const { queue } = this.#start
     if (this.#position !== undefined) this.#position.isDoubtful = true
-    this.#end(
-      new AmqpError.ConsumerCancelled({
-        message: `basic.consume: the broker ended the consumer ${JSON.stringify(consumerTag)}: its queue ${JSON.stringify(queue)} was deleted, or the node that held it is gone`,
-        operation: "basic.consume",
-        queue,
-        consumerTag
-      })
-    )
+    this.#end(consumerCancelled(this.#start.queue, consumerTag, this.#release()))
+  }
+
+  /**
+   * The broker may have cancelled for deliveries that were not settled in time, and does not say which. Those that were held
+   * for about as long as it waits are settled by nobody any more: it has taken them back. Where nothing here has set the
+   * timeout, the oldest one is taken for the reason, unless it has just come.
+   */
+  #release(): Held | undefined {
+    const { held: channel, terms } = this
+    if (channel === undefined || this.#position !== undefined) return undefined
+    if (!cancelsForTimeout(channel.link.product, terms.queues.get(this.#start.queue))) return undefined
+    const { returning, unsettled } = channel
+    const [oldest] = unsettled
+    if (oldest === undefined) return undefined
+    const { now } = terms.deadlines
+    const since = this.#arrivals.of(oldest)
+    const timeout = knownConsumerTimeoutOf(terms.queues, this.#start)
+    const isTimeout = timeout !== undefined && now - since >= timeout - Math.min(longestWay, timeout / 2)
+    if (!isTimeout && (timeout !== undefined || now - since < longestWay)) return undefined
+    const until = longestWay + (isTimeout ? Math.max(since, now - timeout) : since)
+    for (const tag of unsettled) {
+      if (this.#arrivals.of(tag) > until) break
+      unsettled.delete(tag)
+      returning.delete(tag)
+    }
+    // Else a worker might take what has gone back.
+    this.requeueAhead()
+    return { held: now - since, timeout, isTimeout }
   }
 
   closed(reason: AmqpError.AmqpErrorReason): void {
@@ -220,13 +252,17 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
         this.request(
           "basic.consume",
           (_driver, channel) =>
-            channel.consume(this.#position?.startOf(this.#start) ?? this.#start, this).then(() => {
+            channel.consume(this.#startOn(channel), this).then(() => {
               this.#consuming = true
             }),
           [this.#start.queue, this.#start.consumerTag]
         )
       )
     )
+  }
+
+  #startOn({ link }: Channels.Channel): Start {
+    return this.#position?.startOf(this.#start) ?? withConsumerTimeout(link.product, this.terms.queues, this.#start)
   }
 
   /** It may have become known as a stream since the options were read. */

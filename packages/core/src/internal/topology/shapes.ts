@@ -129,6 +129,11 @@ const lossesOf = (work: Values.Queue, deadLetters: Values.Queue, hasDelays: bool
  * leaves it when the dead-letter queue has confirmed it, and counts towards `maxLength` until then. A classic one dead-letters
  * at most once: a dead letter is lost if a node dies at that moment.
  *
+ * It sets no `deliveryLimit`: on RabbitMQ 4 the broker's own of 20 is in force, and sends what has come back so often to the
+ * dead-letter queue. That is more than failures: a lost connection, and every `channel.close`, counts for all that was sent ahead
+ * and that no handler has seen. Count failures by `maxDeliveries` of the consumer, and choose a `deliveryLimit` that is well
+ * above the connections that may be lost while a message waits.
+ *
  * Combinations that lose messages are mistakes, which `check` reports and `declare` and `layer` refuse, with what to do:
  * classic delay queues before a queue that refuses when it is full, a dead-letter queue that drops when it is full, a
  * `deadLetterStrategy` that would not be in force.
