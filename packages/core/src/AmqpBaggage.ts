@@ -45,7 +45,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Properties } from "./AmqpMessage.ts"
-import * as Header from "./internal/baggageHeader.ts"
+import * as Header from "./internal/telemetry/baggageHeader.ts"
 
 /**
  * The value of a name, and what is said about it.

@@ -38,7 +38,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Amqp from "./Amqp.ts"
 import * as AmqpConfig from "./AmqpConfig.ts"
-import type { AmqpError } from "./AmqpError.ts"
+import type { AmqpError } from "./model/error.ts"
 
 /** The key of a broker. Its service is what `Amqp.layer` would provide. */
 export interface BrokerClass<Self, Id extends string> extends Context.ServiceClass<

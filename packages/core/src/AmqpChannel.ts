@@ -21,7 +21,7 @@ import * as Exit from "effect/Exit"
 import type * as Option from "effect/Option"
 import type * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import type { AmqpError } from "./AmqpError.ts"
+import type { AmqpError } from "./model/error.ts"
 import type { Delivery, Headers, Message, Properties } from "./AmqpMessage.ts"
 import { AmqpPool } from "./AmqpPool.ts"
 

@@ -18,20 +18,20 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "./AmqpConfig.ts"
-import * as AmqpError from "./AmqpError.ts"
-import { ChannelBudget } from "./internal/channelBudget.ts"
-import { type Condition, Conditions } from "./internal/conditions.ts"
-import { connect } from "./internal/connect.ts"
-import { Keepers } from "./internal/keepers.ts"
-import { KnownQueues } from "./internal/knownQueues.ts"
-import type { Link } from "./internal/link.ts"
-import { conditionsOf, type Links, register } from "./internal/links.ts"
-import { elapsed } from "./internal/elapsed.ts"
-import * as Logging from "./internal/logging.ts"
-import { Login, SharedLogin } from "./internal/login.ts"
-import { Backoff, fullJitter } from "./internal/backoff.ts"
-import { Preparations } from "./internal/preparations.ts"
-import { Shutdown } from "./internal/shutdown.ts"
+import * as AmqpError from "./model/error.ts"
+import { ChannelBudget } from "./internal/connection/channelBudget.ts"
+import { type Condition, Conditions } from "./internal/connection/conditions.ts"
+import { connect } from "./internal/connection/connect.ts"
+import { Keepers } from "./internal/connection/keepers.ts"
+import { KnownQueues } from "./internal/connection/knownQueues.ts"
+import type { Link } from "./internal/connection/link.ts"
+import { conditionsOf, type Links, register } from "./internal/connection/links.ts"
+import { elapsed } from "./internal/waiting/elapsed.ts"
+import * as Logging from "./internal/telemetry/logging.ts"
+import { Login, SharedLogin } from "./internal/connection/login.ts"
+import { Backoff, fullJitter } from "./internal/waiting/backoff.ts"
+import { Preparations } from "./internal/connection/preparations.ts"
+import { Shutdown } from "./internal/connection/shutdown.ts"
 
 /** What the connection is doing. */
 export type State =
@@ -524,7 +524,7 @@ const firstRefusedDelay = 1000
 /** Where it ends, unless `reconnect.maxDelay` is longer. */
 const longestRefusedDelay = 30_000
 
-export type { Condition } from "./internal/conditions.ts"
+export type { Condition } from "./internal/connection/conditions.ts"
 
 /**
  * What needs an operator's attention now, beside the state of the connection: consumers that have ended, or could not start,

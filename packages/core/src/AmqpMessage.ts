@@ -29,9 +29,9 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type * as Tracer from "effect/Tracer"
-import type { AmqpError } from "./AmqpError.ts"
-import * as internal from "./internal/json.ts"
-import { contextOf } from "./internal/tracingContext.ts"
+import type { AmqpError } from "./model/error.ts"
+import * as internal from "./internal/message/json.ts"
+import { contextOf } from "./internal/telemetry/tracingContext.ts"
 
 /**
  * A value of an AMQP field table, the form of headers and of the arguments of declarations.

@@ -13,8 +13,8 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { AmqpChannel, ConfirmChannel, TransactionChannel } from "./AmqpChannel.ts"
 import { AmqpConnection } from "./AmqpConnection.ts"
-import type { AmqpError } from "./AmqpError.ts"
-import * as internal from "./internal/pool.ts"
+import type { AmqpError } from "./model/error.ts"
+import * as internal from "./internal/pool/pool.ts"
 
 /** A count of the pool, at one moment. The last five count from the pool's start. */
 export interface Stats {

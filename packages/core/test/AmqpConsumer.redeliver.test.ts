@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Queue, Schema } from "effect"
-import { linksOf } from "../src/internal/links.ts"
+import { linksOf } from "../src/internal/connection/links.ts"
 import {
   declareQueue,
   declareWithDeadLetters,

@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Clock, Data, Effect, Fiber, Latch, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Repeats } from "../src/internal/consumer/repeats.ts"
-import { Deadlines } from "../src/internal/deadlines.ts"
+import { Deadlines } from "../src/internal/waiting/deadlines.ts"
 import { declareQueue, logged, onBroker, send } from "./support/consuming.ts"
 import { texts } from "./support/numbers.ts"
 

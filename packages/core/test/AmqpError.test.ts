@@ -3,7 +3,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Schema } from "effect"
-import { classify } from "../src/internal/classify.ts"
+import { classify } from "../src/internal/connection/classify.ts"
 import {
   BrokerClose,
   ChannelEnded,

@@ -3,8 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { BigDecimal, Context, DateTime, Effect, Equal, Schema, SchemaGetter } from "effect"
 import { inspect } from "node:util"
-import { InvalidArgument } from "../src/AmqpErrorReason.ts"
-import { sameMessage, toPublish } from "../src/internal/properties.ts"
+import { InvalidArgument } from "../src/model/errorReason.ts"
+import { sameMessage, toPublish } from "../src/internal/wire/properties.ts"
 import { deliveredProperties, deliveredTable } from "./support/messages.ts"
 
 const delivery = (content: string | Uint8Array, properties: AmqpMessage.Properties = {}): AmqpMessage.Delivery => ({

@@ -4,7 +4,7 @@ import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, References, Scope } from "effect"
 import { ChannelEnded } from "../src/internal/driver/driver.ts"
-import type { Lease } from "../src/internal/lease.ts"
+import type { Lease } from "../src/internal/channel/lease.ts"
 import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 
 /** The channel behind a handle: which one it is, and what listens to it. */

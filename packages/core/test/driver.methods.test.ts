@@ -12,7 +12,7 @@ import {
   basicReturn,
   channelClose,
   channelFlow
-} from "../src/internal/protocol.ts"
+} from "../src/internal/wire/protocol.ts"
 import { holds, int } from "./support/arbitrary.ts"
 import { encodeMethod } from "./support/methodCodec.ts"
 

@@ -1,7 +1,7 @@
 import { it } from "@effect/vitest"
 import { describe, expect } from "vitest"
 import { Effect } from "effect"
-import { KnownQueues, typeOf } from "../src/internal/knownQueues.ts"
+import { KnownQueues, typeOf } from "../src/internal/connection/knownQueues.ts"
 
 const classic = { durable: true, exclusive: false, autoDelete: false, arguments: {} }
 

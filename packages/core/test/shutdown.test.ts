@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
-import { Shutdown } from "../src/internal/shutdown.ts"
+import { Shutdown } from "../src/internal/connection/shutdown.ts"
 import { configOf } from "./support/amqp.ts"
 
 const seconds = Duration.seconds

@@ -9,7 +9,7 @@ import type {
   ReturnedMessage
 } from "../../src/internal/driver/driver.ts"
 import * as Driver from "../../src/internal/driver/driver.ts"
-import { Outgoing } from "../../src/internal/properties.ts"
+import { Outgoing } from "../../src/internal/wire/properties.ts"
 import { configOf, type Overrides } from "./amqp.ts"
 import { until } from "./looking.ts"
 

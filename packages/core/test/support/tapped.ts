@@ -4,7 +4,7 @@
  */
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
-import type { HeaderFrame } from "../../src/internal/contentHeader.ts"
+import type { HeaderFrame } from "../../src/internal/wire/contentHeader.ts"
 import type { BrokerClose } from "../../src/internal/driver/ends.ts"
 import { type ChannelFrames, type Proposal, Tap, type TapOwner } from "../../src/internal/driver/tap.ts"
 import { encodeMessage } from "./frames.ts"

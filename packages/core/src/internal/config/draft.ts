@@ -1,6 +1,6 @@
 /** What was given, before it is known to be right, and what was wrong with it. */
 import * as Result from "effect/Result"
-import { type AmqpError, fromReason, InvalidConfig } from "../../AmqpError.ts"
+import { type AmqpError, fromReason, InvalidConfig } from "../../model/error.ts"
 import { exposed, type Form, isUnicode } from "./decoder.ts"
 import { type Key, settingOf, type Value } from "./settings.ts"
 import { kind, shown } from "./shown.ts"

@@ -1,7 +1,7 @@
 /** The setting that is a value of Effect: text cannot spell it. */
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
-import type { AmqpErrorReason } from "../../AmqpError.ts"
+import type { AmqpErrorReason } from "../../model/error.ts"
 import { type Decoder, decoder, refuse } from "./decoder.ts"
 import { kind } from "./shown.ts"
 

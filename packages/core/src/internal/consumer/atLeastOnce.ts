@@ -6,11 +6,11 @@
  * cannot be exclusive; without it by 541, which ends the connection. So that is done on a connection of its own.
  */
 import * as Effect from "effect/Effect"
-import type { AmqpError } from "../../AmqpError.ts"
+import type { AmqpError } from "../../model/error.ts"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
-import type { KnownQueues } from "../knownQueues.ts"
-import * as Logging from "../logging.ts"
-import { versionOf } from "../versions.ts"
+import type { KnownQueues } from "../connection/knownQueues.ts"
+import * as Logging from "../telemetry/logging.ts"
+import { versionOf } from "../wire/versions.ts"
 import type { Declaration, Declaring } from "./declaring.ts"
 
 const exclusiveStream: Declaration = {

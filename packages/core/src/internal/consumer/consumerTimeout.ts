@@ -11,8 +11,8 @@
  * Since 4.3 nothing but a quorum queue has one.
  */
 import type { FieldTable, FieldValue } from "../../AmqpMessage.ts"
-import { isFrom } from "../versions.ts"
-import { type KnownQueues, typeOf } from "../knownQueues.ts"
+import { isFrom } from "../wire/versions.ts"
+import { type KnownQueues, typeOf } from "../connection/knownQueues.ts"
 import type { Start } from "./subscription.ts"
 
 export const argument = "x-consumer-timeout"

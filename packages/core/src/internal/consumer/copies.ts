@@ -1,10 +1,10 @@
 /** A message published again to the queue that it came from, as it is, for what cannot go back by itself. */
 import * as Effect from "effect/Effect"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
-import type { AmqpError } from "../../AmqpError.ts"
+import type { AmqpError } from "../../model/error.ts"
 import { fromDelivery, type FieldValue } from "../../AmqpMessage.ts"
 import type { AmqpPublisher } from "../../AmqpPublisher.ts"
-import { deriveReceived } from "../received.ts"
+import { deriveReceived } from "../wire/received.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 
 // The queue's own count begins again, and copies are not to be sent again.

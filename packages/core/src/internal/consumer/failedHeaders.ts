@@ -1,7 +1,7 @@
 /** The headers of the copy that is published of a message which a stream's consumer could not handle. */
 import type { FieldValue, Headers } from "../../AmqpMessage.ts"
-import { deriveReceived } from "../received.ts"
-import { offsetName } from "../streams.ts"
+import { deriveReceived } from "../wire/received.ts"
+import { offsetName } from "../wire/streams.ts"
 import type { Failure } from "./attempts.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
 

@@ -4,7 +4,7 @@
  * Each is handled again from memory, after a pause. While there is one, the consumer takes nothing else: what comes behind
  * it would mostly fail for the same reason, and reach the limit too.
  */
-import type { Deadlines } from "../deadlines.ts"
+import type { Deadlines } from "../waiting/deadlines.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { WaitList } from "./waitList.ts"
 

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
-import type * as AmqpError from "../../AmqpError.ts"
+import type * as AmqpError from "../../model/error.ts"
 import type { Delivery, End } from "../../AmqpConsumer.ts"
 import type * as Effect from "effect/Effect"
 import {
@@ -18,12 +18,12 @@ import {
   readConsume,
   shown,
   toMillis
-} from "../declarations.ts"
-import { refused } from "../fieldTable.ts"
-import type { KnownQueues } from "../knownQueues.ts"
+} from "../wire/declarations.ts"
+import { refused } from "../wire/fieldTable.ts"
+import type { KnownQueues } from "../connection/knownQueues.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
 import { delayQueueName } from "../topology/delayQueues.ts"
-import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "./policies.ts"
+import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "../../model/policies.ts"
 import type { Secrets } from "./attempts.ts"
 import { argument } from "./consumerTimeout.ts"
 import type { Resubscribe } from "./recovery.ts"

@@ -6,8 +6,8 @@
  * again at once, so what went back at once would go round as fast as it can. It is the one whose cause has most likely
  * passed, and another consumer may do better.
  */
-import type { Channel } from "../channel.ts"
-import type { Deadlines } from "../deadlines.ts"
+import type { Channel } from "../channel/channel.ts"
+import type { Deadlines } from "../waiting/deadlines.ts"
 import type { ConsumerDelivery, Return } from "./delivery.ts"
 import { WaitList, type Waiting } from "./waitList.ts"
 

@@ -6,7 +6,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Conditions } from "../conditions.ts"
+import type { Conditions } from "../connection/conditions.ts"
 
 /** How long a first subscription may wait for a connection before that is reported. */
 const grace = "5 seconds"

@@ -5,9 +5,9 @@
  * for, unless it was closed for a method of this very consumer, which has never worked and which no waiting changes.
  */
 import * as Predicate from "effect/Predicate"
-import type { Blame } from "../blame.ts"
-import * as AmqpError from "../../AmqpError.ts"
-import { isAbsence } from "../keepers.ts"
+import type { Blame } from "../connection/blame.ts"
+import * as AmqpError from "../../model/error.ts"
+import { isAbsence } from "../connection/keepers.ts"
 
 /** Which ends are followed by another subscription. */
 export type Resubscribe = "never" | "lost" | "always"

@@ -5,8 +5,8 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { Deadlines, Due } from "../deadlines.ts"
-import type { Fork } from "../slot.ts"
+import type { Deadlines, Due } from "../waiting/deadlines.ts"
+import type { Fork } from "../pool/slot.ts"
 
 /** How many lines of a kind are written in full within an interval. */
 export const mostInFull = 5

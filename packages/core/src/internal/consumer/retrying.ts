@@ -1,10 +1,10 @@
 /** Trying again later: the message that is published to a delay queue. */
 import * as Effect from "effect/Effect"
 import type { AmqpConfig } from "../../AmqpConfig.ts"
-import type * as AmqpError from "../../AmqpError.ts"
+import type * as AmqpError from "../../model/error.ts"
 import { fromDelivery, type Message } from "../../AmqpMessage.ts"
 import type { AmqpPublisher } from "../../AmqpPublisher.ts"
-import { deriveReceived } from "../received.ts"
+import { deriveReceived } from "../wire/received.ts"
 import type { Failure } from "./attempts.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { DelayQueues } from "./delayQueues.ts"

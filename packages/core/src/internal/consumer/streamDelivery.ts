@@ -1,12 +1,12 @@
 /** A delivery of a stream: it outlives its channel, and is settled when it is handled, whatever has become of that. */
 import type * as Effect from "effect/Effect"
-import type { AmqpError, AmqpErrorReason } from "../../AmqpError.ts"
-import { DeliverySettled } from "../../AmqpErrorReason.ts"
+import type { AmqpError, AmqpErrorReason } from "../../model/error.ts"
+import { DeliverySettled } from "../../model/errorReason.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
-import type { Channel } from "../channel.ts"
-import { fail } from "../handle.ts"
+import type { Channel } from "../channel/channel.ts"
+import { fail } from "../channel/handle.ts"
 import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
-import { settledByAckOnly } from "../streams.ts"
+import { settledByAckOnly } from "../wire/streams.ts"
 import { ConsumerDelivery, type Return, type Settlement } from "./delivery.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 

@@ -5,10 +5,10 @@
  * that: it would deliver nothing until the new stream has grown beyond the position, and all before it would be missed.
  */
 import * as Effect from "effect/Effect"
-import type * as AmqpError from "../../AmqpError.ts"
+import type * as AmqpError from "../../model/error.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
-import type { Channel, ConsumerSink } from "../channel.ts"
-import { offsetName } from "../streams.ts"
+import type { Channel, ConsumerSink } from "../channel/channel.ts"
+import { offsetName } from "../wire/streams.ts"
 import { acknowledge } from "./streamDelivery.ts"
 
 /** How long nothing more comes before the end is where it seems to be, in milliseconds. Only who is beyond it waits so long. */

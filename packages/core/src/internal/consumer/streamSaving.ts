@@ -12,7 +12,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
-import type { Conditions } from "../conditions.ts"
+import type { Conditions } from "../connection/conditions.ts"
 import type { Saving } from "./streamOptions.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 

@@ -1,6 +1,6 @@
 /** Deliveries that wait in memory: by one timer for all, each until it is due or its channel ends. */
-import type { Channel } from "../channel.ts"
-import type { Deadlines, Due } from "../deadlines.ts"
+import type { Channel } from "../channel/channel.ts"
+import type { Deadlines, Due } from "../waiting/deadlines.ts"
 import type { ConsumerDelivery, Return } from "./delivery.ts"
 
 export class Waiting implements Due {

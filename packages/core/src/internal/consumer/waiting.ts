@@ -1,7 +1,7 @@
 /** Deliveries that wait in memory for long, because more are sent ahead than the handlers get done: a warning, once. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { Deadlines } from "../deadlines.ts"
+import type { Deadlines } from "../waiting/deadlines.ts"
 import type { Source } from "./source.ts"
 
 const shown = (millis: number) => Duration.format(Duration.millis(Math.round(millis)))

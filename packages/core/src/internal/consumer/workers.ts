@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import type { Shutdown } from "../shutdown.ts"
+import type { Shutdown } from "../connection/shutdown.ts"
 import type { Restore } from "./settling.ts"
 
 export class Workers<Work> {

@@ -13,8 +13,8 @@
  * - An `error` event without a listener takes the connection down.
  */
 import type { FieldTable } from "../../AmqpMessage.ts"
-import type { HeaderFrame } from "../contentHeader.ts"
-import type { Outgoing } from "../properties.ts"
+import type { HeaderFrame } from "../wire/contentHeader.ts"
+import type { Outgoing } from "../wire/properties.ts"
 import {
   basicAck,
   basicCancel,
@@ -51,7 +51,7 @@ import {
   txRollbackOk,
   txSelect,
   txSelectOk
-} from "../protocol.ts"
+} from "../wire/protocol.ts"
 import { type Channel as Amqplib, numberOf } from "./amqplib.ts"
 import { ChannelOutput, type OutputEvents } from "./channelOutput.ts"
 import type { Connection } from "./connection.ts"

@@ -1,7 +1,7 @@
 /** What the driver gives to the rest of the house, and what it wants to be told of: `driver.ts` is the door to it. */
 import type { DeliveredProperties, FieldTable } from "../../AmqpMessage.ts"
 import type { BrokerClose, ChannelEnded, ProtocolViolation } from "./ends.ts"
-import type { Outgoing } from "../properties.ts"
+import type { Outgoing } from "../wire/properties.ts"
 
 /** A message that a consumer or `basic.get` gets. */
 export interface DeliveredMessage {

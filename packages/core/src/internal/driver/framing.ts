@@ -6,8 +6,8 @@
  *
  * AMQP 0-9-1, section 4.2.3 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
  */
-import { fixedPart } from "../contentHeader.ts"
-import { bodyFrame, frameEnd, headerFrame, heartbeatFrame, methodFrame, overhead, prefix } from "../protocol.ts"
+import { fixedPart } from "../wire/contentHeader.ts"
+import { bodyFrame, frameEnd, headerFrame, heartbeatFrame, methodFrame, overhead, prefix } from "../wire/protocol.ts"
 import { frameError, ProtocolViolation } from "./ends.ts"
 
 /** Takes frames. What it gets is memory that is used again: it must copy what it keeps. */

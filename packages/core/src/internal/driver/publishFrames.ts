@@ -3,12 +3,12 @@
  *
  * AMQP 0-9-1, sections 2.3.5, 4.2.5 and 4.2.6 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
  */
-import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "../frameWriter.ts"
-import type { Outgoing } from "../properties.ts"
-import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "../protocol.ts"
+import { beginFrame, endFrame, setUint16, setUint32, setUint64 } from "../wire/frameWriter.ts"
+import type { Outgoing } from "../wire/properties.ts"
+import { basicPublish, bodyFrame, classBasic, headerFrame, methodFrame, overhead } from "../wire/protocol.ts"
 import { largestSlab } from "./slab.ts"
-import { writeShortText } from "../shortText.ts"
-import { setNumber } from "../tableBytes.ts"
+import { writeShortText } from "../wire/shortText.ts"
+import { setNumber } from "../wire/tableBytes.ts"
 import type { ChannelOutput } from "./channelOutput.ts"
 
 /** A body of more bytes is not put into one piece with its header. */

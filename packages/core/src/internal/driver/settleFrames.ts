@@ -5,8 +5,8 @@
  * hundred of them in one turn of the event loop sends one frame, which costs the broker a hundredth of the work. With replies
  * between them, the acks move behind the last one.
  */
-import { beginFrame, endFrame, setUint32, setUint64 } from "../frameWriter.ts"
-import { basicAck, basicNack, basicReject, methodFrame, overhead } from "../protocol.ts"
+import { beginFrame, endFrame, setUint32, setUint64 } from "../wire/frameWriter.ts"
+import { basicAck, basicNack, basicReject, methodFrame, overhead } from "../wire/protocol.ts"
 import type { ChannelOutput } from "./channelOutput.ts"
 
 const size = overhead + 4 + 8 + 1

@@ -16,7 +16,7 @@
  */
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
-import { type HeaderFrame, readContentHeader, unread, fixedPart } from "../contentHeader.ts"
+import { type HeaderFrame, readContentHeader, unread, fixedPart } from "../wire/contentHeader.ts"
 import {
   bodyFrame,
   channelClose,
@@ -36,9 +36,9 @@ import {
   methodFrame,
   nameOf,
   prefix
-} from "../protocol.ts"
+} from "../wire/protocol.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
-import { isFrom } from "../versions.ts"
+import { isFrom } from "../wire/versions.ts"
 import { type BrokerClose, frameError, MechanismRefused, ProtocolViolation } from "./ends.ts"
 import { firstBytes } from "./foreignPeer.ts"
 import { Framing, type FrameSink, uint32 } from "./framing.ts"

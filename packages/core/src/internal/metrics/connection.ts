@@ -5,7 +5,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection, State } from "../../AmqpConnection.ts"
-import { elapsed } from "../elapsed.ts"
+import { elapsed } from "../waiting/elapsed.ts"
 
 export interface Watched {
   /** Connections after the first. */

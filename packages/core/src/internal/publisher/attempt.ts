@@ -1,13 +1,13 @@
 /** One publish of a publisher: from the moment it is asked for until its outcome is told, and its place is free again. */
-import type * as AmqpError from "../../AmqpError.ts"
+import type * as AmqpError from "../../model/error.ts"
 import type { Message } from "../../AmqpMessage.ts"
-import type { Unconfirmed } from "../confirms.ts"
-import type { PublishSettings } from "../declarations.ts"
-import type { Due } from "../deadlines.ts"
-import { type Outgoing, toBuffer } from "../properties.ts"
+import type { Unconfirmed } from "../channel/confirms.ts"
+import type { PublishSettings } from "../wire/declarations.ts"
+import type { Due } from "../waiting/deadlines.ts"
+import { type Outgoing, toBuffer } from "../wire/properties.ts"
 import type { Lane } from "./lane.ts"
-import type { InLine, Line } from "../line.ts"
-import type { Measured } from "../sizeLimit.ts"
+import type { InLine, Line } from "../waiting/line.ts"
+import type { Measured } from "../channel/sizeLimit.ts"
 
 /** Whoever looks after attempts. */
 export interface Owner {

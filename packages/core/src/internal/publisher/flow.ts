@@ -5,10 +5,10 @@ import * as Effect from "effect/Effect"
 import * as PubSub from "effect/PubSub"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Flow } from "../../AmqpPublisher.ts"
-import type { Links } from "../links.ts"
+import type { Links } from "../connection/links.ts"
 import type { Lane } from "./lane.ts"
-import type { Fork } from "../slot.ts"
-import { elapsed } from "../elapsed.ts"
+import type { Fork } from "../pool/slot.ts"
+import { elapsed } from "../waiting/elapsed.ts"
 
 export const flowing: Flow = { _tag: "Flowing" }
 const stopped: Flow = { _tag: "Stopped" }

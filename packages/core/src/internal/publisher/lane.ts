@@ -1,14 +1,14 @@
 /** One of a publisher's channels: opened at first need, and again after it has died. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as AmqpError from "../../AmqpError.ts"
-import type { Link } from "../link.ts"
-import * as Channel from "../channel.ts"
-import type { Deadlines, Due } from "../deadlines.ts"
+import * as AmqpError from "../../model/error.ts"
+import type { Link } from "../connection/link.ts"
+import * as Channel from "../channel/channel.ts"
+import type { Deadlines, Due } from "../waiting/deadlines.ts"
 import type { Attempt } from "./attempt.ts"
-import type { Links } from "../links.ts"
-import { Line } from "../line.ts"
-import { obstacle } from "../publishing.ts"
+import type { Links } from "../connection/links.ts"
+import { Line } from "../waiting/line.ts"
+import { obstacle } from "../channel/publishing.ts"
 
 /** What a lane tells its publisher. */
 export interface LaneEvents {

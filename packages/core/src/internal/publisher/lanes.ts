@@ -1,13 +1,13 @@
 /** The lanes of a publisher: which of them takes a message, and opening them, as many as are of use. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as AmqpError from "../../AmqpError.ts"
-import type { Channel } from "../channel.ts"
-import type { Deadlines } from "../deadlines.ts"
-import type { Links } from "../links.ts"
+import type * as AmqpError from "../../model/error.ts"
+import type { Channel } from "../channel/channel.ts"
+import type { Deadlines } from "../waiting/deadlines.ts"
+import type { Links } from "../connection/links.ts"
 import { Lane, type Timeouts } from "./lane.ts"
-import * as Logging from "../logging.ts"
-import type { Fork } from "../slot.ts"
+import * as Logging from "../telemetry/logging.ts"
+import type { Fork } from "../pool/slot.ts"
 
 /** What lanes tell their publisher. */
 export interface LanesEvents {

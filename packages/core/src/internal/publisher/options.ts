@@ -2,7 +2,7 @@
 import * as Stream from "effect/Stream"
 import type { PublishOptions } from "../../AmqpChannel.ts"
 import type { Options, PublishAllOptions } from "../../AmqpPublisher.ts"
-import type { InvalidArgument } from "../../AmqpErrorReason.ts"
+import type { InvalidArgument } from "../../model/errorReason.ts"
 import {
   choice,
   integer,
@@ -12,8 +12,8 @@ import {
   type PublishSettings,
   read,
   readPublish
-} from "../declarations.ts"
-import { kindOf, refused } from "../fieldTable.ts"
+} from "../wire/declarations.ts"
+import { kindOf, refused } from "../wire/fieldTable.ts"
 import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "./backlog.ts"
 
 export interface Settings {

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
 import type { Envelope, Json, Message } from "../../AmqpMessage.ts"
-import { json } from "../json.ts"
+import { json } from "../message/json.ts"
 
 export const Content = Schema.Struct({
   content: Schema.Uint8Array,

@@ -1,8 +1,8 @@
 /** Options of clients, calls and servers, checked. */
 import type { CallOptions, Options, ServeOptions } from "../../AmqpRpc.ts"
-import type { InvalidArgument } from "../../AmqpErrorReason.ts"
+import type { InvalidArgument } from "../../model/errorReason.ts"
 import type { FieldTable } from "../../AmqpMessage.ts"
-import { boolean, integer, isRefused, type Option, passedOn, publishOptions, read } from "../declarations.ts"
+import { boolean, integer, isRefused, type Option, passedOn, publishOptions, read } from "../wire/declarations.ts"
 import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "../publisher/backlog.ts"
 
 /** The options of a call, with the timeout in milliseconds. */

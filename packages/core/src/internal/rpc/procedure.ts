@@ -1,10 +1,10 @@
 /** A procedure as both sides see it: its name, where its requests go, and its codecs, compiled once. */
 import * as Schema from "effect/Schema"
-import { InvalidArgument } from "../../AmqpErrorReason.ts"
+import { InvalidArgument } from "../../model/errorReason.ts"
 import type { Json } from "../../AmqpMessage.ts"
 import type { PayloadSchema, Procedure, ProcedureOptions } from "../../AmqpRpc.ts"
-import { isRefused, type Option, read, shown } from "../declarations.ts"
-import { isName, refused, wantsName } from "../fieldTable.ts"
+import { isRefused, type Option, read, shown } from "../wire/declarations.ts"
+import { isName, refused, wantsName } from "../wire/fieldTable.ts"
 import { codecOf } from "./content.ts"
 
 type Any = Schema.Constraint

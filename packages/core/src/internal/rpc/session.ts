@@ -6,19 +6,19 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as AmqpError from "../../AmqpError.ts"
+import * as AmqpError from "../../model/error.ts"
 import type { Returned } from "../../AmqpChannel.ts"
 import type { DeliveredProperties, Properties } from "../../AmqpMessage.ts"
-import type { Link } from "../link.ts"
-import * as Channel from "../channel.ts"
+import type { Link } from "../connection/link.ts"
+import * as Channel from "../channel/channel.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
-import { returnedBecause } from "../confirms.ts"
-import { Handle, type Terms } from "../handle.ts"
-import { obstacle } from "../publishing.ts"
+import { returnedBecause } from "../channel/confirms.ts"
+import { Handle, type Terms } from "../channel/handle.ts"
+import { obstacle } from "../channel/publishing.ts"
 import type { Call } from "./call.ts"
 import { numberOf } from "./correlation.ts"
 import { Pending } from "./pending.ts"
-import { directReplyTo } from "../directReply.ts"
+import { directReplyTo } from "../wire/directReply.ts"
 
 /** Who holds the session. None of these may throw: they are called while bytes are read from the socket. */
 export interface SessionOwner {

@@ -2,10 +2,10 @@
 import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import { isUtf8 } from "node:buffer"
-import * as AmqpError from "../../AmqpError.ts"
+import * as AmqpError from "../../model/error.ts"
 import type { Properties } from "../../AmqpMessage.ts"
-import { fail } from "../handle.ts"
-import { viewOf } from "../fieldTable.ts"
+import { fail } from "../channel/handle.ts"
+import { viewOf } from "../wire/fieldTable.ts"
 import type { Codecs } from "./procedure.ts"
 
 export interface Reply {

@@ -1,6 +1,6 @@
 /** Every mistake of a topology that can be told without the broker. */
-import { checkText, isRefused, readBind } from "../declarations.ts"
-import type { InvalidArgument } from "../../AmqpErrorReason.ts"
+import { checkText, isRefused, readBind } from "../wire/declarations.ts"
+import type { InvalidArgument } from "../../model/errorReason.ts"
 import { findCycles } from "./cycles.ts"
 import { deadLetterIssues } from "./deadLetters.ts"
 import { describe, propertiesOf, readOptions } from "./fingerprint.ts"

@@ -6,7 +6,7 @@
  */
 import * as Crypto from "node:crypto"
 import type { QueueDeclareOptions } from "../../AmqpChannel.ts"
-import { longestTtl } from "../declarations.ts"
+import { longestTtl } from "../wire/declarations.ts"
 
 /** The longest name that AMQP carries, in bytes. */
 const longestName = 255

@@ -2,7 +2,7 @@
  * What a part of a topology becomes on the wire, so that two ways to say the same thing are the same: a default given or
  * left out, `1000` or `"1 second"`.
  */
-import { isRefused, readBind, readExchangeDeclare, readQueueDeclare } from "../declarations.ts"
+import { isRefused, readBind, readExchangeDeclare, readQueueDeclare } from "../wire/declarations.ts"
 import type { Binding, Exchange, External, Queue } from "./values.ts"
 
 /** The name of a part, as mistakes are reported with. */

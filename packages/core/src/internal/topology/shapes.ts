@@ -1,7 +1,7 @@
 /** The usual shapes, each a topology and the names in it. */
 import * as Duration from "effect/Duration"
 import type { ExchangeDeclareOptions, QueueDeclareOptions } from "../../AmqpChannel.ts"
-import { type DeadLetter, deadLetter, type Retry, retry } from "../consumer/policies.ts"
+import { type DeadLetter, deadLetter, type Retry, retry } from "../../model/policies.ts"
 import { delayQueueName, delayQueueOptions } from "./delayQueues.ts"
 import * as Values from "./values.ts"
 

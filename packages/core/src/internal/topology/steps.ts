@@ -1,7 +1,7 @@
 /** A topology as steps, each of which declares one thing, in the order in which they are taken. */
 import type * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../AmqpChannel.ts"
-import type { AmqpError } from "../../AmqpError.ts"
+import type { AmqpError } from "../../model/error.ts"
 import type { AmqpTopology, Exchange } from "./values.ts"
 
 export interface Step {

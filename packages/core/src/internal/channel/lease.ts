@@ -1,0 +1,730 @@
+/**
+ * One borrow: the handle that a borrower works with, from the moment it has a channel until its scope ends.
+ *
+ * The handle is the borrower's; the channel is not. Once released, the handle knows no channel any more, so a late use
+ * fails instead of touching the next borrower's.
+ *
+ * One class serves channels of all kinds; which of its methods a borrower sees is the business of the types.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import type {
+  BindOptions,
+  Confirmed,
+  ConsumeOptions,
+  Consumer,
+  ExchangeDeclareOptions,
+  ExchangeType,
+  Operations,
+  PublishOptions,
+  QueueDeclareOptions,
+  QueueDeclared,
+  Returned
+} from "../../AmqpChannel.ts"
+import * as AmqpError from "../../model/error.ts"
+import type { Delivery, FieldTable, Message } from "../../AmqpMessage.ts"
+import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
+import { cancelsForTimeout, consumerCancelled } from "./consumerCancelled.ts"
+import * as Check from "../wire/declarations.ts"
+import { declareWithoutLimit } from "./deliveryLimits.ts"
+import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
+import type { DeliveredMessage, DriverChannel } from "../driver/driver.ts"
+import { diedOf, fail, Handle, type Terms } from "./handle.ts"
+import { type Outgoing, toPublish } from "../wire/properties.ts"
+import type { KnownQueues } from "../connection/knownQueues.ts"
+import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "../connection/refusedByType.ts"
+import {
+  noteRefusal,
+  refusesConsumerTimeout,
+  refusesDeclare,
+  warnOfGlobalPrefetch
+} from "../connection/refusedByVersion.ts"
+import { isStream, settledByAckOnly } from "../wire/streams.ts"
+import * as Tracing from "../telemetry/tracing.ts"
+import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
+
+const released = new AmqpError.ChannelReleased({
+  message:
+    "this channel was given back when its scope ended, and may be another borrower's now: use a channel inside the scope that borrowed it"
+})
+
+// Returned messages that nobody has read: the oldest give way.
+const mostReturns = 10_000
+
+type Deliveries = Queue.Queue<Delivery, AmqpError.AmqpError | Cause.Done>
+
+/** A consumer of this lease. */
+class LeaseConsumer implements ConsumerSink {
+  readonly #channel: Channel
+  readonly #queue: string
+  readonly deliveries: Deliveries
+  readonly #ofStream: boolean
+  readonly #queues: KnownQueues
+  #cancelledByBroker = false
+
+  constructor(channel: Channel, queue: string, deliveries: Deliveries, ofStream: boolean, queues: KnownQueues) {
+    this.#channel = channel
+    this.#queue = queue
+    this.deliveries = deliveries
+    this.#ofStream = ofStream
+    this.#queues = queues
+  }
+
+  get isOfStream(): boolean {
+    return this.#ofStream
+  }
+
+  /** Whether the broker knows it no more. */
+  get hasEnded(): boolean {
+    return this.#cancelledByBroker
+  }
+
+  deliver(message: DeliveredMessage): void {
+    if (this.#ofStream) this.#channel.countOfStream(message.deliveryTag)
+    Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message, this.#ofStream))
+  }
+
+  cancelled(consumerTag: string): void {
+    this.#cancelledByBroker = true
+    const mayBeTimeout = cancelsForTimeout(this.#channel.link.product, this.#queues.get(this.#queue))
+    const held = { held: undefined, timeout: undefined, isTimeout: false }
+    this.end(consumerCancelled(this.#queue, consumerTag, mayBeTimeout ? held : undefined))
+  }
+
+  closed(reason: AmqpError.AmqpErrorReason): void {
+    this.end(this.#channel.refused ?? diedOf(reason))
+  }
+
+  end(reason: AmqpError.AmqpErrorReason): void {
+    Queue.failCauseUnsafe(this.deliveries, Cause.fail(AmqpError.fromReason(reason)))
+  }
+}
+
+export class Lease extends Handle implements Operations {
+  /** By their tags. Made with the first: a borrow that consumes nothing pays nothing. */
+  #consumers: Map<string, LeaseConsumer> | undefined = undefined
+  /** The tags of consumers that are being started. */
+  #reserved: Set<string> | undefined = undefined
+  #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
+  /** What the open transaction has settled: a rollback takes it back. */
+  #settledInTransaction: Array<number> | undefined = undefined
+  /** Whether it has a prefetch for all consumers together. */
+  #hasGlobalPrefetch = false
+
+  constructor(terms: Terms) {
+    super(terms, released)
+  }
+
+  // --- Its beginning and end -----------------------------------------------------------------------------------------
+
+  get kind(): Channel["kind"] {
+    return this.held?.kind ?? "regular"
+  }
+
+  /** Begins the lease. */
+  begin(channel: Channel): void {
+    this.held = channel
+  }
+
+  /** Mandatory messages that came back and were not looked at. */
+  get unreadReturns(): number {
+    return this.#returns === undefined ? 0 : Queue.sizeUnsafe(this.#returns)
+  }
+
+  /** Ends the lease: takes the channel from the handle, cleaned for the next borrower or marked unfit. */
+  end(): Channel | undefined {
+    const channel = this.held
+    if (channel === undefined) return undefined
+    this.held = undefined
+    // A channel that died is the better explanation of why its handle does not work.
+    if (channel.closedBy !== undefined) this.endedBy = diedOf(channel.closedBy)
+    channel.clean()
+    channel.wake()
+    if (this.#consumers !== undefined) {
+      for (const consumer of this.#consumers.values()) consumer.end(this.endedBy)
+      this.#consumers = undefined
+    }
+    if (this.#returns !== undefined) {
+      Queue.failCauseUnsafe(this.#returns, Cause.fail(AmqpError.fromReason(this.endedBy)))
+    }
+    return channel
+  }
+
+  /** A request whose arguments may be refused. */
+  #checked<A>(
+    operation: string,
+    refused: AmqpError.InvalidArgument | undefined,
+    send: (driver: DriverChannel, channel: Channel) => Promise<A>,
+    names?: ReadonlyArray<string>
+  ): Effect.Effect<A, AmqpError.AmqpError> {
+    return refused === undefined ? this.request(operation, send, names) : fail(refused)
+  }
+
+  /** The same, where a queue of a known type refuses it: looked at when it runs, since the queue may be declared before. */
+  #supported<A>(
+    refuses: (queues: KnownQueues) => AmqpError.InvalidArgument | undefined,
+    request: Effect.Effect<A, AmqpError.AmqpError>
+  ): Effect.Effect<A, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const refused = refuses(this.terms.queues)
+      return refused === undefined ? request : fail(refused)
+    })
+  }
+
+  // --- Publishing ----------------------------------------------------------------------------------------------------
+
+  publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError.AmqpError>
+  publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    return Effect.withFiber((fiber) =>
+      Tracing.isTraced(fiber)
+        ? Tracing.publishing(message, this.held?.link, (traced) => this.#publish(traced, options))
+        : this.#publish(message, options)
+    )
+  }
+
+  #publish(
+    message: Message,
+    options: PublishOptions | undefined
+  ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    const settings = Check.readPublish(options)
+    if (Check.isRefused(settings)) return fail(settings)
+    const outgoing = toPublish(message, this.held?.link.frameMax)
+    if (Check.isRefused(outgoing)) return fail(outgoing)
+    if (settings.mandatory) outgoing.mandatory = true
+    const timeout = settings.timeout ?? this.terms.publishTimeout
+    const channel = this.usable()
+    if ("_tag" in channel) return fail(channel)
+    if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, timeout)
+    if (!settings.wait && channel.forbids !== undefined) return fail(forbidden(channel.forbids))
+    return this.#sendLater(message, outgoing, timeout)
+  }
+
+  #sendLater(
+    message: Message,
+    outgoing: Outgoing,
+    timeout: number
+  ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    const { deadlines } = this.terms
+    const dueAt = deadlines.now + timeout
+    const because = () => (this.held && obstacle(this.held)) ?? "others were always before it"
+    const loop: Effect.Effect<Confirmed | void, AmqpError.AmqpError> = Effect.suspend(() => {
+      const channel = this.usable()
+      if ("_tag" in channel) return fail(channel)
+      const left = dueAt - deadlines.now
+      if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, Math.max(1, left))
+      return Effect.andThen(
+        this.until(
+          (channel) => obstacle(channel) === undefined,
+          left,
+          () => timedOutBefore(timeout, because())
+        ),
+        loop
+      )
+    })
+    return loop
+  }
+
+  #send(
+    channel: Channel,
+    message: Message,
+    outgoing: Outgoing,
+    timeout: number,
+    left: number
+  ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
+    const mandatory = outgoing.mandatory
+    if (channel.confirms === undefined) {
+      if (mandatory) this.#listenForReturns(channel)
+      try {
+        channel.publish(outgoing)
+      } catch (cause) {
+        return fail(this.refused("basic.publish", channel, cause))
+      }
+      if (channel.kind === "transaction") channel.altered = true
+      return channel.full
+        ? this.until(
+            (channel) => !channel.full,
+            left,
+            () => timedOutInBuffer(timeout)
+          )
+        : Effect.void
+    }
+    return Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => {
+      // Looked at again: between the making of this effect and its run the channel may have ended.
+      const usable = this.usable()
+      if ("_tag" in usable) return resume(fail(usable))
+      try {
+        channel.publish(outgoing)
+      } catch (cause) {
+        return resume(fail(this.refused("basic.publish", channel, cause)))
+      }
+      const { deadlines } = this.terms
+      const dueAt = deadlines.now + left
+      const publication = new Publication(message, { mandatory, dueAt, timeout, deadlines }, resume)
+      publication.begin(channel)
+      return Effect.sync(() => publication.giveUp())
+    })
+  }
+
+  get returns(): Queue.Dequeue<Returned, AmqpError.AmqpError> {
+    if (this.#returns !== undefined) return this.#returns
+    const returns = Effect.runSync(Queue.sliding<Returned, AmqpError.AmqpError>(mostReturns))
+    this.#returns = returns
+    const channel = this.usable()
+    if ("_tag" in channel) Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(channel)))
+    else this.#listenForReturns(channel)
+    return returns
+  }
+
+  #listenForReturns(channel: Channel): void {
+    if (channel.onReturned !== undefined) return
+    const returns = this.returns as Queue.Queue<Returned, AmqpError.AmqpError>
+    channel.readsReturns = true
+    channel.onReturned = (returned) => Queue.offerUnsafe(returns, returned)
+    const stop = channel.watch(() => {
+      if (channel.isOpen) return
+      stop()
+      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.loss)
+      Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(reason)))
+    })
+  }
+
+  // --- Transactions --------------------------------------------------------------------------------------------------
+
+  get commit(): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.request("tx.commit", (driver, channel) =>
+      driver.commit().then(() => {
+        channel.altered = false
+        this.#settledInTransaction = undefined
+      })
+    )
+  }
+
+  get rollback(): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.request("tx.rollback", (driver, channel) =>
+      driver.rollback().then(() => {
+        channel.altered = false
+        for (const tag of this.#settledInTransaction ?? []) channel.unsettled.add(tag)
+        this.#settledInTransaction = undefined
+      })
+    )
+  }
+
+  // --- Taking and settling -------------------------------------------------------------------------------------------
+
+  get(
+    queue: string,
+    options?: { readonly noAck?: boolean | undefined }
+  ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.get", options, { noAck: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    const get = this.#checked(
+      "basic.get",
+      Check.checkGet("basic.get", queue),
+      (_driver, channel) =>
+        channel
+          .get(queue, flags.noAck)
+          .then((message) => (message === undefined ? Option.none() : Option.some(makeDelivery(channel, message)))),
+      [queue]
+    )
+    return this.#supported((queues) => refusesGet(queues, queue), get)
+  }
+
+  ack(
+    delivery: Delivery,
+    options?: { readonly multiple?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.ack", options, { multiple: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#settle("basic.ack", delivery, flags.multiple, (channel, tag) => channel.ack(tag, flags.multiple))
+  }
+
+  nack(
+    delivery: Delivery,
+    options?: { readonly multiple?: boolean | undefined; readonly requeue?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.nack", options, { multiple: false, requeue: true })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#settle("basic.nack", delivery, flags.multiple, (channel, tag) =>
+      channel.nack(tag, flags.multiple, flags.requeue)
+    )
+  }
+
+  reject(
+    delivery: Delivery,
+    options?: { readonly requeue?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.reject", options, { requeue: true })
+    if (Check.isRefused(flags)) return fail(flags)
+    return this.#settle("basic.reject", delivery, false, (channel, tag) => channel.reject(tag, flags.requeue))
+  }
+
+  #settle(
+    operation: string,
+    delivery: Delivery,
+    multiple: boolean,
+    send: (channel: Channel, deliveryTag: number) => void
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const channel = this.usable()
+      if ("_tag" in channel) return fail(channel)
+      if (!isUnsettled(channel, delivery)) {
+        return fail(
+          new AmqpError.DeliverySettled({
+            message: `${operation}: delivery ${String(delivery?.deliveryTag)} is not this borrower's to settle: it was settled before or needs no settling, or its own channel has ended and the broker has requeued it`,
+            operation
+          })
+        )
+      }
+      const { deliveryTag } = delivery
+      if (operation !== "basic.ack" && (isOfStream(delivery) || (multiple && channel.holdsOfStream(deliveryTag)))) {
+        return fail(settledByAckOnly(operation))
+      }
+      try {
+        send(channel, deliveryTag)
+      } catch (cause) {
+        return fail(this.refused(operation, channel, cause))
+      }
+      const settled = multiple ? upTo(channel, deliveryTag) : [deliveryTag]
+      for (const tag of settled) channel.unsettled.delete(tag)
+      if (channel.kind === "transaction") {
+        channel.altered = true
+        ;(this.#settledInTransaction ??= []).push(...settled)
+      }
+      return Effect.void
+    })
+  }
+
+  get recover(): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      if (this.held?.holdsOfStream() === true) return fail(settledByAckOnly("basic.recover"))
+      return Effect.asVoid(
+        this.request("basic.recover", (driver, channel) => {
+          const recovering = driver.recover()
+          // From here on the broker knows none of them: an ack in between would close the channel (406).
+          channel.unsettled.clear()
+          return recovering
+        })
+      )
+    })
+  }
+
+  // --- Consuming -----------------------------------------------------------------------------------------------------
+
+  qos(
+    prefetchCount: number,
+    options?: { readonly global?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const flags = Check.readFlags("basic.qos", options, { global: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return Effect.flatMap(
+      this.#checked("basic.qos", Check.checkPrefetch("basic.qos", prefetchCount), (driver, channel) => {
+        channel.altered = true
+        // Zero: no limit.
+        if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
+        return driver.qos(prefetchCount, flags.global).then(() => channel.link)
+      }),
+      (link) => (flags.global && prefetchCount > 0 ? warnOfGlobalPrefetch(link) : Effect.void)
+    )
+  }
+
+  consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    const start = Check.readConsume(queue, options)
+    if (Check.isRefused(start)) return fail(start)
+    return start.consumerTag === "" ? this.#startConsumer(start) : this.#startNamed(start)
+  }
+
+  /** The broker closes the whole connection for a tag that is taken (530): the tag is reserved before it is sent. */
+  #startNamed(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    const tag = start.consumerTag
+    return Effect.acquireUseRelease(
+      Effect.suspend(() => {
+        if (this.#consumers?.has(tag) !== true && this.#reserved?.has(tag) !== true) {
+          ;(this.#reserved ??= new Set()).add(tag)
+          return Effect.void
+        }
+        return fail(
+          new AmqpError.InvalidArgument({
+            message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(tag)}. Nothing was sent.`,
+            operation: "basic.consume",
+            argument: "consumerTag"
+          })
+        )
+      }),
+      () => this.#startConsumer(start),
+      // Interrupted, it may have reached the broker.
+      (_, exit) =>
+        Effect.sync(() => {
+          if (!Exit.hasInterrupts(exit)) this.#reserved?.delete(tag)
+        })
+    )
+  }
+
+  #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
+    return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) => {
+      const product = this.held?.link.product ?? ""
+      const refused = refusesConsume(this.terms.queues, start, this.#hasGlobalPrefetch, product)
+      return this.#checked(
+        "basic.consume",
+        refused,
+        (_driver, channel) => {
+          const consumer = new LeaseConsumer(
+            channel,
+            start.queue,
+            deliveries,
+            isStream(this.terms.queues, start.queue, start.arguments),
+            this.terms.queues
+          )
+          return channel.consume(start, consumer).then((consumerTag) => {
+            if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
+            return { consumerTag, deliveries }
+          })
+        },
+        [start.queue, start.consumerTag]
+      )
+    })
+  }
+
+  cancel(consumerTag: string): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const consumer = this.#consumers?.get(consumerTag)
+      if (consumer === undefined) {
+        const usable = this.usable()
+        if ("_tag" in usable) return fail(usable)
+        return fail(
+          new AmqpError.InvalidArgument({
+            message: `basic.cancel: consumerTag: wants that of a consumer of this channel, got ${JSON.stringify(consumerTag)}. Nothing was sent.`,
+            operation: "basic.cancel",
+            argument: "consumerTag"
+          })
+        )
+      }
+      const done = Effect.sync(() => {
+        this.#consumers?.delete(consumerTag)
+        Queue.endUnsafe(consumer.deliveries)
+      })
+      if (consumer.hasEnded) return done
+      return Effect.andThen(
+        this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag)),
+        done
+      )
+    })
+  }
+
+  flow(active: boolean): Effect.Effect<boolean, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      const product = this.held?.link.product ?? ""
+      if (typeof active !== "boolean" || (!active && product.startsWith("RabbitMQ"))) {
+        return fail(
+          new AmqpError.InvalidArgument({
+            message: `channel.flow: active: wants true${typeof active === "boolean" ? ` (${product} closes the connection when it is asked to stop; limit deliveries by qos, or cancel the consumer)` : " or false"}, got ${String(active)}. Nothing was sent.`,
+            operation: "channel.flow",
+            argument: "active"
+          })
+        )
+      }
+      return this.request("channel.flow", (driver, channel) => {
+        if (!active) channel.altered = true
+        return driver.flow(active)
+      })
+    })
+  }
+
+  // --- Exchanges -----------------------------------------------------------------------------------------------------
+
+  exchangeDeclare(
+    exchange: string,
+    type: ExchangeType,
+    options?: ExchangeDeclareOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const operation = "exchange.declare"
+    const checked = Check.readExchangeDeclare(options)
+    if (Check.isRefused(checked)) return fail(checked)
+    const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
+    return Effect.asVoid(
+      this.#checked(
+        operation,
+        refused,
+        (driver, channel) => {
+          Check.mustFit(operation, [exchange, type], checked.arguments, channel.link.frameMax)
+          return driver.exchangeDeclare(exchange, type, checked)
+        },
+        [exchange, type]
+      )
+    )
+  }
+
+  exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError.AmqpError> {
+    const operation = "exchange.declare"
+    return Effect.asVoid(
+      this.#checked(
+        operation,
+        Check.checkName(operation, "exchange", exchange),
+        (driver) => driver.exchangeDeclarePassive(exchange),
+        [exchange]
+      )
+    )
+  }
+
+  exchangeDelete(
+    exchange: string,
+    options?: { readonly ifUnused?: boolean | undefined }
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const operation = "exchange.delete"
+    const flags = Check.readFlags(operation, options, { ifUnused: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    return Effect.asVoid(
+      this.#checked(
+        operation,
+        Check.checkName(operation, "exchange", exchange),
+        (driver) => driver.exchangeDelete(exchange, flags),
+        [exchange]
+      )
+    )
+  }
+
+  exchangeBind(
+    destination: string,
+    source: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("exchange.bind", { destination, source, routingKey }, options, (driver, table) =>
+      driver.exchangeBind(destination, source, routingKey, table)
+    )
+  }
+
+  exchangeUnbind(
+    destination: string,
+    source: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("exchange.unbind", { destination, source, routingKey }, options, (driver, table) =>
+      driver.exchangeUnbind(destination, source, routingKey, table)
+    )
+  }
+
+  #bind(
+    operation: string,
+    names: { readonly [argument: string]: string },
+    options: BindOptions | undefined,
+    send: (driver: DriverChannel, table: FieldTable) => Promise<unknown>
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    const table = Check.readBind(operation, options)
+    if (Check.isRefused(table)) return fail(table)
+    let refused: AmqpError.InvalidArgument | undefined
+    for (const [argument, value] of Object.entries(names)) {
+      refused ??=
+        argument === "queue"
+          ? Check.checkQueue(operation, value)
+          : (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
+    }
+    const all = Object.values(names)
+    return Effect.asVoid(
+      this.#checked(
+        operation,
+        refused,
+        (driver, channel) => {
+          Check.mustFit(operation, all, table, channel.link.frameMax)
+          return send(driver, table)
+        },
+        all
+      )
+    )
+  }
+
+  // --- Queues --------------------------------------------------------------------------------------------------------
+
+  queueDeclare(queue: string, options?: QueueDeclareOptions): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
+    const operation = "queue.declare"
+    const checked = Check.readQueueDeclare(options)
+    if (Check.isRefused(checked)) return fail(checked)
+    const { queues } = this.terms
+    const declare = (declaration: typeof checked) =>
+      Effect.tapError(
+        this.#checked(
+          operation,
+          Check.checkNewQueue(operation, queue),
+          (driver, channel) => {
+            Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
+            return driver.queueDeclare(queue, declaration).then((declared) => {
+              queues.declared(declared.queue, declaration)
+              return declared
+            })
+          },
+          [queue]
+        ),
+        ({ reason }) => Effect.sync(() => noteRefusal(queues, reason))
+      )
+    return Effect.suspend(() => {
+      const channel = this.usable()
+      if ("_tag" in channel || Check.checkNewQueue(operation, queue) !== undefined) return declare(checked)
+      const { link } = channel
+      const refused =
+        refusesDeclare(link.product, queues, checked) ?? refusesConsumerTimeout(link.product, queue, options)
+      if (refused !== undefined) return fail(refused)
+      return options?.deliveryLimit === "default"
+        ? declare(checked)
+        : declareWithoutLimit(this.terms, link, queue, checked, declare)
+    })
+  }
+
+  queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
+    const operation = "queue.declare"
+    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.queueDeclarePassive(queue), [
+      queue
+    ])
+  }
+
+  queueBind(
+    queue: string,
+    exchange: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("queue.bind", { queue, exchange, routingKey }, options, (driver, table) =>
+      driver.queueBind(queue, exchange, routingKey, table)
+    )
+  }
+
+  queueUnbind(
+    queue: string,
+    exchange: string,
+    routingKey: string,
+    options?: BindOptions
+  ): Effect.Effect<void, AmqpError.AmqpError> {
+    return this.#bind("queue.unbind", { queue, exchange, routingKey }, options, (driver, table) =>
+      driver.queueUnbind(queue, exchange, routingKey, table)
+    )
+  }
+
+  queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
+    const operation = "queue.purge"
+    const refused = Check.checkQueue(operation, queue)
+    const purge = this.#checked(operation, refused, (driver) => driver.queuePurge(queue), [queue])
+    return this.#supported((queues) => refusesPurge(queues, queue), purge)
+  }
+
+  queueDelete(
+    queue: string,
+    options?: { readonly ifEmpty?: boolean | undefined; readonly ifUnused?: boolean | undefined }
+  ): Effect.Effect<number, AmqpError.AmqpError> {
+    const operation = "queue.delete"
+    const flags = Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false })
+    if (Check.isRefused(flags)) return fail(flags)
+    const remove = this.#checked(
+      operation,
+      Check.checkQueue(operation, queue),
+      (driver) =>
+        driver.queueDelete(queue, flags).then((reply) => {
+          this.terms.queues.forget(queue)
+          return reply
+        }),
+      [queue]
+    )
+    return this.#supported((queues) => refusesDelete(queues, queue, flags), remove)
+  }
+}

@@ -1,0 +1,99 @@
+/** What keeps a publish from being written, what is said of it then, and waiting for its confirm. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { Confirmed } from "../../AmqpChannel.ts"
+import * as AmqpError from "../../model/error.ts"
+import type { Message } from "../../AmqpMessage.ts"
+import type { Channel } from "./channel.ts"
+import type { Unconfirmed } from "./confirms.ts"
+import type { Deadlines, Due } from "../waiting/deadlines.ts"
+import { fail } from "./handle.ts"
+
+const operation = "basic.publish"
+
+const confirmed = Effect.succeed<Confirmed>({ _tag: "Confirmed" })
+
+const format = (milliseconds: number) => Duration.format(Duration.millis(milliseconds))
+
+export const forbidden = (because: string) =>
+  new AmqpError.PublishForbidden({
+    message: `${operation}: nothing was sent: ${because}. Try again later, or wait (onBlocked: "wait").`,
+    operation
+  })
+
+export const timedOutBefore = (timeout: number, because: string) =>
+  new AmqpError.PublishTimeout({
+    message: `${operation}: nothing was sent within ${format(timeout)}: ${because}`,
+    operation,
+    sent: false
+  })
+
+export const timedOutInBuffer = (timeout: number) =>
+  new AmqpError.PublishTimeout({
+    message: `${operation}: the connection took no more bytes for ${format(timeout)}: the message is in the write buffer and may still be sent`,
+    operation,
+    sent: true
+  })
+
+export const timedOutUnconfirmed = (timeout: number) =>
+  new AmqpError.PublishTimeout({
+    message: `${operation}: the broker did not confirm the message within ${format(timeout)}: it was sent, and may or may not have arrived`,
+    operation,
+    sent: true
+  })
+
+/** Why a publish would have to wait now; undefined when it would not. */
+export const obstacle = (channel: Channel): string | undefined =>
+  channel.forbids ?? (channel.full ? "the connection takes no more bytes, its write buffer is full" : undefined)
+
+type Resume = (effect: Effect.Effect<Confirmed, AmqpError.AmqpError>) => void
+
+/** A fiber that waits for a confirm. */
+export class Publication implements Unconfirmed, Due {
+  sooner: Due | undefined = undefined
+  later: Due | undefined = undefined
+  readonly message: Message
+  readonly mandatory: boolean
+  readonly dueAt: number
+  readonly #deadlines: Deadlines
+  readonly #timeout: number
+  readonly #resume: Resume
+
+  constructor(
+    message: Message,
+    options: {
+      readonly mandatory: boolean
+      readonly dueAt: number
+      readonly timeout: number
+      readonly deadlines: Deadlines
+    },
+    resume: Resume
+  ) {
+    this.message = message
+    this.mandatory = options.mandatory
+    this.dueAt = options.dueAt
+    this.#timeout = options.timeout
+    this.#deadlines = options.deadlines
+    this.#resume = resume
+  }
+
+  /** To be called in the tick in which the message was written to the channel. */
+  begin(channel: Channel): void {
+    channel.confirms!.published(this)
+    this.#deadlines.add(this)
+  }
+
+  settle(failure: AmqpError.AmqpErrorReason | undefined): void {
+    if (!this.#deadlines.delete(this)) return
+    this.#resume(failure === undefined ? confirmed : fail(failure))
+  }
+
+  expire(): void {
+    this.#resume(fail(timedOutUnconfirmed(this.#timeout)))
+  }
+
+  /** For a fiber that was interrupted: the confirm, when it comes, concerns nobody. */
+  giveUp(): void {
+    this.#deadlines.delete(this)
+  }
+}

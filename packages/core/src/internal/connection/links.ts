@@ -1,0 +1,67 @@
+/**
+ * The live link of a connection: for the pool, not for applications, whose types must not know the driver. So it is not
+ * among the service's fields, but beside them.
+ */
+import type * as Effect from "effect/Effect"
+import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { AmqpError } from "../../model/error.ts"
+import type { ChannelBudget } from "./channelBudget.ts"
+import type { Conditions } from "./conditions.ts"
+import type { Keepers } from "./keepers.ts"
+import type { KnownQueues } from "./knownQueues.ts"
+import type { Link } from "./link.ts"
+import type { Login } from "./login.ts"
+import type { Preparations } from "./preparations.ts"
+import type { Shutdown } from "./shutdown.ts"
+
+export interface Links {
+  /** The live link, once there is one. Fails when there will be none any more. */
+  readonly next: Effect.Effect<Link, AmqpError>
+  /** The live link, if there is one now. */
+  readonly current: () => Link | undefined
+  /** What is declared again on a new link before anything is published or consumed on it. */
+  preparations: Preparations
+  /** The time that all parts of an application share when they stop. */
+  shutdown: Shutdown
+  /** What this application has declared. */
+  queues: KnownQueues
+  /** How many channels may be open, on all of the application's connections together. */
+  budget: ChannelBudget
+  /** What this application declares again when it is missing. */
+  keepers: Keepers
+  /** What needs an operator's attention. */
+  conditions: Conditions
+  /** What came and could not be read. */
+  unread: Unread
+  readonly login: Login
+}
+
+/** Counts messages that were not taken in. */
+export interface Unread {
+  /** Their headers could not be read. */
+  undecodable: number
+}
+
+const links = new WeakMap<AmqpConnection["Service"], Links>()
+
+export const register = (connection: AmqpConnection["Service"], of: Links): AmqpConnection["Service"] => {
+  links.set(connection, of)
+  return connection
+}
+
+/** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
+export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
+  const { budget, conditions, keepers, preparations, queues, shutdown, unread } = linksOf(main)
+  Object.assign(linksOf(connection), { budget, conditions, keepers, preparations, queues, shutdown, unread })
+}
+
+/** Undefined for a connection that was made otherwise, such as a test's. */
+export const conditionsOf = (connection: AmqpConnection["Service"]): Conditions | undefined =>
+  links.get(connection)?.conditions
+
+export const linksOf = (connection: AmqpConnection["Service"]): Links => {
+  const found = links.get(connection)
+  if (found === undefined)
+    throw new Error("This AmqpConnection was not made by AmqpConnection.make: it has no link to a broker")
+  return found
+}

@@ -1,0 +1,623 @@
+/** Borrowing: places lent by Effect's `Pool`, borrowers in line, the channel of a scope, shutdown. */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Pool from "effect/Pool"
+import * as Scope from "effect/Scope"
+import type { AmqpChannel, ConfirmChannel, TransactionChannel } from "../../AmqpChannel.ts"
+import type { AmqpConfig } from "../../AmqpConfig.ts"
+import type { AmqpConnection } from "../../AmqpConnection.ts"
+import * as AmqpError from "../../model/error.ts"
+import type { AmqpPool, ChannelsOf, Stats } from "../../AmqpPool.ts"
+import type { Kind } from "../channel/channel.ts"
+import { Deadlines } from "../waiting/deadlines.ts"
+import type { Terms } from "../channel/handle.ts"
+import { Lease } from "../channel/lease.ts"
+import { type Links, linksOf } from "../connection/links.ts"
+import { type PoolMeasures, registerPool } from "../metrics/measures.ts"
+import * as Logging from "../telemetry/logging.ts"
+import { Places, type Settings } from "./places.ts"
+import { Slot } from "./slot.ts"
+import { type Waiter, Waiters } from "../waiting/waiters.ts"
+import type { Line } from "../waiting/line.ts"
+
+/** Without pooling: a channel a borrow, as many as there are borrowers. */
+const unpooled = (config: AmqpConfig): Settings => ({
+  min: 0,
+  max: Infinity,
+  recycle: undefined,
+  idleTimeout: undefined,
+  acquireTimeout: config.continuationTimeout,
+  maxWaiting: Infinity,
+  longBorrow: Duration.seconds(30)
+})
+
+/** A lease with the place it works in; in line, as long as it has none. */
+class Borrow extends Lease implements Waiter<Borrow> {
+  line: Line<Borrow> | undefined = undefined
+  before: Borrow | undefined = undefined
+  after: Borrow | undefined = undefined
+  dueAt = Infinity
+  isServed = false
+  /** Ends the wait. */
+  resume: ((effect: Effect.Effect<void, AmqpError.AmqpError>) => void) | undefined = undefined
+  /** Waits in its place for one of Effect's pool, unless it is served. */
+  waiting: Fiber.Fiber<Slot<Borrow>> | undefined = undefined
+  slot: Slot<Borrow> | undefined = undefined
+  /** Gives the place back to Effect's pool when it is closed; goes on with the place to who waits for it. */
+  lending: Scope.Closeable | undefined = undefined
+  /** When it began to wait, if it had to, and when it got its channel: exactly, to be measured. */
+  askedAt = -1
+  lentAt = -1
+  /** Who borrowed it, for a warning about a long borrow. */
+  origin: Fiber.Fiber.Cache | undefined = undefined
+  warned = false
+  /** Called when acquiring has failed, after the release. */
+  onFailed: (() => void) | undefined = undefined
+
+  sendAway(reason: AmqpError.AmqpErrorReason): void {
+    this.resume?.(failWith(reason))
+    this.waiting?.interruptUnsafe()
+  }
+}
+
+// How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
+const opsUntilPlaced = 16
+
+/** What a scope has borrowed by `ofScope`. */
+class ScopeEntry {
+  borrow: Borrow | undefined = undefined
+  /** While one of the scope's fibers is borrowing: two must not. */
+  acquiring = false
+  /** What its other fibers wait for then; made by the first that has to. */
+  acquired: Deferred.Deferred<void> | undefined = undefined
+  ended = false
+
+  /** To be called last: it runs those who wait at once, and they look at the entry. */
+  acquisitionEnded(): void {
+    const { acquired } = this
+    this.acquiring = false
+    this.acquired = undefined
+    if (acquired !== undefined) Deferred.doneUnsafe(acquired, Effect.void)
+  }
+}
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Sees to it that a borrow is released if it cannot be had. */
+type Guarded = (
+  acquire: Effect.Effect<void, AmqpError.AmqpError>,
+  borrow: Borrow
+) => Effect.Effect<void, AmqpError.AmqpError>
+
+/** For who releases the borrow in any case. */
+const asItIs: Guarded = (acquire) => acquire
+
+/** Takes a place from Effect's pool for as long as the borrow's `lending` is open. */
+const takePlace = (pool: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> => {
+  const lending = (borrow.lending = Scope.makeUnsafe())
+  return Effect.updateContext(Pool.get(pool), (context: Context.Context<never>) =>
+    Context.add(context, Scope.Scope, lending)
+  )
+}
+
+/** A place that goes from one borrower to the next. */
+interface Place {
+  readonly slot: Slot<Borrow>
+  readonly lending: Scope.Closeable
+}
+
+const closed = (lending: Scope.Closeable | undefined): Effect.Effect<void> =>
+  (lending === undefined ? undefined : Scope.closeUnsafe(lending, Exit.void)) ?? Effect.void
+
+const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fromReason(reason))
+
+const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed: the scope that made it has ended" })
+
+/** What a borrower sees of a channel of each kind. */
+interface Channels {
+  readonly regular: AmqpChannel
+  readonly confirm: ConfirmChannel
+  readonly transaction: TransactionChannel
+}
+
+/** The pool of channels of one kind. */
+class ChannelPool<K extends Kind> {
+  readonly #links: Links
+  readonly #state: AmqpConnection["Service"]["state"]
+  readonly #config: AmqpConfig
+  readonly #settings: Settings
+  readonly #acquireTimeout: number
+  readonly #terms: Terms
+  readonly #run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
+  readonly #places: Places<Borrow>
+  /** The same places as Effect's pool lends them; undefined without pooling. */
+  readonly #lending: Pool.Pool<Slot<Borrow>> | undefined
+  readonly #waiters: Waiters<Borrow>
+  /** Places that are being handed over. */
+  readonly #handing: Array<Place> = []
+  #isHanding = false
+  // Weak for the garbage collector's sake: see `deadlines`.
+  /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
+  readonly #ofScope = new WeakMap<Scope.Scope, ScopeEntry>()
+  /** Places without pooling, which no list holds otherwise. */
+  readonly #unpooled = new Set<Slot<Borrow>>()
+  readonly #longBorrow: number
+  #watching = false
+  #used = 0
+  #openedTooLate = 0
+  #shutdown = false
+  #allReturned: Deferred.Deferred<void> | undefined = undefined
+
+  static readonly make = Effect.fnUntraced(function* <K extends Kind>(
+    kind: K,
+    connection: AmqpConnection["Service"],
+    settings: Settings
+  ): Effect.fn.Return<ChannelPool<K>, never, Scope.Scope> {
+    const pooled = connection.config.pool !== false
+    const clock = yield* Clock.Clock
+    const run = Effect.runForkWith(yield* Effect.context())
+    const givenUp = AmqpError.fromReason(poolClosed)
+    const places = new Places<Borrow>({ kind, connection, settings, pooled, clock, run, givenUp })
+    const lendingScope = yield* Scope.make()
+    let next = 0
+    const lending = pooled
+      ? yield* Scope.provide(
+          Pool.make({ acquire: Effect.sync(() => places.slots[next++]!), size: settings.max }),
+          lendingScope
+        )
+      : undefined
+    yield* Effect.addFinalizer(() => Scope.close(lendingScope, Exit.void))
+    yield* Effect.forkScoped(places.recycle)
+    const { budget } = linksOf(connection)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => budget.reclaimBy(places.reclaim)),
+      (stop) => Effect.sync(stop)
+    )
+    return new ChannelPool(connection, settings, places, lending, clock, run)
+  })
+
+  constructor(
+    connection: AmqpConnection["Service"],
+    settings: Settings,
+    places: Places<Borrow>,
+    lending: Pool.Pool<Slot<Borrow>> | undefined,
+    clock: Clock.Clock,
+    run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
+  ) {
+    this.#links = linksOf(connection)
+    this.#state = connection.state
+    this.#config = connection.config
+    this.#settings = settings
+    this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
+    this.#longBorrow = settings.longBorrow === undefined ? Infinity : Duration.toMillis(settings.longBorrow)
+    this.#places = places
+    this.#lending = lending
+    this.#waiters = new Waiters<Borrow>(clock, places.forkBackground, this.#late)
+    this.#run = run
+    this.#terms = {
+      continuationTimeout: this.#config.continuationTimeout,
+      publishTimeout: Duration.toMillis(this.#config.publishTimeout),
+      deadlines: new Deadlines(clock, places.forkBackground),
+      queues: this.#links.queues
+    }
+  }
+
+  get measures(): PoolMeasures {
+    return this.#places.measures
+  }
+
+  get channels(): ChannelsOf<Channels[K]> {
+    return { get: this.#get, ofScope: this.#getOfScope, use: this.#use, stats: this.#stats }
+  }
+
+  // --- Borrowing -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Gets a place and a channel in it, then goes on with `lent`, which nothing can interrupt before it has begun. What may
+   * fail or be interrupted before that is `guarded`, so that the borrow is released, whatever it holds by then.
+   */
+  #acquire<A, E, R>(
+    borrow: Borrow,
+    restore: Restore,
+    guarded: Guarded,
+    lent: () => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
+    if (this.#shutdown) return Effect.flatMap(guarded(failWith(poolClosed), borrow), lent)
+    const fiber = Fiber.getCurrent()!
+    borrow.origin = fiber.cache
+    const lending = this.#lending
+    if (lending === undefined) {
+      const slot = new Slot<Borrow>()
+      this.#unpooled.add(slot)
+      this.#placed(borrow, slot)
+      this.#waitBegins(borrow)
+      return Effect.flatMap(guarded(restore(this.#refill(borrow)), borrow), lent)
+    }
+    // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
+    // the place, and others take them all meanwhile: hence the look at what is left of its turn.
+    if (
+      this.#waiters.size === 0 &&
+      lending.state.waiters.size === 0 &&
+      lending.state.availableHead !== undefined &&
+      fiber.currentOpCount + opsUntilPlaced < fiber.cache.maxOpsBeforeYield
+    ) {
+      return Effect.flatMap(takePlace(lending, borrow), (slot) => {
+        this.#placed(borrow, slot)
+        if (this.#lend(borrow)) return lent()
+        this.#waitBegins(borrow)
+        return Effect.flatMap(guarded(restore(this.#refill(borrow)), borrow), lent)
+      })
+    }
+    this.#waitBegins(borrow)
+    return Effect.flatMap(guarded(restore(this.#waitForPlace(lending, borrow)), borrow), lent)
+  }
+
+  readonly #orRelease: Guarded = (acquire, borrow) =>
+    Effect.onError(acquire, () => {
+      const released = this.#release(borrow)
+      borrow.onFailed?.()
+      return released
+    })
+
+  #waitBegins(borrow: Borrow): void {
+    borrow.askedAt = this.#places.exact
+    borrow.dueAt = Math.floor(borrow.askedAt) + this.#acquireTimeout
+  }
+
+  #placed(borrow: Borrow, slot: Slot<Borrow>): void {
+    slot.lease = borrow
+    borrow.slot = slot
+    this.#used++
+    if (!this.#watching && this.#longBorrow !== Infinity) this.#watch()
+  }
+
+  /** Begins the lease if the place holds a channel fit to be lent. */
+  #lend(borrow: Borrow): boolean {
+    const channel = borrow.slot!.channel
+    if (channel === undefined || !channel.isFit) return false
+    const now = this.#places.exact
+    if (this.#places.isOld(channel, now)) return false
+    this.#places.measures.waits.record(borrow.askedAt < 0 ? 0 : now - borrow.askedAt)
+    borrow.lentAt = now
+    borrow.begin(channel)
+    return true
+  }
+
+  /** Ends with a lease that has begun. */
+  #waitForPlace(lending: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.callback<void, AmqpError.AmqpError>((resume) => {
+      const waiters = this.#waiters
+      if (waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
+      borrow.resume = resume
+      // All places have borrowers, each of whom will hand over to the first in line. Else one is on its way back to Effect's
+      // pool, or held by a channel that is closing: who waits for that, and all who come while he does, wait there.
+      if (this.#used === this.#settings.max && waiters.served === waiters.size) {
+        borrow.isServed = true
+        waiters.enter(borrow)
+        return Effect.sync(() => waiters.leave(borrow))
+      }
+      // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
+      const fiber = (borrow.waiting = this.#run(takePlace(lending, borrow)))
+      waiters.enter(borrow)
+      fiber.addObserver((exit) => {
+        // Too late: who gave up has closed the scope of the place, and so given it back.
+        if (!waiters.leave(borrow)) return
+        if (Exit.isSuccess(exit)) this.#arrived(borrow, exit.value)
+        else resume(failWith(poolClosed))
+      })
+      return Effect.suspend(() => {
+        waiters.leave(borrow)
+        return Fiber.interrupt(fiber)
+      })
+    })
+  }
+
+  /** Ends the wait of a borrower that is in line no more. */
+  #arrived(borrow: Borrow, slot: Slot<Borrow>): void {
+    const resume = borrow.resume!
+    borrow.resume = borrow.waiting = undefined
+    this.#placed(borrow, slot)
+    resume(this.#lend(borrow) ? Effect.void : this.#refill(borrow))
+  }
+
+  /** Replaces what is in the place, until the lease can begin or its time is up. */
+  #refill(borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
+    const slot = borrow.slot!
+    const loop: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
+      if (this.#shutdown) return failWith(poolClosed)
+      if (slot.closing !== undefined) return Effect.andThen(Deferred.await(slot.closing), loop)
+      if (slot.channel === undefined) return Effect.andThen(Deferred.await(this.#places.open(slot)), loop)
+      if (this.#lend(borrow)) return Effect.void
+      this.#places.retire(slot)
+      return loop
+    })
+    return Effect.timeoutOrElse(loop, {
+      duration: Duration.millis(Math.max(0, borrow.dueAt - this.#places.now)),
+      orElse: () => {
+        this.#openedTooLate++
+        return failWith(this.#late())
+      }
+    })
+  }
+
+  // --- Returning -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Ends a borrow in whatever state it is. Twice does no harm. Ends at once: what has to be closed is closed in the
+   * background.
+   */
+  #release(borrow: Borrow): Effect.Effect<void> {
+    const { lending, slot } = borrow
+    borrow.lending = undefined
+    // It has none yet, but may be about to get one from Effect's pool.
+    if (slot === undefined) return closed(lending)
+    borrow.slot = undefined
+    slot.lease = undefined
+    this.#used--
+    if (this.#allReturned !== undefined && this.#used === 0) {
+      Deferred.doneUnsafe(this.#allReturned, Effect.void)
+    }
+    const unread = borrow.unreadReturns
+    if (unread > 0) this.#places.reportUnread(unread, borrow.channel)
+    const channel = borrow.end()
+    if (this.#lending === undefined) {
+      this.#unpooled.delete(slot)
+      slot.abandonOpening()
+    }
+    if (channel !== undefined) {
+      const now = this.#places.exact
+      this.#places.measures.uses.record(now - borrow.lentAt)
+      if (channel.isFit && !this.#places.isOld(channel, now) && this.#lending !== undefined) {
+        channel.idleSince = now
+        this.#places.returned(slot)
+      } else {
+        this.#places.report(channel)
+        this.#places.retire(slot)
+      }
+    }
+    if (lending === undefined) return Effect.void
+    const closing = slot.closing
+    if (closing === undefined) return this.#giveBack({ slot, lending })
+    // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
+    this.#places.forkClosing(Effect.flatMap(Deferred.await(closing), () => this.#giveBack({ slot, lending })))
+    return Effect.void
+  }
+
+  /** To the first in line, or to Effect's pool. */
+  #giveBack(place: Place): Effect.Effect<void> {
+    if (this.#waiters.served === 0) return closed(place.lending)
+    this.#handing.push(place)
+    // The next borrower runs at once, and may be here again before he has returned: in a loop, not on the stack.
+    if (!this.#isHanding) this.#handOver()
+    return Effect.void
+  }
+
+  #handOver(): void {
+    const handing = this.#handing
+    this.#isHanding = true
+    try {
+      while (handing.length > 0) {
+        const next = this.#waiters.next()
+        if (next === undefined) break
+        const { lending, slot } = handing.shift()!
+        next.lending = lending
+        this.#arrived(next, slot)
+      }
+    } finally {
+      this.#isHanding = false
+      for (const { lending } of handing.splice(0)) this.#places.forkClosing(closed(lending))
+    }
+  }
+
+  // --- Long borrows --------------------------------------------------------------------------------------------------
+
+  /** Looks at what is borrowed from time to time, until nothing is: so a borrow costs no timer of its own. */
+  #watch(): void {
+    this.#watching = true
+    const interval = Duration.millis(Math.min(5000, Math.max(10, this.#longBorrow / 4)))
+    const look: Effect.Effect<void> = Effect.flatMap(Effect.sleep(interval), () => {
+      if (this.#used === 0) {
+        this.#watching = false
+        return Effect.void
+      }
+      const now = this.#places.exact
+      let warnings: Effect.Effect<void> = Effect.void
+      for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
+        if (lease === undefined || lease.warned || lease.lentAt < 0 || now - lease.lentAt < this.#longBorrow) continue
+        lease.warned = true
+        warnings = Effect.andThen(warnings, this.#warnOf(lease, now - lease.lentAt))
+      }
+      return Effect.andThen(warnings, look)
+    })
+    this.#places.forkBackground(look)
+  }
+
+  #warnOf({ channel, kind, origin }: Borrow, heldFor: number): Effect.Effect<void> {
+    return Effect.annotateLogs(Effect.logWarning("AMQP channel borrowed for long and not given back"), {
+      kind,
+      heldFor: Duration.format(Duration.millis(Math.floor(heldFor))),
+      ...Logging.ofOrigin(origin?.stackFrame, origin?.span),
+      ...(channel === undefined ? {} : Logging.ofChannel(channel))
+    })
+  }
+
+  // --- The three ways to borrow --------------------------------------------------------------------------------------
+
+  // The channels of this pool are all of one kind, and a lease can do what each kind can.
+  readonly #handle = (borrow: Borrow) => borrow as unknown as Channels[K]
+
+  readonly #get: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask(
+    (restore) => {
+      const scope = Context.getUnsafe(Fiber.getCurrent()!.context, Scope.Scope)
+      const borrow = new Borrow(this.#terms)
+      const release = () => this.#release(borrow)
+      return this.#acquire(borrow, restore, this.#orRelease, () =>
+        Effect.as(Scope.addFinalizerExit(scope, release), this.#handle(borrow))
+      )
+    }
+  )
+
+  readonly #use = <A, E, R>(
+    f: (channel: Channels[K]) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
+    Effect.uninterruptibleMask((restore) => {
+      const borrow = new Borrow(this.#terms)
+      const run = () => restore(Effect.suspend(() => f(this.#handle(borrow))))
+      return Effect.onExit(this.#acquire(borrow, restore, asItIs, run), () => this.#release(borrow))
+    })
+
+  readonly #getOfScope: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
+    const scope = Context.getUnsafe(fiber.context, Scope.Scope)
+    const entry = this.#ofScope.get(scope)
+    const borrow = entry?.borrow
+    if (borrow?.channel?.isOpen === true) return Effect.succeed(this.#handle(borrow))
+    return entry === undefined ? this.#enterScope(scope) : this.#borrowFor(entry)
+  })
+
+  #enterScope(scope: Scope.Scope): Effect.Effect<Channels[K], AmqpError.AmqpError> {
+    const entry = new ScopeEntry()
+    this.#ofScope.set(scope, entry)
+    const leave = () => {
+      entry.ended = true
+      this.#ofScope.delete(scope)
+      return entry.borrow === undefined ? Effect.void : this.#release(entry.borrow)
+    }
+    return Effect.andThen(Scope.addFinalizerExit(scope, leave), this.#borrowFor(entry))
+  }
+
+  #borrowFor(entry: ScopeEntry): Effect.Effect<Channels[K], AmqpError.AmqpError> {
+    return Effect.uninterruptibleMask((restore) => {
+      // Another fiber of this scope is borrowing: what it gets is for both.
+      if (entry.acquiring) {
+        entry.acquired ??= Deferred.makeUnsafe()
+        return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
+      }
+      const held = entry.borrow
+      if (held !== undefined) {
+        if (held.channel?.isOpen === true) return Effect.succeed(this.#handle(held))
+        // The place of a channel that has died is given back first: else a pool of one would wait for itself.
+        entry.borrow = undefined
+        return Effect.andThen(this.#release(held), this.#borrowFor(entry))
+      }
+      const borrow = new Borrow(this.#terms)
+      entry.acquiring = true
+      borrow.onFailed = () => entry.acquisitionEnded()
+      return this.#acquire(borrow, restore, this.#orRelease, () => {
+        entry.borrow = borrow
+        entry.acquisitionEnded()
+        // The scope ended while its fiber went on: the handle fails, and nothing is held.
+        const handle = this.#handle(borrow)
+        return entry.ended ? Effect.as(this.#release(borrow), handle) : Effect.succeed(handle)
+      })
+    })
+  }
+
+  // --- The end --------------------------------------------------------------------------------------------------------
+
+  /** Ends the pool, within the bounds of a shutdown. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.#shutdown = true
+    this.#waiters.failAll(poolClosed)
+    return Effect.gen({ self: this }, function* () {
+      yield* this.#places.interrupt
+      if (this.#used > 0) {
+        this.#allReturned = Deferred.makeUnsafe()
+        const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#links.shutdown.patience())
+        if (returned._tag === "None") {
+          yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
+            Effect.annotateLogs({ channels: this.#used, ...Logging.ofConnection(this.#config) })
+          )
+        }
+        for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
+          if (lease !== undefined) yield* this.#release(lease)
+        }
+      }
+      yield* this.#places.close
+    })
+  })
+
+  // --- Counts --------------------------------------------------------------------------------------------------------
+
+  readonly #stats: Effect.Effect<Stats> = Effect.sync(() => ({
+    idle: this.#places.idle,
+    used: this.#used,
+    pending: this.#waiters.size,
+    min: this.#settings.min,
+    max: this.#settings.max,
+    created: this.#places.created,
+    recycled: this.#places.recycled,
+    discarded: this.#places.discarded,
+    timedOut: this.#waiters.timedOut + this.#openedTooLate
+  }))
+
+  /** Why there is no connection, as far as that is known. */
+  get #away(): AmqpError.AmqpErrorReason | undefined {
+    const state = this.#state.value
+    return state._tag === "Open" ? undefined : state.reason
+  }
+
+  #counts(): string {
+    const link = this.#links.current()
+    const connection =
+      link === undefined
+        ? `not connected, reconnecting${this.#away === undefined ? "" : ` (${this.#away.message})`}`
+        : link.blockedBy === undefined
+          ? `connected to ${link.peer}`
+          : `blocked by the broker: ${link.blockedBy}`
+    return `${this.#used} of ${this.#settings.max} in use, ${this.#places.idle} idle, ${this.#waiters.size} waiting; ${connection}`
+  }
+
+  readonly #late = (): AmqpError.AmqpErrorReason =>
+    new AmqpError.AcquireTimeout({
+      message: `no channel within ${Duration.format(this.#settings.acquireTimeout)} (pool.acquireTimeout): ${this.#counts()}`,
+      cause: this.#away
+    })
+
+  #exhausted(): AmqpError.AmqpErrorReason {
+    return new AmqpError.PoolExhausted({
+      message: `turned away, ${this.#settings.maxWaiting} borrowers wait already (pool.maxWaiting): ${this.#counts()}`,
+      cause: this.#away
+    })
+  }
+}
+
+/**
+ * The pools of all kinds. Channels are opened at first need, so a kind that nobody uses costs nothing on the broker; for
+ * the same reason `min` is the regular kind's alone. They close at the same time, within the deadlines of one.
+ */
+export const make = Effect.fnUntraced(
+  function* (connection: AmqpConnection["Service"]): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
+    const { config } = connection
+    const settings = config.pool === false ? unpooled(config) : yield* withinChannelMax(config.pool, connection)
+    const regular = yield* ChannelPool.make("regular", connection, settings)
+    const confirm = yield* ChannelPool.make("confirm", connection, { ...settings, min: 0 })
+    const transaction = yield* ChannelPool.make("transaction", connection, { ...settings, min: 0 })
+    yield* Effect.addFinalizer(() =>
+      linksOf(connection).shutdown.during(
+        Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
+      )
+    )
+    return registerPool(
+      { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels },
+      { regular: regular.measures, confirm: confirm.measures, transaction: transaction.measures }
+    )
+  },
+  (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
+)
+
+/** A pool cannot hold more channels than the connection may have. */
+const withinChannelMax = (settings: Settings, connection: AmqpConnection["Service"]) => {
+  const channelMax = linksOf(connection).current()?.channelMax ?? settings.max
+  if (settings.max <= channelMax) return Effect.succeed(settings)
+  return Effect.as(
+    Effect.logWarning("AMQP pool limited to the connection's channel-max").pipe(
+      Effect.annotateLogs({ "pool.max": settings.max, channelMax })
+    ),
+    { ...settings, max: channelMax, min: Math.min(settings.min, channelMax) }
+  )
+}
