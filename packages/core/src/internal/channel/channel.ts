@@ -8,8 +8,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { randomUUID } from "node:crypto"
 import * as AmqpError from "../../model/error.ts"
-import type { Returned } from "../../AmqpChannel.ts"
-import type { DeliveredProperties, Headers } from "../../AmqpMessage.ts"
+import type { Returned } from "../../model/channel.ts"
+import type { DeliveredProperties } from "../../model/message.ts"
 import { type Blame, type Party, Sent } from "../connection/blame.ts"
 import type { Link } from "../connection/link.ts"
 import * as Logging from "../telemetry/logging.ts"
@@ -31,9 +31,7 @@ import {
 import type { Outgoing } from "../wire/properties.ts"
 import { offsetName } from "../wire/streams.ts"
 import { classBasic } from "../wire/protocol.ts"
-
-/** What a channel is for: fixed when it opens, since AMQP has no way back from confirm or transaction mode. */
-export type Kind = "regular" | "confirm" | "transaction"
+import type { Kind, ConsumerStart } from "../../model/channel.ts"
 
 /** Who takes the deliveries of one consumer. None of these may throw: that would end the connection. */
 export interface ConsumerSink {
@@ -55,15 +53,6 @@ export interface ConsumerSink {
 interface Consuming {
   readonly start: ConsumerStart
   readonly sink: ConsumerSink
-}
-
-/** How to start a consumer, checked already. */
-export interface ConsumerStart {
-  readonly queue: string
-  readonly consumerTag: string
-  readonly noAck: boolean
-  readonly exclusive: boolean
-  readonly arguments: Headers
 }
 
 /** Why an open channel is not lent again. */

@@ -5,8 +5,8 @@
  * means all up to one. A returned message comes before its ack. Each entry is told its outcome exactly once.
  */
 import * as AmqpError from "../../model/error.ts"
-import type { Message } from "../../AmqpMessage.ts"
-import type { Returned } from "../../AmqpChannel.ts"
+import type { Message } from "../../model/message.ts"
+import type { Returned } from "../../model/channel.ts"
 import { sameEnvelope, sameMessage } from "../wire/properties.ts"
 
 /** A message on its way. */

@@ -1,5 +1,5 @@
 /** Deliveries, and to which channel each belongs: its tag means nothing on another. */
-import type { DeliveredProperties, Delivery } from "../../AmqpMessage.ts"
+import type { DeliveredProperties, Delivery } from "../../model/message.ts"
 import type { Channel } from "./channel.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 

@@ -8,8 +8,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
-import type { FieldTable, Headers } from "../../AmqpMessage.ts"
-import type { QueueDeclared } from "../../AmqpChannel.ts"
+import type { FieldTable, Headers } from "../../model/message.ts"
+import type { QueueDeclared } from "../../model/channel.ts"
 import * as Channels from "./channel.ts"
 import { mustFit, type readQueueDeclare } from "../wire/declarations.ts"
 import { Handle, type Terms } from "./handle.ts"

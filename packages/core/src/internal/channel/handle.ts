@@ -11,9 +11,7 @@ import { classify } from "../connection/classify.ts"
 import type { Deadlines } from "../waiting/deadlines.ts"
 import { ChannelEnded, type DriverChannel } from "../driver/driver.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
-
-export const fail = (reason: AmqpError.AmqpErrorReason): Effect.Effect<never, AmqpError.AmqpError> =>
-  Effect.fail(AmqpError.fromReason(reason))
+import { fail } from "../../model/failures.ts"
 
 /** On which terms a channel is held. */
 export interface Terms {

@@ -23,16 +23,18 @@ import type {
   QueueDeclareOptions,
   QueueDeclared,
   Returned
-} from "../../AmqpChannel.ts"
+} from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
-import type { Delivery, FieldTable, Message } from "../../AmqpMessage.ts"
-import type { Channel, ConsumerSink, ConsumerStart } from "./channel.ts"
+import type { Delivery, FieldTable, Message } from "../../model/message.ts"
+import type { Channel, ConsumerSink } from "./channel.ts"
+import type { ConsumerStart } from "../../model/channel.ts"
 import { cancelsForTimeout, consumerCancelled } from "./consumerCancelled.ts"
 import * as Check from "../wire/declarations.ts"
 import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
 import type { DeliveredMessage, DriverChannel } from "../driver/driver.ts"
-import { diedOf, fail, Handle, type Terms } from "./handle.ts"
+import { diedOf, Handle, type Terms } from "./handle.ts"
+import { fail } from "../../model/failures.ts"
 import { type Outgoing, toPublish } from "../wire/properties.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
 import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "../connection/refusedByType.ts"
@@ -42,7 +44,8 @@ import {
   refusesDeclare,
   warnOfGlobalPrefetch
 } from "../connection/refusedByVersion.ts"
-import { isStream, settledByAckOnly } from "../wire/streams.ts"
+import { isStream } from "../connection/knownQueues.ts"
+import { settledByAckOnly } from "../wire/streams.ts"
 import * as Tracing from "../telemetry/tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
 

@@ -1,13 +1,13 @@
 /** What keeps a publish from being written, what is said of it then, and waiting for its confirm. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { Confirmed } from "../../AmqpChannel.ts"
+import type { Confirmed } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
-import type { Message } from "../../AmqpMessage.ts"
+import type { Message } from "../../model/message.ts"
 import type { Channel } from "./channel.ts"
 import type { Unconfirmed } from "./confirms.ts"
 import type { Deadlines, Due } from "../waiting/deadlines.ts"
-import { fail } from "./handle.ts"
+import { fail } from "../../model/failures.ts"
 
 const operation = "basic.publish"
 

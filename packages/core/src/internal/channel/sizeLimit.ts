@@ -1,6 +1,6 @@
 /** How large a message may be: a larger one would make the broker close the channel, and with it others' messages. */
 import { type InvalidArgument, MessageTooLarge } from "../../model/errorReason.ts"
-import type { Message } from "../../AmqpMessage.ts"
+import type { Message } from "../../model/message.ts"
 import type { Link } from "../connection/link.ts"
 import { isRefused } from "../wire/declarations.ts"
 import { toPublish, withoutContent } from "../wire/properties.ts"

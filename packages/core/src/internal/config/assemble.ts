@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import type { AmqpConfig, Credentials, Host, PoolConfig, ReconnectConfig, Tcp } from "../../AmqpConfig.ts"
+import type { AmqpConfig, Credentials, Host, PoolConfig, ReconnectConfig, Tcp } from "../../model/config.ts"
 import type { Draft } from "./draft.ts"
 import { type HostAndPort, isLoopback } from "./hosts.ts"
 import { type Key, keys } from "./settings.ts"

@@ -1,7 +1,7 @@
 /** The files of TLS: read when the configuration is made, and again at each connect. */
 import * as Effect from "effect/Effect"
 import { readFile, stat } from "node:fs/promises"
-import type { Tls, TlsFile } from "../../AmqpConfig.ts"
+import type { Tls, TlsFile } from "../../model/config.ts"
 import { certificatesIn, privateKeyIn } from "./pem.ts"
 
 // A bundle of every public authority is a quarter of this; a device or a log would never end.

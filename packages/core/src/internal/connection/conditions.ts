@@ -2,18 +2,7 @@
  * Conditions that need an operator's attention, by a key: what health checks, the dashboard and metrics report beside the
  * state of the connection. Whoever reports a condition clears it, with the same key, when it has passed.
  */
-
-/** One condition. */
-export interface Condition {
-  /** A stable word for programs, such as `ConsumerEnded` or `DeclarationSetAside`. It must contain no name or address. */
-  readonly kind: string
-  /** The full text, for logs and operators. It may name queues and exchanges, but contains no secret. */
-  readonly message: string
-  /** Whether the application should get no requests while the condition lasts. */
-  readonly notReady: boolean
-  /** When the condition began, in milliseconds since the epoch. */
-  readonly since: number
-}
+import type { Condition } from "../../model/connection.ts"
 
 /** The conditions of one application. */
 export class Conditions {

@@ -5,7 +5,8 @@
  * whether a rejected message is kept, whether the queue counts deliveries) use what was declared here, and otherwise what
  * the caller states by an option. A queue that another application declares, or whose arguments a policy sets, is unknown.
  */
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
+import { offsetName } from "../wire/streams.ts"
 
 /** A queue as it was declared. Every argument is the one that was sent; `undefined`: it was not. */
 export interface KnownQueue {
@@ -47,3 +48,10 @@ export class KnownQueues {
     this.#queues.delete(name)
   }
 }
+
+/**
+ * Whether a queue is a stream, as far as that is known: this application has declared it so, or it is consumed with an
+ * offset, which no other type takes.
+ */
+export const isStream = (queues: KnownQueues | undefined, queue: string, consuming?: FieldTable): boolean =>
+  (consuming !== undefined && consuming[offsetName] !== undefined) || typeOf(queues?.get(queue)) === "stream"

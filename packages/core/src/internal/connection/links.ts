@@ -3,7 +3,7 @@
  * among the service's fields, but beside them.
  */
 import type * as Effect from "effect/Effect"
-import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { ChannelBudget } from "./channelBudget.ts"
 import type { Conditions } from "./conditions.ts"

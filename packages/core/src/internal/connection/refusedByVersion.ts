@@ -12,7 +12,7 @@
  * | `basic.qos` with `global` | works | works | bounds each consumer, unless `deprecated_features.permit.global_qos` |
  */
 import * as Effect from "effect/Effect"
-import type { QueueDeclareOptions } from "../../AmqpChannel.ts"
+import type { QueueDeclareOptions } from "../../model/channel.ts"
 import type { AmqpErrorReason } from "../../model/errorReason.ts"
 import { InvalidArgument } from "../../model/errorReason.ts"
 import type { KnownQueue, KnownQueues } from "./knownQueues.ts"

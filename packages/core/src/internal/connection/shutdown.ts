@@ -12,7 +12,7 @@
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
+import type { AmqpConfig } from "../../model/config.ts"
 import type { Link } from "./link.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 

@@ -7,7 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { AmqpError } from "../../model/error.ts"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
+import type { AmqpConfig } from "../../model/config.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { versionOf } from "../wire/versions.ts"

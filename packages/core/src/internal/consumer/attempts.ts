@@ -9,21 +9,30 @@
  */
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
-import type { Origin } from "../../AmqpConsumer.ts"
-import type { DeliveredProperties, FieldTable, FieldValue, Headers } from "../../AmqpMessage.ts"
+import type { Origin } from "../../model/consumer.ts"
+import type { DeliveredProperties, FieldTable, FieldValue, Headers } from "../../model/message.ts"
 import { isDelayQueueOf } from "../topology/delayQueues.ts"
+import type { Failure } from "../message/failure.ts"
 
 const of = "x-retry-queue"
+
 const count = "x-retry-count"
+
 const deliveries = "x-retry-deliveries"
+
 const exchange = "x-retry-exchange"
+
 const routingKey = "x-retry-routing-key"
+
 const error = "x-retry-error"
+
 const reason = "x-retry-reason"
+
 const signature = "x-retry-signature"
 
 // Longer ones are cut: headers have to fit into one frame.
 const longestTag = 128
+
 const longestReason = 1024
 
 /** The keys that sign: the first one signs, and each of them is believed. */
@@ -149,30 +158,6 @@ const isLeftOut = (name: string): boolean =>
 const cut = (text: string, longest: number): string =>
   // A surrogate pair may have been cut in two.
   (text.length > longest ? `${text.slice(0, longest - 1)}…` : text).toWellFormed()
-
-/** An error as far as it is told: its tag, or its name, and its message. */
-export interface Failure {
-  readonly tag: string
-  readonly message: string
-}
-
-// A getter of somebody's error may throw.
-const textOf = (value: unknown, key: string): string | undefined => {
-  try {
-    const text: unknown = (value as Record<string, unknown>)[key]
-    return typeof text === "string" ? text : undefined
-  } catch {
-    return undefined
-  }
-}
-
-export const failureOf = (value: unknown): Failure => {
-  if (typeof value !== "object" || value === null) return { tag: typeof value, message: primitive(value) }
-  const tag = textOf(value, "_tag") ?? textOf(value, "name") ?? "Object"
-  return { tag, message: textOf(value, "message") ?? "" }
-}
-
-const primitive = (value: unknown): string => (typeof value === "function" ? "a function" : String(value))
 
 /** A delivery that is tried again. */
 interface Retried extends Signed {

@@ -4,13 +4,15 @@ import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
-import * as AmqpConnection from "../../AmqpConnection.ts"
+import type { AmqpConfig } from "../../model/config.ts"
+import type { AmqpConnection } from "../../model/connection.ts"
+import { make } from "../connection/supervisor.ts"
 import * as AmqpError from "../../model/error.ts"
-import { fail } from "../channel/handle.ts"
+import { fail } from "../../model/failures.ts"
 import { joinTo, type Links, linksOf } from "../connection/links.ts"
 import { SharedLogin } from "../connection/login.ts"
 import type { Running } from "./running.ts"
+import { ownConfig } from "./ownConfig.ts"
 
 // Streams that come and go, one a request for instance, are not to connect each time.
 const idleTimeToLive = "10 seconds"
@@ -20,27 +22,16 @@ export const notStarted = new AmqpError.ConnectionClosed({
   message: "basic.consume: nothing was sent: the scope of the AmqpConsumer has ended"
 })
 
-/** The settings of the consumers' connection, from those of the main one. */
-export const ownConfig = (config: AmqpConfig): AmqpConfig => ({
-  ...config,
-  connectionName: config.connectionName === undefined ? "consumers" : `${config.connectionName} consumers`,
-  lazyConnect: true
-})
-
 /**
  * A connection of its own for all who ask for it, by the settings and the secret of `main`, with which it is one
  * application. It is made in the background: a consumer that starts while the broker is away is to wait for it, as one
  * that was there before does.
  */
 export const sharedConnection = Effect.fnUntraced(function* (
-  main: AmqpConnection.AmqpConnection["Service"],
+  main: AmqpConnection["Service"],
   running: Running
-): Effect.fn.Return<
-  Effect.Effect<AmqpConnection.AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope>,
-  never,
-  Scope.Scope
-> {
-  const connect = Effect.tap(AmqpConnection.make(ownConfig(main.config)), (connection) => {
+): Effect.fn.Return<Effect.Effect<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope>, never, Scope.Scope> {
+  const connect = Effect.tap(make(ownConfig(main.config)), (connection) => {
     joinTo(connection, main)
     // Before it closes. Another may be there already, if this one was closed for good.
     const gone = SubscriptionRef.update(running.connection, (now) => (now === connection ? undefined : now))
@@ -79,7 +70,7 @@ export const sharedConnection = Effect.fnUntraced(function* (
  * open. It is made in the background, too.
  */
 export const aloneOf =
-  (main: AmqpConnection.AmqpConnection["Service"]) =>
+  (main: AmqpConnection["Service"]) =>
   (queue: string): Effect.Effect<Links, AmqpError.AmqpError, Scope.Scope> => {
     const { connectionName } = main.config
     const config: AmqpConfig = {
@@ -87,11 +78,8 @@ export const aloneOf =
       connectionName: `${connectionName === undefined ? "" : `${connectionName} `}consumer of ${queue}`,
       lazyConnect: true
     }
-    return Effect.map(
-      Effect.provideService(AmqpConnection.make(config), SharedLogin, linksOf(main).login),
-      (connection) => {
-        joinTo(connection, main)
-        return linksOf(connection)
-      }
-    )
+    return Effect.map(Effect.provideService(make(config), SharedLogin, linksOf(main).login), (connection) => {
+      joinTo(connection, main)
+      return linksOf(connection)
+    })
   }

@@ -10,7 +10,7 @@
  *
  * Since 4.3 nothing but a quorum queue has one.
  */
-import type { FieldTable, FieldValue } from "../../AmqpMessage.ts"
+import type { FieldTable, FieldValue } from "../../model/message.ts"
 import { isFrom } from "../wire/versions.ts"
 import { type KnownQueues, typeOf } from "../connection/knownQueues.ts"
 import type { Start } from "./subscription.ts"

@@ -1,9 +1,10 @@
 /** A message published again to the queue that it came from, as it is, for what cannot go back by itself. */
 import * as Effect from "effect/Effect"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
+import type { AmqpConfig } from "../../model/config.ts"
 import type { AmqpError } from "../../model/error.ts"
-import { fromDelivery, type FieldValue } from "../../AmqpMessage.ts"
-import type { AmqpPublisher } from "../../AmqpPublisher.ts"
+import { fromDelivery } from "../message/forward.ts"
+import { type FieldValue } from "../../model/message.ts"
+import type { AmqpPublisher } from "../../model/publisher.ts"
 import { deriveReceived } from "../wire/received.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 

@@ -2,8 +2,8 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
-import * as AmqpConnection from "../../AmqpConnection.ts"
+import type { AmqpConfig } from "../../model/config.ts"
+import { make } from "../connection/supervisor.ts"
 import * as AmqpError from "../../model/error.ts"
 import * as Channels from "../channel/channel.ts"
 import type { readQueueDeclare } from "../wire/declarations.ts"
@@ -100,7 +100,7 @@ export class Declaring {
       connectionAttempts: 1
     }
     // Its end may be the answer: `use` says what became of it.
-    const quiet = Effect.provideService(AmqpConnection.make(config), References.MinimumLogLevel, "None")
+    const quiet = Effect.provideService(make(config), References.MinimumLogLevel, "None")
     return Effect.scoped(
       Effect.flatMap(Effect.provideService(quiet, SharedLogin, this.links.login), (connection) =>
         use(new Declaring(this.#terms, linksOf(connection), config))

@@ -1,8 +1,8 @@
 /** The headers of the copy that is published of a message which a stream's consumer could not handle. */
-import type { FieldValue, Headers } from "../../AmqpMessage.ts"
+import type { FieldValue, Headers } from "../../model/message.ts"
 import { deriveReceived } from "../wire/received.ts"
 import { offsetName } from "../wire/streams.ts"
-import type { Failure } from "./attempts.ts"
+import type { Failure } from "../message/failure.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
 
 const prefix = "x-failed-"

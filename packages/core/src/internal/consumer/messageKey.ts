@@ -8,7 +8,7 @@
 import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 import * as Crypto from "node:crypto"
-import type { DeliveredProperties, FieldTable, FieldValue } from "../../AmqpMessage.ts"
+import type { DeliveredProperties, FieldTable, FieldValue } from "../../model/message.ts"
 
 /** A delivery, as far as it identifies its message. */
 export interface Identified {

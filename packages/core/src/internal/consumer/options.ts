@@ -4,7 +4,7 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
 import type * as AmqpError from "../../model/error.ts"
-import type { Delivery, End } from "../../AmqpConsumer.ts"
+import type { Delivery, End } from "../../model/consumer.ts"
 import type * as Effect from "effect/Effect"
 import {
   boolean,
@@ -21,7 +21,7 @@ import {
 } from "../wire/declarations.ts"
 import { refused } from "../wire/fieldTable.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import { delayQueueName } from "../topology/delayQueues.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "../../model/policies.ts"
 import type { Secrets } from "./attempts.ts"

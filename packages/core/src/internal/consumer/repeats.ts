@@ -6,7 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Deadlines, Due } from "../waiting/deadlines.ts"
-import type { Fork } from "../pool/slot.ts"
+import type { Fork } from "../waiting/fork.ts"
 
 /** How many lines of a kind are written in full within an interval. */
 export const mostInFull = 5

@@ -1,13 +1,14 @@
 /** Options of consumers of streams: whether a queue is one, and what is refused for it, and for others. */
 import * as Predicate from "effect/Predicate"
 import type * as AmqpError from "../../model/error.ts"
-import type { Delivery } from "../../AmqpConsumer.ts"
-import type { OffsetStore } from "../../AmqpOffsetStore.ts"
-import type { FieldTable, FieldValue } from "../../AmqpMessage.ts"
+import type { Delivery } from "../../model/consumer.ts"
+import type { OffsetStore } from "../../model/offsetStore.ts"
+import type { FieldTable, FieldValue } from "../../model/message.ts"
 import { choice, checkText, integer, isRefused, type Option, read, shown, toMillis } from "../wire/declarations.ts"
 import { refused } from "../wire/fieldTable.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
-import { isStream, offsetName, readOffset } from "../wire/streams.ts"
+import { isStream } from "../connection/knownQueues.ts"
+import { offsetName, readOffset } from "../wire/streams.ts"
 import { type PublishTo, type StreamPolicy, stop } from "../../model/streamPolicies.ts"
 
 const operation = "basic.consume"

@@ -12,7 +12,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
-import type { FieldValue } from "../../AmqpMessage.ts"
+import type { FieldValue } from "../../model/message.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel } from "../channel/channel.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"

@@ -2,7 +2,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { Terms } from "../channel/handle.ts"
 import { linksOf } from "../connection/links.ts"

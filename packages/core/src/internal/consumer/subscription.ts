@@ -6,18 +6,21 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { AmqpChannel } from "../../AmqpChannel.ts"
+import type { AmqpChannel } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Blame } from "../connection/blame.ts"
 import * as Channels from "../channel/channel.ts"
+import { type ConsumerStart } from "../../model/channel.ts"
 import { cancelsForTimeout, consumerCancelled, type Held } from "../channel/consumerCancelled.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
-import { fail, Handle, type Terms } from "../channel/handle.ts"
+import { fail } from "../../model/failures.ts"
+import { Handle, type Terms } from "../channel/handle.ts"
 import { typeOf } from "../connection/knownQueues.ts"
 import { Lease } from "../channel/lease.ts"
 import type { Links } from "../connection/links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { isStream, offsetName, undeclaredStream } from "../wire/streams.ts"
+import { isStream } from "../connection/knownQueues.ts"
+import { offsetName, undeclaredStream } from "../wire/streams.ts"
 import { isBefore } from "../wire/versions.ts"
 import { Arrivals } from "./arrivals.ts"
 import { knownConsumerTimeoutOf, withConsumerTimeout } from "./consumerTimeout.ts"
@@ -28,7 +31,7 @@ import type { StreamPosition } from "./streamPosition.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
 
 /** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
-export interface Start extends Channels.ConsumerStart {
+export interface Start extends ConsumerStart {
   readonly prefetch: number
   /** In milliseconds, as the consumer states it; undefined: the queue's or the broker's. */
   readonly consumerTimeout: number | undefined

@@ -12,7 +12,7 @@
  * - A promise of its never settles when the peer says nothing: ours reject when the channel ends, whatever amqplib's do.
  * - An `error` event without a listener takes the connection down.
  */
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import type { HeaderFrame } from "../wire/contentHeader.ts"
 import type { Outgoing } from "../wire/properties.ts"
 import {

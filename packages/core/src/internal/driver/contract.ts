@@ -1,5 +1,5 @@
 /** What the driver gives to the rest of the house, and what it wants to be told of: `driver.ts` is the door to it. */
-import type { DeliveredProperties, FieldTable } from "../../AmqpMessage.ts"
+import type { DeliveredProperties, FieldTable } from "../../model/message.ts"
 import type { BrokerClose, ChannelEnded, ProtocolViolation } from "./ends.ts"
 import type { Outgoing } from "../wire/properties.ts"
 

@@ -3,7 +3,7 @@
  *
  * AMQP 0-9-1, section 4.2.6 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
  */
-import type { DeliveredProperties } from "../../AmqpMessage.ts"
+import type { DeliveredProperties } from "../../model/message.ts"
 import { type HeaderFrame, noHeaders } from "../wire/contentHeader.ts"
 import type { DeliveredMessage, Refused, ReturnedMessage } from "./contract.ts"
 import { contentTooLarge, ProtocolViolation } from "./ends.ts"

@@ -9,7 +9,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Redacted from "effect/Redacted"
-import type { AmqpConfig, Host } from "../../AmqpConfig.ts"
+import type { AmqpConfig, Host } from "../../model/config.ts"
 import { bytesOf } from "../wire/secretBytes.ts"
 import * as Amqplib from "./amqplib.ts"
 import { Connection } from "./connection.ts"

@@ -37,7 +37,7 @@ import {
   nameOf,
   prefix
 } from "../wire/protocol.ts"
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import { isFrom } from "../wire/versions.ts"
 import { type BrokerClose, frameError, MechanismRefused, ProtocolViolation } from "./ends.ts"
 import { firstBytes } from "./foreignPeer.ts"

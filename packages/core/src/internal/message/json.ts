@@ -7,7 +7,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { isUtf8 } from "node:buffer"
 import * as AmqpError from "../../model/error.ts"
-import type { Delivery, Envelope, Json, Message, Properties } from "../../AmqpMessage.ts"
+import type { Delivery, Envelope, Json, Message, Properties } from "../../model/message.ts"
 import { viewOf } from "../wire/fieldTable.ts"
 
 export { viewOf }

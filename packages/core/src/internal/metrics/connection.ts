@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import type { AmqpConnection, State } from "../../AmqpConnection.ts"
+import type { AmqpConnection, State } from "../../model/connection.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 
 export interface Watched {

@@ -1,6 +1,6 @@
 /** What parts of the library count and measure while they work, for the metrics to be read from. */
-import type { AmqpPool } from "../../AmqpPool.ts"
-import type { Kind } from "../channel/channel.ts"
+import type { AmqpPool } from "../../model/pool.ts"
+import type { Kind } from "../../model/channel.ts"
 import { Histogram } from "./histogram.ts"
 
 /** Why a channel is not lent again, other than by its age. */

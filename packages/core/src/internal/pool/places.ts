@@ -5,15 +5,17 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Random from "effect/Random"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
-import type { AmqpConnection } from "../../AmqpConnection.ts"
+import type { AmqpConfig } from "../../model/config.ts"
+import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { Link } from "../connection/link.ts"
 import * as Channel from "../channel/channel.ts"
+import { type Kind } from "../../model/channel.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { type Links, linksOf } from "../connection/links.ts"
 import { type Discard, PoolMeasures } from "../metrics/measures.ts"
-import { type Fork, Slot } from "./slot.ts"
+import { type Fork } from "../waiting/fork.ts"
+import { Slot } from "./slot.ts"
 import { elapsed, exactly } from "../waiting/elapsed.ts"
 
 export type Settings = Exclude<AmqpConfig["pool"], false>
@@ -43,7 +45,7 @@ export class Places<Lease> {
   recycled = 0
   discarded = 0
 
-  readonly #kind: Channel.Kind
+  readonly #kind: Kind
   readonly #links: Links
   readonly #config: AmqpConfig
   readonly #settings: Settings
@@ -61,7 +63,7 @@ export class Places<Lease> {
   readonly #starving = new Set<Slot<Lease>>()
 
   constructor(options: {
-    readonly kind: Channel.Kind
+    readonly kind: Kind
     readonly connection: AmqpConnection["Service"]
     readonly settings: Settings
     readonly pooled: boolean

@@ -9,9 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { AmqpError } from "../../model/error.ts"
 import type { Channel } from "../channel/channel.ts"
-
-/** Runs an effect in the background, owned by the pool. */
-export type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+import type { Fork } from "../waiting/fork.ts"
 
 export class Slot<Lease> {
   channel: Channel | undefined = undefined

@@ -1,6 +1,6 @@
 /** One publish of a publisher: from the moment it is asked for until its outcome is told, and its place is free again. */
 import type * as AmqpError from "../../model/error.ts"
-import type { Message } from "../../AmqpMessage.ts"
+import type { Message } from "../../model/message.ts"
 import type { Unconfirmed } from "../channel/confirms.ts"
 import type { PublishSettings } from "../wire/declarations.ts"
 import type { Due } from "../waiting/deadlines.ts"

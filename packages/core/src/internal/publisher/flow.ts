@@ -4,10 +4,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as PubSub from "effect/PubSub"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
-import type { Flow } from "../../AmqpPublisher.ts"
+import type { Flow } from "../../model/publisher.ts"
 import type { Links } from "../connection/links.ts"
 import type { Lane } from "./lane.ts"
-import type { Fork } from "../pool/slot.ts"
+import type { Fork } from "../waiting/fork.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 
 export const flowing: Flow = { _tag: "Flowing" }

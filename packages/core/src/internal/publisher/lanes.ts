@@ -7,7 +7,7 @@ import type { Deadlines } from "../waiting/deadlines.ts"
 import type { Links } from "../connection/links.ts"
 import { Lane, type Timeouts } from "./lane.ts"
 import * as Logging from "../telemetry/logging.ts"
-import type { Fork } from "../pool/slot.ts"
+import type { Fork } from "../waiting/fork.ts"
 
 /** What lanes tell their publisher. */
 export interface LanesEvents {

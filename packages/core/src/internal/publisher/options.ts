@@ -1,7 +1,7 @@
 /** The settings of a publisher, checked. */
 import * as Stream from "effect/Stream"
-import type { PublishOptions } from "../../AmqpChannel.ts"
-import type { Options, PublishAllOptions } from "../../AmqpPublisher.ts"
+import type { PublishOptions } from "../../model/channel.ts"
+import type { Options, PublishAllOptions } from "../../model/publisher.ts"
 import type { InvalidArgument } from "../../model/errorReason.ts"
 import {
   choice,

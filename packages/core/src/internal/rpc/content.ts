@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
-import type { Envelope, Json, Message } from "../../AmqpMessage.ts"
+import type { Envelope, Json, Message } from "../../model/message.ts"
 import { json } from "../message/json.ts"
 
 export const Content = Schema.Struct({

@@ -1,7 +1,7 @@
 /** Options of clients, calls and servers, checked. */
-import type { CallOptions, Options, ServeOptions } from "../../AmqpRpc.ts"
+import type { CallOptions, Options, ServeOptions } from "../../model/rpc.ts"
 import type { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import { boolean, integer, isRefused, type Option, passedOn, publishOptions, read } from "../wire/declarations.ts"
 import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "../publisher/backlog.ts"
 

@@ -1,8 +1,8 @@
 /** A procedure as both sides see it: its name, where its requests go, and its codecs, compiled once. */
 import * as Schema from "effect/Schema"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import type { Json } from "../../AmqpMessage.ts"
-import type { PayloadSchema, Procedure, ProcedureOptions } from "../../AmqpRpc.ts"
+import type { Json } from "../../model/message.ts"
+import type { PayloadSchema, Procedure, ProcedureOptions } from "../../model/rpc.ts"
 import { isRefused, type Option, read, shown } from "../wire/declarations.ts"
 import { isName, refused, wantsName } from "../wire/fieldTable.ts"
 import { codecOf } from "./content.ts"

@@ -7,19 +7,20 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as AmqpConsumer from "../../AmqpConsumer.ts"
-import type { PublishOptions } from "../../AmqpChannel.ts"
+import { type Delivery, AmqpConsumer } from "../../model/consumer.ts"
+import { redeliver, deadLetter, type Policy } from "../../model/policies.ts"
+import type { PublishOptions } from "../../model/channel.ts"
 import type * as AmqpError from "../../model/error.ts"
 import type { Channel } from "../channel/channel.ts"
 import type { Link } from "../connection/link.ts"
-import type { Message } from "../../AmqpMessage.ts"
-import type { Procedure, ServeOptions } from "../../AmqpRpc.ts"
+import type { Message } from "../../model/message.ts"
+import type { Procedure, ServeOptions } from "../../model/rpc.ts"
 import { ConsumerDelivery } from "../consumer/delivery.ts"
 import { handleEach, refuse } from "../consumer/handling.ts"
 import { readHandling } from "../consumer/options.ts"
 import { isRefused, shown } from "../wire/declarations.ts"
 import { refused } from "../wire/fieldTable.ts"
-import { fail } from "../channel/handle.ts"
+import { fail } from "../../model/failures.ts"
 import { type Outgoing, toPublish } from "../wire/properties.ts"
 import { obstacle } from "../channel/publishing.ts"
 import { type Publisher, publisherOf } from "../publisher/publisher.ts"
@@ -30,7 +31,7 @@ import { readServeOptions, type RepliesTo } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
 import { isDirect, isSound } from "../wire/directReply.ts"
 import * as Tracing from "../telemetry/tracing.ts"
-import { isStream } from "../wire/streams.ts"
+import { isStream } from "../connection/knownQueues.ts"
 
 type Any = Schema.Constraint
 
@@ -83,17 +84,17 @@ class NotAnswered {
 
 // Another server, or this one with a new connection, may do better. A request that was handled and cannot be answered is of
 // no more use; one that was not handled, and wants no answer, comes again as it does for every consumer.
-const onFailure = ({ reason }: NotAnswered, { redelivered }: AmqpConsumer.Delivery): AmqpConsumer.Policy => {
-  if (reason === undefined) return AmqpConsumer.redeliver
+const onFailure = ({ reason }: NotAnswered, { redelivered }: Delivery): Policy => {
+  if (reason === undefined) return redeliver
   const mayPass = reason.isRetryable || reason._tag === "PoolClosed"
-  return mayPass && !(redelivered && isFatal(reason)) ? AmqpConsumer.redeliver : AmqpConsumer.deadLetter
+  return mayPass && !(redelivered && isFatal(reason)) ? redeliver : deadLetter
 }
 
 class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly #name: string
   readonly #codecs: Codecs<P, S, E>
-  readonly #handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>
-  readonly #publisher: AmqpConsumer.AmqpConsumer["Service"]["publisher"]
+  readonly #handler: (payload: P["Type"], request: Delivery) => Effect.Effect<S["Type"], E["Type"], R>
+  readonly #publisher: AmqpConsumer["Service"]["publisher"]
   readonly #replies: ConsumerMeasures["replies"]
   /** Of which the link is known; undefined for a service that was made otherwise. */
   readonly #known: Publisher | undefined
@@ -110,8 +111,8 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   constructor(
     name: string,
     codecs: Codecs<P, S, E>,
-    handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
-    consumer: AmqpConsumer.AmqpConsumer["Service"],
+    handler: (payload: P["Type"], request: Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
+    consumer: AmqpConsumer["Service"],
     repliesTo: RepliesTo
   ) {
     this.#name = name
@@ -125,7 +126,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   /** From the request to the reply that the broker has, or will have before it reads what follows. */
-  readonly handle = (request: AmqpConsumer.Delivery) => {
+  readonly handle = (request: Delivery) => {
     const { replyTo } = request.properties
     if (replyTo !== undefined && replyTo !== "" && !isDirect(replyTo) && !this.#repliesTo(replyTo)) {
       return this.#refuseReplyTo(request, replyTo)
@@ -140,7 +141,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   /** What is to be replied; and what went wrong, if so. */
-  #answer(request: AmqpConsumer.Delivery) {
+  #answer(request: Delivery) {
     const { type } = request.properties
     if (type !== undefined && type !== this.#name) {
       return this.#refuse(
@@ -176,13 +177,13 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     })
   }
 
-  #about(request: AmqpConsumer.Delivery): Readonly<Record<string, unknown>> {
+  #about(request: Delivery): Readonly<Record<string, unknown>> {
     const of = request instanceof ConsumerDelivery ? Logging.ofChannel(request.channel) : {}
     return { procedure: this.#name, messageId: request.properties.messageId, ...of }
   }
 
   /** The client's mistake: it is told what is wrong. */
-  #refuse(request: AmqpConsumer.Delivery, because: string): Effect.Effect<Outcome> {
+  #refuse(request: Delivery, because: string): Effect.Effect<Outcome> {
     const message = `the request was refused: ${because}`
     return Effect.as(
       Effect.logWarning("AMQP RPC request refused").pipe(
@@ -193,7 +194,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   /** The server's own: the client learns no more than that. */
-  #failed(request: AmqpConsumer.Delivery, what: string, cause: Cause.Cause<unknown>): Effect.Effect<Outcome> {
+  #failed(request: Delivery, what: string, cause: Cause.Cause<unknown>): Effect.Effect<Outcome> {
     const message = `its handler ${what}`
     return Effect.as(
       Effect.andThen(
@@ -205,7 +206,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   /** Nobody could be told what comes of it, so nothing is done for it. */
-  #refuseReplyTo(request: AmqpConsumer.Delivery, replyTo: string): Effect.Effect<void> {
+  #refuseReplyTo(request: Delivery, replyTo: string): Effect.Effect<void> {
     const refused = Effect.suspend(() => {
       if (request instanceof ConsumerDelivery && !request.isSettled) request.settle("discard")
       this.#refusals++
@@ -224,7 +225,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     return Effect.andThen(Metric.update(refusedReplies, 1), refused)
   }
 
-  #reply(request: AmqpConsumer.Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
+  #reply(request: Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
     const direct = isDirect(replyTo)
     if (direct && !this.#isSound(replyTo)) return this.#undelivered(request, replyTo)
     const { correlationId } = request.properties
@@ -256,7 +257,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
    *
    * What the broker does not take ends the channel, and the request comes again: then its reply is confirmed, and tried again.
    */
-  #mayWrite(request: AmqpConsumer.Delivery): request is ConsumerDelivery {
+  #mayWrite(request: Delivery): request is ConsumerDelivery {
     return (
       !request.redelivered &&
       request instanceof ConsumerDelivery &&
@@ -266,12 +267,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     )
   }
 
-  #confirmed(
-    request: AmqpConsumer.Delivery,
-    replyTo: string,
-    answer: Answer,
-    message: Message
-  ): Effect.Effect<void, NotAnswered> {
+  #confirmed(request: Delivery, replyTo: string, answer: Answer, message: Message): Effect.Effect<void, NotAnswered> {
     const direct = isDirect(replyTo)
     const confirmed = () => {
       if (direct && request instanceof ConsumerDelivery) {
@@ -325,7 +321,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   /** The client is gone, or never was. */
-  #undelivered(request: AmqpConsumer.Delivery, replyTo: string): Effect.Effect<void> {
+  #undelivered(request: Delivery, replyTo: string): Effect.Effect<void> {
     return Effect.andThen(
       Metric.update(unroutable, 1),
       Effect.annotateLogs(Effect.logDebug("AMQP RPC reply to nobody"), { ...this.#about(request), replyTo })
@@ -356,15 +352,14 @@ const envelope = { routingKey: "" }
 
 export const serve = <P extends Any, S extends Any, E extends Any, R>(
   procedure: Procedure<P, S, E>,
-  handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
+  handler: (payload: P["Type"], request: Delivery) => Effect.Effect<S["Type"], E["Type"], R>,
   options?: ServeOptions
 ): Effect.Effect<
   never,
   AmqpError.AmqpError,
-  | AmqpConsumer.AmqpConsumer
-  | Exclude<R | P["DecodingServices"] | S["EncodingServices"] | E["EncodingServices"], Scope.Scope>
+  AmqpConsumer | Exclude<R | P["DecodingServices"] | S["EncodingServices"] | E["EncodingServices"], Scope.Scope>
 > =>
-  Effect.flatMap(AmqpConsumer.AmqpConsumer, (consumer) => {
+  Effect.flatMap(AmqpConsumer, (consumer) => {
     const codecs = codecsOf(procedure)
     if (isRefused(codecs)) return fail(codecs)
     if (typeof handler !== "function") {

@@ -7,10 +7,11 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
-import type { Returned } from "../../AmqpChannel.ts"
-import type { DeliveredProperties, Properties } from "../../AmqpMessage.ts"
+import type { Returned } from "../../model/channel.ts"
+import type { DeliveredProperties, Properties } from "../../model/message.ts"
 import type { Link } from "../connection/link.ts"
 import * as Channel from "../channel/channel.ts"
+import { type ConsumerStart } from "../../model/channel.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { returnedBecause } from "../channel/confirms.ts"
 import { Handle, type Terms } from "../channel/handle.ts"
@@ -31,7 +32,7 @@ export interface SessionOwner {
 
 const released = new AmqpError.ChannelReleased({ message: "the channel of this client was closed" })
 
-const start: Channel.ConsumerStart = {
+const start: ConsumerStart = {
   queue: directReplyTo,
   consumerTag: "replies",
   noAck: true,

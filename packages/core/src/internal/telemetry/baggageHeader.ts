@@ -1,6 +1,6 @@
 /** The header `baggage`, as W3C has it (https://www.w3.org/TR/baggage/#header-content). */
-import type { Baggage, Entry } from "../../AmqpBaggage.ts"
-import type { Headers } from "../../AmqpMessage.ts"
+import type { Baggage, Entry } from "../../model/baggage.ts"
+import type { Headers } from "../../model/message.ts"
 
 export const name = "baggage"
 

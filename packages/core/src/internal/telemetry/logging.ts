@@ -1,7 +1,7 @@
 /** What lines of the log say about where they belong: by connection, and by channel where there is one. */
 import type * as References from "effect/References"
 import type * as Tracer from "effect/Tracer"
-import type { AmqpConfig, Host } from "../../AmqpConfig.ts"
+import type { AmqpConfig, Host } from "../../model/config.ts"
 import type { Channel } from "../channel/channel.ts"
 
 type Annotations = Readonly<Record<string, unknown>>

@@ -17,12 +17,12 @@ import * as References from "effect/References"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import * as AmqpBaggage from "../../AmqpBaggage.ts"
+import { type Baggage, Current } from "../../model/baggage.ts"
 import { AmqpError } from "../../model/error.ts"
-import type { Message } from "../../AmqpMessage.ts"
+import type { Message } from "../../model/message.ts"
 import * as BaggageHeader from "./baggageHeader.ts"
 import type { Link } from "../connection/link.ts"
-import { failureOf } from "../consumer/attempts.ts"
+import { failureOf } from "../message/failure.ts"
 import type { ConsumerDelivery } from "../consumer/delivery.ts"
 import { contextOf, messageWith } from "./tracingContext.ts"
 
@@ -131,7 +131,7 @@ export const publishing = <A, E, R>(
     `publish ${template}`,
     { kind: "producer", attributes, links: own === undefined ? [] : [linkTo(own)] },
     (span) =>
-      Effect.flatMap(AmqpBaggage.Current, (baggage) =>
+      Effect.flatMap(Current, (baggage) =>
         withErrorType(span, publish(messageWith(message, span, baggage, link?.frameMax)))
       )
   )
@@ -140,10 +140,10 @@ export const publishing = <A, E, R>(
 /** One span for a sequence of messages, and the context that goes along with each of them. */
 export class SequenceSpan {
   readonly #span: Tracer.Span
-  readonly #baggage: AmqpBaggage.Baggage
+  readonly #baggage: Baggage
   #messages = 0
 
-  constructor(span: Tracer.Span, baggage: AmqpBaggage.Baggage) {
+  constructor(span: Tracer.Span, baggage: Baggage) {
     this.#span = span
     this.#baggage = baggage
   }
@@ -176,7 +176,7 @@ export const sequence = (scope: Scope.Scope, link: () => Link | undefined): Effe
     setServer(attributes, link())
     return Effect.map(
       Effect.provideService(Effect.makeSpanScoped("publish", { kind: "producer", attributes }), Scope.Scope, scope),
-      (span) => new SequenceSpan(span, fiber.getRef(AmqpBaggage.Current))
+      (span) => new SequenceSpan(span, fiber.getRef(Current))
     )
   })
 
@@ -201,7 +201,7 @@ const deliveryAttributes = (delivery: ConsumerDelivery, attributes: Attributes):
 const handled = (
   name: string,
   options: Tracer.SpanOptionsNoTrace,
-  baggage: AmqpBaggage.Baggage,
+  baggage: Baggage,
   handle: (onFailure: OnFailure) => Effect.Effect<void>
 ): Effect.Effect<void> =>
   Effect.useSpan(name, options, (span) => {
@@ -214,7 +214,7 @@ const handled = (
       return Effect.void
     })
     // Not that of whoever has started the consumer.
-    const handling = Effect.provideService(handle(onFailure), AmqpBaggage.Current, baggage)
+    const handling = Effect.provideService(handle(onFailure), Current, baggage)
     return Effect.andThen(Effect.withParentSpan(handling, span, { captureStackTrace: false }), ended)
   })
 
@@ -277,7 +277,7 @@ export const calling = <A, E, R>(
   procedure: { readonly name: string; readonly exchange: string; readonly routingKey: string },
   correlationId: string,
   link: Link | undefined,
-  call: (span: Tracer.Span, baggage: AmqpBaggage.Baggage) => Effect.Effect<A, E, R>
+  call: (span: Tracer.Span, baggage: Baggage) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
   const attributes = operation("call", "send")
   setDestination(attributes, procedure.exchange, procedure.routingKey)
@@ -285,7 +285,7 @@ export const calling = <A, E, R>(
   attributes["messaging.message.conversation_id"] = correlationId
   setServer(attributes, link)
   return Effect.useSpan(`call ${procedure.name}`, { kind: "client", attributes }, (span) =>
-    Effect.flatMap(AmqpBaggage.Current, (baggage) =>
+    Effect.flatMap(Current, (baggage) =>
       withErrorType(
         span,
         Effect.withParentSpan(call(span, baggage), span, { captureStackTrace: false }) as Effect.Effect<A, E, R>

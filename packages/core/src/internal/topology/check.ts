@@ -4,7 +4,7 @@ import type { InvalidArgument } from "../../model/errorReason.ts"
 import { findCycles } from "./cycles.ts"
 import { deadLetterIssues } from "./deadLetters.ts"
 import { describe, propertiesOf, readOptions } from "./fingerprint.ts"
-import type { AmqpTopology, Binding, Exchange, Queue } from "./values.ts"
+import type { AmqpTopology, Binding, Exchange, Queue } from "../../model/topology.ts"
 
 const quoted = (name: string) => JSON.stringify(name)
 

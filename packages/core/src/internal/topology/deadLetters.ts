@@ -10,7 +10,7 @@
  * those of the bindings.
  */
 import { findCycles } from "./cycles.ts"
-import type { AmqpTopology, Binding, Queue } from "./values.ts"
+import type { AmqpTopology, Binding, Queue } from "../../model/topology.ts"
 
 /** Exchanges that every virtual host has, by RabbitMQ's own account. */
 const builtIn: ReadonlyMap<string, string> = new Map([

@@ -5,7 +5,7 @@
  * about them across processes and versions.
  */
 import * as Crypto from "node:crypto"
-import type { QueueDeclareOptions } from "../../AmqpChannel.ts"
+import type { QueueDeclareOptions } from "../../model/channel.ts"
 import { longestTtl } from "../wire/declarations.ts"
 
 /** The longest name that AMQP carries, in bytes. */

@@ -3,7 +3,7 @@
  * left out, `1000` or `"1 second"`.
  */
 import { isRefused, readBind, readExchangeDeclare, readQueueDeclare } from "../wire/declarations.ts"
-import type { Binding, Exchange, External, Queue } from "./values.ts"
+import type { Binding, Exchange, External, Queue } from "../../model/topology.ts"
 
 /** The name of a part, as mistakes are reported with. */
 export const describe = (part: Exchange | Queue | Binding | External): string => {

@@ -18,9 +18,10 @@ import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import * as AmqpConnection from "../../AmqpConnection.ts"
+import type { AmqpConnection } from "../../model/connection.ts"
+import { make } from "../connection/supervisor.ts"
 import * as AmqpError from "../../model/error.ts"
-import type { AmqpConfig } from "../../AmqpConfig.ts"
+import type { AmqpConfig } from "../../model/config.ts"
 import type { Blame } from "../connection/blame.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 import { isAbsence, type Keeper, type Kept } from "../connection/keepers.ts"
@@ -30,7 +31,7 @@ import * as Logging from "../telemetry/logging.ts"
 import { SharedLogin } from "../connection/login.ts"
 import { during, type Session } from "./session.ts"
 import { type Step, stepsOf } from "./steps.ts"
-import type { AmqpTopology } from "./values.ts"
+import type { AmqpTopology } from "../../model/topology.ts"
 
 /** In milliseconds. What may pass at once, such as the lock of a connection that was lost, is tried again soon. */
 const soonPause = 100
@@ -89,7 +90,7 @@ const isolatedConfig = (config: AmqpConfig): AmqpConfig => ({
 
 export class Redeclaring implements Keeper {
   readonly #id = ++count
-  readonly #connection: AmqpConnection.AmqpConnection["Service"]
+  readonly #connection: AmqpConnection["Service"]
   readonly #clock: Clock.Clock
   readonly #declarations: ReadonlyArray<Declaration>
   readonly #byName = new Map<string, Declaration>()
@@ -108,7 +109,7 @@ export class Redeclaring implements Keeper {
   #isPrepared: (link: Link) => void = () => {}
 
   constructor(
-    connection: AmqpConnection.AmqpConnection["Service"],
+    connection: AmqpConnection["Service"],
     topology: AmqpTopology,
     checkInterval: number | undefined,
     clock: Clock.Clock,
@@ -498,7 +499,7 @@ export class Redeclaring implements Keeper {
       // What becomes of the declaration is what matters, not what becomes of its connection.
       const level = yield* References.MinimumLogLevel
       return yield* Effect.gen({ self: this }, function* () {
-        const connection = yield* AmqpConnection.make(isolatedConfig(main.config))
+        const connection = yield* make(isolatedConfig(main.config))
         joinTo(connection, main)
         const link = yield* linksOf(connection).next
         return yield* during(connection, link, (session) =>

@@ -1,9 +1,10 @@
 /** The usual shapes, each a topology and the names in it. */
 import * as Duration from "effect/Duration"
-import type { ExchangeDeclareOptions, QueueDeclareOptions } from "../../AmqpChannel.ts"
+import type { ExchangeDeclareOptions, QueueDeclareOptions } from "../../model/channel.ts"
 import { type DeadLetter, deadLetter, type Retry, retry } from "../../model/policies.ts"
 import { delayQueueName, delayQueueOptions } from "./delayQueues.ts"
 import * as Values from "./values.ts"
+import { type Queue, type AmqpTopology, type Part } from "../../model/topology.ts"
 
 /**
  * The name of the queue in which messages wait before they come back to `queue`: `orders.delay.10000` for ten seconds.
@@ -45,7 +46,7 @@ export const retryQueues = (
   queue: string,
   delays: ReadonlyArray<Duration.Input>,
   options: RetryQueueOptions = {}
-): Values.AmqpTopology =>
+): AmqpTopology =>
   Values.make(
     Values.externalQueue(queue),
     ...delays.map((delay) =>
@@ -72,7 +73,7 @@ export interface WorkQueueOptions extends Omit<
 }
 
 /** A work queue, and what stands around it. */
-export interface WorkQueue extends Values.AmqpTopology {
+export interface WorkQueue extends AmqpTopology {
   /** The work queue's name. */
   readonly queue: string
   /** `<queue>.dlx`, a fanout exchange. */
@@ -96,7 +97,7 @@ const isLimited = ({ maxLength, maxLengthBytes }: QueueDeclareOptions): boolean 
   (maxLength ?? maxLengthBytes) !== undefined
 
 /** What loses messages although each queue by itself is as it was meant. */
-const lossesOf = (work: Values.Queue, deadLetters: Values.Queue, hasDelays: boolean): ReadonlyArray<string> => {
+const lossesOf = (work: Queue, deadLetters: Queue, hasDelays: boolean): ReadonlyArray<string> => {
   const losses: Array<string> = []
   const [name, dlq] = [work.name, deadLetters.name].map((name) => JSON.stringify(name))
   if (hasDelays && isLimited(work.options) && work.options.overflow === "reject-publish-dlx") {
@@ -201,7 +202,7 @@ export interface PublishSubscribeOptions extends ExchangeDeclareOptions {
 }
 
 /** An exchange and its subscribers' queues. */
-export interface PublishSubscribe extends Values.AmqpTopology {
+export interface PublishSubscribe extends AmqpTopology {
   /** The exchange's name. */
   readonly exchange: string
   /** The names of the subscribers' queues. */
@@ -234,7 +235,7 @@ export const publishSubscribe = (
   options: PublishSubscribeOptions = {}
 ): PublishSubscribe => {
   const { type = "topic", ...ofExchange } = options
-  const parts: Array<Values.Part> = [Values.exchange(exchange, type, ofExchange)]
+  const parts: Array<Part> = [Values.exchange(exchange, type, ofExchange)]
   for (const [name, { routingKeys, ...ofQueue }] of Object.entries(subscribers)) {
     parts.push(Values.queue(name, ofQueue))
     for (const key of routingKeys ?? [type === "topic" ? "#" : ""]) {

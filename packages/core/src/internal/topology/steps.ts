@@ -1,8 +1,8 @@
 /** A topology as steps, each of which declares one thing, in the order in which they are taken. */
 import type * as Effect from "effect/Effect"
-import type { AmqpChannel } from "../../AmqpChannel.ts"
+import type { AmqpChannel } from "../../model/channel.ts"
 import type { AmqpError } from "../../model/error.ts"
-import type { AmqpTopology, Exchange } from "./values.ts"
+import type { AmqpTopology, Exchange } from "../../model/topology.ts"
 
 export interface Step {
   readonly kind: "exchange" | "queue" | "binding"

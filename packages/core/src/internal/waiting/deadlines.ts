@@ -10,7 +10,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Fork } from "../pool/slot.ts"
+import type { Fork } from "./fork.ts"
 import { elapsed, exactly } from "./elapsed.ts"
 
 export interface Due {

@@ -2,7 +2,7 @@
  * The content header of a delivered message, read here instead of by amqplib: its properties are exact then, and in the
  * shape that they are handed out in.
  */
-import type { DeliveredProperties, FieldTable } from "../../AmqpMessage.ts"
+import type { DeliveredProperties, FieldTable } from "../../model/message.ts"
 import { latest, malformed, Reader } from "./fieldReader.ts"
 import { classBasic } from "./protocol.ts"
 

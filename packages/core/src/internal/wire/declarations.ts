@@ -11,10 +11,10 @@ import type {
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions
-} from "../../AmqpChannel.ts"
+} from "../../model/channel.ts"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable, FieldValue } from "../../AmqpMessage.ts"
-import type { ConsumerStart } from "../channel/channel.ts"
+import type { FieldTable, FieldValue } from "../../model/message.ts"
+import type { ConsumerStart } from "../../model/channel.ts"
 import { isDirect, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
 import { isName, kindOfName, refused, toTable, wantsName } from "./fieldTable.ts"
 import { overhead } from "./protocol.ts"

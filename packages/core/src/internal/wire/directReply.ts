@@ -7,7 +7,7 @@
  * same on 3.10 and 4.0; on 4.3 whatever is no address). A classic queue that is to dead-letter to one crashes. And
  * `basic.get` from an address, well-formed or not, is a 540 on 4.3.
  */
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 
 /** The pseudo-queue: what a client consumes from, and gives as `replyTo`. */
 export const directReplyTo = "amq.rabbitmq.reply-to"

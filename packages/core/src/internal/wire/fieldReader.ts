@@ -6,7 +6,7 @@
  */
 import * as BigDecimal from "effect/BigDecimal"
 import { isUtf8 } from "node:buffer"
-import type { FieldTable, FieldValue } from "../../AmqpMessage.ts"
+import type { FieldTable, FieldValue } from "../../model/message.ts"
 import { deepest } from "./fieldTable.ts"
 import { keepReceived } from "./received.ts"
 import { readShortText } from "./shortText.ts"

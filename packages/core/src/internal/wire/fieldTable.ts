@@ -9,7 +9,7 @@
 import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import { sizeOfShortText } from "./shortText.ts"
 import type { Unchanged } from "./unchanged.ts"
 

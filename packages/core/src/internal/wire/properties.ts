@@ -1,7 +1,7 @@
 /** Messages as they are written, checked on the way. */
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable, Message, Properties } from "../../AmqpMessage.ts"
+import type { FieldTable, Message, Properties } from "../../model/message.ts"
 import { noHeaders } from "./contentHeader.ts"
 import { longestTtl } from "./declarations.ts"
 import { isCopiedToMalformed, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"

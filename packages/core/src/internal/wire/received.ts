@@ -5,7 +5,7 @@
  * Whatever was read can be published again. For that each entry of a table that still is what was read is written as the
  * bytes that it was: nobody else's types are changed by a retry, and nothing is refused that a broker has delivered.
  */
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 
 /** Gives the fields of a subclass to an object that exists already. */
 const Given = function (object: object) {

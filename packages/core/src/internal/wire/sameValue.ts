@@ -1,7 +1,7 @@
 /** Whether values of field tables are the same, as far as the wire tells. */
 import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import { isRecord, toSeconds, viewOf } from "./fieldTable.ts"
 
 // Keys whose value is undefined are left out when a table is sent.

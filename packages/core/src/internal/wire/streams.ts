@@ -9,19 +9,11 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable, FieldValue } from "../../AmqpMessage.ts"
+import type { FieldValue } from "../../model/message.ts"
 import { refused } from "./fieldTable.ts"
-import { type KnownQueues, typeOf } from "../connection/knownQueues.ts"
 
 /** The argument of `basic.consume` that says where to begin, and the header that says where a delivery stands. */
 export const offsetName = "x-stream-offset"
-
-/**
- * Whether a queue is a stream, as far as that is known: this application has declared it so, or it is consumed with an
- * offset, which no other type takes.
- */
-export const isStream = (queues: KnownQueues | undefined, queue: string, consuming?: FieldTable): boolean =>
-  (consuming !== undefined && consuming[offsetName] !== undefined) || typeOf(queues?.get(queue)) === "stream"
 
 /** What a stream's delivery is not settled by, in the words of whoever tried. */
 export const settledByAckOnly = (operation: string, queue?: string): InvalidArgument => {

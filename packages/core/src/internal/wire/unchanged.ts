@@ -1,5 +1,5 @@
 /** What of a table still is what was read, as the bytes that it was read from: see `received`. */
-import type { FieldTable } from "../../AmqpMessage.ts"
+import type { FieldTable } from "../../model/message.ts"
 import { type Entry, Reader } from "./fieldReader.ts"
 import { bytesReceived } from "./received.ts"
 import { sameValue } from "./sameValue.ts"

@@ -19,7 +19,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as AmqpHttpServer from "../../AmqpHttpServer.ts"
+import { stopping } from "../shutdown.ts"
 import { type Refusal, refusalOf, refuse } from "./answers.ts"
 import { deliveryAsJson } from "./messages.ts"
 import { type Bounds, failWith, type Refused } from "./requests.ts"
@@ -227,7 +227,7 @@ export class Sessions {
         while (session.wasTouched) yield* Effect.sleep(bounds.idle)
         client.end({ reason: "idle" })
       })
-      const stopped = Effect.map(AmqpHttpServer.stopping, () => client.end({ reason: "stopping" }))
+      const stopped = Effect.map(stopping, () => client.end({ reason: "stopping" }))
       yield* Effect.forkScoped(Effect.raceFirst(watch, stopped))
       // A client that reads nothing more must not keep what was delivered to it.
       yield* Effect.forkScoped(
