@@ -23,7 +23,7 @@ import * as HttpServer from "effect/http/HttpServer"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as SilentConnections from "./internal/silentConnections.ts"
-import type { Shutdown } from "./internal/shutdown.ts"
+import { Shutdown } from "./internal/shutdown.ts"
 
 export { Shutdown, stopping } from "./internal/shutdown.ts"
 

@@ -3,7 +3,7 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
-import type * as AmqpConsumer from "../AmqpConsumer.ts"
+import type * as AmqpConsumer from "./consumer.ts"
 import type * as AmqpError from "./error.ts"
 import type { FieldTable } from "./message.ts"
 

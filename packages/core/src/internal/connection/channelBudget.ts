@@ -15,28 +15,32 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as AmqpError from "../../model/error.ts"
-import type { Link } from "./link.ts"
+import { channelLimitIn } from "./channelLimit.ts"
 
 const operation = "channel.open"
 
 // In milliseconds.
 const firstPause = 10_000
+
 const longestPause = 3_600_000
+
 // The broker counts in a process of its own: what has closed counts there for a moment longer.
 const channelNotedAfter = 100
+
 const connectionNotedAfter = 1000
+
 const connectionNotedSurely = 5000
 
-const refusal = /number of channels opened .* has reached the maximum allowed (?:user )?limit of \(?(\d+)/s
-
-/** The limit that the broker names when it closes a connection over one channel too many; `undefined`: another reason. */
-export const channelLimitIn = (text: string): number | undefined => {
-  const limit = refusal.exec(text)?.[1]
-  return limit === undefined ? undefined : Number(limit)
+/** A connection, as far as it counts. */
+export interface Budgeted {
+  /** Channels that were agreed on; 0: not known. */
+  readonly channelMax: number
+  /** Why it has ended; `undefined`: it has not. */
+  readonly closedBy: unknown
 }
 
 /** Closes an idle channel, on this connection if it is given; whether there was one. */
-export type Reclaim = (link: Link | undefined) => boolean
+export type Reclaim = (link: Budgeted | undefined) => boolean
 
 /** What the budget tells its connection. */
 export interface BudgetEvents {
@@ -49,7 +53,7 @@ export interface BudgetEvents {
 
 /** One channel's part of the budget: from before `channel.open` is sent until nothing of the channel is left. */
 export class ChannelTicket {
-  readonly link: Link
+  readonly link: Budgeted
   /** Set by the channel, which gives the ticket back when it has ended. */
   isOwned = false
   /** Whether it counts. */
@@ -60,7 +64,7 @@ export class ChannelTicket {
   resume: ((effect: Effect.Effect<void, AmqpError.AmqpError>) => void) | undefined = undefined
   readonly #budget: ChannelBudget
 
-  constructor(budget: ChannelBudget, link: Link) {
+  constructor(budget: ChannelBudget, link: Budgeted) {
     this.#budget = budget
     this.link = link
   }
@@ -83,7 +87,7 @@ export class ChannelTicket {
 export class ChannelBudget {
   readonly #events: BudgetEvents
   /** Tickets that count, for each connection that is open. */
-  readonly #granted = new Map<Link, Set<ChannelTicket>>()
+  readonly #granted = new Map<Budgeted, Set<ChannelTicket>>()
   readonly #waiting = new Set<ChannelTicket>()
   readonly #reclaims = new Set<Reclaim>()
   #total = 0
@@ -107,19 +111,19 @@ export class ChannelBudget {
   }
 
   /** Whether another channel on this connection would have to wait. For channels that are opened for speed alone. */
-  isFull(link: Link): boolean {
+  isFull(link: Budgeted): boolean {
     return this.#waiting.size > 0 || !this.#hasRoom(link)
   }
 
-  #countOf(link: Link): number {
+  #countOf(link: Budgeted): number {
     return this.#granted.get(link)?.size ?? 0
   }
 
-  #isAtChannelMax(link: Link): boolean {
+  #isAtChannelMax(link: Budgeted): boolean {
     return link.channelMax > 0 && this.#countOf(link) >= link.channelMax
   }
 
-  #hasRoom(link: Link): boolean {
+  #hasRoom(link: Budgeted): boolean {
     return this.#total < this.#allowed && !this.#isAtChannelMax(link)
   }
 
@@ -160,7 +164,7 @@ export class ChannelBudget {
     })
   }
 
-  #reclaim(link: Link | undefined): boolean {
+  #reclaim(link: Budgeted | undefined): boolean {
     for (const reclaim of this.#reclaims) if (reclaim(link)) return true
     return false
   }
@@ -176,7 +180,7 @@ export class ChannelBudget {
     this.#reclaim(this.#isAtChannelMax(first!.link) ? first!.link : undefined)
   }
 
-  #full(link: Link): AmqpError.AmqpError {
+  #full(link: Budgeted): AmqpError.AmqpError {
     const ofLink = this.#isAtChannelMax(link)
     return AmqpError.fromReason(
       new AmqpError.ChannelMaxReached({
@@ -215,7 +219,7 @@ export class ChannelBudget {
   }
 
   /** A connection has ended, for this reason. */
-  linkEnded(link: Link, text: string): void {
+  linkEnded(link: Budgeted, text: string): void {
     const limit = channelLimitIn(text)
     if (limit !== undefined) this.#refused(limit, text)
     const count = this.#countOf(link)

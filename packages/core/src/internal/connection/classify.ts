@@ -6,7 +6,7 @@
  * and a test pins each of them.
  */
 import * as Predicate from "effect/Predicate"
-import { channelLimitIn } from "./channelBudget.ts"
+import { channelLimitIn } from "./channelLimit.ts"
 import {
   BrokerClose,
   ChannelEnded,

@@ -11,7 +11,6 @@ import * as AmqpError from "../../model/error.ts"
 import { fail } from "../../model/failures.ts"
 import { joinTo, type Links, linksOf } from "../connection/links.ts"
 import { SharedLogin } from "../connection/login.ts"
-import type { Running } from "./running.ts"
 import { ownConfig } from "./ownConfig.ts"
 
 // Streams that come and go, one a request for instance, are not to connect each time.
@@ -22,6 +21,14 @@ export const notStarted = new AmqpError.ConnectionClosed({
   message: "basic.consume: nothing was sent: the scope of the AmqpConsumer has ended"
 })
 
+/** Who uses the shared connection. */
+export interface Users {
+  /** The connection while there is one. */
+  readonly connection: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
+  /** Ends them. */
+  readonly stop: Effect.Effect<void>
+}
+
 /**
  * A connection of its own for all who ask for it, by the settings and the secret of `main`, with which it is one
  * application. It is made in the background: a consumer that starts while the broker is away is to wait for it, as one
@@ -29,7 +36,7 @@ export const notStarted = new AmqpError.ConnectionClosed({
  */
 export const sharedConnection = Effect.fnUntraced(function* (
   main: AmqpConnection["Service"],
-  running: Running
+  running: Users
 ): Effect.fn.Return<Effect.Effect<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope>, never, Scope.Scope> {
   const connect = Effect.tap(make(ownConfig(main.config)), (connection) => {
     joinTo(connection, main)

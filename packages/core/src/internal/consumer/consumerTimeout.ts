@@ -13,7 +13,7 @@
 import type { FieldTable, FieldValue } from "../../model/message.ts"
 import { isFrom } from "../wire/versions.ts"
 import { type KnownQueues, typeOf } from "../connection/knownQueues.ts"
-import type { Start } from "./subscription.ts"
+import type { Start } from "./start.ts"
 
 export const argument = "x-consumer-timeout"
 

@@ -44,7 +44,7 @@ import {
 import { type Restore, Settling } from "./settling.ts"
 import { SharedCounts } from "./sharedCounts.ts"
 import { Source } from "./source.ts"
-import type { Start } from "./subscription.ts"
+import type { Start } from "./start.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import { positionOf, readerOf } from "./streamReader.ts"
 import { StreamSettling } from "./streamSettling.ts"

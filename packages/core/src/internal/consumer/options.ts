@@ -36,7 +36,8 @@ import {
   streamOptions,
   type StreamReading
 } from "./streamOptions.ts"
-import type { Declare, Start } from "./subscription.ts"
+import type { Start } from "./start.ts"
+import type { Declare } from "./subscription.ts"
 
 const operation = "basic.consume"
 

@@ -7,8 +7,8 @@ import type { Channel } from "../channel/channel.ts"
 import { fail } from "../../model/failures.ts"
 import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
 import { settledByAckOnly } from "../wire/streams.ts"
+import type { AttemptTracking } from "./attemptTracking.ts"
 import { ConsumerDelivery, type Return, type Settlement } from "./delivery.ts"
-import type { StreamPosition } from "./streamPosition.ts"
 
 /** What a message of a stream is passed over for, beside what settles other deliveries. */
 export type StreamSettlement = Settlement | "skip" | "publish"
@@ -21,11 +21,18 @@ const counted: Record<Exclude<StreamSettlement, Return | "giveBack" | "discard">
   publish: "dead_lettered"
 }
 
+/** The position in its stream, as a delivery knows it. */
+export interface PositionOf {
+  readonly tracking: AttemptTracking
+  /** One of the deliveries is handled. */
+  readonly handled: () => void
+}
+
 export class StreamDelivery extends ConsumerDelivery {
   override readonly offset: number
   /** Whether it is handled or passed over. */
   isHandled = false
-  readonly #position: StreamPosition
+  readonly #position: PositionOf
   readonly #counts: ConsumerMeasures
   /** Where the broker waits for its acknowledgement: after a reconnect, not where it was delivered first. */
   #ackOn: Channel
@@ -33,7 +40,7 @@ export class StreamDelivery extends ConsumerDelivery {
 
   constructor(
     channel: Channel,
-    position: StreamPosition,
+    position: PositionOf,
     message: DeliveredMessage,
     offset: number,
     arrivedAt: number,

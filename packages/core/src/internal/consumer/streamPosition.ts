@@ -21,7 +21,7 @@ import { offsetName } from "../wire/streams.ts"
 import { AttemptMemory } from "./attemptMemory.ts"
 import { AttemptTracking } from "./attemptTracking.ts"
 import { acknowledge, StreamDelivery } from "./streamDelivery.ts"
-import type { Start } from "./subscription.ts"
+import type { Start } from "./start.ts"
 
 /** How many places at the front of the list may be empty before it is made shorter. */
 const mostGaps = 1024

@@ -10,16 +10,14 @@ import type { AmqpChannel } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Blame } from "../connection/blame.ts"
 import * as Channels from "../channel/channel.ts"
-import { type ConsumerStart } from "../../model/channel.ts"
 import { cancelsForTimeout, consumerCancelled, type Held } from "../channel/consumerCancelled.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { fail } from "../../model/failures.ts"
 import { Handle, type Terms } from "../channel/handle.ts"
-import { typeOf } from "../connection/knownQueues.ts"
+import { typeOf, isStream } from "../connection/knownQueues.ts"
 import { Lease } from "../channel/lease.ts"
 import type { Links } from "../connection/links.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { isStream } from "../connection/knownQueues.ts"
 import { offsetName, undeclaredStream } from "../wire/streams.ts"
 import { isBefore } from "../wire/versions.ts"
 import { Arrivals } from "./arrivals.ts"
@@ -29,15 +27,7 @@ import type { StreamDelivery } from "./streamDelivery.ts"
 import { StreamEnd } from "./streamEnd.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
-
-/** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
-export interface Start extends ConsumerStart {
-  readonly prefetch: number
-  /** In milliseconds, as the consumer states it; undefined: the queue's or the broker's. */
-  readonly consumerTimeout: number | undefined
-  /** As the consumer states it. */
-  readonly queueType: "classic" | "quorum" | "stream" | undefined
-}
+import type { Start } from "./start.ts"
 
 /** Makes what is to be consumed, on the channel that will consume it. */
 export type Declare = (channel: AmqpChannel) => Effect.Effect<void, AmqpError.AmqpError>

@@ -54,7 +54,7 @@ import {
 } from "../wire/protocol.ts"
 import { type Channel as Amqplib, numberOf } from "./amqplib.ts"
 import { ChannelOutput, type OutputEvents } from "./channelOutput.ts"
-import type { Connection } from "./connection.ts"
+import type { ConnectionOutput } from "./connectionOutput.ts"
 import type {
   ChannelEnd,
   ChannelEvents,
@@ -69,6 +69,7 @@ import type {
 import { ChannelEnded, ProtocolViolation } from "./ends.ts"
 import { type Delivered, type Get, Incoming, type Receiver, type Returned } from "./incoming.ts"
 import {
+  type DeliverReader,
   readBit,
   readCancel,
   readClose,
@@ -81,7 +82,7 @@ import {
 import { uint64 } from "./framing.ts"
 import { writePublish } from "./publishFrames.ts"
 import { SettleFrames } from "./settleFrames.ts"
-import type { ChannelFrames } from "./tap.ts"
+import type { ChannelFrames, Tap } from "./tap.ts"
 
 /** What to send and what answers it. */
 interface Request {
@@ -115,9 +116,27 @@ const ended = () => new ChannelEnded("the channel is closed")
 
 const ignore = () => {}
 
+/** The connection, as its channels know it. */
+export interface ChannelHost {
+  readonly frameMax: number
+  readonly maxInboundMessageBodySize: number
+  readonly writeBufferSize: number
+  readonly tap: Pick<Tap, "attach" | "detach">
+  readonly output: ConnectionOutput
+  readonly deliverReader: DeliverReader
+  /** Whether `close` was called: amqplib is asked for nothing more. */
+  readonly isClosing: boolean
+  /** The listener of all of amqplib's channels. */
+  readonly onChannelClose: (this: Amqplib) => void
+  /** amqplib has handed the channel out, so it has its number. */
+  attached(channel: Channel): void
+  /** Nothing is left of the channel. */
+  left(channel: Channel): void
+}
+
 export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Receiver {
   number = 0
-  readonly #connection: Connection
+  readonly #connection: ChannelHost
   readonly #events: ChannelEvents
   #amqplib: Amqplib | undefined = undefined
   #output: ChannelOutput | undefined = undefined
@@ -139,7 +158,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   /** Methods that are sent and not answered, in the order of their answers. */
   #asked: Array<Asked | AskedGet> | undefined = undefined
 
-  constructor(connection: Connection, events: ChannelEvents) {
+  constructor(connection: ChannelHost, events: ChannelEvents) {
     this.#connection = connection
     this.#events = events
   }

@@ -13,7 +13,7 @@
  */
 import type { Socket } from "node:net"
 import { type Channel as Amqplib, type Model, numberOf } from "./amqplib.ts"
-import { Channel } from "./channel.ts"
+import { Channel, type ChannelHost } from "./channel.ts"
 import { ConnectionOutput } from "./connectionOutput.ts"
 import type { ChannelEvents, ConnectionEvents, DriverChannel, DriverConnection } from "./contract.ts"
 import { type BrokerClose, NoChannelLeft } from "./ends.ts"
@@ -34,7 +34,7 @@ export interface Bounds {
 // They may be anything: a table whose `toString` is a text throws where it is put into one.
 const ignore = () => {}
 
-export class Connection implements DriverConnection, TapOwner {
+export class Connection implements DriverConnection, TapOwner, ChannelHost {
   readonly product: string
   readonly channelMax: number
   readonly frameMax: number

@@ -7,17 +7,22 @@
  * amqplib, which writes its methods and heartbeats to the socket itself.
  */
 import type { Duplex } from "node:stream"
-import type { ChannelOutput } from "./channelOutput.ts"
 import { Slabs } from "./slab.ts"
 
 /** So many turns after it was asked to write something, amqplib has given it to the socket, unless that is full. */
 const turnsOfAmqplib = 2
 
+/** What a channel has written. */
+export interface Pieces {
+  /** The next piece; undefined when there is none now. */
+  readonly take: () => Buffer | undefined
+}
+
 export class ConnectionOutput {
   readonly slabs: Slabs
   readonly #socket: Duplex
   /** Those that have something to be taken, in the order of their turns. */
-  #ready: Array<ChannelOutput> = []
+  #ready: Array<Pieces> = []
   #isScheduled = false
   #isFlushing = false
   #isStopped = false
@@ -36,7 +41,7 @@ export class ConnectionOutput {
   }
 
   /** There is something to be taken. */
-  announce(output: ChannelOutput): void {
+  announce(output: Pieces): void {
     if (this.#isStopped) return
     this.#ready.push(output)
     if (this.#isScheduled) return

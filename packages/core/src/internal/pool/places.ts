@@ -9,6 +9,7 @@ import type { AmqpConfig } from "../../model/config.ts"
 import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { Link } from "../connection/link.ts"
+import type { Budgeted } from "../connection/channelBudget.ts"
 import * as Channel from "../channel/channel.ts"
 import { type Kind } from "../../model/channel.ts"
 import * as Logging from "../telemetry/logging.ts"
@@ -172,7 +173,7 @@ export class Places<Lease> {
   }
 
   /** Closes the channel that has been idle for longest, of this connection if it is given; whether there was one. */
-  readonly reclaim = (link: Link | undefined): boolean => {
+  readonly reclaim = (link: Budgeted | undefined): boolean => {
     let found: Slot<Lease> | undefined
     for (const slot of this.slots) {
       const { channel } = slot

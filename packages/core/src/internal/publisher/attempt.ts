@@ -41,7 +41,7 @@ export class Attempt implements Unconfirmed, Due, InLine<Attempt>, Measured {
   /** Bytes of content. */
   readonly size: number
   /** The only lane it may take, if it is part of a sequence. */
-  readonly lane: Lane | undefined
+  readonly lane: Lane<Attempt> | undefined
   /** Counts attempts: the lower of two came first. */
   readonly turn: number
   /** The connection's, that its headers were measured against; undefined if there was none. */
@@ -75,7 +75,7 @@ export class Attempt implements Unconfirmed, Due, InLine<Attempt>, Measured {
       readonly timeout: number
       readonly frameMax: number | undefined
     },
-    lane: Lane | undefined,
+    lane: Lane<Attempt> | undefined,
     outcome: Outcome
   ) {
     this.#owner = owner

@@ -6,6 +6,7 @@ import * as PubSub from "effect/PubSub"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Flow } from "../../model/publisher.ts"
 import type { Links } from "../connection/links.ts"
+import type { Attempt } from "./attempt.ts"
 import type { Lane } from "./lane.ts"
 import type { Fork } from "../waiting/fork.ts"
 import { elapsed } from "../waiting/elapsed.ts"
@@ -21,7 +22,7 @@ const bufferingAfter = 10
 export class FlowState {
   readonly #ref: SubscriptionRef.SubscriptionRef<Flow>
   readonly #links: Links
-  readonly #lanes: ReadonlyArray<Lane>
+  readonly #lanes: ReadonlyArray<Lane<Attempt>>
   readonly #clock: Clock.Clock
   readonly #fork: Fork
   /** Since when no channel takes more bytes; undefined while one does. */
@@ -31,7 +32,7 @@ export class FlowState {
   constructor(options: {
     readonly ref: SubscriptionRef.SubscriptionRef<Flow>
     readonly links: Links
-    readonly lanes: ReadonlyArray<Lane>
+    readonly lanes: ReadonlyArray<Lane<Attempt>>
     readonly clock: Clock.Clock
     readonly fork: Fork
   }) {

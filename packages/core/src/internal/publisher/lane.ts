@@ -5,9 +5,8 @@ import * as AmqpError from "../../model/error.ts"
 import type { Link } from "../connection/link.ts"
 import * as Channel from "../channel/channel.ts"
 import type { Deadlines, Due } from "../waiting/deadlines.ts"
-import type { Attempt } from "./attempt.ts"
 import type { Links } from "../connection/links.ts"
-import { Line } from "../waiting/line.ts"
+import { type InLine, Line } from "../waiting/line.ts"
 import { obstacle } from "../channel/publishing.ts"
 
 /** What a lane tells its publisher. */
@@ -40,7 +39,8 @@ const replaced = new AmqpError.ChannelClosed({
   message: "it was replaced, because the broker refused messages on it, and it had no answer for others in their time"
 })
 
-export class Lane {
+/** @typeParam Entry what waits in its line */
+export class Lane<Entry extends InLine<Entry>> {
   channel: Channel.Channel | undefined = undefined
   /** The channel before this one, while messages on it have neither an answer nor reached their deadline. */
   retiring: Channel.Channel | undefined = undefined
@@ -51,7 +51,7 @@ export class Lane {
   /** Messages written to the present channel, or the last one. */
   sent = 0
   /** Sequences of messages that must stay in order wait here. */
-  readonly line = new Line<Attempt>()
+  readonly line = new Line<Entry>()
 
   readonly #links: Links
   readonly #deadlines: Deadlines

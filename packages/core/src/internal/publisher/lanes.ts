@@ -5,6 +5,7 @@ import type * as AmqpError from "../../model/error.ts"
 import type { Channel } from "../channel/channel.ts"
 import type { Deadlines } from "../waiting/deadlines.ts"
 import type { Links } from "../connection/links.ts"
+import type { Attempt } from "./attempt.ts"
 import { Lane, type Timeouts } from "./lane.ts"
 import * as Logging from "../telemetry/logging.ts"
 import type { Fork } from "../waiting/fork.ts"
@@ -14,16 +15,16 @@ export interface LanesEvents {
   /** What decides about waiting has changed. */
   readonly changed: () => void
   /** A channel has died. */
-  readonly lost: (lane: Lane) => void
+  readonly lost: (lane: Lane<Attempt>) => void
   /** A channel could not be opened, and is not tried again until somebody asks. `alone`: no other lane is there. */
-  readonly failed: (lane: Lane, reason: AmqpError.AmqpErrorReason, alone: boolean) => void
+  readonly failed: (lane: Lane<Attempt>, reason: AmqpError.AmqpErrorReason, alone: boolean) => void
 }
 
 // A lane that could not be opened, beside one that is open, is not tried again with every message. In milliseconds.
 const retryAfter = 1000
 
 export class Lanes {
-  readonly all: ReadonlyArray<Lane>
+  readonly all: ReadonlyArray<Lane<Attempt>>
   readonly #links: Links
   readonly #deadlines: Deadlines
   readonly #fork: Fork
@@ -38,7 +39,10 @@ export class Lanes {
     readonly fork: Fork
     readonly events: LanesEvents
   }) {
-    this.all = Array.from({ length: options.count }, () => new Lane(options.links, options.timeouts, options.deadlines))
+    this.all = Array.from(
+      { length: options.count },
+      () => new Lane<Attempt>(options.links, options.timeouts, options.deadlines)
+    )
     this.#links = options.links
     this.#deadlines = options.deadlines
     this.#fork = options.fork
@@ -51,9 +55,9 @@ export class Lanes {
   }
 
   /** What would take a message now: this lane or, of all, the least busy one. */
-  ready(only: Lane | undefined): Lane | undefined {
+  ready(only: Lane<Attempt> | undefined): Lane<Attempt> | undefined {
     if (only !== undefined) return only.isReadyInOrder ? only : undefined
-    let found: Lane | undefined
+    let found: Lane<Attempt> | undefined
     for (const lane of this.all) {
       if (lane.isReady && (found === undefined || lane.load < found.load)) found = lane
     }
@@ -61,14 +65,14 @@ export class Lanes {
   }
 
   /** A lane for messages that must stay in order, open if there is one. */
-  choose(): Lane {
+  choose(): Lane<Attempt> {
     const best = this.ready(undefined)
     if (best?.isReadyInOrder === true) return best
     return this.all.find((lane) => lane.isReadyInOrder) ?? this.all.find((lane) => lane.isOpen) ?? this.all[0]!
   }
 
   /** Sees to it that there is something to wait for. */
-  ensure(only: Lane | undefined): void {
+  ensure(only: Lane<Attempt> | undefined): void {
     if (only !== undefined) return this.reopen(only)
     if (!this.all.some((lane) => lane.isOpen || lane.opening)) this.reopen(this.all[0]!)
   }
@@ -84,7 +88,7 @@ export class Lanes {
   }
 
   /** Opens a channel where there is none. */
-  reopen(lane: Lane): void {
+  reopen(lane: Lane<Attempt>): void {
     if (this.#closed || lane.channel !== undefined || lane.opening) return
     lane.opening = true
     const opening = lane.open({
@@ -98,7 +102,7 @@ export class Lanes {
     this.#fork(Effect.map(Effect.exit(opening), (exit) => this.#opened(lane, exit)))
   }
 
-  #opened(lane: Lane, exit: Exit.Exit<void, AmqpError.AmqpError>): void {
+  #opened(lane: Lane<Attempt>, exit: Exit.Exit<void, AmqpError.AmqpError>): void {
     lane.opening = false
     if (Exit.isSuccess(exit)) {
       // Lost while it was opening: then nobody could open it again.

@@ -220,7 +220,7 @@ export class Publisher implements Owner {
   submit(
     message: Message,
     settings: Check.PublishSettings,
-    lane: Lane | undefined,
+    lane: Lane<Attempt> | undefined,
     outcome: Outcome
   ): Attempt | undefined {
     const link = this.links.current()
@@ -287,7 +287,7 @@ export class Publisher implements Owner {
   }
 
   /** Whether it was dealt with: sent, or told that it cannot be. */
-  #send(lane: Lane, attempt: Attempt): boolean {
+  #send(lane: Lane<Attempt>, attempt: Attempt): boolean {
     const channel = lane.channel!
     try {
       channel.publish(attempt.outgoing)
@@ -413,7 +413,7 @@ export class Publisher implements Owner {
   }
 
   /** What keeps messages from this lane, or from any, for nobody knows how long; undefined if nothing does. */
-  #forbids(only: Lane | undefined): string | undefined {
+  #forbids(only: Lane<Attempt> | undefined): string | undefined {
     const link = this.links.current()
     const { value: state } = this.#connection.state
     if (link === undefined) {
@@ -479,7 +479,7 @@ export class Publisher implements Owner {
     this.#pump()
   }
 
-  readonly #lost = (lane: Lane): void => {
+  readonly #lost = (lane: Lane<Attempt>): void => {
     this.#flow.refresh()
     // At once, so that the next publish does not wait for it; but one that was of no use may stay away.
     if (lane.sent > 0 || lane.line.size > 0) this.lanes.reopen(lane)
@@ -487,7 +487,7 @@ export class Publisher implements Owner {
     this.#pump()
   }
 
-  readonly #cannotOpen = (lane: Lane, reason: AmqpError.AmqpErrorReason, alone: boolean): void =>
+  readonly #cannotOpen = (lane: Lane<Attempt>, reason: AmqpError.AmqpErrorReason, alone: boolean): void =>
     // They have nothing to wait for. The next publish tries again.
     this.#dismiss((attempt) => (attempt.lane === lane || (alone && attempt.lane === undefined) ? reason : undefined))
 

@@ -44,7 +44,7 @@ class Sequence<E> {
   readonly #publisher: Publisher
   readonly #settings: PublishSettings
   readonly #stopAtFailure: boolean
-  readonly #lane: Lane
+  readonly #lane: Lane<Attempt>
   /** Taken from the source, in order; those before `#head` have been handed out. */
   #entries: Array<Entry> = []
   #head = 0

@@ -10,7 +10,6 @@ import type { Outgoing } from "../wire/properties.ts"
 import type { Measured } from "../channel/sizeLimit.ts"
 import { numberOf } from "./correlation.ts"
 import type { Numbered } from "./pending.ts"
-import type { Session } from "./session.ts"
 import type { Reply } from "./wire.ts"
 
 const format = (milliseconds: number) => Duration.format(Duration.millis(milliseconds))
@@ -25,6 +24,14 @@ export interface CallOwner {
   readonly waitsFor: () => string
   /** Called when a call's publish has been confirmed. */
   readonly confirmed: () => void
+}
+
+/** The session that a call was sent on. */
+export interface SentOn {
+  /** The call waits for nothing more. */
+  readonly released: (call: Call) => void
+  /** The call has ended. */
+  readonly forget: (call: Call) => void
 }
 
 export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
@@ -47,7 +54,7 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
   readonly expires: boolean
   readonly mandatory = true
   /** On which channel it went out; undefined while it is in line. */
-  session: Session | undefined = undefined
+  session: SentOn | undefined = undefined
   isConfirmed = false
   #done = false
   #isSettled = false

@@ -2,7 +2,6 @@
 import type * as References from "effect/References"
 import type * as Tracer from "effect/Tracer"
 import type { AmqpConfig, Host } from "../../model/config.ts"
-import type { Channel } from "../channel/channel.ts"
 
 type Annotations = Readonly<Record<string, unknown>>
 
@@ -13,8 +12,14 @@ export const ofConnection = ({ connectionName, hosts }: AmqpConfig): Annotations
   "amqp.connection": connectionName ?? peerOf(hosts[0])
 })
 
+/** A channel, as far as it says where it is. */
+interface Located {
+  readonly driver: { readonly number: number }
+  readonly link: { readonly name: string | undefined; readonly peer: string; readonly generation: number }
+}
+
 /** A channel: its number means something on that connection only, of which there may have been several. */
-export const ofChannel = ({ driver, link }: Channel): Annotations => ({
+export const ofChannel = ({ driver, link }: Located): Annotations => ({
   "amqp.connection": link.name ?? link.peer,
   "amqp.connection.generation": link.generation,
   "amqp.channel": driver.number

@@ -19,11 +19,9 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { type Baggage, Current } from "../../model/baggage.ts"
 import { AmqpError } from "../../model/error.ts"
-import type { Message } from "../../model/message.ts"
+import type { Delivery, Message } from "../../model/message.ts"
 import * as BaggageHeader from "./baggageHeader.ts"
-import type { Link } from "../connection/link.ts"
 import { failureOf } from "../message/failure.ts"
-import type { ConsumerDelivery } from "../consumer/delivery.ts"
 import { contextOf, messageWith } from "./tracingContext.ts"
 
 type Attributes = Record<string, unknown>
@@ -47,7 +45,21 @@ const operation = (name: string, type: "send" | "process"): Attributes => ({
   "messaging.operation.type": type
 })
 
-const setServer = (attributes: Attributes, link: Link | undefined): void => {
+/** A broker's address. */
+interface Peer {
+  /** `host:port` */
+  readonly peer: string
+  readonly frameMax: number
+}
+
+/** A delivery, as far as spans tell it. */
+interface TracedDelivery extends Pick<Delivery, "content" | "properties" | "exchange" | "routingKey"> {
+  readonly queue: string
+  readonly tag: number
+  readonly channel: { readonly link: Peer }
+}
+
+const setServer = (attributes: Attributes, link: Peer | undefined): void => {
   if (link === undefined) return
   const colon = link.peer.lastIndexOf(":")
   attributes["server.address"] = link.peer.slice(0, colon)
@@ -117,7 +129,7 @@ const withErrorType = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R
 /** A span of one publish, whose context goes along with the message unless that has one. */
 export const publishing = <A, E, R>(
   message: Message,
-  link: Link | undefined,
+  link: Peer | undefined,
   publish: (message: Message) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
   const given = Object(message) as Partial<Message>
@@ -149,7 +161,7 @@ export class SequenceSpan {
   }
 
   /** Counts a message, and gives it the context, unless it has one. */
-  take(message: Message, link: Link | undefined): Message {
+  take(message: Message, link: Peer | undefined): Message {
     this.#messages++
     return messageWith(message, this.#span, this.#baggage, link?.frameMax)
   }
@@ -169,7 +181,7 @@ export class SequenceSpan {
  * Undefined outside of any span: a sequence may go on for as long as the application, and its messages are not one trace
  * then.
  */
-export const sequence = (scope: Scope.Scope, link: () => Link | undefined): Effect.Effect<SequenceSpan | undefined> =>
+export const sequence = (scope: Scope.Scope, link: () => Peer | undefined): Effect.Effect<SequenceSpan | undefined> =>
   Effect.withFiber((fiber) => {
     if (!isTraced(fiber) || fiber.cache.span === undefined) return Effect.undefined
     const attributes = operation("publish", "send")
@@ -193,7 +205,7 @@ const setFailure = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
   setError(span, cause)
 }
 
-const deliveryAttributes = (delivery: ConsumerDelivery, attributes: Attributes): Attributes => {
+const deliveryAttributes = (delivery: TracedDelivery, attributes: Attributes): Attributes => {
   attributes["messaging.rabbitmq.message.delivery_tag"] = delivery.tag
   return setMessage(attributes, delivery.properties, delivery.content)
 }
@@ -223,7 +235,7 @@ const handled = (
  * Without one it begins a trace: a consumer may run for as long as the application, in whatever span it was started in.
  */
 export const handling = (
-  delivery: ConsumerDelivery,
+  delivery: TracedDelivery,
   procedure: string | undefined,
   handle: (onFailure: OnFailure) => Effect.Effect<void>
 ): Effect.Effect<void> => {
@@ -248,7 +260,7 @@ export const handling = (
 
 /** The same of a batch. A span has one parent: this one is linked to the contexts of all its messages. */
 export const handlingBatch = (
-  batch: ReadonlyArray<ConsumerDelivery>,
+  batch: ReadonlyArray<TracedDelivery>,
   handle: (onFailure: OnFailure) => Effect.Effect<void>
 ): Effect.Effect<void> => {
   const { channel, queue } = batch[0]!
@@ -276,7 +288,7 @@ export const handlingBatch = (
 export const calling = <A, E, R>(
   procedure: { readonly name: string; readonly exchange: string; readonly routingKey: string },
   correlationId: string,
-  link: Link | undefined,
+  link: Peer | undefined,
   call: (span: Tracer.Span, baggage: Baggage) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
   const attributes = operation("call", "send")

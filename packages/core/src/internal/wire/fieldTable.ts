@@ -11,7 +11,9 @@ import * as DateTime from "effect/DateTime"
 import { InvalidArgument } from "../../model/errorReason.ts"
 import type { FieldTable } from "../../model/message.ts"
 import { sizeOfShortText } from "./shortText.ts"
-import type { Unchanged } from "./unchanged.ts"
+
+/** The bytes of an entry's value, its tag included; undefined: it is to be written as what it is. */
+export type Unchanged = (key: string, value: unknown) => Buffer | undefined
 
 /** amqplib encodes a table into a buffer of this size, its length included. */
 export const largestTable = 65_536

@@ -1,11 +1,9 @@
 /** What of a table still is what was read, as the bytes that it was read from: see `received`. */
 import type { FieldTable } from "../../model/message.ts"
 import { type Entry, Reader } from "./fieldReader.ts"
+import type { Unchanged } from "./fieldTable.ts"
 import { bytesReceived } from "./received.ts"
 import { sameValue } from "./sameValue.ts"
-
-/** The bytes of an entry's value, its tag included; undefined: it is to be written as what it is. */
-export type Unchanged = (key: string, value: unknown) => Buffer | undefined
 
 /** Undefined: all of the table is to be written as what it is. */
 export const unchangedIn = (table: FieldTable): Unchanged | undefined => {

@@ -1,7 +1,6 @@
 /** What the gateway asks its owner, and what clients may ask for. */
 import type * as ByteSize from "effect/ByteSize"
 import type * as Duration from "effect/Duration"
-import * as publish from "./publishing.ts"
 
 /** What a request wants to do, and to what. */
 export type Access =
