@@ -8,6 +8,7 @@ const steps = [
   ["node", "scripts/lockFile.mjs"],
   ["oxfmt", "--check", "."],
   ["oxlint", "."],
+  ["node", "scripts/rooms.mjs"],
   ["tsc", "-b"],
   ["node", "scripts/examples.mjs"]
 ]

@@ -4,21 +4,9 @@
  */
 import { readFileSync } from "node:fs"
 import * as Profile from "./profile.ts"
-import { type Name, load } from "./peers/index.ts"
-import { type Kind, Latencies, type Prepared, type Setting, type Settle } from "./peers/peer.ts"
-
-export type Command =
-  | {
-      readonly _tag: "Prepare"
-      readonly name: Name | "Pika"
-      readonly kind: Kind
-      readonly setting: Setting
-      /** The file of the CPU profile, if one is wanted. */
-      readonly profile?: string | undefined
-    }
-  | { readonly _tag: "Run"; readonly messages: number; readonly weigh: boolean }
-  | { readonly _tag: "Settle" }
-  | { readonly _tag: "Close" }
+import { load } from "./peers/index.ts"
+import { Latencies, type Prepared, type Settle } from "./peers/peer.ts"
+import type { Command } from "./process.ts"
 
 export interface Weight {
   readonly heapUsed: number
@@ -44,8 +32,11 @@ export interface Closed {
 }
 
 let prepared: Prepared | undefined
+
 let settle: Settle | undefined
+
 let endProfile: (() => Promise<void>) | undefined
+
 const latencies = new Latencies()
 
 const weigh = (): Weight => {

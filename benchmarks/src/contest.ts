@@ -6,11 +6,11 @@
  * be in the queue, or all acknowledged.
  */
 import type { Broker } from "./broker.ts"
-import type { Closed, Command, Ran } from "./contender.ts"
+import type { Closed, Ran } from "./contender.ts"
 import type { Name } from "./peers/index.ts"
 import type { Kind, Setting } from "./peers/peer.ts"
 import * as Profile from "./profile.ts"
-import { node, pika, python, type Talk } from "./process.ts"
+import { type Command, node, pika, python, type Talk } from "./process.ts"
 import * as Progress from "./progress.ts"
 import { type Figure, figure, median } from "./statistics.ts"
 

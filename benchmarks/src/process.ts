@@ -4,7 +4,8 @@ import { EventEmitter, once } from "node:events"
 import { join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
-import type { Command } from "./contender.ts"
+import type { Name } from "./peers/index.ts"
+import type { Kind, Setting } from "./peers/peer.ts"
 
 export interface Talk {
   /** `message`, with what it says; `exit`, with its code or signal. */
@@ -66,3 +67,16 @@ export const pika = pythons
     return { command, version: status === 0 ? stdout.trim() : undefined }
   })
   .find(({ version }) => version !== undefined)
+
+export type Command =
+  | {
+      readonly _tag: "Prepare"
+      readonly name: Name | "Pika"
+      readonly kind: Kind
+      readonly setting: Setting
+      /** The file of the CPU profile, if one is wanted. */
+      readonly profile?: string | undefined
+    }
+  | { readonly _tag: "Run"; readonly messages: number; readonly weigh: boolean }
+  | { readonly _tag: "Settle" }
+  | { readonly _tag: "Close" }

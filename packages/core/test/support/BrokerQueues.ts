@@ -4,8 +4,7 @@
  * A queue exists as soon as it is named. Messages are routed to the queue that the default exchange's key names, and by
  * equal binding keys elsewhere, whatever the type of the exchange.
  */
-import type { BrokerChannel } from "./BrokerConnection.ts"
-import type { Properties } from "./methods.ts"
+import type { Args, Properties, ServerMethod } from "./methods.ts"
 
 export interface Message {
   readonly exchange: string
@@ -15,8 +14,19 @@ export interface Message {
   readonly redelivered: boolean
 }
 
+/** A channel, as the queues know it. */
+export interface QueueChannel {
+  readonly number: number
+  readonly connection: {
+    send<M extends ServerMethod>(channel: number, method: M, args: Partial<Args<M>>, content?: Message): void
+  }
+  delivered: number
+  readonly consumers: Map<string, Consumer>
+  readonly unsettled: Map<number, Unsettled>
+}
+
 export interface Consumer {
-  readonly channel: BrokerChannel
+  readonly channel: QueueChannel
   readonly consumerTag: string
   readonly queue: string
   readonly noAck: boolean
@@ -102,7 +112,7 @@ export class BrokerQueues {
     this.deliver(name)
   }
 
-  get(channel: BrokerChannel, name: string, noAck: boolean): { deliveryTag: number; message: Message } | undefined {
+  get(channel: QueueChannel, name: string, noAck: boolean): { deliveryTag: number; message: Message } | undefined {
     const message = this.queue(name).messages.shift()
     if (message === undefined) return undefined
     const deliveryTag = ++channel.delivered
@@ -116,7 +126,7 @@ export class BrokerQueues {
     this.deliver(consumer.queue)
   }
 
-  cancel(channel: BrokerChannel, consumerTag: string): void {
+  cancel(channel: QueueChannel, consumerTag: string): void {
     const consumer = channel.consumers.get(consumerTag)
     channel.consumers.delete(consumerTag)
     if (consumer === undefined) return
@@ -126,7 +136,7 @@ export class BrokerQueues {
   }
 
   /** Settles one delivery, or all up to it; false if the tag names none. */
-  settle(channel: BrokerChannel, deliveryTag: number, multiple: boolean, requeue: boolean): boolean {
+  settle(channel: QueueChannel, deliveryTag: number, multiple: boolean, requeue: boolean): boolean {
     const tags = multiple
       ? [...channel.unsettled.keys()].filter((tag) => deliveryTag === 0 || tag <= deliveryTag)
       : [deliveryTag].filter((tag) => channel.unsettled.has(tag))
@@ -135,12 +145,12 @@ export class BrokerQueues {
   }
 
   /** Requeues what a channel has not settled. */
-  recover(channel: BrokerChannel): void {
+  recover(channel: QueueChannel): void {
     this.release(channel, [...channel.unsettled.keys()], true)
   }
 
   /** A channel is gone: so are its consumers, and what it had not settled is ready again. */
-  abandon(channel: BrokerChannel): void {
+  abandon(channel: QueueChannel): void {
     for (const tag of channel.consumers.keys()) this.cancel(channel, tag)
     this.recover(channel)
   }
@@ -153,7 +163,7 @@ export class BrokerQueues {
     return queue
   }
 
-  private release(channel: BrokerChannel, tags: ReadonlyArray<number>, requeue: boolean): void {
+  private release(channel: QueueChannel, tags: ReadonlyArray<number>, requeue: boolean): void {
     const touched = new Set<string>()
     for (const tag of tags.toReversed()) {
       const unsettled = channel.unsettled.get(tag)
