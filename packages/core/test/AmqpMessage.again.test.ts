@@ -193,7 +193,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const { url } = yield* TestBroker.TestBroker
         const [queue, replies] = [yield* declareQueue(), yield* declareQueue()]
         const Ask = AmqpRpc.make("ask", { queue, success: Schema.Int })
-        yield* Effect.forkScoped(AmqpRpc.serve(Ask, () => Effect.succeed(1)))
+        yield* Effect.forkScoped(AmqpRpc.serve(Ask, () => Effect.succeed(1), { replyTo: "any" }))
         yield* rawPublish(url, {
           routingKey: queue,
           properties: rawProperties(0x0600, shortBytes(notUtf8), shortBytes(Buffer.from(replies))),
