@@ -4,7 +4,7 @@ import { AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-am
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Arbitrary, Effect, Option, Queue } from "effect"
 import { isDeepStrictEqual } from "node:util"
-import { sameMessage } from "../src/internal/wire/properties.ts"
+import { sameMessage } from "../src/internal/wire/sameMessage.ts"
 import { configOf, type Overrides, withPool } from "./support/amqp.ts"
 import { contents, deliveredProperties, deliveredTable, properties, tables } from "./support/messages.ts"
 import { take } from "./support/queues.ts"

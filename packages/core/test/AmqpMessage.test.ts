@@ -4,7 +4,8 @@ import { AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { BigDecimal, Context, DateTime, Effect, Equal, Schema, SchemaGetter } from "effect"
 import { inspect } from "node:util"
 import { InvalidArgument } from "../src/model/errorReason.ts"
-import { sameMessage, toPublish } from "../src/internal/wire/properties.ts"
+import { toPublish } from "../src/internal/wire/properties.ts"
+import { sameMessage } from "../src/internal/wire/sameMessage.ts"
 import { deliveredProperties, deliveredTable } from "./support/messages.ts"
 
 const delivery = (content: string | Uint8Array, properties: AmqpMessage.Properties = {}): AmqpMessage.Delivery => ({

@@ -7,7 +7,7 @@
 import * as AmqpError from "../../model/error.ts"
 import type { Message } from "../../model/message.ts"
 import type { Returned } from "../../model/channel.ts"
-import { sameEnvelope, sameMessage } from "../wire/properties.ts"
+import { sameEnvelope, sameMessage } from "../wire/sameMessage.ts"
 
 /** A message on its way. */
 export interface Unconfirmed {

@@ -1,12 +1,10 @@
 /** Messages as they are written, checked on the way. */
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable, Message, Properties } from "../../model/message.ts"
-import { noHeaders } from "./contentHeader.ts"
+import type { FieldTable, Message } from "../../model/message.ts"
 import { longestTtl } from "./declarations.ts"
 import { isCopiedToMalformed, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
 import { overhead } from "./protocol.ts"
-import { includes, keysOf } from "./sameValue.ts"
 import { sizeOfShortText } from "./shortText.ts"
 import { bytesOfTable } from "./tableBytes.ts"
 import { unchangedIn } from "./unchanged.ts"
@@ -66,7 +64,8 @@ const wantsContent = "a well-formed text or bytes (Uint8Array)"
 const wantsMessage =
   "one of exchange, routingKey, content, contentType, contentEncoding, headers, persistent, priority, correlationId, replyTo, expiration, messageId, timestamp, type, userId, appId"
 
-const toExpiration = (value: unknown): number | undefined => {
+/** `expiration` in milliseconds, as it is written; undefined: it cannot be. */
+export const toExpiration = (value: unknown): number | undefined => {
   let milliseconds = value
   if (typeof value !== "number") {
     try {
@@ -220,56 +219,4 @@ const roomForHeaders = (properties: Outgoing | Message, frameMax: number): numbe
 export const fitsHeaders = (message: Message, headers: FieldTable, frameMax = 0): boolean => {
   const room = roomForHeaders(message, frameMax)
   return !(toTable(headers, "headers", "basic.publish", room, unchangedIn(headers)) instanceof InvalidArgument)
-}
-
-/** What `sameMessage` compares a message with. */
-export interface Arrived {
-  readonly content: Uint8Array
-  readonly properties: Properties
-  readonly exchange: string
-  readonly routingKey: string
-}
-
-/**
- * Whether a message that the broker gave back is the one that was published.
- *
- * Not exactly what was published comes back: the broker takes the header `BCC` away, and may have been set up to add a
- * timestamp and headers of its own (https://www.rabbitmq.com/docs/configure#config-items, `message_interceptors`).
- */
-export const sameMessage = (message: Message, arrived: Arrived): boolean =>
-  sameEnvelope(message, arrived, arrived.content.byteLength) && toBuffer(message.content).equals(arrived.content)
-
-/** The same, of all but the content: of that, its size in bytes. */
-export const sameEnvelope = (message: Message, arrived: Omit<Arrived, "content">, size: number): boolean => {
-  const { content } = message
-  const { properties } = arrived
-  return (
-    message.routingKey === arrived.routingKey &&
-    (message.exchange ?? "") === arrived.exchange &&
-    (typeof content === "string" ? Buffer.byteLength(content) : content.byteLength) === size &&
-    message.messageId === properties.messageId &&
-    message.correlationId === properties.correlationId &&
-    message.contentType === properties.contentType &&
-    message.contentEncoding === properties.contentEncoding &&
-    (message.persistent ?? true) === properties.persistent &&
-    message.priority === properties.priority &&
-    (message.replyTo === properties.replyTo ||
-      // The broker has written the channel's own address in its place (direct reply-to).
-      (message.replyTo === "amq.rabbitmq.reply-to" &&
-        properties.replyTo?.startsWith("amq.rabbitmq.reply-to.") === true)) &&
-    (message.expiration === undefined ? undefined : toExpiration(message.expiration)) === properties.expiration &&
-    (message.timestamp === undefined || toSeconds(message.timestamp) === toSeconds(properties.timestamp)) &&
-    message.type === properties.type &&
-    message.userId === properties.userId &&
-    message.appId === properties.appId &&
-    sameHeaders(message.headers ?? noHeaders, properties.headers ?? noHeaders)
-  )
-}
-
-const sameHeaders = (sent: FieldTable, arrived: FieldTable): boolean => {
-  const keys = keysOf(sent).filter((key) => key !== "BCC")
-  return (
-    includes(sent, keys, arrived) &&
-    Object.keys(arrived).every((key) => keys.includes(key) || key.startsWith("x-") || key === "timestamp_in_ms")
-  )
 }
