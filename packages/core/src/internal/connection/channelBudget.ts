@@ -15,7 +15,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as AmqpError from "../../model/error.ts"
-import { channelLimitIn } from "./channelLimit.ts"
+import { channelLimitIn } from "./brokerTexts.ts"
 
 const operation = "channel.open"
 

@@ -6,7 +6,7 @@
  * and a test pins each of them.
  */
 import * as Predicate from "effect/Predicate"
-import { channelLimitIn } from "./channelLimit.ts"
+import { channelLimitIn, differenceIn, isConnectionLimit, isMessageSize } from "./brokerTexts.ts"
 import {
   BrokerClose,
   ChannelEnded,
@@ -16,6 +16,7 @@ import {
   ProtocolViolation
 } from "../driver/driver.ts"
 import * as Reason from "../../model/errorReason.ts"
+import { tlsCode, tlsFailed } from "./tlsFailures.ts"
 
 /** Where the failure happened, for the message and for codes that mean different things in different places. */
 export interface Context {
@@ -42,42 +43,6 @@ const messageOf = (cause: unknown): string => {
   return cause.message
 }
 
-// What OpenSSL and Node call the ways in which a certificate or a TLS handshake can fail.
-const tlsCode =
-  /^(CERT_|ERR_TLS_|ERR_SSL_|ERR_OSSL_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|EPROTO)/
-
-// OpenSSL's message is a line of its source; what Node makes of it is beside it.
-const tlsText = (code: string, text: string, cause: unknown): string =>
-  code.startsWith("ERR_SSL_") && Predicate.hasProperty(cause, "reason") && Predicate.isString(cause.reason)
-    ? cause.reason
-    : text
-
-const tlsAdvice: ReadonlyArray<readonly [code: RegExp, advice: string]> = [
-  [/CERTIFICATE_REQUIRED$/, "The broker asks for a client certificate: give cert and key."],
-  [
-    /ALERT_HANDSHAKE_FAILURE$/,
-    "Either the broker asks for a client certificate (give cert and key), or no cipher suite is common to both."
-  ],
-  [
-    /ALERT_(?:UNKNOWN_CA|\w*CERTIFICATE\w*)$/,
-    "The broker refuses the client's certificate (cert): who signed it, or when it expires."
-  ],
-  [/PROTOCOL_VERSION$|UNSUPPORTED_PROTOCOL$/, "There is no TLS version, from minVersion up, that both speak."],
-  [
-    /WRONG_VERSION_NUMBER$|HTTP_REQUEST$|PACKET_LENGTH_TOO_LONG$/,
-    "The peer answered without TLS. Is this the port of plain AMQP, or of HTTP? RabbitMQ's port with TLS is 5671, and 5672 the one without."
-  ],
-  [/ALTNAME_INVALID$/, "Is this the broker's name? If its certificate has another one, say so by servername."],
-  [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/, "Renew the broker's certificate, or set this machine's clock."],
-  [/^(?:UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/, "If you trust the broker's authority, name its certificate in ca."]
-]
-
-const tlsFailed = (code: string, text: string, { operation, peer = "the broker" }: Context, cause: unknown) => {
-  const advice = tlsAdvice.find(([pattern]) => pattern.test(code))?.[1] ?? "Check ca, cert, key and servername."
-  const message = `${operation}: TLS with ${peer} failed: ${tlsText(code, text, cause)}. ${advice}`
-  return new Reason.TlsFailed({ message, operation, cause, code })
-}
-
 const byReplyCode = (
   replyCode: number,
   text: string,
@@ -96,9 +61,7 @@ const byReplyCode = (
       })
     case 402:
     case 530:
-      // `vhost connection limit (10) is reached`, `user connection limit ...`, `node connection limit ...`.
-      if (context.handshake === true && /connection limit .*is reached/.test(text))
-        return new Reason.BrokerError(fields)
+      if (context.handshake === true && isConnectionLimit(text)) return new Reason.BrokerError(fields)
       // One channel too many for this user or node, which may pass, and which `channelBudget` learns from.
       if (channelLimitIn(text) !== undefined) return new Reason.BrokerError(fields)
       return context.handshake === true
@@ -116,8 +79,7 @@ const byReplyCode = (
     case 405:
       return new Reason.ResourceLocked(fields)
     case 406:
-      // RabbitMQ says 406, not 311, for a message above its own limit.
-      return /message size \d+ is larger than/.test(text)
+      return isMessageSize(text)
         ? new Reason.MessageTooLarge(fields)
         : new Reason.PreconditionFailed({ ...fields, ...differenceIn(text, operation) })
     case 501:
@@ -132,43 +94,6 @@ const byReplyCode = (
       return new Reason.BrokerError(fields)
     default:
       return undefined
-  }
-}
-
-// What RabbitMQ says of a declaration that it refuses: `inequivalent arg 'durable' for queue 'q' in vhost '/': received
-// 'false' but current is 'true'`, or `none`, or `the value '10' of type 'byte'`; `invalid arg 'x-max-priority' for queue 'q'`.
-// A reply text has at most 255 bytes: it ends in "..." where it was cut off, so every later part may be missing.
-const refusedArgument = /\b(inequivalent|invalid) (?:arg|property) '([^']*)' for ((?:queue|exchange) '.*)$/s
-const bothValues = /^(.*) in vhost '.*': received (.*) but current is (.*)$/s
-const printedValue = [/^the value '(.*)' of type '\w+'$/s, /^'(.*)'$/s]
-
-// These may be set by a policy, which changes them on a queue or exchange that exists (https://www.rabbitmq.com/docs/policies).
-const isPolicy =
-  /^(?:x-(?:message-ttl|expires|max-length|max-length-bytes|overflow|dead-letter-exchange|dead-letter-routing-key|dead-letter-strategy|delivery-limit|queue-mode|max-age)|alternate-exchange)$/
-
-/** Which argument of a declaration differs from what exists, with both values, and what to do about it. */
-const differenceIn = (text: string, operation: string) => {
-  const [, verdict, argument, rest = ""] = refusedArgument.exec(text) ?? []
-  if (argument === undefined) return undefined
-  if (verdict === "invalid") return { argument }
-  const [, subject, ...values] = bothValues.exec(rest) ?? []
-  const [received, current] = values.map((value) => {
-    for (const form of printedValue) {
-      const inside = form.exec(value)?.[1]
-      if (inside !== undefined) return inside
-    }
-    return value
-  })
-  if (subject === undefined || received === undefined || current === undefined) return { argument }
-  const policy =
-    isPolicy.test(argument) && current === "none" ? `, or leave ${argument} out and set it by a policy` : ""
-  return {
-    argument,
-    received,
-    current,
-    message:
-      `${operation}: ${subject} exists with another ${argument}: ${current}, where this declaration has ${received}. ` +
-      `Declare it as it is, or delete it first, with the messages in it${policy}. The broker said: ${text}`
   }
 }
 
