@@ -8,7 +8,6 @@
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type {
@@ -26,14 +25,14 @@ import type {
 } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Delivery, FieldTable, Message } from "../../model/message.ts"
-import type { Channel, ConsumerSink } from "./channel.ts"
+import type { Channel } from "./channel.ts"
 import type { ConsumerStart } from "../../model/channel.ts"
-import { cancelsForTimeout, consumerCancelled } from "./consumerCancelled.ts"
 import * as Check from "../wire/declarations.ts"
 import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
-import type { DeliveredMessage, DriverChannel } from "../driver/driver.ts"
+import type { DriverChannel } from "../driver/driver.ts"
 import { diedOf, Handle, type Terms } from "./handle.ts"
+import { LeaseConsumer, LeaseConsumers } from "./leaseConsumers.ts"
 import { fail } from "../../model/failures.ts"
 import { type Outgoing, toPublish } from "../wire/properties.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
@@ -44,7 +43,6 @@ import {
   refusesDeclare,
   warnOfGlobalPrefetch
 } from "../connection/refusedByVersion.ts"
-import { isStream } from "../connection/knownQueues.ts"
 import { settledByAckOnly } from "../wire/streams.ts"
 import * as Tracing from "../telemetry/tracing.ts"
 import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
@@ -57,60 +55,9 @@ const released = new AmqpError.ChannelReleased({
 // Returned messages that nobody has read: the oldest give way.
 const mostReturns = 10_000
 
-type Deliveries = Queue.Queue<Delivery, AmqpError.AmqpError | Cause.Done>
-
-/** A consumer of this lease. */
-class LeaseConsumer implements ConsumerSink {
-  readonly #channel: Channel
-  readonly #queue: string
-  readonly deliveries: Deliveries
-  readonly #ofStream: boolean
-  readonly #queues: KnownQueues
-  #cancelledByBroker = false
-
-  constructor(channel: Channel, queue: string, deliveries: Deliveries, ofStream: boolean, queues: KnownQueues) {
-    this.#channel = channel
-    this.#queue = queue
-    this.deliveries = deliveries
-    this.#ofStream = ofStream
-    this.#queues = queues
-  }
-
-  get isOfStream(): boolean {
-    return this.#ofStream
-  }
-
-  /** Whether the broker knows it no more. */
-  get hasEnded(): boolean {
-    return this.#cancelledByBroker
-  }
-
-  deliver(message: DeliveredMessage): void {
-    if (this.#ofStream) this.#channel.countOfStream(message.deliveryTag)
-    Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message, this.#ofStream))
-  }
-
-  cancelled(consumerTag: string): void {
-    this.#cancelledByBroker = true
-    const mayBeTimeout = cancelsForTimeout(this.#channel.link.product, this.#queues.get(this.#queue))
-    const held = { held: undefined, timeout: undefined, isTimeout: false }
-    this.end(consumerCancelled(this.#queue, consumerTag, mayBeTimeout ? held : undefined))
-  }
-
-  closed(reason: AmqpError.AmqpErrorReason): void {
-    this.end(this.#channel.refused ?? diedOf(reason))
-  }
-
-  end(reason: AmqpError.AmqpErrorReason): void {
-    Queue.failCauseUnsafe(this.deliveries, Cause.fail(AmqpError.fromReason(reason)))
-  }
-}
-
 export class Lease extends Handle implements Operations {
-  /** By their tags. Made with the first: a borrow that consumes nothing pays nothing. */
-  #consumers: Map<string, LeaseConsumer> | undefined = undefined
-  /** The tags of consumers that are being started. */
-  #reserved: Set<string> | undefined = undefined
+  /** Made with the first: a borrow that consumes nothing pays nothing. */
+  #consumers: LeaseConsumers | undefined = undefined
   #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
   /** What the open transaction has settled: a rollback takes it back. */
   #settledInTransaction: Array<number> | undefined = undefined
@@ -146,10 +93,7 @@ export class Lease extends Handle implements Operations {
     if (channel.closedBy !== undefined) this.endedBy = diedOf(channel.closedBy)
     channel.clean()
     channel.wake()
-    if (this.#consumers !== undefined) {
-      for (const consumer of this.#consumers.values()) consumer.end(this.endedBy)
-      this.#consumers = undefined
-    }
+    this.#consumers?.end(this.endedBy)
     if (this.#returns !== undefined) {
       Queue.failCauseUnsafe(this.#returns, Cause.fail(AmqpError.fromReason(this.endedBy)))
     }
@@ -436,52 +380,26 @@ export class Lease extends Handle implements Operations {
   consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
     const start = Check.readConsume(queue, options)
     if (Check.isRefused(start)) return fail(start)
-    return start.consumerTag === "" ? this.#startConsumer(start) : this.#startNamed(start)
+    const started = this.#startConsumer(start)
+    if (start.consumerTag === "") return started
+    return Effect.suspend(() => this.#withConsumers.startNamed(start.consumerTag, started))
   }
 
-  /** The broker closes the whole connection for a tag that is taken (530): the tag is reserved before it is sent. */
-  #startNamed(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
-    const tag = start.consumerTag
-    return Effect.acquireUseRelease(
-      Effect.suspend(() => {
-        if (this.#consumers?.has(tag) !== true && this.#reserved?.has(tag) !== true) {
-          ;(this.#reserved ??= new Set()).add(tag)
-          return Effect.void
-        }
-        return fail(
-          new AmqpError.InvalidArgument({
-            message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(tag)}. Nothing was sent.`,
-            operation: "basic.consume",
-            argument: "consumerTag"
-          })
-        )
-      }),
-      () => this.#startConsumer(start),
-      // Interrupted, it may have reached the broker.
-      (_, exit) =>
-        Effect.sync(() => {
-          if (!Exit.hasInterrupts(exit)) this.#reserved?.delete(tag)
-        })
-    )
+  get #withConsumers(): LeaseConsumers {
+    return (this.#consumers ??= new LeaseConsumers())
   }
 
   #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
     return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) => {
+      const { queues } = this.terms
       const product = this.held?.link.product ?? ""
-      const refused = refusesConsume(this.terms.queues, start, this.#hasGlobalPrefetch, product)
       return this.#checked(
         "basic.consume",
-        refused,
+        refusesConsume(queues, start, this.#hasGlobalPrefetch, product),
         (_driver, channel) => {
-          const consumer = new LeaseConsumer(
-            channel,
-            start.queue,
-            deliveries,
-            isStream(this.terms.queues, start.queue, start.arguments),
-            this.terms.queues
-          )
+          const consumer = new LeaseConsumer(channel, start, deliveries, queues)
           return channel.consume(start, consumer).then((consumerTag) => {
-            if (this.held === channel) (this.#consumers ??= new Map()).set(consumerTag, consumer)
+            if (this.held === channel) this.#withConsumers.started(consumerTag, consumer)
             return { consumerTag, deliveries }
           })
         },
@@ -504,10 +422,7 @@ export class Lease extends Handle implements Operations {
           })
         )
       }
-      const done = Effect.sync(() => {
-        this.#consumers?.delete(consumerTag)
-        Queue.endUnsafe(consumer.deliveries)
-      })
+      const done = Effect.sync(() => this.#consumers?.cancelled(consumerTag, consumer))
       if (consumer.hasEnded) return done
       return Effect.andThen(
         this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag)),
