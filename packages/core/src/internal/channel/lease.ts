@@ -11,12 +11,10 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type {
-  BindOptions,
   Confirmed,
   ConsumeOptions,
   Consumer,
-  ExchangeDeclareOptions,
-  ExchangeType,
+  ConsumerStart,
   Operations,
   PublishOptions,
   QueueDeclareOptions,
@@ -24,19 +22,17 @@ import type {
   Returned
 } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
-import type { Delivery, FieldTable, Message } from "../../model/message.ts"
+import type { Delivery, Message } from "../../model/message.ts"
 import type { Channel } from "./channel.ts"
-import type { ConsumerStart } from "../../model/channel.ts"
 import * as Check from "../wire/declarations.ts"
 import { declareWithoutLimit } from "./deliveryLimits.ts"
 import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
-import type { DriverChannel } from "../driver/driver.ts"
 import { diedOf, Handle, type Terms } from "./handle.ts"
 import { LeaseConsumer, LeaseConsumers } from "./leaseConsumers.ts"
+import { declaringQueue, type Method, methods } from "./methodTable.ts"
 import { fail } from "../../model/failures.ts"
 import { type Outgoing, toPublish } from "../wire/properties.ts"
-import type { KnownQueues } from "../connection/knownQueues.ts"
-import { refusesConsume, refusesDelete, refusesGet, refusesPurge } from "../connection/refusedByType.ts"
+import { refusesConsume, refusesGet } from "../connection/refusedByType.ts"
 import {
   noteRefusal,
   refusesConsumerTimeout,
@@ -100,23 +96,22 @@ export class Lease extends Handle implements Operations {
     return channel
   }
 
-  /** A request whose arguments may be refused. */
-  #checked<A>(
-    operation: string,
-    refused: AmqpError.InvalidArgument | undefined,
-    send: (driver: DriverChannel, channel: Channel) => Promise<A>,
-    names?: ReadonlyArray<string>
-  ): Effect.Effect<A, AmqpError.AmqpError> {
-    return refused === undefined ? this.request(operation, send, names) : fail(refused)
-  }
-
-  /** The same, where a queue of a known type refuses it: looked at when it runs, since the queue may be declared before. */
-  #supported<A>(
-    refuses: (queues: KnownQueues) => AmqpError.InvalidArgument | undefined,
-    request: Effect.Effect<A, AmqpError.AmqpError>
-  ): Effect.Effect<A, AmqpError.AmqpError> {
+  /** Sends a method, unless its arguments were refused, or a queue of a known type refuses it. */
+  #send<A>(method: Method<A> | AmqpError.InvalidArgument): Effect.Effect<A, AmqpError.AmqpError> {
+    if (Check.isRefused(method)) return fail(method)
+    const { names, operation, refuses, send, table } = method
+    const { queues } = this.terms
+    const request = this.request(
+      operation,
+      (driver, channel) => {
+        if (table !== undefined) Check.mustFit(operation, names, table, channel.link.frameMax)
+        return send(driver, channel, queues)
+      },
+      names
+    )
+    if (refuses === undefined) return request
     return Effect.suspend(() => {
-      const refused = refuses(this.terms.queues)
+      const refused = refuses(queues)
       return refused === undefined ? request : fail(refused)
     })
   }
@@ -144,7 +139,7 @@ export class Lease extends Handle implements Operations {
     const timeout = settings.timeout ?? this.terms.publishTimeout
     const channel = this.usable()
     if ("_tag" in channel) return fail(channel)
-    if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, timeout)
+    if (obstacle(channel) === undefined) return this.#write(channel, message, outgoing, timeout, timeout)
     if (!settings.wait && channel.forbids !== undefined) return fail(forbidden(channel.forbids))
     return this.#sendLater(message, outgoing, timeout)
   }
@@ -161,7 +156,7 @@ export class Lease extends Handle implements Operations {
       const channel = this.usable()
       if ("_tag" in channel) return fail(channel)
       const left = dueAt - deadlines.now
-      if (obstacle(channel) === undefined) return this.#send(channel, message, outgoing, timeout, Math.max(1, left))
+      if (obstacle(channel) === undefined) return this.#write(channel, message, outgoing, timeout, Math.max(1, left))
       return Effect.andThen(
         this.until(
           (channel) => obstacle(channel) === undefined,
@@ -174,7 +169,7 @@ export class Lease extends Handle implements Operations {
     return loop
   }
 
-  #send(
+  #write(
     channel: Channel,
     message: Message,
     outgoing: Outgoing,
@@ -267,16 +262,18 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.get", options, { noAck: false })
     if (Check.isRefused(flags)) return fail(flags)
-    const get = this.#checked(
-      "basic.get",
-      Check.checkGet("basic.get", queue),
-      (_driver, channel) =>
-        channel
-          .get(queue, flags.noAck)
-          .then((message) => (message === undefined ? Option.none() : Option.some(makeDelivery(channel, message)))),
-      [queue]
+    const refused = Check.checkGet("basic.get", queue)
+    return this.#send(
+      refused ?? {
+        operation: "basic.get",
+        names: [queue],
+        refuses: (queues) => refusesGet(queues, queue),
+        send: (_driver, channel) =>
+          channel
+            .get(queue, flags.noAck)
+            .then((message) => (message === undefined ? Option.none() : Option.some(makeDelivery(channel, message))))
+      }
     )
-    return this.#supported((queues) => refusesGet(queues, queue), get)
   }
 
   ack(
@@ -366,15 +363,20 @@ export class Lease extends Handle implements Operations {
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.qos", options, { global: false })
     if (Check.isRefused(flags)) return fail(flags)
-    return Effect.flatMap(
-      this.#checked("basic.qos", Check.checkPrefetch("basic.qos", prefetchCount), (driver, channel) => {
-        channel.altered = true
-        // Zero: no limit.
-        if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
-        return driver.qos(prefetchCount, flags.global).then(() => channel.link)
-      }),
-      (link) => (flags.global && prefetchCount > 0 ? warnOfGlobalPrefetch(link) : Effect.void)
+    const refused = Check.checkPrefetch("basic.qos", prefetchCount)
+    const qos = this.#send(
+      refused ?? {
+        operation: "basic.qos",
+        names: [],
+        send: (driver, channel) => {
+          channel.altered = true
+          // Zero: no limit.
+          if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
+          return driver.qos(prefetchCount, flags.global).then(() => channel.link)
+        }
+      }
     )
+    return Effect.flatMap(qos, (link) => (flags.global && prefetchCount > 0 ? warnOfGlobalPrefetch(link) : Effect.void))
   }
 
   consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
@@ -393,17 +395,19 @@ export class Lease extends Handle implements Operations {
     return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) => {
       const { queues } = this.terms
       const product = this.held?.link.product ?? ""
-      return this.#checked(
-        "basic.consume",
-        refusesConsume(queues, start, this.#hasGlobalPrefetch, product),
-        (_driver, channel) => {
-          const consumer = new LeaseConsumer(channel, start, deliveries, queues)
-          return channel.consume(start, consumer).then((consumerTag) => {
-            if (this.held === channel) this.#withConsumers.started(consumerTag, consumer)
-            return { consumerTag, deliveries }
-          })
-        },
-        [start.queue, start.consumerTag]
+      const refused = refusesConsume(queues, start, this.#hasGlobalPrefetch, product)
+      return this.#send(
+        refused ?? {
+          operation: "basic.consume",
+          names: [start.queue, start.consumerTag],
+          send: (_driver, channel) => {
+            const consumer = new LeaseConsumer(channel, start, deliveries, queues)
+            return channel.consume(start, consumer).then((consumerTag) => {
+              if (this.held === channel) this.#withConsumers.started(consumerTag, consumer)
+              return { consumerTag, deliveries }
+            })
+          }
+        }
       )
     })
   }
@@ -450,136 +454,61 @@ export class Lease extends Handle implements Operations {
     })
   }
 
-  // --- Exchanges -----------------------------------------------------------------------------------------------------
+  // --- Exchanges and queues: see `methodTable` -----------------------------------------------------------------------
 
-  exchangeDeclare(
-    exchange: string,
-    type: ExchangeType,
-    options?: ExchangeDeclareOptions
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    const operation = "exchange.declare"
-    const checked = Check.readExchangeDeclare(options)
-    if (Check.isRefused(checked)) return fail(checked)
-    const refused = Check.checkName(operation, "exchange", exchange) ?? Check.checkName(operation, "type", type)
-    return Effect.asVoid(
-      this.#checked(
-        operation,
-        refused,
-        (driver, channel) => {
-          Check.mustFit(operation, [exchange, type], checked.arguments, channel.link.frameMax)
-          return driver.exchangeDeclare(exchange, type, checked)
-        },
-        [exchange, type]
-      )
-    )
+  exchangeDeclare(...args: Parameters<Operations["exchangeDeclare"]>) {
+    return this.#send(methods.exchangeDeclare(...args))
   }
 
-  exchangeDeclarePassive(exchange: string): Effect.Effect<void, AmqpError.AmqpError> {
-    const operation = "exchange.declare"
-    return Effect.asVoid(
-      this.#checked(
-        operation,
-        Check.checkName(operation, "exchange", exchange),
-        (driver) => driver.exchangeDeclarePassive(exchange),
-        [exchange]
-      )
-    )
+  exchangeDeclarePassive(...args: Parameters<Operations["exchangeDeclarePassive"]>) {
+    return this.#send(methods.exchangeDeclarePassive(...args))
   }
 
-  exchangeDelete(
-    exchange: string,
-    options?: { readonly ifUnused?: boolean | undefined }
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    const operation = "exchange.delete"
-    const flags = Check.readFlags(operation, options, { ifUnused: false })
-    if (Check.isRefused(flags)) return fail(flags)
-    return Effect.asVoid(
-      this.#checked(
-        operation,
-        Check.checkName(operation, "exchange", exchange),
-        (driver) => driver.exchangeDelete(exchange, flags),
-        [exchange]
-      )
-    )
+  exchangeDelete(...args: Parameters<Operations["exchangeDelete"]>) {
+    return this.#send(methods.exchangeDelete(...args))
   }
 
-  exchangeBind(
-    destination: string,
-    source: string,
-    routingKey: string,
-    options?: BindOptions
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#bind("exchange.bind", { destination, source, routingKey }, options, (driver, table) =>
-      driver.exchangeBind(destination, source, routingKey, table)
-    )
+  exchangeBind(...args: Parameters<Operations["exchangeBind"]>) {
+    return this.#send(methods.exchangeBind(...args))
   }
 
-  exchangeUnbind(
-    destination: string,
-    source: string,
-    routingKey: string,
-    options?: BindOptions
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#bind("exchange.unbind", { destination, source, routingKey }, options, (driver, table) =>
-      driver.exchangeUnbind(destination, source, routingKey, table)
-    )
+  exchangeUnbind(...args: Parameters<Operations["exchangeUnbind"]>) {
+    return this.#send(methods.exchangeUnbind(...args))
   }
 
-  #bind(
-    operation: string,
-    names: { readonly [argument: string]: string },
-    options: BindOptions | undefined,
-    send: (driver: DriverChannel, table: FieldTable) => Promise<unknown>
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    const table = Check.readBind(operation, options)
-    if (Check.isRefused(table)) return fail(table)
-    let refused: AmqpError.InvalidArgument | undefined
-    for (const [argument, value] of Object.entries(names)) {
-      refused ??=
-        argument === "queue"
-          ? Check.checkQueue(operation, value)
-          : (argument === "routingKey" ? Check.checkText : Check.checkName)(operation, argument, value)
-    }
-    const all = Object.values(names)
-    return Effect.asVoid(
-      this.#checked(
-        operation,
-        refused,
-        (driver, channel) => {
-          Check.mustFit(operation, all, table, channel.link.frameMax)
-          return send(driver, table)
-        },
-        all
-      )
-    )
+  queueDeclarePassive(...args: Parameters<Operations["queueDeclarePassive"]>) {
+    return this.#send(methods.queueDeclarePassive(...args))
   }
 
-  // --- Queues --------------------------------------------------------------------------------------------------------
+  queueBind(...args: Parameters<Operations["queueBind"]>) {
+    return this.#send(methods.queueBind(...args))
+  }
+
+  queueUnbind(...args: Parameters<Operations["queueUnbind"]>) {
+    return this.#send(methods.queueUnbind(...args))
+  }
+
+  queuePurge(...args: Parameters<Operations["queuePurge"]>) {
+    return this.#send(methods.queuePurge(...args))
+  }
+
+  queueDelete(...args: Parameters<Operations["queueDelete"]>) {
+    return this.#send(methods.queueDelete(...args))
+  }
 
   queueDeclare(queue: string, options?: QueueDeclareOptions): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
-    const operation = "queue.declare"
     const checked = Check.readQueueDeclare(options)
     if (Check.isRefused(checked)) return fail(checked)
+    const refused = Check.checkNewQueue("queue.declare", queue)
+    if (refused !== undefined) return fail(refused)
     const { queues } = this.terms
     const declare = (declaration: typeof checked) =>
-      Effect.tapError(
-        this.#checked(
-          operation,
-          Check.checkNewQueue(operation, queue),
-          (driver, channel) => {
-            Check.mustFit(operation, [queue], declaration.arguments, channel.link.frameMax)
-            return driver.queueDeclare(queue, declaration).then((declared) => {
-              queues.declared(declared.queue, declaration)
-              return declared
-            })
-          },
-          [queue]
-        ),
-        ({ reason }) => Effect.sync(() => noteRefusal(queues, reason))
+      Effect.tapError(this.#send(declaringQueue(queue, declaration)), ({ reason }) =>
+        Effect.sync(() => noteRefusal(queues, reason))
       )
     return Effect.suspend(() => {
       const channel = this.usable()
-      if ("_tag" in channel || Check.checkNewQueue(operation, queue) !== undefined) return declare(checked)
+      if ("_tag" in channel) return declare(checked)
       const { link } = channel
       const refused =
         refusesDeclare(link.product, queues, checked) ?? refusesConsumerTimeout(link.product, queue, options)
@@ -588,61 +517,5 @@ export class Lease extends Handle implements Operations {
         ? declare(checked)
         : declareWithoutLimit(this.terms, link, queue, checked, declare)
     })
-  }
-
-  queueDeclarePassive(queue: string): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
-    const operation = "queue.declare"
-    return this.#checked(operation, Check.checkQueue(operation, queue), (driver) => driver.queueDeclarePassive(queue), [
-      queue
-    ])
-  }
-
-  queueBind(
-    queue: string,
-    exchange: string,
-    routingKey: string,
-    options?: BindOptions
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#bind("queue.bind", { queue, exchange, routingKey }, options, (driver, table) =>
-      driver.queueBind(queue, exchange, routingKey, table)
-    )
-  }
-
-  queueUnbind(
-    queue: string,
-    exchange: string,
-    routingKey: string,
-    options?: BindOptions
-  ): Effect.Effect<void, AmqpError.AmqpError> {
-    return this.#bind("queue.unbind", { queue, exchange, routingKey }, options, (driver, table) =>
-      driver.queueUnbind(queue, exchange, routingKey, table)
-    )
-  }
-
-  queuePurge(queue: string): Effect.Effect<number, AmqpError.AmqpError> {
-    const operation = "queue.purge"
-    const refused = Check.checkQueue(operation, queue)
-    const purge = this.#checked(operation, refused, (driver) => driver.queuePurge(queue), [queue])
-    return this.#supported((queues) => refusesPurge(queues, queue), purge)
-  }
-
-  queueDelete(
-    queue: string,
-    options?: { readonly ifEmpty?: boolean | undefined; readonly ifUnused?: boolean | undefined }
-  ): Effect.Effect<number, AmqpError.AmqpError> {
-    const operation = "queue.delete"
-    const flags = Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false })
-    if (Check.isRefused(flags)) return fail(flags)
-    const remove = this.#checked(
-      operation,
-      Check.checkQueue(operation, queue),
-      (driver) =>
-        driver.queueDelete(queue, flags).then((reply) => {
-          this.terms.queues.forget(queue)
-          return reply
-        }),
-      [queue]
-    )
-    return this.#supported((queues) => refusesDelete(queues, queue, flags), remove)
   }
 }

@@ -1,0 +1,165 @@
+/**
+ * The methods that declare, bind, purge and delete exchanges and queues, one row per operation of a borrowed channel.
+ *
+ * A row checks the arguments and says what is sent; a lease sends it. Its arguments and its result are those of the public
+ * type, so an operation that the type has and the table lacks does not compile. `queueDeclare` stands in the lease: it
+ * depends on the broker's version, and may take two methods.
+ */
+import type * as Effect from "effect/Effect"
+import type { Operations, QueueDeclared } from "../../model/channel.ts"
+import type { InvalidArgument } from "../../model/errorReason.ts"
+import type { FieldTable } from "../../model/message.ts"
+import type { KnownQueue, KnownQueues } from "../connection/knownQueues.ts"
+import { refusesDelete, refusesPurge } from "../connection/refusedByType.ts"
+import type { DriverChannel } from "../driver/driver.ts"
+import * as Check from "../wire/declarations.ts"
+import type { Channel } from "./channel.ts"
+
+/** A method with a reply, whose arguments have been checked. */
+export interface Method<A> {
+  readonly operation: string
+  /** What the broker quotes when it refuses the method. */
+  readonly names: ReadonlyArray<string>
+  /** Has to fit with the names into a frame. */
+  readonly table?: FieldTable | undefined
+  /** Why a queue of a known type refuses it: looked at when it is sent, since the queue may be declared before. */
+  readonly refuses?: ((queues: KnownQueues) => InvalidArgument | undefined) | undefined
+  readonly send: (driver: DriverChannel, channel: Channel, queues: KnownQueues) => Promise<A>
+}
+
+/** A row, for arguments that it was called with. */
+interface Row<Settings, A> {
+  readonly operation: string
+  /** Each is checked by what it is called. */
+  readonly names: { readonly [argument: string]: string }
+  /** Its options, read: what they become on the wire. */
+  readonly settings?: (operation: string) => Settings | InvalidArgument
+  readonly table?: (settings: Settings) => FieldTable
+  readonly refuses?: (queues: KnownQueues, settings: Settings) => InvalidArgument | undefined
+  readonly send: (driver: DriverChannel, settings: Settings, queues: KnownQueues) => Promise<A>
+}
+
+const checkOf = (argument: string) => {
+  if (argument === "queue") return (operation: string, value: string) => Check.checkQueue(operation, value)
+  const check = argument === "routingKey" ? Check.checkText : Check.checkName
+  return (operation: string, value: string) => check(operation, argument, value)
+}
+
+const method = <Settings, A>(row: Row<Settings, A>): Method<A> | InvalidArgument => {
+  const { names, operation, refuses, send, table } = row
+  const settings = row.settings?.(operation)
+  if (Check.isRefused(settings)) return settings
+  for (const [argument, value] of Object.entries(names)) {
+    const refused = checkOf(argument)(operation, value)
+    if (refused !== undefined) return refused
+  }
+  const read = settings as Settings
+  return {
+    operation,
+    names: Object.values(names),
+    table: table?.(read),
+    refuses: refuses && ((queues) => refuses(queues, read)),
+    send: (driver, _channel, queues) => send(driver, read, queues)
+  }
+}
+
+type Name = Exclude<Extract<keyof Operations, `${"exchange" | "queue"}${string}`>, "queueDeclare">
+
+type Success<Of extends Name> = Effect.Success<ReturnType<Operations[Of]>>
+
+const whole = (table: FieldTable) => table
+
+export const methods: {
+  readonly [Of in Name]: (...args: Parameters<Operations[Of]>) => Method<Success<Of>> | InvalidArgument
+} = {
+  exchangeDeclare: (exchange, type, options) =>
+    method({
+      operation: "exchange.declare",
+      names: { exchange, type },
+      settings: (operation) => Check.readExchangeDeclare(options, operation),
+      table: (settings) => settings.arguments,
+      send: (driver, settings) => driver.exchangeDeclare(exchange, type, settings)
+    }),
+  exchangeDeclarePassive: (exchange) =>
+    method({
+      operation: "exchange.declare",
+      names: { exchange },
+      send: (driver) => driver.exchangeDeclarePassive(exchange)
+    }),
+  exchangeDelete: (exchange, options) =>
+    method({
+      operation: "exchange.delete",
+      names: { exchange },
+      settings: (operation) => Check.readFlags(operation, options, { ifUnused: false }),
+      send: (driver, flags) => driver.exchangeDelete(exchange, flags)
+    }),
+  exchangeBind: (destination, source, routingKey, options) =>
+    method({
+      operation: "exchange.bind",
+      names: { destination, source, routingKey },
+      settings: (operation) => Check.readBind(operation, options),
+      table: whole,
+      send: (driver, table) => driver.exchangeBind(destination, source, routingKey, table)
+    }),
+  exchangeUnbind: (destination, source, routingKey, options) =>
+    method({
+      operation: "exchange.unbind",
+      names: { destination, source, routingKey },
+      settings: (operation) => Check.readBind(operation, options),
+      table: whole,
+      send: (driver, table) => driver.exchangeUnbind(destination, source, routingKey, table)
+    }),
+  queueDeclarePassive: (queue) =>
+    method({
+      operation: "queue.declare",
+      names: { queue },
+      send: (driver) => driver.queueDeclarePassive(queue)
+    }),
+  queueBind: (queue, exchange, routingKey, options) =>
+    method({
+      operation: "queue.bind",
+      names: { queue, exchange, routingKey },
+      settings: (operation) => Check.readBind(operation, options),
+      table: whole,
+      send: (driver, table) => driver.queueBind(queue, exchange, routingKey, table)
+    }),
+  queueUnbind: (queue, exchange, routingKey, options) =>
+    method({
+      operation: "queue.unbind",
+      names: { queue, exchange, routingKey },
+      settings: (operation) => Check.readBind(operation, options),
+      table: whole,
+      send: (driver, table) => driver.queueUnbind(queue, exchange, routingKey, table)
+    }),
+  queuePurge: (queue) =>
+    method({
+      operation: "queue.purge",
+      names: { queue },
+      refuses: (queues) => refusesPurge(queues, queue),
+      send: (driver) => driver.queuePurge(queue)
+    }),
+  queueDelete: (queue, options) =>
+    method({
+      operation: "queue.delete",
+      names: { queue },
+      settings: (operation) => Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false }),
+      refuses: (queues, flags) => refusesDelete(queues, queue, flags),
+      send: (driver, flags, queues) =>
+        driver.queueDelete(queue, flags).then((reply) => {
+          queues.forget(queue)
+          return reply
+        })
+    })
+}
+
+/** `queue.declare`, of a name and options that have been checked. */
+export const declaringQueue = (queue: string, declaration: KnownQueue): Method<QueueDeclared> => ({
+  operation: "queue.declare",
+  names: [queue],
+  table: declaration.arguments,
+  send: (driver, _channel, queues) =>
+    driver.queueDeclare(queue, declaration).then((declared) => {
+      queues.declared(declared.queue, declaration)
+      return declared
+    })
+})
