@@ -326,14 +326,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           })
         )
         const count = 40
-        let consumer = yield* start
-        // Busy, and then so seldom that the queue is removed in between: each time it is declared again.
+        let consumer: Fiber.Fiber<unknown, unknown> | undefined
+        // Busy, and then so seldom that the queue is removed in between: each time it is declared again. A consumer that finds
+        // none when it starts looks again ten minutes later, so each of these starts when there is one.
         for (let i = 0; i < count; i++) {
           yield* retry(String(i))
+          consumer ??= yield* start
           if (i === 20 || i === 30) {
             yield* untilGone(former)
             yield* Fiber.interrupt(consumer)
-            consumer = yield* start
+            consumer = undefined
           }
         }
         const seen = yield* Queue.takeN(handled, count)

@@ -18,7 +18,7 @@ import type { Delay } from "./options.ts"
 /** How often a former queue has to be found empty, one look after the other, before it is removed. */
 const looks = 10
 
-/** After a former queue has been removed it is looked for once more, in milliseconds: an older version may declare it again. */
+/** When there is no former queue, it is looked for once more after so many milliseconds: an older version may declare it. */
 const laterLook = 600_000
 
 /** What is looked after by a consumer of the application: another consumer of the same queue need not. */
@@ -157,7 +157,7 @@ export class DelayQueues {
     })
   }
 
-  /** Whether there was one, and it is gone. */
+  /** Whether there is none now. */
   readonly #removeWhenUnused = Effect.fnUntraced(
     { self: this },
     function* (this: DelayQueues, former: string, millis: number) {
@@ -168,7 +168,8 @@ export class DelayQueues {
         const seen = yield* Effect.result(this.#declaring.look(former))
         if (seen._tag === "Failure") {
           const { reason } = seen.failure
-          if (reason._tag === "NotFound" || !reason.isRetryable) return found > 0
+          if (reason._tag === "NotFound") return true
+          if (!reason.isRetryable) return false
           yield* Effect.sleep(60_000)
           continue
         }
