@@ -28,6 +28,11 @@
  * by the application's publisher, in whose counts those that went alone are not. An exchange that is missing, or that the broker
  * does not allow, is remembered for a second.
  *
+ * What the broker has taken once it may refuse later: an exchange was deleted, a permission taken away, or the user's topic
+ * permissions allow one routing key of an exchange and not another. The first message that meets this ends a channel of the
+ * publisher: messages of others that are in flight on it are answered with 504 and may have arrived. Those after it go alone
+ * again; after a refused topic each routing key of that exchange does, until the broker has taken it.
+ *
  * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON, at last
  * `end` with a reason, unless the client leaves first; a comment as heartbeat in between. Queries: `ack=explicit` (the
  * default) or `ack=delivery`, and `prefetch`.

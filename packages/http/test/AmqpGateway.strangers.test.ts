@@ -171,6 +171,26 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         yield* pool.use((channel) => channel.exchangeDelete(exchange))
       }).pipe(Effect.scoped, withGateway(), quietly)
     )
+
+    it.effect(
+      "that is deleted after it has taken messages is tried alone again, once some have an unknown outcome",
+      () =>
+        Effect.gen(function* () {
+          const { name, pool, publisher } = yield* makeWays
+          const exchange = `${name}-gone`
+          yield* pool.use((channel) => channel.exchangeDeclare(exchange, "fanout", { durable: false }))
+          const path = `/amqp/publish/${exchange}/it`
+          const batch = post(path, '{"content":"it"}\n'.repeat(50), { ...ndjson, "amqp-mandatory": "false" })
+          // On each channel of the publisher it is known by then.
+          for (let i = 0; i < 4; i++) assert.deepStrictEqual(new Set(statuses(yield* batch)), new Set(["confirmed"]))
+          yield* pool.use((channel) => channel.exchangeDelete(exchange))
+          const first = statuses(yield* batch)
+          for (const status of first) assert.include([404, 504], status)
+          const { unknown } = yield* publisher.stats
+          assert.deepStrictEqual(new Set(statuses(yield* batch)), new Set([404]))
+          assert.deepInclude(yield* publisher.stats, { unknown })
+        }).pipe(Effect.scoped, withGateway(), quietly)
+    )
   })
 
   describe("a batch", () => {

@@ -127,6 +127,9 @@ export class Publishing {
       case "PublishTimeout":
         // The broker reads a channel in order, and refuses at once.
         return reason.sent ? this.#take(message) : undefined
+      case "PublishUnknown":
+        // Its exchange may be the one that is gone: where several messages went there, it cannot be told which one met that.
+        return this.#taken.delete(exchange)
       case "NotFound":
         this.#taken.delete(exchange)
         return this.#refused.set(exchange, refusedBy(failure!))
