@@ -1,4 +1,4 @@
-/** Borrowing: places lent by Effect's `Pool`, borrowers in line, the channel of a scope, shutdown. */
+/** Borrowing: places lent by Effect's `Pool`, borrowers in the wait queue, shutdown. */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -12,18 +12,19 @@ import type { AmqpChannel, ConfirmChannel, TransactionChannel } from "../../mode
 import type { AmqpConfig } from "../../model/config.ts"
 import type { AmqpConnection } from "../../model/connection.ts"
 import * as AmqpError from "../../model/error.ts"
+import { fail } from "../../model/failures.ts"
 import type { AmqpPool, ChannelsOf, Stats } from "../../model/pool.ts"
 import type { Kind } from "../../model/channel.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
 import type { Terms } from "../channel/handle.ts"
-import { Lease } from "../channel/lease.ts"
 import { type Links, linksOf } from "../connection/links.ts"
 import { type PoolMeasures, registerPool } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
+import { Borrow, type Restore } from "./borrow.ts"
+import { LongBorrows } from "./longBorrows.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
-import { type Waiter, Waiters } from "../waiting/waiters.ts"
-import type { Line } from "../waiting/line.ts"
+import { Waiters } from "../waiting/waiters.ts"
 
 /** Without pooling: a channel a borrow, as many as there are borrowers. */
 const unpooled = (config: AmqpConfig): Settings => ({
@@ -35,35 +36,6 @@ const unpooled = (config: AmqpConfig): Settings => ({
   maxWaiting: Infinity,
   longBorrow: Duration.seconds(30)
 })
-
-/** A lease with the place it works in; in line, as long as it has none. */
-class Borrow extends Lease implements Waiter<Borrow> {
-  line: Line<Borrow> | undefined = undefined
-  before: Borrow | undefined = undefined
-  after: Borrow | undefined = undefined
-  dueAt = Infinity
-  isServed = false
-  /** Ends the wait. */
-  resume: ((effect: Effect.Effect<void, AmqpError.AmqpError>) => void) | undefined = undefined
-  /** Waits in its place for one of Effect's pool, unless it is served. */
-  waiting: Fiber.Fiber<Slot<Borrow>> | undefined = undefined
-  slot: Slot<Borrow> | undefined = undefined
-  /** Gives the place back to Effect's pool when it is closed; goes on with the place to who waits for it. */
-  lending: Scope.Closeable | undefined = undefined
-  /** When it began to wait, if it had to, and when it got its channel: exactly, to be measured. */
-  askedAt = -1
-  lentAt = -1
-  /** Who borrowed it, for a warning about a long borrow. */
-  origin: Fiber.Fiber.Cache | undefined = undefined
-  warned = false
-  /** Called when acquiring has failed, after the release. */
-  onFailed: (() => void) | undefined = undefined
-
-  sendAway(reason: AmqpError.AmqpErrorReason): void {
-    this.resume?.(failWith(reason))
-    this.waiting?.interruptUnsafe()
-  }
-}
 
 // How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
 const opsUntilPlaced = 16
@@ -85,8 +57,6 @@ class ScopeEntry {
     if (acquired !== undefined) Deferred.doneUnsafe(acquired, Effect.void)
   }
 }
-
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /** Sees to it that a borrow is released if it cannot be had. */
 type Guarded = (
@@ -114,8 +84,6 @@ interface Place {
 const closed = (lending: Scope.Closeable | undefined): Effect.Effect<void> =>
   (lending === undefined ? undefined : Scope.closeUnsafe(lending, Exit.void)) ?? Effect.void
 
-const failWith = (reason: AmqpError.AmqpErrorReason) => Effect.fail(AmqpError.fromReason(reason))
-
 const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed: the scope that made it has ended" })
 
 /** What a borrower sees of a channel of each kind. */
@@ -141,13 +109,12 @@ class ChannelPool<K extends Kind> {
   /** Places that are being handed over. */
   readonly #handing: Array<Place> = []
   #isHanding = false
+  /** Places without pooling, which no list holds otherwise. */
+  readonly #unpooled = new Set<Slot<Borrow>>()
+  readonly #longBorrows: LongBorrows
   // Weak for the garbage collector's sake: see `deadlines`.
   /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
   readonly #ofScope = new WeakMap<Scope.Scope, ScopeEntry>()
-  /** Places without pooling, which no list holds otherwise. */
-  readonly #unpooled = new Set<Slot<Borrow>>()
-  readonly #longBorrow: number
-  #watching = false
   #used = 0
   #openedTooLate = 0
   #shutdown = false
@@ -194,7 +161,6 @@ class ChannelPool<K extends Kind> {
     this.#config = connection.config
     this.#settings = settings
     this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
-    this.#longBorrow = settings.longBorrow === undefined ? Infinity : Duration.toMillis(settings.longBorrow)
     this.#places = places
     this.#lending = lending
     this.#waiters = new Waiters<Borrow>(clock, places.forkBackground, this.#late)
@@ -205,6 +171,11 @@ class ChannelPool<K extends Kind> {
       deadlines: new Deadlines(clock, places.forkBackground),
       queues: this.#links.queues
     }
+    this.#longBorrows = new LongBorrows(settings.longBorrow, {
+      fork: places.forkBackground,
+      borrowed: () => Array.from(this.#borrowed()),
+      now: () => places.exact
+    })
   }
 
   get measures(): PoolMeasures {
@@ -227,7 +198,7 @@ class ChannelPool<K extends Kind> {
     guarded: Guarded,
     lent: () => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
-    if (this.#shutdown) return Effect.flatMap(guarded(failWith(poolClosed), borrow), lent)
+    if (this.#shutdown) return Effect.flatMap(guarded(fail(poolClosed), borrow), lent)
     const fiber = Fiber.getCurrent()!
     borrow.origin = fiber.cache
     const lending = this.#lending
@@ -273,7 +244,7 @@ class ChannelPool<K extends Kind> {
     slot.lease = borrow
     borrow.slot = slot
     this.#used++
-    if (!this.#watching && this.#longBorrow !== Infinity) this.#watch()
+    this.#longBorrows.begun()
   }
 
   /** Begins the lease if the place holds a channel fit to be lent. */
@@ -292,7 +263,7 @@ class ChannelPool<K extends Kind> {
   #waitForPlace(lending: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
       const waiters = this.#waiters
-      if (waiters.size >= this.#settings.maxWaiting) return resume(failWith(this.#exhausted()))
+      if (waiters.size >= this.#settings.maxWaiting) return resume(fail(this.#exhausted()))
       borrow.resume = resume
       // All places have borrowers, each of whom will hand over to the first in line. Else one is on its way back to Effect's
       // pool, or held by a channel that is closing: who waits for that, and all who come while he does, wait there.
@@ -308,7 +279,7 @@ class ChannelPool<K extends Kind> {
         // Too late: who gave up has closed the scope of the place, and so given it back.
         if (!waiters.leave(borrow)) return
         if (Exit.isSuccess(exit)) this.#arrived(borrow, exit.value)
-        else resume(failWith(poolClosed))
+        else resume(fail(poolClosed))
       })
       return Effect.suspend(() => {
         waiters.leave(borrow)
@@ -329,7 +300,7 @@ class ChannelPool<K extends Kind> {
   #refill(borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
     const slot = borrow.slot!
     const loop: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
-      if (this.#shutdown) return failWith(poolClosed)
+      if (this.#shutdown) return fail(poolClosed)
       if (slot.closing !== undefined) return Effect.andThen(Deferred.await(slot.closing), loop)
       if (slot.channel === undefined) return Effect.andThen(Deferred.await(this.#places.open(slot)), loop)
       if (this.#lend(borrow)) return Effect.void
@@ -340,7 +311,7 @@ class ChannelPool<K extends Kind> {
       duration: Duration.millis(Math.max(0, borrow.dueAt - this.#places.now)),
       orElse: () => {
         this.#openedTooLate++
-        return failWith(this.#late())
+        return fail(this.#late())
       }
     })
   }
@@ -412,38 +383,6 @@ class ChannelPool<K extends Kind> {
       this.#isHanding = false
       for (const { lending } of handing.splice(0)) this.#places.forkClosing(closed(lending))
     }
-  }
-
-  // --- Long borrows --------------------------------------------------------------------------------------------------
-
-  /** Looks at what is borrowed from time to time, until nothing is: so a borrow costs no timer of its own. */
-  #watch(): void {
-    this.#watching = true
-    const interval = Duration.millis(Math.min(5000, Math.max(10, this.#longBorrow / 4)))
-    const look: Effect.Effect<void> = Effect.flatMap(Effect.sleep(interval), () => {
-      if (this.#used === 0) {
-        this.#watching = false
-        return Effect.void
-      }
-      const now = this.#places.exact
-      let warnings: Effect.Effect<void> = Effect.void
-      for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
-        if (lease === undefined || lease.warned || lease.lentAt < 0 || now - lease.lentAt < this.#longBorrow) continue
-        lease.warned = true
-        warnings = Effect.andThen(warnings, this.#warnOf(lease, now - lease.lentAt))
-      }
-      return Effect.andThen(warnings, look)
-    })
-    this.#places.forkBackground(look)
-  }
-
-  #warnOf({ channel, kind, origin }: Borrow, heldFor: number): Effect.Effect<void> {
-    return Effect.annotateLogs(Effect.logWarning("AMQP channel borrowed for long and not given back"), {
-      kind,
-      heldFor: Duration.format(Duration.millis(Math.floor(heldFor))),
-      ...Logging.ofOrigin(origin?.stackFrame, origin?.span),
-      ...(channel === undefined ? {} : Logging.ofChannel(channel))
-    })
   }
 
   // --- The three ways to borrow --------------------------------------------------------------------------------------
@@ -533,9 +472,7 @@ class ChannelPool<K extends Kind> {
             Effect.annotateLogs({ channels: this.#used, ...Logging.ofConnection(this.#config) })
           )
         }
-        for (const { lease } of [...this.#places.slots, ...this.#unpooled]) {
-          if (lease !== undefined) yield* this.#release(lease)
-        }
+        for (const borrow of this.#borrowed()) yield* this.#release(borrow)
       }
       yield* this.#places.close
     })
@@ -559,6 +496,10 @@ class ChannelPool<K extends Kind> {
   get #away(): AmqpError.AmqpErrorReason | undefined {
     const state = this.#state.value
     return state._tag === "Open" ? undefined : state.reason
+  }
+
+  *#borrowed(): Generator<Borrow> {
+    for (const { lease } of [...this.#places.slots, ...this.#unpooled]) if (lease !== undefined) yield lease
   }
 
   #counts(): string {
