@@ -22,6 +22,7 @@ import { type PoolMeasures, registerPool } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { Borrow, type Restore } from "./borrow.ts"
 import { LongBorrows } from "./longBorrows.ts"
+import { ScopeChannels } from "./ofScope.ts"
 import { Places, type Settings } from "./places.ts"
 import { Slot } from "./slot.ts"
 import { Waiters } from "../waiting/waiters.ts"
@@ -39,24 +40,6 @@ const unpooled = (config: AmqpConfig): Settings => ({
 
 // How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
 const opsUntilPlaced = 16
-
-/** What a scope has borrowed by `ofScope`. */
-class ScopeEntry {
-  borrow: Borrow | undefined = undefined
-  /** While one of the scope's fibers is borrowing: two must not. */
-  acquiring = false
-  /** What its other fibers wait for then; made by the first that has to. */
-  acquired: Deferred.Deferred<void> | undefined = undefined
-  ended = false
-
-  /** To be called last: it runs those who wait at once, and they look at the entry. */
-  acquisitionEnded(): void {
-    const { acquired } = this
-    this.acquiring = false
-    this.acquired = undefined
-    if (acquired !== undefined) Deferred.doneUnsafe(acquired, Effect.void)
-  }
-}
 
 /** Sees to it that a borrow is released if it cannot be had. */
 type Guarded = (
@@ -112,9 +95,7 @@ class ChannelPool<K extends Kind> {
   /** Places without pooling, which no list holds otherwise. */
   readonly #unpooled = new Set<Slot<Borrow>>()
   readonly #longBorrows: LongBorrows
-  // Weak for the garbage collector's sake: see `deadlines`.
-  /** What each open scope has borrowed by `ofScope`; a scope leaves when it closes. */
-  readonly #ofScope = new WeakMap<Scope.Scope, ScopeEntry>()
+  readonly #ofScope: ScopeChannels<Channels[K]>
   #used = 0
   #openedTooLate = 0
   #shutdown = false
@@ -176,6 +157,12 @@ class ChannelPool<K extends Kind> {
       borrowed: () => Array.from(this.#borrowed()),
       now: () => places.exact
     })
+    this.#ofScope = new ScopeChannels({
+      make: () => new Borrow(this.#terms),
+      acquire: (borrow, restore, lent) => this.#acquire(borrow, restore, this.#orRelease, lent),
+      release: (borrow) => this.#release(borrow),
+      handle: this.#handle
+    })
   }
 
   get measures(): PoolMeasures {
@@ -183,7 +170,7 @@ class ChannelPool<K extends Kind> {
   }
 
   get channels(): ChannelsOf<Channels[K]> {
-    return { get: this.#get, ofScope: this.#getOfScope, use: this.#use, stats: this.#stats }
+    return { get: this.#get, ofScope: this.#ofScope.get, use: this.#use, stats: this.#stats }
   }
 
   // --- Borrowing -----------------------------------------------------------------------------------------------------
@@ -385,7 +372,7 @@ class ChannelPool<K extends Kind> {
     }
   }
 
-  // --- The three ways to borrow --------------------------------------------------------------------------------------
+  // --- Three ways to borrow: these two, and `ofScope` -------------------------------------------------------------------
 
   // The channels of this pool are all of one kind, and a lease can do what each kind can.
   readonly #handle = (borrow: Borrow) => borrow as unknown as Channels[K]
@@ -409,52 +396,6 @@ class ChannelPool<K extends Kind> {
       const run = () => restore(Effect.suspend(() => f(this.#handle(borrow))))
       return Effect.onExit(this.#acquire(borrow, restore, asItIs, run), () => this.#release(borrow))
     })
-
-  readonly #getOfScope: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
-    const scope = Context.getUnsafe(fiber.context, Scope.Scope)
-    const entry = this.#ofScope.get(scope)
-    const borrow = entry?.borrow
-    if (borrow?.channel?.isOpen === true) return Effect.succeed(this.#handle(borrow))
-    return entry === undefined ? this.#enterScope(scope) : this.#borrowFor(entry)
-  })
-
-  #enterScope(scope: Scope.Scope): Effect.Effect<Channels[K], AmqpError.AmqpError> {
-    const entry = new ScopeEntry()
-    this.#ofScope.set(scope, entry)
-    const leave = () => {
-      entry.ended = true
-      this.#ofScope.delete(scope)
-      return entry.borrow === undefined ? Effect.void : this.#release(entry.borrow)
-    }
-    return Effect.andThen(Scope.addFinalizerExit(scope, leave), this.#borrowFor(entry))
-  }
-
-  #borrowFor(entry: ScopeEntry): Effect.Effect<Channels[K], AmqpError.AmqpError> {
-    return Effect.uninterruptibleMask((restore) => {
-      // Another fiber of this scope is borrowing: what it gets is for both.
-      if (entry.acquiring) {
-        entry.acquired ??= Deferred.makeUnsafe()
-        return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
-      }
-      const held = entry.borrow
-      if (held !== undefined) {
-        if (held.channel?.isOpen === true) return Effect.succeed(this.#handle(held))
-        // The place of a channel that has died is given back first: else a pool of one would wait for itself.
-        entry.borrow = undefined
-        return Effect.andThen(this.#release(held), this.#borrowFor(entry))
-      }
-      const borrow = new Borrow(this.#terms)
-      entry.acquiring = true
-      borrow.onFailed = () => entry.acquisitionEnded()
-      return this.#acquire(borrow, restore, this.#orRelease, () => {
-        entry.borrow = borrow
-        entry.acquisitionEnded()
-        // The scope ended while its fiber went on: the handle fails, and nothing is held.
-        const handle = this.#handle(borrow)
-        return entry.ended ? Effect.as(this.#release(borrow), handle) : Effect.succeed(handle)
-      })
-    })
-  }
 
   // --- The end --------------------------------------------------------------------------------------------------------
 
