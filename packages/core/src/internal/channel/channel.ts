@@ -1,5 +1,5 @@
 /**
- * One AMQP channel, open or closed: what the pool keeps and a lease works on, and what publishers and consumers hold.
+ * One AMQP channel, open or closed: what a place of the pool, a lane of a publisher or a consumer holds.
  *
  * It knows whether it is fit for the next borrower. Its listeners are put on once, when it is made, and come off when it
  * has closed; operations wait by `watch`, never by listeners of their own, so that none can be left behind.
@@ -131,10 +131,6 @@ export class Channel implements Party, ChannelEvents {
   readonly link: Link
   /** What waits for its confirm; undefined unless this is a confirm channel. */
   readonly confirms: Confirms | undefined
-  /** When it opened, and how old it may become, in milliseconds of the pool's clock. */
-  openedAt = 0
-  maxAge = Infinity
-  idleSince = 0
   /** Why it has closed; undefined while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
   /** The message that it was closed for, since it was larger than may be taken in. */

@@ -114,11 +114,6 @@ export class Places<Lease> {
     return fiber
   }
 
-  /** Whether a channel may be lent again, or is past its age. */
-  isOld(channel: Channel.Channel, now: number): boolean {
-    return now - channel.openedAt >= channel.maxAge
-  }
-
   /** Starts opening a channel in an empty place, unless that is under way. */
   open(slot: Slot<Lease>): Deferred.Deferred<void, AmqpError> {
     const open: Effect.Effect<void, AmqpError> = Effect.flatMap(
@@ -130,9 +125,7 @@ export class Places<Lease> {
             this.#kind,
             this.#config.continuationTimeout,
             (channel) => {
-              channel.openedAt = channel.idleSince = this.now
-              channel.maxAge = this.#maxAge * (1 - ageJitter * random)
-              slot.channel = channel
+              slot.fill(channel, this.now, this.#maxAge * (1 - ageJitter * random))
               this.created++
               this.#watch(slot, channel)
             },
@@ -179,7 +172,7 @@ export class Places<Lease> {
       const { channel } = slot
       if (slot.lease !== undefined || channel?.isOpen !== true) continue
       if (link !== undefined && channel.link !== link) continue
-      if (found === undefined || channel.idleSince < found.channel!.idleSince) found = slot
+      if (found === undefined || slot.idleSince < found.idleSince) found = slot
     }
     if (found !== undefined) this.retire(found)
     return found !== undefined
@@ -241,8 +234,8 @@ export class Places<Lease> {
       for (const slot of this.slots) {
         const channel = slot.channel
         if (slot.lease !== undefined || channel === undefined) continue
-        const idleTooLong = open > min && now - channel.idleSince >= idleLimit
-        if (channel.isFit && !this.isOld(channel, now) && !idleTooLong) continue
+        const idleTooLong = open > min && now - slot.idleSince >= idleLimit
+        if (channel.isFit && !slot.isOld(now) && !idleTooLong) continue
         if (channel.isOpen) open--
         this.retire(slot)
       }

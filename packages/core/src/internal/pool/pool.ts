@@ -236,10 +236,11 @@ class ChannelPool<K extends Kind> {
 
   /** Begins the lease if the place holds a channel fit to be lent. */
   #lend(borrow: Borrow): boolean {
-    const channel = borrow.slot!.channel
+    const slot = borrow.slot!
+    const { channel } = slot
     if (channel === undefined || !channel.isFit) return false
     const now = this.#places.exact
-    if (this.#places.isOld(channel, now)) return false
+    if (slot.isOld(now)) return false
     this.#places.measures.waits.record(borrow.askedAt < 0 ? 0 : now - borrow.askedAt)
     borrow.lentAt = now
     borrow.begin(channel)
@@ -330,8 +331,8 @@ class ChannelPool<K extends Kind> {
     if (channel !== undefined) {
       const now = this.#places.exact
       this.#places.measures.uses.record(now - borrow.lentAt)
-      if (channel.isFit && !this.#places.isOld(channel, now) && this.#lending !== undefined) {
-        channel.idleSince = now
+      if (channel.isFit && !slot.isOld(now) && this.#lending !== undefined) {
+        slot.idleSince = now
         this.#places.returned(slot)
       } else {
         this.#places.report(channel)

@@ -13,6 +13,10 @@ import type { Fork } from "../waiting/fork.ts"
 
 export class Slot<Lease> {
   channel: Channel | undefined = undefined
+  /** When its channel opened, how old that may become, and since when nobody has it, in milliseconds of the pool's clock. */
+  openedAt = 0
+  maxAge = Infinity
+  idleSince = 0
   /** The lease that holds this place. */
   lease: Lease | undefined = undefined
   /** The opening under way: it goes on when its borrower leaves, and serves the next one. */
@@ -52,10 +56,25 @@ export class Slot<Lease> {
     return opening
   }
 
+  /** Puts a channel here that has opened just now. */
+  fill(channel: Channel, now: number, maxAge: number): void {
+    this.channel = channel
+    this.openedAt = this.idleSince = now
+    this.maxAge = maxAge
+  }
+
+  /** Whether its channel is past its age, and not to be lent again. */
+  isOld(now: number): boolean {
+    return now - this.openedAt >= this.maxAge
+  }
+
   /** Takes a channel from another place instead of the one whose opening has to wait. */
   takeOver(from: Slot<Lease>): void {
     const { opening } = this
     this.channel = from.channel
+    this.openedAt = from.openedAt
+    this.maxAge = from.maxAge
+    this.idleSince = from.idleSince
     from.channel = undefined
     this.opening = undefined
     if (opening !== undefined) Deferred.doneUnsafe(opening, Effect.void)
