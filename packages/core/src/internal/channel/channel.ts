@@ -18,6 +18,7 @@ import { ChannelTicket } from "../connection/channelBudget.ts"
 import { classify } from "../connection/classify.ts"
 import { Confirms } from "./confirms.ts"
 import { mustFit } from "../wire/declarations.ts"
+import { type Became, tooLarge, unreadable } from "./notTaken.ts"
 import {
   BrokerClose,
   type ChannelEnd,
@@ -72,58 +73,6 @@ const ignore = () => {}
  * (https://github.com/rabbitmq/osiris/blob/main/src/osiris_log.erl). RabbitMQ sends what is left of one beyond the prefetch.
  */
 const mostOfChunk = 65_535
-
-/** The operation that asked for a message. */
-const operations = {
-  "basic.get": "basic.get",
-  "basic.deliver": "basic.consume",
-  "basic.return": "basic.publish"
-} as const
-
-// What was taken with noAck does not come again.
-const whatNow = {
-  "basic.get":
-    "The channel was closed, and the message is in its queue still unless it was taken with noAck: raise maxInboundMessageBodySize, or take it out by other means.",
-  "basic.deliver":
-    "Raise maxInboundMessageBodySize, or have less sent. A message that was to be acknowledged is in its queue still, and would come again.",
-  "basic.return": "The channel was closed: raise maxInboundMessageBodySize to be able to read what comes back."
-} as const
-
-const tooLarge = (
-  { message: { exchange, routingKey }, method, size }: Refused,
-  limit: number
-): AmqpError.MessageTooLarge => {
-  const operation = operations[method]
-  const what = method === "basic.return" ? "a message that the broker returned" : "a message"
-  return new AmqpError.MessageTooLarge({
-    message:
-      `${operation}: ${what} (exchange ${JSON.stringify(exchange)}, routing key ${JSON.stringify(routingKey)}) has a body of ${size} bytes, ` +
-      `more than the ${limit} of maxInboundMessageBodySize, and was not taken in. ${whatNow[method]}`,
-    operation,
-    replyCode: 311
-  })
-}
-
-const becameOf = {
-  acked: "It was acknowledged, since a stream keeps its messages: it stays there, and is skipped.",
-  rejected: "It was rejected: it is in the queue's dead-letter exchange, if the queue has one, and gone otherwise.",
-  nothing: "It needed no acknowledgement, and is gone.",
-  returned: "It reached no queue."
-} as const
-
-const unreadable = (
-  method: Refused["method"],
-  became: keyof typeof becameOf,
-  problem: Error
-): AmqpError.DecodeFailed => {
-  const operation = operations[method]
-  const what = method === "basic.return" ? "a message that the broker returned" : "a message"
-  return new AmqpError.DecodeFailed({
-    message: `${operation}: the properties of ${what} cannot be read: ${problem.message}. ${becameOf[became]}`,
-    operation,
-    cause: problem
-  })
-}
 
 export class Channel implements Party, ChannelEvents {
   readonly kind: Kind
@@ -333,7 +282,7 @@ export class Channel implements Party, ChannelEvents {
     return true
   }
 
-  #settleUnread(deliveryTag: number, noAck: boolean, isStream: boolean): keyof typeof becameOf {
+  #settleUnread(deliveryTag: number, noAck: boolean, isStream: boolean): Became {
     if (noAck) return "nothing"
     try {
       if (isStream) this.ack(deliveryTag, false)
