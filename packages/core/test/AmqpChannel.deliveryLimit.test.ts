@@ -3,7 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Option } from "effect"
-import { declareQueue, logged, nextText, onBroker, send, untilQueue } from "./support/consuming.ts"
+import { declareQueue, logged, nextText, onBroker, send, untilQueue } from "./support/consumers.ts"
 import { major } from "./support/versions.ts"
 
 /** `x-delivery-limit` of a queue, as the broker has it. */

@@ -16,7 +16,7 @@ import {
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Exit, Fiber, Schema, type Scope, Stream } from "effect"
 import { configOf, type Overrides, quietly } from "./support/amqp.ts"
-import { eventually } from "./support/looking.ts"
+import { eventually } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const Echo = AmqpRpc.make("echo", { payload: Schema.String, success: Schema.String })

@@ -8,7 +8,7 @@ import { ChannelBudget, ChannelTicket } from "../src/internal/connection/channel
 import { channelLimitIn } from "../src/internal/connection/brokerTexts.ts"
 import type { Link } from "../src/internal/connection/link.ts"
 import { configOf, reasonOf } from "./support/amqp.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import { numbers } from "./support/numbers.ts"
 import { outcomeOf, start, startAll, joinAll, tally } from "./support/publisher.ts"
 import * as Users from "./support/users.ts"

@@ -4,7 +4,7 @@ import { type AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Queue, SubscriptionRef } from "effect"
 import { tagOf } from "./support/amqp.ts"
-import { declareQueue, onBroker, send } from "./support/consuming.ts"
+import { declareQueue, onBroker, send } from "./support/consumers.ts"
 
 /** The connection is the one that it was, with the same link. */
 const unbroken = <A, E, R>(effect: Effect.Effect<A, E, R>) =>

@@ -4,7 +4,7 @@ import { type AmqpChannel, AmqpConnection, AmqpPool, AmqpTopology } from "@effec
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Queue } from "effect"
 import { configOf, connecting, quietly, reasonOf } from "./support/amqp.ts"
-import { declareQueue, logged, onBroker, send } from "./support/consuming.ts"
+import { declareQueue, logged, onBroker, send } from "./support/consumers.ts"
 import { isFrom, leastFrameMax, major } from "./support/versions.ts"
 
 const borrowed = <A, E>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E>) =>

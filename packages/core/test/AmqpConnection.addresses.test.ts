@@ -13,7 +13,7 @@ import { configOf, connecting, layerWith, quietly, untilOpen, untilState, withPo
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { touch } from "./support/queues.ts"
-import { leavesNothing } from "./support/residue.ts"
+import { leavesNothing } from "./support/leftovers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import * as TlsListener from "./support/TlsListener.ts"
 

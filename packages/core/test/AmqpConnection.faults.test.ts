@@ -25,12 +25,12 @@ import {
   withPool
 } from "./support/amqp.ts"
 import * as Certificates from "./support/certificates.ts"
-import { layerOf, logged } from "./support/consuming.ts"
+import { layerOf, logged } from "./support/consumers.ts"
 import { environment } from "./support/environment.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { withPublisher } from "./support/publisher.ts"
 import { touch } from "./support/queues.ts"
-import { leavesNothing, turn } from "./support/residue.ts"
+import { leavesNothing, turn } from "./support/leftovers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { noneTo } from "./support/sockets.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
@@ -353,7 +353,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("a process whose main effect has ended", () => {
-    const program = join(import.meta.dirname, "support/program.ts")
+    const program = join(import.meta.dirname, "support/programs/untilSignal.ts")
 
     const run = (url: string) =>
       Effect.acquireRelease(

@@ -3,13 +3,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Fiber, Option, Queue, References, SubscriptionRef } from "effect"
 import { untilOpen, untilState, withPool } from "./support/amqp.ts"
-import { declareQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, withConsumers } from "./support/consumers.ts"
 import { type FieldTable, nestedTable, objectKeys } from "./support/fieldTable.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from "./support/frames.ts"
-import { countOf, playStreams, sumOf, tableOf } from "./support/hostile.ts"
+import { countOf, playStreams, sumOf, tableOf } from "./support/spoiledSessions.ts"
 import { start } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { kindNames } from "./support/Spoiler.ts"
+import { kindNames } from "./support/SpoiledStream.ts"
 
 const openOk = encodeMessage(0, "connection.open-ok")
 

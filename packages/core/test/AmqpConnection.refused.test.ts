@@ -15,7 +15,7 @@ import {
   untilState,
   withPool
 } from "./support/amqp.ts"
-import { logged, send, withConsumers } from "./support/consuming.ts"
+import { logged, send, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { start } from "./support/publisher.ts"
 import { touch } from "./support/queues.ts"

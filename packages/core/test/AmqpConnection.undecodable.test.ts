@@ -13,7 +13,7 @@ import {
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Metric, Option, Queue, Schema, Stream, SubscriptionRef } from "effect"
 import { configOf, reasonOf } from "./support/amqp.ts"
-import { declareQueue, logged, onBroker } from "./support/consuming.ts"
+import { declareQueue, logged, onBroker } from "./support/consumers.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER } from "./support/frames.ts"
 import {
   longlong,

@@ -11,7 +11,7 @@ import {
   onBroker,
   untilQueue,
   withConsumers
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import { longText, rawProperties, rawPublish, rawTable } from "./support/rawMessages.ts"
 import * as Users from "./support/users.ts"
 import { limitBodies } from "./support/versions.ts"

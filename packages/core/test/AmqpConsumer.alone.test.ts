@@ -13,8 +13,8 @@ import {
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Queue, Schema, Stream } from "effect"
 import { configOf, type Overrides, quietly, reasonOf } from "./support/amqp.ts"
-import { logged } from "./support/consuming.ts"
-import { eventually } from "./support/looking.ts"
+import { logged } from "./support/consumers.ts"
+import { eventually } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const reconnect = {

@@ -15,7 +15,7 @@ import {
   onBroker,
   send,
   untilQueue
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import { configOf, type Overrides } from "./support/amqp.ts"
 import { environment } from "./support/environment.ts"
 import * as Users from "./support/users.ts"

@@ -12,7 +12,7 @@ import {
   send,
   untilQueue,
   withConsumers
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import { texts } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 

@@ -3,7 +3,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPool, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue } from "effect"
-import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 /** A handler that fails the first time, and hands on every delivery. */

@@ -3,7 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
-import { declareQueue, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import { texts } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 

@@ -4,9 +4,9 @@ import { AmqpConnection, AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream, SubscriptionRef } from "effect"
 import { closedByRefusals, tagOf } from "./support/amqp.ts"
-import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const counting = Effect.map(Queue.unbounded<string>(), (got) => ({

@@ -2,7 +2,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { type AmqpChannel, AmqpConsumer, type AmqpError } from "@effect-amqp/core"
 import { type Context, Effect, Schema, Stream } from "effect"
-import { withConsumers } from "./support/consuming.ts"
+import { withConsumers } from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const handler = () => Effect.void

@@ -4,9 +4,9 @@ import { Amqp, AmqpConnection, AmqpConsumer, type AmqpError, AmqpMetrics, AmqpRp
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import { configOf } from "./support/amqp.ts"
-import { declareQueue, deleteQueue, logged, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, deleteQueue, logged, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import { gauge, withAmqp } from "./support/metrics.ts"
 import { start } from "./support/publisher.ts"
 

@@ -13,7 +13,7 @@ import {
   onBroker,
   send,
   untilQueue
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import { countsNacks } from "./support/versions.ts"
 
 /** What was handled, and when, in milliseconds. */

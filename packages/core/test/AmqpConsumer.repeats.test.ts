@@ -6,7 +6,7 @@ import { Clock, Data, Effect, Fiber, Latch, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Repeats } from "../src/internal/consumer/repeats.ts"
 import { Deadlines } from "../src/internal/waiting/deadlines.ts"
-import { declareQueue, logged, onBroker, send } from "./support/consuming.ts"
+import { declareQueue, logged, onBroker, send } from "./support/consumers.ts"
 import { texts } from "./support/numbers.ts"
 
 const repeating = Effect.gen(function* () {

@@ -11,7 +11,7 @@ import {
   send,
   untilQueue,
   withConsumers
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { countsNacks } from "./support/versions.ts"
 

@@ -12,7 +12,7 @@ import {
   onBroker,
   send,
   untilQueue
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import * as Users from "./support/users.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { message: Schema.String }) {}

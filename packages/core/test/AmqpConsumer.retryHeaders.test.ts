@@ -12,7 +12,7 @@ import {
   onBroker,
   send,
   untilQueue
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 
 /** What a handler that always fails sees of each attempt. */
 const failing = (queue: string, options: AmqpConsumer.ConsumeOptions) =>

@@ -13,7 +13,7 @@ import {
   onBroker,
   send,
   untilQueue
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import { numbers, texts } from "./support/numbers.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {

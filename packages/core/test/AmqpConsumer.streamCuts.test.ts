@@ -8,9 +8,9 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { configOf } from "./support/amqp.ts"
-import { declareQueue, onBroker } from "./support/consuming.ts"
+import { declareQueue, onBroker } from "./support/consumers.ts"
 import { environment } from "./support/environment.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 
 const program = join(import.meta.dirname, "support/programs/streamReader.ts")
 

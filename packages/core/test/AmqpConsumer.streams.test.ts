@@ -13,9 +13,9 @@ import {
   send,
   untilQueue,
   withConsumers
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 class Broken extends Schema.TaggedError<Broken>()("Broken", { message: Schema.String }) {}

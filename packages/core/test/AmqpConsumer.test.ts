@@ -13,7 +13,7 @@ import {
   send,
   untilQueue,
   withConsumers
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import { major } from "./support/versions.ts"
 
 /** A handler that tells what it got, and then does what it is told to. */

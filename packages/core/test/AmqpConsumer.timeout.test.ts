@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Queue, Stream } from "effect"
 import { reasonOf, tagOf } from "./support/amqp.ts"
 import { defaultServerProperties } from "./support/brokerAnswers.ts"
-import { declareQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
+import { declareQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { takesQueueTimeout, timeoutEnds } from "./support/versions.ts"
 

@@ -4,7 +4,7 @@ import { AmqpConsumer } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Stream } from "effect"
 import { adviceOf } from "../src/internal/consumer/waiting.ts"
-import { declareQueue, logged, onBroker, send, untilQueue } from "./support/consuming.ts"
+import { declareQueue, logged, onBroker, send, untilQueue } from "./support/consumers.ts"
 
 const texts = (count: number) => Array.from({ length: count }, (_, i) => String(i))
 

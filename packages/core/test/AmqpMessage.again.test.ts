@@ -3,7 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Option, Schema } from "effect"
-import { declareQueue, next, onBroker } from "./support/consuming.ts"
+import { declareQueue, next, onBroker } from "./support/consumers.ts"
 import {
   long,
   longlong,

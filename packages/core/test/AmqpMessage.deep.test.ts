@@ -4,7 +4,7 @@ import { Amqp, AmqpConsumer, AmqpMessage, AmqpPool, AmqpRpc } from "@effect-amqp
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Schema } from "effect"
 import { configOf, quietly, reasonOf } from "./support/amqp.ts"
-import { declareWithDeadLetters, next, onBroker, send } from "./support/consuming.ts"
+import { declareWithDeadLetters, next, onBroker, send } from "./support/consumers.ts"
 
 interface Nest extends ReadonlyArray<Nest> {}
 const Nest: Schema.Codec<Nest> = Schema.Array(Schema.suspend((): Schema.Codec<Nest> => Nest))

@@ -6,7 +6,7 @@ import { inspect } from "node:util"
 import { InvalidArgument } from "../src/model/errorReason.ts"
 import { toPublish } from "../src/internal/wire/properties.ts"
 import { sameMessage } from "../src/internal/wire/sameMessage.ts"
-import { deliveredProperties, deliveredTable } from "./support/messages.ts"
+import { deliveredProperties, deliveredTable } from "./support/arbitraryMessages.ts"
 
 const delivery = (content: string | Uint8Array, properties: AmqpMessage.Properties = {}): AmqpMessage.Delivery => ({
   content: Buffer.from(content as string),

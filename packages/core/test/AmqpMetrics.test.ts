@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Metric, Stream, SubscriptionRef } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { configOf, reasonOf, untilState, untilStats } from "./support/amqp.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import { withAmqp, count, gauge } from "./support/metrics.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 

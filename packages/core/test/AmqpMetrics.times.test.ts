@@ -6,7 +6,7 @@ import { Deferred, Effect, Fiber, Metric, Schema, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { Histogram } from "../src/internal/metrics/histogram.ts"
 import { type Overrides, untilStats } from "./support/amqp.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import { withAmqp, count, value } from "./support/metrics.ts"
 import { declare } from "./support/queues.ts"
 

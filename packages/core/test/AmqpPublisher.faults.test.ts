@@ -15,7 +15,7 @@ import {
   untilStats,
   withPublisher
 } from "./support/publisher.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import { numbers } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"

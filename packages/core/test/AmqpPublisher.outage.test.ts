@@ -19,7 +19,7 @@ import {
   untilStats,
   withPublisher
 } from "./support/publisher.ts"
-import { eventually, until } from "./support/looking.ts"
+import { eventually, until } from "./support/polling.ts"
 import { numbers } from "./support/numbers.ts"
 import { takeAll } from "./support/queues.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"

@@ -24,9 +24,9 @@ import {
   send,
   untilQueue,
   withConsumers
-} from "./support/consuming.ts"
+} from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import { numbers } from "./support/numbers.ts"
 import { startAll, untilFlow, untilStats } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"

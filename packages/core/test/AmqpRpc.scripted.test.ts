@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, AmqpError, AmqpRpc } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, flow, Layer, References, Schema, Scope } from "effect"
 import { configOf, type Overrides, reasonOf, untilState } from "./support/amqp.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { bytesHeld, collectGarbage } from "./support/heap.ts"
 

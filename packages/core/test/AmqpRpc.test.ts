@@ -27,7 +27,7 @@ import {
   type Scope
 } from "effect"
 import { configOf, reasonOf } from "./support/amqp.ts"
-import { logged } from "./support/consuming.ts"
+import { logged } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 
 class NoSuchUser extends Schema.TaggedError<NoSuchUser>()("NoSuchUser", { id: Schema.Int }) {}

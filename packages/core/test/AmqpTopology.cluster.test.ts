@@ -4,8 +4,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Queue } from "effect"
 import { configOf, layerWith } from "./support/amqp.ts"
 import * as Cluster from "./support/Cluster.ts"
-import { withConsumers } from "./support/consuming.ts"
-import { eventually } from "./support/looking.ts"
+import { withConsumers } from "./support/consumers.ts"
+import { eventually } from "./support/polling.ts"
 
 layer(Cluster.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) => {
   describe("A node that stops", () => {

@@ -4,8 +4,8 @@ import { AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher, Amq
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Queue } from "effect"
 import { reasonOf, untilOpen } from "./support/amqp.ts"
-import { deleteQueue, layerOf, logged, onBroker, send, untilQueue, withConsumers } from "./support/consuming.ts"
-import { eventually, until } from "./support/looking.ts"
+import { deleteQueue, layerOf, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
+import { eventually, until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { major } from "./support/versions.ts"
 

@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Logger, Queue, References } from "effect"
 import { inspect } from "node:util"
 import { layerOf, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const { exchange, queue, queueBinding: bind } = AmqpTopology

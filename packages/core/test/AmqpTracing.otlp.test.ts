@@ -8,7 +8,7 @@ import { FetchHttpClient, HttpClient, HttpClientRequest, HttpRouter, HttpServer,
 import { Otlp } from "effect/observability"
 import { createServer } from "node:http"
 import { configOf } from "./support/amqp.ts"
-import { collector, type OtlpSpan } from "./support/collector.ts"
+import { collector, type OtlpSpan } from "./support/otlpCollector.ts"
 
 /** Numbers of the protocol (https://opentelemetry.io/docs/specs/otlp/). */
 const kinds = ["unspecified", "internal", "server", "client", "producer", "consumer"]

@@ -13,7 +13,7 @@ import { TLSSocket } from "node:tls"
 import { classify } from "../src/internal/connection/classify.ts"
 import { numberOf } from "../src/internal/driver/amqplib.ts"
 import { encodeMessage } from "./support/frames.ts"
-import { call, connected, nextEvent, openChannel, refusal } from "./support/plainClient.ts"
+import { call, connected, nextEvent, openChannel, refusal } from "./support/amqplibClient.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 

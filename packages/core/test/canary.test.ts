@@ -42,7 +42,7 @@ import * as Certificates from "./support/certificates.ts"
 import { encodeMessage } from "./support/frames.ts"
 import { start } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { SecretNet } from "./support/SecretNet.ts"
+import { SecretSearch } from "./support/SecretSearch.ts"
 import { handlesTo } from "./support/sockets.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
@@ -56,8 +56,8 @@ const secrets = [word, `${word} /@:?#&=+%2F%é`, `"${word}"\\ \n\t'\``, `^(${wor
 type Watched = Effect.Effect<unknown, unknown, Scope.Scope>
 
 /** Runs a program, and looks at all that it logs, at every level, traces, measures and prints. */
-const watching = Effect.fnUntraced(function* (program: (net: SecretNet) => Watched) {
-  const net = new SecretNet(word)
+const watching = Effect.fnUntraced(function* (program: (search: SecretSearch) => Watched) {
+  const search = new SecretSearch(word)
   const spans: Array<Tracer.NativeSpan> = []
   const tracer = Tracer.make({
     span: (options) => {
@@ -70,18 +70,18 @@ const watching = Effect.fnUntraced(function* (program: (net: SecretNet) => Watch
   const logger = Logger.make((entry) => {
     lines++
     for (const format of [Logger.formatSimple, Logger.formatLogFmt, Logger.formatStructured, Logger.formatJson]) {
-      net.look("a log line", format.log(entry))
+      search.look("a log line", format.log(entry))
     }
     const { fiber, ...line } = entry
-    net.look("a log line", [line, fiber.getRef(References.CurrentLogAnnotations)])
-    net.reach("the fiber of a log line", fiber)
+    search.look("a log line", [line, fiber.getRef(References.CurrentLogAnnotations)])
+    search.reach("the fiber of a log line", fiber)
   })
-  const warned = (warning: Error) => net.look("a warning", warning)
+  const warned = (warning: Error) => search.look("a warning", warning)
   const spies = (["log", "info", "warn", "error", "debug"] as const).map((method) =>
-    vi.spyOn(console, method).mockImplementation((...args) => net.look(`console.${method}`, args))
+    vi.spyOn(console, method).mockImplementation((...args) => search.look(`console.${method}`, args))
   )
   process.on("warning", warned)
-  const exit = yield* program(net).pipe(
+  const exit = yield* program(search).pipe(
     Effect.scoped,
     Effect.withSpan("the program"),
     Effect.provide(Logger.layer([logger, Logger.tracerLogger])),
@@ -91,40 +91,40 @@ const watching = Effect.fnUntraced(function* (program: (net: SecretNet) => Watch
   )
   process.off("warning", warned)
   for (const spy of spies) spy.mockRestore()
-  net.look("the program's exit", exit)
-  for (const span of spans) net.look("a span", span)
-  assert.deepStrictEqual(net.found, [])
+  search.look("the program's exit", exit)
+  for (const span of spans) search.look("a span", span)
+  assert.deepStrictEqual(search.found, [])
   yield* exit
-  return { seen: net.seen, lines, spans: spans.length }
+  return { seen: search.seen, lines, spans: spans.length }
 })
 
-const forEach = (program: (secret: string) => (net: SecretNet) => Watched, all = secrets) =>
+const forEach = (program: (secret: string) => (search: SecretSearch) => Watched, all = secrets) =>
   Effect.forEach(all, (secret) => watching(program(secret)))
 
 /** For a program that takes a while. */
-const once = (program: (secret: string) => (net: SecretNet) => Watched) => forEach(program, [secrets.join(" ")])
+const once = (program: (secret: string) => (search: SecretSearch) => Watched) => forEach(program, [secrets.join(" ")])
 
 /** Fails in this way, and says nothing of the secret. */
 const fails = <R>(
-  net: SecretNet,
+  search: SecretSearch,
   name: string,
   effect: Effect.Effect<unknown, unknown, R>,
   ...tags: ReadonlyArray<AmqpError.AmqpErrorReason["_tag"] | "Defect">
 ) =>
   Effect.gen(function* () {
     const exit = yield* Effect.exit(Effect.scoped(Effect.withSpan(effect, name)))
-    net.look(name, exit)
+    search.look(name, exit)
     if (Exit.isSuccess(exit)) return assert.fail(`${name} did not fail`)
     const { cause } = exit
-    net.look(name, cause)
+    search.look(name, cause)
     const errors = [Cause.squash(cause), ...Cause.prettyErrors(cause), ...cause.reasons]
     const rejected = yield* Effect.promise(() => Effect.runPromise(Exit.asVoid(exit)).catch((error: unknown) => error))
-    for (const error of [...errors, rejected]) net.look(name, error)
+    for (const error of [...errors, rejected]) search.look(name, error)
     const error = Cause.findErrorOption(cause)
     if (Option.isSome(error) && AmqpError.isAmqpError(error.value)) {
       const { reason } = error.value
-      for (const of of [error.value, reason, "cause" in reason ? reason.cause : undefined]) net.look(name, of)
-      net.look(`${name}, encoded`, Schema.encodeUnknownSync(AmqpError.AmqpError)(error.value))
+      for (const of of [error.value, reason, "cause" in reason ? reason.cause : undefined]) search.look(name, of)
+      search.look(`${name}, encoded`, Schema.encodeUnknownSync(AmqpError.AmqpError)(error.value))
       if (tags.length > 0) assert.include(tags, reason._tag, name)
     } else if (tags.length > 0) assert.include(tags, "Defect", name)
   })
@@ -144,7 +144,7 @@ const layerOf = (broker: ScriptedBroker.ScriptedBroker, secret: string, more?: O
   Amqp.fromConfig(configOf(broker.url, { ...login(secret), ...more }))
 
 /** Everything that a program holds: its services, and the sockets behind them. */
-const everything = Effect.fnUntraced(function* (net: SecretNet, port: number) {
+const everything = Effect.fnUntraced(function* (search: SecretSearch, port: number) {
   const connection = yield* AmqpConnection.AmqpConnection
   const services = [
     connection,
@@ -153,17 +153,17 @@ const everything = Effect.fnUntraced(function* (net: SecretNet, port: number) {
     yield* AmqpConsumer.AmqpConsumer,
     yield* AmqpRpc.AmqpRpc
   ]
-  for (const service of services) net.look("a service", service)
-  net.look("a configuration", connection.config)
-  net.look("a state", connection.state.value)
-  net.look("the states", connection.state)
+  for (const service of services) search.look("a service", service)
+  search.look("a configuration", connection.config)
+  search.look("a state", connection.state.value)
+  search.look("the states", connection.state)
   const metrics = yield* Metric.snapshot
   assert.isTrue(metrics.some(({ id }) => id === "amqp.client.connection.state"))
-  net.look("metrics", metrics)
-  net.text("metrics", yield* Metric.dump)
-  net.reach("the context", yield* Effect.context())
-  net.reach("the fiber", Fiber.getCurrent())
-  for (const handle of handlesTo(port)) net.reach("a socket", handle)
+  search.look("metrics", metrics)
+  search.text("metrics", yield* Metric.dump)
+  search.reach("the context", yield* Effect.context())
+  search.reach("the fiber", Fiber.getCurrent())
+  for (const handle of handlesTo(port)) search.reach("a socket", handle)
 })
 
 /** A scripted broker that speaks TLS: its port. */
@@ -173,7 +173,7 @@ const behindTls = (options: TlsOptions) =>
     Effect.map(({ port }) => port)
   )
 
-describe("the net", () => {
+describe("the search", () => {
   it("finds the word in every encoding, wherever it can be reached", () => {
     const bytes = Buffer.from(`\0alice\0${word}`)
     const withHidden = Object.defineProperty({}, "hidden", { value: word })
@@ -210,13 +210,13 @@ describe("the net", () => {
       "a failed cause": Cause.fail({ word })
     }
     for (const [kind, value] of Object.entries(kinds)) {
-      const net = new SecretNet(word)
-      net.look(kind, value)
-      assert.isNotEmpty(net.found, kind)
+      const search = new SecretSearch(word)
+      search.look(kind, value)
+      assert.isNotEmpty(search.found, kind)
     }
-    const net = new SecretNet(word)
-    net.look("a redacted one", { password: Redacted.make(word), other: "c4n4ry b1rd 081" })
-    assert.isEmpty(net.found)
+    const search = new SecretSearch(word)
+    search.look("a redacted one", { password: Redacted.make(word), other: "c4n4ry b1rd 081" })
+    assert.isEmpty(search.found)
   })
 })
 
@@ -224,35 +224,35 @@ describe("the password is nowhere", () => {
   it.live("in a program that works: its services, channels, deliveries, states, sockets and what it logs", () =>
     Effect.gen(function* () {
       const runs = yield* forEach(
-        (secret) => (net) =>
+        (secret) => (search) =>
           Effect.gen(function* () {
             const broker = yield* ScriptedBroker.make()
             yield* Effect.gen(function* () {
-              yield* everything(net, broker.port)
+              yield* everything(search, broker.port)
               const handles = yield* Effect.all([
                 AmqpChannel.use(Effect.succeed),
                 AmqpChannel.useConfirm(Effect.succeed),
                 AmqpChannel.useTransaction(Effect.succeed)
               ])
-              for (const handle of handles) net.look("a channel", handle)
+              for (const handle of handles) search.look("a channel", handle)
               const [channel] = handles
               yield* channel.queueDeclare("q")
               yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
-              net.look("a delivery", yield* channel.get("q"))
+              search.look("a delivery", yield* channel.get("q"))
               const delivered = yield* Deferred.make<unknown>()
               broker.enqueue("q", "m")
               const consumer = yield* start(AmqpConsumer.consume("q", (now) => Deferred.succeed(delivered, now)))
-              net.look("a delivery", yield* Deferred.await(delivered))
-              net.look("statistics", [
+              search.look("a delivery", yield* Deferred.await(delivered))
+              search.look("statistics", [
                 yield* AmqpPool.stats,
                 yield* (yield* AmqpPublisher.AmqpPublisher).stats,
                 yield* AmqpRpc.stats
               ])
               const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
-              net.look("the consumers' connection", yield* consumers)
+              search.look("the consumers' connection", yield* consumers)
               yield* Fiber.interrupt(consumer)
-              net.look("a fiber", consumer)
-              yield* everything(net, broker.port)
+              search.look("a fiber", consumer)
+              yield* everything(search, broker.port)
             }).pipe(Effect.scoped, Effect.provide(layerOf(broker, secret)))
             assert.isAbove(broker.count("connection.start-ok"), 1)
           })
@@ -267,7 +267,7 @@ describe("the password is nowhere", () => {
 
   it.live("in any way of not connecting", () =>
     forEach(
-      (secret) => (net) =>
+      (secret) => (search) =>
         Effect.gen(function* () {
           const ways: Record<string, readonly [ScriptedBroker.Options, ...Array<AmqpError.AmqpErrorReason["_tag"]>]> = {
             "a refused login": [{ on: { "connection.start-ok": ScriptedBroker.refuseLogin } }, "AuthenticationFailed"],
@@ -301,25 +301,25 @@ describe("the password is nowhere", () => {
             const broker = yield* ScriptedBroker.make({ protocolErrors: "record", ...options })
             const endsByTime = tags.length === 0 || tags.includes("ConnectTimeout")
             const layer = layerOf(broker, secret, { connectTimeout: millis(endsByTime ? 150 : 10_000) })
-            yield* fails(net, name, Layer.build(layer), ...tags)
+            yield* fails(search, name, Layer.build(layer), ...tags)
             yield* broker.down
           }
           for (const cutAfter of [1, 8, 40, 120, 200, 300, 400, 500]) {
             const broker = yield* ScriptedBroker.make({ cutAfter, protocolErrors: "record" })
-            yield* Effect.exit(fails(net, "a cut handshake", Layer.build(layerOf(broker, secret))))
+            yield* Effect.exit(fails(search, "a cut handshake", Layer.build(layerOf(broker, secret))))
             yield* broker.down
             if (cutAfter === 500)
-              yield* fails(net, "nobody there", Layer.build(layerOf(broker, secret)), "ConnectFailed")
+              yield* fails(search, "nobody there", Layer.build(layerOf(broker, secret)), "ConnectFailed")
           }
           const nowhere = configOf("amqp://x:y@no-such-host.invalid:1", login(secret))
-          yield* fails(net, "no such host", Layer.build(Amqp.fromConfig(nowhere)), "ConnectFailed")
+          yield* fails(search, "no such host", Layer.build(Amqp.fromConfig(nowhere)), "ConnectFailed")
         })
     )
   )
 
   it.live("in TLS that works and TLS that fails, and neither is the key nor its passphrase", () =>
     forEach(
-      (secret) => (net) =>
+      (secret) => (search) =>
         Effect.gen(function* () {
           const key = createPrivateKey(Certificates.client.key)
           const passphrase = Redacted.make(secret)
@@ -331,13 +331,13 @@ describe("the password is nowhere", () => {
             const server = { servername: "localhost", ...identity, ...tls }
             return { host: "127.0.0.1", port, username: "alice", password: secret, tls: server }
           }
-          const keys = new SecretNet(key.export({ type: "pkcs8", format: "pem" }).toString().split("\n")[1]!)
+          const keys = new SecretSearch(key.export({ type: "pkcs8", format: "pem" }).toString().split("\n")[1]!)
           const mutual: TlsOptions = { requestCert: true, rejectUnauthorized: true, ca: Certificates.ca }
           const works = yield* behindTls(mutual)
           const open = { key: Certificates.client.key, passphrase: undefined }
           for (const identity of [{}, open]) {
             yield* Effect.gen(function* () {
-              yield* everything(net, works)
+              yield* everything(search, works)
               for (const handle of handlesTo(works)) keys.look("a socket", handle)
               assert.isNotEmpty(handlesTo(works))
             }).pipe(
@@ -349,10 +349,10 @@ describe("the password is nowhere", () => {
           const untrusted = yield* behindTls({ ...mutual, ca: Certificates.rogueCa })
           const asked = (port: number, tls: AmqpConfig.TlsOptions) => Layer.build(Amqp.layer(optionsFor(port, tls)))
           const { ca } = Certificates
-          yield* fails(net, "an unknown authority", asked(works, {}), "TlsFailed")
-          yield* fails(net, "another name", asked(works, { ca, servername: "rabbit.example" }), "TlsFailed")
-          yield* fails(net, "a refused client", asked(untrusted, { ca }), "TlsFailed", "ConnectionClosed")
-          yield* fails(net, "a wrong passphrase", asked(works, { ca, passphrase: `${secret}!` }), "InvalidConfig")
+          yield* fails(search, "an unknown authority", asked(works, {}), "TlsFailed")
+          yield* fails(search, "another name", asked(works, { ca, servername: "rabbit.example" }), "TlsFailed")
+          yield* fails(search, "a refused client", asked(untrusted, { ca }), "TlsFailed", "ConnectionClosed")
+          yield* fails(search, "a wrong passphrase", asked(works, { ca, passphrase: `${secret}!` }), "InvalidConfig")
           // Settings that nobody has checked: the key does not open when it is used.
           const broken = configOf(`amqps://x:y@localhost:${works}`, {
             ...login(secret),
@@ -368,7 +368,7 @@ describe("the password is nowhere", () => {
             }
           })
           yield* fails(
-            net,
+            search,
             "a key that does not open",
             Layer.build(Amqp.fromConfig(broken)),
             "TlsFailed",
@@ -380,7 +380,7 @@ describe("the password is nowhere", () => {
 
   it.live("in settings, URLs and environments that are refused when a layer is built", () =>
     forEach(
-      (secret) => (net) =>
+      (secret) => (search) =>
         Effect.gen(function* () {
           const env = (variables: Record<string, string>) =>
             Layer.build(Amqp.AmqpLive).pipe(
@@ -388,11 +388,11 @@ describe("the password is nowhere", () => {
             )
           const escaped = encodeURIComponent(secret)
           const url = `amqp://alice:${escaped}@rabbit`
-          yield* fails(net, "options", Layer.build(Amqp.layer({ username: "alice", password: secret, port: 0 })))
-          yield* fails(net, "a URL", Effect.flatMap(AmqpConfig.fromUrl(`${url}?hartbeat=1`), Effect.fail))
-          yield* fails(net, "AMQP_URL", env({ AMQP_URL: `${url}:0` }))
+          yield* fails(search, "options", Layer.build(Amqp.layer({ username: "alice", password: secret, port: 0 })))
+          yield* fails(search, "a URL", Effect.flatMap(AmqpConfig.fromUrl(`${url}?hartbeat=1`), Effect.fail))
+          yield* fails(search, "AMQP_URL", env({ AMQP_URL: `${url}:0` }))
           yield* fails(
-            net,
+            search,
             "AMQP_PASSWORD",
             env({ AMQP_USERNAME: "alice", AMQP_PASSWORD: secret, AMQP_POOL_SIZE: "x" })
           )
@@ -402,19 +402,19 @@ describe("the password is nowhere", () => {
 
   it.live("when a connection is lost and refused, and when a new secret is taken, refused or never answered", () =>
     once(
-      (secret) => (net) =>
+      (secret) => (search) =>
         Effect.gen(function* () {
           const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
           yield* Effect.gen(function* () {
             const { updateSecret } = yield* AmqpConnection.AmqpConnection
             const update = (reason?: string) => updateSecret(Redacted.make(`new ${secret}`), reason)
             yield* update("taken")
-            yield* everything(net, broker.port)
+            yield* everything(search, broker.port)
             broker.once("connection.update-secret", ({ closeConnection }) => closeConnection(530, "NOT_ALLOWED - no"))
-            yield* fails(net, "a refused secret", update(), "AuthenticationFailed")
+            yield* fails(search, "a refused secret", update(), "AuthenticationFailed")
             yield* untilState((state) => state._tag === "Open")
             broker.once("connection.update-secret", () => {})
-            yield* fails(net, "a secret without an answer", update(), "ReplyTimeout")
+            yield* fails(search, "a secret without an answer", update(), "ReplyTimeout")
             broker.once("connection.update-secret", ({ destroy }) => destroy())
             yield* update("the connection dies")
             yield* untilState((state) => state._tag === "Open")
@@ -426,14 +426,24 @@ describe("the password is nowhere", () => {
             yield* broker.received("connection.start-ok", before + 1)
             yield* untilState((state) => state._tag === "Open")
             for (const wrong of [Redacted.make(`${secret}\0`), Redacted.make([secret]), [secret]]) {
-              yield* fails(net, "a wrong secret", updateSecret(wrong as Redacted.Redacted<string>), "InvalidArgument")
+              yield* fails(
+                search,
+                "a wrong secret",
+                updateSecret(wrong as Redacted.Redacted<string>),
+                "InvalidArgument"
+              )
             }
-            yield* everything(net, broker.port)
+            yield* everything(search, broker.port)
             broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
             broker.destroy()
-            net.look("the last state", yield* untilState((state) => state._tag === "Closed"))
-            yield* fails(net, "a closed connection", AmqpChannel.use(Effect.succeed), "AuthenticationFailed")
-            yield* fails(net, "a closed connection", AmqpConsumer.consume("q", Effect.succeed), "AuthenticationFailed")
+            search.look("the last state", yield* untilState((state) => state._tag === "Closed"))
+            yield* fails(search, "a closed connection", AmqpChannel.use(Effect.succeed), "AuthenticationFailed")
+            yield* fails(
+              search,
+              "a closed connection",
+              AmqpConsumer.consume("q", Effect.succeed),
+              "AuthenticationFailed"
+            )
           }).pipe(
             Effect.scoped,
             Effect.provide(layerOf(broker, secret, { ...closedByRefusals, continuationTimeout: millis(1000) }))
@@ -452,7 +462,7 @@ describe("the password is nowhere", () => {
           broker.off("connection.start-ok")
           yield* Effect.gen(function* () {
             broker.destroy()
-            net.look("the last state", yield* untilState((state) => state._tag === "Closed"))
+            search.look("the last state", yield* untilState((state) => state._tag === "Closed"))
           }).pipe(Effect.scoped, Effect.provide(layerOf(broker, secret, { reconnect })))
         })
     )
@@ -460,7 +470,7 @@ describe("the password is nowhere", () => {
 
   it.live("when operations are refused, time out or break the protocol, and when handlers fail and die", () =>
     once(
-      (secret) => (net) =>
+      (secret) => (search) =>
         Effect.gen(function* () {
           const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
           const declare = AmqpChannel.use((channel) => channel.queueDeclare("q"))
@@ -477,27 +487,27 @@ describe("the password is nowhere", () => {
               [406, "PreconditionFailed"]
             ] as const) {
               broker.once("queue.declare", ({ closeChannel }) => closeChannel(code))
-              yield* fails(net, `a ${code}`, declare, tag)
+              yield* fails(search, `a ${code}`, declare, tag)
             }
             broker.once("queue.declare", () => {})
-            yield* fails(net, "no reply", declare, "ReplyTimeout")
+            yield* fails(search, "no reply", declare, "ReplyTimeout")
             const pool = yield* AmqpPool.AmqpPool
             yield* fails(
-              net,
+              search,
               "no channel",
               pool.use(() => pool.use(Effect.succeed)),
               "AcquireTimeout"
             )
             const released = yield* Effect.scoped(AmqpChannel.use(Effect.succeed))
-            yield* fails(net, "a released channel", released.queueDeclare("q"), "ChannelReleased")
+            yield* fails(search, "a released channel", released.queueDeclare("q"), "ChannelReleased")
             broker.once("basic.publish", ({ channel, connection }) =>
               connection.send(channel, "basic.nack", { deliveryTag: 1, multiple: false })
             )
-            yield* fails(net, "a nack", publish, "PublishNacked")
+            yield* fails(search, "a nack", publish, "PublishNacked")
             broker.once("basic.publish", () => {})
-            yield* fails(net, "no confirm", publish, "PublishTimeout")
+            yield* fails(search, "no confirm", publish, "PublishTimeout")
             broker.once("basic.publish", ({ destroy }) => destroy())
-            yield* fails(net, "death", publish, "PublishUnknown")
+            yield* fails(search, "death", publish, "PublishUnknown")
             yield* untilState((state) => state._tag === "Open")
             const consume = (handler: Effect.Effect<unknown, unknown>) =>
               Effect.gen(function* () {
@@ -510,18 +520,18 @@ describe("the password is nowhere", () => {
                 yield* Deferred.await(ran)
                 yield* broker.until((now) => now.count("basic.nack") + now.count("basic.reject") > settled)
                 yield* Fiber.interrupt(consumer)
-                net.look("a consumer's fiber", consumer)
+                search.look("a consumer's fiber", consumer)
               })
             yield* consume(Effect.die(new Error("a defect of a handler")))
             yield* consume(Effect.fail("a failure of a handler"))
             broker.once("basic.consume", ({ closeChannel }) => closeChannel(403))
-            yield* fails(net, "a refused consumer", AmqpConsumer.consume("q", Effect.succeed), "AccessRefused")
+            yield* fails(search, "a refused consumer", AmqpConsumer.consume("q", Effect.succeed), "AccessRefused")
             const ask = AmqpRpc.client(AmqpRpc.make("nowhere"), { timeout: "50 millis" })
-            yield* fails(net, "no answer", ask())
+            yield* fails(search, "no answer", ask())
             broker.once("queue.declare", ({ connection }) => connection.write(Buffer.from("rubbish that is no frame")))
-            yield* fails(net, "rubbish", declare)
+            yield* fails(search, "rubbish", declare)
             yield* untilState((state) => state._tag === "Open" && state.generation > 2)
-            yield* everything(net, broker.port)
+            yield* everything(search, broker.port)
           }).pipe(Effect.scoped, Effect.provide(layerOf(broker, secret, more)))
         })
     )

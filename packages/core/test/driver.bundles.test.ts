@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
 import { bundle, commands } from "./support/bundles.ts"
-import { node } from "./support/running.ts"
+import { node } from "./support/processes.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("A bundle of one file, minified, with amqplib in it", () => {

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { PassThrough } from "node:stream"
 import type { ChannelOutput } from "../src/internal/driver/channelOutput.ts"
 import { largestSlab } from "../src/internal/driver/slab.ts"
-import { ManualOutput, outputOf, takeAll } from "./support/outputs.ts"
+import { ManualOutput, outputOf, takeAll } from "./support/channelOutput.ts"
 
 const frame = (size: number) => Buffer.alloc(size, 1)
 

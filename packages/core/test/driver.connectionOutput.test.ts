@@ -5,7 +5,7 @@ import { Duplex, PassThrough } from "node:stream"
 import type { ChannelOutput } from "../src/internal/driver/channelOutput.ts"
 import { ConnectionOutput } from "../src/internal/driver/connectionOutput.ts"
 import { holds, int } from "./support/arbitrary.ts"
-import { outputOf } from "./support/outputs.ts"
+import { outputOf } from "./support/channelOutput.ts"
 
 /** A piece of the first or the second memory, right behind the last one of that, or with a gap. */
 const piece = Arbitrary.all([int(0, 1), int(0, 3), int(1, 200)])

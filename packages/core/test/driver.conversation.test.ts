@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Duration, Effect } from "effect"
 import type { DriverChannel } from "../src/internal/driver/driver.ts"
 import { int } from "./support/arbitrary.ts"
-import { driving, messageOf, moreThanFits, Outcomes, turns, untilStuck } from "./support/driving.ts"
+import { driving, messageOf, moreThanFits, Outcomes, turns, untilStuck } from "./support/driverConnection.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const large = Buffer.alloc(moreThanFits, "x")

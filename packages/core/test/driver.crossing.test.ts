@@ -6,9 +6,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { BrokerClose } from "../src/internal/driver/driver.ts"
-import { type DrivenChannel, driving, messageOf, moreThanFits, Outcomes, turns, untilStuck } from "./support/driving.ts"
+import {
+  type DrivenChannel,
+  driving,
+  messageOf,
+  moreThanFits,
+  Outcomes,
+  turns,
+  untilStuck
+} from "./support/driverConnection.ts"
 import { encodeMessage } from "./support/frames.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const large = Buffer.alloc(moreThanFits, "x")

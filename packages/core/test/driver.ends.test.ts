@@ -7,8 +7,8 @@ import { AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Fiber } from "effect"
 import { BrokerClose } from "../src/internal/driver/driver.ts"
 import { quietly, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
-import { driving, messageOf, moreThanFits, Outcomes, turns, untilStuck } from "./support/driving.ts"
-import { eventually, until } from "./support/looking.ts"
+import { driving, messageOf, moreThanFits, Outcomes, turns, untilStuck } from "./support/driverConnection.ts"
+import { eventually, until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const large = Buffer.alloc(moreThanFits, "x")

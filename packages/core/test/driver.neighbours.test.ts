@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
-import { program } from "./support/running.ts"
+import { program } from "./support/processes.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("An application that uses amqplib beside us, with OpenTelemetry's instrumentation of it,", () => {

@@ -2,9 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { BrokerClose } from "../src/internal/driver/driver.ts"
-import { driving, messageOf, turns } from "./support/driving.ts"
+import { driving, messageOf, turns } from "./support/driverConnection.ts"
 import { encodeMessage } from "./support/frames.ts"
-import { until } from "./support/looking.ts"
+import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 type Opening = ScriptedBroker.Context<"channel.open">

@@ -9,7 +9,7 @@ import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { bundle, commands, folder } from "./support/bundles.ts"
 import * as Certificates from "./support/certificates.ts"
-import { node } from "./support/running.ts"
+import { node } from "./support/processes.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
 /** The arguments with which each runs a file. */

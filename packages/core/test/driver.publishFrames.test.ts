@@ -7,8 +7,8 @@ import { InvalidArgument } from "../src/model/errorReason.ts"
 import { type Outgoing, toPublish } from "../src/internal/wire/properties.ts"
 import { writePublish } from "../src/internal/driver/publishFrames.ts"
 import { slabSize } from "../src/internal/driver/slab.ts"
-import { contents, properties } from "./support/messages.ts"
-import { ManualOutput, outputOf, takeAll } from "./support/outputs.ts"
+import { contents, properties } from "./support/arbitraryMessages.ts"
+import { ManualOutput, outputOf, takeAll } from "./support/channelOutput.ts"
 
 const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
 const defs = fromAmqplibFolder("./lib/defs") as {

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary } from "effect"
 import { SettleFrames } from "../src/internal/driver/settleFrames.ts"
 import { holds, int } from "./support/arbitrary.ts"
-import { ManualOutput, outputOf, takeAll } from "./support/outputs.ts"
+import { ManualOutput, outputOf, takeAll } from "./support/channelOutput.ts"
 
 const frameSize = 21
 const publish = 0x003c0028

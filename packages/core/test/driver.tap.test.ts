@@ -14,7 +14,7 @@ import {
   FRAME_METHOD
 } from "./support/frames.ts"
 import { type FieldTable, typed } from "./support/fieldTable.ts"
-import { handshake, proposal, Tapped, tapped } from "./support/tapped.ts"
+import { handshake, proposal, Tapped, tapped } from "./support/driverTap.ts"
 
 const [start, tune, openOk] = handshake() as [Buffer, Buffer, Buffer]
 

@@ -2,8 +2,8 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
-import type { Running } from "./support/running.ts"
-import * as Programs from "./support/running.ts"
+import type { Running } from "./support/processes.ts"
+import * as Programs from "./support/processes.ts"
 
 const recorded = (running: Running) => Effect.map(running.output, (lines) => JSON.parse(lines.at(-1) ?? ""))
 

@@ -7,10 +7,10 @@ import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { Effect } from "effect"
 import { ProtocolViolation } from "../src/internal/driver/driver.ts"
 import { quietly, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
-import { driving, messageOf, Outcomes } from "./support/driving.ts"
+import { driving, messageOf, Outcomes } from "./support/driverConnection.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from "./support/frames.ts"
 import { encodeMethod } from "./support/methodCodec.ts"
-import { eventually } from "./support/looking.ts"
+import { eventually } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const deliver = (channel: number) =>

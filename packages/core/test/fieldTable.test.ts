@@ -14,11 +14,11 @@ import { withPool } from "./support/amqp.ts"
 import { holds as holdsFor, int } from "./support/arbitrary.ts"
 import { type FieldValue, typed, writeTable } from "./support/fieldTable.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_END, FRAME_HEADER } from "./support/frames.ts"
-import { deliveredTable, tables } from "./support/messages.ts"
+import { deliveredTable, tables } from "./support/arbitraryMessages.ts"
 import { encodeProperties } from "./support/methodCodec.ts"
 import type { Properties } from "./support/methods.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { tapped } from "./support/tapped.ts"
+import { tapped } from "./support/driverTap.ts"
 import { WireWriter } from "./support/wire.ts"
 
 // The driver's own parts, which it does not export.

@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import type { AddressInfo, Socket } from "node:net"
 import { connect as connectSocket, createServer } from "node:net"
 import * as FaultProxy from "./support/FaultProxy.ts"
-import { call, connected, nextEvent, refusal } from "./support/plainClient.ts"
+import { call, connected, nextEvent, refusal } from "./support/amqplibClient.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const proxiedBroker = Effect.fnUntraced(function* (options?: ScriptedBroker.Options) {

@@ -3,7 +3,7 @@ import type { ConfirmChannel } from "amqplib"
 import { connect } from "amqplib"
 import { Deferred, Effect, Exit } from "effect"
 import { PROTOCOL_HEADER } from "./support/frames.ts"
-import { call, connected, nextEvent, openChannel, rawClient, refusal } from "./support/plainClient.ts"
+import { call, connected, nextEvent, openChannel, rawClient, refusal } from "./support/amqplibClient.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 describe("a script", () => {

@@ -12,7 +12,7 @@ import {
   openChannel,
   rawClient,
   refusal
-} from "./support/plainClient.ts"
+} from "./support/amqplibClient.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 /** One of everything, as a client that expects no faults does it. */

@@ -14,7 +14,7 @@ import { Agent, createServer, type IncomingMessage, request } from "node:http"
 import { connect, type Socket as NetSocket } from "node:net"
 import { text } from "node:stream/consumers"
 import { configOf } from "../../core/test/support/amqp.ts"
-import { until } from "../../core/test/support/looking.ts"
+import { until } from "../../core/test/support/polling.ts"
 import { echo, quiet, upgradeRequest } from "./support/server.ts"
 import { Refused } from "./support/service.ts"
 

@@ -17,7 +17,7 @@ import {
   touch,
   withService
 } from "./support/service.ts"
-import { until } from "../../core/test/support/looking.ts"
+import { until } from "../../core/test/support/polling.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("every handler gets AMQP by one Layer.provide", () => {

@@ -4,7 +4,7 @@ import { AmqpChannel, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
 import { untilStats } from "../support/amqp.ts"
-import { until } from "../support/looking.ts"
+import { until } from "../support/polling.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
 import { hasGlobalPrefetch } from "../support/versions.ts"
 import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf, drain } from "./broker.ts"

@@ -4,7 +4,7 @@ import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpRpc } from "
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Latch, Option, Queue, Schema, Stream } from "effect"
 import { Worker } from "node:worker_threads"
-import { untilQueue } from "../support/consuming.ts"
+import { untilQueue } from "../support/consumers.ts"
 import { connected, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
 /** Handles ten messages; the number of those that were sent ahead and went back. */

@@ -5,7 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, ManagedRuntime, References } from "effect"
 import * as FaultProxy from "../support/FaultProxy.ts"
 import { untilStats } from "../support/amqp.ts"
-import { until } from "../support/looking.ts"
+import { until } from "../support/polling.ts"
 import { connected, connectedTo, ownQueue, parameters, provided, reasonOf } from "./broker.ts"
 
 /** Runs a program by a configuration. */

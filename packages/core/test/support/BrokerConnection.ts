@@ -10,7 +10,7 @@ import type { ClientEvent, Content } from "./frames.ts"
 import { FrameOrder } from "./FrameOrder.ts"
 import { encodeHeartbeat, encodeMessage, FrameReader, PROTOCOL_HEADER } from "./frames.ts"
 import type { Args, ClientMethod, Properties, ServerMethod } from "./methods.ts"
-import { Outbox, reset, type Spoiling } from "./Outbox.ts"
+import { SocketOutput, reset, type Spoiling } from "./SocketOutput.ts"
 import { WireError } from "./wire.ts"
 
 /** A client's method, or one of the things that happen beside methods. */
@@ -87,7 +87,7 @@ export class BrokerConnection {
 
   private readonly socket: Socket
   private readonly host: Host
-  private readonly outbox: Outbox
+  private readonly output: SocketOutput
   private readonly reader = new FrameReader()
   private stage = 0
   /** Set once either side said `connection.close`: the rest of what the client sends is not for us. */
@@ -100,7 +100,7 @@ export class BrokerConnection {
     this.id = id
     this.socket = socket
     this.host = host
-    this.outbox = new Outbox(socket, host)
+    this.output = new SocketOutput(socket, host)
     this.reader.frameMax = this.order.frameMax = host.tune.frameMax
     socket.on("error", () => {}) // a reset of the client's: `close` follows
     socket.on("close", () => this.closed())
@@ -136,7 +136,7 @@ export class BrokerConnection {
 
   /** Sends bytes as they are. */
   write(bytes: Uint8Array): void {
-    this.outbox.write(bytes)
+    this.output.write(bytes)
   }
 
   /** What `sending` sends arrives together. */
@@ -148,7 +148,7 @@ export class BrokerConnection {
 
   /** Closes the connection's write side once all is written: the client sees a FIN. */
   end(): void {
-    this.outbox.end()
+    this.output.end()
   }
 
   /** Resets the connection: the client sees ECONNRESET. */

@@ -9,8 +9,8 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, type Scope } from "effect"
 import type { AddressInfo, Socket } from "node:net"
 import { connect, createServer } from "node:net"
-import type { CutBy, Direction, Passed } from "./Lane.ts"
-import { Lane, noFaults } from "./Lane.ts"
+import type { CutBy, Direction, Passed } from "./ProxiedDirection.ts"
+import { ProxiedDirection, noFaults } from "./ProxiedDirection.ts"
 import * as Watch from "./Watch.ts"
 
 export interface Stats {
@@ -64,7 +64,7 @@ export interface FaultProxy {
 
 interface Link {
   readonly sockets: Readonly<Record<Direction, Socket>>
-  readonly lanes: ReadonlyArray<Lane>
+  readonly directions: ReadonlyArray<ProxiedDirection>
 }
 
 const host = "127.0.0.1"
@@ -111,7 +111,7 @@ export const make = Effect.fnUntraced(function* (upstream: Upstream): Effect.fn.
   const reset = (link: Link) => {
     if (!links.delete(link)) return
     resetCount++
-    for (const lane of link.lanes) lane.stop()
+    for (const direction of link.directions) direction.stop()
     link.sockets.up.resetAndDestroy()
     link.sockets.down.resetAndDestroy()
     changed()
@@ -119,7 +119,7 @@ export const make = Effect.fnUntraced(function* (upstream: Upstream): Effect.fn.
 
   const cut = (link: Link, by: CutBy) => {
     if (by === "rst") return reset(link)
-    for (const lane of link.lanes) lane.stop()
+    for (const direction of link.directions) direction.stop()
     link.sockets.up.end()
     link.sockets.down.end()
   }
@@ -137,9 +137,9 @@ export const make = Effect.fnUntraced(function* (upstream: Upstream): Effect.fn.
     const on = { reset: () => reset(link), cut: (by: CutBy) => cut(link, by), changed }
     const link: Link = {
       sockets: { up: broker, down: client },
-      lanes: [
-        new Lane(client, broker, faults.up, passed.up, on),
-        new Lane(broker, client, faults.down, passed.down, on)
+      directions: [
+        new ProxiedDirection(client, broker, faults.up, passed.up, on),
+        new ProxiedDirection(broker, client, faults.down, passed.down, on)
       ]
     }
     links.add(link)
@@ -168,7 +168,7 @@ export const make = Effect.fnUntraced(function* (upstream: Upstream): Effect.fn.
   const set = (direction: Direction | "both", fault: Partial<ReturnType<typeof noFaults>>) => {
     if (direction !== "down") Object.assign(faults.up, fault)
     if (direction !== "up") Object.assign(faults.down, fault)
-    for (const link of links) for (const lane of link.lanes) lane.kick()
+    for (const link of links) for (const direction of link.directions) direction.kick()
   }
   return {
     host,

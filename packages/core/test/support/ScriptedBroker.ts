@@ -22,7 +22,7 @@ import type { FieldTable } from "./fieldTable.ts"
 import type { Handler, Script } from "./BrokerScript.ts"
 import { BrokerScript, closeArgs } from "./BrokerScript.ts"
 import type { Args, Properties, ServerMethod } from "./methods.ts"
-import { reset, type Spoiling } from "./Outbox.ts"
+import { reset, type Spoiling } from "./SocketOutput.ts"
 import * as Watch from "./Watch.ts"
 
 export type { AnyReceived, BrokerConnection, BrokerEvent, Received, Tune } from "./BrokerConnection.ts"

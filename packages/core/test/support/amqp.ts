@@ -1,7 +1,7 @@
 /** The library under test, on a given broker: configurations with short deadlines, layers, states, and why something fails. */
 import { Duration, Effect, flow, Layer, Logger, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { type AmqpConfig, AmqpConnection, AmqpError, AmqpPool } from "@effect-amqp/core"
-import { until } from "./looking.ts"
+import { until } from "./polling.ts"
 
 const seconds = Duration.seconds
 

@@ -3,7 +3,7 @@ import { Effect, type Scope } from "effect"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { delimiter, join } from "node:path"
-import { node } from "./running.ts"
+import { node } from "./processes.ts"
 
 const root = join(import.meta.dirname, "..", "..", "..", "..")
 

@@ -9,7 +9,7 @@ import {
   AmqpPublisher
 } from "@effect-amqp/core"
 import { configOf, type Overrides } from "./amqp.ts"
-import { until } from "./looking.ts"
+import { until } from "./polling.ts"
 import type { Script, ScriptedBroker } from "./ScriptedBroker.ts"
 
 /** Runs a program with a connection, a publisher and a pool of its own, all gone afterwards. Its log begins at warnings. */

@@ -2,7 +2,7 @@
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD } from "./frames.ts"
 import { type FieldTable, nestedTable, objectKeys, typed } from "./fieldTable.ts"
 import { type Method, specs } from "./methods.ts"
-import type { Spoiling } from "./Outbox.ts"
+import type { Spoiling } from "./SocketOutput.ts"
 import { type Random, randomOf } from "../../chaos/random.ts"
 
 const bytesOf = (random: Random, count: number) => Buffer.from(Array.from({ length: count }, () => random.below(256)))
@@ -319,7 +319,7 @@ const kinds: Readonly<Record<string, Kind>> = {
 export const kindNames: ReadonlyArray<string> = Object.keys(kinds)
 
 /** A broker's stream on its way to the client, spoiled once. */
-export class Spoiler implements Spoiling {
+export class SpoiledStream implements Spoiling {
   readonly kind: string
   /** Whether the socket is to be ended behind what was sent. */
   ends = false

@@ -1,5 +1,5 @@
 /**
- * A net for secrets: looks through everything that can be printed of a value, or reached from it, for a word in any
+ * A search for secrets: looks through everything that can be printed of a value, or reached from it, for a word in any
  * encoding in which a program could print it.
  */
 import { Cause, Exit } from "effect"
@@ -78,7 +78,7 @@ const printed = (value: unknown): ReadonlyArray<string | undefined> => [
   ...(Exit.isExit(value) && Exit.isFailure(value) ? [Cause.pretty(value.cause)] : [])
 ]
 
-export class SecretNet {
+export class SecretSearch {
   /** Where the word was found, and how it was spelt there. */
   readonly found: Array<string> = []
   /** How many values it has seen. */

@@ -50,10 +50,10 @@ interface Piece {
 
 const sizeOf = (bytes: Piece["bytes"]): number => (bytes === "fin" ? 0 : bytes.length)
 
-/** Bytes that a lane holds before it stops reading. */
+/** Bytes that a direction holds before it stops reading. */
 const HIGH_WATER = 1024 * 1024
 
-export class Lane {
+export class ProxiedDirection {
   private readonly source: Socket
   private readonly sink: Socket
   private readonly faults: Faults

@@ -11,7 +11,7 @@ import type {
 import * as Driver from "../../src/internal/driver/driver.ts"
 import { Outgoing } from "../../src/internal/wire/properties.ts"
 import { configOf, type Overrides } from "./amqp.ts"
-import { until } from "./looking.ts"
+import { until } from "./polling.ts"
 
 /** A channel, and all that it was told. */
 export class DrivenChannel implements ChannelEvents {

@@ -5,10 +5,10 @@ import { type AddressInfo, createServer, type Server } from "node:net"
 import { configOf } from "./amqp.ts"
 import { collectGarbage } from "./heap.ts"
 import * as ScriptedBroker from "./ScriptedBroker.ts"
-import { kindNames, Spoiler } from "./Spoiler.ts"
+import { kindNames, SpoiledStream } from "./SpoiledStream.ts"
 
 /** A server whose connections are a broker's, of which it spoils the first. */
-const spoiled = (spoiler: Spoiler, broker: ScriptedBroker.ScriptedBroker) =>
+const spoiled = (spoiler: SpoiledStream, broker: ScriptedBroker.ScriptedBroker) =>
   Effect.acquireRelease(
     Effect.callback<Server>((resume) => {
       let first = true
@@ -118,7 +118,7 @@ export const playStreams = (streams: number, from: number): Effect.Effect<Played
 
     const run = (broker: ScriptedBroker.ScriptedBroker) => (seed: number) =>
       Effect.gen(function* () {
-        const spoiler = new Spoiler(seed)
+        const spoiler = new SpoiledStream(seed)
         const { kind } = spoiler
         const server = yield* spoiled(spoiler, broker)
         const start = performance.now()

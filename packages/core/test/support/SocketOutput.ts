@@ -17,22 +17,22 @@ export interface Spoiling {
   readonly ends: boolean
 }
 
-export interface OutboxOptions {
+export interface SocketOutputOptions {
   /** Size of the pieces; 0 writes everything as it comes. */
   readonly chop: number
   readonly cutAfter: { readonly bytes: number; readonly by: "rst" | "fin" } | undefined
   readonly spoiling?: Spoiling | undefined
 }
 
-export class Outbox {
+export class SocketOutput {
   private readonly socket: Socket
-  private readonly options: OutboxOptions
+  private readonly options: SocketOutputOptions
   private readonly waiting: Array<Uint8Array> = []
   private budget: number
   private pumping = false
   private ended = false
 
-  constructor(socket: Socket, options: OutboxOptions) {
+  constructor(socket: Socket, options: SocketOutputOptions) {
     this.socket = socket
     this.options = options
     this.budget = options.cutAfter?.bytes ?? Number.POSITIVE_INFINITY
