@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import type { AmqpConfig } from "./model/config.ts"
 import type * as AmqpError from "./model/error.ts"
 import type { Condition } from "./model/connection.ts"
-import { conditionsOf } from "./internal/connection/links.ts"
+import { ConnectionInside } from "./internal/connection/links.ts"
 import { AmqpConnection } from "./model/connection.ts"
 import { make } from "./internal/connection/supervisor.ts"
 
@@ -49,7 +49,7 @@ export type { Condition } from "./model/connection.ts"
  */
 export const conditions: Effect.Effect<ReadonlyArray<Condition>, never, AmqpConnection> = Effect.map(
   AmqpConnection,
-  (connection) => Array.from(conditionsOf(connection)?.all.values() ?? [])
+  (connection) => Array.from(ConnectionInside.of(connection)?.conditions.all.values() ?? [])
 )
 
 /** The connection as a layer: made when the layer is built, closed when its scope closes. */

@@ -28,12 +28,13 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { AmqpConnection } from "./model/connection.ts"
 import type { AmqpError } from "./model/error.ts"
+import { InsideId } from "./model/inside.ts"
 import { json } from "./AmqpMessage.ts"
 import { AmqpPublisher } from "./model/publisher.ts"
 import { sharedConnection } from "./internal/consumer/connection.ts"
 import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
-import { accessOf, queuesOf, register, Running, runningOf } from "./internal/consumer/running.ts"
+import { accessOf, ConsumerInside, queuesOf, Running, runningOf } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
 import { isRefused } from "./internal/wire/declarations.ts"
 import {
@@ -240,7 +241,11 @@ export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection 
     const running = new Running(main, connection, yield* Clock.Clock)
     // First, so last: until its consumers have ended.
     yield* Effect.addFinalizer(() => Effect.sync(() => running.presences.end()))
-    return register({ connection: yield* sharedConnection(main, running), publisher }, running)
+    return {
+      connection: yield* sharedConnection(main, running),
+      publisher,
+      [InsideId]: new ConsumerInside(running)
+    }
   })
 
 /**

@@ -35,14 +35,13 @@ import { AmqpPublisher } from "./model/publisher.ts"
 import { AmqpRpc } from "./model/rpc.ts"
 import { ownConfig } from "./internal/consumer/ownConfig.ts"
 import { measuresOf } from "./internal/consumer/running.ts"
-import { linksOf } from "./internal/connection/links.ts"
-import { conditionsOf } from "./internal/connection/links.ts"
+import { ConnectionInside } from "./internal/connection/links.ts"
 import { type Watched, watchConnection, watchConnections } from "./internal/metrics/connection.ts"
 import { boundaries } from "./internal/metrics/histogram.ts"
-import { discards, measuresOfPool, replies, settlements } from "./internal/metrics/measures.ts"
+import { discards, PoolInside, replies, settlements } from "./internal/metrics/measures.ts"
 import { Registry } from "./internal/metrics/registry.ts"
 import { publisherOf } from "./internal/publisher/publisher.ts"
-import { clientOf } from "./internal/rpc/client.ts"
+import { RpcInside } from "./internal/rpc/client.ts"
 
 /** What exporters take for the unit, and make no label of. */
 const seconds = { unit: "s" }
@@ -290,15 +289,15 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
     const watched = yield* watchConnection(connection)
     registerConnection(registry, () => connection.state.value._tag, watched)
     registry.counter(blockedTime, {}, () => watched.blockedSeconds)
-    const reported = conditionsOf(connection)
-    if (reported !== undefined) {
+    const links = ConnectionInside.of(connection)
+    if (links !== undefined) {
+      const { conditions: reported, unread } = links
       const unwatch = reported.watchKinds((kind) =>
         registry.gauge(conditions, { "amqp.condition.kind": kind }, () => reported.countOf(kind))
       )
       yield* Effect.addFinalizer(() => Effect.sync(unwatch))
+      registry.counter(undecodableMessages, {}, () => unread.undecodable)
     }
-    const { unread } = linksOf(connection)
-    registry.counter(undecodableMessages, {}, () => unread.undecodable)
 
     for (const [kind, { stats }] of [
       ["regular", pool],
@@ -317,7 +316,7 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
       registry.counter(channelsClosed, { ...of, reason: "discarded" }, () => read().discarded)
     }
 
-    const pools = measuresOfPool(pool)
+    const pools = PoolInside.of(pool)
     for (const kind of ["regular", "confirm", "transaction"] as const) {
       const measures = pools?.[kind]
       if (measures === undefined) continue
@@ -364,7 +363,7 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
     }
 
     const rpc = yield* Effect.serviceOption(AmqpRpc)
-    const client = Option.isSome(rpc) ? clientOf(rpc.value) : undefined
+    const client = Option.isSome(rpc) ? RpcInside.of(rpc.value) : undefined
     if (client !== undefined) {
       for (const outcome of ["replied", "failed", "timedOut", "givenUp"] as const) {
         registry.counter(calls, { "amqp.outcome": named(outcome) }, () => client.outcomes[outcome])

@@ -120,8 +120,8 @@ export const publishAll: {
       if (isRefused(settings)) return Stream.fail(fromReason(settings))
       const refused = checkMessages(messages)
       if (refused !== undefined) return Stream.fail(fromReason(refused))
-      const publisher = internal.publisherOf(service)
-      // A service of somebody else's making, such as a test's, can only publish one by one.
+      const publisher = internal.ownPublisherOf(service)
+      // A service that was made by hand, or whose `publish` was replaced, can only publish one by one.
       return (
         publisher === undefined
           ? oneByOne(service, messages, settings.failures, options)

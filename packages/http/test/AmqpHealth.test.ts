@@ -1,6 +1,6 @@
 /** Health as an orchestrator asks for it, over a socket, while the connection goes through what it can go through. */
 import { assert, describe, it } from "@effect/vitest"
-import { Amqp, AmqpBroker, AmqpChannel, AmqpConsumer, AmqpPool } from "@effect-amqp/core"
+import { Amqp, AmqpBroker, AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth } from "@effect-amqp/http"
 import { Deferred, Effect, Fiber, Layer, References } from "effect"
 import { HttpRouter } from "effect/http"
@@ -14,10 +14,18 @@ import { get, untilFlow } from "./support/service.ts"
 /** The health of a service on a scripted broker. */
 const withHealth = (
   broker: Pick<ScriptedBroker.ScriptedBroker, "url">,
-  { health, ...overrides }: Parameters<typeof configOf>[1] & { readonly health?: AmqpHealth.Options } = {}
+  {
+    health,
+    services = Layer.empty,
+    ...overrides
+  }: Parameters<typeof configOf>[1] & {
+    readonly health?: AmqpHealth.Options
+    /** What the health checks look at in place of the application's own. */
+    readonly services?: Layer.Layer<never, never, AmqpConnection.AmqpConnection | AmqpPool.AmqpPool>
+  } = {}
 ) =>
   Effect.provide(
-    HttpRouter.serve(AmqpHealth.layer(health), quiet).pipe(
+    HttpRouter.serve(Layer.provide(AmqpHealth.layer(health), services), quiet).pipe(
       Layer.provideMerge(server),
       Layer.provideMerge(Amqp.fromConfig(configOf(broker.url, overrides))),
       Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
@@ -168,6 +176,33 @@ describe("health", () => {
         yield* broker.received("basic.consume", 3)
         yield* until(health, ([, ready]) => ready === 200, "health")
       }).pipe(withHealth(broker))
+    })
+  )
+
+  it.live("of copies of the services is that of the originals", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const copies = Layer.mergeAll(
+        Layer.effect(
+          AmqpConnection.AmqpConnection,
+          Effect.map(AmqpConnection.AmqpConnection, (connection) => ({ ...connection }))
+        ),
+        Layer.effect(
+          AmqpPool.AmqpPool,
+          Effect.map(AmqpPool.AmqpPool, (pool) => ({ ...pool }))
+        )
+      )
+      yield* Effect.gen(function* () {
+        assert.deepStrictEqual(yield* health, [200, 200])
+        broker.once("basic.consume", (context) => context.closeChannel(404, "NOT_FOUND - no queue 'q'"))
+        const consumer = yield* AmqpConsumer.AmqpConsumer
+        yield* AmqpConsumer.consume("q", () => Effect.void).pipe(
+          Effect.provideService(AmqpConsumer.AmqpConsumer, { ...consumer, publisher: { ...consumer.publisher } }),
+          Effect.ignore
+        )
+        assert.deepStrictEqual(yield* health, [200, 503])
+        assert.deepStrictEqual((yield* ask("ready")).body.reasons, ["ConsumerEnded"])
+      }).pipe(withHealth(broker, { services: copies }))
     })
   )
 

@@ -6,6 +6,7 @@ import type * as Redacted from "effect/Redacted"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig } from "./config.ts"
 import type * as AmqpError from "./error.ts"
+import type { InsideId } from "./inside.ts"
 
 /** What the connection is doing. */
 export type State =
@@ -113,6 +114,8 @@ export class AmqpConnection extends Context.Service<
       secret: Redacted.Redacted<string>,
       reason?: string | undefined
     ) => Effect.Effect<void, AmqpError.AmqpError>
+    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpConnection") {}
 

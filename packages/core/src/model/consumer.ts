@@ -8,6 +8,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as AmqpChannel from "./channel.ts"
 import type { AmqpConnection } from "./connection.ts"
+import type { InsideId } from "./inside.ts"
 import type { AmqpError } from "./error.ts"
 import type { DeliveredProperties } from "./message.ts"
 import type { AmqpPublisher } from "./publisher.ts"
@@ -332,5 +333,7 @@ export class AmqpConsumer extends Context.Service<
     readonly connection: Effect.Effect<AmqpConnection["Service"], AmqpError, Scope.Scope>
     /** Publishes what is tried again later. */
     readonly publisher: AmqpPublisher["Service"]
+    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpConsumer") {}

@@ -4,6 +4,7 @@ import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { AmqpChannel, ConfirmChannel, TransactionChannel } from "./channel.ts"
 import type { AmqpError } from "./error.ts"
+import type { InsideId } from "./inside.ts"
 
 /** A count of the pool, at one moment. The last five count from the pool's start. */
 export interface Stats {
@@ -59,5 +60,7 @@ export class AmqpPool extends Context.Service<
     readonly confirm: ChannelsOf<ConfirmChannel>
     /** Channels in transaction mode. See `AmqpChannel.useTransaction`. */
     readonly transaction: ChannelsOf<TransactionChannel>
+    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpPool") {}

@@ -5,6 +5,7 @@ import type * as Result from "effect/Result"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Confirmed, PublishOptions } from "./channel.ts"
 import type { AmqpError } from "./error.ts"
+import type { InsideId } from "./inside.ts"
 import type { Message } from "./message.ts"
 
 /** The settings of a publisher. Mistakes are `InvalidArgument`, when it is made. */
@@ -121,5 +122,7 @@ export class AmqpPublisher extends Context.Service<
      */
     readonly flow: SubscriptionRef.SubscriptionRef<Flow>
     readonly stats: Effect.Effect<Stats>
+    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpPublisher") {}

@@ -5,6 +5,7 @@ import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type * as AmqpConsumer from "./consumer.ts"
 import type * as AmqpError from "./error.ts"
+import type { InsideId } from "./inside.ts"
 import type { FieldTable } from "./message.ts"
 
 // --- Procedures ------------------------------------------------------------------------------------------------------
@@ -128,6 +129,8 @@ export class AmqpRpc extends Context.Service<
       P["EncodingServices"] | S["DecodingServices"] | E["DecodingServices"]
     >
     readonly stats: Effect.Effect<Stats>
+    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpRpc") {}
 

@@ -1,10 +1,11 @@
 /**
- * The live link of a connection: for the pool, not for applications, whose types must not know the driver. So it is not
- * among the service's fields, but beside them.
+ * The live link of a connection, and what its application shares: for the pool, publishers and consumers, not for
+ * applications, whose types must not know the driver.
  */
 import type * as Effect from "effect/Effect"
 import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
+import { Inside } from "../../model/inside.ts"
 import type { ChannelBudget } from "./channelBudget.ts"
 import type { Conditions } from "./conditions.ts"
 import type { Keepers } from "./keepers.ts"
@@ -42,12 +43,8 @@ export interface Unread {
   undecodable: number
 }
 
-const links = new WeakMap<AmqpConnection["Service"], Links>()
-
-export const register = (connection: AmqpConnection["Service"], of: Links): AmqpConnection["Service"] => {
-  links.set(connection, of)
-  return connection
-}
+/** The inside of an `AmqpConnection`. */
+export class ConnectionInside extends Inside<Links> {}
 
 /** Makes a connection one application with another one, to the same broker: it waits for what is prepared there, and ends with it. */
 export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnection["Service"]): void => {
@@ -55,13 +52,13 @@ export const joinTo = (connection: AmqpConnection["Service"], main: AmqpConnecti
   Object.assign(linksOf(connection), { budget, conditions, keepers, preparations, queues, shutdown, unread })
 }
 
-/** Undefined for a connection that was made otherwise, such as a test's. */
-export const conditionsOf = (connection: AmqpConnection["Service"]): Conditions | undefined =>
-  links.get(connection)?.conditions
-
+/** For what opens channels on a connection, which cannot do without its link. A connection made by hand is a defect there. */
 export const linksOf = (connection: AmqpConnection["Service"]): Links => {
-  const found = links.get(connection)
-  if (found === undefined)
-    throw new Error("This AmqpConnection was not made by AmqpConnection.make: it has no link to a broker")
+  const found = ConnectionInside.of(connection)
+  if (found === undefined) {
+    throw new Error(
+      "AmqpConnection: expected one made by AmqpConnection.make, or a copy of one, got one made by hand, which has no link to a broker: use AmqpConnection.make or a layer, and override members of that"
+    )
+  }
   return found
 }

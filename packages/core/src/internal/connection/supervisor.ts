@@ -9,13 +9,14 @@ import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
+import { InsideId } from "../../model/inside.ts"
 import { ChannelBudget } from "./channelBudget.ts"
 import { Conditions } from "./conditions.ts"
 import { connect } from "./connect.ts"
 import { Keepers } from "./keepers.ts"
 import { KnownQueues } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
-import { type Links, register } from "./links.ts"
+import { ConnectionInside, type Links } from "./links.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { Login, SharedLogin } from "./login.ts"
@@ -387,7 +388,7 @@ export const start = Effect.fnUntraced(function* (
         ? Effect.annotateLogs(login.update(secret, reason), Logging.ofConnection(config))
         : Effect.fail(AmqpError.fromReason(closedBy))
     )
-  return register(AmqpConnection.of({ config, state, flow, updateSecret }), links)
+  return AmqpConnection.of({ config, state, flow, updateSecret, [InsideId]: new ConnectionInside(links) })
 })
 
 export const peerOf = ({ host, port }: Host) => `${host}:${port}`

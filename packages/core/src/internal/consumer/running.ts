@@ -12,6 +12,7 @@ import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpConsumer } from "../../model/consumer.ts"
 import * as AmqpError from "../../model/error.ts"
+import { Inside } from "../../model/inside.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
 import { linksOf } from "../connection/links.ts"
 import * as Logging from "../telemetry/logging.ts"
@@ -97,15 +98,11 @@ export class Running {
   }
 }
 
-const running = new WeakMap<AmqpConsumer["Service"], Running>()
+/** The inside of an `AmqpConsumer`. */
+export class ConsumerInside extends Inside<Running> {}
 
-export const register = (service: AmqpConsumer["Service"], of: Running): AmqpConsumer["Service"] => {
-  running.set(service, of)
-  return service
-}
-
-/** Undefined for a service that was made otherwise, such as a test's. */
-export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => running.get(service)
+/** Undefined for a service that was made by hand. */
+export const runningOf = (service: AmqpConsumer["Service"]): Running | undefined => ConsumerInside.of(service)
 
 /** What its application has declared. */
 export const queuesOf = (service: AmqpConsumer["Service"]): KnownQueues | undefined => {
@@ -117,7 +114,7 @@ export const queuesOf = (service: AmqpConsumer["Service"]): KnownQueues | undefi
 export interface Access {
   readonly connection: AmqpConsumer["Service"]["connection"]
   readonly annotations: Readonly<Record<string, unknown>>
-  /** Undefined for a service that was made otherwise: its consumers share a connection in any case. */
+  /** Undefined for a service that was made by hand: its consumers share a connection in any case. */
   readonly alone: Alone | undefined
   /** What the consumer reports of itself, once it has begun. */
   readonly presence?: Presence | undefined

@@ -1,6 +1,6 @@
 /** What parts of the library count and measure while they work, for the metrics to be read from. */
-import type { AmqpPool } from "../../model/pool.ts"
 import type { Kind } from "../../model/channel.ts"
+import { Inside } from "../../model/inside.ts"
 import { Histogram } from "./histogram.ts"
 
 /** Why a channel is not lent again, other than by its age. */
@@ -49,16 +49,5 @@ export class ConsumerMeasures {
   readonly replies: Record<(typeof replies)[number], number> = { success: 0, failure: 0, defect: 0 }
 }
 
-const pools = new WeakMap<AmqpPool["Service"], Record<Kind, PoolMeasures>>()
-
-export const registerPool = (
-  service: AmqpPool["Service"],
-  measures: Record<Kind, PoolMeasures>
-): AmqpPool["Service"] => {
-  pools.set(service, measures)
-  return service
-}
-
-/** Undefined for a service that was made otherwise, such as a test's. */
-export const measuresOfPool = (service: AmqpPool["Service"]): Record<Kind, PoolMeasures> | undefined =>
-  pools.get(service)
+/** The inside of an `AmqpPool`. */
+export class PoolInside extends Inside<Readonly<Record<Kind, PoolMeasures>>> {}

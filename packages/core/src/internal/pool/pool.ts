@@ -13,12 +13,13 @@ import type { AmqpConfig } from "../../model/config.ts"
 import type { AmqpConnection } from "../../model/connection.ts"
 import * as AmqpError from "../../model/error.ts"
 import { fail } from "../../model/failures.ts"
+import { InsideId } from "../../model/inside.ts"
 import type { AmqpPool, ChannelsOf, Stats } from "../../model/pool.ts"
 import type { Kind } from "../../model/channel.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
 import type { Terms } from "../channel/handle.ts"
 import { type Links, linksOf } from "../connection/links.ts"
-import { type PoolMeasures, registerPool } from "../metrics/measures.ts"
+import { PoolInside, type PoolMeasures } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { Borrow, type Restore } from "./borrow.ts"
 import { LongBorrows } from "./longBorrows.ts"
@@ -485,10 +486,16 @@ export const make = Effect.fnUntraced(
         Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
       )
     )
-    return registerPool(
-      { ...regular.channels, confirm: confirm.channels, transaction: transaction.channels },
-      { regular: regular.measures, confirm: confirm.measures, transaction: transaction.measures }
-    )
+    return {
+      ...regular.channels,
+      confirm: confirm.channels,
+      transaction: transaction.channels,
+      [InsideId]: new PoolInside({
+        regular: regular.measures,
+        confirm: confirm.measures,
+        transaction: transaction.measures
+      })
+    }
   },
   (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
 )

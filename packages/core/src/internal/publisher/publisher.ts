@@ -16,6 +16,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Confirmed, PublishOptions } from "../../model/channel.ts"
 import type { AmqpConnection } from "../../model/connection.ts"
 import * as AmqpError from "../../model/error.ts"
+import { Inside, InsideId } from "../../model/inside.ts"
 import type { Message } from "../../model/message.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../model/publisher.ts"
 import type { Link } from "../connection/link.ts"
@@ -529,10 +530,17 @@ export class Publisher implements Owner {
   }))
 }
 
-const publishers = new WeakMap<AmqpPublisher["Service"], Publisher>()
+/** The inside of an `AmqpPublisher`. */
+export class PublisherInside extends Inside<Publisher> {}
 
-/** The publisher behind a service; undefined for one that was made otherwise, such as a test's. */
-export const publisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => publishers.get(service)
+/** The publisher behind a service; undefined for one that was made by hand. */
+export const publisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => PublisherInside.of(service)
+
+/** The same, if that is what publishes. A copy with a `publish` of its own wants to see each message: none may pass it by. */
+export const ownPublisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => {
+  const publisher = publisherOf(service)
+  return publisher?.publish === service.publish ? publisher : undefined
+}
 
 export const make = Effect.fnUntraced(
   function* (
@@ -550,9 +558,7 @@ export const make = Effect.fnUntraced(
     const changes = Stream.merge(SubscriptionRef.changes(connection.flow), SubscriptionRef.changes(connection.state))
     yield* Effect.forkScoped(Stream.runForEach(changes, () => Effect.sync(() => publisher.changed())))
     const { publish, stats } = publisher
-    const service: AmqpPublisher["Service"] = { publish, flow, stats }
-    publishers.set(service, publisher)
-    return service
+    return { publish, flow, stats, [InsideId]: new PublisherInside(publisher) }
   },
   (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
 )

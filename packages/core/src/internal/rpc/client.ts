@@ -16,6 +16,7 @@ import * as Crypto from "node:crypto"
 import type { AmqpConnection } from "../../model/connection.ts"
 import type { Baggage } from "../../model/baggage.ts"
 import * as AmqpError from "../../model/error.ts"
+import { Inside, InsideId } from "../../model/inside.ts"
 import type { AmqpRpc, CallOptions, Procedure, Stats } from "../../model/rpc.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
 import { isRefused } from "../wire/declarations.ts"
@@ -353,10 +354,8 @@ class Client implements CallOwner, SessionOwner {
   })
 }
 
-const clients = new WeakMap<AmqpRpc["Service"], Client>()
-
-/** The client behind a service; undefined for one that was made otherwise, such as a test's. */
-export const clientOf = (service: AmqpRpc["Service"]): Client | undefined => clients.get(service)
+/** The inside of an `AmqpRpc`. */
+export class RpcInside extends Inside<Client> {}
 
 /** Opens its channel at the first request, and a new one at the next when that has died. */
 export const make = Effect.fnUntraced(function* (
@@ -368,7 +367,5 @@ export const make = Effect.fnUntraced(function* (
   const client = new Client(connection, settings, clock, fork)
   // After the fork's own finalizer was put in place, so it runs before that.
   yield* Effect.addFinalizer(() => client.end)
-  const service: AmqpRpc["Service"] = { call: client.call, stats: Effect.sync(() => client.stats) }
-  clients.set(service, client)
-  return service
+  return { call: client.call, stats: Effect.sync(() => client.stats), [InsideId]: new RpcInside(client) }
 })

@@ -23,7 +23,7 @@ import { refused } from "../wire/fieldTable.ts"
 import { fail } from "../../model/failures.ts"
 import { type Outgoing, toPublish } from "../wire/properties.ts"
 import { obstacle } from "../channel/publishing.ts"
-import { type Publisher, publisherOf } from "../publisher/publisher.ts"
+import { ownPublisherOf, type Publisher } from "../publisher/publisher.ts"
 import { measuresOf, publishingAccessOf, queuesOf } from "../consumer/running.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
@@ -96,7 +96,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   readonly #handler: (payload: P["Type"], request: Delivery) => Effect.Effect<S["Type"], E["Type"], R>
   readonly #publisher: AmqpConsumer["Service"]["publisher"]
   readonly #replies: ConsumerMeasures["replies"]
-  /** Of which the link is known; undefined for a service that was made otherwise. */
+  /** Of which the link is known; undefined for a service that was made by hand, or has a `publish` of its own. */
   readonly #known: Publisher | undefined
   /** The largest reply in bytes that may be written behind its request. */
   readonly #largest: number
@@ -121,7 +121,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
     this.#handler = handler
     this.#publisher = consumer.publisher
     this.#replies = measuresOf(consumer).replies
-    this.#known = publisherOf(consumer.publisher)
+    this.#known = ownPublisherOf(consumer.publisher)
     this.#largest = Math.min(smallReply, this.#known?.settings.maxMessageSize ?? smallReply)
   }
 
