@@ -10,6 +10,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig, Host } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
 import { InsideId } from "../../model/inside.ts"
+import { Blocking } from "./blocking.ts"
 import { ChannelBudget } from "./channelBudget.ts"
 import { Conditions } from "./conditions.ts"
 import { connect } from "./connect.ts"
@@ -65,43 +66,11 @@ export const start = Effect.fnUntraced(function* (
   let hasEnded = false
   /** Refusals without an open connection in between. */
   let refusals = 0
-  let blockedTimer: { readonly interruptUnsafe: () => void } | undefined
 
   /** Which of its links a line of the log is about. */
   const which = () => ({ "amqp.connection.generation": generation })
 
-  const setFlow = (value: Flow, log: Effect.Effect<void>) =>
-    runFork(Effect.andThen(SubscriptionRef.set(flow, value), log))
-
-  const unblock = (log: Effect.Effect<void>) => {
-    blockedTimer?.interruptUnsafe()
-    blockedTimer = undefined
-    if (flow.value._tag === "Blocked") setFlow({ _tag: "Flowing" }, log)
-  }
-
-  const onUnblocked = () => unblock(Effect.annotateLogs(Effect.logInfo("AMQP connection unblocked"), which()))
-
-  const onBlocked = (reason: string) => {
-    if (flow.value._tag === "Flowing") {
-      const log = Effect.logWarning("AMQP connection blocked: the broker takes no messages")
-      setFlow({ _tag: "Blocked", reason }, Effect.annotateLogs(log, { reason, ...which() }))
-    }
-    const timeout = config.blockedConnectionTimeout
-    if (timeout === undefined || blockedTimer !== undefined) return
-    const link = current
-    blockedTimer = runFork(
-      Effect.andThen(
-        Effect.sleep(timeout),
-        Effect.sync(() =>
-          link?.destroy(
-            new AmqpError.ConnectionClosed({
-              message: `the broker blocked this connection for longer than ${Duration.format(timeout)} (blockedConnectionTimeout): ${reason}`
-            })
-          )
-        )
-      )
-    )
-  }
+  const blocking = new Blocking(flow, config.blockedConnectionTimeout, runFork, which)
 
   const onUndecodable = (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => {
     links.unread.undecodable++
@@ -139,8 +108,8 @@ export const start = Effect.fnUntraced(function* (
       host,
       {
         budget: () => links.budget,
-        onBlocked,
-        onUnblocked,
+        onBlocked: (reason) => blocking.blocked(reason, current),
+        onUnblocked: () => blocking.unblocked(),
         onChannelClosed: (reason) => links.keepers.closedBy(reason),
         onReturned: (exchange, routingKey) => links.keepers.returned(exchange, routingKey),
         onUndecodable,
@@ -163,7 +132,7 @@ export const start = Effect.fnUntraced(function* (
       }
     )
     // It may have been blocked before it ended.
-    const attempted = Effect.tapError(connected, () => Effect.sync(() => unblock(Effect.void)))
+    const attempted = Effect.tapError(connected, () => Effect.sync(() => blocking.lost()))
     // A secret that was replaced while it was being refused is no reason to give up.
     return Effect.catchIf(
       attempted,
@@ -241,7 +210,7 @@ export const start = Effect.fnUntraced(function* (
 
   const lost = (reason: AmqpError.AmqpErrorReason) =>
     Effect.suspend(() => {
-      unblock(Effect.void)
+      blocking.lost()
       return Effect.andThen(
         SubscriptionRef.set(state, { _tag: "Reconnecting", attempt: 0, reason }),
         Effect.logWarning("AMQP connection lost, reconnecting").pipe(
@@ -362,7 +331,7 @@ export const start = Effect.fnUntraced(function* (
   const close = Effect.gen(function* () {
     hasEnded = true
     login.leave(member)
-    blockedTimer?.interruptUnsafe()
+    blocking.stop()
     links.budget.close()
     if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
     current = undefined
