@@ -9,6 +9,7 @@ import type { AmqpConfig, Host, Tls } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
 import { addressesOf, lookupOf, shareOf } from "./addresses.ts"
 import { classify } from "./classify.ts"
+import { isOfLogin } from "./refusals.ts"
 import { codeOf, readAgain } from "../config/tlsFiles.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 import * as Driver from "../driver/driver.ts"
@@ -141,10 +142,6 @@ export const connect = (
     })
   )
 }
-
-// The nodes behind one name share users and virtual hosts: another address would count as another failed login.
-const isOfLogin = (reason: AmqpError.AmqpErrorReason) =>
-  reason._tag === "AuthenticationFailed" || reason._tag === "VirtualHostRefused"
 
 /** What is left of some addresses without that one; it is the first unless Node has passed over others, which come last. */
 const after = (addresses: ReadonlyArray<LookupAddress>, address: string | undefined): ReadonlyArray<LookupAddress> => {

@@ -2,7 +2,6 @@
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Random from "effect/Random"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -21,8 +20,8 @@ import { ConnectionInside, type Links } from "./links.ts"
 import { elapsed } from "../waiting/elapsed.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { Login, SharedLogin } from "./login.ts"
-import { Backoff, fullJitter } from "../waiting/backoff.ts"
 import { Preparations } from "./preparations.ts"
+import { isOfLogin, isRefusal, Pauses } from "./refusals.ts"
 import { Shutdown } from "./shutdown.ts"
 import { type State, type Flow, AmqpConnection } from "../../model/connection.ts"
 
@@ -64,13 +63,12 @@ export const start = Effect.fnUntraced(function* (
   /** Done when a connection that is closed for a refused login gets another secret: with that refusal. */
   let revived = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
   let hasEnded = false
-  /** Refusals without an open connection in between. */
-  let refusals = 0
 
   /** Which of its links a line of the log is about. */
   const which = () => ({ "amqp.connection.generation": generation })
 
   const blocking = new Blocking(flow, config.blockedConnectionTimeout, runFork, which)
+  const pauses = new Pauses(clock, config.reconnect)
 
   const onUndecodable = (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => {
     links.unread.undecodable++
@@ -168,7 +166,7 @@ export const start = Effect.fnUntraced(function* (
 
   const opened = Effect.suspend(() => {
     generation++
-    refusals = 0
+    pauses.forgetRefusals()
     login.wasAccepted = true
     // It may have died already: then `loss` is done, and the supervisor goes on from there.
     if (current === undefined) return Effect.void
@@ -219,29 +217,12 @@ export const start = Effect.fnUntraced(function* (
       )
     })
 
-  const backoff = new Backoff(
-    clock,
-    config.reconnect.schedule ?? fullJitter(config.reconnect.minDelay, config.reconnect.maxDelay),
-    config.reconnect.healthyAfter
-  )
-
-  /** Waits until the next attempt is due; false: there is none. */
-  const pause = (reason: AmqpError.AmqpErrorReason) => {
-    if (!isRefusal(reason)) return backoff.wait(reason)
-    const longest = Math.max(longestRefusedDelay, Duration.toMillis(config.reconnect.maxDelay))
-    const bound = Math.min(firstRefusedDelay * 2 ** refusals++, longest)
-    const due = Effect.flatMap(Random.next, (random) =>
-      backoff.wait(reason, Duration.millis(bound * (0.5 + random / 2)))
-    )
-    return isOfLogin(reason) ? Effect.raceFirst(due, Effect.as(Deferred.await(replaced), true)) : due
-  }
-
   /** Tries until there is a link; false: it was given up for good. Waits first if one was lost. */
   const establish = Effect.fnUntraced(function* (lostFor: AmqpError.AmqpErrorReason | undefined) {
     let reason = lostFor
     let logged: string | undefined
     for (let attempt = 1; ; attempt++) {
-      if (reason !== undefined && !(yield* pause(reason))) return yield* givenUp(reason)
+      if (reason !== undefined && !(yield* pauses.wait(reason, replaced))) return yield* givenUp(reason)
       const attempted = tryEveryHost(attempt > 1)
       const error = yield* Effect.match(attempted, { onFailure: (error) => error, onSuccess: () => undefined })
       if (error === undefined) return yield* Effect.as(opened, true)
@@ -267,10 +248,10 @@ export const start = Effect.fnUntraced(function* (
     let isOpen = !config.lazyConnect || (yield* establish(undefined))
     while (true) {
       if (isOpen) {
-        const openedAt = backoff.now
+        const openedAt = pauses.now
         const reason = yield* Deferred.await(loss)
         yield* lost(reason)
-        backoff.lost(openedAt)
+        pauses.lost(openedAt)
         isOpen = yield* establish(reason)
       } else {
         const reason = yield* Deferred.await(revived)
@@ -318,7 +299,7 @@ export const start = Effect.fnUntraced(function* (
     current: () => current,
     continuationTimeout: config.continuationTimeout,
     onReplaced: () => {
-      refusals = 0
+      pauses.forgetRefusals()
       if (closedBy === undefined || hasEnded || !isOfLogin(closedBy)) return
       const reason = closedBy
       // Now, not when the supervisor runs: the caller of `updateSecret` may publish next.
@@ -361,17 +342,3 @@ export const start = Effect.fnUntraced(function* (
 })
 
 export const peerOf = ({ host, port }: Host) => `${host}:${port}`
-
-// What the peer says no to, as opposed to a peer that is away.
-export const isRefusal = (reason: AmqpError.AmqpErrorReason) => !reason.isRetryable
-
-// The nodes of a cluster share users and virtual hosts. A certificate, or a port where something else listens, is one
-// host's own.
-export const isOfLogin = (reason: AmqpError.AmqpErrorReason) =>
-  reason._tag === "AuthenticationFailed" || reason._tag === "VirtualHostRefused"
-
-/** The bound of the pause after the first refusal, in milliseconds; half of it is random. It doubles with each. */
-export const firstRefusedDelay = 1000
-
-/** Where it ends, unless `reconnect.maxDelay` is longer. */
-export const longestRefusedDelay = 30_000
