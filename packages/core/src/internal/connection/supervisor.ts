@@ -22,6 +22,7 @@ import * as Logging from "../telemetry/logging.ts"
 import { Login, SharedLogin } from "./login.ts"
 import { Preparations } from "./preparations.ts"
 import { isOfLogin, isRefusal, Pauses } from "./refusals.ts"
+import { roundsOver } from "./rounds.ts"
 import { Shutdown } from "./shutdown.ts"
 import { type State, type Flow, AmqpConnection } from "../../model/connection.ts"
 
@@ -55,7 +56,6 @@ export const start = Effect.fnUntraced(function* (
   let current: Link | undefined
   let closedBy: AmqpError.AmqpErrorReason | undefined
   let generation = 0
-  let nextHost = 0
   let arrival = Deferred.makeUnsafe<Link, AmqpError.AmqpError>()
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
   /** Done when the secret of the last attempt is replaced. */
@@ -139,30 +139,7 @@ export const start = Effect.fnUntraced(function* (
     )
   }
 
-  const tryEveryHost = Effect.fnUntraced(function* (isRepeated: boolean) {
-    let passing: AmqpError.AmqpError | undefined
-    let final: AmqpError.AmqpError | undefined
-    for (let i = 0; i < config.hosts.length; i++) {
-      const host = config.hosts[nextHost++ % config.hosts.length]!
-      const error = yield* Effect.match(connectTo(host), { onFailure: (error) => error, onSuccess: () => undefined })
-      if (error === undefined) return
-      if (!isRefusal(error.reason)) {
-        passing = error
-        continue
-      }
-      if (final === undefined || !isOfLogin(final.reason)) final = error
-      if (config.hosts.length > 1) {
-        const text = "AMQP host refused"
-        yield* Effect.annotateLogs(isRepeated ? Effect.logDebug(text) : Effect.logWarning(text), {
-          host: peerOf(host),
-          reason: error.reason.message
-        })
-      }
-    }
-    return yield* Effect.fail(
-      final !== undefined && (passing === undefined || isOfLogin(final.reason)) ? final : passing!
-    )
-  })
+  const tryEveryHost = roundsOver(config.hosts, connectTo)
 
   const opened = Effect.suspend(() => {
     generation++
@@ -328,7 +305,7 @@ export const start = Effect.fnUntraced(function* (
 
   // In this order: the finalizer must exist before the first socket does.
   yield* Effect.addFinalizer(() => links.shutdown.during(close))
-  yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(peerOf) })
+  yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(Logging.peerOf) })
   if (!config.lazyConnect) yield* Effect.andThen(first, opened)
   yield* Effect.forkScoped(supervise)
 
@@ -340,5 +317,3 @@ export const start = Effect.fnUntraced(function* (
     )
   return AmqpConnection.of({ config, state, flow, updateSecret, [InsideId]: new ConnectionInside(links) })
 })
-
-export const peerOf = ({ host, port }: Host) => `${host}:${port}`

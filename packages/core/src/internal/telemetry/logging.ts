@@ -5,7 +5,7 @@ import type { AmqpConfig, Host } from "../../model/config.ts"
 
 type Annotations = Readonly<Record<string, unknown>>
 
-const peerOf = ({ host, port }: Host): string => `${host}:${port}`
+export const peerOf = ({ host, port }: Host): string => `${host}:${port}`
 
 /** A connection, before it is known to which of its hosts. */
 export const ofConnection = ({ connectionName, hosts }: AmqpConfig): Annotations => ({
