@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
 import type { FieldTable, Headers } from "../../model/message.ts"
 import type { QueueDeclared } from "../../model/channel.ts"
-import * as Channels from "./channel.ts"
+import { openChannel } from "./opening.ts"
 import { mustFit, type readQueueDeclare } from "../wire/declarations.ts"
 import { Handle, type Terms } from "./handle.ts"
 import { type KnownQueue, typeOf } from "../connection/knownQueues.ts"
@@ -76,7 +76,7 @@ class Declaring extends Handle {
   }
 
   declare(link: Link, queue: string, declaration: Declaration): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
-    return Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
+    return openChannel(link, "regular", this.terms.continuationTimeout, (channel) => {
       this.held = channel
     }).pipe(
       Effect.andThen(

@@ -5,7 +5,7 @@ import * as References from "effect/References"
 import type { AmqpConfig } from "../../model/config.ts"
 import { make } from "../connection/supervisor.ts"
 import * as AmqpError from "../../model/error.ts"
-import * as Channels from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import type { readQueueDeclare } from "../wire/declarations.ts"
 import type { DriverChannel } from "../driver/driver.ts"
 import { Handle, type Terms } from "../channel/handle.ts"
@@ -37,7 +37,7 @@ class OneMethod extends Handle {
     send: (driver: DriverChannel) => Promise<A>
   ): Effect.Effect<A, AmqpError.AmqpError> {
     return Effect.flatMap(this.#links.next, (link) =>
-      Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
+      openChannel(link, "regular", this.terms.continuationTimeout, (channel) => {
         this.held = channel
       })
     ).pipe(

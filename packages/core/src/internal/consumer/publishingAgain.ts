@@ -13,7 +13,8 @@ import type { Confirmed, PublishOptions } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
-import * as Channels from "../channel/channel.ts"
+import type * as Channels from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import { fail } from "../../model/failures.ts"
 import { type Terms } from "../channel/handle.ts"
 import { Lease } from "../channel/lease.ts"
@@ -99,7 +100,7 @@ export class PublishingAgain {
         const lease = new Lease(this.#terms)
         let channel: Channels.Channel | undefined
         return Effect.flatMap(this.#links.next, (link) =>
-          Channels.open(link, "confirm", this.#terms.continuationTimeout, (opened) => {
+          openChannel(link, "confirm", this.#terms.continuationTimeout, (opened) => {
             channel = opened
             lease.begin(opened)
           })

@@ -21,7 +21,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { AmqpConfig } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
-import * as Channels from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import { Handle, type Terms } from "../channel/handle.ts"
 import type { Links } from "../connection/links.ts"
 import * as Logging from "../telemetry/logging.ts"
@@ -248,7 +248,7 @@ export class SharedCounts extends Handle {
     if (this.#isOpen) return Effect.void
     if (this.held?.isOpen === true) this.held.abandon()
     return Effect.flatMap(this.#links.next, (link) =>
-      Channels.open(link, "regular", this.terms.continuationTimeout, (channel) => {
+      openChannel(link, "regular", this.terms.continuationTimeout, (channel) => {
         if (this.#hasEnded) channel.abandon()
         else this.held = channel
       })

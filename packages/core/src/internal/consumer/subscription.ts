@@ -9,7 +9,8 @@ import * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Blame } from "../connection/blame.ts"
-import * as Channels from "../channel/channel.ts"
+import type * as Channels from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import { cancelsForTimeout, consumerCancelled, type Held } from "../channel/consumerCancelled.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { fail } from "../../model/failures.ts"
@@ -228,7 +229,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   open(links: Links, declare: Declare | undefined): Effect.Effect<void, AmqpError.AmqpError> {
     const { continuationTimeout } = this.terms
     return Effect.flatMap(links.next, (link) =>
-      Channels.open(link, "regular", continuationTimeout, (channel) => {
+      openChannel(link, "regular", continuationTimeout, (channel) => {
         this.held = channel
       })
     ).pipe(

@@ -10,7 +10,8 @@ import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { Link } from "../connection/link.ts"
 import type { Budgeted } from "../connection/channelBudget.ts"
-import * as Channel from "../channel/channel.ts"
+import type * as Channel from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import { type Kind } from "../../model/channel.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { type Links, linksOf } from "../connection/links.ts"
@@ -120,7 +121,7 @@ export class Places<Lease> {
       Effect.zip(this.#links.next, Random.next),
       ([link, random]) =>
         Effect.catchIf(
-          Channel.open(
+          openChannel(
             link,
             this.#kind,
             this.#config.continuationTimeout,

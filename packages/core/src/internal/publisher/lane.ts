@@ -3,7 +3,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
 import type { Link } from "../connection/link.ts"
-import * as Channel from "../channel/channel.ts"
+import type * as Channel from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import type { Deadlines, Due } from "../waiting/deadlines.ts"
 import type { Links } from "../connection/links.ts"
 import { type InLine, Line } from "../waiting/line.ts"
@@ -120,7 +121,7 @@ export class Lane<Entry extends InLine<Entry>> {
       Effect.andThen(
         Effect.andThen(unblocked(link), this.#links.preparations.wait(this.#timeouts.open)),
         Effect.catchIf(
-          Channel.open(link, "confirm", this.#timeouts.open, own, { patience: Duration.infinity }),
+          openChannel(link, "confirm", this.#timeouts.open, own, { patience: Duration.infinity }),
           () => link.closedBy !== undefined || link.blockedBy !== undefined,
           () => open
         )

@@ -10,7 +10,8 @@ import * as AmqpError from "../../model/error.ts"
 import type { Returned } from "../../model/channel.ts"
 import type { DeliveredProperties, Properties } from "../../model/message.ts"
 import type { Link } from "../connection/link.ts"
-import * as Channel from "../channel/channel.ts"
+import type * as Channel from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import { type ConsumerStart } from "../../model/channel.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { returnedBecause } from "../channel/confirms.ts"
@@ -66,7 +67,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
     return Effect.suspend(() => {
       let session: Session | undefined
       let isOwned = false
-      return Channel.open(link, "confirm", terms.continuationTimeout, (channel) => {
+      return openChannel(link, "confirm", terms.continuationTimeout, (channel) => {
         session = new Session(channel, terms, owner)
       }).pipe(
         Effect.andThen(Effect.suspend(() => session!.#start)),

@@ -6,7 +6,7 @@ import type { AmqpChannel } from "../../model/channel.ts"
 import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { Blame } from "../connection/blame.ts"
-import * as Channels from "../channel/channel.ts"
+import { openChannel } from "../channel/opening.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
 import { Lease } from "../channel/lease.ts"
 import type { Link } from "../connection/link.ts"
@@ -46,7 +46,7 @@ export const during = <A, E>(
         ? Effect.succeed(lease as unknown as AmqpChannel)
         : close.pipe(
             Effect.andThen(
-              Channels.open(link, "regular", continuationTimeout, (opened) => {
+              openChannel(link, "regular", continuationTimeout, (opened) => {
                 // Given up in the same turn, it is closed with the session.
                 lease.begin(opened)
               })
