@@ -161,6 +161,8 @@ export class Places<Lease> {
     for (const starving of this.#starving) {
       if (starving.lease === undefined || starving === slot) continue
       this.#starving.delete(starving)
+      // Before its borrower goes on, as it does in there.
+      this.#watch(starving, slot.channel!)
       return starving.takeOver(slot)
     }
     this.#links.budget.idle()
