@@ -36,7 +36,7 @@ import { handleBatches, handleEach, refuse } from "./internal/consumer/handling.
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
 import { accessOf, ConsumerInside, queuesOf, Running, runningOf } from "./internal/consumer/running.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
-import { isRefused } from "./internal/wire/declarations.ts"
+import { isRefused } from "./internal/wire/optionTable.ts"
 import {
   type Delivery,
   type ConsumeOptions,
@@ -84,8 +84,9 @@ export * from "./model/streamPolicies.ts"
  * `ConnectionClosed`; handlers can publish and borrow until they are done.
  *
  * A stream is consumed in the same way, with these differences. Messages stay in it, so nothing is given back: what is not
- * handled ends the consumer (`stop`, the default, with `StreamStopped`), or is passed over (`skip`, `publishTo`), and
- * `maxDeliveries` and the policies of queues are refused. The consumer has a position, the lowest offset that is not handled,
+ * handled ends the consumer (`stop`, the default, with `StreamStopped`), or is passed over (`skip`, `publishTo`). The policies
+ * of queues are refused, and so are the options for what comes again: `maxDeliveries`, `sharedCount`, `onPoison`,
+ * `deliveryLimit` and `retrySecret`. The consumer has a position, the lowest offset that is not handled,
  * and goes on there after each reconnect: nothing is passed over, and what handlers have in hand meanwhile is not handed to
  * them again. With `offsets` it goes on there after a restart, too. At most `prefetch` messages (and what is left of a chunk) are
  * above the position, so a message that takes long holds up the others when that many have been handled behind it. A
@@ -140,7 +141,7 @@ export const consume: {
     const settings = readHandling(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
       ? refuse(consumer, accessOf(consumer), queue, settings)
-      : handleEach(consumer, settings, decoderOf(options), handler)
+      : handleEach(consumer, settings, decoderOf(settings), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
 /**
@@ -194,11 +195,11 @@ export const consumeBatch: {
     const settings = readBatching(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
       ? refuse(consumer, accessOf(consumer), queue, settings)
-      : handleBatches(consumer, settings, decoderOf(options), handler)
+      : handleBatches(consumer, settings, decoderOf(settings), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
-const decoderOf = (options: Partial<DecodeOptions<Schema.Constraint>> | undefined) =>
-  options?.schema === undefined ? undefined : json(options.schema).decode
+const decoderOf = ({ schema }: { readonly schema: Schema.Constraint | undefined }) =>
+  schema === undefined ? undefined : json(schema).decode
 
 /**
  * The deliveries of a queue as a stream, to be settled by `ack`, `nack` or `reject` of each.

@@ -33,7 +33,7 @@ import type { AmqpChannel } from "./model/channel.ts"
 import { AmqpConnection, type State } from "./model/connection.ts"
 import * as AmqpError from "./model/error.ts"
 import { AmqpPool } from "./model/pool.ts"
-import { isRefused, type Option, read, toMillis } from "./internal/wire/declarations.ts"
+import { isRefused, or, readerOf, rule, type Table, toMillis } from "./internal/wire/optionTable.ts"
 import { linksOf } from "./internal/connection/links.ts"
 import * as Logging from "./internal/telemetry/logging.ts"
 import * as Check from "./internal/topology/check.ts"
@@ -143,18 +143,19 @@ export interface LayerOptions {
   readonly checkInterval?: Duration.Input | "never" | undefined
 }
 
-const layerOptions: Record<keyof LayerOptions, Option> = {
-  checkInterval: {
-    wants: '"never", 0, or a duration from 1 second to 1 day',
-    read: (value) => {
+const layerRules = {
+  // In milliseconds; 0: it does not look.
+  checkInterval: or(
+    rule<Duration.Input | "never", number>('"never", 0, or a duration from 1 second to 1 day', (value) => {
       if (value === "never") return 0
       const millis = toMillis(value)
       return millis === 0 || (millis !== undefined && millis >= 1000 && millis <= 86_400_000) ? millis : undefined
-    }
-  }
-}
+    }),
+    30_000
+  )
+} satisfies Table<LayerOptions>
 
-const defaultCheckInterval = 30_000
+const layerOptionsOf = readerOf(layerRules)
 
 // A lost connection says nothing about the topology. Each attempt waits for a connection for `acquireTimeout`.
 const attempts = 3
@@ -211,7 +212,7 @@ export const layer = (
 ): Layer.Layer<never, AmqpError.AmqpError, AmqpConnection | AmqpPool> =>
   Layer.effectDiscard(
     Effect.gen(function* () {
-      const settings = read("AmqpTopology.layer", options, layerOptions, false)
+      const settings = layerOptionsOf("AmqpTopology.layer", options)
       if (isRefused(settings)) return yield* Effect.fail(AmqpError.fromReason(settings))
       const connection = yield* AmqpConnection
       const links = linksOf(connection)
@@ -235,11 +236,10 @@ export const layer = (
           schedule: Schedule.spaced("100 millis")
         })
       )
-      const interval = (settings.fields["checkInterval"] as number | undefined) ?? defaultCheckInterval
       const redeclaring = new Redeclaring(
         connection,
         topology,
-        interval === 0 ? undefined : interval,
+        settings.checkInterval === 0 ? undefined : settings.checkInterval,
         yield* Clock.Clock,
         declaredOn
       )

@@ -1,6 +1,6 @@
 /** What consumers refuse before anything is sent, and what their types say. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { type AmqpChannel, AmqpConsumer, type AmqpError } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConsumer, type AmqpError, type AmqpPool, AmqpRpc } from "@effect-amqp/core"
 import { type Context, Effect, Schema, Stream } from "effect"
 import { withConsumers } from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -107,6 +107,42 @@ describe("A bad option is refused with its name, before anything is sent.", () =
       }).pipe(withConsumers(broker.url))
     })
   )
+})
+
+describe("What basic.consume takes reaches the broker", () => {
+  const options: Required<Omit<AmqpChannel.ConsumeOptions, "noAck">> = {
+    consumerTag: "tag",
+    exclusive: true,
+    priority: 7,
+    arguments: { "x-other": "other" }
+  }
+  const procedure = AmqpRpc.make("q", { payload: Schema.String, success: Schema.String })
+  type Needs = AmqpPool.AmqpPool | AmqpConsumer.AmqpConsumer
+  const ways: Record<string, Effect.Effect<unknown, AmqpError.AmqpError, Needs>> = {
+    "from AmqpChannel.consume": AmqpChannel.use((channel) => channel.consume("q", options)).pipe(Effect.scoped),
+    "from AmqpConsumer.consume": AmqpConsumer.consume("q", handler, options),
+    "from AmqpConsumer.consumeBatch": AmqpConsumer.consumeBatch("q", handler, { ...options, size: 1, within: 1 }),
+    "from AmqpConsumer.stream": Stream.runDrain(AmqpConsumer.stream("q", options)),
+    "from AmqpRpc.serve": AmqpRpc.serve(procedure, (text) => Effect.succeed(text), options)
+  }
+  for (const [way, consume] of Object.entries(ways)) {
+    it.live(way, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          yield* Effect.forkScoped(consume)
+          const { args } = yield* broker.received("basic.consume")
+          assert.deepInclude(args, {
+            queue: "q",
+            consumerTag: "tag",
+            exclusive: true,
+            noAck: false,
+            arguments: { "x-priority": 7, "x-other": "other" }
+          })
+        }).pipe(withConsumers(broker.url))
+      })
+    )
+  }
 })
 
 describe("Types", () => {

@@ -223,7 +223,7 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    * At least 16 random bytes, the same for all consumers of the queue. Of several the first one signs and all are believed:
    * to replace a secret, add the new one last everywhere, then move it to the front, then remove the old one. Messages that
    * wait for a retry when it is set first begin again with attempt 1. Default: none, headers are believed if the newest
-   * entry of `x-death` names a delay queue of this queue.
+   * entry of `x-death` names a delay queue of this queue. Refused of a stream, whose messages are not tried again.
    */
   readonly retrySecret?: Redacted.Redacted<string> | ReadonlyArray<Redacted.Redacted<string>> | undefined
   /**
@@ -265,8 +265,8 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
   readonly maxDeliveries?: number | undefined
   /**
    * Whether `maxDeliveries` counts attempts of other processes too, and survives the end of this one. With `false` nothing
-   * is declared, and a message that kills its process comes back forever. Queues that are known to be exclusive,
-   * auto-delete or a stream are counted so in any case, and all queues for a while after a record was refused (403, for
+   * is declared, and a message that kills its process comes back forever. Queues that are known to be exclusive or
+   * auto-delete are counted so in any case, and all queues for a while after a record was refused (403, for
    * one) or not taken within 5 seconds, which is logged as a warning. Default: `true`.
    */
   readonly sharedCount?: boolean | undefined
@@ -277,6 +277,7 @@ export interface ConsumeOptions<E = unknown> extends SubscribeOptions {
    * a message may come back before the broker takes it out. -1: there is none. `redeliver` keeps a message that has come
    * back often enough, so that it is not lost. Default: as the queue was declared here; else 20 for a quorum queue of
    * RabbitMQ 4. From 4.3 on what is redelivered does not count, and what `requeue` or `Delivery.reject` gives back does.
+   * Refused of a stream, as all options that count attempts.
    */
   readonly deliveryLimit?: number | undefined
   /**

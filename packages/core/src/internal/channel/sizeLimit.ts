@@ -2,7 +2,7 @@
 import { type InvalidArgument, MessageTooLarge } from "../../model/errorReason.ts"
 import type { Message } from "../../model/message.ts"
 import type { Link } from "../connection/link.ts"
-import { isRefused } from "../wire/declarations.ts"
+import { isRefused } from "../wire/optionTable.ts"
 import { toPublish, withoutContent } from "../wire/properties.ts"
 import { versionOf } from "../wire/versions.ts"
 

@@ -162,7 +162,7 @@ export const connectionOf = (
   consumer: AmqpConsumer["Service"],
   access: Access,
   settings: Subscribing,
-  timeout: Duration.Duration
+  timeout: Duration.Input
 ) => {
   const enter = runningOf(consumer)?.enter ?? Effect.void
   const connection = settings.resubscribe === "never" ? Effect.tap(access.connection, whenOpen) : access.connection
@@ -225,12 +225,7 @@ const run = <Work, R>(
     Effect.scoped(
       Effect.gen(function* () {
         const access = yield* begin(consumer, given, settings)
-        const connection = yield* connectionOf(
-          consumer,
-          access,
-          settings,
-          settings.shutdownTimeout ?? Duration.seconds(10)
-        )
+        const connection = yield* connectionOf(consumer, access, settings, settings.shutdownTimeout ?? 10_000)
         const clock = yield* Clock.Clock
         const fork = Effect.runForkWith(context as Context.Context<never>)
         const terms = termsOf(connection, clock, fork)
@@ -238,7 +233,7 @@ const run = <Work, R>(
         const links = linksOf(connection)
         const { shutdown } = links
         // Undefined: what is left of the one that all share.
-        const timeout = settings.shutdownTimeout === undefined ? undefined : Duration.toMillis(settings.shutdownTimeout)
+        const timeout = settings.shutdownTimeout
         const scope = yield* Effect.scope
         const delayQueues = new DelayQueues({
           queue: settings.start.queue,
@@ -253,7 +248,7 @@ const run = <Work, R>(
         const { maxDeliveries } = settings
         const { queue } = settings.start
         const memory = attemptsOf(consumer)
-        const tracking = new AttemptTracking({ queue, secrets: settings.retrySecrets, memory, maxDeliveries })
+        const tracking = new AttemptTracking({ queue, secrets: settings.retrySecret, memory, maxDeliveries })
         const position = positionOf(settings, clock, terms, measures)
         const source = sourceOf(connection, access, settings, clock, fork, terms, measures, tracking, position)
         const reader = yield* readerOf(position, settings, connection, source)

@@ -4,24 +4,35 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
 import type * as AmqpError from "../../model/error.ts"
-import type { Delivery, End } from "../../model/consumer.ts"
-import type * as Effect from "effect/Effect"
+import type {
+  BatchOptions,
+  ConsumeOptions,
+  DecodeOptions,
+  Delivery,
+  StreamOptions,
+  SubscribeOptions
+} from "../../model/consumer.ts"
+import type * as Schema from "effect/Schema"
+import type { StreamPolicy } from "../../model/streamPolicies.ts"
+import { checkQueue, consumeRules, consumerStartOf, longestTtl } from "../wire/declarations.ts"
+import { refused } from "../wire/fieldTable.ts"
 import {
   boolean,
   choice,
   integer,
   isRefused,
-  longestTtl,
-  type Option,
-  passedOn,
-  read,
-  readConsume,
+  omit,
+  or,
+  readerOf,
+  required,
+  type Rule,
+  rule,
   shown,
-  toMillis
-} from "../wire/declarations.ts"
-import { refused } from "../wire/fieldTable.ts"
+  type Table,
+  toMillis,
+  type Values
+} from "../wire/optionTable.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
-import type { FieldTable } from "../../model/message.ts"
 import { delayQueueName } from "../topology/delayQueues.ts"
 import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "../../model/policies.ts"
 import type { Secrets } from "./attempts.ts"
@@ -29,15 +40,16 @@ import { argument } from "./consumerTimeout.ts"
 import type { Resubscribe } from "./recovery.ts"
 import {
   hasStreamTag,
+  notForStreams,
+  type Policies,
   readingOf,
   refuseStreamPolicies,
   type StreamHandling,
   streamHandlingOf,
-  streamOptions,
-  type StreamReading
+  type StreamReading,
+  streamRules
 } from "./streamOptions.ts"
 import type { Start } from "./start.ts"
-import type { Declare } from "./subscription.ts"
 
 const operation = "basic.consume"
 
@@ -45,34 +57,34 @@ const operation = "basic.consume"
 const defaultPrefetch = 250
 const longestTimer = 2 ** 31 - 1
 
-const duration = (least: number, most = longestTimer): Option => ({
-  wants: `a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`,
-  read: (value) => {
+// --- Rules -----------------------------------------------------------------------------------------------------------
+
+const duration = (least: number, most = longestTimer): Rule<Duration.Input, number, undefined> =>
+  rule(`a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`, (value) => {
     const millis = toMillis(value)
     return millis !== undefined && millis >= least && millis <= most ? millis : undefined
-  }
-})
+  })
 
-const callback: Option = { wants: "a function", read: (value) => (typeof value === "function" ? value : undefined) }
+const callback = <F>(): Rule<F, F, undefined> =>
+  rule("a function", (value) => (typeof value === "function" ? (value as F) : undefined))
 
 export const isPolicy = (value: unknown): value is Policy =>
   Predicate.hasProperty(value, "_tag") &&
   ["Redeliver", "Requeue", "DeadLetter", "Drop", "Retry"].includes(value._tag as string)
 
-const policy: Option = {
-  wants:
-    "redeliver, requeue, deadLetter, drop or retry, or a function that chooses; of a stream stop, skip or publishTo",
-  // Those of streams are checked with their options.
-  read: (value) => (isPolicy(value) || hasStreamTag(value) || typeof value === "function" ? value : undefined)
-}
+// Those of streams are checked with their options.
+const policy = rule<Policy | StreamPolicy | ((error: never, delivery: Delivery) => Policy | StreamPolicy)>(
+  "redeliver, requeue, deadLetter, drop or retry, or a function that chooses; of a stream stop, skip or publishTo",
+  (value) =>
+    isPolicy(value) || hasStreamTag(value) || typeof value === "function"
+      ? (value as Policy | (() => Policy))
+      : undefined
+)
 
 const isFinal = (value: unknown): value is FinalPolicy =>
   isPolicy(value) && (value._tag === "DeadLetter" || value._tag === "Drop")
 
-const finalPolicy: Option = {
-  wants: "deadLetter or drop",
-  read: (value) => (isFinal(value) ? value : undefined)
-}
+const finalPolicy = rule<FinalPolicy>("deadLetter or drop", (value) => (isFinal(value) ? value : undefined))
 
 // RFC 2104: a key shorter than the hash weakens it. What people choose is shorter still.
 const shortestSecret = 16
@@ -83,234 +95,228 @@ const isSecret = (value: unknown): value is Redacted.Redacted<string> => {
   return typeof secret === "string" && secret.isWellFormed() && Buffer.byteLength(secret) >= shortestSecret
 }
 
-const secrets: Option = {
-  wants: `a Redacted string of at least ${shortestSecret} bytes, or an array of at least one of them`,
-  read: (value) => {
+const secrets = rule<Secrets[number] | Secrets, Secrets>(
+  `a Redacted string of at least ${shortestSecret} bytes, or an array of at least one of them`,
+  (value) => {
     const several: ReadonlyArray<unknown> = Array.isArray(value) ? value : [value]
     return several.length > 0 && several.every(isSecret) ? [...several] : undefined
   }
-}
+)
 
-/** The broker takes whole milliseconds. */
-const consumerTimeout: Option = {
-  wants: `a duration from 1 ms to ${Duration.format(Duration.millis(longestTimer))}, in whole milliseconds`,
-  read: (value) => {
-    const millis = duration(1).read(value)
-    return Number.isInteger(millis) ? millis : undefined
-  }
-}
+// --- Tables ----------------------------------------------------------------------------------------------------------
 
-// What is passed on to `basic.consume` is checked there.
-const subscribing: Record<string, Option> = {
-  name: {
-    wants: "a text that is not empty",
-    read: (value) => (typeof value === "string" && value !== "" ? value : undefined)
-  },
-  essential: { wants: "true or false", read: (value) => (typeof value === "boolean" ? value : undefined) },
+/** What every consumer takes. */
+const subscribing = {
+  name: rule<string>("a text that is not empty", (value) =>
+    typeof value === "string" && value !== "" ? value : undefined
+  ),
+  essential: or(boolean, true),
   prefetch: integer(1, 65_535),
-  consumerTag: passedOn,
-  exclusive: passedOn,
-  priority: passedOn,
-  arguments: passedOn,
-  consumerTimeout,
-  declare: callback,
+  ...omit(consumeRules, "noAck"),
+  consumerTimeout: rule<Duration.Input, number>(
+    // The broker takes whole milliseconds.
+    `a duration from 1 ms to ${Duration.format(Duration.millis(longestTimer))}, in whole milliseconds`,
+    (value, operation) => {
+      const millis = duration(1).read(value, operation)
+      return Number.isInteger(millis) ? millis : undefined
+    }
+  ),
+  declare: callback<NonNullable<SubscribeOptions["declare"]>>(),
   resubscribe: choice(["never", "lost", "always"]),
-  retrySecret: secrets,
-  onEnd: callback,
-  ...streamOptions
+  onEnd: callback<NonNullable<SubscribeOptions["onEnd"]>>(),
+  ...streamRules
 }
 
-const streaming: Record<string, Option> = { ...subscribing, inactivityTimeout: duration(1) }
+/** What is refused of a stream, which delivers nothing again: an option stands here, or streams heed it. */
+const subscribingToQueues = {
+  retrySecret: or(secrets, [])
+}
 
-const handling: Record<string, Option> = {
-  ...subscribing,
-  concurrency: integer(1, 65_535),
+const subscribeRules = { ...subscribing, ...subscribingToQueues } satisfies Table<SubscribeOptions>
+
+const streamingRules = { ...subscribeRules, inactivityTimeout: duration(1) } satisfies Table<StreamOptions>
+
+/** What every handler takes. */
+const handling = {
+  concurrency: or(integer(1, 65_535), 1),
   onFailure: policy,
   onDefect: policy,
   onDecodeFailure: policy,
-  maxDeliveries: integer(1, Number.MAX_SAFE_INTEGER),
-  sharedCount: boolean,
-  onPoison: finalPolicy,
-  deliveryLimit: integer(-1, Number.MAX_SAFE_INTEGER),
   shutdownTimeout: duration(0),
-  schema: {
-    wants: "a Schema",
-    read: (value) =>
-      (typeof value === "object" || typeof value === "function") && value !== null && "ast" in value ? value : undefined
-  }
+  schema: rule<Schema.Constraint>("a Schema", (value) =>
+    (typeof value === "object" || typeof value === "function") && value !== null && "ast" in value
+      ? (value as Schema.Constraint)
+      : undefined
+  )
 }
 
-const batching: Record<string, Option> = { ...handling, size: integer(1, 65_535), within: duration(1) }
+/** What is refused of a stream, which counts nothing: an option stands here, or `StreamSettling` heeds it. */
+const handlingOfQueues = {
+  maxDeliveries: or(integer(1, Number.MAX_SAFE_INTEGER), Infinity),
+  sharedCount: or(boolean, true),
+  onPoison: or(finalPolicy, deadLetter),
+  deliveryLimit: integer(-1, Number.MAX_SAFE_INTEGER)
+}
+
+export const handleRules = { ...subscribeRules, ...handling, ...handlingOfQueues } satisfies Table<
+  ConsumeOptions & DecodeOptions<Schema.Constraint>
+>
+
+const batchRules = {
+  ...handleRules,
+  size: required(integer(1, 65_535)),
+  within: required(duration(1))
+} satisfies Table<ConsumeOptions & DecodeOptions<Schema.Constraint> & BatchOptions>
+
+const onlyOfQueues = Object.keys({ ...subscribingToQueues, ...handlingOfQueues }) as ReadonlyArray<string>
+
+// --- Settings --------------------------------------------------------------------------------------------------------
+
+type Subscribed = Values<typeof subscribeRules>
+
+/** What is read into `start` and `reading`. */
+type StartingWith = keyof typeof consumeRules | keyof typeof streamRules | "prefetch" | "consumerTimeout"
 
 /** How to subscribe. */
-export interface Subscribing {
+export interface Subscribing extends Omit<Subscribed, StartingWith | "name" | "resubscribe"> {
   /** What health checks call it. */
   readonly name: string
-  readonly essential: boolean
-  readonly start: Start
-  readonly declare: Declare | undefined
   readonly resubscribe: Resubscribe
-  readonly retrySecrets: Secrets
-  readonly onEnd: ((end: End) => Effect.Effect<void>) | undefined
+  readonly start: Start
   /** How a stream is read; `undefined` for other queues. */
   readonly reading: StreamReading | undefined
 }
 
-export interface Streaming extends Subscribing {
-  /** In milliseconds. */
-  readonly inactivityTimeout: number | undefined
-}
+export interface Streaming extends Subscribing, Pick<Values<typeof streamingRules>, "inactivityTimeout"> {}
 
 /** A policy, or how to choose one. */
 export type Choice = Policy | ((error: never, delivery: Delivery) => Policy)
 
-export interface Handling extends Subscribing {
-  readonly concurrency: number
+export interface Handling extends Subscribing, Omit<Values<typeof handleRules>, keyof Subscribed | keyof Policies> {
   readonly onFailure: Choice
   readonly onDefect: Choice
   readonly onDecodeFailure: Choice
-  readonly maxDeliveries: number
-  readonly sharedCount: boolean
-  readonly onPoison: FinalPolicy
   /** The policies of a stream, in the place of those above. */
   readonly ofStream: StreamHandling | undefined
-  /** The queue's, -1 if it has none; undefined: as it was declared, or the broker's. */
-  readonly deliveryLimit: number | undefined
   /** The smallest prefetch: as many deliveries as are handled at a time. */
   readonly leastPrefetch: number
-  /** Undefined: the configuration's. */
-  readonly shutdownTimeout: Duration.Duration | undefined
 }
 
-export interface Batching extends Handling {
-  readonly size: number
-  /** In milliseconds. */
-  readonly within: number
-}
+export interface Batching extends Handling, Pick<Values<typeof batchRules>, "size" | "within"> {}
 
-type Fields = Record<string, unknown>
+// --- Reading ---------------------------------------------------------------------------------------------------------
 
-const fieldsOf = (options: unknown, known: Record<string, Option>): Fields | AmqpError.InvalidArgument => {
-  const checked = read(operation, options, known, false)
-  return isRefused(checked) ? checked : checked.fields
-}
+const streamingOf = readerOf(streamingRules)
+const handleOf = readerOf(handleRules)
+const batchOf = readerOf(batchRules)
 
 /** What a consumer is called that nobody has named. A tag that was not given is another one each time. */
 const nameOf = (queue: string, consumerTag: string) => (consumerTag === "" ? queue : `${queue} (${consumerTag})`)
 
-const subscribingOf = (
+const subscribingOf = <Options extends Subscribed>(
   queue: string,
-  fields: Fields,
+  options: SubscribeOptions | undefined,
+  values: Options,
   resubscribe: Resubscribe,
   atLeast: number,
   queues: KnownQueues | undefined
-): Subscribing | AmqpError.InvalidArgument => {
-  const { arguments: table, consumerTag, exclusive, priority } = fields
-  const consume = readConsume(queue, { consumerTag, exclusive, priority, arguments: table })
+): (Omit<Options, StartingWith> & Subscribing) | AmqpError.InvalidArgument => {
+  const consume = checkQueue(operation, queue) ?? consumerStartOf(operation, queue, { ...values, noAck: false })
   if (isRefused(consume)) return consume
-  const reading = readingOf(queue, fields, table as FieldTable | undefined, queues)
+  const reading = readingOf(queue, values, options?.arguments, queues)
   if (isRefused(reading)) return reading
-  if (fields["consumerTimeout"] !== undefined && consume.arguments[argument] !== undefined) {
+  const { consumerTimeout, prefetch, queueType } = values
+  if (consumerTimeout !== undefined && consume.arguments[argument] !== undefined) {
     return refused(operation, "consumerTimeout", `this option or ${argument} among the arguments`, "both")
   }
-  const prefetch = fields["prefetch"] as number | undefined
   if (prefetch !== undefined && prefetch < atLeast) {
     const wants = `at least ${atLeast}, as many deliveries as are handled at a time`
     return refused(operation, "prefetch", wants, shown(prefetch))
   }
+  const unheeded =
+    reading === undefined
+      ? undefined
+      : onlyOfQueues.find((name) => Predicate.hasProperty(options, name) && options[name] !== undefined)
+  if (unheeded !== undefined) {
+    return notForStreams(unheeded, "nothing: a stream does not deliver again what failed")
+  }
   return {
+    ...values,
     start: {
       ...consume,
       consumerTag:
         consume.consumerTag === "" ? `consumer-${Crypto.randomBytes(9).toString("base64url")}` : consume.consumerTag,
       prefetch: prefetch ?? Math.max(defaultPrefetch, atLeast),
-      consumerTimeout: fields["consumerTimeout"] as number | undefined,
-      queueType: fields["queueType"] as Start["queueType"]
+      consumerTimeout,
+      queueType
     },
-    name: (fields["name"] as string | undefined) ?? nameOf(queue, consume.consumerTag),
-    essential: (fields["essential"] as boolean | undefined) ?? true,
-    declare: fields["declare"] as Declare | undefined,
-    resubscribe: (fields["resubscribe"] as Resubscribe | undefined) ?? resubscribe,
-    retrySecrets: (fields["retrySecret"] as Secrets | undefined) ?? [],
-    onEnd: fields["onEnd"] as Subscribing["onEnd"],
+    name: values.name ?? nameOf(queue, consume.consumerTag),
+    resubscribe: values.resubscribe ?? resubscribe,
     reading
   }
 }
 
 export const readStream = (
   queue: string,
-  options: unknown,
+  options: StreamOptions | undefined,
   queues: KnownQueues | undefined
 ): Streaming | AmqpError.InvalidArgument => {
-  const fields = fieldsOf(options, streaming)
-  if (isRefused(fields)) return fields
-  const subscribing = subscribingOf(queue, fields, "never", 1, queues)
-  if (isRefused(subscribing)) return subscribing
-  return { ...subscribing, inactivityTimeout: fields["inactivityTimeout"] as number | undefined }
+  const values = streamingOf(operation, options)
+  return isRefused(values) ? values : subscribingOf(queue, options, values, "never", 1, queues)
 }
 
 // Without this check each delivery would die of it, and come back forever.
-const noHandler = (value: unknown) => refused(operation, "handler", callback.wants, shown(value))
+const noHandler = (value: unknown) => refused(operation, "handler", "a function", shown(value))
 
-const handlingOf = (
+const handlingOf = <Options extends Values<typeof handleRules>>(
   queue: string,
-  fields: Fields,
+  options: ConsumeOptions<never> | undefined,
+  values: Options,
   atLeast: number,
   queues: KnownQueues | undefined
-): Handling | AmqpError.InvalidArgument => {
-  const subscribing = subscribingOf(queue, fields, "lost", atLeast, queues)
+) => {
+  const subscribing = subscribingOf(queue, options, values, "lost", atLeast, queues)
   if (isRefused(subscribing)) return subscribing
-  const ofStream = subscribing.reading === undefined ? refuseStreamPolicies(fields) : streamHandlingOf(fields)
+  const ofStream = subscribing.reading === undefined ? refuseStreamPolicies(values) : streamHandlingOf(values)
   if (isRefused(ofStream)) return ofStream
-  for (const name of ["onFailure", "onDefect", "onDecodeFailure"]) {
-    const given = fields[name]
+  for (const name of ["onFailure", "onDefect", "onDecodeFailure"] as const) {
+    const given = values[name]
     if (!isPolicy(given) || given._tag !== "Retry") continue
     const plan = planOf(queue, given.options, name)
     if (isRefused(plan)) return plan
   }
-  const { shutdownTimeout } = fields
   return {
     ...subscribing,
-    concurrency: (fields["concurrency"] as number | undefined) ?? 1,
-    onFailure: (fields["onFailure"] as Choice | undefined) ?? redeliver,
-    onDefect: (fields["onDefect"] as Choice | undefined) ?? redeliver,
-    onDecodeFailure: (fields["onDecodeFailure"] as Choice | undefined) ?? redeliver,
-    maxDeliveries: (fields["maxDeliveries"] as number | undefined) ?? Infinity,
-    sharedCount: (fields["sharedCount"] as boolean | undefined) ?? true,
-    onPoison: (fields["onPoison"] as FinalPolicy | undefined) ?? deadLetter,
+    onFailure: (values.onFailure as Choice | undefined) ?? redeliver,
+    onDefect: (values.onDefect as Choice | undefined) ?? redeliver,
+    onDecodeFailure: (values.onDecodeFailure as Choice | undefined) ?? redeliver,
     ofStream,
-    deliveryLimit: fields["deliveryLimit"] as number | undefined,
-    leastPrefetch: atLeast,
-    shutdownTimeout: shutdownTimeout === undefined ? undefined : Duration.millis(shutdownTimeout as number)
+    leastPrefetch: atLeast
   }
 }
 
 export const readHandling = (
   queue: string,
-  options: unknown,
+  options: ConsumeOptions<never> | undefined,
   handler: unknown,
   queues: KnownQueues | undefined
 ): Handling | AmqpError.InvalidArgument => {
-  const fields = fieldsOf(options, handling)
-  if (isRefused(fields)) return fields
+  const values = handleOf(operation, options)
+  if (isRefused(values)) return values
   if (typeof handler !== "function") return noHandler(handler)
-  return handlingOf(queue, fields, (fields["concurrency"] as number | undefined) ?? 1, queues)
+  return handlingOf(queue, options, values, values.concurrency, queues)
 }
 
 export const readBatching = (
   queue: string,
-  options: unknown,
+  options: ConsumeOptions<never> & BatchOptions,
   handler: unknown,
   queues: KnownQueues | undefined
 ): Batching | AmqpError.InvalidArgument => {
-  const fields = fieldsOf(options, batching)
-  if (isRefused(fields)) return fields
+  const values = batchOf(operation, options)
+  if (isRefused(values)) return values
   if (typeof handler !== "function") return noHandler(handler)
-  for (const name of ["size", "within"]) {
-    if (fields[name] === undefined) return refused(operation, name, batching[name]!.wants, "undefined")
-  }
-  const size = fields["size"] as number
-  const atLeast = size * ((fields["concurrency"] as number | undefined) ?? 1)
+  const atLeast = values.size * values.concurrency
   if (atLeast > 65_535) {
     return refused(
       operation,
@@ -319,8 +325,7 @@ export const readBatching = (
       shown(atLeast)
     )
   }
-  const handling = handlingOf(queue, fields, atLeast, queues)
-  return isRefused(handling) ? handling : { ...handling, size, within: fields["within"] as number }
+  return handlingOf(queue, options, values, atLeast, queues)
 }
 
 /** A delay of a retry, and the queue in which messages wait for so long. */
@@ -339,40 +344,40 @@ export interface Plan {
   readonly then: FinalPolicy
 }
 
-const retrying: Record<string, Option> = {
+const retryRules = {
   delay: duration(1, longestTtl),
-  delays: { wants: "an array of durations", read: (value) => (Array.isArray(value) ? value : undefined) },
+  delays: rule<ReadonlyArray<Duration.Input>>("an array of durations", (value) =>
+    Array.isArray(value) ? value : undefined
+  ),
   times: integer(1, 1_000_000),
-  then: finalPolicy,
+  then: or(finalPolicy, deadLetter),
   queueType: choice(["classic", "quorum"])
-}
+} satisfies Table<RetryOptions>
+
+const retryOf = readerOf(retryRules)
 
 /** Reads what `retry` was given for this queue. */
 export const planOf = (queue: string, options: unknown, name: string): Plan | AmqpError.InvalidArgument => {
   if (options === undefined) return refused(operation, name, "delay and times, or delays", "nothing")
-  const checked = read(`${operation}: ${name}`, options, retrying, false)
-  if (isRefused(checked)) return checked
-  const { delay, delays: several, queueType, then, times } = checked.fields
+  const values = retryOf(`${operation}: ${name}`, options)
+  if (isRefused(values)) return values
+  const { delay, delays: several, queueType, then, times } = values
   if ((delay === undefined) === (several === undefined)) {
     return refused(operation, `${name}.delays`, "delay or delays", delay === undefined ? "neither" : "both")
   }
   if (delay !== undefined && times === undefined) {
-    return refused(operation, `${name}.times`, retrying["times"]!.wants, "undefined")
+    return refused(operation, `${name}.times`, retryRules.times.wants, "undefined")
   }
-  const given = several === undefined ? [delay] : (several as ReadonlyArray<unknown>)
+  const given: ReadonlyArray<unknown> = several ?? [delay]
   if (given.length === 0) return refused(operation, `${name}.delays`, "at least one", "none")
   const delays: Array<Delay> = []
   for (const each of given) {
     const millis = toMillis(each)
-    const { wants } = retrying["delay"]!
+    const { wants } = retryRules.delay
     if (millis === undefined || !Number.isInteger(millis) || millis < 1 || millis > longestTtl) {
       return refused(operation, `${name}.delays`, `${wants}, in whole milliseconds`, shown(each))
     }
-    delays.push({ queue: delayQueueName(queue, millis), millis, queueType: queueType as RetryOptions["queueType"] })
+    delays.push({ queue: delayQueueName(queue, millis), millis, queueType })
   }
-  return {
-    delays,
-    times: (times as number | undefined) ?? delays.length,
-    then: (then as FinalPolicy | undefined) ?? deadLetter
-  }
+  return { delays, times: times ?? delays.length, then }
 }

@@ -1,11 +1,24 @@
 /** Options of consumers of streams: whether a queue is one, and what is refused for it, and for others. */
+import type * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import type * as AmqpError from "../../model/error.ts"
-import type { Delivery } from "../../model/consumer.ts"
+import type { Delivery, SavedOffsets, StreamOffset, SubscribeOptions } from "../../model/consumer.ts"
 import type { OffsetStore } from "../../model/offsetStore.ts"
-import type { FieldTable, FieldValue } from "../../model/message.ts"
-import { choice, checkText, integer, isRefused, type Option, read, shown, toMillis } from "../wire/declarations.ts"
+import type { FieldValue, Headers } from "../../model/message.ts"
+import { checkText } from "../wire/declarations.ts"
 import { refused } from "../wire/fieldTable.ts"
+import {
+  choice,
+  integer,
+  or,
+  readerOf,
+  required,
+  rule,
+  shown,
+  type Table,
+  toMillis,
+  type Values
+} from "../wire/optionTable.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
 import { isStream } from "../connection/knownQueues.ts"
 import { offsetName, readOffset } from "../wire/streams.ts"
@@ -13,8 +26,6 @@ import { type PublishTo, type StreamPolicy, stop } from "../../model/streamPolic
 
 const operation = "basic.consume"
 
-const defaultEvery = 1000
-const defaultWithin = 1000
 const longestWithin = 3_600_000
 
 /** Whether it is meant as a policy of a stream: `publishTo` may have got what is no name. */
@@ -33,44 +44,41 @@ const isStore = (value: unknown): value is OffsetStore =>
   Predicate.hasProperty(value, "save") &&
   typeof value.save === "function"
 
-const isObject = (value: unknown): boolean => typeof value === "object" && value !== null
-
-/** The options that are read here. */
-export const streamOptions: Record<string, Option> = {
-  queueType: choice(["classic", "quorum", "stream"]),
-  offset: {
-    wants:
-      '"first", "last", "next", an offset from 0, a Date or DateTime from 1970 on, or { ago } with a duration from 1 s to 50 years',
-    read: readOffset
-  },
-  offsets: { wants: "an object with store and name", read: (value) => (isObject(value) ? value : undefined) }
-}
-
-const offsetsOptions: Record<string, Option> = {
-  store: { wants: "an OffsetStore, with load and save", read: (value) => (isStore(value) ? value : undefined) },
-  name: {
-    wants: "a text of 1 to 255 characters, the same at each start",
-    read: (value) => (typeof value === "string" && value.length >= 1 && value.length <= 255 ? value : undefined)
-  },
-  every: integer(1, 1_000_000),
-  within: {
-    wants: "a duration from 10 ms to 1 hour",
-    read: (value) => {
+const savedOffsetsRules = {
+  store: required(
+    rule<OffsetStore>("an OffsetStore, with load and save", (value) => (isStore(value) ? value : undefined))
+  ),
+  name: required(
+    rule<string>("a text of 1 to 255 characters, the same at each start", (value) =>
+      typeof value === "string" && value.length >= 1 && value.length <= 255 ? value : undefined
+    )
+  ),
+  every: or(integer(1, 1_000_000), 1000),
+  within: or(
+    rule<Duration.Input, number>("a duration from 10 ms to 1 hour", (value) => {
       const millis = toMillis(value)
       return millis !== undefined && millis >= 10 && millis <= longestWithin ? millis : undefined
-    }
-  }
-}
+    }),
+    1000
+  )
+} satisfies Table<SavedOffsets>
 
-/** How positions are saved. */
-export interface Saving {
-  readonly store: OffsetStore
-  readonly name: string
-  /** After so many messages. */
-  readonly every: number
-  /** After so long, in milliseconds. */
-  readonly within: number
-}
+/** How positions are saved: after so many messages (`every`), or so many milliseconds (`within`). */
+export type Saving = Values<typeof savedOffsetsRules>
+
+const savedOffsetsOf = readerOf(savedOffsetsRules)
+
+/** The options that are read here. */
+export const streamRules = {
+  queueType: choice(["classic", "quorum", "stream"]),
+  offset: rule<StreamOffset, FieldValue>(
+    '"first", "last", "next", an offset from 0, a Date or DateTime from 1970 on, or { ago } with a duration from 1 s to 50 years',
+    readOffset
+  ),
+  offsets: rule<SavedOffsets, Saving>("an object with store and name", (value, operation) =>
+    typeof value === "object" && value !== null ? savedOffsetsOf(`${operation}: offsets`, value) : undefined
+  )
+} satisfies Table<Pick<SubscribeOptions, "queueType" | "offset" | "offsets">>
 
 /** How a stream is read. */
 export interface StreamReading {
@@ -89,16 +97,13 @@ export interface StreamHandling {
   readonly onDecodeFailure: StreamChoice
 }
 
-type Fields = Readonly<Record<string, unknown>>
-
 /** How to read the queue as a stream; `undefined`: it is none, as far as is known. */
 export const readingOf = (
   queue: string,
-  fields: Fields,
-  table: FieldTable | undefined,
+  { offset, offsets, priority, queueType }: Values<typeof streamRules> & { readonly priority: number | undefined },
+  table: Headers | undefined,
   queues: KnownQueues | undefined
 ): StreamReading | undefined | AmqpError.InvalidArgument => {
-  const { offset, offsets, queueType } = fields
   const argument = table?.[offsetName]
   const says = offset !== undefined || offsets !== undefined || argument !== undefined
   if (queueType !== undefined && queueType !== "stream") {
@@ -109,34 +114,26 @@ export const readingOf = (
   if (offset !== undefined && argument !== undefined) {
     return refused(operation, "offset", `this option or ${offsetName} among the arguments`, "both")
   }
-  if (fields["priority"] !== undefined) return notForStreams("priority", "nothing: streams have no priorities")
-  const saving = savingOf(offsets)
-  if (isRefused(saving)) return saving
-  return { offset: (offset ?? argument ?? "next") as FieldValue, saving }
+  if (priority !== undefined) return notForStreams("priority", "nothing: streams have no priorities")
+  return { offset: offset ?? argument ?? "next", saving: offsets }
 }
 
-const savingOf = (offsets: unknown): Saving | undefined | AmqpError.InvalidArgument => {
-  if (offsets === undefined) return undefined
-  const checked = read(`${operation}: offsets`, offsets, offsetsOptions, false)
-  if (isRefused(checked)) return checked
-  for (const name of ["store", "name"]) {
-    if (checked.fields[name] === undefined) {
-      return refused(`${operation}: offsets`, name, offsetsOptions[name]!.wants, "undefined")
-    }
-  }
-  return { every: defaultEvery, within: defaultWithin, ...checked.fields } as Saving
-}
-
-const notForStreams = (name: string, wants: string) =>
+export const notForStreams = (name: string, wants: string) =>
   refused(operation, name, `${wants}, since the queue is a stream`, "this option")
 
+/** What may be given as a policy: one for queues, or one for streams. */
+export interface Policies {
+  readonly onFailure: unknown
+  readonly onDefect: unknown
+  readonly onDecodeFailure: unknown
+}
+
+const policyNames = ["onFailure", "onDefect", "onDecodeFailure"] as const
+
 /** The policies of a stream's consumer. */
-export const streamHandlingOf = (fields: Fields): StreamHandling | AmqpError.InvalidArgument => {
-  for (const name of ["maxDeliveries", "onPoison"]) {
-    if (fields[name] !== undefined) return notForStreams(name, "nothing: a stream does not deliver again what failed")
-  }
-  for (const name of ["onFailure", "onDefect", "onDecodeFailure"]) {
-    const given = fields[name]
+export const streamHandlingOf = (policies: Policies): StreamHandling | AmqpError.InvalidArgument => {
+  for (const name of policyNames) {
+    const given = policies[name]
     if (given === undefined || typeof given === "function" || isStreamPolicy(given)) continue
     const target = hasStreamTag(given) ? checkTarget(given as PublishTo) : undefined
     if (target !== undefined) return target
@@ -145,16 +142,16 @@ export const streamHandlingOf = (fields: Fields): StreamHandling | AmqpError.Inv
     return refused(operation, name, wants, policyName(given))
   }
   return {
-    onFailure: (fields["onFailure"] as StreamChoice | undefined) ?? stop,
-    onDefect: (fields["onDefect"] as StreamChoice | undefined) ?? stop,
-    onDecodeFailure: (fields["onDecodeFailure"] as StreamChoice | undefined) ?? stop
+    onFailure: (policies.onFailure as StreamChoice | undefined) ?? stop,
+    onDefect: (policies.onDefect as StreamChoice | undefined) ?? stop,
+    onDecodeFailure: (policies.onDecodeFailure as StreamChoice | undefined) ?? stop
   }
 }
 
 /** Why these are not the policies of a queue that is no stream, as far as is known. */
-export const refuseStreamPolicies = (fields: Fields): AmqpError.InvalidArgument | undefined => {
-  for (const name of ["onFailure", "onDefect", "onDecodeFailure"]) {
-    const given = fields[name]
+export const refuseStreamPolicies = (policies: Policies): AmqpError.InvalidArgument | undefined => {
+  for (const name of policyNames) {
+    const given = policies[name]
     if (!hasStreamTag(given)) continue
     const wants =
       'a policy for queues, or queueType: "stream" where the queue is one that this application has not declared'

@@ -77,7 +77,7 @@ export const stream = (
       const fork = Effect.runForkWith(yield* Effect.context())
       const tracking = new AttemptTracking({
         queue: settings.start.queue,
-        secrets: settings.retrySecrets,
+        secrets: settings.retrySecret,
         memory: attemptsOf(consumer),
         maxDeliveries: Infinity
       })

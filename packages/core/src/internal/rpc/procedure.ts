@@ -3,8 +3,8 @@ import * as Schema from "effect/Schema"
 import { InvalidArgument } from "../../model/errorReason.ts"
 import type { Json } from "../../model/message.ts"
 import type { PayloadSchema, Procedure, ProcedureOptions } from "../../model/rpc.ts"
-import { isRefused, type Option, read, shown } from "../wire/declarations.ts"
 import { isName, refused, wantsName } from "../wire/fieldTable.ts"
+import { isRefused, readerOf, rule, shown, type Table, type Values } from "../wire/optionTable.ts"
 import { codecOf } from "./content.ts"
 
 type Any = Schema.Constraint
@@ -29,7 +29,7 @@ class Declared<P extends Any, S extends Any, E extends Any> implements Procedure
   constructor(
     name: string,
     schemas: { readonly payload: P; readonly success: S; readonly error: E },
-    route: { readonly queue?: string; readonly exchange?: string; readonly routingKey?: string },
+    route: Pick<ProcedureOptions<P, S, E>, "queue" | "exchange" | "routingKey">,
     refused: InvalidArgument | undefined
   ) {
     this.name = name
@@ -69,29 +69,25 @@ export interface Codecs<P extends Any, S extends Any, E extends Any> {
 /** How values of a procedure are written and read; or why it cannot be used. */
 export const codecsOf = Declared.codecsOf
 
-const name: Option = { wants: wantsName, read: (value) => (isName(value) ? value : undefined) }
-const given: Option = {
-  ...name,
-  wants: `${wantsName}, not an empty one`,
-  read: (value) => (isName(value) && value !== "" ? value : undefined)
-}
-const schema: Option = { wants: "a schema", read: (value) => (Schema.isSchema(value) ? value : undefined) }
+const given = rule<string>(`${wantsName}, not an empty one`, (value) =>
+  isName(value) && value !== "" ? value : undefined
+)
+const schema = rule<Any>("a schema", (value) => (Schema.isSchema(value) ? value : undefined))
 
-const known = {
-  payload: {
-    wants: "a schema, or the fields of a struct",
-    read: (value: unknown) => {
-      if (Schema.isSchema(value)) return value
-      const isFields = typeof value === "object" && value !== null && Object.values(value).every(Schema.isSchema)
-      return isFields ? Schema.Struct(value as Schema.Struct.Fields) : undefined
-    }
-  },
+const rules = {
+  payload: rule<Any | Schema.Struct.Fields, Any>("a schema, or the fields of a struct", (value) => {
+    if (Schema.isSchema(value)) return value
+    const isFields = typeof value === "object" && value !== null && Object.values(value).every(Schema.isSchema)
+    return isFields ? Schema.Struct(value as Schema.Struct.Fields) : undefined
+  }),
   success: schema,
   error: schema,
   queue: given,
-  exchange: name,
-  routingKey: name
-} satisfies Record<string, Option>
+  exchange: rule<string>(wantsName, (value) => (isName(value) ? value : undefined)),
+  routingKey: rule<string>(wantsName, (value) => (isName(value) ? value : undefined))
+} satisfies Table<ProcedureOptions<Any | Schema.Struct.Fields, Any, Any>>
+
+const optionsOf = readerOf(rules)
 
 export const make = <
   Payload extends Any | Schema.Struct.Fields = Schema.Void,
@@ -101,15 +97,15 @@ export const make = <
   procedureName: string,
   options?: ProcedureOptions<Payload, Success, Error>
 ): Procedure<PayloadSchema<Payload>, Success, Error> => {
-  const checked =
-    given.read(procedureName) === undefined
+  const read =
+    given.read(procedureName, operation) === undefined
       ? refused(operation, "name", given.wants, shown(procedureName))
-      : read(operation, options, known, false)
-  const fields = isRefused(checked) ? {} : checked.fields
+      : optionsOf(operation, options)
+  const values: Partial<Values<typeof rules>> = isRefused(read) ? {} : read
   const schemas = {
-    payload: (fields["payload"] ?? Schema.Void) as PayloadSchema<Payload>,
-    success: (fields["success"] ?? Schema.Void) as Success,
-    error: (fields["error"] ?? Schema.Never) as Error
+    payload: (values.payload ?? Schema.Void) as PayloadSchema<Payload>,
+    success: (values.success ?? Schema.Void) as Success,
+    error: (values.error ?? Schema.Never) as Error
   }
-  return new Declared(procedureName, schemas, fields as {}, isRefused(checked) ? checked : undefined)
+  return new Declared(procedureName, schemas, values, isRefused(read) ? read : undefined)
 }

@@ -4,203 +4,169 @@
  * Every function here returns either what is to be sent, or the `InvalidArgument` that names the option, what it got and
  * what it wants.
  */
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import type {
   BindOptions,
   ConsumeOptions,
+  ConsumerStart,
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions
 } from "../../model/channel.ts"
-import { InvalidArgument } from "../../model/errorReason.ts"
-import type { FieldTable, FieldValue } from "../../model/message.ts"
-import type { ConsumerStart } from "../../model/channel.ts"
+import type { InvalidArgument } from "../../model/errorReason.ts"
+import type { FieldTable, FieldValue, Headers } from "../../model/message.ts"
 import { isDirect, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
 import { isName, kindOfName, refused, toTable, wantsName } from "./fieldTable.ts"
+import {
+  boolean,
+  choice,
+  integer,
+  isRefused,
+  or,
+  readerOf,
+  type Rule,
+  rule,
+  type Rules,
+  shown,
+  type Table,
+  toMillis,
+  type Values
+} from "./optionTable.ts"
 import { overhead } from "./protocol.ts"
 import { sizeOfTable } from "./tableBytes.ts"
 import { checkOffset } from "./streams.ts"
 
-/** How an option is checked, and what it becomes on the wire. */
-export interface Option {
-  readonly wants: string
-  /** What is sent for it; undefined: refused. */
-  readonly read: (value: unknown) => unknown
-  /** Its name in the table of arguments; undefined: a field of the method. */
-  readonly argument?: string
-}
+export { isRefused, readFlags } from "./optionTable.ts"
 
-export const shown = (value: unknown): string => {
-  if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
-  if (typeof value === "object" && value !== null) return Array.isArray(value) ? "an array" : "an object"
-  return typeof value === "bigint" ? `${value}n` : String(value)
-}
-
-export const boolean: Option = {
-  wants: "true or false",
-  read: (value) => (typeof value === "boolean" ? value : undefined)
-}
-
-export const integer = (least: number, most: number, argument?: string): Option => ({
-  wants: most === Number.MAX_SAFE_INTEGER ? `a whole number from ${least}` : `a whole number from ${least} to ${most}`,
-  read: (value) => (Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most ? value : undefined),
-  ...(argument === undefined ? undefined : { argument })
-})
-
-export const choice = (values: ReadonlyArray<string>, argument?: string): Option => ({
-  wants: values.map((value) => JSON.stringify(value)).join(" or "),
-  read: (value) => (values.includes(value as string) ? value : undefined),
-  ...(argument === undefined ? undefined : { argument })
-})
-
-/** For what is handed on to an operation that checks it itself. */
-export const passedOn: Option = { wants: "", read: (value) => value }
-
-const name = (argument?: string): Option => ({
-  wants: wantsName,
-  read: (value) => (isName(value) ? value : undefined),
-  ...(argument === undefined ? undefined : { argument })
-})
+const name: Rule<string, string, undefined> = rule(wantsName, (value) => (isName(value) ? value : undefined))
 
 /** 3650 days. RabbitMQ refuses longer ones, of messages and of queues (measured on 3.10: `value_too_large`). */
 export const longestTtl = 315_360_000_000
 
-/** A duration in milliseconds. `Duration` itself takes a negative number and NaN for zero. */
-export const toMillis = (value: unknown): number | undefined => {
-  if (typeof value === "number") return value >= 0 && value < Infinity ? value : undefined
-  try {
-    const duration = Duration.fromInputUnsafe(value as Duration.Input)
-    return Duration.isFinite(duration) ? Duration.toMillis(duration) : undefined
-  } catch {
-    return undefined
-  }
-}
-
-const milliseconds = (least: number, argument: string): Option => ({
-  wants: `a duration of ${least} to ${longestTtl} whole milliseconds`,
-  read: (value) => {
+const milliseconds = (least: number): Rule<Duration.Input, number, undefined> =>
+  rule(`a duration of ${least} to ${longestTtl} whole milliseconds`, (value) => {
     const millis = toMillis(value)
     return Number.isInteger(millis) && Number(millis) >= least && Number(millis) <= longestTtl ? millis : undefined
-  },
-  argument
-})
+  })
 
 const any = Number.MAX_SAFE_INTEGER
 
-const exchangeDeclareOptions: Record<Exclude<keyof ExchangeDeclareOptions, "arguments">, Option> = {
-  durable: boolean,
-  autoDelete: boolean,
-  internal: boolean,
-  alternateExchange: name("alternate-exchange")
-}
+// --- Tables ----------------------------------------------------------------------------------------------------------
 
-const queueDeclareOptions: Record<Exclude<keyof QueueDeclareOptions, "arguments">, Option> = {
-  durable: boolean,
-  exclusive: boolean,
-  autoDelete: boolean,
-  queueType: choice(["classic", "quorum", "stream"], "x-queue-type"),
-  queueMode: choice(["default", "lazy"], "x-queue-mode"),
-  singleActiveConsumer: { ...boolean, argument: "x-single-active-consumer" },
-  deliveryLimit: {
-    wants: 'a whole number from 0, or "default"',
-    read: (value) => (value === "default" ? value : integer(0, any).read(value)),
-    argument: "x-delivery-limit"
-  },
-  maxLength: integer(0, any, "x-max-length"),
-  maxLengthBytes: integer(0, any, "x-max-length-bytes"),
-  overflow: choice(["drop-head", "reject-publish", "reject-publish-dlx"], "x-overflow"),
-  deadLetterExchange: name("x-dead-letter-exchange"),
-  deadLetterRoutingKey: name("x-dead-letter-routing-key"),
-  deadLetterStrategy: choice(["at-most-once", "at-least-once"], "x-dead-letter-strategy"),
-  messageTtl: milliseconds(0, "x-message-ttl"),
-  expires: milliseconds(1, "x-expires"),
-  consumerTimeout: milliseconds(1, "x-consumer-timeout"),
-  maxPriority: integer(1, 255, "x-max-priority"),
-  maxAge: {
-    wants: "a duration of whole seconds, from 1 s",
-    read: (value) => {
+/** An option that is sent in the table of arguments, by this name. */
+const as = <In, Out, const Name extends string>(
+  argument: Name,
+  given: Rule<In, Out, undefined>
+): Rule<In, Out, undefined> & { readonly argument: Name } => ({ ...given, argument })
+
+/** The table of arguments that is given beside the options. Conflicts with them are found by `methodOf`. */
+const argumentTable: Rule<Headers, FieldTable, undefined> = rule("a plain object", (value, operation) =>
+  toTable(value, "arguments", operation)
+)
+
+const exchangeDeclareRules = {
+  durable: or(boolean, true),
+  autoDelete: or(boolean, false),
+  internal: or(boolean, false),
+  alternateExchange: as("alternate-exchange", name),
+  arguments: argumentTable
+} satisfies Table<ExchangeDeclareOptions>
+
+const queueDeclareRules = {
+  durable: or(boolean, true),
+  exclusive: or(boolean, false),
+  autoDelete: or(boolean, false),
+  queueType: as("x-queue-type", choice(["classic", "quorum", "stream"])),
+  queueMode: as("x-queue-mode", choice(["default", "lazy"])),
+  singleActiveConsumer: as("x-single-active-consumer", boolean),
+  deliveryLimit: as(
+    "x-delivery-limit",
+    rule<number | "default">('a whole number from 0, or "default"', (value, operation) =>
+      value === "default" ? value : integer(0, any).read(value, operation)
+    )
+  ),
+  maxLength: as("x-max-length", integer(0, any)),
+  maxLengthBytes: as("x-max-length-bytes", integer(0, any)),
+  overflow: as("x-overflow", choice(["drop-head", "reject-publish", "reject-publish-dlx"])),
+  deadLetterExchange: as("x-dead-letter-exchange", name),
+  deadLetterRoutingKey: as("x-dead-letter-routing-key", name),
+  deadLetterStrategy: as("x-dead-letter-strategy", choice(["at-most-once", "at-least-once"])),
+  messageTtl: as("x-message-ttl", milliseconds(0)),
+  expires: as("x-expires", milliseconds(1)),
+  consumerTimeout: as("x-consumer-timeout", milliseconds(1)),
+  maxPriority: as("x-max-priority", integer(1, 255)),
+  maxAge: as(
+    "x-max-age",
+    rule<Duration.Input, string>("a duration of whole seconds, from 1 s", (value) => {
       const millis = toMillis(value)
       return millis !== undefined && millis >= 1000 && millis % 1000 === 0 ? `${millis / 1000}s` : undefined
-    },
-    argument: "x-max-age"
-  },
-  streamMaxSegmentSizeBytes: integer(1, any, "x-stream-max-segment-size-bytes"),
-  quorumInitialGroupSize: integer(1, any, "x-quorum-initial-group-size"),
-  queueLeaderLocator: choice(["client-local", "balanced"], "x-queue-leader-locator"),
-  delayedRetryType: choice(["all", "failed", "returned"], "x-delayed-retry-type"),
-  delayedRetryMin: milliseconds(1, "x-delayed-retry-min"),
-  delayedRetryMax: milliseconds(1, "x-delayed-retry-max"),
-  consumerDisconnectedTimeout: milliseconds(0, "x-consumer-disconnected-timeout")
+    })
+  ),
+  streamMaxSegmentSizeBytes: as("x-stream-max-segment-size-bytes", integer(1, any)),
+  quorumInitialGroupSize: as("x-quorum-initial-group-size", integer(1, any)),
+  queueLeaderLocator: as("x-queue-leader-locator", choice(["client-local", "balanced"])),
+  delayedRetryType: as("x-delayed-retry-type", choice(["all", "failed", "returned"])),
+  delayedRetryMin: as("x-delayed-retry-min", milliseconds(1)),
+  delayedRetryMax: as("x-delayed-retry-max", milliseconds(1)),
+  consumerDisconnectedTimeout: as("x-consumer-disconnected-timeout", milliseconds(0)),
+  arguments: argumentTable
+} satisfies Table<QueueDeclareOptions>
+
+const bindRules = { arguments: argumentTable } satisfies Table<BindOptions>
+
+/** What `basic.consume` takes, of `AmqpChannel` and of `AmqpConsumer`. */
+export const consumeRules = {
+  consumerTag: or(name, ""),
+  noAck: or(boolean, false),
+  exclusive: or(boolean, false),
+  priority: as("x-priority", integer(-(2 ** 31), 2 ** 31 - 1)),
+  arguments: rule<Headers, FieldTable>("a plain object", (value, operation) => {
+    const table = toTable(value, "arguments", operation)
+    return isRefused(table) ? table : (checkOffset(operation, value) ?? table)
+  })
+} satisfies Table<ConsumeOptions>
+
+// --- Methods ---------------------------------------------------------------------------------------------------------
+
+/** What is sent of options that were read: the fields of a method, and its table of arguments. */
+type Method<Known> = {
+  readonly [
+    Name in keyof Known as Known[Name] extends { readonly argument: string } ? never : Name
+  ]: Name extends "arguments" ? FieldTable : Values<Known>[Name]
 }
 
-const consumeOptions: Record<Exclude<keyof ConsumeOptions, "arguments">, Option> = {
-  consumerTag: name(),
-  noAck: boolean,
-  exclusive: boolean,
-  priority: { ...integer(-(2 ** 31), 2 ** 31 - 1), argument: "x-priority" }
-}
-
-/** The fields of a method, and its table of arguments. */
-interface Read {
-  readonly fields: Record<string, unknown>
-  readonly arguments: FieldTable
-}
-
-const noFields: Record<string, unknown> = Object.freeze({})
 const noArguments: FieldTable = Object.freeze(Object.create(null))
-const nothing: Read = { fields: noFields, arguments: noArguments }
 
-export const isRefused = (value: unknown): value is InvalidArgument => value instanceof InvalidArgument
-
-export const read = (
+/** Puts the options that are arguments into the table of those that were given as such: none may be given both ways. */
+const methodOf = <Known extends Rules & { readonly arguments: Rule<never> }>(
   operation: string,
-  options: unknown,
-  known: { readonly [name: string]: Option },
-  withArguments: boolean
-): Read | InvalidArgument => {
-  if (options === undefined) return nothing
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    return refused(operation, "options", "an object", shown(options))
-  }
+  rules: Known,
+  values: { readonly [Name in keyof Known]: unknown }
+): Method<Known> | InvalidArgument => {
+  const given = values.arguments as FieldTable | undefined
   const fields: Record<string, unknown> = {}
-  const table: Record<string, FieldValue> = Object.create(null)
-  let given: unknown
-  for (const [key, value] of Object.entries(options)) {
-    if (value === undefined) continue
-    if (key === "arguments" && withArguments) {
-      given = value
-      continue
-    }
-    const option = Object.hasOwn(known, key) ? known[key] : undefined
-    if (option === undefined) {
-      const names = [...Object.keys(known), ...(withArguments ? ["arguments"] : [])].join(", ")
-      return refused(operation, key, `one of the options ${names}`, "an option of this name")
-    }
-    const sent = option.read(value)
-    if (sent === undefined) return refused(operation, key, option.wants, shown(value))
-    if (option.argument === undefined) fields[key] = sent
-    else table[option.argument] = sent as FieldValue
-  }
-  if (given !== undefined) {
-    const checked = toTable(given, "arguments", operation)
-    if (isRefused(checked)) return checked
-    for (const [key, option] of Object.entries(known)) {
-      const { argument } = option
-      if (argument !== undefined && Object.hasOwn(table, argument) && Object.hasOwn(given as object, argument)) {
-        return refused(operation, key, `this option or ${argument} among the arguments`, "both")
+  let table: Record<string, FieldValue | undefined> | undefined
+  for (const name of Object.keys(rules)) {
+    if (name === "arguments") continue
+    const { argument } = rules[name]!
+    const value = values[name]
+    if (argument === undefined) fields[name] = value
+    else if (value !== undefined) {
+      if (given !== undefined && Object.hasOwn(given, argument)) {
+        return refused(operation, name, `this option or ${argument} among the arguments`, "both")
       }
+      ;(table ??= copyOf(given))[argument] = value as FieldValue
     }
-    return { fields, arguments: Object.keys(table).length === 0 ? checked : merged(checked, table) }
   }
-  return { fields, arguments: table }
+  fields["arguments"] = table ?? given ?? noArguments
+  return fields as Method<Known>
 }
 
-// amqplib reads inherited keys too, and `checked` may hide its own in its prototype: `in` sees them all.
-const merged = (checked: FieldTable, table: FieldTable): FieldTable => {
-  const all: Record<string, FieldValue | undefined> = Object.create(null)
-  for (const key in checked) all[key] = checked[key]
-  for (const key of Object.keys(table)) all[key] = table[key]
-  return all
+// amqplib reads inherited keys too, and a checked table may hide its own in its prototype: `in` sees them all.
+const copyOf = (table: FieldTable | undefined): Record<string, FieldValue | undefined> => {
+  const copy: Record<string, FieldValue | undefined> = Object.create(null)
+  for (const key in table) copy[key] = table[key]
+  return copy
 }
 
 const without = (table: FieldTable, name: string): FieldTable => {
@@ -240,8 +206,8 @@ export const checkGet = (operation: string, queue: unknown): InvalidArgument | u
 
 /** `prefetchCount` of `basic.qos`. */
 export const checkPrefetch = (operation: string, value: unknown): InvalidArgument | undefined => {
-  const option = integer(0, 65_535)
-  return option.read(value) === undefined ? refused(operation, "prefetchCount", option.wants, shown(value)) : undefined
+  const { read, wants } = integer(0, 65_535)
+  return read(value, operation) === undefined ? refused(operation, "prefetchCount", wants, shown(value)) : undefined
 }
 
 /**
@@ -273,22 +239,14 @@ export const mustFit = (...args: Parameters<typeof checkSize>): void => {
   if (refused !== undefined) throw refused
 }
 
-/** Options that are all true or false, with their defaults filled in. */
-export const readFlags = <A extends Readonly<Record<string, boolean>>>(
-  operation: string,
-  options: unknown,
-  defaults: A
-): { readonly [K in keyof A]: boolean } | InvalidArgument => {
-  if (options === undefined) return defaults
-  const known = Object.fromEntries(Object.keys(defaults).map((key) => [key, boolean]))
-  const checked = read(operation, options, known, false)
-  return isRefused(checked) ? checked : ({ ...defaults, ...checked.fields } as { readonly [K in keyof A]: boolean })
-}
+const exchangeDeclareOf = readerOf(exchangeDeclareRules)
+const queueDeclareOf = readerOf(queueDeclareRules)
+const bindOf = readerOf(bindRules)
+const consumeOf = readerOf(consumeRules)
 
 export const readExchangeDeclare = (options: unknown, operation = "exchange.declare") => {
-  const checked = read(operation, options, exchangeDeclareOptions, true)
-  if (isRefused(checked)) return checked
-  return { durable: true, autoDelete: false, internal: false, ...checked.fields, arguments: checked.arguments }
+  const values = exchangeDeclareOf(operation, options)
+  return isRefused(values) ? values : methodOf(operation, exchangeDeclareRules, values)
 }
 
 /** What RabbitMQ takes, and makes no pause for, or a shorter one. */
@@ -308,36 +266,46 @@ const checkDelayedRetry = (operation: string, table: FieldTable): InvalidArgumen
 }
 
 export const readQueueDeclare = (options: unknown, operation = "queue.declare") => {
-  const checked = read(operation, options, queueDeclareOptions, true)
-  if (isRefused(checked)) return checked
-  const { ["x-dead-letter-exchange"]: exchange, ["x-dead-letter-routing-key"]: key } = checked.arguments
+  const values = queueDeclareOf(operation, options)
+  if (isRefused(values)) return values
+  const declared = methodOf(operation, queueDeclareRules, values)
+  if (isRefused(declared)) return declared
+  const { ["x-dead-letter-exchange"]: exchange, ["x-dead-letter-routing-key"]: key } = declared.arguments
   if (exchange === "" && typeof key === "string" && isMalformed(key)) {
     return refused(operation, "deadLetterRoutingKey", wantsAddress, malformedAddress)
   }
-  const unpaced = checkDelayedRetry(operation, checked.arguments)
+  const unpaced = checkDelayedRetry(operation, declared.arguments)
   if (unpaced !== undefined) return unpaced
-  const { deliveryLimit } = (options ?? {}) as QueueDeclareOptions
-  const table = deliveryLimit === "default" ? without(checked.arguments, "x-delivery-limit") : checked.arguments
-  return { durable: true, exclusive: false, autoDelete: false, ...checked.fields, arguments: table }
+  return values.deliveryLimit === "default"
+    ? { ...declared, arguments: without(declared.arguments, "x-delivery-limit") }
+    : declared
 }
 
 /** The table of arguments of a binding. */
 export const readBind = (operation: string, options: BindOptions | undefined): FieldTable | InvalidArgument => {
-  const checked = read(operation, options, {}, true)
-  return isRefused(checked) ? checked : checked.arguments
+  const values = bindOf(operation, options)
+  return isRefused(values) ? values : (values.arguments ?? noArguments)
+}
+
+/** How a consumer starts, of options that were read by a table which has these rules. */
+export const consumerStartOf = (
+  operation: string,
+  queue: string,
+  values: Values<typeof consumeRules>
+): ConsumerStart | InvalidArgument => {
+  const fields = methodOf(operation, consumeRules, values)
+  return isRefused(fields) ? fields : { queue, ...fields }
 }
 
 export const readConsume = (queue: string, options: unknown): ConsumerStart | InvalidArgument => {
   const operation = "basic.consume"
   const refused = checkQueue(operation, queue)
   if (refused !== undefined) return refused
-  const checked = read(operation, options, consumeOptions, true)
-  if (isRefused(checked)) return checked
-  const unreadable = checkOffset(operation, (options as ConsumeOptions | undefined)?.arguments)
-  if (unreadable !== undefined) return unreadable
-  const defaults = { consumerTag: "", noAck: false, exclusive: false }
-  return { queue, ...defaults, ...checked.fields, arguments: checked.arguments }
+  const values = consumeOf(operation, options)
+  return isRefused(values) ? values : consumerStartOf(operation, queue, values)
 }
+
+// --- Publishing ------------------------------------------------------------------------------------------------------
 
 /** The options of a publish, with durations in milliseconds. */
 export interface PublishSettings {
@@ -346,24 +314,28 @@ export interface PublishSettings {
   readonly timeout: number | undefined
 }
 
-export const publishOptions: Record<keyof PublishOptions, Option> = {
-  onBlocked: choice(["wait", "fail"]),
-  mandatory: boolean,
-  timeout: {
-    wants: "a duration from 1 ms to 24.8 days",
-    read: (value) => {
-      const millis = toMillis(value)
-      return millis !== undefined && millis >= 1 && millis < 2 ** 31 ? millis : undefined
-    }
-  }
-}
+export const publishRules = {
+  onBlocked: or(choice(["wait", "fail"]), "wait"),
+  mandatory: or(boolean, false),
+  timeout: rule<Duration.Input, number>("a duration from 1 ms to 24.8 days", (value) => {
+    const millis = toMillis(value)
+    return millis !== undefined && millis >= 1 && millis < 2 ** 31 ? millis : undefined
+  })
+} satisfies Table<PublishOptions>
+
+const publishOf = readerOf(publishRules)
 
 const asConfigured: PublishSettings = { wait: true, mandatory: false, timeout: undefined }
 
+/** Of options that were read by a table which has these rules. */
+export const publishSettingsOf = ({ mandatory, onBlocked, timeout }: Values<typeof publishRules>): PublishSettings => ({
+  wait: onBlocked !== "fail",
+  mandatory,
+  timeout
+})
+
 export const readPublish = (options: PublishOptions | undefined): PublishSettings | InvalidArgument => {
   if (options === undefined) return asConfigured
-  const checked = read("basic.publish", options, publishOptions, false)
-  if (isRefused(checked)) return checked
-  const { mandatory, onBlocked, timeout } = checked.fields
-  return { wait: onBlocked !== "fail", mandatory: mandatory === true, timeout: timeout as number | undefined }
+  const values = publishOf("basic.publish", options)
+  return isRefused(values) ? values : publishSettingsOf(values)
 }
