@@ -140,7 +140,7 @@ export const consume: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readHandling(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
-      ? refuse(consumer, accessOf(consumer), queue, settings)
+      ? refuse(consumer, accessOf(consumer), queue, options, settings)
       : handleEach(consumer, settings, decoderOf(settings), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -194,7 +194,7 @@ export const consumeBatch: {
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readBatching(queue, options, handler, queuesOf(consumer))
     return isRefused(settings)
-      ? refuse(consumer, accessOf(consumer), queue, settings)
+      ? refuse(consumer, accessOf(consumer), queue, options, settings)
       : handleBatches(consumer, settings, decoderOf(settings), handler)
   }) as Effect.Effect<never, AmqpError, Services<R>>
 
@@ -228,7 +228,7 @@ export const stream = (queue: string, options?: StreamOptions): Stream.Stream<De
     Effect.map(AmqpConsumer, (consumer) => {
       const settings = readStream(queue, options, queuesOf(consumer))
       return isRefused(settings)
-        ? Stream.fromEffect(refuse(consumer, accessOf(consumer), queue, settings))
+        ? Stream.fromEffect(refuse(consumer, accessOf(consumer), queue, options, settings))
         : Streaming.stream(consumer, settings)
     })
   )

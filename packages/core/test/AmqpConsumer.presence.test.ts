@@ -90,6 +90,27 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe(run)
       )
 
+      it.effect(
+        "that is refused for an option has the name that it was given, and is none if it is not essential",
+        () =>
+          Effect.gen(function* () {
+            const queue = yield* declareQueue()
+            yield* Effect.ignore(consume(queue, { prefetch: -1, essential: false }))
+            assert.deepStrictEqual(yield* kinds, [])
+            yield* Effect.ignore(consume(queue, { prefetch: -1, name: "mails" }))
+            yield* Effect.ignore(consume(queue, { prefetch: -1, consumerTag: "bills" }))
+            const texts = (yield* conditions).map(({ message }) => message.split(" has ended")[0])
+            assert.deepStrictEqual(texts, [
+              'the consumer "mails"',
+              `the consumer ${JSON.stringify(`${queue} (bills)`)}`
+            ])
+            // Those that start take over what was reported.
+            yield* start(consume(queue, { name: "mails" }))
+            yield* start(consume(queue, { consumerTag: "bills" }))
+            yield* untilKinds()
+          }).pipe(run)
+      )
+
       it.effect("has the name that it was given, and is told apart by it", () =>
         Effect.gen(function* () {
           yield* Effect.ignore(consume("never declared", { name: "mails" }))
@@ -101,6 +122,18 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     })
   }
+
+  it.effect("a server that is refused for what is its own is ConsumerEnded, too", () =>
+    Effect.gen(function* () {
+      const queue = yield* declareQueue()
+      const answer = () => Effect.succeed("!")
+      yield* Effect.ignore(AmqpRpc.serve(procedure(queue), answer, { concurrency: 0, name: "a" }))
+      yield* Effect.ignore(AmqpRpc.serve(procedure(queue), answer, { replyTo: "all" as "any", name: "b" }))
+      yield* Effect.ignore(AmqpRpc.serve(procedure(queue), undefined as never, { name: "c" }))
+      const texts = (yield* conditions).map(({ message }) => message.split(" has ended")[0])
+      assert.deepStrictEqual(texts, ['the consumer "a"', 'the consumer "b"', 'the consumer "c"'])
+    }).pipe(run)
+  )
 
   it.effect(
     "a consumer that waits for its queue is ConsumerNotStarted, and after it has started ConsumerInterrupted",

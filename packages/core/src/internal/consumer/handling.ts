@@ -24,7 +24,7 @@ import { Copies } from "./copies.ts"
 import { DelayQueues } from "./delayQueues.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { Kept } from "./kept.ts"
-import type { Batching, Handling, Subscribing } from "./options.ts"
+import { type Batching, type Handling, presenceOf, type Subscribing } from "./options.ts"
 import { Pauses } from "./pauses.ts"
 import { PublishingAgain } from "./publishingAgain.ts"
 import { Repeats } from "./repeats.ts"
@@ -125,15 +125,19 @@ export const report = (
   )
 }
 
-/** What was given is refused. A consumer is often forked, and its failure awaited by nobody. */
+/** What was given is refused. A consumer is often forked, and its failure awaited by nobody: its health reports it. */
 export const refuse = (
   consumer: AmqpConsumer["Service"],
   access: Access,
   queue: string,
+  options: unknown,
   refused: InvalidArgument
 ): Effect.Effect<never, AmqpError> =>
   Effect.andThen(
-    Effect.sync(() => runningOf(consumer)?.presences.enter(String(queue)).failed(refused.message)),
+    Effect.sync(() => {
+      const { essential, name } = presenceOf(queue, options)
+      if (essential) runningOf(consumer)?.presences.enter(name).failed(refused.message)
+    }),
     Effect.andThen(
       Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
         queue,

@@ -256,6 +256,18 @@ const subscribingOf = <Options extends Subscribed>(
   }
 }
 
+/** What health checks know of a consumer whose options are refused. */
+export const presenceOf = (queue: unknown, options: unknown): Pick<Subscribing, "name" | "essential"> => {
+  const { consumerTag, essential, name } = (options ?? {}) as Partial<Record<keyof SubscribeOptions, unknown>>
+  return {
+    name:
+      typeof name === "string" && name !== ""
+        ? name
+        : nameOf(String(queue), typeof consumerTag === "string" ? consumerTag : ""),
+    essential: essential !== false
+  }
+}
+
 export const readStream = (
   queue: string,
   options: StreamOptions | undefined,

@@ -362,19 +362,22 @@ export const serve = <P extends Any, S extends Any, E extends Any, R>(
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const codecs = codecsOf(procedure)
     if (isRefused(codecs)) return fail(codecs)
+    const { queue } = procedure
+    const notStarted = (reason: AmqpError.InvalidArgument) =>
+      refuse(consumer, publishingAccessOf(consumer), queue, options, reason)
     if (typeof handler !== "function") {
-      return fail(refused("AmqpRpc.serve", "handler", "a function", shown(handler)))
+      return notStarted(refused("AmqpRpc.serve", "handler", "a function", shown(handler)))
     }
     const settings = readServeOptions(options)
-    if (isRefused(settings)) return fail(settings)
+    if (isRefused(settings)) return notStarted(settings)
     const { consuming, repliesTo } = settings
     const server = new Server(procedure.name, codecs, handler, consumer, repliesTo)
-    if (isStream(queuesOf(consumer), procedure.queue)) {
+    if (isStream(queuesOf(consumer), queue)) {
       const wants = "one that is no stream: requests stay there, and each server would answer all of them"
-      return fail(refused("AmqpRpc.serve", "queue", wants, shown(procedure.queue)))
+      return notStarted(refused("AmqpRpc.serve", "queue", wants, shown(queue)))
     }
-    const handling = readHandling(procedure.queue, { ...consuming, onFailure }, server.handle, undefined)
+    const handling = readHandling(queue, { ...consuming, onFailure }, server.handle, undefined)
     return isRefused(handling)
-      ? refuse(consumer, publishingAccessOf(consumer), procedure.queue, handling)
+      ? notStarted(handling)
       : handleEach(consumer, handling, undefined, server.handle, procedure.name)
   })
