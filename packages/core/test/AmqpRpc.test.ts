@@ -177,7 +177,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const reason = yield* reasonOf(echo("nobody", { timeout: 300 }))
           assert.strictEqual(reason._tag, "RequestTimeout")
           assert.include(reason.message, "had queued the request")
-          assert.deepStrictEqual(yield* drain("echo"), [])
+          // The time of the broker's copy began later than the client's.
+          yield* untilEmpty("echo")
           yield* reasonOf(echo("kept", { timeout: 300, expires: false }))
           assert.lengthOf(yield* drain("echo"), 1)
         })
