@@ -277,6 +277,43 @@ describe("a request", () => {
       })
   )
 
+  for (const [bound, options, expected] of [
+    [
+      "maxInFlight",
+      { maxInFlight: 1, maxWaiting: 0 },
+      "1 requests are in flight (maxInFlight); 0 requests wait already (maxWaiting 0)"
+    ],
+    [
+      "maxInFlightBytes",
+      { maxInFlightBytes: 199, maxWaiting: 0 },
+      "1 requests with 100 bytes are in flight (maxInFlightBytes 199)"
+    ],
+    ["maxWaiting", { maxInFlight: 1, maxWaiting: 1 }, "1 requests wait already (maxWaiting 1)"],
+    [
+      "maxWaitingBytes",
+      { maxInFlight: 1, maxWaitingBytes: 199 },
+      "1 requests with 100 bytes wait already (maxWaitingBytes 199)"
+    ]
+  ] as const) {
+    it.live(`that is turned away says that ${bound} is why`, () =>
+      Effect.gen(function* () {
+        const broker = yield* brokerWith(() => {})
+        const large = "x".repeat(98)
+        yield* Effect.gen(function* () {
+          yield* Effect.forkChild(echo(large), { startImmediately: true })
+          yield* untilStats((stats) => stats.inFlight === 1)
+          if (bound.startsWith("maxWaiting")) {
+            yield* Effect.forkChild(echo(large), { startImmediately: true })
+            yield* untilStats((stats) => stats.waiting === 1)
+          }
+          const refused = yield* reasonOf(echo(large))
+          assert.strictEqual(refused._tag, "PoolExhausted")
+          assert.include(refused.message, expected)
+        }).pipe(withRpc(broker.url, options, { shutdownTimeout: Duration.millis(100) }))
+      })
+    )
+  }
+
   it.live("above maxInFlightBytes goes alone", () =>
     Effect.gen(function* () {
       const broker = yield* brokerWith((publish) => {

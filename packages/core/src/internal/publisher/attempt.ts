@@ -6,7 +6,8 @@ import type { PublishSettings } from "../wire/declarations.ts"
 import type { Due } from "../waiting/deadlines.ts"
 import { type Outgoing, toBuffer } from "../wire/properties.ts"
 import type { Lane } from "./lane.ts"
-import type { InLine, Line } from "../waiting/line.ts"
+import type { InBacklog } from "../waiting/backlog.ts"
+import type { Line } from "../waiting/line.ts"
 import type { Measured } from "../channel/sizeLimit.ts"
 
 /** Whoever looks after attempts. */
@@ -26,7 +27,7 @@ const nothing = Buffer.alloc(0)
  * `told` does not end it: a message that was sent keeps its place until the broker has answered for it, whoever has
  * stopped listening. Else the bound on what is in flight would be none.
  */
-export class Attempt implements Unconfirmed, Due, InLine<Attempt>, Measured {
+export class Attempt implements Unconfirmed, Due, InBacklog<Attempt>, Measured {
   sooner: Due | undefined = undefined
   later: Due | undefined = undefined
   readonly message: Message

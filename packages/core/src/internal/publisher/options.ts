@@ -5,15 +5,12 @@ import type { InvalidArgument } from "../../model/errorReason.ts"
 import { type PublishSettings, publishRules, publishSettingsOf } from "../wire/declarations.ts"
 import { kindOf, refused } from "../wire/fieldTable.ts"
 import { choice, integer, isRefused, or, readerOf, type Table, type Values } from "../wire/optionTable.ts"
-import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "./backlog.ts"
+import { boundRules } from "./bounds.ts"
 
 const rules = {
   channels: or(integer(1, 2047), 2),
   maxInFlight: or(integer(1, 1_000_000), 1000),
-  maxInFlightBytes: or(integer(1, Number.MAX_SAFE_INTEGER), defaultMaxInFlightBytes),
-  maxWaitingBytes: or(integer(1, Number.MAX_SAFE_INTEGER), defaultMaxWaitingBytes),
-  // Not given: as the broker's product and version say.
-  maxMessageSize: integer(1, Number.MAX_SAFE_INTEGER)
+  ...boundRules
 } satisfies Table<Options>
 
 export type Settings = Values<typeof rules>

@@ -28,11 +28,10 @@ import { type Links, linksOf } from "../connection/links.ts"
 import { toPublish, withoutContent } from "../wire/properties.ts"
 import { Histogram } from "../metrics/histogram.ts"
 import { Attempt, type Outcome, type Owner } from "./attempt.ts"
-import { Backlog } from "./backlog.ts"
 import { FlowState, flowing } from "./flow.ts"
 import type { Lane } from "./lane.ts"
 import { Lanes } from "./lanes.ts"
-import { Line } from "../waiting/line.ts"
+import { Backlog, Load } from "../waiting/backlog.ts"
 import { readOptions, type Settings } from "./options.ts"
 import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed } from "../channel/publishing.ts"
 import { SizeLimit } from "../channel/sizeLimit.ts"
@@ -107,8 +106,8 @@ export class Publisher implements Owner {
   readonly lanes: Lanes
   readonly #connection: AmqpConnection["Service"]
   readonly links: Links
-  readonly #line = new Line<Attempt>()
-  readonly #backlog: Backlog
+  readonly #backlog: Backlog<Attempt>
+  readonly #inFlight: Load
   readonly #deadlines: Deadlines
   readonly #flow: FlowState
   readonly #publishTimeout: number
@@ -136,13 +135,10 @@ export class Publisher implements Owner {
     refused: new Histogram()
   }
   #turn = 0
-  #inFlight = 0
-  #bytesInFlight = 0
   /** Of those in flight, how many somebody listens to. */
   #awaited = 0
   /** Of those in line, how many want to be sent away when the broker takes nothing. */
   #impatient = 0
-  #pumping = false
   #closed = false
   #drained: Deferred.Deferred<void> | undefined = undefined
 
@@ -158,7 +154,8 @@ export class Publisher implements Owner {
     const fork = this.#fork
     this.settings = settings
     this.#limit = new SizeLimit(settings.maxMessageSize)
-    this.#backlog = new Backlog(settings.maxWaitingBytes)
+    this.#backlog = new Backlog("messages", { maxCount: Infinity, maxBytes: settings.maxWaitingBytes })
+    this.#inFlight = new Load({ maxCount: settings.maxInFlight, maxBytes: settings.maxInFlightBytes })
     this.#connection = connection
     this.links = links
     this.#run = run
@@ -226,7 +223,9 @@ export class Publisher implements Owner {
   ): Attempt | undefined {
     const link = this.links.current()
     const free =
-      this.#backlog.size === 0 && this.#inFlight < this.settings.maxInFlight ? this.lanes.ready(lane) : undefined
+      this.#backlog.load.count === 0 && this.#inFlight.count < this.#inFlight.maxCount
+        ? this.lanes.ready(lane)
+        : undefined
     const size = free === undefined ? sizeOfLongText(message) : undefined
     const outgoing = toPublish(size === undefined ? message : withoutContent(message), link?.frameMax)
     const refused = Check.isRefused(outgoing)
@@ -246,7 +245,7 @@ export class Publisher implements Owner {
     const dueAt = Math.floor(startedAt) + timeout
     const times = { turn: ++this.#turn, startedAt, dueAt, timeout, frameMax: link?.frameMax }
     const attempt = new Attempt(this, message, outgoing, size, settings, times, lane, outcome)
-    if (free !== undefined && this.#hasRoom(attempt) && this.#send(free, attempt)) {
+    if (free !== undefined && this.#inFlight.takes(attempt.size) && this.#send(free, attempt)) {
       if (attempt.state === "sent") this.#deadlines.add(attempt)
       return attempt
     }
@@ -279,14 +278,6 @@ export class Publisher implements Owner {
 
   // --- What goes out -------------------------------------------------------------------------------------------------
 
-  #hasRoom(attempt: Attempt): boolean {
-    return (
-      this.#inFlight < this.settings.maxInFlight &&
-      // A message above the bound goes alone: else it would never go.
-      (this.#inFlight === 0 || this.#bytesInFlight + attempt.size <= this.settings.maxInFlightBytes)
-    )
-  }
-
   /** Whether it was dealt with: sent, or told that it cannot be. */
   #send(lane: Lane<Attempt>, attempt: Attempt): boolean {
     const channel = lane.channel!
@@ -304,8 +295,7 @@ export class Publisher implements Owner {
     }
     attempt.sent()
     lane.sent++
-    this.#inFlight++
-    this.#bytesInFlight += attempt.size
+    this.#inFlight.add(attempt.size)
     this.#awaited++
     channel.confirms!.published(attempt)
     if (channel.full) this.#flow.refresh()
@@ -317,18 +307,11 @@ export class Publisher implements Owner {
 
   /** Sends what waits, as far as there is room. */
   #pump(): void {
-    // Whoever is told something may publish at once, and come here.
-    if (this.#pumping || this.#backlog.size === 0) return
-    this.#pumping = true
-    try {
-      while (this.#sendNext());
-    } finally {
-      this.#pumping = false
-    }
+    if (this.#backlog.load.count > 0) this.#backlog.drain(this.#sendNext)
   }
 
-  #sendNext(): boolean {
-    let next = this.#line.first
+  readonly #sendNext = (): boolean => {
+    let next = this.#backlog.line.first
     let lane = next === undefined ? undefined : this.lanes.ready(undefined)
     if (lane === undefined) next = undefined
     for (const one of this.lanes.all) {
@@ -337,7 +320,7 @@ export class Publisher implements Owner {
       next = first
       lane = one
     }
-    if (next === undefined || lane === undefined || !this.#hasRoom(next)) return false
+    if (next === undefined || lane === undefined || !this.#inFlight.takes(next.size)) return false
     this.#leave(next)
     const refused = this.#limit.refusesOn(lane.channel!.link, next)
     if (refused !== undefined) this.#tell(next, refused)
@@ -347,22 +330,19 @@ export class Publisher implements Owner {
   }
 
   #enter(attempt: Attempt, asFirst: boolean): void {
-    const line = attempt.lane?.line ?? this.#line
-    if (asFirst) line.addFirst(attempt)
-    else line.add(attempt)
-    this.#backlog.enter(attempt.size)
+    if (asFirst) this.#backlog.addFirst(attempt, attempt.lane?.line)
+    else this.#backlog.add(attempt, attempt.lane?.line)
     if (!attempt.waits) this.#impatient++
   }
 
   #leave(attempt: Attempt): void {
-    attempt.line!.remove(attempt)
-    this.#backlog.leave(attempt.size)
+    this.#backlog.remove(attempt)
     if (!attempt.waits) this.#impatient--
   }
 
   /** Ends the wait of those in line for which there is a reason to. */
   #dismiss(reasonFor: (attempt: Attempt) => AmqpError.AmqpErrorReason | undefined): void {
-    for (const line of [this.#line, ...this.lanes.all.map((lane) => lane.line)]) {
+    for (const line of [this.#backlog.line, ...this.lanes.all.map((lane) => lane.line)]) {
       for (const attempt of line) {
         // Whoever was told first may have made others leave.
         if (attempt.line === undefined) continue
@@ -377,8 +357,7 @@ export class Publisher implements Owner {
   // --- What becomes of it --------------------------------------------------------------------------------------------
 
   landed(attempt: Attempt, failure: AmqpError.AmqpErrorReason | undefined): void {
-    this.#inFlight--
-    this.#bytesInFlight -= attempt.size
+    this.#inFlight.remove(attempt.size)
     if (attempt.state === "sent") this.#tell(attempt, failure)
     this.#pump()
   }
@@ -440,12 +419,11 @@ export class Publisher implements Owner {
    * for a second. A sequence has one message there, and is never turned away.
    */
   #crowded(attempt: Attempt, forbids: string | undefined): AmqpError.PoolExhausted | undefined {
-    const { bytes, maxBytes, size: waiting } = this.#backlog
-    if (attempt.lane !== undefined || this.#backlog.takes(attempt.size)) return undefined
+    if (attempt.lane !== undefined || this.#backlog.load.takes(attempt.size)) return undefined
     if (forbids === undefined && !this.#backlog.isStalled(this.#deadlines.now)) return undefined
     const because = forbids ?? this.#because(attempt)
     return new AmqpError.PoolExhausted({
-      message: `${operation}: nothing was sent: ${because}; ${waiting} messages with ${bytes} bytes wait for that already (maxWaitingBytes ${maxBytes})`,
+      message: `${operation}: nothing was sent: ${because}; ${this.#backlog.full()}`,
       operation
     })
   }
@@ -461,9 +439,9 @@ export class Publisher implements Owner {
     }
     if (open.channel!.unfit === "refused")
       return "its channel is being replaced, because the broker refused messages on it"
-    if (this.#hasRoom(attempt)) return obstacle(open.channel!) ?? "others were always before it"
-    const { maxInFlight, maxInFlightBytes } = this.settings
-    return `${this.#inFlight} messages with ${this.#bytesInFlight} bytes wait for their confirms already (maxInFlight ${maxInFlight}, maxInFlightBytes ${maxInFlightBytes})`
+    if (this.#inFlight.takes(attempt.size)) return obstacle(open.channel!) ?? "others were always before it"
+    const { bytes, count, maxBytes, maxCount } = this.#inFlight
+    return `${count} messages with ${bytes} bytes wait for their confirms already (maxInFlight ${maxCount}, maxInFlightBytes ${maxBytes})`
   }
 
   // --- Channels ------------------------------------------------------------------------------------------------------
@@ -484,7 +462,7 @@ export class Publisher implements Owner {
     this.#flow.refresh()
     // At once, so that the next publish does not wait for it; but one that was of no use may stay away.
     if (lane.sent > 0 || lane.line.size > 0) this.lanes.reopen(lane)
-    if (this.#line.size > 0) this.lanes.ensure(undefined)
+    if (this.#backlog.line.size > 0) this.lanes.ensure(undefined)
     this.#pump()
   }
 
@@ -523,8 +501,8 @@ export class Publisher implements Owner {
   })
 
   readonly stats: Effect.Effect<Stats> = Effect.sync(() => ({
-    inFlight: this.#inFlight,
-    waiting: this.#backlog.size,
+    inFlight: this.#inFlight.count,
+    waiting: this.#backlog.load.count,
     channels: this.lanes.open,
     ...this.#counts
   }))

@@ -4,7 +4,9 @@ import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
 import type { Message } from "../../model/message.ts"
 import type { Unconfirmed } from "../channel/confirms.ts"
+import type { InBacklog } from "../waiting/backlog.ts"
 import type { Due } from "../waiting/deadlines.ts"
+import type { Line } from "../waiting/line.ts"
 import { fail } from "../../model/failures.ts"
 import type { Outgoing } from "../wire/properties.ts"
 import type { Measured } from "../channel/sizeLimit.ts"
@@ -34,9 +36,13 @@ export interface SentOn {
   readonly forget: (call: Call) => void
 }
 
-export class Call implements Due, Unconfirmed, Measured, Numbered<Call> {
+export class Call implements Due, Unconfirmed, Measured, Numbered<Call>, InBacklog<Call> {
   sooner: Due | undefined = undefined
   later: Due | undefined = undefined
+  // Its neighbours, while it is in line.
+  line: Line<Call> | undefined = undefined
+  before: Call | undefined = undefined
+  after: Call | undefined = undefined
   readonly name: string
   readonly message: Message
   readonly outgoing: Outgoing

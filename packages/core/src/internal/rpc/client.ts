@@ -34,7 +34,7 @@ import { type Codecs, codecsOf } from "./procedure.ts"
 import { Session, type SessionOwner } from "./session.ts"
 import { directReplyTo } from "../wire/directReply.ts"
 import { readReply, type Reply } from "./wire.ts"
-import { Backlog } from "../publisher/backlog.ts"
+import { Backlog, type Bounds } from "../waiting/backlog.ts"
 import type { Fork } from "../waiting/fork.ts"
 import * as Tracing from "../telemetry/tracing.ts"
 import { messageWith } from "../telemetry/tracingContext.ts"
@@ -47,16 +47,15 @@ const closedByUs = new AmqpError.ChannelClosed({ message: "the scope that made t
 
 class Client implements CallOwner, SessionOwner {
   readonly #links: Links
-  readonly #settings: Settings
   readonly #limit: SizeLimit
   readonly #terms: Terms
   readonly #fork: Fork
   /** Requests that are not sent yet, first come, first served. */
-  readonly #line = new Set<Call>()
-  readonly #backlog: Backlog
+  readonly #backlog: Backlog<Call>
+  /** What a channel takes. */
+  readonly #inFlight: Bounds
   #session: Session | undefined = undefined
   #isOpening = false
-  #isPumping = false
   #hasEnded = false
   #answered: Deferred.Deferred<void> | undefined = undefined
   // Of this client alone, whatever others use as theirs: a reply that took the wrong way is nobody's.
@@ -71,9 +70,9 @@ class Client implements CallOwner, SessionOwner {
   constructor(connection: AmqpConnection["Service"], settings: Settings, clock: Clock.Clock, fork: Fork) {
     const { continuationTimeout, publishTimeout } = connection.config
     this.#links = linksOf(connection)
-    this.#settings = settings
     this.#limit = new SizeLimit(settings.maxMessageSize)
-    this.#backlog = new Backlog(settings.maxWaitingBytes)
+    this.#backlog = new Backlog("requests", { maxCount: settings.maxWaiting, maxBytes: settings.maxWaitingBytes })
+    this.#inFlight = { maxCount: settings.maxInFlight, maxBytes: settings.maxInFlightBytes }
     this.#fork = fork
     this.#terms = {
       continuationTimeout,
@@ -86,7 +85,7 @@ class Client implements CallOwner, SessionOwner {
   get stats(): Stats {
     return {
       inFlight: this.#session?.waiting ?? 0,
-      waiting: this.#line.size,
+      waiting: this.#backlog.load.count,
       replied: this.outcomes.replied,
       timedOut: this.outcomes.timedOut,
       unclaimed: this.#unclaimed
@@ -170,22 +169,14 @@ class Client implements CallOwner, SessionOwner {
         resume
       )
       deadlines.add(call)
-      // Most find a free channel: a set is for those that wait.
-      if (this.#line.size > 0 || this.#isPumping || !this.#hasRoomFor(call.size) || !this.#sendsNow(call)) {
-        this.#enter(call)
+      // Most find a free channel.
+      const { isDraining, load } = this.#backlog
+      if (load.count > 0 || isDraining || !this.#sendsNow(call)) {
+        this.#backlog.add(call)
         this.#pump()
       }
       return Effect.sync(() => call.giveUp())
     })
-  }
-
-  #enter(call: Call): void {
-    this.#line.add(call)
-    this.#backlog.enter(call.size)
-  }
-
-  #leave(call: Call): void {
-    if (this.#line.delete(call)) this.#backlog.leave(call.size)
   }
 
   #refuses(failsWhenBlocked: boolean, size: number): AmqpError.AmqpErrorReason | undefined {
@@ -197,55 +188,35 @@ class Client implements CallOwner, SessionOwner {
         (blockedBy === undefined ? undefined : `the broker has blocked publishers on this connection: ${blockedBy}`)
       if (forbids !== undefined) return forbidden(forbids)
     }
-    // What a channel that is not open yet will take is no line.
-    const { maxInFlight, maxInFlightBytes, maxWaiting } = this.#settings
-    const isOpen = this.#session !== undefined
-    const limit = isOpen ? maxWaiting : maxInFlight + maxWaiting
-    if (this.#hasRoomFor(size)) return undefined
-    const { bytes, maxBytes, size: waiting } = this.#backlog
-    const because =
-      waiting >= limit
-        ? `${waiting} requests are in line already (maxWaiting)`
-        : this.#backlog.takes(size, isOpen ? 0 : maxInFlightBytes)
-          ? undefined
-          : `${waiting} requests with ${bytes} bytes are in line already (maxWaitingBytes ${maxBytes})`
-    if (because === undefined) return undefined
-    return new AmqpError.PoolExhausted({ message: `AmqpRpc: nothing was sent: ${because}: ${this.waitsFor()}` })
-  }
-
-  #hasRoomFor(size: number): boolean {
-    const session = this.#session
-    const { maxInFlight, maxInFlightBytes } = this.#settings
-    return (
-      session !== undefined &&
-      session.isOpen &&
-      session.obstacle === undefined &&
-      session.waiting < maxInFlight &&
-      // Also of those that were given up: else a broker that confirms nothing would be sent more and more.
-      session.unconfirmed < maxInFlight &&
-      // A request above the bound goes alone: else it would never go.
-      (session.bytes === 0 || session.bytes + size <= maxInFlightBytes)
-    )
+    // What a channel that is not open yet will take does not count as waiting.
+    const more = this.#session === undefined ? this.#inFlight : undefined
+    if (this.#session?.takes(size) === true || this.#backlog.load.takes(size, more)) return undefined
+    return new AmqpError.PoolExhausted({
+      message: `AmqpRpc: nothing was sent: ${this.waitsFor()}; ${this.#backlog.full(more)}`
+    })
   }
 
   /** Sends from the line what can be sent. */
   readonly #pump = (): void => {
-    // Who is told of an outcome may ask again at once, and whoever leaves makes room: the loop below sees to both.
-    if (this.#isPumping || this.#line.size === 0) return
+    const { isDraining, load } = this.#backlog
+    if (isDraining || load.count === 0) return
     const session = this.#session
     if (session === undefined || !session.isOpen) return this.#open()
-    this.#isPumping = true
-    for (const call of this.#line) {
-      if (!this.#hasRoomFor(call.size) || !this.#sendsNow(call)) break
-      this.#leave(call)
-    }
-    this.#isPumping = false
-    if (this.#session === undefined && this.#line.size > 0) this.#open()
+    this.#backlog.drain(this.#sendNext)
+    if (this.#session === undefined && load.count > 0) this.#open()
   }
 
-  /** Whether the call was dealt with: sent, or told that it cannot be. If not, the session has ended. */
+  readonly #sendNext = (): boolean => {
+    const call = this.#backlog.line.first!
+    if (!this.#sendsNow(call)) return false
+    this.#backlog.remove(call)
+    return true
+  }
+
+  /** Whether the call was dealt with: sent, or told that it cannot be. If not, it waits, or the session has ended. */
   #sendsNow(call: Call): boolean {
-    const session = this.#session!
+    const session = this.#session
+    if (session === undefined || !session.takes(call.size)) return false
     // The broker may be another one than when the request was taken in.
     const refused = this.#limit.refusesOn(session.link, call)
     if (refused === undefined) return session.send(call)
@@ -257,7 +228,7 @@ class Client implements CallOwner, SessionOwner {
     this.outcomes[how]++
     if (how === "replied") this.durations.record(this.#terms.deadlines.exact - call.startedAt)
     if (how !== "timedOut") this.#terms.deadlines.delete(call)
-    if (call.session === undefined) this.#leave(call)
+    if (call.session === undefined) this.#backlog.remove(call)
     else call.session.forget(call)
     if (this.#answered !== undefined && (this.#session?.waiting ?? 0) === 0) {
       Deferred.doneUnsafe(this.#answered, Effect.void)
@@ -270,7 +241,7 @@ class Client implements CallOwner, SessionOwner {
     if (session === undefined || !session.isOpen) {
       return this.#links.current() === undefined ? "the connection is away" : "its channel is not open yet"
     }
-    return session.obstacle ?? `${this.#settings.maxInFlight} requests are in flight (maxInFlight)`
+    return session.full
   }
 
   confirmed(): void {
@@ -286,7 +257,7 @@ class Client implements CallOwner, SessionOwner {
   readonly changed = (): void => {
     const forbids = this.#session?.forbids
     if (forbids === undefined) return this.#pump()
-    const waiting = Array.from(this.#line).filter((call) => call.failsWhenBlocked)
+    const waiting = Array.from(this.#backlog.line).filter((call) => call.failsWhenBlocked)
     if (waiting.length === 0) return
     const reason = forbidden(forbids)
     for (const call of waiting) call.fail(reason)
@@ -310,10 +281,10 @@ class Client implements CallOwner, SessionOwner {
       Effect.matchEffect(this.#links.next, {
         onFailure: (error) => this.#notOpened(error),
         onSuccess: (link) =>
-          Effect.matchEffect(Session.open(link, this.#terms, this, this.#opened), {
+          Effect.matchEffect(Session.open(link, this.#terms, this, this.#inFlight, this.#opened), {
             // The connection is made again and nothing was sent: those in line wait for it, as those who come do.
             onFailure: (error) =>
-              error.severity === "connection" && error.isRetryable && this.#line.size > 0
+              error.severity === "connection" && error.isRetryable && this.#backlog.load.count > 0
                 ? this.#opening
                 : this.#notOpened(error),
             onSuccess: () => Effect.void
@@ -331,9 +302,9 @@ class Client implements CallOwner, SessionOwner {
 
   #notOpened(error: AmqpError.AmqpError): Effect.Effect<void> {
     return Effect.sync(() => {
-      const failed = Array.from(this.#line)
+      const failed = Array.from(this.#backlog.line)
       // Now: who is told may ask again at once, and that starts another opening.
-      for (const call of failed) this.#leave(call)
+      for (const call of failed) this.#backlog.remove(call)
       this.#isOpening = false
       for (const call of failed) call.fail(error.reason)
     })
@@ -342,7 +313,7 @@ class Client implements CallOwner, SessionOwner {
   /** Ends requests in line, waits for the replies to those that were sent, then closes the channel. */
   readonly end: Effect.Effect<void> = Effect.suspend(() => {
     this.#hasEnded = true
-    for (const call of Array.from(this.#line)) call.fail(ended)
+    for (const call of this.#backlog.line) call.fail(ended)
     const { shutdown } = this.#links
     const close = Effect.suspend(
       () => this.#session?.close(closedByUs, Duration.millis(shutdown.closingOf(this.#links.current()))) ?? Effect.void

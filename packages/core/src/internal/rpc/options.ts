@@ -16,7 +16,7 @@ import {
   type Table,
   type Values
 } from "../wire/optionTable.ts"
-import { defaultMaxInFlightBytes, defaultMaxWaitingBytes } from "../publisher/backlog.ts"
+import { boundRules } from "../publisher/bounds.ts"
 
 const callRules = {
   timeout: or(publishRules.timeout, 30_000),
@@ -50,15 +50,10 @@ export const mergeCallOptions = (
   return { ...all, ...Object.fromEntries(Object.entries(one).filter(([, value]) => value !== undefined)) }
 }
 
-const most = Number.MAX_SAFE_INTEGER
-
 const rules = {
-  maxInFlight: or(integer(1, most), 10_000),
-  maxWaiting: or(integer(0, most), 10_000),
-  maxInFlightBytes: or(integer(1, most), defaultMaxInFlightBytes),
-  maxWaitingBytes: or(integer(1, most), defaultMaxWaitingBytes),
-  // Not given: as the broker's product and version say.
-  maxMessageSize: integer(1, most)
+  maxInFlight: or(integer(1, Number.MAX_SAFE_INTEGER), 10_000),
+  maxWaiting: or(integer(0, Number.MAX_SAFE_INTEGER), 10_000),
+  ...boundRules
 } satisfies Table<Options>
 
 export type Settings = Values<typeof rules>

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
 import type { Returned } from "../../model/channel.ts"
 import type { DeliveredProperties, Properties } from "../../model/message.ts"
+import { type Bounds, Load } from "../waiting/backlog.ts"
 import type { Link } from "../connection/link.ts"
 import type * as Channel from "../channel/channel.ts"
 import { openChannel } from "../channel/opening.ts"
@@ -46,10 +47,14 @@ export class Session extends Handle implements Channel.ConsumerSink {
   readonly #owner: SessionOwner
   readonly #waiting = new Pending<Call>()
   readonly #stopWatching: () => void
-  #bytes = 0
+  readonly #maxInFlight: number
+  /** Requests whose content is kept: until they are confirmed, and answered or given up. */
+  readonly #kept: Load
 
-  constructor(channel: Channel.Channel, terms: Terms, owner: SessionOwner) {
+  constructor(channel: Channel.Channel, terms: Terms, owner: SessionOwner, bounds: Bounds) {
     super(terms, released)
+    this.#maxInFlight = bounds.maxCount
+    this.#kept = new Load({ maxCount: Infinity, maxBytes: bounds.maxBytes })
     this.held = channel
     this.#channel = channel
     this.#owner = owner
@@ -62,13 +67,14 @@ export class Session extends Handle implements Channel.ConsumerSink {
     link: Link,
     terms: Terms,
     owner: SessionOwner,
+    bounds: Bounds,
     opened: (session: Session) => void
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
       let session: Session | undefined
       let isOwned = false
       return openChannel(link, "confirm", terms.continuationTimeout, (channel) => {
-        session = new Session(channel, terms, owner)
+        session = new Session(channel, terms, owner, bounds)
       }).pipe(
         Effect.andThen(Effect.suspend(() => session!.#start)),
         Effect.andThen(
@@ -112,19 +118,33 @@ export class Session extends Handle implements Channel.ConsumerSink {
     return this.#waiting.size
   }
 
-  /** Requests that the broker has not confirmed. Among them are those that nobody waits for any more. */
-  get unconfirmed(): number {
-    return this.#channel.confirms!.size
+  /** Whether a request of this size can be sent now, beside those that were. */
+  takes(size: number): boolean {
+    return (
+      this.isOpen &&
+      this.obstacle === undefined &&
+      this.#waiting.size < this.#maxInFlight &&
+      // Those that were given up are among them: else a broker that confirms nothing would be sent more and more.
+      this.#channel.confirms!.size < this.#maxInFlight &&
+      this.#kept.takes(size)
+    )
   }
 
-  /** Bytes of the requests that were sent and are held: until they are confirmed, and answered or given up. */
-  get bytes(): number {
-    return this.#bytes
+  /** Why a request cannot be sent now, if `takes` says so. */
+  get full(): string {
+    const { obstacle } = this
+    if (obstacle !== undefined) return obstacle
+    const waiting = this.#waiting.size
+    if (waiting >= this.#maxInFlight) return `${waiting} requests are in flight (maxInFlight)`
+    const unconfirmed = this.#channel.confirms!.size
+    if (unconfirmed >= this.#maxInFlight) return `${unconfirmed} requests wait for their confirms (maxInFlight)`
+    const { bytes, count, maxBytes } = this.#kept
+    return `${count} requests with ${bytes} bytes are in flight (maxInFlightBytes ${maxBytes})`
   }
 
-  /** This call is held no more. */
+  /** The content of this call is kept no more. */
   released(call: Call): void {
-    this.#bytes -= call.size
+    this.#kept.remove(call.size)
   }
 
   /** Whether the call was dealt with: sent, or told that it cannot be. If not, this session has ended. */
@@ -147,7 +167,7 @@ export class Session extends Handle implements Channel.ConsumerSink {
       return false
     }
     call.session = this
-    this.#bytes += call.size
+    this.#kept.add(call.size)
     this.#waiting.add(call)
     channel.confirms!.published(call)
     return true

@@ -1,0 +1,133 @@
+/** What waits to be sent is counted, kept in order, and sent by one loop. */
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, Schema } from "effect"
+import { Backlog, type InBacklog, Load } from "../src/internal/waiting/backlog.ts"
+import { Line } from "../src/internal/waiting/line.ts"
+
+class Item implements InBacklog<Item> {
+  line: Line<Item> | undefined = undefined
+  before: Item | undefined = undefined
+  after: Item | undefined = undefined
+  readonly size: number
+
+  constructor(size: number) {
+    this.size = size
+  }
+}
+
+const unbounded = { maxCount: Infinity, maxBytes: Infinity }
+
+describe("a load", () => {
+  it("takes as many messages and bytes as its bounds say, and a first message of any size", () => {
+    const load = new Load({ maxCount: 2, maxBytes: 10 })
+    assert.isTrue(load.takes(11))
+    load.add(11)
+    assert.isFalse(load.takes(0))
+    load.remove(11)
+    load.add(4)
+    assert.deepStrictEqual([load.takes(6), load.takes(7)], [true, false])
+    assert.isTrue(load.takes(7, { maxCount: 0, maxBytes: 1 }))
+    load.add(0)
+    assert.isFalse(load.takes(0))
+    assert.isTrue(load.takes(0, { maxCount: 1, maxBytes: 0 }))
+    assert.isFalse(new Load({ maxCount: 0, maxBytes: 10 }).takes(0))
+  })
+})
+
+describe("a backlog", () => {
+  it.effect("holds what was added and not removed, in the order of each line, and knows how much that is", () => {
+    const step = Arbitrary.schema(
+      Schema.Struct({
+        does: Schema.Literals(["add", "addFirst", "remove"]),
+        other: Schema.Boolean,
+        size: Schema.Int,
+        at: Schema.Int
+      })
+    )
+    return Effect.map(
+      Arbitrary.checkEffect(
+        Arbitrary.array(step, { maxLength: 100 }),
+        (steps) => {
+          const backlog = new Backlog<Item>("items", unbounded)
+          const lines = [backlog.line, new Line<Item>()] as const
+          const models: readonly [Array<Item>, Array<Item>] = [[], []]
+          for (const { at, does, other, size } of steps) {
+            const which = other ? 1 : 0
+            const [line, model] = [lines[which], models[which]]
+            if (does === "remove") {
+              const index = model.length === 0 ? 0 : Math.abs(at) % model.length
+              const [item] = model.splice(index, 1)
+              if (item === undefined) continue
+              if (!backlog.remove(item) || backlog.remove(item)) return false
+            } else {
+              const item = new Item(Math.abs(size))
+              if (does === "add") {
+                model.push(item)
+                backlog.add(item, other ? line : undefined)
+              } else {
+                model.unshift(item)
+                backlog.addFirst(item, other ? line : undefined)
+              }
+            }
+          }
+          const all = models.flat()
+          return (
+            ([0, 1] as const).every((which) =>
+              Array.from(lines[which]).every((item, i) => item === models[which][i])
+            ) &&
+            lines[0].size === models[0].length &&
+            lines[1].size === models[1].length &&
+            backlog.load.count === all.length &&
+            backlog.load.bytes === all.reduce((sum, { size }) => sum + size, 0)
+          )
+        },
+        { runs: 200, size: 100 }
+      ),
+      (result) => assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
+    )
+  })
+
+  it("is drained by one loop, which sees to what is added meanwhile, and again after a defect", () => {
+    const backlog = new Backlog<Item>("items", unbounded)
+    const sent: Array<number> = []
+    let depth = 0
+    const sendNext = (): boolean => {
+      assert.strictEqual(++depth, 1)
+      const item = backlog.line.first!
+      backlog.remove(item)
+      sent.push(item.size)
+      if (item.size === 1) backlog.add(new Item(3))
+      backlog.drain(sendNext)
+      depth--
+      return true
+    }
+    backlog.add(new Item(1))
+    backlog.add(new Item(2))
+    backlog.drain(sendNext)
+    assert.deepStrictEqual(sent, [1, 2, 3])
+    backlog.add(new Item(4))
+    assert.throws(() =>
+      backlog.drain(() => {
+        throw new Error("defect")
+      })
+    )
+    assert.isFalse(backlog.isDraining)
+    backlog.drain(() => false)
+    assert.strictEqual(backlog.load.count, 1)
+    backlog.drain(sendNext)
+    assert.deepStrictEqual(sent, [1, 2, 3, 4])
+  })
+
+  it("is stalled when nothing was sent from it for a second", () => {
+    const backlog = new Backlog<Item>("items", unbounded)
+    assert.deepStrictEqual(
+      [0, 999, 1000].map((now) => backlog.isStalled(now)),
+      [false, false, true]
+    )
+    backlog.sent()
+    assert.deepStrictEqual(
+      [1001, 2000, 2001].map((now) => backlog.isStalled(now)),
+      [false, false, true]
+    )
+  })
+})
