@@ -386,9 +386,10 @@ export class Channel implements Party, ChannelEvents {
 
   /** Why a publish would not be sent now; undefined when it would. */
   get forbids(): string | undefined {
-    const { blockedBy } = this.link
-    if (blockedBy !== undefined) return `the broker has blocked publishers on this connection: ${blockedBy}`
-    return this.stopped ? "the broker has stopped publishers on this channel (channel.flow)" : undefined
+    return (
+      this.link.forbids ??
+      (this.stopped ? "the broker has stopped publishers on this channel (channel.flow)" : undefined)
+    )
   }
 
   /** Writes a message. Throws before anything is written, if the channel is closed or closing. */

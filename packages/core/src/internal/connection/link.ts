@@ -81,6 +81,13 @@ export class Link {
     this.product = driver.product
   }
 
+  /** Why nothing can be published on any of its channels now; undefined when it can. */
+  get forbids(): string | undefined {
+    return this.blockedBy === undefined
+      ? undefined
+      : `the broker has blocked publishers on this connection: ${this.blockedBy}`
+  }
+
   /** Begins to hear of it: what has come behind the handshake is told now. */
   begin(): void {
     this.#driver.watch({

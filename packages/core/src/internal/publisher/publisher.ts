@@ -403,8 +403,8 @@ export class Publisher implements Owner {
         ? `there is no connection: ${state.reason.message}`
         : "there is no connection"
     }
-    const { blockedBy } = link
-    if (blockedBy !== undefined) return `the broker has blocked publishers on this connection: ${blockedBy}`
+    const { forbids } = link
+    if (forbids !== undefined) return forbids
     let because: string | undefined
     for (const lane of only === undefined ? this.lanes.all : [only]) {
       if (!lane.isOpen) continue

@@ -182,10 +182,7 @@ class Client implements CallOwner, SessionOwner {
   #refuses(failsWhenBlocked: boolean, size: number): AmqpError.AmqpErrorReason | undefined {
     if (this.#hasEnded) return ended
     if (failsWhenBlocked) {
-      const blockedBy = this.#links.current()?.blockedBy
-      const forbids =
-        this.#session?.forbids ??
-        (blockedBy === undefined ? undefined : `the broker has blocked publishers on this connection: ${blockedBy}`)
+      const forbids = this.#session?.forbids ?? this.#links.current()?.forbids
       if (forbids !== undefined) return forbidden(forbids)
     }
     // What a channel that is not open yet will take does not count as waiting.
