@@ -44,8 +44,11 @@ import { firstBytes } from "./foreignPeer.ts"
 import { Framing, type FrameSink, uint32 } from "./framing.ts"
 import { frameOf, readClose, readStart, readText, readTune } from "./methods.ts"
 
-/** How much is read at a time, in bytes: as much as Node reads by itself. */
-const readSize = 65_536
+/**
+ * How much is read at a time, in bytes. Node reads 64 KiB without `onread`: with that, a body of 1 MiB takes a fifth more CPU.
+ * Small messages do not notice. What is never read into is no memory yet.
+ */
+const readSize = 262_144
 
 const heartbeat = Buffer.from([heartbeatFrame, 0, 0, 0, 0, 0, 0, 0xce])
 
