@@ -1,4 +1,5 @@
-// npm run check: the lock file, formatting, lint rules, types with the build they come with, and the examples in the docs.
+// npm run check: the lock file, formatting, lint rules, the order of imports, the dashboard's script, types with the build they
+// come with, and the examples in the docs.
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, root } from "./dependencies.mjs"
 
@@ -9,6 +10,7 @@ const steps = [
   ["oxfmt", "--check", "."],
   ["oxlint", "."],
   ["node", "scripts/rooms.mjs"],
+  ["node", "scripts/client.mjs", "--check"],
   ["tsc", "-b"],
   ["node", "scripts/examples.mjs"]
 ]

@@ -1,8 +1,8 @@
-/** Bundles of `test/support/programs`, made by the commands that `docs/deployment.md` has. */
+/** Bundles of programs, of those in `test/support/programs` by their name, made by the commands that `docs/deployment.md` has. */
 import { Effect, type Scope } from "effect"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { delimiter, join } from "node:path"
+import { delimiter, join, resolve } from "node:path"
 import { node } from "./processes.ts"
 
 const root = join(import.meta.dirname, "..", "..", "..", "..")
@@ -26,7 +26,9 @@ export const bundle = (
 ): Effect.Effect<string, never, Scope.Scope> =>
   Effect.gen(function* () {
     const file = join(yield* folder, `app.${format === "cjs" ? "cjs" : "mjs"}`)
-    const [entry, outfile] = [join(import.meta.dirname, "programs", program), file].map((path) => JSON.stringify(path))
+    const [entry, outfile] = [resolve(import.meta.dirname, "programs", program), file].map((path) =>
+      JSON.stringify(path)
+    )
     const building = command.replace("app.ts", entry!).replace(/--outfile=\S+/, `--outfile=${outfile}`)
     const build = yield* node(
       ["-c", `${building} --conditions=@effect-amqp/source`],

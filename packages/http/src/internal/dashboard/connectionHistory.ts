@@ -4,25 +4,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-
-/** A time of one kind, as the page gets it. It is told again when more is known of it, with the same number. */
-export interface Phase {
-  readonly number: number
-  /** When it began: milliseconds of Unix time. */
-  readonly at: number
-  /**
-   * The tag of the connection's state in lower case; `blocked`: it is open, and takes nothing from publishers; `none`: there
-   * is no connection, since nobody needs one.
-   */
-  readonly name: "connecting" | "open" | "blocked" | "reconnecting" | "closed" | "none"
-  /** Why: the tag of an `AmqpErrorReason`, or what the broker is short of. Messages of errors may hold names of users. */
-  readonly reason?: string
-  /** Attempts that have failed. */
-  readonly attempt?: number
-  readonly peer?: string
-  readonly product?: string
-  readonly generation?: number
-}
+import type { Phase } from "./events.ts"
 
 /** The phases that are remembered, at most. */
 const most = 50

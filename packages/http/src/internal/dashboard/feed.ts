@@ -14,25 +14,13 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ConnectionHistory from "./connectionHistory.ts"
+import type { Events, Hello } from "./events.ts"
 import * as Sampler from "./sampler.ts"
 
 export interface Bounds {
   /** Viewers at a time. */
   readonly streams: number
   readonly heartbeat: Duration.Duration
-}
-
-/** What the page is told first. */
-interface Hello {
-  readonly name: string | null
-  /** How far back the history goes, and how often a sample comes, in milliseconds. */
-  readonly window: number
-  readonly interval: number
-  /** Channels at most, of each kind; `null`: no limit. */
-  readonly max: number | null
-  readonly phases: ReadonlyArray<ConnectionHistory.Phase>
-  /** Of the consumers' own connection. */
-  readonly consumers: ReadonlyArray<ConnectionHistory.Phase>
 }
 
 interface Entry {
@@ -47,7 +35,8 @@ const window = 5 * 60_000
 // A connection that comes and goes ten times a second would fill the memory otherwise.
 const mostEntries = (2 * window) / Sampler.interval
 
-const eventOf = (name: string, data: unknown) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
+const eventOf = <Name extends keyof Events>(name: Name, data: Events[Name]) =>
+  `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
 
 // The page comes back after a second when the stream breaks off.
 const retry = "retry: 1000\n\n"

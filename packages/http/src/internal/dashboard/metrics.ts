@@ -2,6 +2,7 @@
 import { AmqpMetrics } from "@effect-amqp/core"
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
+import type { Percentiles } from "./events.ts"
 
 const operationDuration = AmqpMetrics.operationDuration.id
 const processDuration = AmqpMetrics.processDuration.id
@@ -15,9 +16,6 @@ const settlement = "amqp.settlement"
 
 /** Measurements since the start: how many were at most so many seconds long. */
 export type Durations = ReadonlyMap<number, number>
-
-/** Three of a hundred ranks, in milliseconds. */
-export type Percentiles = readonly [p50: number, p95: number, p99: number]
 
 /** What was found at one moment; `undefined`: nobody counts it. Counts are since the start. */
 export interface Found {

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { markup } from "./markup.ts"
-import { script } from "./script.ts"
+import { script } from "./script.generated.ts"
 import { style } from "./style.ts"
 
 const hashOf = (text: string) =>

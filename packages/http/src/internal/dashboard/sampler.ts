@@ -2,43 +2,23 @@
 import { AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type { Outcome, Sample, Totals } from "./events.ts"
 import * as Metrics from "./metrics.ts"
 
 /** How often it looks while somebody watches, in milliseconds. */
 export const interval = 1000
 
-/** The kinds of channels, in the order in which samples have them. */
-export const kinds = ["regular", "confirm", "transaction"] as const
-
-/** A moment, as the page gets it. Rates are a second's; `null`: nothing to tell. */
-export interface Sample {
-  /** Milliseconds of Unix time. */
-  readonly at: number
-  /** By kind. */
-  readonly pools: ReadonlyArray<readonly [used: number, idle: number, pending: number]>
-  readonly publisher: readonly [inFlight: number, waiting: number]
-  readonly published: readonly [confirmed: number, failed: number] | null
-  readonly consumed: readonly [delivered: number, acknowledged: number, other: number] | null
-  readonly confirming: Metrics.Percentiles | null
-  readonly handling: Metrics.Percentiles | null
-}
-
-/** Counts since the start, as the page gets them. */
-export interface Totals {
-  /** By kind. */
-  readonly pools: ReadonlyArray<readonly [created: number, recycled: number, discarded: number, timedOut: number]>
-  readonly published: Readonly<Record<(typeof outcomes)[number], number>>
-  /** Deliveries by how they were settled. */
-  readonly settled: Readonly<Record<string, number>> | null
-  /** What holds publishers up now. */
-  readonly flow: AmqpPublisher.Flow["_tag"]
-  /** What needs attention, the oldest first, at most 20. */
-  readonly conditions: ReadonlyArray<readonly [kind: string, message: string, since: number, notReady: boolean]>
-}
-
 const mostConditions = 20
 
-const outcomes = ["confirmed", "nacked", "returned", "unknown", "timedOut", "forbidden", "refused"] as const
+const outcomes: ReadonlyArray<Outcome> = [
+  "confirmed",
+  "nacked",
+  "returned",
+  "unknown",
+  "timedOut",
+  "forbidden",
+  "refused"
+]
 
 interface Counted {
   readonly nanos: bigint
