@@ -3,9 +3,10 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue, Result, Stream, SubscriptionRef } from "effect"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { numbers } from "./support/numbers.ts"
-import { message, outcomeOf, published, start, startAll, untilStats, withPublisher } from "./support/publisher.ts"
-import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { message, outcomeOf, published, start, startAll, untilStats } from "./support/publisher.ts"
+import type * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
 
 /** Refuses every message whose content is this. */
@@ -19,62 +20,53 @@ const refuses = (...refused: ReadonlyArray<string>): ScriptedBroker.Script => ({
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("publishAll on a real broker", () => {
     it.effect("a queue has the messages of a stream in its order, though others publish meanwhile", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                const { queue } = yield* channel.queueDeclare("", { exclusive: true })
-                const others = yield* startAll(
-                  numbers(50).map((i) =>
-                    Effect.forever(AmqpPublisher.publish({ routingKey: "nowhere", content: `other ${i}` }))
-                  )
+      onTestBroker({ publisher: { maxInFlight: 100 } }, function* () {
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+              const others = yield* startAll(
+                numbers(50).map((i) =>
+                  Effect.forever(AmqpPublisher.publish({ routingKey: "nowhere", content: `other ${i}` }))
                 )
-                const to = (i: number): AmqpMessage.Message => ({ routingKey: queue, content: String(i) })
-                const stream = Stream.map(Stream.range(0, 1999), to)
-                const results = yield* Stream.runCollect(AmqpPublisher.publishAll(stream))
-                assert.strictEqual(results.length, 2000)
-                assert.deepStrictEqual(results[1999], { _tag: "Confirmed" })
-                assert.strictEqual(
-                  yield* Stream.run(Stream.map(Stream.range(2000, 2999), to), AmqpPublisher.sink),
-                  1000
-                )
-                yield* Fiber.interruptAll(others)
-                for (let i = 0; i < 3000; i++) {
-                  const delivery = Option.getOrThrow(yield* channel.get(queue, { noAck: true }))
-                  assert.strictEqual(Buffer.from(delivery.content).toString(), String(i))
-                }
-              })
-            )
+              )
+              const to = (i: number): AmqpMessage.Message => ({ routingKey: queue, content: String(i) })
+              const stream = Stream.map(Stream.range(0, 1999), to)
+              const results = yield* Stream.runCollect(AmqpPublisher.publishAll(stream))
+              assert.strictEqual(results.length, 2000)
+              assert.deepStrictEqual(results[1999], { _tag: "Confirmed" })
+              assert.strictEqual(yield* Stream.run(Stream.map(Stream.range(2000, 2999), to), AmqpPublisher.sink), 1000)
+              yield* Fiber.interruptAll(others)
+              for (let i = 0; i < 3000; i++) {
+                const delivery = Option.getOrThrow(yield* channel.get(queue, { noAck: true }))
+                assert.strictEqual(Buffer.from(delivery.content).toString(), String(i))
+              }
+            })
           )
-        }).pipe(withPublisher(url, { maxInFlight: 100 }))
+        )
       })
     )
 
     it.effect("as values, the outcomes are in order, each with its message", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* Effect.scoped(
-            AmqpChannel.use((channel) => Effect.map(channel.queueDeclare(""), (q) => q.queue))
-          )
-          const messages = numbers(500).map((i): AmqpMessage.Message => ({
-            routingKey: i % 10 === 3 ? "nowhere" : queue,
-            content: String(i)
-          }))
-          const outcomes = yield* Stream.runCollect(
-            AmqpPublisher.publishAll(messages, { mandatory: true, failures: "values" })
-          )
-          assert.deepStrictEqual(
-            outcomes.map((outcome) => outcome.message),
-            messages
-          )
-          for (const [i, { result }] of outcomes.entries()) {
-            const tag = Result.isFailure(result) ? result.failure.reason._tag : result.success._tag
-            assert.strictEqual(tag, i % 10 === 3 ? "PublishReturned" : "Confirmed")
-          }
-        }).pipe(withPublisher(url, { maxInFlight: 64 }))
+      onTestBroker({ publisher: { maxInFlight: 64 } }, function* () {
+        const queue = yield* Effect.scoped(
+          AmqpChannel.use((channel) => Effect.map(channel.queueDeclare(""), (q) => q.queue))
+        )
+        const messages = numbers(500).map((i): AmqpMessage.Message => ({
+          routingKey: i % 10 === 3 ? "nowhere" : queue,
+          content: String(i)
+        }))
+        const outcomes = yield* Stream.runCollect(
+          AmqpPublisher.publishAll(messages, { mandatory: true, failures: "values" })
+        )
+        assert.deepStrictEqual(
+          outcomes.map((outcome) => outcome.message),
+          messages
+        )
+        for (const [i, { result }] of outcomes.entries()) {
+          const tag = Result.isFailure(result) ? result.failure.reason._tag : result.success._tag
+          assert.strictEqual(tag, i % 10 === 3 ? "PublishReturned" : "Confirmed")
+        }
       })
     )
   })
@@ -82,114 +74,103 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
 describe("publishAll", () => {
   it.live("by default the first failure, in order, ends it, and nothing is sent after it is known", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: refuses("5", "3") })
-      yield* Effect.gen(function* () {
-        const seen: Array<unknown> = []
-        const error = yield* AmqpPublisher.publishAll(numbers(1000).map(message)).pipe(
-          Stream.runForEach((result) => Effect.sync(() => seen.push(result))),
-          Effect.flip
-        )
-        assert.strictEqual(error.reason._tag, "PublishNacked")
-        assert.deepStrictEqual(
-          seen,
-          numbers(3).map(() => ({ _tag: "Confirmed" }))
-        )
-        assert.isAtMost(published(broker).length, 30)
-        assert.deepStrictEqual(published(broker), numbers(published(broker).length).map(String))
-      }).pipe(withPublisher(broker.url, { maxInFlight: 10 }))
+    onScriptedBroker({ broker: { on: refuses("5", "3") }, publisher: { maxInFlight: 10 } }, function* (broker) {
+      const seen: Array<unknown> = []
+      const error = yield* AmqpPublisher.publishAll(numbers(1000).map(message)).pipe(
+        Stream.runForEach((result) => Effect.sync(() => seen.push(result))),
+        Effect.flip
+      )
+      assert.strictEqual(error.reason._tag, "PublishNacked")
+      assert.deepStrictEqual(
+        seen,
+        numbers(3).map(() => ({ _tag: "Confirmed" }))
+      )
+      assert.isAtMost(published(broker).length, 30)
+      assert.deepStrictEqual(published(broker), numbers(published(broker).length).map(String))
     })
   )
 
   it.live("what the source has not given is not waited for: outcomes come as they are known", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const source = yield* Queue.unbounded<AmqpMessage.Message>()
-        const results = yield* Queue.unbounded<unknown>()
-        yield* start(
-          Stream.runForEach(AmqpPublisher.publishAll(Stream.fromQueue(source)), (result) =>
-            Queue.offer(results, result)
-          )
-        )
-        for (let i = 0; i < 5; i++) {
-          yield* Queue.offer(source, message(i))
-          assert.deepStrictEqual(yield* Queue.take(results), { _tag: "Confirmed" })
-        }
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* () {
+      const source = yield* Queue.unbounded<AmqpMessage.Message>()
+      const results = yield* Queue.unbounded<unknown>()
+      yield* start(
+        Stream.runForEach(AmqpPublisher.publishAll(Stream.fromQueue(source)), (result) => Queue.offer(results, result))
+      )
+      for (let i = 0; i < 5; i++) {
+        yield* Queue.offer(source, message(i))
+        assert.deepStrictEqual(yield* Queue.take(results), { _tag: "Confirmed" })
+      }
     })
   )
 
   it.live("a slow reader, or a broker that does not answer, stops it from taking more than maxInFlight", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        let taken = 0
-        const endless = {
-          *[Symbol.iterator]() {
-            while (true) yield message(taken++)
-          }
+    onScriptedBroker({ publisher: { maxInFlight: 20, channels: 1 } }, function* (broker) {
+      let taken = 0
+      const endless = {
+        *[Symbol.iterator]() {
+          while (true) yield message(taken++)
         }
-        const gate = yield* Deferred.make<void>()
-        const reading = yield* start(
-          AmqpPublisher.publishAll(endless).pipe(
-            Stream.take(100),
-            Stream.runForEach(() => Deferred.await(gate))
-          )
+      }
+      const gate = yield* Deferred.make<void>()
+      const reading = yield* start(
+        AmqpPublisher.publishAll(endless).pipe(
+          Stream.take(100),
+          Stream.runForEach(() => Deferred.await(gate))
         )
-        yield* untilStats((stats) => stats.confirmed >= 10 && stats.inFlight === 0)
-        // One chunk is being read, and as many have been confirmed behind it.
-        assert.isAtMost(taken, 40)
-        broker.on("basic.publish", () => {})
-        yield* Deferred.succeed(gate, undefined)
-        yield* untilStats((stats) => stats.inFlight === 20)
-        assert.isAtMost(taken, 60 + broker.count("basic.publish"))
-        broker.off("basic.publish")
-        broker.send(1, "basic.ack", { deliveryTag: 0, multiple: true })
-        yield* Fiber.join(reading)
-        assert.isAtMost(taken, 160)
-      }).pipe(withPublisher(broker.url, { maxInFlight: 20, channels: 1 }))
+      )
+      yield* untilStats((stats) => stats.confirmed >= 10 && stats.inFlight === 0)
+      // One chunk is being read, and as many have been confirmed behind it.
+      assert.isAtMost(taken, 40)
+      broker.on("basic.publish", () => {})
+      yield* Deferred.succeed(gate, undefined)
+      yield* untilStats((stats) => stats.inFlight === 20)
+      assert.isAtMost(taken, 60 + broker.count("basic.publish"))
+      broker.off("basic.publish")
+      broker.send(1, "basic.ack", { deliveryTag: 0, multiple: true })
+      yield* Fiber.join(reading)
+      assert.isAtMost(taken, 160)
     })
   )
 
   it.live("while the broker takes nothing, one message waits, and no more are taken from the source", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { flow } = yield* AmqpPublisher.AmqpPublisher
-        yield* AmqpPublisher.publish(message("first"))
-        broker.block()
-        yield* Stream.runForEachWhile(SubscriptionRef.changes(flow), (now) => Effect.succeed(now._tag !== "Blocked"))
-        let taken = 0
-        const messages = function* () {
-          while (taken < 100) yield message(taken++)
-        }
-        const all = yield* start(Stream.runCount(AmqpPublisher.publishAll(messages())))
-        yield* untilStats((stats) => stats.waiting === 1)
-        assert.strictEqual(taken, 1)
-        broker.unblock()
-        assert.strictEqual(yield* Fiber.join(all), 100)
-        assert.deepStrictEqual(published(broker), ["first", ...numbers(100).map(String)])
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const { flow } = yield* AmqpPublisher.AmqpPublisher
+      yield* AmqpPublisher.publish(message("first"))
+      broker.block()
+      yield* Stream.runForEachWhile(SubscriptionRef.changes(flow), (now) => Effect.succeed(now._tag !== "Blocked"))
+      let taken = 0
+      const messages = function* () {
+        while (taken < 100) yield message(taken++)
+      }
+      const all = yield* start(Stream.runCount(AmqpPublisher.publishAll(messages())))
+      yield* untilStats((stats) => stats.waiting === 1)
+      assert.strictEqual(taken, 1)
+      broker.unblock()
+      assert.strictEqual(yield* Fiber.join(all), 100)
+      assert.deepStrictEqual(published(broker), ["first", ...numbers(100).map(String)])
     })
   )
 
   it.live(
     "as values it goes on after each failure: of the broker's, of the message, of time, and after a lost connection",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({
-          on: {
-            "basic.publish": (publish) => {
-              const content = String(publish.content!.body)
-              if (content === "silence") return
-              if (content === "death") return publish.destroy()
-              if (content === "nack") return publish.reply("basic.nack", { deliveryTag: publish.deliveryTag })
-              return publish.proceed()
+      onScriptedBroker(
+        {
+          broker: {
+            on: {
+              "basic.publish": (publish) => {
+                const content = String(publish.content!.body)
+                if (content === "silence") return
+                if (content === "death") return publish.destroy()
+                if (content === "nack") return publish.reply("basic.nack", { deliveryTag: publish.deliveryTag })
+                return publish.proceed()
+              }
             }
-          }
-        })
-        yield* Effect.gen(function* () {
+          },
+          publisher: { channels: 1 }
+        },
+        function* () {
           const invalid = { routingKey: 7, content: "" } as unknown as AmqpMessage.Message
           const messages = [
             message(1),
@@ -210,169 +191,151 @@ describe("publishAll", () => {
           assert.include(["PublishTimeout", "PublishUnknown"], tags[3])
           assert.deepStrictEqual(tags.slice(5, 6), ["PublishUnknown"])
           assert.strictEqual(outcomes.length, 7)
-        }).pipe(withPublisher(broker.url, { channels: 1 }))
-      })
+        }
+      )
   )
 
   it.live("the source's own failure comes after the outcomes before it; a defect, too", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const seen: Array<unknown> = []
-        const all = <E>(source: Stream.Stream<AmqpMessage.Message, E> | Iterable<AmqpMessage.Message>) =>
-          Effect.exit(
-            Stream.runForEach(AmqpPublisher.publishAll(source), (result) => Effect.sync(() => seen.push(result)))
-          )
-        const failing = Stream.concat(Stream.fromIterable(numbers(10).map(message)), Stream.fail("out of orders"))
-        assert.deepStrictEqual(yield* all(failing), Exit.fail("out of orders"))
-        assert.strictEqual(seen.length, 10)
-        const throwing = function* () {
-          yield message(1)
-          throw new Error("broken")
-        }
-        const exit = yield* all(throwing())
-        assert.isTrue(Exit.hasDies(exit))
-        assert.strictEqual(seen.length, 11)
-        assert.deepStrictEqual(yield* all([]), Exit.void)
-        assert.deepStrictEqual(yield* all(Stream.empty), Exit.void)
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* () {
+      const seen: Array<unknown> = []
+      const all = <E>(source: Stream.Stream<AmqpMessage.Message, E> | Iterable<AmqpMessage.Message>) =>
+        Effect.exit(
+          Stream.runForEach(AmqpPublisher.publishAll(source), (result) => Effect.sync(() => seen.push(result)))
+        )
+      const failing = Stream.concat(Stream.fromIterable(numbers(10).map(message)), Stream.fail("out of orders"))
+      assert.deepStrictEqual(yield* all(failing), Exit.fail("out of orders"))
+      assert.strictEqual(seen.length, 10)
+      const throwing = function* () {
+        yield message(1)
+        throw new Error("broken")
+      }
+      const exit = yield* all(throwing())
+      assert.isTrue(Exit.hasDies(exit))
+      assert.strictEqual(seen.length, 11)
+      assert.deepStrictEqual(yield* all([]), Exit.void)
+      assert.deepStrictEqual(yield* all(Stream.empty), Exit.void)
     })
   )
 
   it.live("left early, or interrupted, it ends its source and holds nothing back", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        let open = 0
-        const endless = function* () {
-          open++
-          try {
-            for (let i = 0; ; i++) yield message(i)
-          } finally {
-            open--
-          }
+    onScriptedBroker({ publisher: { maxInFlight: 10 } }, function* (broker) {
+      let open = 0
+      const endless = function* () {
+        open++
+        try {
+          for (let i = 0; ; i++) yield message(i)
+        } finally {
+          open--
         }
-        const endlessStream = Stream.ensuring(
-          Stream.unwrap(
-            Effect.sync(() => {
-              open++
-              return Stream.map(Stream.range(0, 1_000_000), message)
-            })
-          ),
-          Effect.sync(() => open--)
-        )
-        for (const source of [endless, () => endlessStream]) {
-          const some = AmqpPublisher.publishAll(source()).pipe(Stream.take(5), Stream.runCount)
-          assert.strictEqual(yield* some, 5)
-          assert.strictEqual(open, 0)
-          yield* untilStats((stats) => stats.inFlight === 0 && stats.waiting === 0)
-          broker.on("basic.publish", (publish) => publish.hold())
-          const before = broker.count("basic.publish")
-          const all = yield* start(Stream.runDrain(AmqpPublisher.publishAll(source())))
-          yield* broker.until(() => broker.count("basic.publish") > before + 5)
-          yield* Fiber.interrupt(all)
-          assert.strictEqual(open, 0)
-          broker.off("basic.publish")
-          broker.release("basic.publish")
-          yield* untilStats((stats) => stats.inFlight === 0 && stats.waiting === 0)
-        }
-      }).pipe(withPublisher(broker.url, { maxInFlight: 10 }))
+      }
+      const endlessStream = Stream.ensuring(
+        Stream.unwrap(
+          Effect.sync(() => {
+            open++
+            return Stream.map(Stream.range(0, 1_000_000), message)
+          })
+        ),
+        Effect.sync(() => open--)
+      )
+      for (const source of [endless, () => endlessStream]) {
+        const some = AmqpPublisher.publishAll(source()).pipe(Stream.take(5), Stream.runCount)
+        assert.strictEqual(yield* some, 5)
+        assert.strictEqual(open, 0)
+        yield* untilStats((stats) => stats.inFlight === 0 && stats.waiting === 0)
+        broker.on("basic.publish", (publish) => publish.hold())
+        const before = broker.count("basic.publish")
+        const all = yield* start(Stream.runDrain(AmqpPublisher.publishAll(source())))
+        yield* broker.until(() => broker.count("basic.publish") > before + 5)
+        yield* Fiber.interrupt(all)
+        assert.strictEqual(open, 0)
+        broker.off("basic.publish")
+        broker.release("basic.publish")
+        yield* untilStats((stats) => stats.inFlight === 0 && stats.waiting === 0)
+      }
     })
   )
 
   it.live("many at the same time, and single publishes beside them, all get their share", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const all = (prefix: string) =>
-          Stream.runCount(AmqpPublisher.publishAll(numbers(200).map((i) => message(`${prefix}${i}`))))
-        const [counts, singles] = yield* Effect.all(
-          [
-            Effect.forEach(["a", "b", "c", "d", "e"], all, { concurrency: "unbounded" }),
-            Effect.forEach(numbers(100), (i) => outcomeOf(AmqpPublisher.publish(message(`s${i}`))), {
-              concurrency: "unbounded"
-            })
-          ],
-          { concurrency: "unbounded" }
+    onScriptedBroker({ publisher: { maxInFlight: 7 } }, function* (broker) {
+      const all = (prefix: string) =>
+        Stream.runCount(AmqpPublisher.publishAll(numbers(200).map((i) => message(`${prefix}${i}`))))
+      const [counts, singles] = yield* Effect.all(
+        [
+          Effect.forEach(["a", "b", "c", "d", "e"], all, { concurrency: "unbounded" }),
+          Effect.forEach(numbers(100), (i) => outcomeOf(AmqpPublisher.publish(message(`s${i}`))), {
+            concurrency: "unbounded"
+          })
+        ],
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(counts, [200, 200, 200, 200, 200])
+      assert.deepStrictEqual(new Set(singles), new Set(["Confirmed"]))
+      for (const prefix of ["a", "b", "c", "d", "e"]) {
+        assert.deepStrictEqual(
+          published(broker).filter((content) => content.startsWith(prefix)),
+          numbers(200).map((i) => `${prefix}${i}`)
         )
-        assert.deepStrictEqual(counts, [200, 200, 200, 200, 200])
-        assert.deepStrictEqual(new Set(singles), new Set(["Confirmed"]))
-        for (const prefix of ["a", "b", "c", "d", "e"]) {
-          assert.deepStrictEqual(
-            published(broker).filter((content) => content.startsWith(prefix)),
-            numbers(200).map((i) => `${prefix}${i}`)
-          )
-        }
-      }).pipe(withPublisher(broker.url, { maxInFlight: 7 }))
+      }
     })
   )
 
   it.live("options are checked: those of publish, and failures", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const [argument, options] of [
-          ["failures", { failures: "ignore" }],
-          ["timeout", { timeout: -1 }],
-          ["retries", { retries: 3 }],
-          ["options", null]
-        ] as const) {
-          const all = Stream.runDrain(AmqpPublisher.publishAll([message(1)], options as never))
-          assert.deepInclude(yield* reasonOf(all as Effect.Effect<void, AmqpError.AmqpError>), {
-            _tag: "InvalidArgument",
-            argument
-          })
-        }
-        assert.strictEqual(broker.count("basic.publish"), 0)
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      for (const [argument, options] of [
+        ["failures", { failures: "ignore" }],
+        ["timeout", { timeout: -1 }],
+        ["retries", { retries: 3 }],
+        ["options", null]
+      ] as const) {
+        const all = Stream.runDrain(AmqpPublisher.publishAll([message(1)], options as never))
+        assert.deepInclude(yield* reasonOf(all as Effect.Effect<void, AmqpError.AmqpError>), {
+          _tag: "InvalidArgument",
+          argument
+        })
+      }
+      assert.strictEqual(broker.count("basic.publish"), 0)
     })
   )
 
   it.live("with a publisher of somebody else's making, one by one", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { flow, stats } = yield* AmqpPublisher.AmqpPublisher
-        const published: Array<unknown> = []
-        const fake: AmqpPublisher.AmqpPublisher["Service"] = {
-          flow,
-          stats,
-          publish: (message) =>
-            Effect.suspend(() => {
-              published.push(message.content)
-              return message.content === "2"
-                ? Effect.fail(AmqpError.fromReason(new AmqpError.PublishNacked({ message: "no" })))
-                : Effect.succeed({ _tag: "Confirmed" as const })
-            })
-        }
-        const provided = Effect.provideService(AmqpPublisher.AmqpPublisher, fake)
-        const all = numbers(4).map(message)
-        assert.strictEqual(
-          (yield* reasonOf(provided(Stream.runDrain(AmqpPublisher.publishAll(all)))))._tag,
-          "PublishNacked"
-        )
-        const outcomes = yield* provided(Stream.runCollect(AmqpPublisher.publishAll(all, { failures: "values" })))
-        assert.deepStrictEqual(
-          outcomes.map(({ result }) => Result.isSuccess(result)),
-          [true, true, false, true]
-        )
-        assert.deepStrictEqual(published, ["0", "1", "2", "0", "1", "2", "3"])
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* () {
+      const { flow, stats } = yield* AmqpPublisher.AmqpPublisher
+      const published: Array<unknown> = []
+      const fake: AmqpPublisher.AmqpPublisher["Service"] = {
+        flow,
+        stats,
+        publish: (message) =>
+          Effect.suspend(() => {
+            published.push(message.content)
+            return message.content === "2"
+              ? Effect.fail(AmqpError.fromReason(new AmqpError.PublishNacked({ message: "no" })))
+              : Effect.succeed({ _tag: "Confirmed" as const })
+          })
+      }
+      const provided = Effect.provideService(AmqpPublisher.AmqpPublisher, fake)
+      const all = numbers(4).map(message)
+      assert.strictEqual(
+        (yield* reasonOf(provided(Stream.runDrain(AmqpPublisher.publishAll(all)))))._tag,
+        "PublishNacked"
+      )
+      const outcomes = yield* provided(Stream.runCollect(AmqpPublisher.publishAll(all, { failures: "values" })))
+      assert.deepStrictEqual(
+        outcomes.map(({ result }) => Result.isSuccess(result)),
+        [true, true, false, true]
+      )
+      assert.deepStrictEqual(published, ["0", "1", "2", "0", "1", "2", "3"])
     })
   )
 })
 
 describe("sink", () => {
   it.live("counts what was confirmed, and fails with the first failure", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: refuses("500") })
-      yield* Effect.gen(function* () {
-        const stream = (n: number) => Stream.map(Stream.range(0, n - 1), message)
-        assert.strictEqual(yield* Stream.run(stream(300), AmqpPublisher.sink), 300)
-        assert.strictEqual(yield* Stream.run(Stream.empty, AmqpPublisher.sinkWith({ mandatory: false })), 0)
-        const reason = yield* reasonOf(Stream.run(stream(1000), AmqpPublisher.sink))
-        assert.strictEqual(reason._tag, "PublishNacked")
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({ broker: { on: refuses("500") } }, function* () {
+      const stream = (n: number) => Stream.map(Stream.range(0, n - 1), message)
+      assert.strictEqual(yield* Stream.run(stream(300), AmqpPublisher.sink), 300)
+      assert.strictEqual(yield* Stream.run(Stream.empty, AmqpPublisher.sinkWith({ mandatory: false })), 0)
+      const reason = yield* reasonOf(Stream.run(stream(1000), AmqpPublisher.sink))
+      assert.strictEqual(reason._tag, "PublishNacked")
     })
   )
 })

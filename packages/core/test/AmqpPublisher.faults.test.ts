@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { Clock, Deferred, Duration, Effect, Exit, Fiber, Queue, References, Stream } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import {
   held,
   joinAll,
@@ -22,69 +23,62 @@ import { reasonOf } from "./support/amqp.ts"
 
 describe("a connection that dies", () => {
   it.live("with several channels: what waits is not written to the last of them, but to the next connection", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: held })
-      yield* Effect.gen(function* () {
-        const inFlight = yield* startAll([send("1"), send("2")])
-        yield* untilStats((stats) => stats.channels === 2)
-        inFlight.push(...(yield* startAll([send("3"), send("4")])))
-        yield* broker.received("basic.publish", 4)
-        assert.sameMembers(
-          broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.channel] : [])),
-          [1, 1, 2, 2]
-        )
-        const waiting = yield* startAll(["a", "b", "c", "d"].map((content) => send(content)))
-        yield* untilStats((stats) => stats.waiting === 4)
-        broker.off("basic.publish")
-        broker.destroy()
-        assert.deepStrictEqual(new Set(yield* joinAll(inFlight)), new Set(["PublishUnknown"]))
-        assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed", "Confirmed", "Confirmed"])
-        assert.sameMembers(published(broker).slice(4), ["a", "b", "c", "d"])
-      }).pipe(withPublisher(broker.url, { channels: 2, maxInFlight: 4 }))
+    onScriptedBroker({ broker: { on: held }, publisher: { channels: 2, maxInFlight: 4 } }, function* (broker) {
+      const inFlight = yield* startAll([send("1"), send("2")])
+      yield* untilStats((stats) => stats.channels === 2)
+      inFlight.push(...(yield* startAll([send("3"), send("4")])))
+      yield* broker.received("basic.publish", 4)
+      assert.sameMembers(
+        broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.channel] : [])),
+        [1, 1, 2, 2]
+      )
+      const waiting = yield* startAll(["a", "b", "c", "d"].map((content) => send(content)))
+      yield* untilStats((stats) => stats.waiting === 4)
+      broker.off("basic.publish")
+      broker.destroy()
+      assert.deepStrictEqual(new Set(yield* joinAll(inFlight)), new Set(["PublishUnknown"]))
+      assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed", "Confirmed", "Confirmed"])
+      assert.sameMembers(published(broker).slice(4), ["a", "b", "c", "d"])
     })
   )
 
   it.live("while a channel opens, before the first message: it goes with the next", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("confirm.select", (select) => select.destroy())
-        const waiting = yield* startAll([send("a"), send("b")])
-        assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed"])
-        assert.deepStrictEqual(published(broker), ["a", "b"])
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      broker.once("confirm.select", (select) => select.destroy())
+      const waiting = yield* startAll([send("a"), send("b")])
+      assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed"])
+      assert.deepStrictEqual(published(broker), ["a", "b"])
     })
   )
 
   it.live(
     "and whose successor takes smaller frames: headers that do not fit any more are refused, the rest is sent",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ tune: { frameMax: 8192 } })
-        yield* Effect.gen(function* () {
-          const { state } = yield* AmqpConnection.AmqpConnection
-          yield* broker.down
-          while (state.value._tag === "Open") yield* Effect.yieldNow
-          const large = { ...message("large"), headers: { h: "x".repeat(9000) } }
-          const tooLarge = yield* start(reasonOf(AmqpPublisher.publish(large)))
-          const small = yield* start(send("small"))
-          yield* untilStats((stats) => stats.waiting === 2)
-          yield* broker.up
-          assert.deepInclude(yield* Fiber.join(tooLarge), { _tag: "InvalidArgument", argument: "headers" })
-          assert.strictEqual(yield* Fiber.join(small), "Confirmed")
-          assert.deepStrictEqual(published(broker), ["small"])
-        }).pipe(withPublisher(broker.url))
+      onScriptedBroker({ broker: { tune: { frameMax: 8192 } } }, function* (broker) {
+        const { state } = yield* AmqpConnection.AmqpConnection
+        yield* broker.down
+        while (state.value._tag === "Open") yield* Effect.yieldNow
+        const large = { ...message("large"), headers: { h: "x".repeat(9000) } }
+        const tooLarge = yield* start(reasonOf(AmqpPublisher.publish(large)))
+        const small = yield* start(send("small"))
+        yield* untilStats((stats) => stats.waiting === 2)
+        yield* broker.up
+        assert.deepInclude(yield* Fiber.join(tooLarge), { _tag: "InvalidArgument", argument: "headers" })
+        assert.strictEqual(yield* Fiber.join(small), "Confirmed")
+        assert.deepStrictEqual(published(broker), ["small"])
       })
   )
 })
 
 describe("a message that was taken in without a connection", () => {
   it.live("is measured by the limit of the broker that comes", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        serverProperties: { product: "RabbitMQ", version: "4.0.5", capabilities: { publisher_confirms: true } }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          serverProperties: { product: "RabbitMQ", version: "4.0.5", capabilities: { publisher_confirms: true } }
+        }
+      },
+      function* (broker) {
         const { state } = yield* AmqpConnection.AmqpConnection
         yield* broker.down
         while (state.value._tag === "Open") yield* Effect.yieldNow
@@ -94,42 +88,43 @@ describe("a message that was taken in without a connection", () => {
         yield* broker.up
         assert.strictEqual(yield* Fiber.join(waiting), "MessageTooLarge")
         assert.strictEqual(broker.count("basic.publish"), 0)
-      }).pipe(withPublisher(broker.url))
-    })
+      }
+    )
   )
 })
 
 describe("a channel that the driver gives up over what the broker sends", () => {
   it.live("takes no more messages: they go with the next one", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
-      yield* Effect.gen(function* () {
-        assert.strictEqual(yield* send("first"), "Confirmed")
-        broker.on("channel.close", (close) => close.hold())
-        const deliver = { consumerTag: "c", deliveryTag: 1, exchange: "", routingKey: "" }
-        // A method that wants content, and has none.
-        broker.connection().send(1, "basic.deliver", deliver)
-        broker.connection().send(1, "basic.deliver", deliver)
-        yield* broker.received("channel.close")
-        const waiting = yield* start(send("second"))
-        yield* untilStats((stats) => stats.waiting === 1)
-        broker.off("channel.close")
-        broker.release("channel.close")
-        assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
-        assert.deepStrictEqual(published(broker), ["first", "second"])
-      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    onScriptedBroker({ broker: { protocolErrors: "record" }, publisher: { channels: 1 } }, function* (broker) {
+      assert.strictEqual(yield* send("first"), "Confirmed")
+      broker.on("channel.close", (close) => close.hold())
+      const deliver = { consumerTag: "c", deliveryTag: 1, exchange: "", routingKey: "" }
+      // A method that wants content, and has none.
+      broker.connection().send(1, "basic.deliver", deliver)
+      broker.connection().send(1, "basic.deliver", deliver)
+      yield* broker.received("channel.close")
+      const waiting = yield* start(send("second"))
+      yield* untilStats((stats) => stats.waiting === 1)
+      broker.off("channel.close")
+      broker.release("channel.close")
+      assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
+      assert.deepStrictEqual(published(broker), ["first", "second"])
     })
   )
 })
 
 describe("a channel that the driver gives up, and the broker does not close", () => {
   it.live("gives its messages and their places up at once", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        protocolErrors: "record",
-        on: { "channel.close": () => {}, "basic.publish": (publish) => publish.hold() }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          protocolErrors: "record",
+          on: { "channel.close": () => {}, "basic.publish": (publish) => publish.hold() }
+        },
+        publisher: { channels: 1, maxInFlight: 2 },
+        closeTimeout: Duration.millis(200)
+      },
+      function* (broker) {
         const unconfirmed = yield* startAll([send("a"), send("b")])
         yield* broker.received("basic.publish", 2)
         const deliver = { consumerTag: "c", deliveryTag: 1, exchange: "", routingKey: "" }
@@ -142,30 +137,27 @@ describe("a channel that the driver gives up, and the broker does not close", ()
         assert.deepStrictEqual(published(broker), ["a", "b", "c"])
         assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
         assert.strictEqual(broker.count("connection.start-ok"), 1)
-      }).pipe(withPublisher(broker.url, { channels: 1, maxInFlight: 2 }, { closeTimeout: Duration.millis(200) }))
-    })
+      }
+    )
   )
 })
 
 describe("publishAll", () => {
   it.live("does not miss an outcome that comes just before it waits for it", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        // A fiber that gives way after every few steps lets everything happen between any two of them.
-        for (const steps of [3, 4, 5, 6, 7, 8]) {
-          const all = Stream.runCount(AmqpPublisher.publishAll(numbers(100).map(message)))
-          const counted = Effect.provideService(all, References.MaxOpsBeforeYield, steps)
-          assert.strictEqual(yield* Effect.timeout(counted, "3 seconds"), 100, `${steps}`)
-        }
-      }).pipe(withPublisher(broker.url, { maxInFlight: 3 }))
+    onScriptedBroker({ publisher: { maxInFlight: 3 } }, function* () {
+      // A fiber that gives way after every few steps lets everything happen between any two of them.
+      for (const steps of [3, 4, 5, 6, 7, 8]) {
+        const all = Stream.runCount(AmqpPublisher.publishAll(numbers(100).map(message)))
+        const counted = Effect.provideService(all, References.MaxOpsBeforeYield, steps)
+        assert.strictEqual(yield* Effect.timeout(counted, "3 seconds"), 100, `${steps}`)
+      }
     })
   )
 
   it.live("after a failure is known, what waits for its turn is not sent either", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "basic.publish": () => {} } }, publisher: { maxInFlight: 3, channels: 1 } },
+      function* (broker) {
         const other = yield* start(send("other"))
         yield* broker.received("basic.publish")
         const reading = yield* Deferred.make<void>()
@@ -190,210 +182,197 @@ describe("publishAll", () => {
         yield* Deferred.succeed(gate, undefined)
         assert.strictEqual(yield* Fiber.join(all), "PublishNacked")
         assert.deepStrictEqual(published(broker), ["other", "0", "1", "2"])
-      }).pipe(withPublisher(broker.url, { maxInFlight: 3, channels: 1 }))
-    })
+      }
+    )
   )
 
   it.live("left early, it sends nothing more, however long its source takes to end", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* send("first")
-        broker.block()
-        yield* untilFlow("Blocked")
-        const ending = yield* Deferred.make<void>()
-        const gate = yield* Deferred.make<void>()
-        const source = Stream.ensuring(
-          Stream.fromIterable(numbers(10).map(message)),
-          Effect.andThen(Deferred.succeed(ending, undefined), Deferred.await(gate))
-        )
-        const all = yield* start(Stream.runDrain(AmqpPublisher.publishAll(source)))
-        yield* untilStats((stats) => stats.waiting === 1)
-        const leaving = yield* start(Fiber.interrupt(all))
-        yield* Deferred.await(ending)
-        broker.unblock()
-        yield* untilFlow("Flowing")
-        assert.strictEqual(yield* send("second"), "Confirmed")
-        yield* Deferred.succeed(gate, undefined)
-        yield* Fiber.join(leaving)
-        assert.deepStrictEqual(published(broker), ["first", "second"])
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* send("first")
+      broker.block()
+      yield* untilFlow("Blocked")
+      const ending = yield* Deferred.make<void>()
+      const gate = yield* Deferred.make<void>()
+      const source = Stream.ensuring(
+        Stream.fromIterable(numbers(10).map(message)),
+        Effect.andThen(Deferred.succeed(ending, undefined), Deferred.await(gate))
+      )
+      const all = yield* start(Stream.runDrain(AmqpPublisher.publishAll(source)))
+      yield* untilStats((stats) => stats.waiting === 1)
+      const leaving = yield* start(Fiber.interrupt(all))
+      yield* Deferred.await(ending)
+      broker.unblock()
+      yield* untilFlow("Flowing")
+      assert.strictEqual(yield* send("second"), "Confirmed")
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(leaving)
+      assert.deepStrictEqual(published(broker), ["first", "second"])
     })
   )
 
   it.live("a message that throws when it is read ends it with that defect, and harms nobody else", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: held })
-      yield* Effect.gen(function* () {
-        const trap = {
-          ...message(1),
-          get exchange(): string {
-            throw new Error("a trap")
-          }
+    onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 2, channels: 1 } }, function* (broker) {
+      const trap = {
+        ...message(1),
+        get exchange(): string {
+          throw new Error("a trap")
         }
-        const others = yield* startAll([send("other"), send("other")])
-        yield* broker.received("basic.publish", 2)
-        // Read on hearing that there is room: in the midst of the driver's work.
-        const all = yield* start(Effect.exit(Stream.runCount(AmqpPublisher.publishAll([message(0), trap, message(2)]))))
-        yield* untilStats((stats) => stats.waiting === 1)
-        broker.off("basic.publish")
-        broker.release("basic.publish")
-        const exit = yield* Fiber.join(all)
-        assert.isTrue(Exit.hasDies(exit))
-        assert.deepStrictEqual(yield* joinAll(others), ["Confirmed", "Confirmed"])
-        assert.strictEqual(yield* send("after"), "Confirmed")
-        assert.strictEqual(broker.count("connection.start-ok"), 1)
-        assert.deepStrictEqual(published(broker), ["other", "other", "0", "after"])
-      }).pipe(withPublisher(broker.url, { maxInFlight: 2, channels: 1 }))
+      }
+      const others = yield* startAll([send("other"), send("other")])
+      yield* broker.received("basic.publish", 2)
+      // Read on hearing that there is room: in the midst of the driver's work.
+      const all = yield* start(Effect.exit(Stream.runCount(AmqpPublisher.publishAll([message(0), trap, message(2)]))))
+      yield* untilStats((stats) => stats.waiting === 1)
+      broker.off("basic.publish")
+      broker.release("basic.publish")
+      const exit = yield* Fiber.join(all)
+      assert.isTrue(Exit.hasDies(exit))
+      assert.deepStrictEqual(yield* joinAll(others), ["Confirmed", "Confirmed"])
+      assert.strictEqual(yield* send("after"), "Confirmed")
+      assert.strictEqual(broker.count("connection.start-ok"), 1)
+      assert.deepStrictEqual(published(broker), ["other", "other", "0", "after"])
     })
   )
 
   it.live("what is neither a stream nor an iterable is refused", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const messages of [undefined, null, 5, message(1), "text"]) {
-          const all = Stream.runDrain(AmqpPublisher.publishAll(messages as never))
-          assert.deepInclude(yield* reasonOf(all as Effect.Effect<void, AmqpError.AmqpError>), {
-            _tag: "InvalidArgument",
-            argument: "messages"
-          })
-        }
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* () {
+      for (const messages of [undefined, null, 5, message(1), "text"]) {
+        const all = Stream.runDrain(AmqpPublisher.publishAll(messages as never))
+        assert.deepInclude(yield* reasonOf(all as Effect.Effect<void, AmqpError.AmqpError>), {
+          _tag: "InvalidArgument",
+          argument: "messages"
+        })
+      }
     })
   )
 })
 
 describe("sink", () => {
   it.live("never counts as confirmed what was not: it takes no failures as values", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        on: { "basic.publish": ({ deliveryTag, reply }) => reply("basic.nack", { deliveryTag }) }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          on: { "basic.publish": ({ deliveryTag, reply }) => reply("basic.nack", { deliveryTag }) }
+        }
+      },
+      function* (broker) {
         const options = { mandatory: false, failures: "values" } as const
         const counted = Stream.run(Stream.make(message(1)), AmqpPublisher.sinkWith(options))
         assert.deepInclude(yield* reasonOf(counted), { _tag: "InvalidArgument", argument: "failures" })
         assert.strictEqual(broker.count("basic.publish"), 0)
-      }).pipe(withPublisher(broker.url))
-    })
+      }
+    )
   )
 })
 
 describe("a message that has to wait", () => {
   it.live("is checked as closely as one that has not", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const content = "x".repeat(10_000)
-        const publish = (extra: object) => reasonOf(AmqpPublisher.publish({ routingKey: "k", content, ...extra }))
-        const unknown = { prority: 5 }
-        // The first waits for the channel.
-        assert.deepInclude(yield* publish(unknown), { _tag: "InvalidArgument", argument: "prority" })
-        assert.strictEqual(yield* send(content), "Confirmed")
-        assert.deepInclude(yield* publish(unknown), { _tag: "InvalidArgument", argument: "prority" })
-        assert.strictEqual(broker.count("basic.publish"), 1)
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const content = "x".repeat(10_000)
+      const publish = (extra: object) => reasonOf(AmqpPublisher.publish({ routingKey: "k", content, ...extra }))
+      const unknown = { prority: 5 }
+      // The first waits for the channel.
+      assert.deepInclude(yield* publish(unknown), { _tag: "InvalidArgument", argument: "prority" })
+      assert.strictEqual(yield* send(content), "Confirmed")
+      assert.deepInclude(yield* publish(unknown), { _tag: "InvalidArgument", argument: "prority" })
+      assert.strictEqual(broker.count("basic.publish"), 1)
     })
   )
 
   it.live("is sent with all of its properties, those it inherits too", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const content = "x".repeat(10_000)
-        const inherits = Object.assign(Object.create({ messageId: "inherited" }) as object, {
-          exchange: "x",
-          routingKey: "k",
-          content,
-          headers: { n: 1 }
-        }) as AmqpMessage.Message
-        assert.strictEqual(yield* outcomeOf(AmqpPublisher.publish(inherits)), "Confirmed")
-        const sent = yield* broker.received("basic.publish")
-        assert.strictEqual(sent.content!.body.toString(), content)
-        assert.deepInclude(sent.content!.properties, { messageId: "inherited", headers: { n: 1 } })
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const content = "x".repeat(10_000)
+      const inherits = Object.assign(Object.create({ messageId: "inherited" }) as object, {
+        exchange: "x",
+        routingKey: "k",
+        content,
+        headers: { n: 1 }
+      }) as AmqpMessage.Message
+      assert.strictEqual(yield* outcomeOf(AmqpPublisher.publish(inherits)), "Confirmed")
+      const sent = yield* broker.received("basic.publish")
+      assert.strictEqual(sent.content!.body.toString(), content)
+      assert.deepInclude(sent.content!.properties, { messageId: "inherited", headers: { n: 1 } })
     })
   )
 })
 
 describe("a message that kills its channel", () => {
   it.live("by what the broker never takes is the first of its like, wherever others went before", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        assert.strictEqual(yield* send("before"), "Confirmed")
-        broker.on("basic.publish", (publish) => {
-          if (publish.content!.body.length <= 10) return
-          publish.closeChannel(406, "PRECONDITION_FAILED - message size 12 is larger than configured max size 10")
-        })
-        const outcomes = yield* joinAll(yield* startAll([send("small"), send("x".repeat(12)), send("y".repeat(12))]))
-        assert.deepStrictEqual(outcomes, ["PublishUnknown", "MessageTooLarge", "PublishUnknown"])
-      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    onScriptedBroker({ publisher: { channels: 1 } }, function* (broker) {
+      assert.strictEqual(yield* send("before"), "Confirmed")
+      broker.on("basic.publish", (publish) => {
+        if (publish.content!.body.length <= 10) return
+        publish.closeChannel(406, "PRECONDITION_FAILED - message size 12 is larger than configured max size 10")
+      })
+      const outcomes = yield* joinAll(yield* startAll([send("small"), send("x".repeat(12)), send("y".repeat(12))]))
+      assert.deepStrictEqual(outcomes, ["PublishUnknown", "MessageTooLarge", "PublishUnknown"])
     })
   )
 })
 
 describe("a message that comes back", () => {
   it.live("changed on its way, or since it was published, is told by where it was sent to", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
-      yield* Effect.gen(function* () {
-        const fibers = yield* startAll([
-          send("a", { mandatory: true }),
-          outcomeOf(AmqpPublisher.publish({ exchange: "x", routingKey: "other", content: "b" }, { mandatory: true })),
-          send("c")
-        ])
-        yield* broker.received("basic.publish", 3)
-        const connection = broker.connection()
-        connection.send(
-          1,
-          "basic.return",
-          { replyCode: 312, replyText: "NO_ROUTE", exchange: "x", routingKey: "other" },
-          { body: Buffer.from("B"), properties: { headers: { stamped: true } } }
-        )
-        broker.send(1, "basic.ack", { deliveryTag: 0, multiple: true })
-        assert.deepStrictEqual(yield* joinAll(fibers), ["Confirmed", "PublishReturned", "Confirmed"])
-      }).pipe(withPublisher(broker.url, { channels: 1 }))
+    onScriptedBroker({ broker: { on: { "basic.publish": () => {} } }, publisher: { channels: 1 } }, function* (broker) {
+      const fibers = yield* startAll([
+        send("a", { mandatory: true }),
+        outcomeOf(AmqpPublisher.publish({ exchange: "x", routingKey: "other", content: "b" }, { mandatory: true })),
+        send("c")
+      ])
+      yield* broker.received("basic.publish", 3)
+      const connection = broker.connection()
+      connection.send(
+        1,
+        "basic.return",
+        { replyCode: 312, replyText: "NO_ROUTE", exchange: "x", routingKey: "other" },
+        { body: Buffer.from("B"), properties: { headers: { stamped: true } } }
+      )
+      broker.send(1, "basic.ack", { deliveryTag: 0, multiple: true })
+      assert.deepStrictEqual(yield* joinAll(fibers), ["Confirmed", "PublishReturned", "Confirmed"])
     })
   )
 })
 
 describe("a channel that cannot be had", () => {
   it.live("beside one that can, is not asked for with every message", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        on: {
-          "channel.open": (open) => (open.channel === 1 ? open.proceed() : open.closeChannel(504, "CHANNEL_ERROR"))
-        }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          on: {
+            "channel.open": (open) => (open.channel === 1 ? open.proceed() : open.closeChannel(504, "CHANNEL_ERROR"))
+          }
+        },
+        publisher: { channels: 2 }
+      },
+      function* (broker) {
         for (let i = 0; i < 50; i++) {
           assert.deepStrictEqual(yield* joinAll(yield* startAll([send("a"), send("b")])), ["Confirmed", "Confirmed"])
         }
         // One a second, at most.
         assert.isAtMost(broker.count("channel.open"), 10)
-      }).pipe(withPublisher(broker.url, { channels: 2 }))
-    })
+      }
+    )
   )
 
   it.live("since the broker closes each as soon as it is open, is not asked for at the speed of the network", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        on: {
-          "confirm.select": (select) => {
-            select.proceed()
-            select.closeChannel(541, "INTERNAL_ERROR - scripted")
+    onScriptedBroker(
+      {
+        broker: {
+          on: {
+            "confirm.select": (select) => {
+              select.proceed()
+              select.closeChannel(541, "INTERNAL_ERROR - scripted")
+            }
           }
-        }
-      })
-      yield* Effect.gen(function* () {
+        },
+        publisher: { channels: 1 }
+      },
+      function* (broker) {
         assert.strictEqual(yield* send("a", { timeout: 350 }), "PublishTimeout")
         assert.isAtMost(broker.count("channel.open"), 5)
         broker.off("confirm.select")
         assert.strictEqual(yield* send("b"), "Confirmed")
-      }).pipe(withPublisher(broker.url, { channels: 1 }))
-    })
+      }
+    )
   )
 })
 
@@ -415,17 +394,20 @@ describe("a channel on which the broker refuses messages", () => {
   )
 
   it.live("is replaced ever more seldom, if the others do no better", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        on: { "basic.publish": ({ deliveryTag, reply }) => reply("basic.nack", { deliveryTag }) }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          on: { "basic.publish": ({ deliveryTag, reply }) => reply("basic.nack", { deliveryTag }) }
+        },
+        publisher: { channels: 1 }
+      },
+      function* (broker) {
         yield* Effect.forever(send("a")).pipe(Effect.timeoutOption("1500 millis"))
         // After 100, 200, 400 and 800 ms, at the earliest.
         assert.isAtLeast(broker.count("channel.open"), 3)
         assert.isAtMost(broker.count("channel.open"), 5)
-      }).pipe(withPublisher(broker.url, { channels: 1 }))
-    })
+      }
+    )
   )
 
   const refusing = Effect.gen(function* () {
@@ -564,9 +546,9 @@ describe("a broker that takes and confirms nothing, on a connection that looks w
   it.live(
     "has a backlog of maxWaitingBytes: what comes after a second of silence is turned away, nothing is lost",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ on: held })
-        yield* Effect.gen(function* () {
+      onScriptedBroker(
+        { broker: { on: held }, publisher: { maxInFlight: 1, maxWaitingBytes: 100 } },
+        function* (broker) {
           const inFlight = yield* start(send("first"))
           yield* untilStats((stats) => stats.inFlight === 1)
           const patient = yield* startAll([send("x".repeat(60)), send("y".repeat(60))])
@@ -587,111 +569,103 @@ describe("a broker that takes and confirms nothing, on a connection that looks w
           broker.off("basic.publish")
           broker.release("basic.publish")
           assert.deepStrictEqual(yield* joinAll([inFlight, ...patient]), ["Confirmed", "Confirmed", "Confirmed"])
-        }).pipe(withPublisher(broker.url, { maxInFlight: 1, maxWaitingBytes: 100 }))
-      })
+        }
+      )
   )
 })
 
 describe("places in flight", () => {
   it.live("bytes are given back with each answer, not only when nothing is in flight", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        on: {
-          "basic.publish": (publish) => (String(publish.content!.body) === "stays" ? publish.hold() : publish.proceed())
-        }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          on: {
+            "basic.publish": (publish) =>
+              String(publish.content!.body) === "stays" ? publish.hold() : publish.proceed()
+          }
+        },
+        publisher: { maxInFlightBytes: 100, channels: 1 }
+      },
+      function* (broker) {
         const stays = yield* start(send("stays"))
         yield* broker.received("basic.publish")
         for (let i = 0; i < 3; i++) assert.strictEqual(yield* send("x".repeat(80), { timeout: 2000 }), "Confirmed")
         broker.release("basic.publish")
         yield* Fiber.join(stays)
-      }).pipe(withPublisher(broker.url, { maxInFlightBytes: 100, channels: 1 }))
-    })
+      }
+    )
   )
 
   it.live("one that is too large for now and gives up, by interruption or time, lets the next one pass", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: held })
-      yield* Effect.gen(function* () {
-        const first = yield* start(send("x".repeat(60)))
-        yield* broker.received("basic.publish")
-        const interrupted = yield* start(send("y".repeat(80)))
-        const small = yield* start(send("small"))
-        yield* untilStats((stats) => stats.waiting === 2)
-        yield* Fiber.interrupt(interrupted)
-        yield* broker.received("basic.publish", 2)
-        const late = yield* start(send("z".repeat(80), { timeout: 50 }))
-        const smaller = yield* start(send("s"))
-        assert.strictEqual(yield* Fiber.join(late), "PublishTimeout")
-        yield* broker.received("basic.publish", 3)
-        broker.release("basic.publish")
-        assert.deepStrictEqual(yield* joinAll([first, small, smaller]), ["Confirmed", "Confirmed", "Confirmed"])
-      }).pipe(withPublisher(broker.url, { maxInFlightBytes: 100, channels: 1 }))
+    onScriptedBroker({ broker: { on: held }, publisher: { maxInFlightBytes: 100, channels: 1 } }, function* (broker) {
+      const first = yield* start(send("x".repeat(60)))
+      yield* broker.received("basic.publish")
+      const interrupted = yield* start(send("y".repeat(80)))
+      const small = yield* start(send("small"))
+      yield* untilStats((stats) => stats.waiting === 2)
+      yield* Fiber.interrupt(interrupted)
+      yield* broker.received("basic.publish", 2)
+      const late = yield* start(send("z".repeat(80), { timeout: 50 }))
+      const smaller = yield* start(send("s"))
+      assert.strictEqual(yield* Fiber.join(late), "PublishTimeout")
+      yield* broker.received("basic.publish", 3)
+      broker.release("basic.publish")
+      assert.deepStrictEqual(yield* joinAll([first, small, smaller]), ["Confirmed", "Confirmed", "Confirmed"])
     })
   )
 })
 
 describe("a sequence and single messages, in line together", () => {
   it.live("go first come, first served", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: held })
-      yield* Effect.gen(function* () {
-        const first = yield* start(send("first"))
-        yield* broker.received("basic.publish")
-        const all = yield* start(Stream.runCount(AmqpPublisher.publishAll(["a", "b"].map(message))))
-        yield* untilStats((stats) => stats.waiting === 1)
-        const single = yield* start(send("c"))
-        yield* untilStats((stats) => stats.waiting === 2)
-        for (let i = 1; i <= 4; i++) {
-          yield* broker.received("basic.publish", i)
-          broker.release("basic.publish")
-        }
-        assert.strictEqual(yield* Fiber.join(all), 2)
-        assert.deepStrictEqual(yield* joinAll([first, single]), ["Confirmed", "Confirmed"])
-        assert.deepStrictEqual(published(broker), ["first", "a", "c", "b"])
-      }).pipe(withPublisher(broker.url, { maxInFlight: 1, channels: 1 }))
+    onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 1, channels: 1 } }, function* (broker) {
+      const first = yield* start(send("first"))
+      yield* broker.received("basic.publish")
+      const all = yield* start(Stream.runCount(AmqpPublisher.publishAll(["a", "b"].map(message))))
+      yield* untilStats((stats) => stats.waiting === 1)
+      const single = yield* start(send("c"))
+      yield* untilStats((stats) => stats.waiting === 2)
+      for (let i = 1; i <= 4; i++) {
+        yield* broker.received("basic.publish", i)
+        broker.release("basic.publish")
+      }
+      assert.strictEqual(yield* Fiber.join(all), 2)
+      assert.deepStrictEqual(yield* joinAll([first, single]), ["Confirmed", "Confirmed"])
+      assert.deepStrictEqual(published(broker), ["first", "a", "c", "b"])
     })
   )
 
   it.live("a channel that is stopped holds up its sequence alone", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: held })
-      yield* Effect.gen(function* () {
-        const opening = yield* startAll([send("1"), send("2")])
-        yield* untilStats((stats) => stats.channels === 2)
-        broker.off("basic.publish")
-        broker.release("basic.publish")
-        yield* joinAll(opening)
-        const source = yield* Queue.unbounded<AmqpMessage.Message>()
-        const all = yield* start(Stream.runCount(Stream.take(AmqpPublisher.publishAll(Stream.fromQueue(source)), 2)))
-        yield* Queue.offer(source, message("a"))
-        const { channel } = yield* broker.received("basic.publish", 3)
-        yield* untilStats((stats) => stats.inFlight === 0)
-        broker.send(channel, "channel.flow", { active: false })
-        yield* broker.received("channel.flow-ok")
-        yield* Queue.offer(source, message("b"))
-        yield* untilStats((stats) => stats.waiting === 1)
-        assert.strictEqual(yield* send("single", { timeout: 1000 }), "Confirmed")
-        broker.send(channel, "channel.flow", { active: true })
-        assert.strictEqual(yield* Fiber.join(all), 2)
-        assert.deepStrictEqual(published(broker).slice(2), ["a", "single", "b"])
-      }).pipe(withPublisher(broker.url, { channels: 2 }))
+    onScriptedBroker({ broker: { on: held }, publisher: { channels: 2 } }, function* (broker) {
+      const opening = yield* startAll([send("1"), send("2")])
+      yield* untilStats((stats) => stats.channels === 2)
+      broker.off("basic.publish")
+      broker.release("basic.publish")
+      yield* joinAll(opening)
+      const source = yield* Queue.unbounded<AmqpMessage.Message>()
+      const all = yield* start(Stream.runCount(Stream.take(AmqpPublisher.publishAll(Stream.fromQueue(source)), 2)))
+      yield* Queue.offer(source, message("a"))
+      const { channel } = yield* broker.received("basic.publish", 3)
+      yield* untilStats((stats) => stats.inFlight === 0)
+      broker.send(channel, "channel.flow", { active: false })
+      yield* broker.received("channel.flow-ok")
+      yield* Queue.offer(source, message("b"))
+      yield* untilStats((stats) => stats.waiting === 1)
+      assert.strictEqual(yield* send("single", { timeout: 1000 }), "Confirmed")
+      broker.send(channel, "channel.flow", { active: true })
+      assert.strictEqual(yield* Fiber.join(all), 2)
+      assert.deepStrictEqual(published(broker).slice(2), ["a", "single", "b"])
     })
   )
 })
 
 describe("timeout", () => {
   it.live("of a message that was confirmed in time ends nothing, and keeps no other from its end", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        assert.strictEqual(yield* send("in time", { timeout: 200 }), "Confirmed")
-        broker.on("basic.publish", () => {})
-        assert.strictEqual(yield* send("late", { timeout: 300 }), "PublishTimeout")
-        assert.strictEqual(yield* send("later", { timeout: 20 }), "PublishTimeout")
-        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { confirmed: 1, timedOut: 2 })
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      assert.strictEqual(yield* send("in time", { timeout: 200 }), "Confirmed")
+      broker.on("basic.publish", () => {})
+      assert.strictEqual(yield* send("late", { timeout: 300 }), "PublishTimeout")
+      assert.strictEqual(yield* send("later", { timeout: 20 }), "PublishTimeout")
+      assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { confirmed: 1, timedOut: 2 })
     })
   )
 

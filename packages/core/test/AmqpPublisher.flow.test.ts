@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Option, Queue, Stream, SubscriptionRef } from "effect"
 import { Socket } from "node:net"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { withPool, reasonOf } from "./support/amqp.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import {
@@ -33,25 +34,22 @@ const takeTag = (seen: Queue.Dequeue<AmqpPublisher.Flow>) => Effect.map(Queue.ta
 
 describe("13. Blocked publishers wait or fail as configured; blocked state dies with its connection; consumers go on consuming and acking.", () => {
   it.live("connection.blocked: those who wait are sent when it ends, in order; those who do not fail at once", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* send("first")
-        broker.block("low on disk")
-        assert.deepStrictEqual(yield* untilFlow("Blocked"), { _tag: "Blocked", reason: "low on disk" })
-        const waiting = yield* startAll([send("a"), send("b"), send("c")])
-        const reason = yield* reasonOf(AmqpPublisher.publish(message("now or never"), { onBlocked: "fail" }))
-        assert.strictEqual(reason._tag, "PublishForbidden")
-        assert.include(reason.message, "low on disk")
-        const late = yield* reasonOf(AmqpPublisher.publish(message("late"), { timeout: 30 }))
-        assert.deepInclude(late, { _tag: "PublishTimeout", sent: false })
-        assert.include(late.message, "low on disk")
-        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { waiting: 3, forbidden: 1, timedOut: 1 })
-        broker.unblock()
-        assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
-        assert.deepStrictEqual(published(broker), ["first", "a", "b", "c"])
-        yield* untilFlow("Flowing")
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* send("first")
+      broker.block("low on disk")
+      assert.deepStrictEqual(yield* untilFlow("Blocked"), { _tag: "Blocked", reason: "low on disk" })
+      const waiting = yield* startAll([send("a"), send("b"), send("c")])
+      const reason = yield* reasonOf(AmqpPublisher.publish(message("now or never"), { onBlocked: "fail" }))
+      assert.strictEqual(reason._tag, "PublishForbidden")
+      assert.include(reason.message, "low on disk")
+      const late = yield* reasonOf(AmqpPublisher.publish(message("late"), { timeout: 30 }))
+      assert.deepInclude(late, { _tag: "PublishTimeout", sent: false })
+      assert.include(late.message, "low on disk")
+      assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { waiting: 3, forbidden: 1, timedOut: 1 })
+      broker.unblock()
+      assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
+      assert.deepStrictEqual(published(broker), ["first", "a", "b", "c"])
+      yield* untilFlow("Flowing")
     })
   )
 
@@ -75,9 +73,9 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
   it.live(
     "a connection that is blocked while the channel opens: the wait goes on, longer than continuationTimeout",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
-        yield* Effect.gen(function* () {
+      onScriptedBroker(
+        { broker: { protocolErrors: "record" }, continuationTimeout: Duration.millis(1500) },
+        function* (broker) {
           broker.once("channel.open", (open) => open.hold())
           const waiting = yield* start(send("a"))
           yield* broker.received("channel.open")
@@ -90,14 +88,14 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
           assert.isUndefined(waiting.pollUnsafe())
           broker.unblock()
           assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
-        }).pipe(withPublisher(broker.url, {}, { continuationTimeout: Duration.millis(1500) }))
-      })
+        }
+      )
   )
 
   it.live("those in line for another reason who do not want to wait are sent away when the broker blocks", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "basic.publish": (publish) => publish.hold() } }, publisher: { maxInFlight: 1 } },
+      function* (broker) {
         const first = yield* start(send("first"))
         yield* broker.received("basic.publish")
         const [patient, impatient] = yield* startAll([send("patient"), send("impatient", { onBlocked: "fail" })])
@@ -111,8 +109,8 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
         assert.strictEqual(yield* Fiber.join(first), "Confirmed")
         broker.unblock()
         assert.strictEqual(yield* Fiber.join(patient!), "Confirmed")
-      }).pipe(withPublisher(broker.url, { maxInFlight: 1 }))
-    })
+      }
+    )
   )
 
   it.live("blocked state dies with its connection: those who wait are sent on the next", () =>
@@ -194,25 +192,22 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
     )
 
     it.live("a connection that dies while it is stopped: those who wait are sent on the next", () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          yield* send("first")
-          broker.flow(false)
-          yield* untilFlow("Stopped")
-          const waiting = yield* start(send("a"))
-          yield* untilStats((stats) => stats.waiting === 1)
-          broker.destroy()
-          assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
-          yield* untilFlow("Flowing")
-        }).pipe(withPublisher(broker.url, { channels: 1 }))
+      onScriptedBroker({ publisher: { channels: 1 } }, function* (broker) {
+        yield* send("first")
+        broker.flow(false)
+        yield* untilFlow("Stopped")
+        const waiting = yield* start(send("a"))
+        yield* untilStats((stats) => stats.waiting === 1)
+        broker.destroy()
+        assert.strictEqual(yield* Fiber.join(waiting), "Confirmed")
+        yield* untilFlow("Flowing")
       })
     )
 
     it.live("one channel of two that is stopped: the other one takes it all", () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
-        yield* Effect.gen(function* () {
+      onScriptedBroker(
+        { broker: { on: { "basic.publish": (publish) => publish.hold() } }, publisher: { channels: 2 } },
+        function* (broker) {
           const opening = yield* startAll([send("1"), send("2"), send("3")])
           yield* untilStats((stats) => stats.channels === 2)
           broker.off("basic.publish")
@@ -226,8 +221,8 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
           assert.strictEqual(yield* send("x", { onBlocked: "fail" }), "Confirmed")
           const sent = broker.log.filter((r) => r.method === "basic.publish")
           assert.strictEqual(sent.filter((r) => r.channel === 2).length, 11)
-        }).pipe(withPublisher(broker.url, { channels: 2 }))
-      })
+        }
+      )
     )
   })
 })
@@ -235,35 +230,32 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("13. consumers go on consuming and acking", () => {
     it.effect("while the broker is short of memory, and what waited is published afterwards", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const { queue } = yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("blocked")))
-          const publish = (content: string, options?: AmqpChannel.PublishOptions) =>
-            outcomeOf(AmqpPublisher.publish({ routingKey: queue, content }, options))
-          yield* Effect.forEach(["1", "2", "3"], (content) => publish(content))
-          yield* blockPublishers
-          // The broker tells a connection when it publishes; that very message is read when the alarm is over.
-          const telling = yield* start(publish("telling"))
-          yield* untilFlow("Blocked")
-          const waiting = yield* start(publish("waiting"))
-          assert.strictEqual(yield* publish("no", { onBlocked: "fail" }), "PublishForbidden")
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                const { deliveries } = yield* channel.consume(queue)
-                for (let i = 0; i < 3; i++) yield* channel.ack(yield* Queue.take(deliveries))
-                yield* awaitCensus({ unacked: 0 })
-                yield* unblockPublishers
-                assert.deepStrictEqual(yield* joinAll([telling, waiting]), ["Confirmed", "Confirmed"])
-                yield* channel.ack(yield* Queue.take(deliveries))
-                yield* channel.ack(yield* Queue.take(deliveries))
-                assert.isTrue(Option.isNone(yield* channel.get(queue)))
-              })
-            )
-          ).pipe(withPool(url))
-          yield* untilFlow("Flowing")
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* ({ awaitCensus, blockPublishers, unblockPublishers, url }) {
+        const { queue } = yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("blocked")))
+        const publish = (content: string, options?: AmqpChannel.PublishOptions) =>
+          outcomeOf(AmqpPublisher.publish({ routingKey: queue, content }, options))
+        yield* Effect.forEach(["1", "2", "3"], (content) => publish(content))
+        yield* blockPublishers
+        // The broker tells a connection when it publishes; that very message is read when the alarm is over.
+        const telling = yield* start(publish("telling"))
+        yield* untilFlow("Blocked")
+        const waiting = yield* start(publish("waiting"))
+        assert.strictEqual(yield* publish("no", { onBlocked: "fail" }), "PublishForbidden")
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const { deliveries } = yield* channel.consume(queue)
+              for (let i = 0; i < 3; i++) yield* channel.ack(yield* Queue.take(deliveries))
+              yield* awaitCensus({ unacked: 0 })
+              yield* unblockPublishers
+              assert.deepStrictEqual(yield* joinAll([telling, waiting]), ["Confirmed", "Confirmed"])
+              yield* channel.ack(yield* Queue.take(deliveries))
+              yield* channel.ack(yield* Queue.take(deliveries))
+              assert.isTrue(Option.isNone(yield* channel.get(queue)))
+            })
+          )
+        ).pipe(withPool(url))
+        yield* untilFlow("Flowing")
       })
     )
   })
@@ -347,9 +339,9 @@ describe("a connection that takes no more bytes", () => {
     ["text", "ü".repeat(32_768)]
   ] as const) {
     it.live(`400 MB of ${what}, offered by 6,400 fibers, grow the process by less than 50 MB`, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
+      onScriptedBroker(
+        { publisher: { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, ...stalled },
+        function* (broker) {
           yield* send("first")
           broker.pause()
           const before = { held: bytesHeld(), rss: process.memoryUsage().rss }
@@ -358,15 +350,15 @@ describe("a connection that takes no more bytes", () => {
           yield* untilStats((stats) => stats.waiting > 5000)
           assert.isBelow((bytesHeld() - before.held) / mebibyte, 50)
           assert.isBelow((process.memoryUsage().rss - before.rss) / mebibyte, 100)
-        }).pipe(withPublisher(broker.url, { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, stalled))
-      })
+        }
+      )
     )
   }
 
   it.live("400 MB offered by publishAll, too: what has no place is not taken from its source", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { publisher: { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, ...stalled },
+      function* (broker) {
         yield* send("first")
         broker.pause()
         const before = bytesHeld()
@@ -378,50 +370,44 @@ describe("a connection that takes no more bytes", () => {
         yield* untilFlow("Buffering")
         assert.isBelow((bytesHeld() - before) / mebibyte, 50)
         assert.isBelow(taken, 40)
-      }).pipe(withPublisher(broker.url, { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, stalled))
-    })
+      }
+    )
   )
 
   it.live("waiting is no recursion: 100,000 in line are sent one after the other", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* send("first")
-        broker.block()
-        yield* untilFlow("Blocked")
-        const fibers = yield* startAll(Array.from({ length: 100_000 }, () => send("")))
-        yield* untilStats((stats) => stats.waiting === 100_000)
-        broker.unblock()
-        for (const outcome of yield* joinAll(fibers)) assert.strictEqual(outcome, "Confirmed")
-      }).pipe(withPublisher(broker.url, {}, { publishTimeout: Duration.seconds(60) }))
+    onScriptedBroker({ publishTimeout: Duration.seconds(60) }, function* (broker) {
+      yield* send("first")
+      broker.block()
+      yield* untilFlow("Blocked")
+      const fibers = yield* startAll(Array.from({ length: 100_000 }, () => send("")))
+      yield* untilStats((stats) => stats.waiting === 100_000)
+      broker.unblock()
+      for (const outcome of yield* joinAll(fibers)) assert.strictEqual(outcome, "Confirmed")
     })
   )
 })
 
 describe("the socket", () => {
   it.live("gets many messages with one write", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* send("first")
-        const prototype = Socket.prototype as unknown as { _writeGeneric: (...args: Array<unknown>) => unknown }
-        const original = prototype._writeGeneric
-        let writes = 0
-        yield* Effect.acquireUseRelease(
+    onScriptedBroker({}, function* (broker) {
+      yield* send("first")
+      const prototype = Socket.prototype as unknown as { _writeGeneric: (...args: Array<unknown>) => unknown }
+      const original = prototype._writeGeneric
+      let writes = 0
+      yield* Effect.acquireUseRelease(
+        Effect.sync(() => {
+          prototype._writeGeneric = function (this: Socket, ...args) {
+            if (this.remotePort === broker.port) writes++
+            return original.apply(this, args)
+          }
+        }),
+        () => Effect.flatMap(startAll(Array.from({ length: 1000 }, () => send("x".repeat(100)))), joinAll),
+        () =>
           Effect.sync(() => {
-            prototype._writeGeneric = function (this: Socket, ...args) {
-              if (this.remotePort === broker.port) writes++
-              return original.apply(this, args)
-            }
-          }),
-          () => Effect.flatMap(startAll(Array.from({ length: 1000 }, () => send("x".repeat(100)))), joinAll),
-          () =>
-            Effect.sync(() => {
-              prototype._writeGeneric = original
-            })
-        )
-        assert.isBelow(writes, 30)
-      }).pipe(withPublisher(broker.url))
+            prototype._writeGeneric = original
+          })
+      )
+      assert.isBelow(writes, 30)
     })
   )
 })

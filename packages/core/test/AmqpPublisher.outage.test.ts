@@ -3,6 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Stream, SubscriptionRef } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -473,9 +474,9 @@ describe("generations: what an old connection still says does nothing to the nex
   )
 
   plain.live("confirms behind connection.close, in the same breath", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "basic.publish": (publish) => publish.hold() } }, publisher: { channels: 1 } },
+      function* (broker) {
         const send = outcomeOf(AmqpPublisher.publish({ exchange: "x", routingKey: "k", content: "same" }))
         const first = yield* start(send)
         yield* broker.received("basic.publish")
@@ -498,7 +499,7 @@ describe("generations: what an old connection still says does nothing to the nex
         broker.connection().send(1, "basic.ack", { deliveryTag: 1 })
         assert.strictEqual(yield* Fiber.join(second), "Confirmed")
         assert.strictEqual(published(broker).length, 2)
-      }).pipe(withPublisher(broker.url, { channels: 1 }))
-    })
+      }
+    )
   )
 })
