@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpConnection, AmqpConsumer, type AmqpError, AmqpMetrics, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import { configOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, logged, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -166,7 +166,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* untilKinds("ConsumerNotStarted")
         proxy.refuse(false)
         yield* untilKinds()
-      }).pipe(withConsumers(proxy.through(url)))
+      }).pipe(
+        // After 5 seconds the wait for the next attempt would be up to 10.
+        withConsumers(proxy.through(url), {
+          reconnect: { ...configOf(url).reconnect, maxDelay: Duration.millis(500) }
+        })
+      )
     }).pipe(Effect.scoped)
   )
 
