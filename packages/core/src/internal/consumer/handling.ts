@@ -1,183 +1,38 @@
-/** Consuming by handlers: from the connection to the settled delivery, and the way back when it ends. */
+/** Consuming by handlers: from the source of deliveries to the settled one, and the way back when it ends. */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
+import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import * as SubscriptionRef from "effect/SubscriptionRef"
-import type { AmqpConnection } from "../../model/connection.ts"
-import type { AmqpConsumer, Delivery, End } from "../../model/consumer.ts"
-import { type AmqpError, fromReason, type InvalidArgument } from "../../model/error.ts"
-import { Deadlines } from "../waiting/deadlines.ts"
-import { fail } from "../../model/failures.ts"
-import { type Terms } from "../channel/handle.ts"
+import type { AmqpConsumer, Delivery } from "../../model/consumer.ts"
+import type { AmqpError } from "../../model/error.ts"
+import type { Deadlines } from "../waiting/deadlines.ts"
+import type { Fork } from "../waiting/fork.ts"
 import type { KnownQueue } from "../connection/knownQueues.ts"
-import { type Links, linksOf } from "../connection/links.ts"
+import type { Links } from "../connection/links.ts"
 import { Batches } from "./batches.ts"
+import { consuming, endOf, report } from "./consuming.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
 import { Copies } from "./copies.ts"
 import { DelayQueues } from "./delayQueues.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { Kept } from "./kept.ts"
-import { type Batching, type Handling, presenceOf, type Subscribing } from "./options.ts"
+import type { Batching, Handling } from "./options.ts"
 import { Pauses } from "./pauses.ts"
 import { PublishingAgain } from "./publishingAgain.ts"
 import { Repeats } from "./repeats.ts"
 import { Retrying } from "./retrying.ts"
-import * as Logging from "../telemetry/logging.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import {
-  type Access,
-  accessOf,
-  attemptsOf,
-  begin,
-  isEndOfService,
-  measuresOf,
-  publishingAccessOf,
-  runningOf
-} from "./running.ts"
+import { type Access, accessOf, attemptsOf, publishingAccessOf } from "./running.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { SharedCounts } from "./sharedCounts.ts"
-import { Source } from "./source.ts"
+import type { Source } from "./source.ts"
 import type { Start } from "./start.ts"
-import type { StreamPosition } from "./streamPosition.ts"
-import { positionOf, readerOf } from "./streamReader.ts"
 import { StreamSettling } from "./streamSettling.ts"
 import { warnOfWaiting } from "./waiting.ts"
 import * as Tracing from "../telemetry/tracing.ts"
-import { AttemptTracking } from "./attemptTracking.ts"
 import { Workers } from "./workers.ts"
-
-type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
-
-export const termsOf = (connection: AmqpConnection["Service"], clock: Clock.Clock, fork: Fork): Terms => ({
-  continuationTimeout: connection.config.continuationTimeout,
-  publishTimeout: Duration.toMillis(connection.config.publishTimeout),
-  deadlines: new Deadlines(clock, fork),
-  queues: linksOf(connection).queues
-})
-
-export const sourceOf = (
-  connection: AmqpConnection["Service"],
-  access: Access,
-  settings: Subscribing,
-  clock: Clock.Clock,
-  fork: Fork,
-  terms: Terms,
-  measures: ConsumerMeasures,
-  tracking: AttemptTracking,
-  position: StreamPosition | undefined
-): Source =>
-  new Source({
-    position,
-    links: linksOf(connection),
-    start: settings.start,
-    resubscribe: settings.resubscribe,
-    declare: settings.declare,
-    alone: access.alone,
-    fork,
-    reconnect: connection.config.reconnect,
-    closeTimeout: connection.config.closeTimeout,
-    clock,
-    terms,
-    measures,
-    tracking,
-    annotations: Logging.ofConnection(connection.config),
-    presence: access.presence
-  })
-
-/** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
-export const report = (
-  access: Access,
-  settings: Subscribing,
-  end: Omit<End, "queue" | "reason">,
-  cause: Cause.Cause<AmqpError> | undefined,
-  timeout: Duration.Input
-): Effect.Effect<void> => {
-  const { onEnd } = settings
-  const { queue } = settings.start
-  const about = { queue, ...end, ...access.annotations }
-  const reason = cause === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(cause))
-  const title = "AMQP consumer ended"
-  const isAsked =
-    cause === undefined || Cause.hasInterruptsOnly(cause) || (reason !== undefined && isEndOfService(reason))
-  // Whoever sets an inactivity timeout asks for that end.
-  if (!isAsked && reason?.reason._tag !== "InactivityTimeout") {
-    access.presence?.failed(reason === undefined ? String(Cause.squash(cause)) : reason.message)
-  }
-  const log = isAsked
-    ? Effect.annotateLogs(Effect.logDebug(title), about)
-    : reason === undefined
-      ? Effect.annotateLogs(Effect.logError(title, cause), about)
-      : Effect.annotateLogs(Effect.logError(title), { ...about, reason: reason.message })
-  if (onEnd === undefined) return log
-  return Effect.andThen(
-    log,
-    Effect.suspend(() => onEnd({ queue, ...end, reason })).pipe(
-      Effect.timeoutOption(timeout),
-      Effect.catchCause((cause) => Effect.annotateLogs(Effect.logError("AMQP consumer: onEnd failed", cause), about))
-    )
-  )
-}
-
-/** What was given is refused. A consumer is often forked, and its failure awaited by nobody: its health reports it. */
-export const refuse = (
-  consumer: AmqpConsumer["Service"],
-  access: Access,
-  queue: string,
-  options: unknown,
-  refused: InvalidArgument
-): Effect.Effect<never, AmqpError> =>
-  Effect.andThen(
-    Effect.sync(() => {
-      const { essential, name } = presenceOf(queue, options)
-      if (essential) runningOf(consumer)?.presences.enter(name).failed(refused.message)
-    }),
-    Effect.andThen(
-      Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
-        queue,
-        reason: refused.message,
-        ...access.annotations
-      }),
-      fail(refused)
-    )
-  )
-
-/** Waits while the connection is made for the first time; fails with why it is away. */
-const whenOpen = ({ state }: AmqpConnection["Service"]) =>
-  SubscriptionRef.changes(state).pipe(
-    Stream.filter((now) => now._tag !== "Connecting" || now.reason !== undefined),
-    Stream.take(1),
-    Stream.runForEach((now) =>
-      now._tag === "Open" || now.reason === undefined ? Effect.void : Effect.fail(fromReason(now.reason))
-    )
-  )
-
-/**
- * The connection to consume by; if there is none, the consumer has ended before it began. One that does not subscribe again
- * does not wait for the broker to come back, either.
- */
-export const connectionOf = (
-  consumer: AmqpConsumer["Service"],
-  access: Access,
-  settings: Subscribing,
-  timeout: Duration.Input
-) => {
-  const enter = runningOf(consumer)?.enter ?? Effect.void
-  const connection = settings.resubscribe === "never" ? Effect.tap(access.connection, whenOpen) : access.connection
-  return Effect.andThen(enter, Effect.raceFirst(connection, endOf(consumer))).pipe(
-    Effect.tapCause((cause) => report(access, settings, { requeued: 0, unsettled: 0 }, cause, timeout))
-  )
-}
-
-/** Fails when the service ends, whether its consumers have or not. */
-export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, AmqpError> =>
-  runningOf(consumer)?.ended ?? Effect.never
 
 interface Parts {
   readonly source: Source
@@ -228,16 +83,13 @@ const run = <Work, R>(
   Effect.contextWith((context: Context.Context<R>) =>
     Effect.scoped(
       Effect.gen(function* () {
-        const access = yield* begin(consumer, given, settings)
-        const connection = yield* connectionOf(consumer, access, settings, settings.shutdownTimeout ?? 10_000)
-        const clock = yield* Clock.Clock
         const fork = Effect.runForkWith(context as Context.Context<never>)
-        const terms = termsOf(connection, clock, fork)
-        const { config } = connection
-        const links = linksOf(connection)
+        // Of the timeout undefined: what is left of the one that all share.
+        const { maxDeliveries, shutdownTimeout: timeout } = settings
+        const begun = yield* consuming(consumer, given, settings, { fork, maxDeliveries, timeout: timeout ?? 10_000 })
+        const { access, clock, links, measures, position, reader, source, terms } = begun
+        const { config } = begun.connection
         const { shutdown } = links
-        // Undefined: what is left of the one that all share.
-        const timeout = settings.shutdownTimeout
         const scope = yield* Effect.scope
         const delayQueues = new DelayQueues({
           queue: settings.start.queue,
@@ -248,14 +100,8 @@ const run = <Work, R>(
         })
         const publisher = new PublishingAgain(consumer.publisher, links, terms, config).service
         const retrying = new Retrying({ delayQueues, config, publisher })
-        const measures = measuresOf(consumer)
-        const { maxDeliveries } = settings
         const { queue } = settings.start
         const memory = attemptsOf(consumer)
-        const tracking = new AttemptTracking({ queue, secrets: settings.retrySecret, memory, maxDeliveries })
-        const position = positionOf(settings, clock, terms, measures)
-        const source = sourceOf(connection, access, settings, clock, fork, terms, measures, tracking, position)
-        const reader = yield* readerOf(position, settings, connection, source)
         const counts =
           maxDeliveries === Infinity || !settings.sharedCount
             ? undefined
@@ -336,7 +182,7 @@ const run = <Work, R>(
           shutdown.during(
             Effect.gen(function* () {
               labour.stop()
-              const closing = () => shutdown.closingOf(linksOf(connection).current())
+              const closing = () => shutdown.closingOf(links.current())
               const end = yield* source.stop(Effect.andThen(stop, counts?.close(closing) ?? Effect.void))
               yield* reader.finish(shutdown.answering(timeout))
               yield* repeats.end

@@ -11,7 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import type { ReconnectConfig } from "../../model/config.ts"
+import type { AmqpConfig } from "../../model/config.ts"
 import type * as AmqpError from "../../model/error.ts"
 import type { End } from "../../model/consumer.ts"
 import type { Channel } from "../channel/channel.ts"
@@ -23,9 +23,9 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
 import type { Shutdown } from "../connection/shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
-import { nextOf, type Resubscribe } from "./recovery.ts"
+import { nextOf } from "./recovery.ts"
+import type { Subscribing } from "./options.ts"
 import type { Presence } from "./presence.ts"
-import type { Start } from "./start.ts"
 import { type Declare, Subscription } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { Fork } from "../waiting/fork.ts"
@@ -44,15 +44,13 @@ export class Source {
   failure: Cause.Cause<AmqpError.AmqpError> | undefined = undefined
   readonly queue: string
   readonly #links: Links
-  readonly #start: Start
+  readonly #settings: Subscribing
   readonly #terms: Terms
   readonly #measures: ConsumerMeasures
   readonly #tracking: AttemptTracking
   readonly #backoff: Backoff<AmqpError.AmqpErrorReason>
   readonly #closeTimeout: Duration.Duration
   readonly #shutdown: Shutdown
-  readonly #resubscribe: Resubscribe
-  readonly #declare: Declare | undefined
   readonly #alone: Alone | undefined
   readonly #fork: Fork
   /** What is said of it in the log while it has no channel. */
@@ -73,37 +71,32 @@ export class Source {
   #requeued = 0
 
   constructor(options: {
+    readonly settings: Subscribing
     readonly links: Links
-    readonly start: Start
     readonly terms: Terms
     readonly measures: ConsumerMeasures
     readonly tracking: AttemptTracking
     readonly clock: Clock.Clock
-    readonly reconnect: ReconnectConfig
-    readonly closeTimeout: Duration.Duration
-    readonly resubscribe: Resubscribe
-    readonly declare: Declare | undefined
+    readonly config: AmqpConfig
     readonly alone: Alone | undefined
     readonly fork: Fork
-    readonly annotations: Readonly<Record<string, unknown>>
     readonly presence: Presence | undefined
-    readonly position?: StreamPosition | undefined
+    readonly position: StreamPosition | undefined
   }) {
-    this.queue = options.start.queue
+    const { closeTimeout, reconnect } = options.config
+    this.queue = options.settings.start.queue
+    this.#settings = options.settings
     this.#links = options.links
     this.#shutdown = options.links.shutdown
-    this.#start = options.start
     this.#terms = options.terms
     this.#measures = options.measures
     this.#tracking = options.tracking
-    const { healthyAfter, maxDelay, minDelay } = options.reconnect
+    const { healthyAfter, maxDelay, minDelay } = reconnect
     this.#backoff = new Backoff(options.clock, fullJitter(minDelay, maxDelay), healthyAfter)
-    this.#closeTimeout = options.closeTimeout
-    this.#resubscribe = options.resubscribe
-    this.#declare = options.declare
+    this.#closeTimeout = closeTimeout
     this.#alone = options.alone
     this.#fork = options.fork
-    this.#connection = options.annotations
+    this.#connection = Logging.ofConnection(options.config)
     this.#presence = options.presence
     this.#position = options.position
   }
@@ -180,12 +173,13 @@ export class Source {
     prepare: Effect.Effect<void, AmqpError.AmqpError>,
     ended: Effect.Effect<never, AmqpError.AmqpError>
   ): Effect.Effect<never, AmqpError.AmqpError> {
+    const { declare, resubscribe, start } = this.#settings
     const loop = Effect.gen({ self: this }, function* () {
       const backoff = this.#backoff
       let prepared = false
       // After the queue has been declared: what is prepared depends on what it is.
       const preparing: Declare = (channel) =>
-        this.#declare === undefined ? prepare : Effect.andThen(this.#declare(channel), prepare)
+        declare === undefined ? prepare : Effect.andThen(declare(channel), prepare)
       let hasWorked = false
       let isAlone = false
       // Why the last subscription ended, while it is not known whether the queue is still there.
@@ -195,7 +189,7 @@ export class Source {
         yield* this.#presence?.waitFor(this.#links.next) ?? this.#links.next
         yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
         const subscription = new Subscription(
-          this.#start,
+          start,
           this.#terms,
           this.#measures,
           this.#tracking,
@@ -205,7 +199,7 @@ export class Source {
         // Known before it opens, so that whoever stops the source finds its channel.
         this.#current = subscription
         const links = isAlone ? this.#ownLinks(subscription) : Effect.succeed(this.#links)
-        const open = Effect.flatMap(links, (links) => subscription.open(links, prepared ? this.#declare : preparing))
+        const open = Effect.flatMap(links, (links) => subscription.open(links, prepared ? declare : preparing))
         const failure = yield* Effect.match(open, {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined
@@ -218,10 +212,10 @@ export class Source {
         const reason = failure ?? (yield* this.#opened(subscription))
         backoff.lost(openedAt)
         yield* this.#leave(subscription)
-        const isOurs = this.#links.keepers.keeps("queue", this.queue) || (this.#declare !== undefined && hasWorked)
+        const isOurs = this.#links.keepers.keeps("queue", this.queue) || (declare !== undefined && hasWorked)
         const hadStarted = failure === undefined
         const ended = { reason, blame: subscription.blame, hadStarted, hasWorked, cancelled, isOurs }
-        const next = nextOf(ended, this.#resubscribe)
+        const next = nextOf(ended, resubscribe)
         if (next._tag === "end") return yield* fail(next.reason)
         if (reason._tag === "ConsumerCancelled") cancelled = reason
         else if (hadStarted) cancelled = undefined

@@ -1,6 +1,5 @@
 /** Consuming by a stream: deliveries one after the other, settled by whoever takes them. */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
@@ -8,15 +7,12 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { AmqpConsumer, Delivery } from "../../model/consumer.ts"
 import * as AmqpError from "../../model/error.ts"
-import { linksOf } from "../connection/links.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
-import { connectionOf, endOf, report, sourceOf, termsOf } from "./handling.ts"
+import { consuming, endOf, report } from "./consuming.ts"
 import type { Streaming } from "./options.ts"
-import { accessOf, attemptsOf, begin, measuresOf } from "./running.ts"
+import { accessOf } from "./running.ts"
 import type { Source } from "./source.ts"
-import { positionOf, readerOf } from "./streamReader.ts"
 import { warnOfWaiting } from "./waiting.ts"
-import { AttemptTracking } from "./attemptTracking.ts"
 
 /** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
 const pullOf = (
@@ -71,22 +67,14 @@ export const stream = (
       AmqpError.AmqpError,
       Scope.Scope
     > {
-      const access = yield* begin(consumer, accessOf(consumer), settings)
-      const connection = yield* connectionOf(consumer, access, settings, Duration.seconds(10))
-      const clock = yield* Clock.Clock
       const fork = Effect.runForkWith(yield* Effect.context())
-      const tracking = new AttemptTracking({
-        queue: settings.start.queue,
-        secrets: settings.retrySecret,
-        memory: attemptsOf(consumer),
-        maxDeliveries: Infinity
+      const begun = yield* consuming(consumer, accessOf(consumer), settings, {
+        fork,
+        maxDeliveries: Infinity,
+        timeout: "10 seconds"
       })
-      const terms = termsOf(connection, clock, fork)
-      const measures = measuresOf(consumer)
-      const position = positionOf(settings, clock, terms, measures)
-      const source = sourceOf(connection, access, settings, clock, fork, terms, measures, tracking, position)
-      const reader = yield* readerOf(position, settings, connection, source)
-      const { shutdown } = linksOf(connection)
+      const { access, links, reader, source, terms } = begun
+      const { shutdown } = links
       yield* Effect.addFinalizer(() =>
         shutdown.during(
           Effect.gen(function* () {
