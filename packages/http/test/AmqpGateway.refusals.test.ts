@@ -141,7 +141,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           { idle: 0 },
           { idle: "30 days" },
           { heartbeat: 0 },
-          { missed: -1 }
+          { missed: -1 },
+          { linse: 10 } as {}
         ]
         for (const wrong of senseless) {
           const built = Effect.scoped(Layer.build(serveGateway({ limits: { ...limits, ...wrong } })))

@@ -27,21 +27,6 @@ export const failWith = (refusal: Refusal) => Effect.fail(new Refused(refusal))
 
 export const notFound = failWith(refuse(404, "There is no such route."))
 
-/** The limits, read once. */
-export interface Bounds {
-  /** Bytes. */
-  readonly body: number
-  readonly lines: number
-  readonly depth: number
-  readonly prefetch: number
-  readonly idle: Duration.Duration
-  readonly streams: number
-  readonly heartbeat: Duration.Duration
-  readonly resume: Duration.Duration
-  /** Bytes. */
-  readonly missed: number
-}
-
 const whole = (name: string, value: number, most: number, least = 1) => {
   if (Number.isInteger(value) && value >= least && value <= most) return value
   throw new Error(`AmqpGateway: limits.${name}: wants a whole number from ${least} to ${most}, got ${value}`)
@@ -65,19 +50,35 @@ const positive = (name: string, value: Duration.Input) => {
   throw new Error(`AmqpGateway: limits.${name}: wants a duration from 1 millisecond to 24.8 days`)
 }
 
-/** A mistake in them is one in the program, and ends it where it is built. */
-export const boundsOf = (limits: Limits): Bounds => ({
-  body: bytes("body", limits.body, 1),
-  lines: whole("lines", limits.lines ?? 10_000, 1_000_000),
+/** How each limit is read: one that `Limits` has and this has not does not compile. */
+const reading = {
+  body: (size: ByteSize.Input) => bytes("body", size, 1),
+  lines: (count = 10_000) => whole("lines", count, 1_000_000),
   // Where tables in tables end: see `AmqpMessage.FieldTable`.
-  depth: whole("depth", limits.depth ?? 64, 512),
-  prefetch: whole("prefetch", limits.prefetch, 65_535),
-  idle: positive("idle", limits.idle),
-  streams: whole("streams", limits.streams, Number.MAX_SAFE_INTEGER),
-  heartbeat: positive("heartbeat", limits.heartbeat ?? "15 seconds"),
-  resume: positive("resume", limits.resume ?? "30 seconds"),
-  missed: limits.missed === undefined ? 262_144 : bytes("missed", limits.missed, 0)
-})
+  depth: (levels = 64) => whole("depth", levels, 512),
+  prefetch: (count: number) => whole("prefetch", count, 65_535),
+  idle: (time: Duration.Input) => positive("idle", time),
+  streams: (count: number) => whole("streams", count, Number.MAX_SAFE_INTEGER),
+  heartbeat: (time: Duration.Input = "15 seconds") => positive("heartbeat", time),
+  resume: (time: Duration.Input = "30 seconds") => positive("resume", time),
+  missed: (size: ByteSize.Input = 262_144) => bytes("missed", size, 0)
+} satisfies { readonly [Name in keyof Limits]-?: (limit: Limits[Name]) => unknown }
+
+/** The limits, read once: sizes in bytes. */
+export type Bounds = { readonly [Name in keyof typeof reading]: ReturnType<(typeof reading)[Name]> }
+
+/** A mistake in them is one in the program, and ends it where it is built. */
+export const boundsOf = (limits: Limits): Bounds => {
+  for (const [name, limit] of Object.entries(limits)) {
+    if (limit === undefined || Object.hasOwn(reading, name)) continue
+    throw new Error(
+      `AmqpGateway: limits.${name}: wants one of ${Object.keys(reading).join(", ")}, got one of this name`
+    )
+  }
+  return Object.fromEntries(
+    Object.entries(reading).map(([name, read]) => [name, read(limits[name as keyof Limits] as never)])
+  ) as Bounds
+}
 
 /** Whether this request may do this. Asked before anything is read, and before the broker hears of it. */
 export type Guard = (request: HttpServerRequest.HttpServerRequest, access: Access) => Effect.Effect<void, Refused>
