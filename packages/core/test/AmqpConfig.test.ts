@@ -1,8 +1,20 @@
 /** Settings from a plain object: defaults, bounds, and mistakes. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
 import { Duration, Effect, Redacted, Schedule } from "effect"
+import type { Key } from "../src/internal/config/settings.ts"
 import { certificate, issuesOf, key, millis, refused, untyped } from "./AmqpConfig.fixtures.ts"
+
+describe("types", () => {
+  it("each option is a setting and each setting an option, or this does not compile", () => {
+    type Options = Required<AmqpConfig.Options>
+    type Group = "tls" | "tcp" | "reconnect" | "pool"
+    type Grouped = { [Name in Group]: `${Name}.${keyof Extract<Options[Name], object> & string}` }[Group]
+    // That there is TLS, or a pool, is a setting as well. `credentials` are read into three.
+    type Given = Exclude<keyof Options, Group | "credentials"> | "tls" | "pool" | "authMechanism" | Grouped
+    expectTypeOf<Given>().toEqualTypeOf<Key>()
+  })
+})
 
 describe("defaults", () => {
   it.effect("nothing given means a broker on this machine, with the documented defaults", () =>
