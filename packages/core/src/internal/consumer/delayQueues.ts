@@ -13,7 +13,7 @@ import * as Logging from "../telemetry/logging.ts"
 import { type DelayQueueKind, delayQueueOptions, formerDelayQueueName, renewal } from "../topology/delayQueues.ts"
 import { warnUnlessAtLeastOnce } from "./atLeastOnce.ts"
 import { Declaring } from "./declaring.ts"
-import type { Delay } from "./options.ts"
+import type { Delay } from "./policyOptions.ts"
 
 /** How often a former queue has to be found empty, one look after the other, before it is removed. */
 const looks = 10

@@ -8,18 +8,18 @@ import type {
   BatchOptions,
   ConsumeOptions,
   DecodeOptions,
-  Delivery,
   StreamOptions,
   SubscribeOptions
 } from "../../model/consumer.ts"
 import type * as Schema from "effect/Schema"
-import type { StreamPolicy } from "../../model/streamPolicies.ts"
-import { checkQueue, consumeRules, consumerStartOf, longestTtl } from "../wire/declarations.ts"
+import { checkQueue, consumeRules, consumerStartOf } from "../wire/declarations.ts"
 import { refused } from "../wire/fieldTable.ts"
 import {
   boolean,
   choice,
+  duration,
   integer,
+  longestTimer,
   isRefused,
   omit,
   or,
@@ -29,19 +29,18 @@ import {
   rule,
   shown,
   type Table,
-  toMillis,
   type Values
 } from "../wire/optionTable.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
-import { delayQueueName } from "../topology/delayQueues.ts"
-import { deadLetter, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "../../model/policies.ts"
+import { deadLetter, redeliver } from "../../model/policies.ts"
 import type { Secrets } from "./attempts.ts"
 import { argument } from "./consumerTimeout.ts"
+import { type Choice, finalPolicy, isPolicy, planOf, policy } from "./policyOptions.ts"
 import type { Resubscribe } from "./recovery.ts"
 import {
-  hasStreamTag,
   notForStreams,
   type Policies,
+  policyNames,
   readingOf,
   refuseStreamPolicies,
   type StreamHandling,
@@ -55,36 +54,11 @@ const operation = "basic.consume"
 
 // RabbitMQ's advice is 100 to 300 (https://www.rabbitmq.com/docs/confirms#channel-qos-prefetch-throughput).
 const defaultPrefetch = 250
-const longestTimer = 2 ** 31 - 1
 
 // --- Rules -----------------------------------------------------------------------------------------------------------
 
-const duration = (least: number, most = longestTimer): Rule<Duration.Input, number, undefined> =>
-  rule(`a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`, (value) => {
-    const millis = toMillis(value)
-    return millis !== undefined && millis >= least && millis <= most ? millis : undefined
-  })
-
 const callback = <F>(): Rule<F, F, undefined> =>
   rule("a function", (value) => (typeof value === "function" ? (value as F) : undefined))
-
-export const isPolicy = (value: unknown): value is Policy =>
-  Predicate.hasProperty(value, "_tag") &&
-  ["Redeliver", "Requeue", "DeadLetter", "Drop", "Retry"].includes(value._tag as string)
-
-// Those of streams are checked with their options.
-const policy = rule<Policy | StreamPolicy | ((error: never, delivery: Delivery) => Policy | StreamPolicy)>(
-  "redeliver, requeue, deadLetter, drop or retry, or a function that chooses; of a stream stop, skip or publishTo",
-  (value) =>
-    isPolicy(value) || hasStreamTag(value) || typeof value === "function"
-      ? (value as Policy | (() => Policy))
-      : undefined
-)
-
-const isFinal = (value: unknown): value is FinalPolicy =>
-  isPolicy(value) && (value._tag === "DeadLetter" || value._tag === "Drop")
-
-const finalPolicy = rule<FinalPolicy>("deadLetter or drop", (value) => (isFinal(value) ? value : undefined))
 
 // RFC 2104: a key shorter than the hash weakens it. What people choose is shorter still.
 const shortestSecret = 16
@@ -189,9 +163,6 @@ export interface Subscribing extends Omit<Subscribed, StartingWith | "name" | "r
 
 export interface Streaming extends Subscribing, Pick<Values<typeof streamingRules>, "inactivityTimeout"> {}
 
-/** A policy, or how to choose one. */
-export type Choice = Policy | ((error: never, delivery: Delivery) => Policy)
-
 export interface Handling extends Subscribing, Omit<Values<typeof handleRules>, keyof Subscribed | keyof Policies> {
   readonly onFailure: Choice
   readonly onDefect: Choice
@@ -291,7 +262,7 @@ const handlingOf = <Options extends Values<typeof handleRules>>(
   if (isRefused(subscribing)) return subscribing
   const ofStream = subscribing.reading === undefined ? refuseStreamPolicies(values) : streamHandlingOf(values)
   if (isRefused(ofStream)) return ofStream
-  for (const name of ["onFailure", "onDefect", "onDecodeFailure"] as const) {
+  for (const name of policyNames) {
     const given = values[name]
     if (!isPolicy(given) || given._tag !== "Retry") continue
     const plan = planOf(queue, given.options, name)
@@ -338,58 +309,4 @@ export const readBatching = (
     )
   }
   return handlingOf(queue, options, values, atLeast, queues)
-}
-
-/** A delay of a retry, and the queue in which messages wait for so long. */
-export interface Delay {
-  /** The delay queue's name. */
-  readonly queue: string
-  readonly millis: number
-  /** The type that was asked for. */
-  readonly queueType: RetryOptions["queueType"]
-}
-
-/** A policy of trying again, checked. */
-export interface Plan {
-  readonly delays: ReadonlyArray<Delay>
-  readonly times: number
-  readonly then: FinalPolicy
-}
-
-const retryRules = {
-  delay: duration(1, longestTtl),
-  delays: rule<ReadonlyArray<Duration.Input>>("an array of durations", (value) =>
-    Array.isArray(value) ? value : undefined
-  ),
-  times: integer(1, 1_000_000),
-  then: or(finalPolicy, deadLetter),
-  queueType: choice(["classic", "quorum"])
-} satisfies Table<RetryOptions>
-
-const retryOf = readerOf(retryRules)
-
-/** Reads what `retry` was given for this queue. */
-export const planOf = (queue: string, options: unknown, name: string): Plan | AmqpError.InvalidArgument => {
-  if (options === undefined) return refused(operation, name, "delay and times, or delays", "nothing")
-  const values = retryOf(`${operation}: ${name}`, options)
-  if (isRefused(values)) return values
-  const { delay, delays: several, queueType, then, times } = values
-  if ((delay === undefined) === (several === undefined)) {
-    return refused(operation, `${name}.delays`, "delay or delays", delay === undefined ? "neither" : "both")
-  }
-  if (delay !== undefined && times === undefined) {
-    return refused(operation, `${name}.times`, retryRules.times.wants, "undefined")
-  }
-  const given: ReadonlyArray<unknown> = several ?? [delay]
-  if (given.length === 0) return refused(operation, `${name}.delays`, "at least one", "none")
-  const delays: Array<Delay> = []
-  for (const each of given) {
-    const millis = toMillis(each)
-    const { wants } = retryRules.delay
-    if (millis === undefined || !Number.isInteger(millis) || millis < 1 || millis > longestTtl) {
-      return refused(operation, `${name}.delays`, `${wants}, in whole milliseconds`, shown(each))
-    }
-    delays.push({ queue: delayQueueName(queue, millis), millis, queueType })
-  }
-  return { delays, times: times ?? delays.length, then }
 }

@@ -9,7 +9,7 @@ import { deriveReceived } from "../wire/received.ts"
 import type { Failure } from "../message/failure.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { DelayQueues } from "./delayQueues.ts"
-import type { Delay } from "./options.ts"
+import type { Delay } from "./policyOptions.ts"
 
 export class Retrying {
   readonly #delayQueues: DelayQueues

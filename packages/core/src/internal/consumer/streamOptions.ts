@@ -121,14 +121,11 @@ export const readingOf = (
 export const notForStreams = (name: string, wants: string) =>
   refused(operation, name, `${wants}, since the queue is a stream`, "this option")
 
-/** What may be given as a policy: one for queues, or one for streams. */
-export interface Policies {
-  readonly onFailure: unknown
-  readonly onDefect: unknown
-  readonly onDecodeFailure: unknown
-}
+/** The options that are policies: one for queues, or one for streams. */
+export const policyNames = ["onFailure", "onDefect", "onDecodeFailure"] as const
 
-const policyNames = ["onFailure", "onDefect", "onDecodeFailure"] as const
+/** What was given for them. */
+export type Policies = { readonly [Name in (typeof policyNames)[number]]: unknown }
 
 /** The policies of a stream's consumer. */
 export const streamHandlingOf = (policies: Policies): StreamHandling | AmqpError.InvalidArgument => {

@@ -162,6 +162,16 @@ export const choice = <const Value extends string>(values: ReadonlyArray<Value>)
     (values as ReadonlyArray<unknown>).includes(value) ? (value as Value) : undefined
   )
 
+/** Node fires longer timers at once. In milliseconds. */
+export const longestTimer = 2 ** 31 - 1
+
+/** A duration, read as milliseconds. */
+export const duration = (least: number, most = longestTimer): Rule<Duration.Input, number, undefined> =>
+  rule(`a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`, (value) => {
+    const millis = toMillis(value)
+    return millis !== undefined && millis >= least && millis <= most ? millis : undefined
+  })
+
 /** A duration in milliseconds. `Duration` itself takes a negative number and NaN for zero. */
 export const toMillis = (value: unknown): number | undefined => {
   if (typeof value === "number") return value >= 0 && value < Infinity ? value : undefined
