@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { withPool, reasonOf } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -37,17 +38,14 @@ describe("channel.flow", () => {
   )
 
   it.live("other methods go on while publishers are stopped, and other channels publish", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const one = yield* AmqpPool.get
-        broker.flow(false)
-        yield* broker.received("channel.flow-ok")
-        const two = yield* AmqpPool.get
-        yield* one.queueDeclare("q")
-        yield* two.publish(message)
-        yield* broker.received("basic.publish")
-      }).pipe(Effect.scoped, withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const one = yield* AmqpPool.get
+      broker.flow(false)
+      yield* broker.received("channel.flow-ok")
+      const two = yield* AmqpPool.get
+      yield* one.queueDeclare("q")
+      yield* two.publish(message)
+      yield* broker.received("basic.publish")
     })
   )
 
@@ -71,42 +69,36 @@ describe("channel.flow", () => {
   )
 
   it.live("the connection's death ends the wait, and the next channel flows", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const channel = yield* AmqpPool.get
-        broker.flow(false)
-        yield* broker.received("channel.flow-ok")
-        const waiting = yield* Effect.forkChild(channel.publish(message), { startImmediately: true })
-        broker.destroy()
-        assert.strictEqual((yield* reasonOf(Fiber.join(waiting)))._tag, "ConnectionClosed")
-        yield* Effect.scoped(AmqpChannel.use((next) => next.publish(message)))
-        yield* broker.received("basic.publish")
-      }).pipe(Effect.scoped, withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const channel = yield* AmqpPool.get
+      broker.flow(false)
+      yield* broker.received("channel.flow-ok")
+      const waiting = yield* Effect.forkChild(channel.publish(message), { startImmediately: true })
+      broker.destroy()
+      assert.strictEqual((yield* reasonOf(Fiber.join(waiting)))._tag, "ConnectionClosed")
+      yield* Effect.scoped(AmqpChannel.use((next) => next.publish(message)))
+      yield* broker.received("basic.publish")
     })
   )
 
   it.live("an interrupted wait sends nothing and leaves nothing behind", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const waits = AmqpChannel.useConfirm((channel) =>
-          Effect.gen(function* () {
-            broker.flow(false)
-            yield* broker.received("channel.flow-ok")
-            const waiting = yield* Effect.forkChild(channel.publish(message), { startImmediately: true })
-            yield* Fiber.interrupt(waiting)
-            broker.flow(true)
-            yield* broker.received("channel.flow-ok", 2)
-            // The channel is as it was: nothing pends.
-            yield* channel.queueDeclare("q")
-          })
-        )
-        yield* Effect.scoped(waits)
-        assert.strictEqual(broker.count("basic.publish"), 0)
-        const { stats } = (yield* AmqpPool.AmqpPool).confirm
-        assert.deepInclude(yield* stats, { idle: 1, discarded: 0 })
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const waits = AmqpChannel.useConfirm((channel) =>
+        Effect.gen(function* () {
+          broker.flow(false)
+          yield* broker.received("channel.flow-ok")
+          const waiting = yield* Effect.forkChild(channel.publish(message), { startImmediately: true })
+          yield* Fiber.interrupt(waiting)
+          broker.flow(true)
+          yield* broker.received("channel.flow-ok", 2)
+          // The channel is as it was: nothing pends.
+          yield* channel.queueDeclare("q")
+        })
+      )
+      yield* Effect.scoped(waits)
+      assert.strictEqual(broker.count("basic.publish"), 0)
+      const { stats } = (yield* AmqpPool.AmqpPool).confirm
+      assert.deepInclude(yield* stats, { idle: 1, discarded: 0 })
     })
   )
 })

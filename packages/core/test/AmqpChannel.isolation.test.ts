@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpConnection, AmqpConsumer, type AmqpError, AmqpPool, Am
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Option, Queue, Schema } from "effect"
 import type { Lease } from "../src/internal/channel/lease.ts"
+import { onScriptedBroker } from "./support/client.ts"
 import { tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, withConsumers } from "./support/consumers.ts"
 import { bytesHeld } from "./support/heap.ts"
@@ -331,43 +332,40 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
 
 describe("14. A delivery settles at most once, and only on the channel that delivered it. A late ack is a typed error, not a 406.", () => {
   plain.live("on a borrowed channel whose number and tags are those of a lost connection's", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.enqueue("q", "a")
-        const stale = yield* Effect.scoped(
-          AmqpChannel.use((channel) =>
-            Effect.gen(function* () {
-              const delivery = Option.getOrThrow(yield* channel.get("q"))
-              broker.destroy()
-              while ((yield* tagOf(channel.queueDeclare("q"))) === "Success") yield* Effect.yieldNow
-              assert.include(["ConnectionClosed", "ChannelClosed"], yield* tagOf(channel.ack(delivery)))
-              return delivery
-            })
-          )
+    onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
+      broker.enqueue("q", "a")
+      const stale = yield* Effect.scoped(
+        AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            const delivery = Option.getOrThrow(yield* channel.get("q"))
+            broker.destroy()
+            while ((yield* tagOf(channel.queueDeclare("q"))) === "Success") yield* Effect.yieldNow
+            assert.include(["ConnectionClosed", "ChannelClosed"], yield* tagOf(channel.ack(delivery)))
+            return delivery
+          })
         )
-        yield* Effect.scoped(
-          AmqpChannel.use((channel) =>
-            Effect.gen(function* () {
-              const delivery = Option.getOrThrow(yield* channel.get("q"))
-              assert.strictEqual(delivery.deliveryTag, stale.deliveryTag)
-              for (const settle of [channel.ack(stale), channel.nack(stale), channel.reject(stale)]) {
-                assert.strictEqual(yield* tagOf(settle), "DeliverySettled")
-              }
-              assert.strictEqual(yield* tagOf(channel.ack(delivery)), "Success")
-              assert.strictEqual(yield* tagOf(channel.ack(delivery)), "DeliverySettled")
-              yield* channel.queueDeclare("q")
-            })
-          )
+      )
+      yield* Effect.scoped(
+        AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            const delivery = Option.getOrThrow(yield* channel.get("q"))
+            assert.strictEqual(delivery.deliveryTag, stale.deliveryTag)
+            for (const settle of [channel.ack(stale), channel.nack(stale), channel.reject(stale)]) {
+              assert.strictEqual(yield* tagOf(settle), "DeliverySettled")
+            }
+            assert.strictEqual(yield* tagOf(channel.ack(delivery)), "Success")
+            assert.strictEqual(yield* tagOf(channel.ack(delivery)), "DeliverySettled")
+            yield* channel.queueDeclare("q")
+          })
         )
-        assert.deepStrictEqual(
-          broker.log.flatMap((r) =>
-            /basic\.(ack|nack|reject)/.test(r.method) ? [[r.method, r.connection.id, r.channel]] : []
-          ),
-          [["basic.ack", 2, 1]]
-        )
-        assert.strictEqual(broker.count("channel.close-ok"), 0)
-      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+      )
+      assert.deepStrictEqual(
+        broker.log.flatMap((r) =>
+          /basic\.(ack|nack|reject)/.test(r.method) ? [[r.method, r.connection.id, r.channel]] : []
+        ),
+        [["basic.ack", 2, 1]]
+      )
+      assert.strictEqual(broker.count("channel.close-ok"), 0)
     })
   )
 

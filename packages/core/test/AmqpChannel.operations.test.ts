@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Option, Queue } from "effect"
+import { onTestBroker } from "./support/client.ts"
 import { isFrom } from "./support/versions.ts"
 import { reasonOf, untilStats, withPool } from "./support/amqp.ts"
 import { drain, take } from "./support/queues.ts"
@@ -383,49 +384,43 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect(
       "leaving the scope ends the consumer, requeues what it had, and fails its deliveries with ChannelReleased",
       () =>
-        Effect.gen(function* () {
-          const { awaitCensus, url } = yield* TestBroker.TestBroker
-          yield* Effect.gen(function* () {
-            yield* Effect.scoped(
-              AmqpChannel.use((channel) =>
-                Effect.gen(function* () {
-                  yield* channel.queueDeclare("left")
-                  for (const content of ["1", "2"]) yield* channel.publish({ routingKey: "left", content })
-                })
-              )
+        onTestBroker({}, function* ({ awaitCensus }) {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.gen(function* () {
+                yield* channel.queueDeclare("left")
+                for (const content of ["1", "2"]) yield* channel.publish({ routingKey: "left", content })
+              })
             )
-            const { deliveries } = yield* Effect.scoped(
-              AmqpChannel.use((channel) =>
-                Effect.tap(channel.consume("left"), (consumer) => Queue.take(consumer.deliveries))
-              )
+          )
+          const { deliveries } = yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.tap(channel.consume("left"), (consumer) => Queue.take(consumer.deliveries))
             )
-            const ended = Effect.forever(Queue.take(deliveries))
-            assert.strictEqual((yield* reasonOf(ended))._tag, "ChannelReleased")
-            yield* awaitCensus({ consumers: 0, unacked: 0, messages: 2 })
-            // The next borrower gets a channel that nobody has altered.
-            assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, used: 0 })
-            assert.strictEqual(yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("left"))), 2)
-          }).pipe(withPool(url))
+          )
+          const ended = Effect.forever(Queue.take(deliveries))
+          assert.strictEqual((yield* reasonOf(ended))._tag, "ChannelReleased")
+          yield* awaitCensus({ consumers: 0, unacked: 0, messages: 2 })
+          // The next borrower gets a channel that nobody has altered.
+          assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, used: 0 })
+          assert.strictEqual(yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("left"))), 2)
         })
     )
 
     it.effect("8. A lent channel is clean: default prefetch. One with another is discarded.", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.qos(1, { global: true })))
-          yield* untilStats((stats) => stats.discarded === 1 && stats.idle === 0)
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                const { queue } = yield* channel.queueDeclare("", { exclusive: true })
-                for (const content of ["1", "2"]) yield* channel.publish({ routingKey: queue, content })
-                const { deliveries } = yield* channel.consume(queue)
-                assert.lengthOf(yield* Queue.takeN(deliveries, 2), 2)
-              })
-            )
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.qos(1, { global: true })))
+        yield* untilStats((stats) => stats.discarded === 1 && stats.idle === 0)
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+              for (const content of ["1", "2"]) yield* channel.publish({ routingKey: queue, content })
+              const { deliveries } = yield* channel.consume(queue)
+              assert.lengthOf(yield* Queue.takeN(deliveries, 2), 2)
+            })
           )
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
       })
     )
 

@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
+import { onTestBroker } from "./support/client.ts"
 import { quietly, reasonOf, withPool } from "./support/amqp.ts"
 
 type Operation = (channel: AmqpChannel.AmqpChannel, queue: string) => Effect.Effect<unknown, AmqpError.AmqpError>
@@ -128,19 +129,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("a queue of another type", () => {
     it.effect("takes all of these", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          for (const { operation } of Object.values(cases)) {
-            yield* Effect.scoped(
-              AmqpChannel.use((channel) =>
-                Effect.andThen(channel.queueDeclare("unsupported-classic"), operation(channel, "unsupported-classic"))
-              )
+      onTestBroker({}, function* () {
+        for (const { operation } of Object.values(cases)) {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.andThen(channel.queueDeclare("unsupported-classic"), operation(channel, "unsupported-classic"))
             )
-          }
-          assert.strictEqual(yield* generation, 1)
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("unsupported-classic")))
-        }).pipe(withPool(url))
+          )
+        }
+        assert.strictEqual(yield* generation, 1)
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("unsupported-classic")))
       })
     )
   })

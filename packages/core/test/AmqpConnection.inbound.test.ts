@@ -13,6 +13,7 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Option, Queue, References, Schema, Stream, SubscriptionRef } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { configOf, type Overrides, reasonOf, withPool } from "./support/amqp.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER } from "./support/frames.ts"
 import { bytesHeld } from "./support/heap.ts"
@@ -374,15 +375,19 @@ describe("a body", () => {
   )
 
   plain.live("too large, on the only channel that there may be: the next borrower waits until that has closed", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        tune: { channelMax: 1 },
-        on: {
-          "basic.get": (get) => get.write(Buffer.concat([getOk, headerOf(2000n)])),
-          "channel.close": (close) => close.hold()
-        }
-      })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: {
+          tune: { channelMax: 1 },
+          on: {
+            "basic.get": (get) => get.write(Buffer.concat([getOk, headerOf(2000n)])),
+            "channel.close": (close) => close.hold()
+          }
+        },
+        maxInboundMessageBodySize: limit,
+        pool: { max: 1 }
+      },
+      function* (broker) {
         assert.strictEqual((yield* reasonOf(getIt))._tag, "MessageTooLarge")
         yield* broker.received("channel.close")
         broker.off("basic.get")
@@ -392,8 +397,8 @@ describe("a body", () => {
         for (let i = 0; i < 100; i++) yield* Effect.yieldNow
         broker.release("channel.close")
         assert.isTrue(Option.isNone(yield* Fiber.join(next)))
-      }).pipe(Effect.scoped, withPool(broker.url, { maxInboundMessageBodySize: limit, pool: { max: 1 } }))
-    })
+      }
+    )
   )
 
   plain.live("too large is not held while it comes", () =>

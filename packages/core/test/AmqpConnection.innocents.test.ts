@@ -6,8 +6,9 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpError, AmqpMessage, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Queue, Schema, Stream } from "effect"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { configOf, type Overrides, quietly, reasonOf } from "./support/amqp.ts"
-import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import type * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { major } from "./support/versions.ts"
 
 const withAmqp = (url: string, overrides: Overrides = {}) => {
@@ -62,9 +63,17 @@ describe("a connection that ends for another's mistake is a lost connection", ()
   for (const [code, text] of Object.entries(codes)) {
     for (const [name, consume] of Object.entries(consumers)) {
       plain.live(`${code}: for ${name}, at each step of its start and afterwards`, () =>
-        Effect.gen(function* () {
-          const broker = yield* ScriptedBroker.make()
-          yield* Effect.gen(function* () {
+        onScriptedBroker(
+          {
+            reconnect: {
+              minDelay: Duration.millis(1),
+              maxDelay: Duration.millis(2),
+              healthyAfter: Duration.seconds(1),
+              schedule: undefined,
+              onRefused: "retry"
+            }
+          },
+          function* (broker) {
             const ends: Array<unknown> = []
             const reached = name.includes("declare") ? steps : (["channel.open", "basic.qos", "basic.consume"] as const)
             for (const step of reached) {
@@ -78,51 +87,35 @@ describe("a connection that ends for another's mistake is a lost connection", ()
             yield* broker.received("basic.consume", 3)
             assert.deepStrictEqual(ends, [])
             assert.isUndefined(running.pollUnsafe())
-          }).pipe(
-            withAmqp(broker.url, {
-              reconnect: {
-                minDelay: Duration.millis(1),
-                maxDelay: Duration.millis(2),
-                healthyAfter: Duration.seconds(1),
-                schedule: undefined,
-                onRefused: "retry"
-              }
-            })
-          )
-        })
+          }
+        )
       )
     }
 
     plain.live(`${code}: for borrowers, who are told to try again, and succeed`, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          broker.once("queue.declare", () => broker.closeConnections(Number(code), text))
-          const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
-          const reason = yield* reasonOf(declare)
-          assert.deepInclude(reason, { _tag: "ConnectionClosed", isRetryable: true, replyCode: Number(code) })
-          assert.include(reason.message, text)
-          broker.once("queue.declare", () => broker.closeConnections(Number(code), text))
-          yield* Effect.retry(declare, { times: 1, while: (error) => error.isRetryable })
-        }).pipe(withAmqp(broker.url))
+      onScriptedBroker({}, function* (broker) {
+        broker.once("queue.declare", () => broker.closeConnections(Number(code), text))
+        const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
+        const reason = yield* reasonOf(declare)
+        assert.deepInclude(reason, { _tag: "ConnectionClosed", isRetryable: true, replyCode: Number(code) })
+        assert.include(reason.message, text)
+        broker.once("queue.declare", () => broker.closeConnections(Number(code), text))
+        yield* Effect.retry(declare, { times: 1, while: (error) => error.isRetryable })
       })
     )
 
     plain.live(`${code}: for publishers, whose message is unknown, and the next is confirmed`, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          broker.once("basic.publish", () => broker.closeConnections(Number(code), text))
-          const reason = yield* reasonOf(AmqpPublisher.publish({ routingKey: "q", content: "1" }))
-          assert.deepInclude(reason, { _tag: "PublishUnknown", isRetryable: true })
-          yield* AmqpPublisher.publish({ routingKey: "q", content: "2" })
-          for (const step of ["channel.open", "confirm.select"] as const) {
-            broker.closeConnections(320)
-            broker.once(step, () => broker.closeConnections(Number(code), text))
-            yield* broker.until((now) => now.connections === 0)
-            yield* AmqpPublisher.publish({ routingKey: "q", content: "3" })
-          }
-        }).pipe(withAmqp(broker.url))
+      onScriptedBroker({}, function* (broker) {
+        broker.once("basic.publish", () => broker.closeConnections(Number(code), text))
+        const reason = yield* reasonOf(AmqpPublisher.publish({ routingKey: "q", content: "1" }))
+        assert.deepInclude(reason, { _tag: "PublishUnknown", isRetryable: true })
+        yield* AmqpPublisher.publish({ routingKey: "q", content: "2" })
+        for (const step of ["channel.open", "confirm.select"] as const) {
+          broker.closeConnections(320)
+          broker.once(step, () => broker.closeConnections(Number(code), text))
+          yield* broker.until((now) => now.connections === 0)
+          yield* AmqpPublisher.publish({ routingKey: "q", content: "3" })
+        }
       })
     )
   }
@@ -132,93 +125,81 @@ describe("only what a party itself has sent is its failure", () => {
   plain.live(
     "a method that the close names, and no other has sent, fails with the broker's reason; all others may try again",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          broker.on("queue.bind", () => {})
-          broker.on("queue.declare", () => {})
-          broker.once("exchange.declare", (declare) => declare.closeConnection(503, codes[503]))
-          const others = yield* Effect.forEach(
-            [
-              AmqpChannel.use((channel) => channel.queueDeclare("q")),
-              AmqpChannel.use((channel) => channel.queueBind("q", "x", "y"))
-            ],
-            (effect) => Effect.forkScoped(reasonOf(Effect.scoped(effect)))
-          )
-          yield* broker.received("queue.bind")
-          yield* broker.received("queue.declare")
-          const own = yield* reasonOf(
-            Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare("x", "x-delayed-message")))
-          )
-          assert.deepInclude(own, {
-            _tag: "ProtocolError",
-            operation: "exchange.declare",
-            replyCode: 503,
-            isRetryable: false
+      onScriptedBroker({}, function* (broker) {
+        broker.on("queue.bind", () => {})
+        broker.on("queue.declare", () => {})
+        broker.once("exchange.declare", (declare) => declare.closeConnection(503, codes[503]))
+        const others = yield* Effect.forEach(
+          [
+            AmqpChannel.use((channel) => channel.queueDeclare("q")),
+            AmqpChannel.use((channel) => channel.queueBind("q", "x", "y"))
+          ],
+          (effect) => Effect.forkScoped(reasonOf(Effect.scoped(effect)))
+        )
+        yield* broker.received("queue.bind")
+        yield* broker.received("queue.declare")
+        const own = yield* reasonOf(
+          Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare("x", "x-delayed-message")))
+        )
+        assert.deepInclude(own, {
+          _tag: "ProtocolError",
+          operation: "exchange.declare",
+          replyCode: 503,
+          isRetryable: false
+        })
+        for (const other of others) {
+          assert.deepInclude(yield* Fiber.join(other), {
+            _tag: "ConnectionClosed",
+            isRetryable: true,
+            replyCode: 503
           })
-          for (const other of others) {
-            assert.deepInclude(yield* Fiber.join(other), {
-              _tag: "ConnectionClosed",
-              isRetryable: true,
-              replyCode: 503
-            })
-          }
-        }).pipe(withAmqp(broker.url))
+        }
       })
   )
 
   plain.live("of several that have sent such a method, the names in the text tell which", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const declares: Array<ScriptedBroker.Context<"exchange.declare">> = []
-        broker.on("exchange.declare", (declare) => void declares.push(declare))
-        const of = (exchange: string, type: string) =>
-          Effect.forkScoped(
-            reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare(exchange, type))))
-          )
-        const good = yield* of("a", "direct")
-        const bad = yield* of("b", "x-delayed-message")
-        yield* broker.received("exchange.declare", 2)
-        declares[0]!.closeConnection(503, codes[503])
-        assert.deepInclude(yield* Fiber.join(good), { _tag: "ConnectionClosed", isRetryable: true })
-        assert.deepInclude(yield* Fiber.join(bad), { _tag: "ProtocolError", isRetryable: false })
-      }).pipe(withAmqp(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const declares: Array<ScriptedBroker.Context<"exchange.declare">> = []
+      broker.on("exchange.declare", (declare) => void declares.push(declare))
+      const of = (exchange: string, type: string) =>
+        Effect.forkScoped(
+          reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare(exchange, type))))
+        )
+      const good = yield* of("a", "direct")
+      const bad = yield* of("b", "x-delayed-message")
+      yield* broker.received("exchange.declare", 2)
+      declares[0]!.closeConnection(503, codes[503])
+      assert.deepInclude(yield* Fiber.join(good), { _tag: "ConnectionClosed", isRetryable: true })
+      assert.deepInclude(yield* Fiber.join(bad), { _tag: "ProtocolError", isRetryable: false })
     })
   )
 
   plain.live("if it tells nothing, all are suspects, and none is told that it is final", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const declares: Array<ScriptedBroker.Context<"exchange.declare">> = []
-        broker.on("exchange.declare", (declare) => void declares.push(declare))
-        const both = yield* Effect.forEach(["a", "b"], (exchange) =>
-          Effect.forkScoped(
-            reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare(exchange, "direct"))))
-          )
+    onScriptedBroker({}, function* (broker) {
+      const declares: Array<ScriptedBroker.Context<"exchange.declare">> = []
+      broker.on("exchange.declare", (declare) => void declares.push(declare))
+      const both = yield* Effect.forEach(["a", "b"], (exchange) =>
+        Effect.forkScoped(
+          reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare(exchange, "direct"))))
         )
-        yield* broker.received("exchange.declare", 2)
-        declares[0]!.closeConnection(503, "COMMAND_INVALID - scripted")
-        for (const one of both)
-          assert.deepInclude(yield* Fiber.join(one), { _tag: "ConnectionClosed", isRetryable: true })
-      }).pipe(withAmqp(broker.url))
+      )
+      yield* broker.received("exchange.declare", 2)
+      declares[0]!.closeConnection(503, "COMMAND_INVALID - scripted")
+      for (const one of both)
+        assert.deepInclude(yield* Fiber.join(one), { _tag: "ConnectionClosed", isRetryable: true })
     })
   )
 
   plain.live("what this client closes the connection for is nobody's", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
-      yield* Effect.gen(function* () {
-        broker.once("queue.declare", () =>
-          broker.connection().write(Buffer.from([1, 0, 77, 0, 0, 0, 4, 0, 50, 0, 31, 0xce]))
-        )
-        const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
-        const reason = yield* reasonOf(declare)
-        assert.deepInclude(reason, { _tag: "ConnectionClosed", isRetryable: true })
-        assert.isTrue(AmqpError.isAmqpErrorReason((reason as AmqpError.ConnectionClosed).cause))
-        yield* declare
-      }).pipe(withAmqp(broker.url))
+    onScriptedBroker({ broker: { protocolErrors: "record" } }, function* (broker) {
+      broker.once("queue.declare", () =>
+        broker.connection().write(Buffer.from([1, 0, 77, 0, 0, 0, 4, 0, 50, 0, 31, 0xce]))
+      )
+      const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
+      const reason = yield* reasonOf(declare)
+      assert.deepInclude(reason, { _tag: "ConnectionClosed", isRetryable: true })
+      assert.isTrue(AmqpError.isAmqpErrorReason((reason as AmqpError.ConnectionClosed).cause))
+      yield* declare
     })
   )
 })
@@ -271,17 +252,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
 
     it.effect("a borrower whose own declaration it is fails with that, and is not to try again", () =>
-      Effect.gen(function* () {
-        const broker = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const reason = yield* reasonOf(
-            Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare("innocents-y", "x-unknown")))
-          )
-          assert.deepInclude(reason, {
-            _tag: (yield* major) === 3 ? "ProtocolError" : "PreconditionFailed",
-            isRetryable: false
-          })
-        }).pipe(withAmqp(broker.url))
+      onTestBroker({}, function* () {
+        const reason = yield* reasonOf(
+          Effect.scoped(AmqpChannel.use((channel) => channel.exchangeDeclare("innocents-y", "x-unknown")))
+        )
+        assert.deepInclude(reason, {
+          _tag: (yield* major) === 3 ? "ProtocolError" : "PreconditionFailed",
+          isRetryable: false
+        })
       })
     )
   })

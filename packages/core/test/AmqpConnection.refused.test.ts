@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effec
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Clock, Deferred, Duration, Effect, Random, Redacted, Schedule } from "effect"
 import { type AddressInfo, createServer, type Socket } from "node:net"
+import { onScriptedBroker } from "./support/client.ts"
 import {
   closedByRefusals,
   configOf,
@@ -141,20 +142,17 @@ describe("a refusal", () => {
   plain.live(
     "of the consumers' first connect is not final after the application's first, and its consumers go on",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          yield* touch
-          broker.once("connection.start-ok", ScriptedBroker.refuseLogin)
-          broker.once("connection.start-ok", ScriptedBroker.refuseLogin)
-          const handled = yield* Deferred.make<void>()
-          const consumer = yield* start(AmqpConsumer.consume("q", () => Deferred.succeed(handled, undefined)))
-          yield* broker.received("basic.consume")
-          broker.enqueue("q", "m")
-          yield* Deferred.await(handled)
-          assert.isUndefined(consumer.pollUnsafe())
-          assert.strictEqual(broker.count("connection.start-ok"), 4)
-        }).pipe(withConsumers(broker.url))
+      onScriptedBroker({}, function* (broker) {
+        yield* touch
+        broker.once("connection.start-ok", ScriptedBroker.refuseLogin)
+        broker.once("connection.start-ok", ScriptedBroker.refuseLogin)
+        const handled = yield* Deferred.make<void>()
+        const consumer = yield* start(AmqpConsumer.consume("q", () => Deferred.succeed(handled, undefined)))
+        yield* broker.received("basic.consume")
+        broker.enqueue("q", "m")
+        yield* Deferred.await(handled)
+        assert.isUndefined(consumer.pollUnsafe())
+        assert.strictEqual(broker.count("connection.start-ok"), 4)
       })
   )
 

@@ -4,6 +4,7 @@ import { type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@e
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Exit, Fiber, Redacted, References, Schedule, Scope } from "effect"
 import { createHmac } from "node:crypto"
+import { onScriptedBroker } from "./support/client.ts"
 import { closedByRefusals, configOf, quietly, reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -36,161 +37,131 @@ const refuseSecret = (context: ScriptedBroker.Context<"connection.update-secret"
 
 describe("a new secret", () => {
   it.live("is told to the broker on channel 0, as it is, with the reason", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const secret = `p%C3 "\\/é${"x".repeat(40_000)}`
-        yield* update(secret, "the token expires")
-        yield* update("second")
-        assert.deepStrictEqual(told(broker), [
-          { newSecret: secret, reason: "the token expires" },
-          { newSecret: "second", reason: "refreshed" }
-        ])
-        assert.isTrue(broker.log.every((r) => r.method !== "connection.update-secret" || r.channel === 0))
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const secret = `p%C3 "\\/é${"x".repeat(40_000)}`
+      yield* update(secret, "the token expires")
+      yield* update("second")
+      assert.deepStrictEqual(told(broker), [
+        { newSecret: secret, reason: "the token expires" },
+        { newSecret: "second", reason: "refreshed" }
+      ])
+      assert.isTrue(broker.log.every((r) => r.method !== "connection.update-secret" || r.channel === 0))
     })
   )
 
   it.live("is what the next connect uses", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* update("second")
-        broker.destroy()
-        yield* untilState(isOpen(2))
-        assert.deepStrictEqual(logins(broker), ["guest", "second"])
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* update("second")
+      broker.destroy()
+      yield* untilState(isOpen(2))
+      assert.deepStrictEqual(logins(broker), ["guest", "second"])
     })
   )
 
   it.live("that the broker refuses is AuthenticationFailed, and the connection comes back with the one before", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("connection.update-secret", refuseSecret)
-        const reason = yield* reasonOf(update("canary-second"))
-        assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 530, isRetryable: false })
-        assert.include(reason.message, "New secret was refused")
-        assert.notInclude(reason.message, "canary")
-        yield* untilState(isOpen(2))
-        yield* update("third")
-        broker.destroy()
-        yield* untilState(isOpen(3))
-        assert.deepStrictEqual(logins(broker), ["guest", "guest", "third"])
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      broker.once("connection.update-secret", refuseSecret)
+      const reason = yield* reasonOf(update("canary-second"))
+      assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 530, isRetryable: false })
+      assert.include(reason.message, "New secret was refused")
+      assert.notInclude(reason.message, "canary")
+      yield* untilState(isOpen(2))
+      yield* update("third")
+      broker.destroy()
+      yield* untilState(isOpen(3))
+      assert.deepStrictEqual(logins(broker), ["guest", "guest", "third"])
     })
   )
 
   it.live(
     "that the broker does not answer is ReplyTimeout in time; a late answer is not taken for the next one's",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          broker.once("connection.update-secret", (context) => context.hold())
-          const reason = yield* Effect.timeout(reasonOf(update("second")), "5 seconds")
-          assert.deepInclude(reason, { _tag: "ReplyTimeout", isRetryable: true })
-          broker.once("connection.update-secret", (context) => {
-            broker.release("connection.update-secret")
-            refuseSecret(context)
-          })
-          assert.strictEqual((yield* reasonOf(update("third")))._tag, "AuthenticationFailed")
-          yield* untilState(isOpen(2))
-          assert.deepStrictEqual(logins(broker), ["guest", "second"])
-        }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(500) }))
+      onScriptedBroker({ continuationTimeout: Duration.millis(500) }, function* (broker) {
+        broker.once("connection.update-secret", (context) => context.hold())
+        const reason = yield* Effect.timeout(reasonOf(update("second")), "5 seconds")
+        assert.deepInclude(reason, { _tag: "ReplyTimeout", isRetryable: true })
+        broker.once("connection.update-secret", (context) => {
+          broker.release("connection.update-secret")
+          refuseSecret(context)
+        })
+        assert.strictEqual((yield* reasonOf(update("third")))._tag, "AuthenticationFailed")
+        yield* untilState(isOpen(2))
+        assert.deepStrictEqual(logins(broker), ["guest", "second"])
       })
   )
 
   it.live("is not blamed for one before it that the broker refuses late", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("connection.update-secret", () => {})
-        assert.strictEqual((yield* reasonOf(update("second")))._tag, "ReplyTimeout")
-        broker.once("connection.update-secret", refuseSecret)
-        yield* update("third")
-        yield* untilState(isOpen(2))
-        assert.deepStrictEqual(logins(broker), ["guest", "third"])
-      }).pipe(withPool(broker.url, { continuationTimeout: Duration.millis(500) }))
+    onScriptedBroker({ continuationTimeout: Duration.millis(500) }, function* (broker) {
+      broker.once("connection.update-secret", () => {})
+      assert.strictEqual((yield* reasonOf(update("second")))._tag, "ReplyTimeout")
+      broker.once("connection.update-secret", refuseSecret)
+      yield* update("third")
+      yield* untilState(isOpen(2))
+      assert.deepStrictEqual(logins(broker), ["guest", "third"])
     })
   )
 
   it.live("that is told when the connection dies is what it comes back with", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const [i, death] of (["destroy", "end"] as const).entries()) {
-          broker.once("connection.update-secret", (context) => context[death]())
-          yield* Effect.timeout(update(`${death} it`), "5 seconds")
-          yield* untilState(isOpen(i + 2))
-        }
-        assert.deepStrictEqual(logins(broker), ["guest", "destroy it", "end it"])
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      for (const [i, death] of (["destroy", "end"] as const).entries()) {
+        broker.once("connection.update-secret", (context) => context[death]())
+        yield* Effect.timeout(update(`${death} it`), "5 seconds")
+        yield* untilState(isOpen(i + 2))
+      }
+      assert.deepStrictEqual(logins(broker), ["guest", "destroy it", "end it"])
     })
   )
 
   it.live("while the connection is away is what it comes back with", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* broker.down
-        yield* untilState((state) => state._tag === "Reconnecting")
-        yield* update("second")
-        yield* broker.up
-        yield* untilState(isOpen(2))
-        assert.deepStrictEqual(logins(broker), ["guest", "second"])
-        assert.deepStrictEqual(told(broker), [])
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* broker.down
+      yield* untilState((state) => state._tag === "Reconnecting")
+      yield* update("second")
+      yield* broker.up
+      yield* untilState(isOpen(2))
+      assert.deepStrictEqual(logins(broker), ["guest", "second"])
+      assert.deepStrictEqual(told(broker), [])
     })
   )
 
   it.live("while the connection logs in with the old one is told to the broker as soon as it is open", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("connection.start-ok", (context) => context.hold())
-        broker.destroy()
-        yield* broker.received("connection.start-ok", 2)
-        yield* update("second")
-        broker.release("connection.start-ok")
-        yield* broker.received("connection.update-secret")
-        assert.deepInclude(told(broker)[0], { newSecret: "second" })
-        yield* untilState(isOpen(2))
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      broker.once("connection.start-ok", (context) => context.hold())
+      broker.destroy()
+      yield* broker.received("connection.start-ok", 2)
+      yield* update("second")
+      broker.release("connection.start-ok")
+      yield* broker.received("connection.update-secret")
+      assert.deepInclude(told(broker)[0], { newSecret: "second" })
+      yield* untilState(isOpen(2))
     })
   )
 
   it.live("that comes while the broker refuses the old one is tried before the connection is given up", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const updated = yield* Deferred.make<void>()
-        broker.once("connection.start-ok", (context) =>
-          Effect.map(Deferred.await(updated), () => ScriptedBroker.refuseLogin(context))
-        )
-        broker.destroy()
-        yield* broker.received("connection.start-ok", 2)
-        yield* update("second")
-        yield* Deferred.succeed(updated, undefined)
-        yield* untilState(isOpen(2))
-        assert.deepStrictEqual(logins(broker), ["guest", "guest", "second"])
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const updated = yield* Deferred.make<void>()
+      broker.once("connection.start-ok", (context) =>
+        Effect.map(Deferred.await(updated), () => ScriptedBroker.refuseLogin(context))
+      )
+      broker.destroy()
+      yield* broker.received("connection.start-ok", 2)
+      yield* update("second")
+      yield* Deferred.succeed(updated, undefined)
+      yield* untilState(isOpen(2))
+      assert.deepStrictEqual(logins(broker), ["guest", "guest", "second"])
     })
   )
 
   it.live("whose caller is interrupted is told and used all the same", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("connection.update-secret", () => {})
-        const calling = yield* start(update("second"))
-        yield* broker.received("connection.update-secret")
-        yield* Effect.timeout(Fiber.interrupt(calling), "2 seconds")
-        broker.destroy()
-        yield* untilState(isOpen(2))
-        yield* Effect.timeout(update("third"), "2 seconds")
-        assert.deepStrictEqual(logins(broker), ["guest", "second"])
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      broker.once("connection.update-secret", () => {})
+      const calling = yield* start(update("second"))
+      yield* broker.received("connection.update-secret")
+      yield* Effect.timeout(Fiber.interrupt(calling), "2 seconds")
+      broker.destroy()
+      yield* untilState(isOpen(2))
+      yield* Effect.timeout(update("third"), "2 seconds")
+      assert.deepStrictEqual(logins(broker), ["guest", "second"])
     })
   )
 

@@ -4,6 +4,7 @@ import { type AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { linksOf } from "../src/internal/connection/links.ts"
+import { onScriptedBroker } from "./support/client.ts"
 import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -28,12 +29,9 @@ const handedOver = <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Eff
 
 describe("a channel that goes to a place which waits for one", () => {
   it.effect("keeps its age", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* handedOver(() => TestClock.adjust("2 minutes"))
-        assert.deepInclude(yield* AmqpPool.stats, { recycled: 1 })
-      }).pipe(withPool(broker.url, { pool: { max: 2, recycle: Duration.minutes(10) } }))
+    onScriptedBroker({ pool: { max: 2, recycle: Duration.minutes(10) } }, function* () {
+      yield* handedOver(() => TestClock.adjust("2 minutes"))
+      assert.deepInclude(yield* AmqpPool.stats, { recycled: 1 })
     })
   )
 

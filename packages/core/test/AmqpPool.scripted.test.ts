@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Deferred, Duration, Effect, Exit, Fiber, Random, Scope } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { quietly, tagOf, untilStats, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -57,16 +58,13 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
   )
 
   it.live("an open that fails gives its place back: the channel is closed instead of opened", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (let round = 0; round < 5; round++) {
-          broker.once("channel.open", (open) => open.closeChannel(504, "CHANNEL_ERROR - scripted"))
-          assert.strictEqual(yield* tagOf(declare), "ProtocolError")
-          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
-        }
-        yield* fill(2)
-      }).pipe(withPool(broker.url, { pool: { max: 2 } }))
+    onScriptedBroker({ pool: { max: 2 } }, function* (broker) {
+      for (let round = 0; round < 5; round++) {
+        broker.once("channel.open", (open) => open.closeChannel(504, "CHANNEL_ERROR - scripted"))
+        assert.strictEqual(yield* tagOf(declare), "ProtocolError")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      }
+      yield* fill(2)
     })
   )
 
@@ -90,20 +88,20 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
   )
 
   it.live("an open whose connection is closed by the broker over a mistake fails with that", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("channel.open", (open) => open.closeConnection(530, "NOT_ALLOWED - scripted"))
-        assert.strictEqual(yield* tagOf(declare), "ProtocolError")
-        yield* fill(2)
-      }).pipe(withPool(broker.url, { pool: { max: 2 } }))
+    onScriptedBroker({ pool: { max: 2 } }, function* (broker) {
+      broker.once("channel.open", (open) => open.closeConnection(530, "NOT_ALLOWED - scripted"))
+      assert.strictEqual(yield* tagOf(declare), "ProtocolError")
+      yield* fill(2)
     })
   )
 
   it.live("an acquisition that times out at any step gives its place back", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      {
+        broker: { on: { "channel.open": (open) => open.hold() } },
+        pool: { max: 2, acquireTimeout: Duration.millis(100) }
+      },
+      function* (broker) {
         const reasons = yield* Effect.forEach([1, 2, 3, 4], () => tagOf(declare), { concurrency: "unbounded" })
         assert.deepStrictEqual(
           reasons,
@@ -113,52 +111,46 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
         broker.off("channel.open")
         broker.release("channel.open")
         yield* fill(2)
-      }).pipe(withPool(broker.url, { pool: { max: 2, acquireTimeout: Duration.millis(100) } }))
-    })
+      }
+    )
   )
 
   it.live("an acquisition that is stopped while the connection is away gives its place back", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { state } = yield* AmqpConnection.AmqpConnection
-        yield* broker.down
-        yield* untilStats(() => state.value._tag === "Reconnecting")
-        const waiting = yield* Effect.forkChild(declare, { startImmediately: true })
-        yield* untilStats((stats) => stats.used === 1)
-        yield* Fiber.interrupt(waiting)
-        const error = yield* Effect.flip(declare)
-        assert.strictEqual(error.reason._tag, "AcquireTimeout")
-        assert.include(error.message, "not connected, reconnecting (connection")
-        // Why it is reconnecting, in words and as data.
-        const { cause } = error.reason as AmqpError.AcquireTimeout
-        assert.isTrue(cause instanceof AmqpError.ConnectFailed || cause instanceof AmqpError.ConnectionClosed)
-        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
-        yield* broker.up
-        yield* Effect.retry(fill(2), { while: (error) => error.isRetryable })
-      }).pipe(withPool(broker.url, { pool: { max: 2, acquireTimeout: Duration.millis(100) } }))
+    onScriptedBroker({ pool: { max: 2, acquireTimeout: Duration.millis(100) } }, function* (broker) {
+      const { state } = yield* AmqpConnection.AmqpConnection
+      yield* broker.down
+      yield* untilStats(() => state.value._tag === "Reconnecting")
+      const waiting = yield* Effect.forkChild(declare, { startImmediately: true })
+      yield* untilStats((stats) => stats.used === 1)
+      yield* Fiber.interrupt(waiting)
+      const error = yield* Effect.flip(declare)
+      assert.strictEqual(error.reason._tag, "AcquireTimeout")
+      assert.include(error.message, "not connected, reconnecting (connection")
+      // Why it is reconnecting, in words and as data.
+      const { cause } = error.reason as AmqpError.AcquireTimeout
+      assert.isTrue(cause instanceof AmqpError.ConnectFailed || cause instanceof AmqpError.ConnectionClosed)
+      assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      yield* broker.up
+      yield* Effect.retry(fill(2), { while: (error) => error.isRetryable })
     })
   )
 
   it.live("however often it is stopped at each step, in any mixture", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (let round = 0; round < 50; round++) {
-          const name = round % 2 === 0 ? "in line" : "while the channel opens"
-          broker.on("channel.open", (open) => (round % 3 === 0 ? open.proceed() : open.hold()))
-          const fibers = yield* Effect.forEach(Array.from({ length: 6 }), () =>
-            Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
-          )
-          yield* Effect.race(steps[name]!(broker), Effect.sleep("5 millis"))
-          yield* Fiber.interruptAll(fibers)
-          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
-        }
-        broker.off("channel.open")
-        broker.release("channel.open")
-        yield* fill(3)
-        assert.isAtMost(broker.maxOpenChannels, 3)
-      }).pipe(withPool(broker.url, { pool: { max: 3 } }))
+    onScriptedBroker({ pool: { max: 3 } }, function* (broker) {
+      for (let round = 0; round < 50; round++) {
+        const name = round % 2 === 0 ? "in line" : "while the channel opens"
+        broker.on("channel.open", (open) => (round % 3 === 0 ? open.proceed() : open.hold()))
+        const fibers = yield* Effect.forEach(Array.from({ length: 6 }), () =>
+          Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
+        )
+        yield* Effect.race(steps[name]!(broker), Effect.sleep("5 millis"))
+        yield* Fiber.interruptAll(fibers)
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      }
+      broker.off("channel.open")
+      broker.release("channel.open")
+      yield* fill(3)
+      assert.isAtMost(broker.maxOpenChannels, 3)
     })
   )
 })
@@ -195,20 +187,17 @@ describe("3. A channel that arrives after its opener gave up is closed.", () => 
   )
 
   it.live("when the borrower was interrupted, without pooling", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("channel.open", (open) => open.hold())
-        const opening = yield* Effect.forkChild(declare, { startImmediately: true })
-        yield* broker.received("channel.open")
-        yield* Fiber.interrupt(opening)
-        yield* declare
-        yield* broker.received("channel.close")
-        broker.release("channel.open")
-        yield* broker.received("channel.close", 2)
-        yield* broker.until((now) => now.openChannels === 0)
-        assert.deepInclude(yield* AmqpPool.stats, { used: 0 })
-      }).pipe(withPool(broker.url, { pool: false }))
+    onScriptedBroker({ pool: false }, function* (broker) {
+      broker.once("channel.open", (open) => open.hold())
+      const opening = yield* Effect.forkChild(declare, { startImmediately: true })
+      yield* broker.received("channel.open")
+      yield* Fiber.interrupt(opening)
+      yield* declare
+      yield* broker.received("channel.close")
+      broker.release("channel.open")
+      yield* broker.received("channel.close", 2)
+      yield* broker.until((now) => now.openChannels === 0)
+      assert.deepInclude(yield* AmqpPool.stats, { used: 0 })
     })
   )
 
@@ -227,18 +216,15 @@ describe("3. A channel that arrives after its opener gave up is closed.", () => 
   )
 
   it.live("a channel that arrives when its borrower has left serves the next one: it is opened once", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.once("channel.open", (open) => open.hold())
-        const opening = yield* Effect.forkChild(declare, { startImmediately: true })
-        yield* broker.received("channel.open")
-        yield* Fiber.interrupt(opening)
-        const next = yield* Effect.forkChild(declare, { startImmediately: true })
-        broker.release("channel.open")
-        yield* Fiber.join(next)
-        assert.strictEqual(broker.count("channel.open"), 1)
-      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+    onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
+      broker.once("channel.open", (open) => open.hold())
+      const opening = yield* Effect.forkChild(declare, { startImmediately: true })
+      yield* broker.received("channel.open")
+      yield* Fiber.interrupt(opening)
+      const next = yield* Effect.forkChild(declare, { startImmediately: true })
+      broker.release("channel.open")
+      yield* Fiber.join(next)
+      assert.strictEqual(broker.count("channel.open"), 1)
     })
   )
 })
@@ -304,23 +290,20 @@ describe("4. Open channels never exceed the pool's `max`, nor the negotiated cha
 
 describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClosed`, or the error of opening.", () => {
   it.live("with the error of opening, for everyone who waits for that place", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        let refuse = () => {}
-        broker.once("channel.open", (open) => {
-          refuse = () => open.closeConnection(504, "CHANNEL_ERROR - scripted")
-        })
-        const first = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
-        yield* broker.received("channel.open")
-        yield* Fiber.interrupt(first)
-        const second = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
-        yield* untilStats((stats) => stats.used === 1)
-        refuse()
-        const error = yield* Fiber.join(second)
-        assert.strictEqual(error.reason._tag, "ProtocolError")
-        assert.include(error.message, "CHANNEL_ERROR - scripted")
-      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+    onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
+      let refuse = () => {}
+      broker.once("channel.open", (open) => {
+        refuse = () => open.closeConnection(504, "CHANNEL_ERROR - scripted")
+      })
+      const first = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
+      yield* broker.received("channel.open")
+      yield* Fiber.interrupt(first)
+      const second = yield* Effect.forkChild(Effect.flip(declare), { startImmediately: true })
+      yield* untilStats((stats) => stats.used === 1)
+      refuse()
+      const error = yield* Fiber.join(second)
+      assert.strictEqual(error.reason._tag, "ProtocolError")
+      assert.include(error.message, "CHANNEL_ERROR - scripted")
     })
   )
 
@@ -345,39 +328,33 @@ describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClos
 
 describe("7. A channel known to be closed is never lent.", () => {
   it.live("when the broker closed it while it was idle", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* fill(3)
-        broker.closeChannels(541, "INTERNAL_ERROR - scripted")
-        yield* untilStats((stats) => stats.idle === 0)
-        yield* fill(3)
-        assert.deepInclude(yield* AmqpPool.stats, { created: 6, discarded: 3, idle: 3 })
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* fill(3)
+      broker.closeChannels(541, "INTERNAL_ERROR - scripted")
+      yield* untilStats((stats) => stats.idle === 0)
+      yield* fill(3)
+      assert.deepInclude(yield* AmqpPool.stats, { created: 6, discarded: 3, idle: 3 })
     })
   )
 })
 
 describe("9. Business errors keep the channel; channel errors, defects in an operation and interrupted requests discard it.", () => {
   it.live("even if its reply came before the scope ended", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* Effect.scoped(
-          AmqpChannel.use((channel) =>
-            Effect.gen(function* () {
-              broker.once("queue.declare", (declare) => declare.hold())
-              const asking = yield* Effect.forkChild(channel.queueDeclare("asked"), { startImmediately: true })
-              yield* broker.received("queue.declare")
-              yield* Fiber.interrupt(asking)
-              broker.release("queue.declare")
-              // Replies come in order: with this one, the first has come too.
-              yield* channel.queuePurge("asked")
-            })
-          )
+    onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
+      yield* Effect.scoped(
+        AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            broker.once("queue.declare", (declare) => declare.hold())
+            const asking = yield* Effect.forkChild(channel.queueDeclare("asked"), { startImmediately: true })
+            yield* broker.received("queue.declare")
+            yield* Fiber.interrupt(asking)
+            broker.release("queue.declare")
+            // Replies come in order: with this one, the first has come too.
+            yield* channel.queuePurge("asked")
+          })
         )
-        assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, created: 1 })
-      }).pipe(withPool(broker.url, { pool: { max: 1 } }))
+      )
+      assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, created: 1 })
     })
   )
 })
@@ -437,9 +414,9 @@ describe("10. Every close is bounded in time, whatever the broker or the network
   }
 
   it.live("while a discarded channel is closing, the next borrower gets a place whose channel is open", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "channel.close": () => {} } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "channel.close": () => {} } }, pool: { max: 2 }, closeTimeout: Duration.seconds(2) },
+      function* (broker) {
         yield* fill(2)
         broker.once("queue.purge", () => {})
         const asking = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use((channel) => channel.queuePurge("q"))), {
@@ -450,8 +427,8 @@ describe("10. Every close is bounded in time, whatever the broker or the network
         yield* broker.received("channel.close")
         yield* Effect.timeout(declare, "1 second")
         assert.strictEqual(broker.count("channel.open"), 2)
-      }).pipe(withPool(broker.url, { pool: { max: 2 }, closeTimeout: Duration.seconds(2) }))
-    })
+      }
+    )
   )
 
   it.live("borrowers in line are turned away at once, not after those who hold a channel", () =>
