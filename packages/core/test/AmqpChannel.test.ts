@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Option } from "effect"
+import { onTestBroker } from "./support/client.ts"
 import { withPool } from "./support/amqp.ts"
 import { take } from "./support/queues.ts"
 
@@ -136,21 +137,18 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("a delivery of another channel is refused, though its tag is known here too", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const one = yield* AmqpPool.get
-          const two = yield* AmqpPool.get
-          const { queue } = yield* one.queueDeclare("", { exclusive: true })
-          yield* one.publish({ routingKey: queue, content: "a" })
-          yield* one.publish({ routingKey: queue, content: "b" })
-          const ofOne = yield* take(one, queue)
-          const ofTwo = yield* take(two, queue)
-          assert.strictEqual(ofOne.deliveryTag, ofTwo.deliveryTag)
-          assert.strictEqual((yield* Effect.flip(two.ack(ofOne))).reason._tag, "DeliverySettled")
-          yield* two.ack(ofTwo)
-          yield* one.ack(ofOne)
-        }).pipe(Effect.scoped, withPool(url))
+      onTestBroker({}, function* () {
+        const one = yield* AmqpPool.get
+        const two = yield* AmqpPool.get
+        const { queue } = yield* one.queueDeclare("", { exclusive: true })
+        yield* one.publish({ routingKey: queue, content: "a" })
+        yield* one.publish({ routingKey: queue, content: "b" })
+        const ofOne = yield* take(one, queue)
+        const ofTwo = yield* take(two, queue)
+        assert.strictEqual(ofOne.deliveryTag, ofTwo.deliveryTag)
+        assert.strictEqual((yield* Effect.flip(two.ack(ofOne))).reason._tag, "DeliverySettled")
+        yield* two.ack(ofTwo)
+        yield* one.ack(ofOne)
       })
     )
 

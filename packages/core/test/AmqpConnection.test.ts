@@ -4,6 +4,7 @@ import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-a
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Queue, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { closedByRefusals, configOf, connecting, reasonOf, withPool } from "./support/amqp.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -127,15 +128,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("the client's name and properties are what the broker shows", () =>
-      Effect.gen(function* () {
-        const { evaluate, url, vhost } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
+      onTestBroker(
+        { connectionName: "the order service", clientProperties: { deployment: "blue" } },
+        function* ({ evaluate, vhost }) {
           const shown = yield* evaluate(
             `[proplists:get_value(client_properties, C) || C <- rabbit_networking:connection_info_all([vhost, client_properties]), proplists:get_value(vhost, C) =:= <<"${vhost}">>].`
           )
           for (const text of ["the order service", "effect-amqp", "blue"]) assert.include(shown, text)
-        }).pipe(withPool(url, { connectionName: "the order service", clientProperties: { deployment: "blue" } }))
-      })
+        }
+      )
     )
   })
 })
@@ -336,60 +337,51 @@ describe("a peer that does not work", () => {
   )
 
   it.live("a refusal closes a connection that was open before for good, where onRefused says so", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const seen = yield* states
-        yield* nextState(seen, "Open")
-        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
-        broker.destroy()
-        const closed = yield* nextState(seen, "Closed")
-        if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
-        const error = yield* Effect.flip(AmqpChannel.use(() => Effect.void))
-        assert.strictEqual(error.reason._tag, "AuthenticationFailed")
-      }).pipe(Effect.scoped, withPool(broker.url, closedByRefusals))
+    onScriptedBroker(closedByRefusals, function* (broker) {
+      const seen = yield* states
+      yield* nextState(seen, "Open")
+      broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+      broker.destroy()
+      const closed = yield* nextState(seen, "Closed")
+      if (closed._tag === "Closed") assert.strictEqual(closed.reason._tag, "AuthenticationFailed")
+      const error = yield* Effect.flip(AmqpChannel.use(() => Effect.void))
+      assert.strictEqual(error.reason._tag, "AuthenticationFailed")
     })
   )
 })
 
 describe("flow", () => {
   it.live("is Blocked while the broker says so, and replays that to a new listener", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { flow } = yield* AmqpConnection.AmqpConnection
-        const seen = (tag: AmqpConnection.Flow["_tag"]) =>
-          SubscriptionRef.changes(flow).pipe(
-            Stream.filter((now) => now._tag === tag),
-            Stream.runHead
-          )
-        broker.block("low on memory")
-        yield* seen("Blocked")
-        assert.deepStrictEqual(flow.value, { _tag: "Blocked", reason: "low on memory" })
-        yield* seen("Blocked")
-        broker.unblock()
-        yield* seen("Flowing")
-      }).pipe(withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const { flow } = yield* AmqpConnection.AmqpConnection
+      const seen = (tag: AmqpConnection.Flow["_tag"]) =>
+        SubscriptionRef.changes(flow).pipe(
+          Stream.filter((now) => now._tag === tag),
+          Stream.runHead
+        )
+      broker.block("low on memory")
+      yield* seen("Blocked")
+      assert.deepStrictEqual(flow.value, { _tag: "Blocked", reason: "low on memory" })
+      yield* seen("Blocked")
+      broker.unblock()
+      yield* seen("Flowing")
     })
   )
 
   it.live("a blocked connection that is lost is not blocked any more", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { flow } = yield* AmqpConnection.AmqpConnection
-        const seen = yield* states
-        yield* nextState(seen, "Open")
-        broker.block("low on disk")
-        yield* SubscriptionRef.changes(flow).pipe(
-          Stream.filter((now) => now._tag === "Blocked"),
-          Stream.runHead
-        )
-        broker.destroy()
-        yield* nextState(seen, "Open")
-        assert.strictEqual(flow.value._tag, "Flowing")
-        yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content: "" }))
-      }).pipe(Effect.scoped, withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const { flow } = yield* AmqpConnection.AmqpConnection
+      const seen = yield* states
+      yield* nextState(seen, "Open")
+      broker.block("low on disk")
+      yield* SubscriptionRef.changes(flow).pipe(
+        Stream.filter((now) => now._tag === "Blocked"),
+        Stream.runHead
+      )
+      broker.destroy()
+      yield* nextState(seen, "Open")
+      assert.strictEqual(flow.value._tag, "Flowing")
+      yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content: "" }))
     })
   )
 
@@ -422,74 +414,62 @@ describe("publishing against back-pressure", () => {
       )
     })
   it.live("a publish waits while the connection is blocked, and nothing is sent until it is not", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* AmqpChannel.use(() => Effect.void)
-        yield* blocked(broker)
-        const waiting = yield* Effect.forkChild(publish(), { startImmediately: true })
-        yield* Effect.yieldNow
-        assert.isUndefined(waiting.pollUnsafe())
-        assert.strictEqual(broker.count("basic.publish"), 0)
-        broker.unblock()
-        yield* Fiber.join(waiting)
-        yield* broker.received("basic.publish")
-      }).pipe(Effect.scoped, withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* AmqpChannel.use(() => Effect.void)
+      yield* blocked(broker)
+      const waiting = yield* Effect.forkChild(publish(), { startImmediately: true })
+      yield* Effect.yieldNow
+      assert.isUndefined(waiting.pollUnsafe())
+      assert.strictEqual(broker.count("basic.publish"), 0)
+      broker.unblock()
+      yield* Fiber.join(waiting)
+      yield* broker.received("basic.publish")
     })
   )
 
   it.live("it fails at once with PublishForbidden when told to, and after publishTimeout otherwise", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* AmqpChannel.use(() => Effect.void)
-        yield* blocked(broker)
-        const reason = yield* reasonOf(publish("fail"))
-        assert.strictEqual(reason._tag, "PublishForbidden")
-        assert.include(reason.message, "low on memory")
-        assert.deepInclude(yield* reasonOf(publish()), { _tag: "PublishTimeout", sent: false })
-        broker.unblock()
-        yield* publish()
-        yield* broker.received("basic.publish")
-        assert.strictEqual(broker.count("basic.publish"), 1)
-        assert.strictEqual((yield* AmqpPool.stats).discarded, 0)
-      }).pipe(Effect.scoped, withPool(broker.url, { publishTimeout: millis(50) }))
+    onScriptedBroker({ publishTimeout: millis(50) }, function* (broker) {
+      yield* AmqpChannel.use(() => Effect.void)
+      yield* blocked(broker)
+      const reason = yield* reasonOf(publish("fail"))
+      assert.strictEqual(reason._tag, "PublishForbidden")
+      assert.include(reason.message, "low on memory")
+      assert.deepInclude(yield* reasonOf(publish()), { _tag: "PublishTimeout", sent: false })
+      broker.unblock()
+      yield* publish()
+      yield* broker.received("basic.publish")
+      assert.strictEqual(broker.count("basic.publish"), 1)
+      assert.strictEqual((yield* AmqpPool.stats).discarded, 0)
     })
   )
 
   it.live("a publisher that waits when its connection dies fails with ConnectionClosed", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* AmqpChannel.use(() => Effect.void)
-        yield* blocked(broker)
-        const waiting = yield* Effect.forkChild(publish(), { startImmediately: true })
-        broker.destroy()
-        assert.strictEqual((yield* reasonOf(Fiber.join(waiting)))._tag, "ConnectionClosed")
-      }).pipe(Effect.scoped, withPool(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      yield* AmqpChannel.use(() => Effect.void)
+      yield* blocked(broker)
+      const waiting = yield* Effect.forkChild(publish(), { startImmediately: true })
+      broker.destroy()
+      assert.strictEqual((yield* reasonOf(Fiber.join(waiting)))._tag, "ConnectionClosed")
     })
   )
 
   it.live("a peer that stops reading makes publishers wait, then PublishTimeout; memory stays bounded", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const content = new Uint8Array(100_000)
-        const many = AmqpChannel.use((channel) =>
-          Effect.forever(channel.publish({ routingKey: "q", content }), { disableYield: false })
-        )
-        yield* AmqpChannel.use(() => Effect.void)
-        broker.pause()
-        const before = process.memoryUsage().arrayBuffers
-        assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
-        assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
-        assert.isBelow(process.memoryUsage().arrayBuffers - before, 20e6)
-        broker.resume()
-        // A hundred megabytes go out first: how long that takes is the machine's business.
-        yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content })).pipe(
-          Effect.retry({ while: (error) => error.reason._tag === "PublishTimeout" })
-        )
-      }).pipe(Effect.scoped, withPool(broker.url, { publishTimeout: millis(200) }))
+    onScriptedBroker({ publishTimeout: millis(200) }, function* (broker) {
+      const content = new Uint8Array(100_000)
+      const many = AmqpChannel.use((channel) =>
+        Effect.forever(channel.publish({ routingKey: "q", content }), { disableYield: false })
+      )
+      yield* AmqpChannel.use(() => Effect.void)
+      broker.pause()
+      const before = process.memoryUsage().arrayBuffers
+      assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
+      assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
+      assert.isBelow(process.memoryUsage().arrayBuffers - before, 20e6)
+      broker.resume()
+      // A hundred megabytes go out first: how long that takes is the machine's business.
+      yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content })).pipe(
+        Effect.retry({ while: (error) => error.reason._tag === "PublishTimeout" })
+      )
     })
   )
 })

@@ -3,6 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Queue, Schema } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import {
   declareQueue,
   declareWithDeadLetters,
@@ -301,24 +302,21 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
   )
 
   plain.live("what the handler has settled, and what was taken out, is not acknowledged again", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        yield* Effect.forkScoped(
-          AmqpConsumer.consumeBatch(
-            "q",
-            (_values, deliveries) => Effect.andThen(deliveries[1]!.nack({ requeue: false }), deliveries[3]!.ack),
-            { size: 6, within: "1 hour", schema: Schema.Number, onDecodeFailure: AmqpConsumer.deadLetter }
-          )
+    onScriptedBroker({}, function* (broker) {
+      yield* Effect.forkScoped(
+        AmqpConsumer.consumeBatch(
+          "q",
+          (_values, deliveries) => Effect.andThen(deliveries[1]!.nack({ requeue: false }), deliveries[3]!.ack),
+          { size: 6, within: "1 hour", schema: Schema.Number, onDecodeFailure: AmqpConsumer.deadLetter }
         )
-        for (const text of ["1", "2", "not a number", "3", "4", "5"]) broker.enqueue("q", text)
-        yield* broker.received("basic.ack", 2)
-        assert.deepStrictEqual(acksOf(broker), ["5", "6+"])
-        const nacks = broker.log.flatMap((received) =>
-          received.method === "basic.nack" ? [received.args.deliveryTag] : []
-        )
-        assert.deepStrictEqual(nacks, [3, 2])
-      }).pipe(withConsumers(broker.url))
+      )
+      for (const text of ["1", "2", "not a number", "3", "4", "5"]) broker.enqueue("q", text)
+      yield* broker.received("basic.ack", 2)
+      assert.deepStrictEqual(acksOf(broker), ["5", "6+"])
+      const nacks = broker.log.flatMap((received) =>
+        received.method === "basic.nack" ? [received.args.deliveryTag] : []
+      )
+      assert.deepStrictEqual(nacks, [3, 2])
     })
   )
 })

@@ -3,6 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { declareQueue, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import { texts } from "./support/numbers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -118,9 +119,9 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
   )
 
   plain.live("what a broker delivers that does not answer the cancel goes back, and is counted", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.cancel": () => {} } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "basic.cancel": () => {} } }, closeTimeout: Duration.millis(100) },
+      function* (broker) {
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
         const gate = yield* Latch.make()
         const started = yield* Latch.make()
@@ -142,14 +143,14 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
         yield* Fiber.join(stopping)
         assert.deepInclude(yield* Queue.take(ends), { requeued: 2, unsettled: 0 })
         yield* broker.until((now) => now.ready("q") === 2)
-      }).pipe(withConsumers(broker.url, { closeTimeout: Duration.millis(100) }))
-    })
+      }
+    )
   )
 
   plain.live("a connection that dies before the cancel is answered holds nobody up", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.cancel": (cancel) => cancel.destroy() } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "basic.cancel": (cancel) => cancel.destroy() } }, closeTimeout: Duration.seconds(10) },
+      function* (broker) {
         const started = yield* Latch.make()
         broker.enqueue("q", "a")
         const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", () => started.open))
@@ -157,8 +158,8 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
         const [time] = yield* Effect.timed(Fiber.interrupt(fiber))
         // Not after closeTimeout.
         assert.isBelow(Duration.toMillis(time), 5000)
-      }).pipe(withConsumers(broker.url, { closeTimeout: Duration.seconds(10) }))
-    })
+      }
+    )
   )
 
   plain.live("a consumer whose layer ends while it connects fails, and is not merely interrupted", () =>
@@ -176,23 +177,20 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
   )
 
   plain.live("one that is interrupted while it connects does not take the others with it", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.on("connection.open", (open) => open.hold())
-        const nth = broker.count("connection.open") + 1
-        const first = yield* Effect.forkScoped(AmqpConsumer.consume("first", () => Effect.void))
-        yield* broker.received("connection.open", nth)
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume("second", () => Effect.void),
-          { startImmediately: true }
-        )
-        yield* Fiber.interrupt(first)
-        broker.off("connection.open")
-        broker.release("connection.open")
-        assert.strictEqual((yield* broker.received("basic.consume")).args.queue, "second")
-        assert.strictEqual(broker.count("accept"), 2)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      broker.on("connection.open", (open) => open.hold())
+      const nth = broker.count("connection.open") + 1
+      const first = yield* Effect.forkScoped(AmqpConsumer.consume("first", () => Effect.void))
+      yield* broker.received("connection.open", nth)
+      yield* Effect.forkScoped(
+        AmqpConsumer.consume("second", () => Effect.void),
+        { startImmediately: true }
+      )
+      yield* Fiber.interrupt(first)
+      broker.off("connection.open")
+      broker.release("connection.open")
+      assert.strictEqual((yield* broker.received("basic.consume")).args.queue, "second")
+      assert.strictEqual(broker.count("accept"), 2)
     })
   )
 })

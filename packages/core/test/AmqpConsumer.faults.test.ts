@@ -3,6 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Latch, Queue, Random, References, Stream, SubscriptionRef } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { closedByRefusals, tagOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -215,34 +216,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
 describe(promise15, () => {
   plain.live("a channel that the broker closes ends a stream with the broker's reason, and handlers go on", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { got, handler } = yield* counting
-        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
-        const ending = yield* Effect.forkScoped(tagOf(Stream.runDrain(AmqpConsumer.stream("other"))))
-        yield* broker.received("basic.consume", 2)
-        yield* broker.until(({ openChannels }) => openChannels === 2)
-        broker.closeChannels(406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out")
-        assert.strictEqual(yield* Fiber.join(ending), "PreconditionFailed")
-        yield* broker.received("basic.consume", 3)
-        broker.enqueue("q", "a")
-        assert.strictEqual(yield* Queue.take(got), "a")
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const { got, handler } = yield* counting
+      yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
+      const ending = yield* Effect.forkScoped(tagOf(Stream.runDrain(AmqpConsumer.stream("other"))))
+      yield* broker.received("basic.consume", 2)
+      yield* broker.until(({ openChannels }) => openChannels === 2)
+      broker.closeChannels(406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out")
+      assert.strictEqual(yield* Fiber.join(ending), "PreconditionFailed")
+      yield* broker.received("basic.consume", 3)
+      broker.enqueue("q", "a")
+      assert.strictEqual(yield* Queue.take(got), "a")
     })
   )
 
   plain.live("subscribing again is never a busy loop", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        on: {
-          "basic.consume": (consume) => {
-            consume.proceed()
-            consume.closeChannel(541, "INTERNAL_ERROR - scripted")
+    onScriptedBroker(
+      {
+        broker: {
+          on: {
+            "basic.consume": (consume) => {
+              consume.proceed()
+              consume.closeChannel(541, "INTERNAL_ERROR - scripted")
+            }
           }
         }
-      })
-      yield* Effect.gen(function* () {
+      },
+      function* (broker) {
         const { handler } = yield* counting
         // The longest waits that there may be.
         const random = { nextDoubleUnsafe: () => 1, nextIntUnsafe: () => 1 }
@@ -251,27 +251,24 @@ describe(promise15, () => {
         const [time] = yield* Effect.timed(broker.received("basic.consume", 4))
         // 100, 200 and 400 ms.
         assert.isAtLeast(Duration.toMillis(time), 650)
-      }).pipe(withConsumers(broker.url))
-    })
+      }
+    )
   )
 
   plain.live("a connection that is closed for good ends all consumers, with why", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { handler } = yield* counting
-        const fibers = yield* Effect.forEach(["a", "b"], (queue) =>
-          Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, handler, { resubscribe: "always" })))
-        )
-        yield* broker.received("basic.consume", 2)
-        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
-        broker.destroy()
-        for (const fiber of fibers) assert.strictEqual(yield* Fiber.join(fiber), "AuthenticationFailed")
-        // The next consumer is not given that connection.
-        broker.off("connection.start-ok")
-        yield* Effect.forkScoped(AmqpConsumer.consume("c", handler))
-        yield* broker.received("basic.consume", 3)
-      }).pipe(withConsumers(broker.url, closedByRefusals))
+    onScriptedBroker(closedByRefusals, function* (broker) {
+      const { handler } = yield* counting
+      const fibers = yield* Effect.forEach(["a", "b"], (queue) =>
+        Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, handler, { resubscribe: "always" })))
+      )
+      yield* broker.received("basic.consume", 2)
+      broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+      broker.destroy()
+      for (const fiber of fibers) assert.strictEqual(yield* Fiber.join(fiber), "AuthenticationFailed")
+      // The next consumer is not given that connection.
+      broker.off("connection.start-ok")
+      yield* Effect.forkScoped(AmqpConsumer.consume("c", handler))
+      yield* broker.received("basic.consume", 3)
     })
   )
 
@@ -295,30 +292,24 @@ describe(promise15, () => {
   )
 
   plain.live("a consumer that cannot connect waits for the broker; one that never subscribes again fails at once", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { handler } = yield* counting
-        yield* broker.down
-        const waiting = yield* Effect.forkChild(AmqpConsumer.consume("q", handler))
-        const never = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
-        assert.strictEqual(yield* tagOf(never), "ConnectFailed")
-        assert.strictEqual(yield* tagOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ConnectFailed")
-        yield* broker.up
-        yield* broker.received("basic.consume")
-        yield* Fiber.interrupt(waiting)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const { handler } = yield* counting
+      yield* broker.down
+      const waiting = yield* Effect.forkChild(AmqpConsumer.consume("q", handler))
+      const never = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
+      assert.strictEqual(yield* tagOf(never), "ConnectFailed")
+      assert.strictEqual(yield* tagOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ConnectFailed")
+      yield* broker.up
+      yield* broker.received("basic.consume")
+      yield* Fiber.interrupt(waiting)
     })
   )
 
   plain.live("a consumer that is refused at its first connect fails with the refusal", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { handler } = yield* counting
-        broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
-        assert.strictEqual(yield* tagOf(AmqpConsumer.consume("q", handler)), "AuthenticationFailed")
-      }).pipe(withConsumers(broker.url, closedByRefusals))
+    onScriptedBroker(closedByRefusals, function* (broker) {
+      const { handler } = yield* counting
+      broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
+      assert.strictEqual(yield* tagOf(AmqpConsumer.consume("q", handler)), "AuthenticationFailed")
     })
   )
 })
@@ -328,27 +319,32 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
 
   for (const step of steps) {
     plain.live(`a start without an answer to ${step} fails in time`, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ on: { [step]: () => {} }, protocolErrors: "record" })
-        yield* Effect.gen(function* () {
+      onScriptedBroker(
+        {
+          broker: { on: { [step]: () => {} }, protocolErrors: "record" },
+          continuationTimeout: Duration.millis(50),
+          closeTimeout: Duration.millis(200)
+        },
+        function* (broker) {
           const { handler } = yield* counting
           const consume = AmqpConsumer.consume("q", handler, { resubscribe: "never" })
           assert.strictEqual(yield* tagOf(consume), "ReplyTimeout")
           assert.strictEqual(yield* tagOf(Stream.runDrain(AmqpConsumer.stream("q"))), "ReplyTimeout")
           yield* broker.until(({ openChannels }) => openChannels === 0)
-        }).pipe(
-          withConsumers(broker.url, { continuationTimeout: Duration.millis(50), closeTimeout: Duration.millis(200) })
-        )
-      })
+        }
+      )
     )
 
     plain.live(`a start that is interrupted before the answer to ${step} closes its channel`, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({
-          on: { [step]: (context: { readonly hold: () => void }) => context.hold() },
-          protocolErrors: "record"
-        })
-        yield* Effect.gen(function* () {
+      onScriptedBroker(
+        {
+          broker: {
+            on: { [step]: (context: { readonly hold: () => void }) => context.hold() },
+            protocolErrors: "record"
+          },
+          closeTimeout: Duration.millis(200)
+        },
+        function* (broker) {
           const { handler } = yield* counting
           for (const consumer of [AmqpConsumer.consume("q", handler), Stream.runDrain(AmqpConsumer.stream("q"))]) {
             const nth = broker.count(step) + 1
@@ -359,15 +355,15 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
             yield* broker.received("channel.close", nth)
           }
           yield* broker.until(({ openChannels }) => openChannels === 0)
-        }).pipe(withConsumers(broker.url, { closeTimeout: Duration.millis(200) }))
-      })
+        }
+      )
     )
   }
 
   plain.live("a broker that answers neither cancel nor close holds nobody up for longer than closeTimeout each", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: { "basic.cancel": () => {}, "channel.close": () => {} } })
-      yield* Effect.gen(function* () {
+    onScriptedBroker(
+      { broker: { on: { "basic.cancel": () => {}, "channel.close": () => {} } }, closeTimeout: Duration.millis(100) },
+      function* (broker) {
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
         const onEnd = (end: AmqpConsumer.End) => Queue.offer(ends, end)
         const { got, handler } = yield* counting
@@ -385,98 +381,86 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
         )
         assert.strictEqual((yield* Queue.take(ends)).queue, "q")
         assert.deepInclude(yield* Queue.take(ends), { queue: "other", requeued: 1, unsettled: 1 })
-      }).pipe(withConsumers(broker.url, { closeTimeout: Duration.millis(100) }))
-    })
+      }
+    )
   )
 
   plain.live("onEnd that never ends, or dies, holds nobody up", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const onEnd of [() => Effect.never, () => Effect.die("broken")]) {
-          const { handler } = yield* counting
-          const nth = broker.count("basic.consume") + 1
-          const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { onEnd, shutdownTimeout: 50 }))
-          yield* broker.received("basic.consume", nth)
-          yield* Fiber.interrupt(fiber)
-        }
-        yield* broker.until(({ openChannels }) => openChannels === 0)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      for (const onEnd of [() => Effect.never, () => Effect.die("broken")]) {
+        const { handler } = yield* counting
+        const nth = broker.count("basic.consume") + 1
+        const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { onEnd, shutdownTimeout: 50 }))
+        yield* broker.received("basic.consume", nth)
+        yield* Fiber.interrupt(fiber)
+      }
+      yield* broker.until(({ openChannels }) => openChannels === 0)
     })
   )
 
   plain.live("deliveries that come while the cancel is under way go back, and are counted", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const ends = yield* Queue.unbounded<AmqpConsumer.End>()
-        broker.on("basic.cancel", (cancel) => {
-          broker.enqueue("q", "late 1")
-          broker.enqueue("q", "late 2")
-          cancel.proceed()
-        })
-        const { got, handler } = yield* counting
-        const fiber = yield* Effect.forkScoped(
-          AmqpConsumer.consume("q", handler, { onEnd: (end) => Queue.offer(ends, end) })
-        )
-        broker.enqueue("q", "a")
-        yield* Queue.take(got)
-        yield* broker.received("basic.ack")
-        yield* Fiber.interrupt(fiber)
-        assert.deepInclude(yield* Queue.take(ends), { requeued: 2, unsettled: 0 })
-        assert.strictEqual(yield* Queue.size(got), 0)
-        yield* broker.until((now) => now.ready("q") === 2)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const ends = yield* Queue.unbounded<AmqpConsumer.End>()
+      broker.on("basic.cancel", (cancel) => {
+        broker.enqueue("q", "late 1")
+        broker.enqueue("q", "late 2")
+        cancel.proceed()
+      })
+      const { got, handler } = yield* counting
+      const fiber = yield* Effect.forkScoped(
+        AmqpConsumer.consume("q", handler, { onEnd: (end) => Queue.offer(ends, end) })
+      )
+      broker.enqueue("q", "a")
+      yield* Queue.take(got)
+      yield* broker.received("basic.ack")
+      yield* Fiber.interrupt(fiber)
+      assert.deepInclude(yield* Queue.take(ends), { requeued: 2, unsettled: 0 })
+      assert.strictEqual(yield* Queue.size(got), 0)
+      yield* broker.until((now) => now.ready("q") === 2)
     })
   )
 })
 
 describe("13. Blocked publishers wait or fail as configured; consumers go on consuming and acking.", () => {
   plain.live("while the broker takes nothing from publishers, deliveries are handled and acknowledged", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { flow } = yield* AmqpConnection.AmqpConnection
-        const { got, handler } = yield* counting
-        yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
-        yield* broker.received("basic.consume")
-        broker.block()
-        yield* until(SubscriptionRef.get(flow), ({ _tag }) => _tag === "Blocked", "the flow")
-        broker.enqueue("q", "a")
-        assert.strictEqual(yield* Queue.take(got), "a")
-        yield* broker.received("basic.ack")
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const { flow } = yield* AmqpConnection.AmqpConnection
+      const { got, handler } = yield* counting
+      yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
+      yield* broker.received("basic.consume")
+      broker.block()
+      yield* until(SubscriptionRef.get(flow), ({ _tag }) => _tag === "Blocked", "the flow")
+      broker.enqueue("q", "a")
+      assert.strictEqual(yield* Queue.take(got), "a")
+      yield* broker.received("basic.ack")
     })
   )
 })
 
 describe("8. A consumer's channel is its own: fresh when it starts, closed when it ends, never lent.", () => {
   plain.live("each consumer opens one, sets its prefetch, and closes it; the pool has none of them", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { got, handler } = yield* counting
-        for (let round = 1; round <= 3; round++) {
-          const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { prefetch: round }))
-          broker.enqueue("q", "it has begun")
-          yield* Queue.take(got)
-          assert.strictEqual(broker.openChannels, 1)
-          assert.strictEqual((yield* broker.received("basic.qos", round)).args.prefetchCount, round)
-          yield* Fiber.interrupt(fiber)
-          yield* broker.until(({ openChannels }) => openChannels === 0)
-        }
-        const expected = ["channel.open", "basic.qos", "basic.consume", "basic.ack", "basic.cancel", "channel.close"]
-        assert.deepStrictEqual(
-          broker.log.filter(({ channel }) => channel > 0).map(({ method }) => method),
-          [...expected, ...expected, ...expected]
-        )
-        // One for the publishers, one for the consumers.
-        assert.strictEqual(broker.count("accept"), 2)
-        const names = broker.log.flatMap((received) =>
-          received.method === "connection.start-ok" ? [received.args.clientProperties["connection_name"]] : []
-        )
-        assert.deepStrictEqual(names, ["shop", "shop consumers"])
-      }).pipe(withConsumers(broker.url, { connectionName: "shop" }))
+    onScriptedBroker({ connectionName: "shop" }, function* (broker) {
+      const { got, handler } = yield* counting
+      for (let round = 1; round <= 3; round++) {
+        const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { prefetch: round }))
+        broker.enqueue("q", "it has begun")
+        yield* Queue.take(got)
+        assert.strictEqual(broker.openChannels, 1)
+        assert.strictEqual((yield* broker.received("basic.qos", round)).args.prefetchCount, round)
+        yield* Fiber.interrupt(fiber)
+        yield* broker.until(({ openChannels }) => openChannels === 0)
+      }
+      const expected = ["channel.open", "basic.qos", "basic.consume", "basic.ack", "basic.cancel", "channel.close"]
+      assert.deepStrictEqual(
+        broker.log.filter(({ channel }) => channel > 0).map(({ method }) => method),
+        [...expected, ...expected, ...expected]
+      )
+      // One for the publishers, one for the consumers.
+      assert.strictEqual(broker.count("accept"), 2)
+      const names = broker.log.flatMap((received) =>
+        received.method === "connection.start-ok" ? [received.args.clientProperties["connection_name"]] : []
+      )
+      assert.deepStrictEqual(names, ["shop", "shop consumers"])
     })
   )
 })

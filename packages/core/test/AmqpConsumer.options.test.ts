@@ -2,8 +2,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, type AmqpError, type AmqpPool, AmqpRpc } from "@effect-amqp/core"
 import { type Context, Effect, Schema, Stream } from "effect"
-import { withConsumers } from "./support/consumers.ts"
-import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { onScriptedBroker } from "./support/client.ts"
 
 const handler = () => Effect.void
 
@@ -66,45 +65,40 @@ describe("A bad option is refused with its name, before anything is sent.", () =
   }
 
   it.live("of consume, consumeBatch and stream", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const [argument, options] of [...subscribing, ...handling]) {
-          const error = yield* Effect.flip(AmqpConsumer.consume("q", handler, options as AmqpConsumer.ConsumeOptions))
-          assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
-        }
-        for (const [argument, options] of subscribing) {
-          const error = yield* Effect.flip(Stream.runDrain(AmqpConsumer.stream("q", options as never)))
-          assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
-        }
-        for (const [argument, options] of [
-          ["size", { within: 10 }],
-          ["within", { size: 10 }],
-          ["size", { size: 0, within: 10 }],
-          ["within", { size: 10, within: 0 }],
-          ["prefetch", { size: 10, within: 10, prefetch: 9 }],
-          ["prefetch", { size: 10, within: 10, concurrency: 2, prefetch: 19 }],
-          ["size", { size: 65_535, within: 10, concurrency: 2 }]
-        ] as const) {
-          const error = yield* Effect.flip(
-            AmqpConsumer.consumeBatch("q", handler, options as AmqpConsumer.BatchOptions)
-          )
-          assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
-        }
-        const inactivity = AmqpConsumer.stream("q", { inactivityTimeout: 0 })
-        assert.strictEqual(argumentOf(yield* Effect.flip(Stream.runDrain(inactivity))), "inactivityTimeout")
-        for (const given of [undefined, "handler", Effect.void]) {
-          const none = given as never as typeof handler
-          assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume("q", none))), "handler")
-          const batches = AmqpConsumer.consumeBatch("q", none, { size: 1, within: 1 })
-          assert.strictEqual(argumentOf(yield* Effect.flip(batches)), "handler")
-        }
-        for (const queue of ["", "x".repeat(256), 1 as never]) {
-          assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume(queue, handler))), "queue")
-        }
-        // Not even a connection was made for them.
-        assert.strictEqual(broker.count("accept"), 1)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      for (const [argument, options] of [...subscribing, ...handling]) {
+        const error = yield* Effect.flip(AmqpConsumer.consume("q", handler, options as AmqpConsumer.ConsumeOptions))
+        assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
+      }
+      for (const [argument, options] of subscribing) {
+        const error = yield* Effect.flip(Stream.runDrain(AmqpConsumer.stream("q", options as never)))
+        assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
+      }
+      for (const [argument, options] of [
+        ["size", { within: 10 }],
+        ["within", { size: 10 }],
+        ["size", { size: 0, within: 10 }],
+        ["within", { size: 10, within: 0 }],
+        ["prefetch", { size: 10, within: 10, prefetch: 9 }],
+        ["prefetch", { size: 10, within: 10, concurrency: 2, prefetch: 19 }],
+        ["size", { size: 65_535, within: 10, concurrency: 2 }]
+      ] as const) {
+        const error = yield* Effect.flip(AmqpConsumer.consumeBatch("q", handler, options as AmqpConsumer.BatchOptions))
+        assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
+      }
+      const inactivity = AmqpConsumer.stream("q", { inactivityTimeout: 0 })
+      assert.strictEqual(argumentOf(yield* Effect.flip(Stream.runDrain(inactivity))), "inactivityTimeout")
+      for (const given of [undefined, "handler", Effect.void]) {
+        const none = given as never as typeof handler
+        assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume("q", none))), "handler")
+        const batches = AmqpConsumer.consumeBatch("q", none, { size: 1, within: 1 })
+        assert.strictEqual(argumentOf(yield* Effect.flip(batches)), "handler")
+      }
+      for (const queue of ["", "x".repeat(256), 1 as never]) {
+        assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume(queue, handler))), "queue")
+      }
+      // Not even a connection was made for them.
+      assert.strictEqual(broker.count("accept"), 1)
     })
   )
 })
@@ -127,19 +121,16 @@ describe("What basic.consume takes reaches the broker", () => {
   }
   for (const [way, consume] of Object.entries(ways)) {
     it.live(way, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          yield* Effect.forkScoped(consume)
-          const { args } = yield* broker.received("basic.consume")
-          assert.deepInclude(args, {
-            queue: "q",
-            consumerTag: "tag",
-            exclusive: true,
-            noAck: false,
-            arguments: { "x-priority": 7, "x-other": "other" }
-          })
-        }).pipe(withConsumers(broker.url))
+      onScriptedBroker({}, function* (broker) {
+        yield* Effect.forkScoped(consume)
+        const { args } = yield* broker.received("basic.consume")
+        assert.deepInclude(args, {
+          queue: "q",
+          consumerTag: "tag",
+          exclusive: true,
+          noAck: false,
+          arguments: { "x-priority": 7, "x-other": "other" }
+        })
       })
     )
   }

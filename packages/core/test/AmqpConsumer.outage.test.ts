@@ -12,6 +12,7 @@ import {
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { reasonOf, tagOf } from "./support/amqp.ts"
 import { declareQueue, deleteQueue, nextText, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -242,33 +243,30 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     it.effect(
       "a service that forwards messages loses none in a memory alarm, and does not go round while it lasts",
       () =>
-        Effect.gen(function* () {
-          const broker = yield* TestBroker.TestBroker
-          yield* Effect.gen(function* () {
-            const from = yield* declareQueue()
-            const to = yield* declareQueue()
-            yield* send(from, ...numbers(20).map(String))
-            let failures = 0
-            yield* broker.blockPublishers
-            yield* Effect.forkScoped(
-              AmqpConsumer.consume(
-                from,
-                ({ content }) =>
-                  AmqpPublisher.publish({ routingKey: to, content }, { timeout: "100 millis" }).pipe(
-                    Effect.tapError(() => Effect.sync(() => failures++))
-                  ),
-                { concurrency: 10 }
-              )
+        onTestBroker({}, function* (broker) {
+          const from = yield* declareQueue()
+          const to = yield* declareQueue()
+          yield* send(from, ...numbers(20).map(String))
+          let failures = 0
+          yield* broker.blockPublishers
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(
+              from,
+              ({ content }) =>
+                AmqpPublisher.publish({ routingKey: to, content }, { timeout: "100 millis" }).pipe(
+                  Effect.tapError(() => Effect.sync(() => failures++))
+                ),
+              { concurrency: 10 }
             )
-            // Each has failed, and some again: as often as their pauses allow.
-            yield* Effect.repeat(Effect.sleep("20 millis"), { until: () => failures >= 20 })
-            yield* Effect.sleep("1500 millis")
-            assert.isAtMost(failures, 60)
-            yield* broker.unblockPublishers
-            const forwarded = new Set<string>()
-            while (forwarded.size < 20) forwarded.add(yield* nextText(to))
-            yield* untilQueue(from, { messages: 0, unacked: 0, consumers: 1 })
-          }).pipe(withConsumers(broker.url))
+          )
+          // Each has failed, and some again: as often as their pauses allow.
+          yield* Effect.repeat(Effect.sleep("20 millis"), { until: () => failures >= 20 })
+          yield* Effect.sleep("1500 millis")
+          assert.isAtMost(failures, 60)
+          yield* broker.unblockPublishers
+          const forwarded = new Set<string>()
+          while (forwarded.size < 20) forwarded.add(yield* nextText(to))
+          yield* untilQueue(from, { messages: 0, unacked: 0, consumers: 1 })
         }),
       60_000
     )
@@ -539,189 +537,169 @@ describe("14. A delivery settles at most once, and only on the channel that deli
   plain.live(
     "after a resubscription, the old delivery's ack touches nothing of the new, whose numbers are the same",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* Effect.gen(function* () {
-          const deliveries = yield* Queue.unbounded<AmqpConsumer.Delivery>()
-          const gate = yield* Latch.make()
-          yield* Effect.forkScoped(
-            AmqpConsumer.consume("q", (delivery) => Effect.andThen(Queue.offer(deliveries, delivery), gate.await), {
-              concurrency: 2
-            })
-          )
-          broker.enqueue("q", "a")
-          const old = yield* Queue.take(deliveries)
-          broker.destroy()
-          const now = yield* Queue.take(deliveries)
-          assert.strictEqual(AmqpMessage.text(now), "a")
-          assert.isTrue(old.isSettled)
-          assert.isFalse(now.isSettled)
-          for (const settle of [old.ack, old.nack(), old.reject()]) {
-            const reason = yield* reasonOf(settle)
-            assert.strictEqual(reason._tag, "DeliverySettled")
-            assert.include(reason.message, "delivered again")
-          }
-          assert.deepStrictEqual(settled(broker), [])
-          yield* now.ack
-          assert.strictEqual(yield* tagOf(now.ack), "DeliverySettled")
-          yield* gate.open
-          broker.enqueue("q", "b")
-          yield* broker.received("basic.ack", 2)
-          const [consumers] = broker.log
-            .flatMap((r) => (r.method === "basic.consume" ? [r.connection.id] : []))
-            .slice(-1)
-          assert.deepStrictEqual(settled(broker), [
-            ["basic.ack", consumers, 1, 1],
-            ["basic.ack", consumers, 1, 2]
-          ])
-          assert.strictEqual(broker.count("channel.close-ok"), 0)
-        }).pipe(withConsumers(broker.url))
+      onScriptedBroker({}, function* (broker) {
+        const deliveries = yield* Queue.unbounded<AmqpConsumer.Delivery>()
+        const gate = yield* Latch.make()
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume("q", (delivery) => Effect.andThen(Queue.offer(deliveries, delivery), gate.await), {
+            concurrency: 2
+          })
+        )
+        broker.enqueue("q", "a")
+        const old = yield* Queue.take(deliveries)
+        broker.destroy()
+        const now = yield* Queue.take(deliveries)
+        assert.strictEqual(AmqpMessage.text(now), "a")
+        assert.isTrue(old.isSettled)
+        assert.isFalse(now.isSettled)
+        for (const settle of [old.ack, old.nack(), old.reject()]) {
+          const reason = yield* reasonOf(settle)
+          assert.strictEqual(reason._tag, "DeliverySettled")
+          assert.include(reason.message, "delivered again")
+        }
+        assert.deepStrictEqual(settled(broker), [])
+        yield* now.ack
+        assert.strictEqual(yield* tagOf(now.ack), "DeliverySettled")
+        yield* gate.open
+        broker.enqueue("q", "b")
+        yield* broker.received("basic.ack", 2)
+        const [consumers] = broker.log.flatMap((r) => (r.method === "basic.consume" ? [r.connection.id] : [])).slice(-1)
+        assert.deepStrictEqual(settled(broker), [
+          ["basic.ack", consumers, 1, 1],
+          ["basic.ack", consumers, 1, 2]
+        ])
+        assert.strictEqual(broker.count("channel.close-ok"), 0)
       })
   )
 
   plain.live("ack, nack and reject of one delivery at the same time: one of them is sent, the others are told", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const count = 100
-        for (const i of numbers(count)) broker.enqueue("q", String(i))
-        const outcomes = yield* AmqpConsumer.stream("q").pipe(
-          Stream.mapEffect((delivery) =>
-            Effect.all(
-              [delivery.ack, delivery.nack({ requeue: false }), delivery.reject({ requeue: false })].map((settle) =>
-                Effect.andThen(Effect.yieldNow, tagOf(settle))
-              ),
-              { concurrency: "unbounded" }
-            )
-          ),
-          Stream.take(count),
-          Stream.runCollect
-        )
-        for (const each of outcomes) {
-          assert.sameMembers<string>(each, ["Success", "DeliverySettled", "DeliverySettled"])
-        }
-        const tags = settled(broker).map(([, , , tag]) => tag)
-        assert.sameMembers(
-          tags,
-          numbers(count).map((i) => i + 1)
-        )
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const count = 100
+      for (const i of numbers(count)) broker.enqueue("q", String(i))
+      const outcomes = yield* AmqpConsumer.stream("q").pipe(
+        Stream.mapEffect((delivery) =>
+          Effect.all(
+            [delivery.ack, delivery.nack({ requeue: false }), delivery.reject({ requeue: false })].map((settle) =>
+              Effect.andThen(Effect.yieldNow, tagOf(settle))
+            ),
+            { concurrency: "unbounded" }
+          )
+        ),
+        Stream.take(count),
+        Stream.runCollect
+      )
+      for (const each of outcomes) {
+        assert.sameMembers<string>(each, ["Success", "DeliverySettled", "DeliverySettled"])
+      }
+      const tags = settled(broker).map(([, , , tag]) => tag)
+      assert.sameMembers(
+        tags,
+        numbers(count).map((i) => i + 1)
+      )
     })
   )
 
   plain.live("after its consumer has ended", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        broker.enqueue("q", "a")
-        const [delivery] = yield* Stream.runCollect(Stream.take(AmqpConsumer.stream("q"), 1))
-        assert.strictEqual(yield* tagOf(delivery!.ack), "DeliverySettled")
-        assert.deepStrictEqual(settled(broker), [])
-        yield* broker.until((now) => now.ready("q") === 1)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      broker.enqueue("q", "a")
+      const [delivery] = yield* Stream.runCollect(Stream.take(AmqpConsumer.stream("q"), 1))
+      assert.strictEqual(yield* tagOf(delivery!.ack), "DeliverySettled")
+      assert.deepStrictEqual(settled(broker), [])
+      yield* broker.until((now) => now.ready("q") === 1)
     })
   )
 })
 
 describe("generations: what an old connection still says does nothing to the next, whose numbers are the same", () => {
   plain.live("deliveries and cancels behind connection.close, in the same breath", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const got = yield* Queue.unbounded<string>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume("q", (delivery) => Queue.offer(got, AmqpMessage.text(delivery)), { consumerTag: "same" })
+    onScriptedBroker({}, function* (broker) {
+      const got = yield* Queue.unbounded<string>()
+      yield* Effect.forkScoped(
+        AmqpConsumer.consume("q", (delivery) => Queue.offer(got, AmqpMessage.text(delivery)), { consumerTag: "same" })
+      )
+      yield* broker.received("basic.consume")
+      broker.enqueue("q", "first")
+      assert.strictEqual(yield* Queue.take(got), "first")
+      yield* broker.received("basic.ack")
+      const forced = { replyCode: 320, replyText: "CONNECTION_FORCED", classId: 0, methodId: 0 }
+      const deliver = { consumerTag: "same", deliveryTag: 2, redelivered: false, exchange: "", routingKey: "q" }
+      broker
+        .connection()
+        .write(
+          Buffer.concat([
+            encodeMessage(0, "connection.close", forced),
+            encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("stale") }),
+            encodeMessage(1, "basic.cancel", { consumerTag: "same", noWait: true })
+          ])
         )
-        yield* broker.received("basic.consume")
-        broker.enqueue("q", "first")
-        assert.strictEqual(yield* Queue.take(got), "first")
-        yield* broker.received("basic.ack")
-        const forced = { replyCode: 320, replyText: "CONNECTION_FORCED", classId: 0, methodId: 0 }
-        const deliver = { consumerTag: "same", deliveryTag: 2, redelivered: false, exchange: "", routingKey: "q" }
-        broker
-          .connection()
-          .write(
-            Buffer.concat([
-              encodeMessage(0, "connection.close", forced),
-              encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("stale") }),
-              encodeMessage(1, "basic.cancel", { consumerTag: "same", noWait: true })
-            ])
-          )
-        yield* broker.received("basic.consume", 2)
-        broker.enqueue("q", "second")
-        assert.strictEqual(yield* Queue.take(got), "second")
-        yield* broker.received("basic.ack", 2)
-        assert.strictEqual(Queue.sizeUnsafe(got), 0)
-        assert.deepStrictEqual(
-          broker.log.flatMap((r) => (r.method === "basic.consume" ? [[r.channel, r.args.consumerTag]] : [])),
-          [
-            [1, "same"],
-            [1, "same"]
-          ]
-        )
-      }).pipe(withConsumers(broker.url))
+      yield* broker.received("basic.consume", 2)
+      broker.enqueue("q", "second")
+      assert.strictEqual(yield* Queue.take(got), "second")
+      yield* broker.received("basic.ack", 2)
+      assert.strictEqual(Queue.sizeUnsafe(got), 0)
+      assert.deepStrictEqual(
+        broker.log.flatMap((r) => (r.method === "basic.consume" ? [[r.channel, r.args.consumerTag]] : [])),
+        [
+          [1, "same"],
+          [1, "same"]
+        ]
+      )
     })
   )
 })
 
 describe("a channel that the broker has closed", () => {
   plain.live("may still be sent what was on its way: that is dropped, and siblings and connection go on", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const got = yield* Queue.unbounded<string>()
-        const take = (delivery: AmqpConsumer.Delivery) => Queue.offer(got, AmqpMessage.text(delivery))
-        yield* Effect.forkScoped(AmqpConsumer.consume("q", take, { consumerTag: "one" }))
-        yield* broker.received("basic.consume")
-        const sibling = yield* Effect.forkScoped(AmqpConsumer.consume("r", take, { resubscribe: "never" }))
-        yield* broker.received("basic.consume", 2)
-        const timedOut = { replyCode: 406, replyText: "PRECONDITION_FAILED - timed out", classId: 0, methodId: 0 }
-        const deliver = { consumerTag: "one", deliveryTag: 1, redelivered: false, exchange: "", routingKey: "q" }
-        const connections = broker.count("connection.open")
-        const connection = broker.connection()
-        const opens = broker.count("channel.open")
-        broker.on("channel.open", (open) => open.hold())
-        connection.inOneSegment(() => {
-          connection.send(1, "channel.close", timedOut)
-          connection.send(1, "basic.deliver", deliver, { body: Buffer.from("on its way") })
-          connection.send(1, "basic.ack", { deliveryTag: 1, multiple: false })
-          connection.send(1, "basic.cancel", { consumerTag: "one", noWait: true })
-        })
-        // The next channel has the same number, and consumes with the same tag.
-        const next = yield* broker.received("channel.open", opens + 1)
-        assert.strictEqual(next.channel, 1)
-        connection.write(encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("later still") }))
-        broker.off("channel.open")
-        broker.release("channel.open")
-        yield* broker.received("basic.consume", 3)
-        broker.enqueue("q", "next")
-        assert.strictEqual(yield* Queue.take(got), "next")
-        broker.enqueue("r", "at the sibling's")
-        assert.strictEqual(yield* Queue.take(got), "at the sibling's")
-        assert.isUndefined(sibling.pollUnsafe())
-        assert.strictEqual(broker.count("connection.open"), connections)
-        assert.strictEqual(broker.count("connection.close"), 0)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const got = yield* Queue.unbounded<string>()
+      const take = (delivery: AmqpConsumer.Delivery) => Queue.offer(got, AmqpMessage.text(delivery))
+      yield* Effect.forkScoped(AmqpConsumer.consume("q", take, { consumerTag: "one" }))
+      yield* broker.received("basic.consume")
+      const sibling = yield* Effect.forkScoped(AmqpConsumer.consume("r", take, { resubscribe: "never" }))
+      yield* broker.received("basic.consume", 2)
+      const timedOut = { replyCode: 406, replyText: "PRECONDITION_FAILED - timed out", classId: 0, methodId: 0 }
+      const deliver = { consumerTag: "one", deliveryTag: 1, redelivered: false, exchange: "", routingKey: "q" }
+      const connections = broker.count("connection.open")
+      const connection = broker.connection()
+      const opens = broker.count("channel.open")
+      broker.on("channel.open", (open) => open.hold())
+      connection.inOneSegment(() => {
+        connection.send(1, "channel.close", timedOut)
+        connection.send(1, "basic.deliver", deliver, { body: Buffer.from("on its way") })
+        connection.send(1, "basic.ack", { deliveryTag: 1, multiple: false })
+        connection.send(1, "basic.cancel", { consumerTag: "one", noWait: true })
+      })
+      // The next channel has the same number, and consumes with the same tag.
+      const next = yield* broker.received("channel.open", opens + 1)
+      assert.strictEqual(next.channel, 1)
+      connection.write(encodeMessage(1, "basic.deliver", deliver, { body: Buffer.from("later still") }))
+      broker.off("channel.open")
+      broker.release("channel.open")
+      yield* broker.received("basic.consume", 3)
+      broker.enqueue("q", "next")
+      assert.strictEqual(yield* Queue.take(got), "next")
+      broker.enqueue("r", "at the sibling's")
+      assert.strictEqual(yield* Queue.take(got), "at the sibling's")
+      assert.isUndefined(sibling.pollUnsafe())
+      assert.strictEqual(broker.count("connection.open"), connections)
+      assert.strictEqual(broker.count("connection.close"), 0)
     })
   )
 
   plain.live(
     "is not a licence: a method that is of no message, on a number that is not open, ends the connection",
     () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
-        yield* Effect.gen(function* () {
-          const ending = yield* Effect.forkScoped(
-            reasonOf(AmqpConsumer.consume("q", () => Effect.void, { resubscribe: "never" }))
-          )
-          yield* broker.received("basic.consume")
-          broker.connection().write(encodeMessage(7, "basic.cancel", { consumerTag: "one", noWait: true }))
-          broker.connection().write(encodeMessage(7, "queue.purge-ok", { messageCount: 1 }))
-          const reason = yield* Fiber.join(ending)
-          assert.strictEqual(reason._tag, "ConnectionClosed")
-          assert.deepInclude(reason, { isRetryable: true })
-          assert.strictEqual((reason as AmqpError.ConnectionClosed).cause instanceof AmqpError.ProtocolError, true)
-        }).pipe(withConsumers(broker.url))
+      onScriptedBroker({ broker: { protocolErrors: "record" } }, function* (broker) {
+        const ending = yield* Effect.forkScoped(
+          reasonOf(AmqpConsumer.consume("q", () => Effect.void, { resubscribe: "never" }))
+        )
+        yield* broker.received("basic.consume")
+        broker.connection().write(encodeMessage(7, "basic.cancel", { consumerTag: "one", noWait: true }))
+        broker.connection().write(encodeMessage(7, "queue.purge-ok", { messageCount: 1 }))
+        const reason = yield* Fiber.join(ending)
+        assert.strictEqual(reason._tag, "ConnectionClosed")
+        assert.deepInclude(reason, { isRetryable: true })
+        assert.strictEqual((reason as AmqpError.ConnectionClosed).cause instanceof AmqpError.ProtocolError, true)
       })
   )
 })

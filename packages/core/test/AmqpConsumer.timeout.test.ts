@@ -3,6 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Queue, Stream } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { reasonOf, tagOf } from "./support/amqp.ts"
 import { defaultServerProperties } from "./support/brokerAnswers.ts"
 import { declareQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
@@ -245,36 +246,30 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
   }
 
   plain.live("one that wants an answer gets basic.cancel-ok, on every version", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ serverProperties: product("4.3.6") })
-      yield* Effect.gen(function* () {
-        yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { consumerTag: "c" }))
-        const { channel } = yield* broker.received("basic.consume")
-        broker.send(channel, "basic.cancel", { consumerTag: "c", noWait: false })
-        yield* broker.received("basic.cancel-ok")
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
+      yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { consumerTag: "c" }))
+      const { channel } = yield* broker.received("basic.consume")
+      broker.send(channel, "basic.cancel", { consumerTag: "c", noWait: false })
+      yield* broker.received("basic.cancel-ok")
     })
   )
 
   plain.live("a borrowed channel's as well", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ serverProperties: product("4.3.6") })
-      yield* Effect.gen(function* () {
-        const pool = yield* AmqpPool.AmqpPool
-        const reason = yield* pool
-          .use((channel) =>
-            Effect.gen(function* () {
-              const { consumerTag, deliveries } = yield* channel.consume("q")
-              const start = yield* broker.received("basic.consume")
-              broker.send(start.channel, "basic.cancel", { consumerTag, noWait: true })
-              return yield* Queue.take(deliveries)
-            })
-          )
-          .pipe(reasonOf)
-        yield* broker.received("basic.cancel")
-        assert.deepInclude(reason, { _tag: "ConsumerCancelled" })
-        assert.include(reason.message, "or a delivery was not settled within the consumer timeout")
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
+      const pool = yield* AmqpPool.AmqpPool
+      const reason = yield* pool
+        .use((channel) =>
+          Effect.gen(function* () {
+            const { consumerTag, deliveries } = yield* channel.consume("q")
+            const start = yield* broker.received("basic.consume")
+            broker.send(start.channel, "basic.cancel", { consumerTag, noWait: true })
+            return yield* Queue.take(deliveries)
+          })
+        )
+        .pipe(reasonOf)
+      yield* broker.received("basic.cancel")
+      assert.deepInclude(reason, { _tag: "ConsumerCancelled" })
+      assert.include(reason.message, "or a delivery was not settled within the consumer timeout")
     })
   )
 

@@ -4,10 +4,10 @@ import { Amqp, AmqpChannel, AmqpConnection, AmqpMetrics, AmqpPool, AmqpPublisher
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Metric, Stream, SubscriptionRef } from "effect"
 import { PrometheusMetrics } from "effect/observability"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { configOf, reasonOf, untilState, untilStats } from "./support/amqp.ts"
 import { until } from "./support/polling.ts"
-import { withAmqp, count, gauge } from "./support/metrics.ts"
-import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { count, gauge } from "./support/metrics.ts"
 
 const states = Effect.all(
   Object.fromEntries(
@@ -21,48 +21,42 @@ const states = Effect.all(
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("on a real broker", () => {
     it.effect("channels are counted by kind and state, borrowers in line, and those whose time was up", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const regular = { "amqp.channel.kind": "regular" }
-          const letGo = yield* Deferred.make<void>()
-          const holder = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Deferred.await(letGo))))
-          yield* untilStats(({ used }) => used === 1)
-          const second = yield* Effect.forkChild(reasonOf(Effect.scoped(AmqpChannel.use(() => Effect.void))))
-          yield* untilStats(({ pending }) => pending === 1)
-          assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "used" }), 1)
-          assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "idle" }), 0)
-          assert.strictEqual(yield* gauge(AmqpMetrics.channelMax, regular), 1)
-          assert.strictEqual(yield* gauge(AmqpMetrics.pendingRequests, regular), 1)
-          assert.strictEqual((yield* Fiber.join(second))._tag, "AcquireTimeout")
-          assert.strictEqual(yield* count(AmqpMetrics.acquireTimeouts, regular), 1)
-          yield* Deferred.succeed(letGo, undefined)
-          yield* Fiber.join(holder)
-          assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "idle" }), 1)
-          assert.strictEqual(yield* count(AmqpMetrics.channelsCreated, regular), 1)
-          yield* Effect.ignore(Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive("not there"))))
-          assert.strictEqual(yield* count(AmqpMetrics.channelsClosed, { ...regular, reason: "discarded" }), 1)
-          assert.strictEqual(yield* count(AmqpMetrics.channelsCreated, { "amqp.channel.kind": "confirm" }), 0)
-        }).pipe(withAmqp(url, { pool: { max: 1, acquireTimeout: Duration.millis(200) } }))
+      onTestBroker({ pool: { max: 1, acquireTimeout: Duration.millis(200) } }, function* () {
+        const regular = { "amqp.channel.kind": "regular" }
+        const letGo = yield* Deferred.make<void>()
+        const holder = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Deferred.await(letGo))))
+        yield* untilStats(({ used }) => used === 1)
+        const second = yield* Effect.forkChild(reasonOf(Effect.scoped(AmqpChannel.use(() => Effect.void))))
+        yield* untilStats(({ pending }) => pending === 1)
+        assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "used" }), 1)
+        assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "idle" }), 0)
+        assert.strictEqual(yield* gauge(AmqpMetrics.channelMax, regular), 1)
+        assert.strictEqual(yield* gauge(AmqpMetrics.pendingRequests, regular), 1)
+        assert.strictEqual((yield* Fiber.join(second))._tag, "AcquireTimeout")
+        assert.strictEqual(yield* count(AmqpMetrics.acquireTimeouts, regular), 1)
+        yield* Deferred.succeed(letGo, undefined)
+        yield* Fiber.join(holder)
+        assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "idle" }), 1)
+        assert.strictEqual(yield* count(AmqpMetrics.channelsCreated, regular), 1)
+        yield* Effect.ignore(Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive("not there"))))
+        assert.strictEqual(yield* count(AmqpMetrics.channelsClosed, { ...regular, reason: "discarded" }), 1)
+        assert.strictEqual(yield* count(AmqpMetrics.channelsCreated, { "amqp.channel.kind": "confirm" }), 0)
       })
     )
 
     it.effect("publishes are counted by their outcome", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("m")))
-          for (let i = 0; i < 3; i++) yield* AmqpPublisher.publish({ routingKey: "m", content: "x" })
-          yield* Effect.ignore(AmqpPublisher.publish({ routingKey: "nowhere", content: "x" }, { mandatory: true }))
-          yield* Effect.ignore(AmqpPublisher.publish({ routingKey: "m".repeat(256), content: "x" }))
-          const outcome = (name: string) => count(AmqpMetrics.sentMessages, { "amqp.outcome": name })
-          assert.strictEqual(yield* outcome("confirmed"), 3)
-          assert.strictEqual(yield* outcome("returned"), 1)
-          assert.strictEqual(yield* outcome("refused"), 1)
-          assert.strictEqual(yield* outcome("unknown"), 0)
-          assert.strictEqual(yield* gauge(AmqpMetrics.inFlight), 0)
-          assert.strictEqual(yield* gauge(AmqpMetrics.publisherChannels), 1)
-        }).pipe(withAmqp(url))
+      onTestBroker({}, function* () {
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("m")))
+        for (let i = 0; i < 3; i++) yield* AmqpPublisher.publish({ routingKey: "m", content: "x" })
+        yield* Effect.ignore(AmqpPublisher.publish({ routingKey: "nowhere", content: "x" }, { mandatory: true }))
+        yield* Effect.ignore(AmqpPublisher.publish({ routingKey: "m".repeat(256), content: "x" }))
+        const outcome = (name: string) => count(AmqpMetrics.sentMessages, { "amqp.outcome": name })
+        assert.strictEqual(yield* outcome("confirmed"), 3)
+        assert.strictEqual(yield* outcome("returned"), 1)
+        assert.strictEqual(yield* outcome("refused"), 1)
+        assert.strictEqual(yield* outcome("unknown"), 0)
+        assert.strictEqual(yield* gauge(AmqpMetrics.inFlight), 0)
+        assert.strictEqual(yield* gauge(AmqpMetrics.publisherChannels), 1)
       })
     )
 
@@ -95,39 +89,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
 describe("the connection", () => {
   it.live("is in one state at a time; reconnects and failed attempts are counted", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        assert.deepStrictEqual(yield* states, { connecting: 0, open: 1, reconnecting: 0, closed: 0 })
-        yield* broker.down
-        yield* untilState((state) => state._tag === "Reconnecting" && state.attempt >= 2)
-        assert.deepStrictEqual(yield* states, { connecting: 0, open: 0, reconnecting: 1, closed: 0 })
-        assert.isAtLeast(yield* gauge(AmqpMetrics.connectAttempts), 2)
-        assert.strictEqual(yield* count(AmqpMetrics.reconnects), 0)
-        yield* broker.up
-        yield* untilState(({ _tag }) => _tag === "Open")
-        assert.strictEqual(yield* gauge(AmqpMetrics.connectAttempts), 0)
-        yield* until(count(AmqpMetrics.reconnects), (reconnects) => reconnects === 1)
-      }).pipe(withAmqp(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      assert.deepStrictEqual(yield* states, { connecting: 0, open: 1, reconnecting: 0, closed: 0 })
+      yield* broker.down
+      yield* untilState((state) => state._tag === "Reconnecting" && state.attempt >= 2)
+      assert.deepStrictEqual(yield* states, { connecting: 0, open: 0, reconnecting: 1, closed: 0 })
+      assert.isAtLeast(yield* gauge(AmqpMetrics.connectAttempts), 2)
+      assert.strictEqual(yield* count(AmqpMetrics.reconnects), 0)
+      yield* broker.up
+      yield* untilState(({ _tag }) => _tag === "Open")
+      assert.strictEqual(yield* gauge(AmqpMetrics.connectAttempts), 0)
+      yield* until(count(AmqpMetrics.reconnects), (reconnects) => reconnects === 1)
     })
   )
 
   it.live("counts the time for which it was blocked, while it is and afterwards", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        assert.strictEqual(yield* count(AmqpMetrics.blockedTime), 0)
-        broker.block("low on memory")
-        yield* until(count(AmqpMetrics.blockedTime), (seconds) => seconds > 0)
-        broker.unblock()
-        const { flow } = yield* AmqpConnection.AmqpConnection
-        yield* Stream.runHead(Stream.filter(SubscriptionRef.changes(flow), ({ _tag }) => _tag === "Flowing"))
-        yield* Effect.sleep(5)
-        const after = yield* count(AmqpMetrics.blockedTime)
-        assert.isAbove(after, 0)
-        yield* Effect.sleep(20)
-        assert.strictEqual(yield* count(AmqpMetrics.blockedTime), after)
-      }).pipe(withAmqp(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      assert.strictEqual(yield* count(AmqpMetrics.blockedTime), 0)
+      broker.block("low on memory")
+      yield* until(count(AmqpMetrics.blockedTime), (seconds) => seconds > 0)
+      broker.unblock()
+      const { flow } = yield* AmqpConnection.AmqpConnection
+      yield* Stream.runHead(Stream.filter(SubscriptionRef.changes(flow), ({ _tag }) => _tag === "Flowing"))
+      yield* Effect.sleep(5)
+      const after = yield* count(AmqpMetrics.blockedTime)
+      assert.isAbove(after, 0)
+      yield* Effect.sleep(20)
+      assert.strictEqual(yield* count(AmqpMetrics.blockedTime), after)
     })
   )
 })

@@ -5,6 +5,7 @@ import { TestBroker } from "@effect-amqp/core/testing"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Logger, Option, References, Scope } from "effect"
 import { ChannelEnded } from "../src/internal/driver/driver.ts"
 import type { Lease } from "../src/internal/channel/lease.ts"
+import { onTestBroker } from "./support/client.ts"
 import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 
 /** The channel behind a handle: which one it is, and what listens to it. */
@@ -57,50 +58,41 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
 
     it.effect("a scope whose finalizers run in parallel gives back its channels too", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const scope = yield* Scope.make("parallel")
-          yield* Scope.provide(Effect.all([AmqpPool.get, AmqpPool.get, AmqpPool.get]), scope)
-          yield* Scope.close(scope, Exit.void)
-          assert.deepInclude(yield* AmqpPool.stats, { idle: 3, used: 0 })
-        }).pipe(withPool(url))
+      onTestBroker({}, function* () {
+        const scope = yield* Scope.make("parallel")
+        yield* Scope.provide(Effect.all([AmqpPool.get, AmqpPool.get, AmqpPool.get]), scope)
+        yield* Scope.close(scope, Exit.void)
+        assert.deepInclude(yield* AmqpPool.stats, { idle: 3, used: 0 })
       })
     )
 
     it.effect("a scope that ends while its fiber goes on leaves nothing borrowed", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const scope = yield* Scope.make()
-          yield* Scope.close(scope, Exit.void)
-          const reason = yield* tagOf(
-            Scope.provide(
-              AmqpChannel.use((channel) => channel.queueDeclare("late")),
-              scope
-            )
+      onTestBroker({}, function* () {
+        const scope = yield* Scope.make()
+        yield* Scope.close(scope, Exit.void)
+        const reason = yield* tagOf(
+          Scope.provide(
+            AmqpChannel.use((channel) => channel.queueDeclare("late")),
+            scope
           )
-          assert.strictEqual(reason, "ChannelReleased")
-          assert.strictEqual((yield* AmqpPool.stats).used, 0)
-        }).pipe(withPool(url))
+        )
+        assert.strictEqual(reason, "ChannelReleased")
+        assert.strictEqual((yield* AmqpPool.stats).used, 0)
       })
     )
   })
 
   describe("the channel of a scope", () => {
     it.effect("is one, however often and from however many fibers it is used", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const channels = yield* Effect.scoped(
-            Effect.all(
-              Array.from({ length: 10 }, () => AmqpChannel.use((channel) => Effect.succeed(behind(channel)))),
-              { concurrency: "unbounded" }
-            )
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const channels = yield* Effect.scoped(
+          Effect.all(
+            Array.from({ length: 10 }, () => AmqpChannel.use((channel) => Effect.succeed(behind(channel)))),
+            { concurrency: "unbounded" }
           )
-          assert.strictEqual(new Set(channels).size, 1)
-          assert.deepInclude(yield* AmqpPool.stats, { created: 1, used: 0 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
+        assert.strictEqual(new Set(channels).size, 1)
+        assert.deepInclude(yield* AmqpPool.stats, { created: 1, used: 0 })
       })
     )
 
@@ -133,28 +125,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("is borrowed by another fiber when the first to ask is interrupted", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const held = yield* Scope.make()
-          yield* Scope.provide(AmqpPool.get, held)
-          yield* Effect.scoped(
-            Effect.gen(function* () {
-              const first = yield* Effect.forkChild(
-                AmqpChannel.use(() => Effect.void),
-                { startImmediately: true }
-              )
-              const second = yield* Effect.forkChild(
-                AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })),
-                { startImmediately: true }
-              )
-              yield* Fiber.interrupt(first)
-              yield* Scope.close(held, Exit.void)
-              assert.match((yield* Fiber.join(second)).queue, /^amq\.gen-/)
-            })
-          )
-          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const held = yield* Scope.make()
+        yield* Scope.provide(AmqpPool.get, held)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const first = yield* Effect.forkChild(
+              AmqpChannel.use(() => Effect.void),
+              { startImmediately: true }
+            )
+            const second = yield* Effect.forkChild(
+              AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })),
+              { startImmediately: true }
+            )
+            yield* Fiber.interrupt(first)
+            yield* Scope.close(held, Exit.void)
+            assert.match((yield* Fiber.join(second)).queue, /^amq\.gen-/)
+          })
+        )
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
       })
     )
   })
@@ -177,16 +166,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("with PoolExhausted at once when maxWaiting are in line", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const held = yield* Scope.make()
-          yield* Scope.provide(AmqpPool.get, held)
-          const waiting = yield* Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
-          assert.strictEqual(yield* tagOf(Effect.scoped(AmqpPool.get)), "PoolExhausted")
-          yield* Scope.close(held, Exit.void)
-          yield* Fiber.join(waiting)
-        }).pipe(withPool(url, { pool: { max: 1, maxWaiting: 1 } }))
+      onTestBroker({ pool: { max: 1, maxWaiting: 1 } }, function* () {
+        const held = yield* Scope.make()
+        yield* Scope.provide(AmqpPool.get, held)
+        const waiting = yield* Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
+        assert.strictEqual(yield* tagOf(Effect.scoped(AmqpPool.get)), "PoolExhausted")
+        yield* Scope.close(held, Exit.void)
+        yield* Fiber.join(waiting)
       })
     )
 
@@ -229,187 +215,166 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("6. Waiters are served first come, first served; a cancelled waiter never swallows a place.", () => {
     it.effect("and a cancelled waiter never swallows a place", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const held = yield* Scope.make()
-          yield* Scope.provide(AmqpPool.get, held)
-          const served: Array<number> = []
-          const fibers = yield* Effect.forEach(
-            Array.from({ length: 100 }, (_, i) => i),
-            (i) =>
-              Effect.forkChild(
-                Effect.scoped(
-                  AmqpChannel.use(() =>
-                    Effect.sync(() => {
-                      served.push(i)
-                    })
-                  )
-                ),
-                { startImmediately: true }
-              )
-          )
-          const cancelled = fibers.filter((_, i) => i % 3 === 0)
-          yield* Fiber.interruptAll(cancelled)
-          yield* Scope.close(held, Exit.void)
-          yield* Effect.forEach(fibers, Fiber.await)
-          assert.deepStrictEqual(
-            served,
-            Array.from({ length: 100 }, (_, i) => i).filter((i) => i % 3 !== 0)
-          )
-          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, created: 1 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const held = yield* Scope.make()
+        yield* Scope.provide(AmqpPool.get, held)
+        const served: Array<number> = []
+        const fibers = yield* Effect.forEach(
+          Array.from({ length: 100 }, (_, i) => i),
+          (i) =>
+            Effect.forkChild(
+              Effect.scoped(
+                AmqpChannel.use(() =>
+                  Effect.sync(() => {
+                    served.push(i)
+                  })
+                )
+              ),
+              { startImmediately: true }
+            )
+        )
+        const cancelled = fibers.filter((_, i) => i % 3 === 0)
+        yield* Fiber.interruptAll(cancelled)
+        yield* Scope.close(held, Exit.void)
+        yield* Effect.forEach(fibers, Fiber.await)
+        assert.deepStrictEqual(
+          served,
+          Array.from({ length: 100 }, (_, i) => i).filter((i) => i % 3 !== 0)
+        )
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, created: 1 })
       })
     )
 
     it.effect("nobody who comes later is served before those in line", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const held = yield* Scope.make()
-          yield* Scope.provide(AmqpPool.get, held)
-          const served: Array<string> = []
-          const borrow = (name: string) =>
-            Effect.scoped(
-              AmqpChannel.use(() =>
-                Effect.sync(() => {
-                  served.push(name)
-                })
-              )
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const held = yield* Scope.make()
+        yield* Scope.provide(AmqpPool.get, held)
+        const served: Array<string> = []
+        const borrow = (name: string) =>
+          Effect.scoped(
+            AmqpChannel.use(() =>
+              Effect.sync(() => {
+                served.push(name)
+              })
             )
-          const early = yield* Effect.forkChild(borrow("early"), { startImmediately: true })
-          yield* Scope.close(held, Exit.void)
-          // The place is free at this moment, but it is not this fiber's turn.
-          yield* borrow("late")
-          yield* Fiber.join(early)
-          assert.deepStrictEqual(served, ["early", "late"])
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+          )
+        const early = yield* Effect.forkChild(borrow("early"), { startImmediately: true })
+        yield* Scope.close(held, Exit.void)
+        // The place is free at this moment, but it is not this fiber's turn.
+        yield* borrow("late")
+        yield* Fiber.join(early)
+        assert.deepStrictEqual(served, ["early", "late"])
       })
     )
   })
 
   describe("7. A channel known to be closed is never lent.", () => {
     it.effect("after the broker has closed all connections, the next borrower gets a channel that works", () =>
-      Effect.gen(function* () {
-        const { closeConnections, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* Effect.scoped(Effect.all([AmqpPool.get, AmqpPool.get, AmqpPool.get]))
-          const before = yield* AmqpPool.stats
-          assert.deepInclude(before, { idle: 3, created: 3 })
-          yield* closeConnections()
-          yield* untilStats((stats) => stats.idle === 0)
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true, autoDelete: true }))
-          )
-        }).pipe(withPool(url))
+      onTestBroker({}, function* ({ closeConnections }) {
+        yield* Effect.scoped(Effect.all([AmqpPool.get, AmqpPool.get, AmqpPool.get]))
+        const before = yield* AmqpPool.stats
+        assert.deepInclude(before, { idle: 3, created: 3 })
+        yield* closeConnections()
+        yield* untilStats((stats) => stats.idle === 0)
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true, autoDelete: true }))
+        )
       })
     )
   })
 
   describe("8. A lent channel is clean: no consumers, no unsettled deliveries, no pending confirms, default prefetch, no stray listeners. One that cannot be made clean is discarded.", () => {
     it.effect("unsettled deliveries of the last borrower are back in their queue, and cannot be settled any more", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          let first: unknown
-          const taken = yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                first = behind(channel)
-                yield* channel.queueDeclare("dirty")
-                yield* channel.publish({ routingKey: "dirty", content: "a" })
-                const delivery = Option.getOrThrow(yield* channel.get("dirty"))
-                yield* awaitCensus({ unacked: 1 })
-                return delivery
-              })
-            )
+      onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
+        let first: unknown
+        const taken = yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              first = behind(channel)
+              yield* channel.queueDeclare("dirty")
+              yield* channel.publish({ routingKey: "dirty", content: "a" })
+              const delivery = Option.getOrThrow(yield* channel.get("dirty"))
+              yield* awaitCensus({ unacked: 1 })
+              return delivery
+            })
           )
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                assert.strictEqual(behind(channel), first)
-                assert.strictEqual(yield* tagOf(channel.ack(taken)), "DeliverySettled")
-                const again = Option.getOrThrow(yield* channel.get("dirty"))
-                assert.isTrue(again.redelivered)
-                yield* channel.ack(again)
-                yield* channel.queueDelete("dirty")
-              })
-            )
+        )
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              assert.strictEqual(behind(channel), first)
+              assert.strictEqual(yield* tagOf(channel.ack(taken)), "DeliverySettled")
+              const again = Option.getOrThrow(yield* channel.get("dirty"))
+              assert.isTrue(again.redelivered)
+              yield* channel.ack(again)
+              yield* channel.queueDelete("dirty")
+            })
           )
-          yield* awaitCensus({ unacked: 0 })
-          assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
+        yield* awaitCensus({ unacked: 0 })
+        assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0 })
       })
     )
 
     it.effect("one whose deliveries cannot be given back is discarded, and the broker requeues them", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                yield* channel.queueDeclare("stuck")
-                yield* channel.publish({ routingKey: "stuck", content: "a" })
-                yield* channel.get("stuck")
-                // What the driver does when a channel is on its way out.
-                Object.assign(behind(channel).driver, {
-                  nack: () => {
-                    throw new ChannelEnded("the channel is closed")
-                  }
-                })
+      onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              yield* channel.queueDeclare("stuck")
+              yield* channel.publish({ routingKey: "stuck", content: "a" })
+              yield* channel.get("stuck")
+              // What the driver does when a channel is on its way out.
+              Object.assign(behind(channel).driver, {
+                nack: () => {
+                  throw new ChannelEnded("the channel is closed")
+                }
               })
-            )
+            })
           )
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("stuck")))
-          yield* awaitCensus({ unacked: 0, channels: 1 })
-          assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("stuck")))
+        yield* awaitCensus({ unacked: 0, channels: 1 })
+        assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
       })
     )
 
     it.effect("borrowers leave no listener on it, whatever they did", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const listeners = Effect.scoped(
-            AmqpChannel.use((channel) => {
-              const { link, sent } = behind(channel)
-              return Effect.succeed([link.watchers.size, link.parties.size, Array.from(sent).length])
-            })
-          )
-          const before = yield* listeners
-          for (let i = 0; i < 20; i++) {
-            yield* Effect.scoped(
-              AmqpChannel.use((channel) =>
-                Effect.gen(function* () {
-                  const { queue } = yield* channel.queueDeclare("", { exclusive: true })
-                  yield* Effect.forEach(Array.from({ length: 200 }), () =>
-                    channel.publish({ routingKey: queue, content: new Uint8Array(10_000) })
-                  )
-                  yield* channel.get(queue)
-                  yield* channel.queueDelete(queue)
-                })
-              )
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const listeners = Effect.scoped(
+          AmqpChannel.use((channel) => {
+            const { link, sent } = behind(channel)
+            return Effect.succeed([link.watchers.size, link.parties.size, Array.from(sent).length])
+          })
+        )
+        const before = yield* listeners
+        for (let i = 0; i < 20; i++) {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.gen(function* () {
+                const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+                yield* Effect.forEach(Array.from({ length: 200 }), () =>
+                  channel.publish({ routingKey: queue, content: new Uint8Array(10_000) })
+                )
+                yield* channel.get(queue)
+                yield* channel.queueDelete(queue)
+              })
             )
-          }
-          assert.deepStrictEqual(yield* listeners, before)
-          assert.strictEqual((yield* AmqpPool.stats).created, 1)
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+          )
+        }
+        assert.deepStrictEqual(yield* listeners, before)
+        assert.strictEqual((yield* AmqpPool.stats).created, 1)
       })
     )
   })
 
   describe("9. Business errors keep the channel; channel errors, defects in an operation and interrupted requests discard it.", () => {
     it.effect("a business error keeps it", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          for (let i = 0; i < 5; i++) {
-            yield* Effect.exit(Effect.scoped(AmqpChannel.use(() => Effect.fail("no such customer"))))
-          }
-          assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0, idle: 1 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        for (let i = 0; i < 5; i++) {
+          yield* Effect.exit(Effect.scoped(AmqpChannel.use(() => Effect.fail("no such customer"))))
+        }
+        assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0, idle: 1 })
       })
     )
 
@@ -451,122 +416,107 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("an interrupted request discards it: its reply reaches nobody else", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("asked", { autoDelete: false })))
-          const asking = yield* Effect.forkChild(
-            Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("asked"))),
-            { startImmediately: true }
-          )
-          yield* Fiber.interrupt(asking)
-          const { queue } = yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("another")))
-          assert.strictEqual(queue, "another")
-          assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
-          yield* awaitCensus({ channels: 1 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+      onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("asked", { autoDelete: false })))
+        const asking = yield* Effect.forkChild(
+          Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("asked"))),
+          { startImmediately: true }
+        )
+        yield* Fiber.interrupt(asking)
+        const { queue } = yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("another")))
+        assert.strictEqual(queue, "another")
+        assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
+        yield* awaitCensus({ channels: 1 })
       })
     )
 
     it.effect("a defect inside an operation discards it", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const reason = yield* tagOf(
-            Effect.scoped(
-              AmqpChannel.use((channel) => {
-                Object.assign(behind(channel).driver, {
-                  queueDeclare: () => {
-                    throw new Error("a defect of the driver")
-                  }
-                })
-                return channel.queueDeclare("q")
+      onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
+        const reason = yield* tagOf(
+          Effect.scoped(
+            AmqpChannel.use((channel) => {
+              Object.assign(behind(channel).driver, {
+                queueDeclare: () => {
+                  throw new Error("a defect of the driver")
+                }
               })
-            )
+              return channel.queueDeclare("q")
+            })
           )
-          assert.strictEqual(reason, "UnknownError")
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
-          assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
-          yield* awaitCensus({ channels: 1 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
+        assert.strictEqual(reason, "UnknownError")
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
+        assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
+        yield* awaitCensus({ channels: 1 })
       })
     )
 
     it.effect("what cannot be encoded is refused before anything is sent, and keeps it", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const reason = yield* tagOf(
-            Effect.scoped(
-              AmqpChannel.use((channel) =>
-                channel.publish({ routingKey: "q", content: "", headers: { f: (() => 1) as never } })
-              )
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const reason = yield* tagOf(
+          Effect.scoped(
+            AmqpChannel.use((channel) =>
+              channel.publish({ routingKey: "q", content: "", headers: { f: (() => 1) as never } })
             )
           )
-          assert.strictEqual(reason, "InvalidArgument")
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
-          assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
+        assert.strictEqual(reason, "InvalidArgument")
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
+        assert.deepInclude(yield* AmqpPool.stats, { created: 1, discarded: 0 })
       })
     )
   })
 
   describe("16. A handle used after its scope closed fails with `ChannelReleased`; it never touches the next borrower's channel.", () => {
     it.effect("and never touches the next borrower's channel", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const stale = yield* Effect.scoped(AmqpChannel.use((channel) => Effect.succeed(channel)))
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                const { queue } = yield* channel.queueDeclare("", { exclusive: true })
-                yield* channel.publish({ routingKey: queue, content: "mine" })
-                const delivery = Option.getOrThrow(yield* channel.get(queue))
-                for (const use of [
-                  stale.publish({ routingKey: queue, content: "stale" }),
-                  stale.get(queue),
-                  stale.ack(delivery),
-                  stale.nack(delivery),
-                  stale.queueDeclare("stale"),
-                  stale.exchangeDeclare("stale", "fanout"),
-                  stale.queueBind(queue, "amq.fanout", ""),
-                  stale.queuePurge(queue),
-                  stale.queueDelete(queue)
-                ] as ReadonlyArray<Effect.Effect<unknown, AmqpError.AmqpError>>) {
-                  assert.strictEqual(yield* tagOf(use), "ChannelReleased")
-                }
-                yield* channel.ack(delivery)
-                assert.isTrue(Option.isNone(yield* channel.get(queue)))
-              })
-            )
+      onTestBroker({ pool: { max: 1 } }, function* () {
+        const stale = yield* Effect.scoped(AmqpChannel.use((channel) => Effect.succeed(channel)))
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+              yield* channel.publish({ routingKey: queue, content: "mine" })
+              const delivery = Option.getOrThrow(yield* channel.get(queue))
+              for (const use of [
+                stale.publish({ routingKey: queue, content: "stale" }),
+                stale.get(queue),
+                stale.ack(delivery),
+                stale.nack(delivery),
+                stale.queueDeclare("stale"),
+                stale.exchangeDeclare("stale", "fanout"),
+                stale.queueBind(queue, "amq.fanout", ""),
+                stale.queuePurge(queue),
+                stale.queueDelete(queue)
+              ] as ReadonlyArray<Effect.Effect<unknown, AmqpError.AmqpError>>) {
+                assert.strictEqual(yield* tagOf(use), "ChannelReleased")
+              }
+              yield* channel.ack(delivery)
+              assert.isTrue(Option.isNone(yield* channel.get(queue)))
+            })
           )
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
       })
     )
 
     it.effect("an operation under way when its scope closes ends, and its channel is not lent again", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const started = yield* Deferred.make<Fiber.Fiber<unknown, unknown>>()
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                const asking = yield* Effect.forkDetach(channel.queueDeclare("", { exclusive: true }), {
-                  startImmediately: true
-                })
-                yield* Deferred.succeed(started, asking)
+      onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
+        const started = yield* Deferred.make<Fiber.Fiber<unknown, unknown>>()
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const asking = yield* Effect.forkDetach(channel.queueDeclare("", { exclusive: true }), {
+                startImmediately: true
               })
-            )
+              yield* Deferred.succeed(started, asking)
+            })
           )
-          const exit = yield* Fiber.await(yield* Deferred.await(started))
-          assert.isTrue(Exit.isFailure(exit))
-          if (Exit.isFailure(exit)) assert.include(Cause.pretty(exit.cause), "given back when its scope ended")
-          yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
-          assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
-          yield* awaitCensus({ channels: 1 })
-        }).pipe(withPool(url, { pool: { max: 1 } }))
+        )
+        const exit = yield* Fiber.await(yield* Deferred.await(started))
+        assert.isTrue(Exit.isFailure(exit))
+        if (Exit.isFailure(exit)) assert.include(Cause.pretty(exit.cause), "given back when its scope ended")
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
+        assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
+        yield* awaitCensus({ channels: 1 })
       })
     )
   })

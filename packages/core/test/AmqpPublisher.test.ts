@@ -2,6 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
+import { onTestBroker } from "./support/client.ts"
 import { reasonOf } from "./support/amqp.ts"
 import { Effect, Fiber, Random } from "effect"
 import { numbers } from "./support/numbers.ts"
@@ -48,159 +49,138 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("one message at a time needs one channel, and none before the first", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const { stats } = yield* AmqpPublisher.AmqpPublisher
-          assert.strictEqual((yield* stats).channels, 0)
-          for (let i = 0; i < 5; i++) yield* AmqpPublisher.publish({ routingKey: "nowhere", content: "" })
-          yield* awaitCensus({ channels: 1 })
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* ({ awaitCensus }) {
+        const { stats } = yield* AmqpPublisher.AmqpPublisher
+        assert.strictEqual((yield* stats).channels, 0)
+        for (let i = 0; i < 5; i++) yield* AmqpPublisher.publish({ routingKey: "nowhere", content: "" })
+        yield* awaitCensus({ channels: 1 })
       })
     )
 
     it.effect("a mandatory message that reaches no queue is PublishReturned, and no other is", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare()
-          const to = (routingKey: string) =>
-            AmqpPublisher.publish({ routingKey, content: "the same content", messageId: "1" }, { mandatory: true })
-          const outcomes = yield* Effect.forEach(
-            numbers(200),
-            (i) => outcomeOf(to(i % 4 === 0 ? `nowhere-${i}` : queue)),
-            { concurrency: "unbounded" }
-          )
-          for (const [i, outcome] of outcomes.entries()) {
-            assert.strictEqual(outcome, i % 4 === 0 ? "PublishReturned" : "Confirmed", `${i}`)
-          }
-          const reason = yield* reasonOf(to("nowhere"))
-          assert.deepInclude(reason, {
-            _tag: "PublishReturned",
-            replyCode: 312,
-            replyText: "NO_ROUTE",
-            exchange: "",
-            routingKey: "nowhere",
-            isRetryable: false
-          })
-          assert.strictEqual((yield* takeAll(queue)).length, 150)
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* () {
+        const queue = yield* declare()
+        const to = (routingKey: string) =>
+          AmqpPublisher.publish({ routingKey, content: "the same content", messageId: "1" }, { mandatory: true })
+        const outcomes = yield* Effect.forEach(
+          numbers(200),
+          (i) => outcomeOf(to(i % 4 === 0 ? `nowhere-${i}` : queue)),
+          { concurrency: "unbounded" }
+        )
+        for (const [i, outcome] of outcomes.entries()) {
+          assert.strictEqual(outcome, i % 4 === 0 ? "PublishReturned" : "Confirmed", `${i}`)
+        }
+        const reason = yield* reasonOf(to("nowhere"))
+        assert.deepInclude(reason, {
+          _tag: "PublishReturned",
+          replyCode: 312,
+          replyText: "NO_ROUTE",
+          exchange: "",
+          routingKey: "nowhere",
+          isRetryable: false
+        })
+        assert.strictEqual((yield* takeAll(queue)).length, 150)
       })
     )
 
     it.effect("a message that the queue rejects is PublishNacked", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare({ maxLength: 10, overflow: "reject-publish" })
-          const outcomes = yield* Effect.forEach(
-            numbers(100),
-            () => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" })),
-            { concurrency: "unbounded" }
-          )
-          assert.strictEqual(outcomes.filter((tag) => tag === "Confirmed").length, (yield* takeAll(queue)).length)
-          assert.strictEqual(outcomes.filter((tag) => tag === "PublishNacked").length, 90)
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* () {
+        const queue = yield* declare({ maxLength: 10, overflow: "reject-publish" })
+        const outcomes = yield* Effect.forEach(
+          numbers(100),
+          () => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" })),
+          { concurrency: "unbounded" }
+        )
+        assert.strictEqual(outcomes.filter((tag) => tag === "Confirmed").length, (yield* takeAll(queue)).length)
+        assert.strictEqual(outcomes.filter((tag) => tag === "PublishNacked").length, 90)
       })
     )
 
     it.effect("whatever happens to connections, each publish ends once, and each success is in the queue", () =>
-      Effect.gen(function* () {
-        const { closeConnections, killConnections, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare({ durable: true })
-          const told = new Map<number, string>()
-          let next = 0
-          const stop = { now: false }
-          const worker = Effect.gen(function* () {
-            while (!stop.now) {
-              const i = next++
-              const outcome = yield* outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: String(i) }))
-              assert.isFalse(told.has(i))
-              told.set(i, outcome)
-            }
-          })
-          const workers = yield* Effect.forEach(numbers(100), () => Effect.forkChild(worker))
-          for (let round = 0; round < 5; round++) {
-            const before = (yield* untilStats((stats) => stats.confirmed > 0)).confirmed
-            yield* untilStats((stats) => stats.confirmed > before + 200)
-            yield* round % 2 === 0 ? killConnections : closeConnections()
+      onTestBroker({}, function* ({ closeConnections, killConnections }) {
+        const queue = yield* declare({ durable: true })
+        const told = new Map<number, string>()
+        let next = 0
+        const stop = { now: false }
+        const worker = Effect.gen(function* () {
+          while (!stop.now) {
+            const i = next++
+            const outcome = yield* outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: String(i) }))
+            assert.isFalse(told.has(i))
+            told.set(i, outcome)
           }
-          const before = (yield* (yield* AmqpPublisher.AmqpPublisher).stats).confirmed
-          yield* untilStats((stats) => stats.confirmed > before + 100)
-          stop.now = true
-          yield* Effect.forEach(workers, Fiber.join)
-          assert.strictEqual(told.size, next)
-          const stored = new Set((yield* takeAll(queue)).map(Number))
-          for (const [i, outcome] of told) {
-            assert.include(["Confirmed", "PublishUnknown"], outcome)
-            if (outcome === "Confirmed") assert.isTrue(stored.has(i), `${i} was confirmed`)
-          }
-          const { inFlight, waiting } = yield* (yield* AmqpPublisher.AmqpPublisher).stats
-          assert.deepStrictEqual({ inFlight, waiting }, { inFlight: 0, waiting: 0 })
-        }).pipe(withPublisher(url))
+        })
+        const workers = yield* Effect.forEach(numbers(100), () => Effect.forkChild(worker))
+        for (let round = 0; round < 5; round++) {
+          const before = (yield* untilStats((stats) => stats.confirmed > 0)).confirmed
+          yield* untilStats((stats) => stats.confirmed > before + 200)
+          yield* round % 2 === 0 ? killConnections : closeConnections()
+        }
+        const before = (yield* (yield* AmqpPublisher.AmqpPublisher).stats).confirmed
+        yield* untilStats((stats) => stats.confirmed > before + 100)
+        stop.now = true
+        yield* Effect.forEach(workers, Fiber.join)
+        assert.strictEqual(told.size, next)
+        const stored = new Set((yield* takeAll(queue)).map(Number))
+        for (const [i, outcome] of told) {
+          assert.include(["Confirmed", "PublishUnknown"], outcome)
+          if (outcome === "Confirmed") assert.isTrue(stored.has(i), `${i} was confirmed`)
+        }
+        const { inFlight, waiting } = yield* (yield* AmqpPublisher.AmqpPublisher).stats
+        assert.deepStrictEqual({ inFlight, waiting }, { inFlight: 0, waiting: 0 })
       })
     )
 
     it.effect("however many are interrupted, no place is lost and the others are confirmed", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare()
-          for (let round = 0; round < 20; round++) {
-            const fibers = yield* Effect.forEach(numbers(200), () =>
-              Effect.forkChild(AmqpPublisher.publish({ routingKey: queue, content: "x" }), { startImmediately: true })
-            )
-            const some = yield* Effect.filter(fibers, () => Random.nextBoolean)
-            yield* Fiber.interruptAll(some)
-            const others = fibers.filter((fiber) => !some.includes(fiber))
-            yield* Effect.forEach(others, Fiber.join)
-          }
-          yield* untilStats((stats) => stats.inFlight === 0 && stats.waiting === 0)
-        }).pipe(withPublisher(url, { maxInFlight: 50 }))
+      onTestBroker({ publisher: { maxInFlight: 50 } }, function* () {
+        const queue = yield* declare()
+        for (let round = 0; round < 20; round++) {
+          const fibers = yield* Effect.forEach(numbers(200), () =>
+            Effect.forkChild(AmqpPublisher.publish({ routingKey: queue, content: "x" }), { startImmediately: true })
+          )
+          const some = yield* Effect.filter(fibers, () => Random.nextBoolean)
+          yield* Fiber.interruptAll(some)
+          const others = fibers.filter((fiber) => !some.includes(fiber))
+          yield* Effect.forEach(others, Fiber.join)
+        }
+        yield* untilStats((stats) => stats.inFlight === 0 && stats.waiting === 0)
       })
     )
   })
 
   describe("a message that kills its channel", () => {
     it.effect("gets the 404 of its missing exchange; the others are confirmed or unknown, never blamed", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare()
-          for (let round = 0; round < 10; round++) {
-            const at = 20 + round * 7
-            const message = (i: number): AmqpMessage.Message =>
-              i === at
-                ? { exchange: "missing", routingKey: queue, content: `${round}/${i}` }
-                : { routingKey: queue, content: `${round}/${i}` }
-            const outcomes = yield* Effect.forEach(numbers(200), (i) => outcomeOf(AmqpPublisher.publish(message(i))), {
-              concurrency: "unbounded"
-            })
-            assert.strictEqual(outcomes[at], "NotFound")
-            const stored = new Set(yield* takeAll(queue))
-            for (const [i, outcome] of outcomes.entries()) {
-              if (i === at) continue
-              assert.include(["Confirmed", "PublishUnknown"], outcome)
-              if (outcome === "Confirmed") assert.isTrue(stored.has(`${round}/${i}`))
-            }
+      onTestBroker({}, function* () {
+        const queue = yield* declare()
+        for (let round = 0; round < 10; round++) {
+          const at = 20 + round * 7
+          const message = (i: number): AmqpMessage.Message =>
+            i === at
+              ? { exchange: "missing", routingKey: queue, content: `${round}/${i}` }
+              : { routingKey: queue, content: `${round}/${i}` }
+          const outcomes = yield* Effect.forEach(numbers(200), (i) => outcomeOf(AmqpPublisher.publish(message(i))), {
+            concurrency: "unbounded"
+          })
+          assert.strictEqual(outcomes[at], "NotFound")
+          const stored = new Set(yield* takeAll(queue))
+          for (const [i, outcome] of outcomes.entries()) {
+            if (i === at) continue
+            assert.include(["Confirmed", "PublishUnknown"], outcome)
+            if (outcome === "Confirmed") assert.isTrue(stored.has(`${round}/${i}`))
           }
-        }).pipe(withPublisher(url))
+        }
       })
     )
 
     it.effect("does not take the publisher down: the next message is confirmed", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          for (let round = 0; round < 10; round++) {
-            const reason = yield* reasonOf(AmqpPublisher.publish({ exchange: "missing", routingKey: "k", content: "" }))
-            assert.strictEqual(reason._tag, "NotFound")
-            assert.include(reason.message, "basic.publish: NOT_FOUND - no exchange 'missing'")
-            yield* AmqpPublisher.publish({ routingKey: "nowhere", content: "" })
-          }
-          yield* awaitCensus({ channels: 1, connections: 1 })
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* ({ awaitCensus }) {
+        for (let round = 0; round < 10; round++) {
+          const reason = yield* reasonOf(AmqpPublisher.publish({ exchange: "missing", routingKey: "k", content: "" }))
+          assert.strictEqual(reason._tag, "NotFound")
+          assert.include(reason.message, "basic.publish: NOT_FOUND - no exchange 'missing'")
+          yield* AmqpPublisher.publish({ routingKey: "nowhere", content: "" })
+        }
+        yield* awaitCensus({ channels: 1, connections: 1 })
       })
     )
 
@@ -266,64 +246,55 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("a connection that is lost", () => {
     it.effect("is waited for: what comes meanwhile is sent on the next one", () =>
-      Effect.gen(function* () {
-        const { closeConnections, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare({ durable: true })
-          const { state } = yield* AmqpConnection.AmqpConnection
-          for (let round = 0; round < 3; round++) {
-            yield* AmqpPublisher.publish({ routingKey: queue, content: "before" })
-            yield* closeConnections()
-            while (state.value._tag === "Open") yield* Effect.yieldNow
-            yield* AmqpPublisher.publish({ routingKey: queue, content: "after" })
-          }
-          assert.strictEqual((yield* takeAll(queue)).length, 6)
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* ({ closeConnections }) {
+        const queue = yield* declare({ durable: true })
+        const { state } = yield* AmqpConnection.AmqpConnection
+        for (let round = 0; round < 3; round++) {
+          yield* AmqpPublisher.publish({ routingKey: queue, content: "before" })
+          yield* closeConnections()
+          while (state.value._tag === "Open") yield* Effect.yieldNow
+          yield* AmqpPublisher.publish({ routingKey: queue, content: "after" })
+        }
+        assert.strictEqual((yield* takeAll(queue)).length, 6)
       })
     )
   })
 
   describe("a message that wants its reply on its own channel", () => {
     it.effect("is InvalidArgument before anything is sent: nobody consumes there, and the broker would close it", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare()
-          const publish = (replyTo?: string) => AmqpPublisher.publish({ routingKey: queue, content: "it", replyTo })
-          yield* publish()
-          const outcomes = yield* Effect.forEach(
-            numbers(300),
-            (i) => outcomeOf(publish(i % 3 === 0 ? "amq.rabbitmq.reply-to" : undefined)),
-            { concurrency: "unbounded" }
-          )
-          for (const [i, outcome] of outcomes.entries()) {
-            assert.strictEqual(outcome, i % 3 === 0 ? "InvalidArgument" : "Confirmed", `${i}`)
-          }
-          assert.include((yield* reasonOf(publish("amq.rabbitmq.reply-to"))).message, "AmqpRpc")
-        }).pipe(withPublisher(url))
+      onTestBroker({}, function* () {
+        const queue = yield* declare()
+        const publish = (replyTo?: string) => AmqpPublisher.publish({ routingKey: queue, content: "it", replyTo })
+        yield* publish()
+        const outcomes = yield* Effect.forEach(
+          numbers(300),
+          (i) => outcomeOf(publish(i % 3 === 0 ? "amq.rabbitmq.reply-to" : undefined)),
+          { concurrency: "unbounded" }
+        )
+        for (const [i, outcome] of outcomes.entries()) {
+          assert.strictEqual(outcome, i % 3 === 0 ? "InvalidArgument" : "Confirmed", `${i}`)
+        }
+        assert.include((yield* reasonOf(publish("amq.rabbitmq.reply-to"))).message, "AmqpRpc")
       })
     )
   })
 
   describe("a message that is too large", () => {
     it.effect("is MessageTooLarge before anything is sent, for others' messages live on that channel", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const queue = yield* declare()
-          const of = (size: number) => AmqpPublisher.publish({ routingKey: queue, content: new Uint8Array(size) })
-          yield* of(1000)
-          const reason = yield* reasonOf(of(1001))
-          assert.strictEqual(reason._tag, "MessageTooLarge")
-          assert.include(reason.message, "at most 1000 bytes")
-          assert.include(reason.message, "got 1001")
-          assert.strictEqual(
-            yield* outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "ü".repeat(501) })),
-            "MessageTooLarge"
-          )
-          assert.strictEqual((yield* takeAll(queue)).length, 1)
-          assert.strictEqual((yield* (yield* AmqpPublisher.AmqpPublisher).stats).channels, 1)
-        }).pipe(withPublisher(url, { maxMessageSize: 1000 }))
+      onTestBroker({ publisher: { maxMessageSize: 1000 } }, function* () {
+        const queue = yield* declare()
+        const of = (size: number) => AmqpPublisher.publish({ routingKey: queue, content: new Uint8Array(size) })
+        yield* of(1000)
+        const reason = yield* reasonOf(of(1001))
+        assert.strictEqual(reason._tag, "MessageTooLarge")
+        assert.include(reason.message, "at most 1000 bytes")
+        assert.include(reason.message, "got 1001")
+        assert.strictEqual(
+          yield* outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "ü".repeat(501) })),
+          "MessageTooLarge"
+        )
+        assert.strictEqual((yield* takeAll(queue)).length, 1)
+        assert.strictEqual((yield* (yield* AmqpPublisher.AmqpPublisher).stats).channels, 1)
       })
     )
   })

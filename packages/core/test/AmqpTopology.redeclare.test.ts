@@ -3,6 +3,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Queue } from "effect"
+import { onScriptedBroker } from "./support/client.ts"
 import { reasonOf, untilOpen } from "./support/amqp.ts"
 import { deleteQueue, layerOf, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import { eventually, until } from "./support/polling.ts"
@@ -168,20 +169,17 @@ describe("on a scripted broker", () => {
   }
 
   it.live("what is set aside is no condition any more when the layer has ended", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const opened = yield* Latch.make()
-        const fiber = yield* Effect.forkScoped(
-          Effect.andThen(opened.open, Effect.never).pipe(withLayer(make(queue("a"))), Effect.scoped)
-        )
-        yield* opened.await
-        broker.on("queue.declare", (declare) => declare.closeChannel(403))
-        broker.destroy()
-        yield* until(conditions, (all) => all.length === 1, "the conditions")
-        yield* Fiber.interrupt(fiber)
-        assert.lengthOf(yield* conditions, 0)
-      }).pipe(withConsumers(broker.url))
+    onScriptedBroker({}, function* (broker) {
+      const opened = yield* Latch.make()
+      const fiber = yield* Effect.forkScoped(
+        Effect.andThen(opened.open, Effect.never).pipe(withLayer(make(queue("a"))), Effect.scoped)
+      )
+      yield* opened.await
+      broker.on("queue.declare", (declare) => declare.closeChannel(403))
+      broker.destroy()
+      yield* until(conditions, (all) => all.length === 1, "the conditions")
+      yield* Fiber.interrupt(fiber)
+      assert.lengthOf(yield* conditions, 0)
     })
   )
 

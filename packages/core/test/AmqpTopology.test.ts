@@ -4,6 +4,7 @@ import { AmqpChannel, type AmqpConnection, type AmqpError, AmqpPool, AmqpTopolog
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Logger, Queue, References } from "effect"
 import { inspect } from "node:util"
+import { onTestBroker } from "./support/client.ts"
 import { layerOf, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
 import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
@@ -24,24 +25,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("declare", () => {
     it.effect("what is declared routes as described; declaring it again changes nothing and loses no message", () =>
-      Effect.gen(function* () {
-        const { queues, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* AmqpTopology.declare(shop)
-          yield* AmqpChannel.use((channel) =>
-            Effect.gen(function* () {
-              yield* channel.publish({ exchange: "shop", routingKey: "order.created", content: "" })
-              yield* channel.publish({ exchange: "shop", routingKey: "nobody's", content: "" })
-              yield* channel.queueDeclarePassive("shop.orders")
-            })
-          )
-          const wanted = (rows: ReadonlyArray<TestBroker.QueueCensus>) =>
-            ["shop.lost", "shop.orders"].every((name) => rows.find((row) => row.name === name)?.ready === 1)
-          const before = yield* until(queues, wanted)
-          yield* AmqpTopology.declare(shop)
-          yield* AmqpTopology.declare(AmqpTopology.make(shop, shop))
-          assert.deepStrictEqual(yield* queues, before)
-        }).pipe(Effect.scoped, withPool(url))
+      onTestBroker({}, function* ({ queues }) {
+        yield* AmqpTopology.declare(shop)
+        yield* AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            yield* channel.publish({ exchange: "shop", routingKey: "order.created", content: "" })
+            yield* channel.publish({ exchange: "shop", routingKey: "nobody's", content: "" })
+            yield* channel.queueDeclarePassive("shop.orders")
+          })
+        )
+        const wanted = (rows: ReadonlyArray<TestBroker.QueueCensus>) =>
+          ["shop.lost", "shop.orders"].every((name) => rows.find((row) => row.name === name)?.ready === 1)
+        const before = yield* until(queues, wanted)
+        yield* AmqpTopology.declare(shop)
+        yield* AmqpTopology.declare(AmqpTopology.make(shop, shop))
+        assert.deepStrictEqual(yield* queues, before)
       })
     )
 
@@ -108,27 +106,24 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
     for (const [name, { is, names, says, wanted }] of Object.entries(differences)) {
       it.effect(`a 406 names what differs: ${name}`, () =>
-        Effect.gen(function* () {
-          const { url } = yield* TestBroker.TestBroker
-          yield* Effect.gen(function* () {
-            yield* AmqpTopology.declare(AmqpTopology.make(is))
-            const reason = yield* reasonOf(AmqpTopology.declare(AmqpTopology.make(wanted)))
-            assert.strictEqual(reason._tag, "PreconditionFailed")
-            assert.deepInclude(reason, { ...names, replyCode: 406, isRetryable: false })
-            for (const words of [
-              `'${is.name}' exists with another ${names.argument}: `,
-              names.argument,
-              names.received,
-              names.current,
-              "delete it first",
-              says ?? ""
-            ]) {
-              assert.include(reason.message, words)
-            }
-            yield* AmqpPool.use(yield* AmqpPool.AmqpPool, (channel) =>
-              Effect.andThen(channel.queueDelete(is.name), channel.exchangeDelete(is.name))
-            )
-          }).pipe(withPool(url))
+        onTestBroker({}, function* () {
+          yield* AmqpTopology.declare(AmqpTopology.make(is))
+          const reason = yield* reasonOf(AmqpTopology.declare(AmqpTopology.make(wanted)))
+          assert.strictEqual(reason._tag, "PreconditionFailed")
+          assert.deepInclude(reason, { ...names, replyCode: 406, isRetryable: false })
+          for (const words of [
+            `'${is.name}' exists with another ${names.argument}: `,
+            names.argument,
+            names.received,
+            names.current,
+            "delete it first",
+            says ?? ""
+          ]) {
+            assert.include(reason.message, words)
+          }
+          yield* AmqpPool.use(yield* AmqpPool.AmqpPool, (channel) =>
+            Effect.andThen(channel.queueDelete(is.name), channel.exchangeDelete(is.name))
+          )
         })
       )
     }
@@ -169,14 +164,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect("lists everything that is missing, external or not, and declares nothing", () =>
-      Effect.gen(function* () {
-        const { queues, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          const reason = yield* reasonOf(AmqpTopology.verify(wanted))
-          assert.strictEqual(reason._tag, "NotFound")
-          assert.include(reason.message, 'exchange "v", exchange "v.theirs", queue "v", queue "v.theirs"')
-          assert.isFalse((yield* queues).some(({ name }) => name.startsWith("v")))
-        }).pipe(withPool(url))
+      onTestBroker({}, function* ({ queues }) {
+        const reason = yield* reasonOf(AmqpTopology.verify(wanted))
+        assert.strictEqual(reason._tag, "NotFound")
+        assert.include(reason.message, 'exchange "v", exchange "v.theirs", queue "v", queue "v.theirs"')
+        assert.isFalse((yield* queues).some(({ name }) => name.startsWith("v")))
       })
     )
 

@@ -28,13 +28,13 @@ import {
   SubscriptionRef
 } from "effect"
 import { inspect } from "node:util"
+import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { configOf, reasonOf, untilOpen } from "./support/amqp.ts"
 import { declareQueue, nextText, onBroker, untilQueue } from "./support/consumers.ts"
 import { until } from "./support/polling.ts"
-import { count, value, withAmqp } from "./support/metrics.ts"
+import { count, value } from "./support/metrics.ts"
 import { numbers } from "./support/numbers.ts"
-import { held, message, published, start, untilStats, withPublisher } from "./support/publisher.ts"
-import * as ScriptedBroker from "./support/ScriptedBroker.ts"
+import { held, message, published, start, untilStats } from "./support/publisher.ts"
 
 /** What tests and applications make of a service. */
 const ways: Record<string, <Service extends object>(service: Service) => Service> = {
@@ -179,24 +179,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   it.effect("a server whose publisher is wrapped sends every reply by the wrapper", () =>
-    Effect.gen(function* () {
-      const { url } = yield* TestBroker.TestBroker
-      yield* Effect.gen(function* () {
-        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("echo")))
-        const consumer = yield* AmqpConsumer.AmqpConsumer
-        let replies = 0
-        const publish: typeof consumer.publisher.publish = (...args) =>
-          Effect.suspend(() => (replies++, consumer.publisher.publish(...args)))
-        yield* AmqpRpc.serve(Echo, Effect.succeed).pipe(
-          Effect.provideService(AmqpConsumer.AmqpConsumer, {
-            ...consumer,
-            publisher: { ...consumer.publisher, publish }
-          }),
-          start
-        )
-        for (const word of ["a", "b", "c"]) assert.strictEqual(yield* AmqpRpc.client(Echo)(word), word)
-        assert.strictEqual(replies, 3)
-      }).pipe(withAmqp(url))
+    onTestBroker({}, function* () {
+      yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("echo")))
+      const consumer = yield* AmqpConsumer.AmqpConsumer
+      let replies = 0
+      const publish: typeof consumer.publisher.publish = (...args) =>
+        Effect.suspend(() => (replies++, consumer.publisher.publish(...args)))
+      yield* AmqpRpc.serve(Echo, Effect.succeed).pipe(
+        Effect.provideService(AmqpConsumer.AmqpConsumer, {
+          ...consumer,
+          publisher: { ...consumer.publisher, publish }
+        }),
+        start
+      )
+      for (const word of ["a", "b", "c"]) assert.strictEqual(yield* AmqpRpc.client(Echo)(word), word)
+      assert.strictEqual(replies, 3)
     })
   )
 
@@ -218,23 +215,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   it.effect("nothing of what stands behind a service is shown with it", () =>
-    Effect.gen(function* () {
-      const { url } = yield* TestBroker.TestBroker
-      yield* Effect.gen(function* () {
-        yield* untilOpen()
-        const services = [
-          yield* AmqpConnection.AmqpConnection,
-          yield* AmqpPool.AmqpPool,
-          yield* AmqpPublisher.AmqpPublisher,
-          yield* AmqpConsumer.AmqpConsumer,
-          yield* AmqpRpc.AmqpRpc
-        ]
-        for (const service of services) {
-          const inside = Object.entries(service).find(([name]) => name.includes("Inside"))?.[1]
-          assert.match(inspect(inside, { depth: Infinity, showHidden: true }), /^\w+Inside {}$/)
-          assert.strictEqual(JSON.stringify(inside), "{}")
-        }
-      }).pipe(withAmqp(url))
+    onTestBroker({}, function* () {
+      yield* untilOpen()
+      const services = [
+        yield* AmqpConnection.AmqpConnection,
+        yield* AmqpPool.AmqpPool,
+        yield* AmqpPublisher.AmqpPublisher,
+        yield* AmqpConsumer.AmqpConsumer,
+        yield* AmqpRpc.AmqpRpc
+      ]
+      for (const service of services) {
+        const inside = Object.entries(service).find(([name]) => name.includes("Inside"))?.[1]
+        assert.match(inspect(inside, { depth: Infinity, showHidden: true }), /^\w+Inside {}$/)
+        assert.strictEqual(JSON.stringify(inside), "{}")
+      }
     })
   )
 })
@@ -243,89 +237,80 @@ describe("made by hand", () => {
   const publish = () => Effect.succeed({ _tag: "Confirmed" as const })
 
   it.live("services report what they declare, and nothing more", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
+    onScriptedBroker({}, function* () {
+      const { config, flow, state } = yield* AmqpConnection.AmqpConnection
+      const publisher = yield* AmqpPublisher.AmqpPublisher
+      const pool = yield* AmqpPool.AmqpPool
+      const { confirm, transaction } = pool
+      // `Layer.mock` answers for every member that it was not given.
+      const mocks = Layer.mergeAll(
+        Layer.mock(AmqpConnection.AmqpConnection, { config, flow, state }),
+        Layer.mock(AmqpPool.AmqpPool, { stats: pool.stats, confirm, transaction }),
+        Layer.mock(AmqpPublisher.AmqpPublisher, { publish, flow: publisher.flow, stats: publisher.stats }),
+        Layer.mock(AmqpConsumer.AmqpConsumer, { publisher }),
+        Layer.mock(AmqpRpc.AmqpRpc, {})
+      )
       yield* Effect.gen(function* () {
-        const { config, flow, state } = yield* AmqpConnection.AmqpConnection
-        const publisher = yield* AmqpPublisher.AmqpPublisher
-        const pool = yield* AmqpPool.AmqpPool
-        const { confirm, transaction } = pool
-        // `Layer.mock` answers for every member that it was not given.
-        const mocks = Layer.mergeAll(
-          Layer.mock(AmqpConnection.AmqpConnection, { config, flow, state }),
-          Layer.mock(AmqpPool.AmqpPool, { stats: pool.stats, confirm, transaction }),
-          Layer.mock(AmqpPublisher.AmqpPublisher, { publish, flow: publisher.flow, stats: publisher.stats }),
-          Layer.mock(AmqpConsumer.AmqpConsumer, { publisher }),
-          Layer.mock(AmqpRpc.AmqpRpc, {})
-        )
-        yield* Effect.gen(function* () {
-          assert.deepStrictEqual(yield* AmqpConnection.conditions, [])
-          assert.isUndefined(yield* Effect.flatMap(AmqpConsumer.ownConnection, SubscriptionRef.get))
-          const registry: Metric.MetricRegistry = new Map()
-          const names = yield* Effect.scoped(
-            Effect.map(Layer.build(AmqpMetrics.layer), () => Array.from(registry.values(), ({ id }) => id))
-          ).pipe(Effect.provideService(Metric.MetricRegistry, registry))
-          assert.includeMembers(names, [
-            AmqpMetrics.connectionState.id,
-            AmqpMetrics.channelCount.id,
-            AmqpMetrics.sentMessages.id,
-            AmqpMetrics.consumedMessages.id
-          ])
-          for (const { id } of [
-            AmqpMetrics.undecodableMessages,
-            AmqpMetrics.useTime,
-            AmqpMetrics.operationDuration,
-            AmqpMetrics.calls
-          ]) {
-            assert.notInclude(names, id)
-          }
-        }).pipe(Effect.provide(mocks, { local: true }))
-      }).pipe(withAmqp(broker.url))
+        assert.deepStrictEqual(yield* AmqpConnection.conditions, [])
+        assert.isUndefined(yield* Effect.flatMap(AmqpConsumer.ownConnection, SubscriptionRef.get))
+        const registry: Metric.MetricRegistry = new Map()
+        const names = yield* Effect.scoped(
+          Effect.map(Layer.build(AmqpMetrics.layer), () => Array.from(registry.values(), ({ id }) => id))
+        ).pipe(Effect.provideService(Metric.MetricRegistry, registry))
+        assert.includeMembers(names, [
+          AmqpMetrics.connectionState.id,
+          AmqpMetrics.channelCount.id,
+          AmqpMetrics.sentMessages.id,
+          AmqpMetrics.consumedMessages.id
+        ])
+        for (const { id } of [
+          AmqpMetrics.undecodableMessages,
+          AmqpMetrics.useTime,
+          AmqpMetrics.operationDuration,
+          AmqpMetrics.calls
+        ]) {
+          assert.notInclude(names, id)
+        }
+      }).pipe(Effect.provide(mocks, { local: true }))
     })
   )
 
   it.live("a connection carries nothing: the defect says what does", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const { config, flow, state, updateSecret } = yield* AmqpConnection.AmqpConnection
-        const fake = { config, flow, state, updateSecret }
-        const onFake = Effect.provideService(AmqpConnection.AmqpConnection, fake)
-        const makes = [
-          Effect.asVoid(AmqpPool.make),
-          Effect.asVoid(AmqpPublisher.make()),
-          Effect.asVoid(AmqpRpc.makeClient())
-        ]
-        for (const make of makes) {
-          const exit = yield* Effect.exit(onFake(Effect.scoped(make)))
-          assert.include(String(exit), "expected one made by AmqpConnection.make, or a copy of one")
-        }
-      }).pipe(withPublisher(broker.url))
+    onScriptedBroker({}, function* () {
+      const { config, flow, state, updateSecret } = yield* AmqpConnection.AmqpConnection
+      const fake = { config, flow, state, updateSecret }
+      const onFake = Effect.provideService(AmqpConnection.AmqpConnection, fake)
+      const makes = [
+        Effect.asVoid(AmqpPool.make),
+        Effect.asVoid(AmqpPublisher.make()),
+        Effect.asVoid(AmqpRpc.makeClient())
+      ]
+      for (const make of makes) {
+        const exit = yield* Effect.exit(onFake(Effect.scoped(make)))
+        assert.include(String(exit), "expected one made by AmqpConnection.make, or a copy of one")
+      }
     })
   )
 
   it.live("a publisher publishes one message of publishAll after the other, where a copy has many on their way", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({ on: held })
-      yield* Effect.gen(function* () {
-        const publisher = yield* AmqpPublisher.AmqpPublisher
-        const { flow, publish, stats } = publisher
-        const all = numbers(5).map(message)
-        const publishing = (by: typeof publisher) =>
-          start(Effect.provideService(Stream.runDrain(AmqpPublisher.publishAll(all)), AmqpPublisher.AmqpPublisher, by))
-        const copy = yield* publishing({ ...publisher })
-        yield* until(
-          Effect.sync(() => published(broker)),
-          (now) => now.length === 5,
-          "what was sent"
-        )
-        yield* Fiber.interrupt(copy)
-        // A function around it is another one.
-        yield* publishing({ flow, stats, publish: (...args) => publish(...args) })
-        yield* untilStats(({ inFlight }) => inFlight === 6)
-        yield* publishing({ ...publisher })
-        yield* untilStats(({ inFlight }) => inFlight === 11)
-      }).pipe(withPublisher(broker.url, {}, { shutdownTimeout: Duration.millis(100) }))
+    onScriptedBroker({ broker: { on: held }, shutdownTimeout: Duration.millis(100) }, function* (broker) {
+      const publisher = yield* AmqpPublisher.AmqpPublisher
+      const { flow, publish, stats } = publisher
+      const all = numbers(5).map(message)
+      const publishing = (by: typeof publisher) =>
+        start(Effect.provideService(Stream.runDrain(AmqpPublisher.publishAll(all)), AmqpPublisher.AmqpPublisher, by))
+      const copy = yield* publishing({ ...publisher })
+      yield* until(
+        Effect.sync(() => published(broker)),
+        (now) => now.length === 5,
+        "what was sent"
+      )
+      yield* Fiber.interrupt(copy)
+      // A function around it is another one.
+      yield* publishing({ flow, stats, publish: (...args) => publish(...args) })
+      yield* untilStats(({ inFlight }) => inFlight === 6)
+      yield* publishing({ ...publisher })
+      yield* untilStats(({ inFlight }) => inFlight === 11)
     })
   )
 })
