@@ -167,6 +167,36 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow }))
     )
 
+    it.effect("many settlements at once is answered little by little: others have their turn in between", () =>
+      Effect.gen(function* () {
+        const client = yield* openRaw(`/amqp/consume/${yield* makeQueue()}`)
+        const count = 2000
+        const each = "x".repeat(15)
+        let answered = 0
+        let turn = 0
+        let most = 0
+        const all = yield* Deferred.make<void>()
+        const endTurn = () => {
+          most = Math.max(most, turn)
+          turn = 0
+          if (answered >= count) Deferred.doneUnsafe(all, Effect.void)
+        }
+        client.socket.on("data", (bytes: Buffer) => {
+          // What the gateway, in this process, writes in one turn of the event loop is read in the next.
+          if (turn === 0) setImmediate(endTurn)
+          const here = bytes.toString("latin1").split('"event":"error"').length - 1
+          answered += here
+          turn += here
+        })
+        const many = Buffer.concat(Array.from({ length: count }, () => frame(`{"ack":"${each}"}`)))
+        // One read of the gateway takes them all.
+        assert.isBelow(many.length, 65_536)
+        client.socket.write(many)
+        yield* Effect.timeout(Deferred.await(all), "20 seconds")
+        assert.isBelow(most, count / 10)
+      }).pipe(Effect.scoped, withGateway({ authorize: allow }))
+    )
+
     it.effect("a settlement right before it closes has settled", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker

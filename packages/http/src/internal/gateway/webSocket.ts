@@ -54,7 +54,11 @@ export const converse: (
     const next = nextOf(attached, bounds)
 
     const settle = (how: Settlement, id: string) => {
-      const gone = Effect.suspend(() => send(errorOf("It was settled before, or is not of this stream.", id)))
+      // What one read of the socket brings is taken within that read: others have their turn after each answer. Settlements
+      // that are right need no bound, since there are no more than deliveries.
+      const gone = Effect.suspend(() => send(errorOf("It was settled before, or is not of this stream.", id))).pipe(
+        Effect.andThen(Effect.yieldNow)
+      )
       const prefix = `${session.id}.`
       const settling = id.startsWith(prefix) ? session.settle(Number(id.slice(prefix.length)), how) : undefined
       return settling === undefined ? gone : Effect.catchTag(settling, "AmqpError", () => gone)
