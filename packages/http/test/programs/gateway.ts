@@ -1,6 +1,6 @@
 /**
- * A gateway in a process of its own, which lets everybody do everything. Prints where it listens, and again and again the most
- * memory it has had: `memory 200000000`.
+ * A gateway in a process of its own, which lets everybody do everything. Prints where it listens, and again and again how it
+ * fares: `state {"memory":200000000,...}`, see `State`. With `COLLECT=yes` it collects its garbage each time.
  */
 import { AmqpLive } from "@effect-amqp/core"
 import { AmqpGateway, AmqpHttpServer } from "@effect-amqp/http"
@@ -8,10 +8,13 @@ import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Cause, Console, Effect, Exit, Layer, References, Schedule } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { createServer } from "node:http"
+import { bytesHeld } from "../../../core/test/support/heap.ts"
+import type { State } from "../support/attack.ts"
+import { watchEventLoop } from "../support/eventLoop.ts"
 
 const gateway = AmqpGateway.layer({
   authorize: () => Effect.succeed("allow"),
-  limits: { body: "64 KiB", prefetch: 10, idle: "1 second", heartbeat: "500 millis", streams: 20, resume: "5 seconds" }
+  limits: { body: "64 KiB", prefetch: 10, idle: "1 second", heartbeat: "500 millis", streams: 20, resume: "30 seconds" }
 })
 
 const server = NodeHttpServer.layerServer(createServer, {
@@ -20,12 +23,37 @@ const server = NodeHttpServer.layerServer(createServer, {
   gracefulShutdownTimeout: "3 seconds"
 }).pipe(AmqpHttpServer.graceful({ delay: 0 }))
 
+const collects = process.env["COLLECT"] === "yes"
+
+const delay = watchEventLoop()
+
+/** The most that was held, and what was held before anything came. */
+let held = 0
+let idle: number | undefined
+let begun: readonly [cpu: NodeJS.CpuUsage, at: number] | undefined
+const state = Effect.sync((): State => {
+  if (collects) {
+    const now = bytesHeld()
+    idle ??= now
+    held = Math.max(held, now)
+  }
+  begun ??= [process.cpuUsage(), performance.now()]
+  const { system, user } = process.cpuUsage(begun[0])
+  return {
+    cpu: [(system + user) / 1e6, (performance.now() - begun[1]) / 1e3],
+    memory: process.resourceUsage().maxRSS * 1024,
+    growth: collects ? held - idle! : undefined,
+    delay: delay()
+  }
+})
+
 const announcement = Layer.effectDiscard(
   Effect.gen(function* () {
     const { address } = yield* HttpServer.HttpServer
+    const tell = Effect.flatMap(state, (now) => Console.log(`state ${JSON.stringify(now)}`))
+    yield* tell
     yield* Console.log(`listening on ${HttpServer.formatAddress(address)}`)
-    const memory = Effect.suspend(() => Console.log(`memory ${process.resourceUsage().maxRSS * 1024}`))
-    yield* Effect.forkScoped(Effect.repeat(memory, Schedule.spaced("200 millis")))
+    yield* Effect.forkScoped(Effect.repeat(tell, Schedule.spaced(collects ? "700 millis" : "200 millis")))
   })
 )
 

@@ -1,6 +1,6 @@
 /**
  * Ten hostile clients of the gateway at `PORT`, in a process of their own, until it is stopped: they consume from the queue
- * `BAIT`, read nothing, and send what they should not. Prints `listening on http://127.0.0.1:PORT` when all have begun, as
+ * `BAIT`, read nothing, and send what they should not; with `ONLY`, names with commas in between, those alone. Prints `listening on http://127.0.0.1:PORT` when all have begun, as
  * every program of the tests, and how often each has done it: `done {"giants":7}`.
  */
 import { connect, type Socket } from "node:net"
@@ -85,7 +85,10 @@ const clients: ReadonlyArray<readonly [name: string, once: () => Promise<void>]>
   ]
 ]
 
+const only = process.env["ONLY"]?.split(",")
+
 for (const [name, once] of clients) {
+  if (only !== undefined && !only.includes(name)) continue
   done[name] ??= 0
   void (async () => {
     for (;;) {

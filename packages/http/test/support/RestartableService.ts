@@ -3,7 +3,7 @@ import { Deferred, Effect, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { Agent, request } from "node:http"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
-import { join } from "node:path"
+import { resolve } from "node:path"
 import { environment } from "../../../core/test/support/environment.ts"
 
 // --- A service in a process of its own ---------------------------------------------------------------------------------
@@ -15,14 +15,14 @@ export interface Instance {
   readonly output: () => string
 }
 
-/** Starts a program of `programs`; it is stopped with the scope at the latest. */
+/** Starts a program of `programs`, or a file; it is stopped with the scope at the latest. */
 export const start = (
   env: Record<string, string>,
-  name: `${string}.ts` = "publishing.ts",
+  name = "publishing.ts",
   flags: ReadonlyArray<string> = []
 ): Effect.Effect<Instance, Error, Scope.Scope> =>
   Effect.gen(function* () {
-    const program = join(import.meta.dirname, "..", "programs", name)
+    const program = resolve(import.meta.dirname, "..", "programs", name)
     const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", ...flags, program], {
       env: { ...environment(), ...env },
       stdio: ["ignore", "pipe", "pipe"]

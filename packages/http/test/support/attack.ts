@@ -1,9 +1,22 @@
 /** An honest client of a gateway, beside hostile ones. Gateway and hostile clients are processes of their own. */
 import { Amqp, AmqpChannel, AmqpConfig } from "@effect-amqp/core"
 import { Effect, type Scope } from "effect"
+import { bundle, commands } from "../../../core/test/support/bundles.ts"
+import { type Delay, watchEventLoop } from "./eventLoop.ts"
 import { start } from "./RestartableService.ts"
 
-export interface Outcome {
+/** How a gateway fares, as it tells itself. */
+export interface State {
+  /** The most memory that the process has had, in bytes. */
+  readonly memory: number
+  /** CPU seconds that it has taken since it listens, and of how many. */
+  readonly cpu: readonly [taken: number, of: number]
+  /** How much more than before the attack it has held at most, garbage aside, in bytes. Undefined: it was not looked at. */
+  readonly growth: number | undefined
+  readonly delay: Delay
+}
+
+export interface Outcome extends State {
   /** Messages that the honest client has published, and been told so. */
   readonly published: number
   /** Of these, messages that it was not delivered. */
@@ -13,17 +26,20 @@ export interface Outcome {
   /** Milliseconds from a publish to its answer, and to its delivery. */
   readonly answered: { readonly p50: number; readonly p99: number }
   readonly delivered: { readonly p50: number; readonly p99: number }
-  /** The most memory that the gateway has had, in bytes. */
-  readonly memory: number
+  /** The same of the honest client: what it measures is late by that, too. */
+  readonly clientDelay: Delay
+  /** Messages that the hostile clients have got. */
+  readonly eaten: number
   /** How often the hostile clients did what they do. */
   readonly hostile: Record<string, number>
 }
 
 /**
- * The heap of the gateway, in MB. By default V8 lets garbage lie until it is some hundred megabytes: then the process takes
- * 400 MB under attack, of which 60 are in use. A gateway that needed more than this heap would end.
+ * How the gateway is started. By default V8 lets garbage lie until it is some hundred megabytes: of the 400 MB that the process
+ * takes under attack then, 25 are in use. The first flag alone would not do: the space for what is new grows to 96 MB by
+ * itself, which leaves so little of 128 that V8 collects all the time.
  */
-const heap = 128
+const heap = ["--max-old-space-size=128", "--max-semi-space-size=16"]
 
 const bait = "bait"
 const own = "honest"
@@ -95,37 +111,70 @@ const honest = (port: number, signal: AbortSignal) => {
   }
 }
 
+export interface Options {
+  /** Whether the gateway collects its garbage all the time, to tell what it holds. It is slower then. */
+  readonly collects?: boolean
+  /** The gateway as one file, as docs/deployment.md makes it. From its sources it takes 90 MB more before anything comes. */
+  readonly bundled?: boolean
+  /** How many messages the hostile clients have got before it ends: it goes on for a minute at most until they have. */
+  readonly eaten?: number
+  /** Names of the hostile clients. Default: all of them. */
+  readonly only?: ReadonlyArray<string>
+}
+
+const bundled = bundle("../../../../http/test/programs/gateway.ts", commands[0]!)
+
 /** Attacks a gateway on the broker at `url` for so long. */
-export const attack = (url: string, seconds: number): Effect.Effect<Outcome, Error, Scope.Scope> =>
+export const attack = (
+  url: string,
+  seconds: number,
+  options: Options = {}
+): Effect.Effect<Outcome, Error, Scope.Scope> =>
   Effect.gen(function* () {
     const channel = <A, E>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E>) =>
       Effect.scoped(AmqpChannel.use(f))
+    let baits = 0
+    let eaten = 0
     const fill = channel((it) =>
       Effect.gen(function* () {
         const { messageCount } = yield* it.queueDeclare(bait, { durable: false })
+        eaten = baits - messageCount
         yield* it.queueDeclare(own, { durable: false })
-        for (let n = messageCount; n < 1000; n++) yield* it.publish({ routingKey: bait, content: "x".repeat(20_000) })
+        for (let n = messageCount; n < 1000; n++, baits++) {
+          yield* it.publish({ routingKey: bait, content: "x".repeat(20_000) })
+        }
       })
     )
     yield* fill
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep("500 millis"), fill)))
-    const gateway = yield* start({ AMQP_URL: url }, "gateway.ts", [`--max-old-space-size=${heap}`])
+    const gateway = yield* start(
+      { AMQP_URL: url, COLLECT: options.collects === true ? "yes" : "no" },
+      options.bundled === true ? yield* bundled : "gateway.ts",
+      heap
+    )
+    const delay = watchEventLoop()
     const leaving = new AbortController()
     const client = honest(gateway.port, leaving.signal)
     yield* Effect.addFinalizer(() => Effect.sync(() => client.end()))
-    const strangers = yield* start({ PORT: String(gateway.port), BAIT: bait }, "strangers.ts")
+    const only = options.only === undefined ? undefined : { ONLY: options.only.join() }
+    const strangers = yield* start({ PORT: String(gateway.port), BAIT: bait, ...only }, "strangers.ts")
+    const last = (pattern: RegExp, output: string) => [...output.matchAll(pattern)].at(-1)?.[1] ?? ""
+    const hostile = (): Record<string, number> => JSON.parse(last(/done (.*)\n/g, strangers.output()) || "{}")
+    const isEnough = () => eaten >= (options.eaten ?? 0) && Object.values(hostile()).every((times) => times > 0)
     yield* Effect.sleep(seconds * 1000)
+    yield* Effect.repeat(Effect.sleep("100 millis"), { until: isEnough }).pipe(Effect.timeoutOption("1 minute"))
     leaving.abort()
     yield* Effect.promise(() => client.publishing)
     // What is on its way arrives, though the others go on.
     yield* Effect.repeat(Effect.sleep("20 millis"), { until: () => client.missing.size === 0 }).pipe(
       Effect.timeoutOption("10 seconds")
     )
-    const last = (pattern: RegExp, output: string) => [...output.matchAll(pattern)].at(-1)?.[1] ?? ""
     const outcome = {
       ...client.outcome(),
-      memory: Number(last(/memory (\d+)\n/g, gateway.output())),
-      hostile: JSON.parse(last(/done (.*)\n/g, strangers.output()) || "{}")
+      ...(JSON.parse(last(/state (.*)\n/g, gateway.output())) as State),
+      clientDelay: delay(),
+      eaten,
+      hostile: hostile()
     }
     client.end()
     yield* strangers.stop
