@@ -60,7 +60,7 @@ export const get = (name: string): Effect.Effect<string | undefined> =>
 
 /**
  * Runs an effect with these values in its baggage, beside what is there already. `undefined` takes a name out. A name that is
- * no token cannot be sent, and is left out of the header.
+ * no token cannot be sent, and is left out of the header. Messages carry it only where a tracer is provided.
  *
  * @example
  * ```ts
