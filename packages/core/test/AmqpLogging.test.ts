@@ -10,6 +10,7 @@ interface Line {
   readonly level: string
   readonly message: string
   readonly annotations: Readonly<Record<string, unknown>>
+  readonly spans: ReadonlyArray<string>
 }
 
 /** Runs a program with all of the library, on the broker of the test, and hands it what is logged, of every level. */
@@ -22,7 +23,8 @@ const logged = <A, E, R>(program: (lines: ReadonlyArray<Line>) => Effect.Effect<
       lines.push({
         level: logLevel,
         message: String(first),
-        annotations: fiber.getRef(References.CurrentLogAnnotations)
+        annotations: fiber.getRef(References.CurrentLogAnnotations),
+        spans: fiber.getRef(References.CurrentLogSpans).map(([label]) => label)
       })
     })
     const result = yield* Effect.scoped(program(lines)).pipe(
@@ -47,6 +49,35 @@ const until = (lines: ReadonlyArray<Line>, message: string, many = 1) =>
 const long = "AMQP channel borrowed for long"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("the consumers' connection", () => {
+    it.effect("has none of the annotations and spans of the consumer that made it", () =>
+      logged(
+        (lines) =>
+          Effect.gen(function* () {
+            const broker = yield* TestBroker.TestBroker
+            yield* declare("shared")
+            const first = yield* AmqpConsumer.consume("shared", () => Effect.void).pipe(
+              Effect.annotateLogs({ requestId: "r-1" }),
+              Effect.withLogSpan("request"),
+              Effect.forkChild
+            )
+            yield* until(lines, "AMQP consumer subscribed")
+            yield* Effect.forkChild(AmqpConsumer.consume("shared", () => Effect.void))
+            yield* until(lines, "AMQP consumer subscribed", 2)
+            yield* Fiber.interrupt(first)
+            yield* broker.killConnections
+            yield* until(lines, "AMQP consumer subscribed", 3)
+            const about = lines.filter(({ annotations }) => annotations["amqp.connection"] === "shop consumers")
+            const ofConnection = about.filter(({ message }) => message.startsWith("AMQP connection"))
+            assert.isAtLeast(ofConnection.length, 3)
+            for (const { annotations } of ofConnection) assert.notProperty(annotations, "requestId")
+            for (const { spans } of ofConnection) assert.deepStrictEqual(spans, [])
+          }),
+        { connectionName: "shop" }
+      )
+    )
+  })
+
   describe("a long borrow", () => {
     const longBorrow = Duration.millis(100)
 

@@ -1,8 +1,9 @@
 /** The consumers' connection: there while somebody consumes. */
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConfig } from "../../model/config.ts"
 import type { AmqpConnection } from "../../model/connection.ts"
@@ -47,7 +48,13 @@ export const sharedConnection = Effect.fnUntraced(function* (
       Effect.addFinalizer(() => gone)
     )
   })
-  const acquire = Effect.provideService(connect, SharedLogin, linksOf(main).login)
+  // The first consumer's fiber makes it, and all consumers share it: it has the annotations, spans and loggers of the layer,
+  // and none of that consumer's.
+  const context = yield* Effect.context<never>()
+  const login = Effect.provideService(connect, SharedLogin, linksOf(main).login)
+  const acquire = Effect.updateContext(login, (asking: Context.Context<Scope.Scope>) =>
+    Context.add(context, Scope.Scope, Context.get(asking, Scope.Scope))
+  )
   const shared = yield* RcRef.make({ acquire, idleTimeToLive })
   let hasEnded = false
   yield* Effect.addFinalizer(() =>
