@@ -151,6 +151,15 @@ describe("sameMessage", () => {
     assert.isTrue(sameMessage(undated, returned))
   })
 
+  it("a request is itself with the address that RabbitMQ or LavinMQ has written into it, and with no other queue", () => {
+    const request = { ...message, replyTo: "amq.rabbitmq.reply-to" }
+    const comesBackTo = (replyTo: string) =>
+      sameMessage(request, { ...returned, properties: { ...returned.properties, replyTo } })
+    assert.isTrue(comesBackTo("amq.rabbitmq.reply-to.g1h2.key"))
+    assert.isTrue(comesBackTo("amq.direct.reply-to.ctag-0b1c"))
+    assert.isFalse(comesBackTo("payments"))
+  })
+
   it("a message that differs anywhere is another", () => {
     const others: ReadonlyArray<Partial<AmqpMessage.Message>> = [
       { exchange: "" },

@@ -14,7 +14,7 @@ import {
   AmqpRpc
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Layer, Queue, Redacted, Schema, type Scope } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer, Metric, Queue, Redacted, Schema, type Scope, Tracer } from "effect"
 import { configOf, type Overrides, quietly, reasonOf } from "./support/amqp.ts"
 import {
   declareQueue,
@@ -30,7 +30,7 @@ import { until } from "./support/polling.ts"
 import { numbers } from "./support/numbers.ts"
 import { startAll, untilFlow, untilStats } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { contextOf, parentOf, traced } from "./support/spans.ts"
+import { collecting, contextOf, parentOf, traced } from "./support/spans.ts"
 import * as Users from "./support/users.ts"
 import { limitBodies } from "./support/versions.ts"
 
@@ -150,6 +150,49 @@ const proven =
       assert.deepStrictEqual(yield* exchange(broker, "straight"), byChannel(broker, "straight"))
       return server
     })
+
+describe("a reply to an address of direct reply-to as LavinMQ writes it", () => {
+  const ofLavin = "amq.direct.reply-to.ctag-0b1c"
+
+  it.live("goes to a client that is there, by the publisher, mandatory and confirmed, and is none to a queue", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({
+        serverProperties: { product: "LavinMQ", version: "2.4.0", capabilities: { publisher_confirms: true } },
+        // What is delivered does not come back.
+        on: {
+          "basic.publish": (publish) =>
+            publish.reply("basic.ack", { deliveryTag: publish.deliveryTag, multiple: false })
+        }
+      })
+      const { ended, tracer } = collecting()
+      yield* Effect.gen(function* () {
+        const refused = (yield* Metric.value(AmqpRpc.refusedReplies)).count
+        const unroutable = (yield* Metric.value(AmqpRpc.unroutable)).count
+        yield* serving(Echo, Effect.succeed)
+        // Neither by the channel of the request, whatever was confirmed before.
+        for (const word of ["first", "second"]) {
+          assert.deepStrictEqual(yield* exchange(broker, word, ofLavin), byPublisher(broker, word))
+        }
+        const replies = broker.log.filter((received) => received.method === "basic.publish")
+        for (const { args } of replies) {
+          assert.deepInclude(args, { exchange: "", routingKey: ofLavin, mandatory: true })
+        }
+        assert.deepStrictEqual(
+          replies.map(({ content }) => Buffer.from(content?.body ?? []).toString()),
+          ['"first"', '"second"']
+        )
+        assert.strictEqual((yield* Metric.value(AmqpRpc.unroutable)).count, unroutable)
+        // The client is gone, and its reply is given back.
+        broker.off("basic.publish")
+        assert.deepStrictEqual(yield* exchange(broker, "gone", ofLavin), byPublisher(broker, "gone"))
+        assert.strictEqual((yield* Metric.value(AmqpRpc.unroutable)).count, unroutable + 1)
+        assert.strictEqual((yield* Metric.value(AmqpRpc.refusedReplies)).count, refused)
+        // One name for all clients.
+        assert.lengthOf(yield* ended("publish amq.rabbitmq.reply-to", 3), 3)
+      }).pipe(withConsumers(broker.url, hasty), Effect.provideService(Tracer.Tracer, tracer))
+    })
+  )
+})
 
 describe("a small reply by direct reply-to", () => {
   it.live(

@@ -30,7 +30,7 @@ import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { readServeOptions, type RepliesTo } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
-import { isDirect, isSound } from "../wire/directReply.ts"
+import { isDirect, isReplyAddress, isSound } from "../wire/directReply.ts"
 import * as Tracing from "../telemetry/tracing.ts"
 import { isStream } from "../connection/knownQueues.ts"
 
@@ -129,7 +129,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   /** From the request to the reply that the broker has, or will have before it reads what follows. */
   readonly handle = (request: Delivery) => {
     const { replyTo } = request.properties
-    if (replyTo !== undefined && replyTo !== "" && !isDirect(replyTo) && !this.#repliesTo(replyTo)) {
+    if (replyTo !== undefined && replyTo !== "" && !isReplyAddress(replyTo) && !this.#repliesTo(replyTo)) {
       return this.#refuseReplyTo(request, replyTo)
     }
     return Effect.flatMap(this.#answer(request), ([answer, problem]) => {
@@ -227,6 +227,7 @@ class Server<P extends Any, S extends Any, E extends Any, R> {
   }
 
   #reply(request: Delivery, replyTo: string, answer: Answer): Effect.Effect<void, NotAnswered> {
+    // RabbitMQ's alone. LavinMQ gives back only what it has not delivered, so replies to its addresses are mandatory.
     const direct = isDirect(replyTo)
     if (direct && !this.#isSound(replyTo)) return this.#undelivered(request, replyTo)
     const { correlationId } = request.properties

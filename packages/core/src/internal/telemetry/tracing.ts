@@ -22,6 +22,7 @@ import { AmqpError } from "../../model/error.ts"
 import type { Delivery, Message } from "../../model/message.ts"
 import * as BaggageHeader from "./baggageHeader.ts"
 import { failureOf } from "../message/failure.ts"
+import { isReplyAddress } from "../wire/directReply.ts"
 import { contextOf, messageWith } from "./tracingContext.ts"
 
 type Attributes = Record<string, unknown>
@@ -75,7 +76,7 @@ const serverNamed = "amq.gen-"
 
 const templateOf = (exchange: string, queue: string): string => {
   if (exchange !== "") return exchange
-  if (queue.startsWith(replies)) return replies
+  if (queue.startsWith(replies) || isReplyAddress(queue)) return replies
   return queue.startsWith(serverNamed) ? "amq.gen" : queue === "" ? "amq.default" : queue
 }
 

@@ -17,6 +17,18 @@ const prefix = `${directReplyTo}.`
 /** Whether a `replyTo` is the address of a channel, not the name of a queue. */
 export const isDirect = (replyTo: string): boolean => replyTo.startsWith(prefix)
 
+/** LavinMQ replaces the pseudo-queue's name by this and the tag of the client's consumer. */
+const lavinPrefix = "amq.direct.reply-to."
+
+/**
+ * Whether a `replyTo` is the address of a client that consumes replies, as RabbitMQ or LavinMQ writes it.
+ *
+ * A stranger may write one of LavinMQ's for RabbitMQ, where it is the name of a queue like any other. RabbitMQ reserves names
+ * that begin with `amq.`: nobody can declare that queue, and a message to it is unroutable. So these addresses are in none of
+ * the rules that protect RabbitMQ's connection (`isSound`, `isMalformed`).
+ */
+export const isReplyAddress = (replyTo: string): boolean => isDirect(replyTo) || replyTo.startsWith(lavinPrefix)
+
 /**
  * Whether a broker has written this address: a process id, a dot, and a key. The process id is, in base64, Erlang's
  * external term format of it: 131, the tag of a pid, the name of a node as an atom, and numbers

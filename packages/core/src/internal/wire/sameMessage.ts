@@ -1,6 +1,7 @@
 /** Whether a message that the broker gave back (`basic.return`) is the one that was published. */
 import type { FieldTable, Message, Properties } from "../../model/message.ts"
 import { noHeaders } from "./contentHeader.ts"
+import { directReplyTo, isReplyAddress } from "./directReply.ts"
 import { toSeconds } from "./fieldTable.ts"
 import { toBuffer, toExpiration } from "./properties.ts"
 import { includes, keysOf } from "./sameValue.ts"
@@ -38,8 +39,7 @@ export const sameEnvelope = (message: Message, arrived: Omit<Arrived, "content">
     message.priority === properties.priority &&
     (message.replyTo === properties.replyTo ||
       // The broker has written the channel's own address in its place (direct reply-to).
-      (message.replyTo === "amq.rabbitmq.reply-to" &&
-        properties.replyTo?.startsWith("amq.rabbitmq.reply-to.") === true)) &&
+      (message.replyTo === directReplyTo && properties.replyTo !== undefined && isReplyAddress(properties.replyTo))) &&
     (message.expiration === undefined ? undefined : toExpiration(message.expiration)) === properties.expiration &&
     (message.timestamp === undefined || toSeconds(message.timestamp) === toSeconds(properties.timestamp)) &&
     message.type === properties.type &&
