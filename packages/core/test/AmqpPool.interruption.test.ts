@@ -1,8 +1,11 @@
-/** A hundred thousand fibers, each interrupted at a moment of its own. Seeded: a failure can be run again. */
+/**
+ * A hundred thousand fibers, each interrupted at a moment of its own. Seeded: a failure can be run again. And one that is
+ * interrupted at each of its operations.
+ */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Fiber, Option } from "effect"
+import { Effect, Exit, Fiber, Option, Scheduler, Scope } from "effect"
 import { untilStats, withPool } from "./support/amqp.ts"
 
 const fibers = 100_000
@@ -15,6 +18,25 @@ const generator = (seed: number) => () => {
   let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
   t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
   return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+/** Has a fiber yield once, at the operation with this number, and interrupts it there. */
+class InterruptAt extends Scheduler.MixedScheduler {
+  fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  hasInterrupted = false
+  #left: number
+
+  constructor(operation: number) {
+    super()
+    this.#left = operation
+  }
+
+  override shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    if (fiber !== this.fiber || --this.#left !== 0) return false
+    this.hasInterrupted = true
+    fiber.interruptUnsafe()
+    return true
+  }
 }
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
@@ -82,5 +104,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.deepInclude(yield* census, { unacked: 0, consumers: 0 })
       }),
     120_000
+  )
+
+  it.effect("a scope whose fiber was interrupted at any operation gives back what it borrows afterwards", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestBroker.TestBroker
+      yield* Effect.gen(function* () {
+        const use = AmqpChannel.use(() => Effect.succeed("used"))
+        // The channel is open: what is interrupted does not wait.
+        yield* Effect.scoped(use)
+        for (let operation = 1, interrupted = true; interrupted; operation++) {
+          const scope = yield* Scope.make()
+          const ofScope = Effect.provideService(use, Scope.Scope, scope)
+          const scheduler = new InterruptAt(operation)
+          const fiber = yield* Effect.withFiber((current) => {
+            scheduler.fiber = current
+            return ofScope
+          }).pipe(Effect.provideService(Scheduler.Scheduler, scheduler), Effect.forkChild)
+          yield* Fiber.await(fiber)
+          interrupted = scheduler.hasInterrupted
+          assert.strictEqual(yield* ofScope, "used", `after operation ${operation}`)
+          yield* Scope.close(scope, Exit.void)
+          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 }, `after operation ${operation}`)
+          // The steps between borrowing and the end were gone through.
+          if (!interrupted) assert.isAbove(operation, 10)
+        }
+      }).pipe(withPool(url, { pool: { max: 1 } }))
+    })
   )
 })

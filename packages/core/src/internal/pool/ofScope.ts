@@ -54,10 +54,15 @@ export class ScopeChannels<Channel> {
     const entry = this.#entries.get(scope)
     const borrow = entry?.borrow
     if (borrow?.channel?.isOpen === true) return Effect.succeed(this.#pool.handle(borrow))
-    return entry === undefined ? this.#enterScope(scope) : this.#borrowFor(entry)
+    return Effect.uninterruptibleMask((restore) =>
+      entry === undefined ? this.#enterScope(scope, restore) : this.#borrowFor(entry, restore)
+    )
   })
 
-  #enterScope(scope: Scope.Scope): Effect.Effect<Channel, AmqpError.AmqpError> {
+  // Uninterruptible, both: an entry without its finalizer would borrow for a scope that gives nothing back, and only what
+  // waits is restored.
+
+  #enterScope(scope: Scope.Scope, restore: Restore): Effect.Effect<Channel, AmqpError.AmqpError> {
     const entry = new ScopeEntry()
     this.#entries.set(scope, entry)
     const leave = () => {
@@ -65,33 +70,31 @@ export class ScopeChannels<Channel> {
       this.#entries.delete(scope)
       return entry.borrow === undefined ? Effect.void : this.#pool.release(entry.borrow)
     }
-    return Effect.andThen(Scope.addFinalizerExit(scope, leave), this.#borrowFor(entry))
+    return Effect.andThen(Scope.addFinalizerExit(scope, leave), () => this.#borrowFor(entry, restore))
   }
 
-  #borrowFor(entry: ScopeEntry): Effect.Effect<Channel, AmqpError.AmqpError> {
-    return Effect.uninterruptibleMask((restore) => {
-      // Another fiber of this scope is borrowing: what it gets is for both.
-      if (entry.acquiring) {
-        entry.acquired ??= Deferred.makeUnsafe()
-        return Effect.andThen(restore(Deferred.await(entry.acquired)), this.#borrowFor(entry))
-      }
-      const held = entry.borrow
-      if (held !== undefined) {
-        if (held.channel?.isOpen === true) return Effect.succeed(this.#pool.handle(held))
-        // The place of a channel that has died is given back first: else a pool of one would wait for itself.
-        entry.borrow = undefined
-        return Effect.andThen(this.#pool.release(held), this.#borrowFor(entry))
-      }
-      const borrow = this.#pool.make()
-      entry.acquiring = true
-      borrow.onFailed = () => entry.acquisitionEnded()
-      return this.#pool.acquire(borrow, restore, () => {
-        entry.borrow = borrow
-        entry.acquisitionEnded()
-        // The scope ended while its fiber went on: the handle fails, and nothing is held.
-        const handle = this.#pool.handle(borrow)
-        return entry.ended ? Effect.as(this.#pool.release(borrow), handle) : Effect.succeed(handle)
-      })
+  #borrowFor(entry: ScopeEntry, restore: Restore): Effect.Effect<Channel, AmqpError.AmqpError> {
+    // Another fiber of this scope is borrowing: what it gets is for both.
+    if (entry.acquiring) {
+      entry.acquired ??= Deferred.makeUnsafe()
+      return Effect.andThen(restore(Deferred.await(entry.acquired)), () => this.#borrowFor(entry, restore))
+    }
+    const held = entry.borrow
+    if (held !== undefined) {
+      if (held.channel?.isOpen === true) return Effect.succeed(this.#pool.handle(held))
+      // The place of a channel that has died is given back first: else a pool of one would wait for itself.
+      entry.borrow = undefined
+      return Effect.andThen(this.#pool.release(held), () => this.#borrowFor(entry, restore))
+    }
+    const borrow = this.#pool.make()
+    entry.acquiring = true
+    borrow.onFailed = () => entry.acquisitionEnded()
+    return this.#pool.acquire(borrow, restore, () => {
+      entry.borrow = borrow
+      entry.acquisitionEnded()
+      // The scope ended while its fiber went on: the handle fails, and nothing is held.
+      const handle = this.#pool.handle(borrow)
+      return entry.ended ? Effect.as(this.#pool.release(borrow), handle) : Effect.succeed(handle)
     })
   }
 }
