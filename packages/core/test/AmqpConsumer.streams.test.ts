@@ -764,14 +764,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 describe("a subscription whose answer is lost with its connection", () => {
-  for (const [name, offset, sent, again] of [
-    ["next", "next", "next", /^[5-9]s$/],
-    ["last", "last", "last", /^6[0-4]s$/],
-    ["2 hours ago", { ago: "2 hours" }, "7200s", /^720[1-4]s$/]
+  const product = (name: string) => ({
+    product: name,
+    version: "4.0.5",
+    capabilities: { consumer_cancel_notify: true, "basic.nack": true, publisher_confirms: true }
+  })
+
+  for (const [name, offset, sent, again, margin] of [
+    ["next", "next", "next", /^[5-9]s$/, 5],
+    ["last", "last", "last", /^6[0-4]s$/, 60],
+    ["2 hours ago", { ago: "2 hours" }, "7200s", /^720[1-4]s$/, 7200]
   ] as const) {
     plain.live(`begins where the first one would have, for "${name}": what was published meanwhile comes`, () =>
       Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
+        const broker = yield* ScriptedBroker.make({ serverProperties: product("RabbitMQ") })
         broker.once("basic.consume", (consume) => consume.destroy())
         yield* Effect.gen(function* () {
           yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { offset, queueType: "stream" }))
@@ -779,6 +785,28 @@ describe("a subscription whose answer is lost with its connection", () => {
           assert.deepInclude(first.args.arguments, { "x-stream-offset": sent })
           const second = yield* broker.received("basic.consume", 2)
           assert.match(String(second.args.arguments["x-stream-offset"]), again)
+        }).pipe(withConsumers(broker.url))
+      })
+    )
+
+    plain.live(`begins there on LavinMQ, which takes no intervals, by the time of day, for "${name}"`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ serverProperties: product("LavinMQ") })
+        broker.once("basic.consume", (consume) => consume.destroy())
+        yield* Effect.gen(function* () {
+          const begun = Date.now()
+          yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { offset, queueType: "stream" }))
+          const first = (yield* broker.received("basic.consume")).args.arguments["x-stream-offset"]
+          const subscribed = Date.now()
+          const second = (yield* broker.received("basic.consume", 2)).args.arguments["x-stream-offset"]
+          const isFrom = (value: unknown) => {
+            assert.instanceOf(value, Date)
+            assert.isAtLeast(Number(value), Math.floor(begun / 1000 - margin) * 1000)
+            assert.isAtMost(Number(value), subscribed - margin * 1000)
+          }
+          if (typeof offset === "string") assert.strictEqual(first, offset)
+          else isFrom(first)
+          isFrom(second)
         }).pipe(withConsumers(broker.url))
       })
     )

@@ -103,8 +103,8 @@ export interface End {
 /**
  * Where to begin reading a stream: `"first"`, the oldest message that is there; `"last"`, the last chunk, which has one message
  * or many; `"next"`, what is published from now on; a message by its offset, from 0; or what was published from a time on,
- * in whole seconds, or since some time `ago` (1 s to 50 years). By a time the broker begins with the chunk that has it, so that
- * earlier messages may come first.
+ * in whole seconds, or since some time `ago` (1 s to 50 years; by the clock of RabbitMQ, and of this machine with LavinMQ). By
+ * a time the broker begins with the chunk that has it, so that earlier messages may come first.
  */
 export type StreamOffset =
   | "first"

@@ -175,8 +175,8 @@ export interface ServeOptions extends Omit<
    */
   readonly prefetch?: number | undefined
   /**
-   * Which addresses are replied to: `"direct"`, those of direct reply-to alone (RabbitMQ's and LavinMQ's); `"any"`, or those for whose name
-   * the function says `true`, queues as well. Default: `"direct"`.
+   * Which addresses are replied to: `"direct"`, those of direct reply-to alone (RabbitMQ's and LavinMQ's); `"any"`, or those
+   * for whose name the function says `true`, queues as well. Default: `"direct"`.
    *
    * A reply goes where its request says, with the permissions of the server. Whoever can send a request chooses what this
    * server writes to: with `"any"` every queue of the virtual host, such as another service's queue of work. Of clients that

@@ -18,6 +18,7 @@ import type { Channel } from "../channel/channel.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { toSeconds } from "../wire/fieldTable.ts"
 import { offsetName } from "../wire/streams.ts"
+import { versionOf } from "../wire/versions.ts"
 import { AttemptMemory } from "./attemptMemory.ts"
 import { AttemptTracking } from "./attemptTracking.ts"
 import { acknowledge, StreamDelivery } from "./streamDelivery.ts"
@@ -42,6 +43,12 @@ export interface Clocks {
   readonly passing: () => number
   /** In milliseconds since the epoch. */
   readonly ofDay: () => number
+}
+
+/** A moment by both clocks. */
+interface Since {
+  readonly passing: number
+  readonly ofDay: number
 }
 
 export class StreamPosition {
@@ -71,7 +78,7 @@ export class StreamPosition {
   #head = 0
   #highest = -1
   /** When its first subscription was sent. Its answer may be lost with the connection, so it does not wait for that. */
-  #since: { readonly passing: number; readonly ofDay: number } | undefined = undefined
+  #since: Since | undefined = undefined
 
   constructor(queue: string, offset: FieldValue, measures: ConsumerMeasures, clocks: Clocks) {
     this.queue = queue
@@ -112,29 +119,33 @@ export class StreamPosition {
     this.onMove()
   }
 
-  /** How to subscribe now. */
-  startOf(start: Start): Start {
+  /** How to subscribe now, to a broker of this product. */
+  startOf(start: Start, product: string): Start {
     const table: Record<string, FieldValue | undefined> = Object.create(null)
     for (const key in start.arguments) table[key] = start.arguments[key]
-    table[offsetName] = this.#offsetNow as FieldValue
+    const isFirst = this.#since === undefined
     this.#since ??= { passing: this.#clocks.passing(), ofDay: this.#clocks.ofDay() }
+    table[offsetName] = this.#offsetNow(product, this.#since, isFirst) as FieldValue
     return { ...start, arguments: table }
   }
 
-  get #offsetNow(): unknown {
+  #offsetNow(product: string, since: Since, isFirst: boolean): unknown {
     if (this.next !== undefined) return { "!": "int64", value: BigInt(this.next) }
     const offset = this.#offset
     if (typeof offset !== "string") return { "!": "timestamp", value: toSeconds(offset) }
-    if (this.#since === undefined) return offset
+    const takesIntervals = versionOf(product) !== undefined
+    if (isFirst && (takesIntervals || offset === "next" || offset === "last")) return offset
     // Nothing has come yet, so there is no position. What was published since the first subscription must not be missed.
-    // As an interval it is reckoned by the broker's clock, so that of this machine does not matter.
-    const passed = Math.max(this.#clocks.passing() - this.#since.passing, this.#clocks.ofDay() - this.#since.ofDay)
     const before =
       offset === "next"
         ? marginOfNext
         : offset === "last"
           ? marginOfLast
           : Number(offset.slice(0, -1)) * secondsIn[offset.at(-1)!]!
+    // Intervals are RabbitMQ's alone: LavinMQ refuses them (406). There the clock of this machine has to be right.
+    if (!takesIntervals) return { "!": "timestamp", value: Math.max(0, Math.floor(since.ofDay / 1000) - before) }
+    // An interval is reckoned by the broker's clock, so that of this machine does not matter.
+    const passed = Math.max(this.#clocks.passing() - since.passing, this.#clocks.ofDay() - since.ofDay)
     return `${Math.ceil(passed / 1000) + before}s`
   }
 

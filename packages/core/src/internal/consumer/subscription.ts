@@ -255,8 +255,8 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     )
   }
 
-  #startOn({ link }: Channels.Channel): Start {
-    return this.#position?.startOf(this.#start) ?? withConsumerTimeout(link.product, this.terms.queues, this.#start)
+  #startOn({ link: { product } }: Channels.Channel): Start {
+    return this.#position?.startOf(this.#start, product) ?? withConsumerTimeout(product, this.terms.queues, this.#start)
   }
 
   /** It may have become known as a stream since the options were read. */
