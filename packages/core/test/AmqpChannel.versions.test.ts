@@ -3,7 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpConnection, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Queue } from "effect"
-import { configOf, connecting, quietly, reasonOf } from "./support/amqp.ts"
+import { configOf, connecting, quietly, reasonOf, untilOpen } from "./support/amqp.ts"
+import { onScriptedBroker } from "./support/client.ts"
 import { declareQueue, logged, onBroker, send } from "./support/consumers.ts"
 import { isFrom, leastFrameMax, major } from "./support/versions.ts"
 
@@ -199,5 +200,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe(quietly),
       120_000
     )
+
+    it.effect(
+      "is known by the close of the connection, not by the name of a queue that it refused for something else",
+      () =>
+        Effect.gen(function* () {
+          const name = "Feature `transient_nonexcl_queues` is deprecated"
+          assert.isUndefined(yield* refusalOf({}, name))
+          const reason = yield* refusalOf({ maxLength: 1 }, name)
+          assert.deepInclude(reason, { _tag: "PreconditionFailed", replyCode: 406 })
+          assert.include(reason!.message, name)
+          assert.isUndefined(yield* refusalOf({ durable: false, autoDelete: true }, "transient"))
+        }).pipe(onBroker, quietly)
+    )
+
+    it.effect("is asked again once it is of another version", () => {
+      const serverProperties = { product: "RabbitMQ", version: "4.3.6" }
+      return onScriptedBroker({ broker: { serverProperties } }, function* (broker) {
+        const refused =
+          "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.\nBy default, this feature is not"
+        broker.once("queue.declare", ({ closeConnection }) => closeConnection(541, refused))
+        assert.strictEqual((yield* refusalOf({ durable: false }, "first"))?._tag, "BrokerError")
+        assert.strictEqual((yield* refusalOf({ durable: false }, "second"))?._tag, "InvalidArgument")
+        serverProperties.version = "4.3.7"
+        broker.closeConnections()
+        yield* untilOpen(3)
+        assert.isUndefined(yield* refusalOf({ durable: false }, "third"))
+      })
+    })
   })
 })

@@ -502,14 +502,14 @@ export class Lease extends Handle implements Operations {
     const refused = Check.checkNewQueue("queue.declare", queue)
     if (refused !== undefined) return fail(refused)
     const { queues } = this.terms
-    const declare = (declaration: typeof checked) =>
-      Effect.tapError(this.#send(declaringQueue(queue, declaration)), ({ reason }) =>
-        Effect.sync(() => noteRefusal(queues, reason))
-      )
     return Effect.suspend(() => {
       const channel = this.usable()
-      if ("_tag" in channel) return declare(checked)
+      if ("_tag" in channel) return this.#send(declaringQueue(queue, checked))
       const { link } = channel
+      const declare = (declaration: typeof checked) =>
+        Effect.tapError(this.#send(declaringQueue(queue, declaration)), ({ reason }) =>
+          Effect.sync(() => noteRefusal(link.product, queues, reason))
+        )
       const refused =
         refusesDeclare(link.product, queues, checked) ?? refusesConsumerTimeout(link.product, queue, options)
       if (refused !== undefined) return fail(refused)

@@ -32,13 +32,20 @@ const since43 = {
   "x-consumer-disconnected-timeout": "consumerDisconnectedTimeout"
 } as const
 
-/** The applications, by what they share, whose broker has refused a queue that is neither durable nor exclusive. */
-const refusing = new WeakSet<KnownQueues>()
+/**
+ * The applications, by what they share, whose broker has refused a queue that is neither durable nor exclusive; and which
+ * product that was: one of another version may take such queues.
+ */
+const refusing = new WeakMap<KnownQueues, string>()
 
-/** A failure of this declaration: if the broker takes no such queue at all, no other one is sent to it. */
-export const noteRefusal = (queues: KnownQueues, reason: AmqpErrorReason): void => {
-  // The connection ends over it (541), with the work of all others on it: once is enough.
-  if (reason.message.includes("transient_nonexcl_queues")) refusing.add(queues)
+/** RabbitMQ's own words. Names of queues, which the broker quotes in refusals, may have the setting's name in them. */
+const notPermitted = "Feature `transient_nonexcl_queues` is deprecated"
+
+/** A failure of a declaration: if this broker takes no such queue at all, no other one is sent to it. */
+export const noteRefusal = (product: string, queues: KnownQueues, reason: AmqpErrorReason): void => {
+  // The connection ends over it (541), with the work of all others on it: once is enough. No version before 3.12 has the setting.
+  if (!("replyCode" in reason) || reason.replyCode !== 541 || !isFrom(product, 3, 12)) return
+  if (reason.message.includes(notPermitted)) refusing.set(queues, product)
 }
 
 /** Why a declaration is not sent to this broker; undefined if it is. */
@@ -74,7 +81,7 @@ export const refusesDeclare = (
       )
     }
   }
-  if (!durable && !exclusive && refusing.has(queues)) {
+  if (!durable && !exclusive && refusing.get(queues) === product) {
     return refusal(
       "durable",
       `${product} refuses queues that are neither durable nor exclusive, and closes the connection over them (541)`,
