@@ -104,7 +104,8 @@ export const header = Header.name
 export const fromHeader = (header: string): Baggage => Header.parse(header)
 
 /**
- * The header `baggage` for what has these values; `undefined` if there is nothing to say.
+ * The header `baggage` for what has these values; `undefined` if there is nothing to say. Members whose names are no tokens, or
+ * whose values are no strings, are left out.
  *
  * @category conversions
  * @since 0.1.0

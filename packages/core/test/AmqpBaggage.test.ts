@@ -48,6 +48,18 @@ describe("the header baggage", () => {
     assert.strictEqual(AmqpBaggage.toHeader(new Map([["a", { value: "1", metadata: "x\r\ny: 1" }]])), "a=1")
   })
 
+  plain("has none of the members that types do not allow, and all others", () => {
+    for (const wrong of [1, undefined, null, Symbol("x"), {}]) {
+      const baggage = new Map<unknown, unknown>([
+        ["value", { value: wrong }],
+        ["metadata", { value: "1", metadata: wrong }],
+        [wrong, { value: "1" }],
+        ["right", { value: "2" }]
+      ]).set("entry", wrong)
+      assert.strictEqual(AmqpBaggage.toHeader(baggage as never), "metadata=1,right=2")
+    }
+  })
+
   plain("has at most 180 members and 8192 bytes: whole members are left out, in both directions", () => {
     const many = Array.from({ length: 200 }, (_, i) => `k${i}=v`)
     assert.strictEqual(AmqpBaggage.fromHeader(many.join()).size, 180)

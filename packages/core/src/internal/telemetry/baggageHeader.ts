@@ -49,13 +49,22 @@ export const parse = (header: string): Baggage => {
 // A fiber publishes mostly with the baggage that it has published with before.
 const formatted = new WeakMap<Baggage, string>()
 
+/** A member in W3C's form, or `undefined`: types may have been circumvented, and no publish may die of its baggage. */
+const memberOf = (key: unknown, entry: Partial<Record<keyof Entry, unknown>> | null | undefined) => {
+  const value = entry?.value
+  if (typeof key !== "string" || !token.test(key) || typeof value !== "string") return undefined
+  const metadata = entry?.metadata
+  const isKnown = typeof metadata === "string" && metadata !== "" && properties.test(metadata)
+  return `${key}=${encode(value)}${isKnown ? `;${metadata}` : ""}`
+}
+
 const formatAgain = (baggage: Baggage): string => {
   let header = ""
   let members = 0
-  for (const [key, { metadata = "", value }] of baggage) {
+  for (const [key, entry] of baggage) {
     if (members === mostMembers) break
-    if (!token.test(key)) continue
-    const member = `${key}=${encode(value)}${metadata === "" || !properties.test(metadata) ? "" : `;${metadata}`}`
+    const member = memberOf(key, entry)
+    if (member === undefined) continue
     if (header.length + member.length + 1 > mostBytes) continue
     header += header === "" ? member : `,${member}`
     members++
