@@ -368,6 +368,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
+    it.effect("the tag of a consumer that the broker has cancelled is free", () =>
+      borrowed((channel) =>
+        Effect.gen(function* () {
+          const queue = "deleted-and-declared"
+          const consume = channel.consume(queue, { consumerTag: "reused" })
+          yield* channel.queueDeclare(queue)
+          const { deliveries: ended } = yield* consume
+          yield* channel.queueDelete(queue)
+          assert.strictEqual((yield* reasonOf(Queue.collect(ended)))._tag, "ConsumerCancelled")
+          yield* channel.queueDeclare(queue)
+          const { deliveries } = yield* consume
+          yield* channel.publish({ routingKey: queue, content: "1" })
+          yield* channel.ack(yield* Queue.take(deliveries))
+          // And taken again.
+          assert.deepInclude(yield* reasonOf(consume), { _tag: "InvalidArgument", argument: "consumerTag" })
+          yield* channel.cancel("reused")
+          assert.deepStrictEqual(yield* Queue.collect(deliveries), [])
+          yield* channel.queueDelete(queue)
+        })
+      )
+    )
+
     it.effect("a consumer whose channel dies fails with why", () =>
       borrowed((channel) =>
         Effect.gen(function* () {

@@ -490,8 +490,10 @@ export class Channel implements Party, ChannelEvents {
 
   /** `basic.cancel`. The sink hears nothing any more when it has been answered. */
   async cancel(consumerTag: string): Promise<void> {
+    const consuming = this.#consumers?.get(consumerTag)
     await this.driver.cancel(consumerTag)
-    this.#consumers?.delete(consumerTag)
+    // If the broker has cancelled it meanwhile, the tag may be another consumer's now.
+    if (this.#consumers?.get(consumerTag) === consuming) this.#consumers?.delete(consumerTag)
   }
 
   /** Whether the next borrower may have it as it is. */

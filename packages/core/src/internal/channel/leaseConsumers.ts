@@ -75,7 +75,8 @@ export class LeaseConsumers {
   ): Effect.Effect<A, AmqpError.AmqpError> {
     return Effect.acquireUseRelease(
       Effect.suspend(() => {
-        if (!this.#running.has(consumerTag) && !this.#reserved.has(consumerTag)) {
+        // The broker knows one that it has cancelled no more: its tag is free, and its entry is replaced.
+        if (this.#running.get(consumerTag)?.hasEnded !== false && !this.#reserved.has(consumerTag)) {
           this.#reserved.add(consumerTag)
           return Effect.void
         }
