@@ -245,6 +245,84 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
     )
   }
 
+  /** What a handler does, by the text of its message. */
+  interface Gates {
+    readonly lateStarted: Latch.Latch
+    readonly goodStarted: Latch.Latch
+    readonly late: Latch.Latch
+    readonly good: Latch.Latch
+  }
+  const isLate = (text: string) => text === "slow" || text === "late"
+  const rows: ReadonlyArray<
+    readonly [what: string, consume: (gates: Gates) => Effect.Effect<never, unknown, AmqpConsumer.AmqpConsumer>]
+  > = [
+    [
+      "handled one by one",
+      ({ good, goodStarted, late, lateStarted }) => {
+        const counts = { late: 0, good: 0 }
+        return AmqpConsumer.consume(
+          "q",
+          (delivery) => {
+            if (isLate(AmqpMessage.text(delivery))) {
+              if (++counts.late === 2) lateStarted.openUnsafe()
+              return Effect.andThen(late.await, Effect.fail("the database is down"))
+            }
+            if (++counts.good === 2) goodStarted.openUnsafe()
+            return good.await
+          },
+          { concurrency: 4, consumerTag: "c", resubscribe: "never" }
+        )
+      }
+    ],
+    [
+      "handled as a batch",
+      ({ good, goodStarted, late, lateStarted }) =>
+        AmqpConsumer.consumeBatch(
+          "q",
+          ([first]) =>
+            isLate(AmqpMessage.text(first!))
+              ? Effect.andThen(lateStarted.open, Effect.andThen(late.await, Effect.fail("the database is down")))
+              : Effect.andThen(goodStarted.open, good.await),
+          { size: 2, within: "1 hour", concurrency: 2, consumerTag: "c", resubscribe: "never" }
+        )
+    ]
+  ]
+  for (const [what, consume] of rows) {
+    plain.live(`an ack covers nothing that the broker may hold still, of deliveries that are ${what}`, () =>
+      onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
+        const gates: Gates = {
+          lateStarted: yield* Latch.make(),
+          goodStarted: yield* Latch.make(),
+          late: yield* Latch.make(),
+          good: yield* Latch.make()
+        }
+        const consumer = yield* Effect.forkScoped(Effect.exit(consume(gates)))
+        const { channel } = yield* broker.received("basic.consume")
+        broker.enqueue("q", "slow")
+        broker.enqueue("q", "late")
+        yield* gates.lateStarted.await
+        // Both count as taken back when the oldest was held for a second; what arrives later does not.
+        yield* Effect.sleep("1100 millis")
+        broker.enqueue("q", "good")
+        broker.enqueue("q", "good")
+        yield* gates.goodStarted.await
+        broker.send(channel, "basic.cancel", { consumerTag: "c", noWait: true })
+        yield* broker.received("basic.cancel")
+        yield* gates.good.open
+        yield* broker.received("basic.ack", 2)
+        yield* gates.late.open
+        yield* Fiber.join(consumer)
+        const acks = broker.log.filter(({ method }) => method === "basic.ack").map(({ args }) => args)
+        assert.deepStrictEqual(acks, [
+          { deliveryTag: 3, multiple: false },
+          { deliveryTag: 4, multiple: false }
+        ])
+        // Nobody has acknowledged what failed: it goes back with its channel.
+        assert.strictEqual(broker.ready("q"), 2)
+      })
+    )
+  }
+
   plain.live("one that wants an answer gets basic.cancel-ok, on every version", () =>
     onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
       yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { consumerTag: "c" }))

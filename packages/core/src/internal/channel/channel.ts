@@ -97,6 +97,8 @@ export class Channel implements Party, ChannelEvents {
   stopped = false
   /** Whether all that goes back waits for `giveBack`. */
   collectsReturns = false
+  /** Whether `unsettled` lacks deliveries that the broker may still hold: then no ack may cover more than one. */
+  hasReleased = false
   /** Tags of deliveries of streams that were unsettled at some time: see `holdsOfStream`. Made with the first stream. */
   #ofStreams: Set<number> | undefined = undefined
   /** Set by operations whose effect cannot be taken back without a round trip: prefetch, flow, an open transaction. */
@@ -405,11 +407,12 @@ export class Channel implements Party, ChannelEvents {
 
   /**
    * Acknowledges one delivery of a channel on which nobody else settles. Acks that follow one another may go out as one, of
-   * several deliveries.
+   * several deliveries, unless some were released.
    */
   acknowledge(deliveryTag: number): void {
     this.unsettled.delete(deliveryTag)
-    this.driver.ackAmong(this.unsettled, deliveryTag)
+    if (this.hasReleased) this.driver.ack(deliveryTag, false)
+    else this.driver.ackAmong(this.unsettled, deliveryTag)
   }
 
   /** Sends `basic.nack`. */

@@ -321,11 +321,14 @@ export class ConsumerDelivery implements Delivery {
 export const acknowledgeAll = (batch: ReadonlyArray<ConsumerDelivery>): void => {
   const left = batch.filter((delivery) => !delivery.isSettled)
   if (left.length === 0) return
+  const { hasReleased, unsettled } = left[0]!.channel
   // The channel knows its unsettled deliveries in the order of their tags, as the batch is.
   let covered = 0
-  for (const tag of left[0]!.channel.unsettled) {
-    if (tag !== left[covered]?.tag) break
-    covered++
+  if (!hasReleased) {
+    for (const tag of unsettled) {
+      if (tag !== left[covered]?.tag) break
+      covered++
+    }
   }
   if (covered > 1) left[covered - 1]!.settleUpTo(left.slice(0, covered))
   else covered = 0

@@ -109,6 +109,9 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
    * The broker may have cancelled for deliveries that were not settled in time, and does not say which. Those that were held
    * for about as long as it waits are settled by nobody any more: it has taken them back. Where nothing here has set the
    * timeout, the oldest one is taken for the reason, unless it has just come.
+   *
+   * The broker may still hold some of these: it takes back only what has exceeded its timeout. No ack of others may cover them,
+   * and they come again when the channel closes.
    */
   #release(): Held | undefined {
     const { held: channel, terms } = this
@@ -123,6 +126,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     const isTimeout = timeout !== undefined && now - since >= timeout - Math.min(longestWay, timeout / 2)
     if (!isTimeout && (timeout !== undefined || now - since < longestWay)) return undefined
     const until = longestWay + (isTimeout ? Math.max(since, now - timeout) : since)
+    channel.hasReleased = true
     for (const tag of unsettled) {
       if (this.#arrivals.of(tag) > until) break
       unsettled.delete(tag)
