@@ -5,7 +5,7 @@
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Exit, Fiber, Option, Scheduler, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Option, Scheduler, Scope } from "effect"
 import { untilStats, withPool } from "./support/amqp.ts"
 
 const fibers = 100_000
@@ -130,6 +130,29 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           if (!interrupted) assert.isAbove(operation, 10)
         }
       }).pipe(withPool(url, { pool: { max: 1 } }))
+    })
+  )
+
+  it.effect("a scope whose channel has died can be interrupted while it waits for another one", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestBroker.TestBroker
+      yield* Effect.gen(function* () {
+        const pool = yield* AmqpPool.AmqpPool
+        const waiting = yield* Effect.gen(function* () {
+          yield* Effect.ignore(AmqpChannel.use((channel) => channel.get("missing")))
+          // Takes the place that is given back.
+          yield* Effect.forkIn(
+            pool.use(() => Effect.never),
+            yield* Scope.Scope
+          )
+          yield* untilStats((now) => now.pending === 1)
+          yield* AmqpChannel.use(() => Effect.void)
+        }).pipe(Effect.scoped, Effect.forkChild)
+        // The first has been served, and the scope stands in line.
+        yield* untilStats((now) => now.discarded === 1 && now.used === 1 && now.pending === 1)
+        yield* Effect.timeout(Fiber.interrupt(waiting), "10 seconds")
+        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+      }).pipe(withPool(url, { pool: { max: 1, acquireTimeout: Duration.minutes(1) } }))
     })
   )
 })
