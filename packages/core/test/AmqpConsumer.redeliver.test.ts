@@ -282,6 +282,57 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         ).pipe(onBroker)
     )
 
+    it.effect(
+      "one that was kept and then is to be requeued holds up no other, also where the broker takes it out",
+      () =>
+        Effect.gen(function* () {
+          const counts = yield* countsNacks
+          const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
+          const { handled, handler } = yield* recorded((_, text) =>
+            text === "good" ? Effect.void : Effect.fail("the database is down")
+          )
+          const policies = [AmqpConsumer.redeliver, AmqpConsumer.requeue]
+          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { onFailure: () => policies.shift()! }))
+          yield* send(queue, "bad")
+          yield* Queue.take(handled)
+          // It waits behind the one that is kept, where returns count.
+          yield* send(queue, "good")
+          const rest = yield* Queue.takeN(handled, 2)
+          assert.deepStrictEqual(
+            rest.map(({ text }) => text),
+            counts ? ["bad", "good"] : ["good", "bad"]
+          )
+          yield* Effect.repeat(conditionsOf, { until: (all) => all.length === 0 })
+          yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+          assert.strictEqual(yield* Queue.size(handled), 0)
+        }).pipe(onBroker)
+    )
+
+    it.effect("one that was kept and then pauses goes back once when the consumer ends", () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
+        const { handled, handler } = yield* recorded((_, text) =>
+          text === "good" ? Effect.void : Effect.fail("the database is down")
+        )
+        const policies = [AmqpConsumer.redeliver, AmqpConsumer.requeue]
+        const ends: Array<AmqpConsumer.End> = []
+        const consumer = yield* Effect.forkScoped(
+          AmqpConsumer.consume(queue, handler, {
+            onFailure: () => policies.shift() ?? AmqpConsumer.redeliver,
+            onEnd: (end) => Effect.sync(() => ends.push(end))
+          })
+        )
+        yield* send(queue, "bad")
+        yield* Queue.take(handled)
+        yield* send(queue, "good")
+        yield* Queue.takeN(handled, 2)
+        yield* Fiber.interrupt(consumer)
+        assert.deepStrictEqual(ends, [{ queue, reason: undefined, requeued: 0, unsettled: 0 }])
+        assert.strictEqual(yield* nextText(queue), "bad")
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 0 })
+      }).pipe(onBroker)
+    )
+
     it.effect("it goes back when the consumer ends, and comes again", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })

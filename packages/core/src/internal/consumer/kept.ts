@@ -52,6 +52,11 @@ export class Kept {
     if (!this.#hasEnded) this.#list.add(delivery, dueAt)
   }
 
+  /** Lets go of one that was handled again and waits elsewhere now. */
+  forget(delivery: ConsumerDelivery): void {
+    if (this.#all.delete(delivery) && this.isEmpty) this.#onChange()
+  }
+
   /** Those that are due, of one channel and in the order in which they came. */
   takeDue(most: number): ReadonlyArray<ConsumerDelivery> {
     this.sweep()

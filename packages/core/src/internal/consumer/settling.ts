@@ -261,6 +261,8 @@ export class Settling {
     // Now, since its channel may end before its pause does.
     delivery.remember()
     this.#pauses.add(delivery, Math.min(dueAt, delivery.arrivedAt + this.#longestHeld), how)
+    // It may have been kept: while it is, the consumer takes nothing else.
+    this.#kept.forget(delivery)
     return Effect.void
   }
 
