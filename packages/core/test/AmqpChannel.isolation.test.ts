@@ -1,6 +1,14 @@
 /** What a channel error costs: that channel. Not its siblings, not its connection, not the process's memory. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConnection, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+import {
+  AmqpChannel,
+  AmqpConnection,
+  AmqpConsumer,
+  type AmqpError,
+  AmqpMessage,
+  AmqpPool,
+  AmqpPublisher
+} from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Fiber, Option, Queue, Schema } from "effect"
 import type { Lease } from "../src/internal/channel/lease.ts"
@@ -405,6 +413,33 @@ describe("14. A delivery settles at most once, and only on the channel that deli
           assert.strictEqual(new Set(frames).size, count)
         })
       ).pipe(withPool(broker.url))
+    })
+  )
+})
+
+describe("A consumer tag that is used again", () => {
+  plain.live("is the next consumer's, also when the answer to a cancel that crossed the broker's comes then", () =>
+    onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
+      const content = yield* Effect.scoped(
+        AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            const consume = channel.consume("q", { consumerTag: "c", noAck: true })
+            const { deliveries: ended } = yield* consume
+            broker.once("basic.cancel", ({ hold }) => hold())
+            const cancelling = yield* Effect.forkChild(channel.cancel("c"))
+            const { channel: number } = yield* broker.received("basic.cancel")
+            broker.send(number, "basic.cancel", { consumerTag: "c", noWait: true })
+            assert.strictEqual(yield* tagOf(Queue.collect(ended)), "ConsumerCancelled")
+            const consuming = yield* Effect.forkChild(consume, { startImmediately: true })
+            broker.release("basic.cancel")
+            yield* Fiber.join(cancelling)
+            const { deliveries } = yield* Fiber.join(consuming)
+            broker.enqueue("q", "a")
+            return AmqpMessage.text(yield* Effect.timeout(Queue.take(deliveries), "10 seconds"))
+          })
+        )
+      )
+      assert.strictEqual(content, "a")
     })
   )
 })
