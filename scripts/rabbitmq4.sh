@@ -2,9 +2,11 @@
 # Runs a script of this folder on RabbitMQ 4, in a Debian system of its own (a chroot in namespaces of its own).
 #
 #   scripts/rabbitmq4.sh [--suite=NAME] [--script=NAME] [ARGUMENT...]
+#   scripts/rabbitmq4.sh [--suite=NAME] --make
 #
 # --suite   the Debian suite that RabbitMQ comes from. forky (the default) and sid have 4.3, trixie has 4.0.
 # --script  `test` (the default) or `chaos`, which gets the arguments.
+# --make    makes the system, if it is not there, and runs nothing.
 #
 # Needs root, and a Debian or Ubuntu with apt. The system is made once, in $RABBITMQ4_ROOT (one per suite): about four minutes
 # and half a GiB. It uses the mirror of the machine's own apt, or $DEBIAN_MIRROR. Mounts and processes end with this script.
@@ -29,11 +31,12 @@ if [ "${1-}" = --inside ]; then
   exit
 fi
 
-suite=forky script=test
+suite=forky script=test runs=true
 while [ $# -gt 0 ]; do
   case $1 in
     --suite=*) suite=${1#*=} ;;
     --script=*) script=${1#*=} ;;
+    --make) runs=false ;;
     *) break ;;
   esac
   shift
@@ -76,6 +79,8 @@ if [ ! -e "$system" ]; then
   trap - EXIT
 fi
 [ -x "$system/usr/sbin/rabbitmq-server" ] || { echo "$system has no RabbitMQ: remove it, or name another folder (RABBITMQ4_ROOT)." >&2; exit 1; }
+
+"$runs" || exit 0
 
 # A namespace of our own for mounts, which end with it, and for processes, which do too: also those that brokers leave behind.
 exec unshare --mount --pid --fork --kill-child "$0" --inside "$system" "$script" "$@"
