@@ -39,6 +39,23 @@ class InterruptAt extends Scheduler.MixedScheduler {
   }
 }
 
+/** Lets others run once, before this operation of one fiber. */
+class YieldAt extends Scheduler.MixedScheduler {
+  fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  hasYielded = false
+  #left: number
+
+  constructor(operation: number) {
+    super()
+    this.#left = operation
+  }
+
+  override shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    if (fiber !== this.fiber || --this.#left !== 0) return false
+    return (this.hasYielded = true)
+  }
+}
+
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect(
     `${fibers} fibers interrupted while acquiring, using and releasing leave 0 channels and 0 borrowed (seed ${seed})`,
@@ -131,6 +148,34 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }
       }).pipe(withPool(url, { pool: { max: 1 } }))
     })
+  )
+
+  it.effect(
+    "two fibers of a scope have one channel, whichever operation of the first the second comes in between",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          const use = AmqpChannel.use(() => Effect.void)
+          yield* Effect.scoped(use)
+          for (let operation = 1, yielded = true; yielded; operation++) {
+            const scope = yield* Scope.make()
+            const ofScope = Effect.provideService(use, Scope.Scope, scope)
+            const scheduler = new YieldAt(operation)
+            const first = yield* Effect.withFiber((current) => {
+              scheduler.fiber = current
+              return ofScope
+            }).pipe(Effect.provideService(Scheduler.Scheduler, scheduler), Effect.forkChild)
+            const second = yield* Effect.forkChild(ofScope)
+            yield* Fiber.joinAll([first, second])
+            yielded = scheduler.hasYielded
+            assert.deepInclude(yield* AmqpPool.stats, { used: 1, pending: 0 }, `at operation ${operation}`)
+            yield* Scope.close(scope, Exit.void)
+            assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 }, `after operation ${operation}`)
+            if (!yielded) assert.isAbove(operation, 10)
+          }
+        }).pipe(withPool(url, { pool: { max: 2 } }))
+      })
   )
 
   it.effect("a scope whose channel has died can be interrupted while it waits for another one", () =>

@@ -8,7 +8,7 @@
  * | `x-queue-master-locator` | works | works | 541, unless `deprecated_features.permit.queue_master_locator` |
  * | `x-delayed-retry-*`, `x-consumer-disconnected-timeout` | ignored | ignored | works |
  * | `x-consumer-timeout` of other than quorum queues | ignored | works | 406 |
- * | a queue that is neither durable nor exclusive | works | works | 541, where `deprecated_features.permit.transient_nonexcl_queues` is false |
+ * | a queue that is neither durable nor exclusive | works | 541, where `deprecated_features.permit.transient_nonexcl_queues` is false | 541, where `deprecated_features.permit.transient_nonexcl_queues` is false |
  * | `basic.qos` with `global` | works | works | bounds each consumer, unless `deprecated_features.permit.global_qos` |
  */
 import * as Effect from "effect/Effect"

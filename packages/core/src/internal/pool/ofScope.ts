@@ -51,12 +51,13 @@ export class ScopeChannels<Channel> {
   /** The channel of the current scope: borrowed by the first of its fibers that asks, and again when it has died. */
   readonly get: Effect.Effect<Channel, AmqpError.AmqpError, Scope.Scope> = Effect.withFiber((fiber) => {
     const scope = Context.getUnsafe(fiber.context, Scope.Scope)
-    const entry = this.#entries.get(scope)
-    const borrow = entry?.borrow
+    const borrow = this.#entries.get(scope)?.borrow
     if (borrow?.channel?.isOpen === true) return Effect.succeed(this.#pool.handle(borrow))
-    return Effect.uninterruptibleMask((restore) =>
-      entry === undefined ? this.#enterScope(scope, restore) : this.#borrowFor(entry, restore)
-    )
+    return Effect.uninterruptibleMask((restore) => {
+      // Looked up here: another fiber of this scope may have entered it before this one was resumed.
+      const entry = this.#entries.get(scope)
+      return entry === undefined ? this.#enterScope(scope, restore) : this.#borrowFor(entry, restore)
+    })
   })
 
   // Uninterruptible, both: an entry without its finalizer would borrow for a scope that gives nothing back, and only what
