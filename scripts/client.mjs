@@ -1,5 +1,5 @@
-// npm run client: makes the dashboard's script, from the modules of packages/http/client, as a module that holds its text.
-// With --check, as in npm run check: fails when the module that is there is another.
+// npm run client: bundles the modules of packages/http/client into the dashboard's script, and writes a module that
+// holds its text. With --check, as in npm run check: fails when the module in the repository is out of date.
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { ensureDependencies, root } from "./dependencies.mjs"
@@ -18,7 +18,7 @@ const { outputFiles } = buildSync({
   format: "iife",
   target: "es2020",
   minify: true,
-  // For what shows changes of a file by its lines.
+  // Short lines make the diffs of the file readable.
   lineLimit: 120
 })
 const script = outputFiles[0].text
@@ -33,6 +33,6 @@ const module = `// Made by \`npm run client\` from ${entry}. Do not edit.\nexpor
 if (!process.argv.includes("--check")) {
   writeFileSync(join(root, path), module)
 } else if (readFileSync(join(root, path), "utf8").replaceAll("\r\n", "\n") !== module) {
-  console.error(`${path} is not what ${entry} makes: run npm run client, and commit what it has made`)
+  console.error(`${path} is out of date with ${entry}: run npm run client, and commit the result`)
   process.exitCode = 1
 }

@@ -1,46 +1,58 @@
-// Type-checks every TypeScript example: those of the docstrings, of the README and of docs.
-// Each becomes a module of its own in a folder that git does not see.
+// Type-checks every TypeScript example: those of the docstrings, of the README and of docs. Each becomes a separate
+// module in a folder that git ignores. An example whose first line is its file name, such as "// amqp.ts", can be imported
+// by the other examples of its page.
 import { spawnSync } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { environment, root } from "./dependencies.mjs"
 
+// Each next to the Effect that its examples are for.
 const folder = join(root, ".doc-examples")
-rmSync(folder, { recursive: true, force: true })
-mkdirSync(folder)
+const ofEffect3 = join(root, "packages/platform/.doc-examples")
+for (const each of [folder, ofEffect3]) {
+  rmSync(each, { recursive: true, force: true })
+  mkdirSync(each)
+}
+const isOfEffect3 = (path) => path === "docs/effect-3.md" || /^packages[\\/]platform[\\/]/.test(path)
 
 let count = 0
 for (const path of globSync(["README.md", "docs/*.md", "packages/*/README.md", "packages/*/src/**/*.ts"], {
   cwd: root
 })) {
   const text = readFileSync(join(root, path), "utf8")
-  // In a docstring every line begins with a star.
+  // In a docstring every line begins with an asterisk.
   const source = path.endsWith(".ts") ? text.replaceAll(/^[ \t]*\* ?/gm, "") : text
+  const page = join(isOfEffect3(path) ? ofEffect3 : folder, path.replaceAll(/[^\w]+/g, "-"))
   let nth = 0
   for (const [, code] of source.matchAll(/^```ts\n(.*?)^```/gms)) {
     nth++
     count++
-    const name = `${path.replaceAll(/[^\w]+/g, "-")}-${nth}.ts`
-    writeFileSync(join(folder, name), `// From ${path}, example ${nth}.\n${code}\nexport {}\n`)
+    mkdirSync(page, { recursive: true })
+    const [, name = `${nth}.ts`] = /^\/\/ ([\w.-]+\.ts)\n/.exec(code) ?? []
+    writeFileSync(join(page, name), `// From ${path}, example ${nth}.\n${code}\nexport {}\n`)
   }
 }
 
-writeFileSync(
-  join(folder, "tsconfig.json"),
-  JSON.stringify({
-    extends: "../tsconfig.base.json",
-    compilerOptions: {
-      noEmit: true,
-      composite: false,
-      incremental: false,
-      noUnusedLocals: false,
-      noUnusedParameters: false,
-      rewriteRelativeImportExtensions: false,
-      allowImportingTsExtensions: true
-    },
-    include: ["*.ts"]
-  })
-)
-const { status } = spawnSync("tsc", ["-p", folder], { cwd: root, env: environment(), stdio: "inherit" })
-console.error(`${count} examples type-checked${status === 0 ? "" : ": some do not compile"}`)
-process.exitCode = status ?? 1
+const compiles = (folder) => {
+  writeFileSync(
+    join(folder, "tsconfig.json"),
+    JSON.stringify({
+      extends: join(root, "tsconfig.base.json"),
+      compilerOptions: {
+        noEmit: true,
+        composite: false,
+        incremental: false,
+        noUnusedLocals: false,
+        noUnusedParameters: false,
+        rewriteRelativeImportExtensions: false,
+        allowImportingTsExtensions: true,
+        experimentalDecorators: true
+      },
+      include: ["**/*.ts"]
+    })
+  )
+  return spawnSync("tsc", ["-p", folder], { cwd: root, env: environment(), stdio: "inherit" }).status === 0
+}
+const passed = [folder, ofEffect3].filter(compiles).length === 2
+console.error(`${count} examples type-checked${passed ? "" : ": some do not compile"}`)
+process.exitCode = passed ? 0 : 1

@@ -1,4 +1,5 @@
-// npm run pictures: the dashboard's pictures in docs/images, anew. See packages/http/test/programs/dashboardPictures.ts.
+// npm run pictures: takes the dashboard's pictures in docs/images again. See
+// packages/http/test/programs/dashboardPictures.ts.
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, node, root } from "./dependencies.mjs"
 

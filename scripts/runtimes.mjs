@@ -1,5 +1,5 @@
-// npm run test:runtimes: a small application on Bun and Deno. They are installed into a folder of their own, outside of the
-// repository, from the registry that npm uses here: some 250 MB, once.
+// npm run test:runtimes: runs a small application on Bun and Deno. They are installed once into a separate folder
+// outside the repository, from the registry that npm uses: some 250 MB.
 import { spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -7,7 +7,7 @@ import { join } from "node:path"
 import { ensureDependencies } from "./dependencies.mjs"
 import { run } from "./run.mjs"
 
-/** As docs/deployment.md has them. */
+/** The versions of docs/deployment.md. */
 const versions = { bun: "1.4.5", deno: "2.9.6" }
 
 ensureDependencies()
@@ -21,7 +21,7 @@ for (const [name, version] of Object.entries(versions)) {
   if (versionOf(name) === version) continue
   mkdirSync(folder, { recursive: true })
   const manifest = join(folder, "package.json")
-  // Both fetch what they are by a script of theirs.
+  // Both packages download their program in an install script.
   if (!existsSync(manifest))
     writeFileSync(manifest, JSON.stringify({ private: true, allowScripts: { bun: true, deno: true } }))
   const args = ["install", "--no-audit", "--no-fund", "--save-exact", `${name}@${version}`]

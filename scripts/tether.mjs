@@ -1,4 +1,5 @@
-// Preloaded into the program that `run.mjs` starts: ends it in its own orderly way when `run.mjs` is gone.
+// Preloaded into the program that `run.mjs` starts: ends the program with SIGTERM, in its own orderly way, when
+// `run.mjs` is gone.
 import { Socket } from "node:net"
 
 const parent = new Socket({ fd: 3 })

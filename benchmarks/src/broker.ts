@@ -1,4 +1,4 @@
-/** The broker of a run, and what the contests do with it beside the contenders: declare, fill, count, empty. */
+/** The broker of a run, and what the contests do with it apart from the contenders: declare, fill, count, purge. */
 import { TestBroker } from "@effect-amqp/core/testing"
 import amqplib from "amqplib"
 import { Effect, Exit, Layer, Scope } from "effect"
@@ -9,7 +9,7 @@ import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
-/** A TLS listener, and the certificate that it shows. */
+/** A TLS listener, and its certificate. */
 interface Tls {
   readonly url: string
   readonly ca: string
@@ -17,12 +17,12 @@ interface Tls {
 
 export interface Broker {
   readonly url: string
-  /** Where there is OpenSSL to make a certificate, and the broker is a process of ours. */
+  /** Present if OpenSSL can make a certificate and the benchmark has started the broker. */
   readonly tls: Tls | undefined
   /** Its product and version. */
   readonly product: string
   readonly declare: (queue: string) => Promise<void>
-  /** As many transient messages as that, of so many bytes each. */
+  /** Publishes this many transient messages, of `size` bytes each. */
   readonly fill: (queue: string, messages: number, size: number) => Promise<void>
   readonly count: (queue: string) => Promise<number>
   readonly purge: (queue: string) => Promise<void>
@@ -39,7 +39,7 @@ const freePort = async () => {
   return port
 }
 
-/** A certificate for this run, and the configuration of a listener that shows it. */
+/** A certificate for this run, and the configuration of a listener with it. */
 const certified = async (directory: string) => {
   const at = (name: string) => join(directory, name)
   try {
@@ -66,7 +66,7 @@ const certified = async (directory: string) => {
   return { port, config, ca: readFileSync(at("cert.pem"), "utf8") }
 }
 
-// amqplib's types do not know what the server has said of itself.
+// amqplib's types do not contain the server properties.
 const productOf = ({ connection }: amqplib.ChannelModel) => {
   const { serverProperties } = connection as unknown as {
     readonly serverProperties: { readonly product: string; readonly version: string }

@@ -1,6 +1,6 @@
 /**
- * A contender, in a process of its own: `contest.ts` starts it and tells it what to do, one command at a time. What it
- * says of a run is this process's time and CPU alone, user and system, of all its threads.
+ * A contender, in a separate process. `contest.ts` starts it and sends it one command at a time. The results of a run
+ * are this process's time and CPU only: user and system, of all its threads.
  */
 import { readFileSync } from "node:fs"
 import * as Profile from "./profile.ts"
@@ -8,26 +8,26 @@ import { load } from "./peers/index.ts"
 import { Latencies, type Prepared, type Settle } from "./peers/peer.ts"
 import type { Command } from "./process.ts"
 
-export interface Weight {
+export interface ResourceUsage {
   readonly heapUsed: number
   /** Resident memory. */
   readonly rss: number
 }
 
-/** Of one run. */
-export interface Ran {
+/** The result of one run. */
+export interface RunResult {
   /** Seconds. */
   readonly elapsed: number
   /** Microseconds of CPU. */
   readonly cpu: number
   readonly latency?: { readonly p50: number; readonly p99: number } | undefined
-  /** Bytes, each after a collection; if it was to be weighed. */
-  readonly before?: Weight | undefined
-  readonly after?: Weight | undefined
+  /** In bytes, each after a garbage collection, if memory was to be measured. */
+  readonly before?: ResourceUsage | undefined
+  readonly after?: ResourceUsage | undefined
 }
 
 export interface Closed {
-  /** The most bytes of resident memory that the process ever had. */
+  /** Peak resident memory of the process, in bytes. */
   readonly peak: number
 }
 
@@ -39,13 +39,13 @@ let endProfile: (() => Promise<void>) | undefined
 
 const latencies = new Latencies()
 
-const weigh = (): Weight => {
+const measureUsage = (): ResourceUsage => {
   for (let i = 0; i < 3; i++) globalThis.gc?.()
   const { heapUsed, rss } = process.memoryUsage()
   return { heapUsed, rss }
 }
 
-/** Linux's `ru_maxrss` begins with that of the process that forked it, which `VmHWM` does not. */
+/** Linux's `ru_maxrss` starts with the value of the process that forked it. `VmHWM` does not. */
 const peak = () => {
   try {
     return Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))![1]) * 1024
@@ -54,26 +54,26 @@ const peak = () => {
   }
 }
 
-const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
+const execute = async (command: Command): Promise<RunResult | Closed | undefined> => {
   switch (command._tag) {
     case "Prepare": {
-      if (command.name === "Pika") throw new Error("that is a program of Python's")
+      if (command.name === "Pika") throw new Error("Pika is a Python program, and cannot be loaded here")
       const prepare = (await load(command.name))[command.kind]
-      if (prepare === undefined) throw new Error(`${command.name} does not do ${command.kind}`)
+      if (prepare === undefined) throw new Error(`${command.name} does not support ${command.kind}`)
       prepared = await prepare(command.setting)
       if (command.profile !== undefined) endProfile = await Profile.begin(command.profile)
       return undefined
     }
     case "Run": {
-      const before = command.weigh ? weigh() : undefined
-      // No collection is forced: after one V8 makes the young generation small, and whoever has many in flight pays for that,
-      // which no service does. What a run leaves behind is its own contender's to pay.
+      const before = command.weigh ? measureUsage() : undefined
+      // No collection is forced: after one, V8 makes the young generation small, and a contender with many messages in
+      // flight pays for that, which no service does. What a run leaves behind costs the contender that left it.
       const cpu = process.cpuUsage()
       const start = performance.now()
       settle = (await prepared!.run(command.messages, latencies)) ?? undefined
       const elapsed = (performance.now() - start) / 1000
       const { system, user } = process.cpuUsage(cpu)
-      const after = before && weigh()
+      const after = before && measureUsage()
       return {
         elapsed,
         cpu: system + user,
@@ -95,7 +95,7 @@ const obey = async (command: Command): Promise<Ran | Closed | undefined> => {
 }
 
 process.on("message", (command: Command) => {
-  obey(command).then(
+  execute(command).then(
     (value) => process.send!({ value }),
     (error: unknown) =>
       process.send!({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) })

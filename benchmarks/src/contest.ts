@@ -1,16 +1,16 @@
 /**
- * The same work by several contenders, each in a process of its own, in turns on one broker.
+ * Runs the same work with several contenders, each in a separate process, in turns on one broker.
  *
- * Each contender does as many messages a run as take it `seconds`: what is compared is the cost of one. Two runs of each
- * warm up and find out how many that are. In each round another contender begins. Every run is checked: the messages must
- * be in the queue, or all acknowledged.
+ * A run has as many messages as the contender processes in `seconds`, and the cost of one message is compared. Two runs
+ * of each contender warm it up and determine that number. Each round starts with another contender. Every run is checked:
+ * the messages must be in the queue, or all acknowledged.
  */
 import type { Broker } from "./broker.ts"
-import type { Closed, Ran } from "./contender.ts"
+import type { Closed, RunResult } from "./contender.ts"
 import type { Name } from "./peers/index.ts"
 import type { Kind, Setting } from "./peers/peer.ts"
 import * as Profile from "./profile.ts"
-import { type Command, node, pika, python, type Talk } from "./process.ts"
+import { type Command, node, pika, python, type ProcessChannel } from "./process.ts"
 import * as Progress from "./progress.ts"
 import { type Figure, figure, median } from "./statistics.ts"
 
@@ -20,16 +20,16 @@ export type Check =
   | "published"
   /** The queue was filled before, and is empty afterwards, with nothing requeued. */
   | "consumed"
-  /** The contender checks it: it counts what it does, or verifies each reply. */
-  | "by itself"
+  /** The contender checks its own work: it counts what it does, or verifies each reply. */
+  | "contender"
 
 export interface Entry {
   readonly name: Name | "Pika"
-  /** What it is called in this contest, if not by its name. */
+  /** Its name in this contest, if not `name`. */
   readonly label?: string
-  /** The root of another checkout that it is taken from, such as that of the commit before. */
+  /** The root of another checkout that it is loaded from, such as that of the previous commit. */
   readonly from?: string
-  /** What differs for it. */
+  /** The settings that differ for it. */
   readonly setting?: Partial<Setting>
 }
 
@@ -37,56 +37,58 @@ export interface Contest {
   readonly id: string
   readonly title: string
   readonly kind: Kind
-  /** The first is what the others are compared with. */
+  /** The others are compared with the first one. */
   readonly entries: ReadonlyArray<Entry>
   readonly setting?: Partial<Setting>
   readonly check: Check
   /** Messages of the very first run. */
   readonly first: number
-  /** Messages of a run, at most. */
+  /** Maximum number of messages per run. */
   readonly most?: number
-  /** Messages of a run, at least: where a run's beginning would weigh too much. */
+  /** Minimum number of messages per run, for workloads in which the beginning of a run would weigh too much. */
   readonly least?: number
-  /** Through the broker's TLS listener. */
+  /** Whether it uses the broker's TLS listener. */
   readonly tls?: boolean
-  /** What is measured, where it is not messages. */
+  /** The unit of the rate. Default: messages. */
   readonly unit?: string
 }
 
 export interface Effort {
   readonly rounds: number
-  /** Of a run. */
+  /** Duration of a run, in seconds. */
   readonly seconds: number
   /**
-   * Of the last run before those that count. A service runs for long: what is measured is to be compiled by then, which
+   * The last run before those that count. A service runs for long, so V8 has to have compiled what is measured, which
    * depends on how often it has run.
    */
   readonly warmUp: {
-    /** At least, about. */
+    /** Minimum duration, approximately. */
     readonly seconds: number
-    /** At least, about, or as many as take ten seconds, if those are fewer. None are wanted with 0. */
+    /**
+     * Minimum number of messages, approximately, or as many as take ten seconds, if those are fewer. 0 sets no minimum.
+     */
     readonly messages: number
   }
 }
 
-/** Seconds. No warm-up is made longer than that for the sake of its messages. */
+/** In seconds. No warm-up is made longer than this for the sake of its messages. */
 const longestWarmUp = 10
 
 export interface Standing {
   readonly name: string
   readonly messages: number
   readonly perSecond: Figure
-  /** Microseconds a message. */
+  /** In microseconds per message. */
   readonly cpu: Figure
-  /** Milliseconds. */
+  /** In milliseconds. */
   readonly p50: number | undefined
   readonly p99: number | undefined
-  /** Bytes. */
+  /** In bytes. */
   readonly peak: number
-  /** Messages a second and CPU, each round by itself, beside the first contender. */
+  /** Rate and CPU relative to the first contender, computed per round. */
   readonly ofBase: Figure
   readonly cpuOfBase: Figure
-  /** The same beside the fastest peer but the first. */
+  /** The rate relative to the fastest peer other than the first contender. */
   readonly ofBest: Figure | undefined
 }
 
@@ -107,13 +109,13 @@ const deadline = 120_000
 export class Contender {
   readonly label: string
   readonly entry: Entry
-  /** Its own: a contender's server would answer the requests of the others. */
+  /** Each contender has its own queue: a contender's server would otherwise answer the requests of the others. */
   readonly queue: string
-  readonly rounds: Array<Ran> = []
+  readonly rounds: Array<RunResult> = []
   messages = 0
   failure: string | undefined
   peak = 0
-  readonly #talk: Talk
+  readonly #talk: ProcessChannel
   readonly ready: Promise<unknown>
 
   constructor(entry: Entry, queue: string) {
@@ -122,7 +124,7 @@ export class Contender {
     this.label = entry.label ?? entry.name
     this.#talk = entry.name === "Pika" ? python(pika!.command, "./peers/blocking.py") : node(entry.from)
     this.ready = this.#answer("start")
-    // Whoever waits for it hears of it.
+    // The caller that awaits it gets the error. This prevents an unhandled rejection.
     this.ready.catch(() => undefined)
   }
 
@@ -134,7 +136,7 @@ export class Contender {
       }
       const timer = setTimeout(() => {
         end()
-        reject(new Error(`${this.label} did not ${what} in ${deadline / 1000} s`))
+        reject(new Error(`${this.label}: no answer to ${what} within ${deadline / 1000} s`))
       }, deadline)
       const onMessage = (message: { readonly value: A } | { readonly error: string }) => {
         end()
@@ -171,21 +173,21 @@ const settingFor = (contest: Contest, { entry, queue }: Contender, broker: Broke
   ...entry.setting
 })
 
-/** The broker counts what its queue has seen, which may be a moment after the channel has. */
+/** The broker counts what its queue has processed, which may be a moment after the channel has. */
 const expectCount = async (broker: Broker, queue: string, expected: number) => {
   const patience = performance.now() + 5000
   let count = await broker.count(queue)
   while (count !== expected && performance.now() < patience) count = await broker.count(queue)
-  if (count !== expected) throw new Error(`the queue holds ${count} messages in place of ${expected}`)
+  if (count !== expected) throw new Error(`the queue: expected ${expected} messages, got ${count}`)
 }
 
-const turn = async (contest: Contest, contender: Contender, messages: number, broker: Broker): Promise<Ran> => {
+const turn = async (contest: Contest, contender: Contender, messages: number, broker: Broker): Promise<RunResult> => {
   const { check } = contest
   const { queue, size } = settingFor(contest, contender, broker)
   if (check === "consumed") await broker.fill(queue, messages, size)
-  const ran = await contender.ask<Ran>({ _tag: "Run", messages, weigh: false })
+  const ran = await contender.ask<RunResult>({ _tag: "Run", messages, weigh: false })
   await contender.ask({ _tag: "Settle" })
-  if (check !== "by itself") await expectCount(broker, queue, check === "published" ? messages : 0)
+  if (check !== "contender") await expectCount(broker, queue, check === "published" ? messages : 0)
   if (check === "published") await broker.purge(queue)
   return ran
 }
@@ -193,9 +195,9 @@ const turn = async (contest: Contest, contender: Contender, messages: number, br
 const standing = (contender: Contender, base: Contender, best: Contender | undefined): Standing => {
   const perSecond = (one: Contender) => one.rounds.map(({ elapsed }) => one.messages / elapsed)
   const cpu = (one: Contender) => one.rounds.map((ran) => ran.cpu / one.messages)
-  const beside = (mine: ReadonlyArray<number>, theirs: ReadonlyArray<number>) =>
+  const ratioOf = (mine: ReadonlyArray<number>, theirs: ReadonlyArray<number>) =>
     figure(mine.map((value, round) => value / theirs[round]!))
-  const all = <A>(pick: (ran: Ran) => A | undefined) =>
+  const all = <A>(pick: (ran: RunResult) => A | undefined) =>
     contender.rounds.map(pick).filter((value) => value !== undefined) as Array<A & number>
   const orNone = (values: ReadonlyArray<number>) => (values.length === 0 ? undefined : median(values))
   return {
@@ -206,18 +208,18 @@ const standing = (contender: Contender, base: Contender, best: Contender | undef
     p50: orNone(all(({ latency }) => latency?.p50)),
     p99: orNone(all(({ latency }) => latency?.p99)),
     peak: contender.peak,
-    ofBase: beside(perSecond(contender), perSecond(base)),
-    cpuOfBase: beside(cpu(contender), cpu(base)),
-    ofBest: best === undefined || contender === best ? undefined : beside(perSecond(contender), perSecond(best))
+    ofBase: ratioOf(perSecond(contender), perSecond(base)),
+    cpuOfBase: ratioOf(cpu(contender), cpu(base)),
+    ofBest: best === undefined || contender === best ? undefined : ratioOf(perSecond(contender), perSecond(best))
   }
 }
 
-/** Neither ours, nor Effect, nor amqplib by hand. */
-const isPeer = ({ label }: Contender) => !/^(?:effect-amqp|Effect|amqplib$|amqplib,)/.test(label)
+/** Whether it is neither effect-amqp, nor Effect, nor amqplib used directly. */
+const isPeer = ({ label }: Contender) => !/^(?:effect-amqp|Effect|amqplib$|amqplib,|Fastify \+ amqplib)/.test(label)
 
 export const hold = async (contest: Contest, effort: Effort, broker: Broker): Promise<Result> => {
   const contenders = contest.entries.map((entry, index) => new Contender(entry, `${contest.id}-${index}`))
-  /** Does it for all who have not failed; who fails takes no further part. */
+  /** Runs `f` for all contenders that have not failed. A contender that fails takes no further part. */
   const each = async (all: ReadonlyArray<Contender>, f: (contender: Contender) => Promise<unknown>) => {
     for (const contender of all) {
       if (contender.failure !== undefined) continue
@@ -230,7 +232,7 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
       }
     }
   }
-  /** So many of a contender's that those at the beginning and at the end, with fewer in flight, do not count for much. */
+  /** Bounds the messages of a run, so that its beginning and its end, with fewer in flight, do not weigh much. */
   const within = (contender: Contender, messages: number) => {
     const least = Math.max(contest.least ?? contest.first / 4, 4 * settingFor(contest, contender, broker).width)
     return Math.round(Math.min(Math.max(messages, least), contest.most ?? Infinity))
@@ -244,7 +246,7 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
         name: contender.entry.name,
         kind: contest.kind,
         setting: settingFor(contest, contender, broker),
-        // Another checkout keeps its profiles to itself.
+        // A contender from another checkout would write its profiles there.
         profile:
           Profile.isWanted && contender.entry.from === undefined
             ? Profile.fileName(`${contender.queue}-${contender.label}`)
@@ -282,7 +284,7 @@ export const hold = async (contest: Contest, effort: Effort, broker: Broker): Pr
     for (const { label, queue } of contenders.filter(
       ({ entry }) => entry.name !== "Pika" && entry.from === undefined
     )) {
-      Progress.line(`\n${contest.id}, ${label}: where its time went`)
+      Progress.line(`\n${contest.id}, ${label}: self time per function`)
       for (const [share, where] of Profile.top(`${queue}-${label}`, 15)) {
         Progress.line(`${(share * 100).toFixed(1).padStart(6)} %  ${where}`)
       }

@@ -1,4 +1,4 @@
-/** Where and with what a run was made. */
+/** The machine and the versions of a run. */
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { cpus, loadavg, totalmem } from "node:os"
@@ -10,7 +10,7 @@ export interface Environment {
   readonly date: string
   readonly commit: string
   readonly machine: string
-  /** Of this machine when the run began: somebody else's work shows in the figures. */
+  /** The machine's load when the run began: other work on the machine affects the figures. */
   readonly load: number
   readonly broker: string
   readonly versions: Readonly<Record<string, string>>

@@ -1,20 +1,21 @@
 /**
- * What can be measured once a process: how long it takes from the start of Node to the first confirm, and to import a
- * package; what a channel takes that is open and idle; how large a program becomes. The contenders take turns here too.
+ * What can be measured once per process: the time from the start of Node.js to the first confirm, the time to import a
+ * package, the cost of an open, idle channel, and the size of a program. The contenders take turns here, too.
  */
-import { build } from "esbuild"
+import { build, buildSync } from "esbuild"
 import { execFile } from "node:child_process"
+import { readdirSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { gzipSync } from "node:zlib"
 import type { Broker } from "./broker.ts"
 import { Contender, type Effort } from "./contest.ts"
-import type { Ran } from "./contender.ts"
+import type { RunResult } from "./contender.ts"
 import type { Name } from "./peers/index.ts"
 import * as Progress from "./progress.ts"
 import { type Figure, figure } from "./statistics.ts"
 
-/** A table of its own: a row for each contender, a figure for each column. */
+/** A separate table: a row for each contender, a figure for each column. */
 export interface Table {
   readonly id: string
   readonly title: string
@@ -24,13 +25,14 @@ export interface Table {
 
 export interface Fresh {
   readonly id: string
+  readonly groups?: ReadonlyArray<string>
   readonly quick: boolean
   readonly measure: (effort: Effort, broker: Broker) => Promise<Table>
 }
 
 interface Peer {
   readonly name: Name
-  /** Of `hello`. */
+  /** A file in `hello`. */
   readonly program: string
   readonly specifier: string
 }
@@ -48,12 +50,12 @@ const exec = promisify(execFile)
 
 const here = fileURLToPath(new URL(".", import.meta.url))
 
-const node = async (args: ReadonlyArray<string>) => {
-  const { stdout } = await exec(process.execPath, [...process.execArgv, ...args], { cwd: here, timeout: 60_000 })
+const node = async (args: ReadonlyArray<string>, cwd = here) => {
+  const { stdout } = await exec(process.execPath, [...process.execArgv, ...args], { cwd, timeout: 60_000 })
   return JSON.parse(stdout.trim().split("\n").at(-1)!) as Record<string, number>
 }
 
-/** So many samples of each after one that is thrown away, in turns. */
+/** Takes `rounds` samples of each after one that is discarded, in turns. */
 const inTurns = async <A extends { readonly name: string }>(
   id: string,
   all: ReadonlyArray<A>,
@@ -83,18 +85,29 @@ const startup: Fresh = {
     await broker.declare(queue)
     const rows = await inTurns("startup", peers, rounds, async ({ name, program }) => {
       const { cpu, milliseconds } = await node([`hello/${program}`, broker.url, queue])
-      if ((await broker.count(queue)) !== 1) throw new Error(`${name} published nothing`)
+      if ((await broker.count(queue)) !== 1) throw new Error(`${name}: expected one published message, got none`)
       await broker.purge(queue)
       return [milliseconds!, cpu!]
     })
     await broker.remove(queue)
     return {
       id: "startup",
-      title: "From the start of Node to the first confirmed publish, one small program each",
+      title: "From the start of Node.js to the first confirmed publish, one small program per library",
       columns: ["ms", "CPU ms"],
       rows
     }
   }
+}
+
+const imported = async (specifier: string, cwd = here, before = "") => {
+  const source = `
+    ${before}
+    const rss = process.memoryUsage.rss(), cpu = process.cpuUsage(), start = performance.now()
+    await import("${specifier}")
+    const milliseconds = performance.now() - start, { user, system } = process.cpuUsage(cpu)
+    console.log(JSON.stringify({ milliseconds, cpu: (user + system) / 1000, rss: process.memoryUsage.rss() - rss }))`
+  const { cpu, milliseconds, rss } = await node(["--input-type=module", "--eval", source], cwd)
+  return [milliseconds!, cpu!, rss! / 1_048_576]
 }
 
 const importing: Fresh = {
@@ -108,15 +121,7 @@ const importing: Fresh = {
       "import",
       [...peers, { name: "effect (all of it)", specifier: "effect" }],
       rounds,
-      async ({ specifier }) => {
-        const source = `
-          const rss = process.memoryUsage.rss(), cpu = process.cpuUsage(), start = performance.now()
-          await import("${specifier}")
-          const milliseconds = performance.now() - start, { user, system } = process.cpuUsage(cpu)
-          console.log(JSON.stringify({ milliseconds, cpu: (user + system) / 1000, rss: process.memoryUsage.rss() - rss }))`
-        const { cpu, milliseconds, rss } = await node(["--input-type=module", "--eval", source])
-        return [milliseconds!, cpu!, rss! / 1_048_576]
-      }
+      ({ specifier }) => imported(specifier)
     )
   })
 }
@@ -143,21 +148,72 @@ const size: Fresh = {
   quick: true,
   measure: async () => ({
     id: "size",
-    title: "The same programs as one minified file of esbuild, dependencies included",
+    title: "The same programs, bundled and minified by esbuild, with their dependencies",
     columns: ["KiB", "KiB gzipped"],
     rows: [
       ...(await Promise.all(peers.map(async ({ name, program }) => ({ name, figures: await bundled(program, []) })))),
       {
-        name: "effect-amqp, effect apart",
+        name: "effect-amqp, without effect",
         figures: await bundled("effect-amqp.mjs", ["effect", "effect/*"])
       },
       {
-        name: "effect-amqp, its own code",
+        name: "effect-amqp, only its own code",
         figures: await bundled("effect-amqp.mjs", ["effect", "effect/*", "amqplib", "amqplib/*"])
       }
     ]
   })
 }
+
+const platform = fileURLToPath(new URL("../../packages/platform", import.meta.url))
+
+/** Importing the package for Effect 3 and the core, each after the application's Effect, and its size. */
+const effect3: Fresh = {
+  id: "effect3-import",
+  groups: ["effect3"],
+  quick: false,
+  measure: async ({ rounds }) => ({
+    id: "effect3-import",
+    title: "On Effect 3: importing the package after Effect, and its JavaScript (effect-amqp: bundled and minified)",
+    columns: ["ms", "CPU ms", "resident MiB", "kB", "kB gzipped"],
+    rows: (
+      await inTurns(
+        "effect3-import",
+        [
+          { name: "effect-amqp", specifier: "@effect-amqp/core", cwd: here },
+          { name: "effect-amqp on Effect 3", specifier: "@effect-amqp/platform", cwd: platform }
+        ],
+        rounds,
+        ({ cwd, specifier }) => imported(specifier, cwd, `await import("effect")`)
+      )
+    ).map(({ figures, name }) => {
+      const sizes = sizesOf(name === "effect-amqp" ? bundledCore() : built(`${platform}/dist`))
+      return { name, figures: [...figures, ...sizes.map((bytes) => figure([bytes / 1000]))] }
+    })
+  })
+}
+
+const sizesOf = (contents: Uint8Array) => [contents.length, gzipSync(contents, { level: 9 }).length]
+
+const bundledCore = (): Uint8Array =>
+  buildSync({
+    stdin: { contents: `export * from "@effect-amqp/core"`, resolveDir: here },
+    bundle: true,
+    minify: true,
+    platform: "node",
+    format: "esm",
+    target: "node22",
+    external: ["amqplib", "amqplib/*"],
+    write: false,
+    logLevel: "error"
+  }).outputFiles[0]!.contents
+
+/** The JavaScript of a built package. */
+const built = (dist: string): Uint8Array =>
+  Buffer.concat(
+    readdirSync(dist, { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".js") && !name.startsWith("types"))
+      .map((name) => readFileSync(`${dist}/${name}`))
+  )
 
 const idle = 500
 
@@ -166,12 +222,12 @@ const memory: Fresh = {
   quick: false,
   measure: async ({ rounds }, broker) => ({
     id: "memory",
-    title: `A channel that is open and idle, of ${idle.toLocaleString("en")}`,
+    title: `One open, idle channel (mean of ${idle.toLocaleString("en")})`,
     columns: ["KiB of heap", "KiB resident", "µs to open"],
     rows: await inTurns(
       "memory",
       peers.filter(({ name }) => name !== "rascal"),
-      // It hardly varies.
+      // The values hardly vary.
       Math.min(rounds, 3),
       async ({ name }) => {
         const contender = new Contender({ name }, "memory")
@@ -179,10 +235,14 @@ const memory: Fresh = {
           await contender.ready
           const setting = { url: broker.url, queue: "memory", size: 0, width: 1, prefetch: 1, concurrency: 1 }
           await contender.ask({ _tag: "Prepare", name, kind: "channels", setting: { ...setting, channels: 1200 } })
-          // What the first of them loads and compiles is not what a further one takes.
-          await contender.ask<Ran>({ _tag: "Run", messages: 100, weigh: true })
+          // The first channels load and compile code, which later ones do not.
+          await contender.ask<RunResult>({ _tag: "Run", messages: 100, weigh: true })
           await contender.ask({ _tag: "Settle" })
-          const { after, before, elapsed } = await contender.ask<Ran>({ _tag: "Run", messages: idle, weigh: true })
+          const { after, before, elapsed } = await contender.ask<RunResult>({
+            _tag: "Run",
+            messages: idle,
+            weigh: true
+          })
           await contender.ask({ _tag: "Settle" })
           await contender.ask({ _tag: "Close" })
           const each = (total: number) => total / idle / 1024
@@ -197,7 +257,7 @@ const memory: Fresh = {
 
 const batch = 100_000
 
-/** What 100,000 messages leave, and what so many more add. */
+/** The memory in use after 100,000 messages, and after more of them. */
 const heapAfter = (id: string, messages: number): Fresh => ({
   id,
   quick: false,
@@ -221,9 +281,10 @@ const heapAfter = (id: string, messages: number): Fresh => ({
       for (let done = batch; done <= messages; done += batch) {
         Progress.show(`${id}: ${done.toLocaleString("en")} messages of ${messages.toLocaleString("en")}`)
         const weigh = done === batch || done === messages || done === last * 10
-        const { after } = await contender.ask<Ran>({ _tag: "Run", messages: batch, weigh })
+        const { after } = await contender.ask<RunResult>({ _tag: "Run", messages: batch, weigh })
         await contender.ask({ _tag: "Settle" })
-        if ((await broker.count(id)) !== 0) throw new Error("messages were published and not consumed")
+        if ((await broker.count(id)) !== 0)
+          throw new Error("expected every message to be consumed, but some are left in the queue")
         if (!weigh) continue
         last = done
         rows.push({
@@ -238,14 +299,21 @@ const heapAfter = (id: string, messages: number): Fresh => ({
     }
     return {
       id,
-      title: "effect-amqp: what is left after messages that were published, confirmed, consumed and acknowledged",
+      title: `effect-amqp: memory in use after up to ${messages.toLocaleString("en")} messages were published and consumed`,
       columns: ["MiB of heap", "MiB resident"],
       rows
     }
   }
 })
 
-/** Takes minutes: only by its name. */
+/** These take minutes, and run only by name. */
 export const long: ReadonlyArray<Fresh> = [heapAfter("heap", 10_000_000)]
 
-export const fresh: ReadonlyArray<Fresh> = [startup, importing, size, memory, heapAfter("flat-heap", 1_000_000)]
+export const fresh: ReadonlyArray<Fresh> = [
+  startup,
+  importing,
+  size,
+  memory,
+  effect3,
+  heapAfter("flat-heap", 1_000_000)
+]

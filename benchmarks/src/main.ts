@@ -18,7 +18,7 @@ const flags = args.filter((arg) => arg.startsWith("--"))
 const quick = flags.includes("--quick")
 
 const known = new Set([...workloads, ...fresh, ...long].map(({ id }) => id))
-const groups = new Set(workloads.flatMap(({ groups }) => groups))
+const groups = new Set([...workloads, ...fresh].flatMap(({ groups }) => groups ?? []))
 
 const refuse = (message: string): never => {
   console.error(message)
@@ -27,9 +27,7 @@ const refuse = (message: string): never => {
 
 for (const name of names) {
   if (!known.has(name) && !groups.has(name) && name !== "docs") {
-    refuse(
-      `There is no workload called ${name}. There are ${[...known].join(", ")}; and groups: ${[...groups].join(", ")}.`
-    )
+    refuse(`Workload: expected one of ${[...known].join(", ")}, or a group (${[...groups].join(", ")}), got "${name}"`)
   }
 }
 
@@ -37,7 +35,7 @@ const number = (flag: string, standard: number) => {
   const given = flags.find((one) => one.startsWith(`${flag}=`))
   if (given === undefined) return standard
   const value = Number(given.slice(flag.length + 1))
-  return value > 0 ? value : refuse(`${flag} wants a number above 0`)
+  return value > 0 ? value : refuse(`${flag}: expected a number above 0, got "${given.slice(flag.length + 1)}"`)
 }
 
 const effort: Effort = {
@@ -67,7 +65,7 @@ const ids = [...known]
 
 const against = flags.find((flag) => flag.startsWith("--against="))?.slice("--against=".length)
 
-/** With another checkout: ours, beside the same of that one. */
+/** With `--against`: each entry of effect-amqp, and the same entry from the other checkout. */
 const compared = (contest: Contest): Contest => {
   if (against === undefined) return contest
   const ours = contest.entries.filter(({ name }) => name.startsWith("effect-amqp"))
@@ -75,7 +73,7 @@ const compared = (contest: Contest): Contest => {
   return { ...contest, entries: before.flatMap((entry, i) => [entry, ours[i]!]) }
 }
 
-/** The documents are made anew from what was found before and now. */
+/** Writes the documents from the stored findings and the new ones. */
 const document = (findings: ReadonlyArray<Results.Finding>) => {
   const all = Results.merge(Results.read(Results.kept), findings, ids)
   Results.write(Results.kept, all)

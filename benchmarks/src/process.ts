@@ -1,4 +1,4 @@
-/** A contender's process, and talking with it: over Node's channel, or in lines of JSON. */
+/** A contender's process, and the communication with it: over Node's channel, or in lines of JSON. */
 import { type ChildProcess, fork, spawn, spawnSync } from "node:child_process"
 import { EventEmitter, once } from "node:events"
 import { join, resolve } from "node:path"
@@ -7,11 +7,11 @@ import { fileURLToPath } from "node:url"
 import type { Name } from "./peers/index.ts"
 import type { Kind, Setting } from "./peers/peer.ts"
 
-export interface Talk {
-  /** `message`, with what it says; `exit`, with its code or signal. */
+export interface ProcessChannel {
+  /** `message`, with its content; `exit`, with the exit code or signal. */
   readonly events: EventEmitter
   readonly send: (command: Command) => void
-  /** Completes when it has ended. */
+  /** Completes when the process has ended. */
   readonly end: () => Promise<unknown>
 }
 
@@ -25,7 +25,7 @@ const ended = async (child: ChildProcess) => {
 }
 
 /** @param from the root of another checkout, whose contender it is to be */
-export const node = (from?: string): Talk => {
+export const node = (from?: string): ProcessChannel => {
   const contender = from === undefined ? file("./contender.ts") : join(resolve(from), "benchmarks/src/contender.ts")
   const child = fork(contender, {
     execArgv: [...process.execArgv, "--expose-gc"],
@@ -42,7 +42,7 @@ export const node = (from?: string): Talk => {
   }
 }
 
-export const python = (command: string, program: string): Talk => {
+export const python = (command: string, program: string): ProcessChannel => {
   const child = spawn(command, [file(program)], { stdio: ["pipe", "pipe", "inherit"] })
   const events = new EventEmitter()
   createInterface(child.stdout).on("line", (line) => events.emit("message", JSON.parse(line)))
@@ -57,10 +57,10 @@ export const python = (command: string, program: string): Talk => {
   }
 }
 
-// Debian's first: another one does not see what Debian has installed.
+// Debian's Python comes first: another one does not find the packages that Debian has installed.
 const pythons = ["/usr/bin/python3", "python3"]
 
-/** A Python that has Pika, and the version of that; undefined where there is none. */
+/** A Python that has Pika, and the version of Pika. Undefined if there is none. */
 export const pika = pythons
   .map((command) => {
     const { status, stdout } = spawnSync(command, ["-c", "import pika; print(pika.__version__)"], { encoding: "utf8" })
@@ -74,7 +74,7 @@ export type Command =
       readonly name: Name | "Pika"
       readonly kind: Kind
       readonly setting: Setting
-      /** The file of the CPU profile, if one is wanted. */
+      /** The file of the CPU profile, if there is to be one. */
       readonly profile?: string | undefined
     }
   | { readonly _tag: "Run"; readonly messages: number; readonly weigh: boolean }

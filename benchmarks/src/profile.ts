@@ -1,4 +1,4 @@
-/** CPU profiles of contenders (`--profile`), and where their time went, by what the profile says of each function alone. */
+/** CPU profiles of contenders (`--profile`), and the self time of each function in them. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { Session } from "node:inspector/promises"
 import { root } from "./environment.ts"
@@ -16,7 +16,10 @@ export const directory = `${root}benchmarks/profiles`
 
 export const isWanted = process.argv.includes("--profile")
 
-/** Until what it returns is called; what a contender does before, such as loading its modules, is not in it. */
+/**
+ * Profiles until the returned function is called. What a contender does before, such as loading its modules, is not
+ * included.
+ */
 export const begin = async (file: string) => {
   const session = new Session()
   session.connect()
@@ -37,7 +40,7 @@ const short = (url: string) =>
     .replace(root, "")
     .replace(/^.*node_modules\//, "")
 
-/** The functions that most of the time went to, idle time aside, with their share of it. */
+/** The functions with the most self time, without idle time, and their share of it. */
 export const top = (name: string, count: number): ReadonlyArray<readonly [share: number, where: string]> => {
   const profile = JSON.parse(readFileSync(`${directory}/${fileName(name)}`, "utf8")) as CpuProfile
   const nodes = new Map(profile.nodes.map((node) => [node.id, node.callFrame]))

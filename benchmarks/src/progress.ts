@@ -1,4 +1,4 @@
-/** What is going on, on stderr: one line that changes on a terminal, and none elsewhere but for what matters. */
+/** Progress, on stderr: one line that changes on a terminal, and otherwise only the lines that matter. */
 
 const isTerminal = process.stderr.isTTY === true
 

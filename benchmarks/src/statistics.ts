@@ -1,8 +1,8 @@
-/** Medians, and how far values lie apart. */
+/** Medians and spreads. */
 
 export interface Figure {
   readonly median: number
-  /** Half the distance from the least to the greatest, as a share of the median. */
+  /** Half the distance from the lowest to the highest value, as a share of the median. */
   readonly spread: number
 }
 

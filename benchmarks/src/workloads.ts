@@ -1,4 +1,4 @@
-/** What is measured. Each workload answers to its `id`, and to the names of the `groups` that it belongs to. */
+/** The workloads. Each has an `id`, and the names of the `groups` that it belongs to. */
 import type { Contest, Entry } from "./contest.ts"
 import * as Process from "./process.ts"
 import type { Setting } from "./peers/peer.ts"
@@ -21,7 +21,7 @@ const clients = of(
   "rascal"
 )
 
-/** Where Debian's python3-pika is installed: the seed of the idea. */
+/** Present where Debian's python3-pika is installed. Pika inspired this library. */
 const pika = Process.pika === undefined ? [] : of("Pika")
 
 const without = (entries: ReadonlyArray<Entry>, ...names: ReadonlyArray<Entry["name"]>) =>
@@ -33,18 +33,18 @@ const borrow: Workload = {
   id: "borrow",
   groups: ["pool"],
   quick: true,
-  title: "Borrow and return of an idle channel",
+  title: "Borrow and return an idle channel",
   kind: "borrow",
   unit: "borrows",
   entries: of(
-    "Effect's Pool, of nothing",
+    "Effect's Pool, without channels",
     "effect-amqp",
     "effect-amqp, AmqpPool.get",
     "effect-amqp, AmqpChannel.use",
     "amqplib + generic-pool",
     "amqplib + tarn"
   ),
-  check: "by itself",
+  check: "contender",
   first: 20_000
 }
 
@@ -52,12 +52,12 @@ const contended = (width: number): Workload => ({
   id: `contend-${width}`,
   groups: ["pool", "contend"],
   quick: width === 64,
-  title: `Borrow by ${width.toLocaleString("en")} at a time, of 8 channels`,
+  title: `Borrow one of 8 channels, ${width.toLocaleString("en")} borrowers`,
   kind: "contend",
   unit: "borrows",
   entries: of("amqplib", "effect-amqp", "amqplib + generic-pool", "amqplib + tarn"),
   setting: { width, channels: 8 },
-  check: "by itself",
+  check: "contender",
   first: 5000
 })
 
@@ -80,9 +80,7 @@ const confirm = (width: number, first: number): Workload => ({
   groups: ["confirm"],
   quick: true,
   title:
-    width === 1
-      ? "Confirmed publish, one after the other"
-      : `Confirmed publish, ${width.toLocaleString("en")} in flight`,
+    width === 1 ? "Confirmed publish, one at a time" : `Confirmed publish, ${width.toLocaleString("en")} in flight`,
   kind: "confirm",
   entries: [...clients, ...(width === 1 ? pika : []), ...(width === 1000 ? of("effect-amqp, publishAll") : [])],
   setting: { width },
@@ -94,10 +92,10 @@ const borrowed: Workload = {
   id: "borrowed",
   groups: ["confirm", "pool"],
   quick: true,
-  title: "Confirmed publish, a borrowed channel for each message, 64 at a time",
+  title: "Confirmed publish, one borrowed channel per message, 64 at a time",
   kind: "borrowed",
   entries: of("amqplib", "effect-amqp", "amqplib + generic-pool", "amqplib + tarn", "rascal"),
-  // One for each: rascal is the better for it.
+  // One channel per message in flight: rascal is faster that way.
   setting: { width: 64, channels: 64 },
   check: "published",
   first: 2000
@@ -120,7 +118,7 @@ const consume: Workload = {
 const handle = (concurrency: number): Workload => ({
   id: `handle-${concurrency}`,
   groups: ["consume", "handle"],
-  title: `Consume by a handler that waits once, ${concurrency} at a time, prefetch 250`,
+  title: `Consume with a handler that waits once, ${concurrency} at a time, prefetch 250`,
   kind: "handle",
   entries: without(clients, "@cloudamqp/amqp-client, channel"),
   setting: { concurrency },
@@ -141,13 +139,13 @@ const rpc = (width: number): Workload => ({
   entries: of(
     "amqplib",
     "effect-amqp",
-    "amqplib, nothing confirmed",
+    "amqplib, without confirms",
     "rabbitmq-client",
     "@cloudamqp/amqp-client",
     "rascal"
   ),
   setting: { width, concurrency: 64 },
-  check: "by itself",
+  check: "contender",
   first: width === 1 ? 500 : 2000
 })
 
@@ -160,7 +158,7 @@ const sizes = [
   ["1MiB", "1 MiB", 1_048_576]
 ] as const
 
-// The broker keeps them in memory, and pages beyond some hundred MiB.
+// The broker keeps the messages in memory, and pages beyond some hundred MiB.
 const most = (size: number) => Math.min(100_000, Math.floor((192 * 1_048_576) / size))
 
 const bodies = sizes.flatMap(([id, name, size]): ReadonlyArray<Workload> => [
@@ -222,7 +220,7 @@ const http: Workload = {
   title: "POST to confirmed publish over HTTP, 64 connections",
   kind: "http",
   unit: "requests",
-  entries: of("Fastify + amqplib", "effect-amqp on Effect's HTTP", "effect-amqp, a channel a request"),
+  entries: of("Fastify + amqplib", "effect-amqp on Effect's HTTP", "effect-amqp, one channel per request"),
   setting: { width: 64 },
   check: "published",
   first: 3000
@@ -235,12 +233,44 @@ const httpAlone: Workload = {
   groups: ["http"],
   title: "The same route without AMQP",
   entries: of("Fastify without AMQP", "Effect's HTTP without AMQP"),
-  check: "by itself"
+  check: "contender"
 }
 
-// --- What stays flat -------------------------------------------------------------------------------------------------
+const httpFastify: Workload = {
+  ...http,
+  quick: false,
+  id: "http-fastify",
+  groups: ["http"],
+  title: "POST to confirmed publish with Fastify, 64 connections",
+  entries: of(
+    "Fastify + amqplib",
+    "effect-amqp on Fastify",
+    "Fastify + amqplib, a channel per request",
+    "effect-amqp on Fastify, a channel per request"
+  )
+}
 
-/** A contender with so many of something. */
+// --- Effect 3 --------------------------------------------------------------------------------------------------------
+
+/** The core on Effect 4, the package for Effect 3 that has it inside, and what an application writes by hand. */
+const onEffect3 = (id: string, workload: Workload): Workload => ({
+  ...workload,
+  id,
+  groups: ["effect3"],
+  quick: false,
+  title: `On Effect 3: ${workload.title}`,
+  entries: of("effect-amqp", "effect-amqp on Effect 3", "Effect 3's Pool of amqplib's channels")
+})
+
+const effect3 = [
+  onEffect3("effect3-confirm", confirm(64, 2000)),
+  onEffect3("effect3-borrowed", borrowed),
+  onEffect3("effect3-consume", consume)
+]
+
+// --- Scaling ---------------------------------------------------------------------------------------------------------
+
+/** A contender with `count` of something. */
 const withMany = (
   name: Entry["name"],
   count: number,
@@ -262,9 +292,9 @@ const flat: ReadonlyArray<Workload> = [
   {
     id: "flat-channels",
     groups: ["flat"],
-    title: "Confirmed publish, 64 in flight, in turns over so many borrowed channels",
+    title: "Confirmed publish, 64 in flight, in turns over many borrowed channels",
     kind: "spread",
-    // The broker's answers are one a channel, too: what that costs whoever reads them shows by amqplib.
+    // The broker's answers are one frame per channel, too. The rows of amqplib show what that costs the reader.
     entries: [
       ...[1, 10, 100, 1000].map((channels) => onChannels("effect-amqp", channels)),
       ...[1, 1000].map((channels) => onChannels("amqplib", channels))
@@ -276,22 +306,22 @@ const flat: ReadonlyArray<Workload> = [
   {
     id: "flat-waiters",
     groups: ["flat"],
-    title: "Borrow while so many wait for one of 8 channels",
+    title: "Borrow while many wait for one of 8 channels",
     kind: "contend",
     unit: "borrows",
-    // What thousands that live long cost the garbage collector and the caches, bare promises show too.
+    // The rows of amqplib show what thousands of long-lived promises cost the garbage collector and the caches.
     entries: [
       ...[1, 100, 1000, 10_000].map((waiting) => behind("effect-amqp", waiting)),
       ...[1, 10_000].map((waiting) => behind("amqplib", waiting))
     ],
     setting: { channels: 8 },
-    check: "by itself",
+    check: "contender",
     first: 20_000
   },
   {
     id: "flat-consumers",
     groups: ["flat"],
-    title: "Consume and acknowledge, so many consumers of one queue",
+    title: "Consume and acknowledge, many consumers of one queue",
     kind: "consumers",
     entries: [1, 10, 100].map((consumers) =>
       withMany("effect-amqp", consumers, "consumer", (concurrency) => ({ concurrency }))
@@ -321,7 +351,9 @@ export const workloads: ReadonlyArray<Workload> = [
   rpc(64),
   http,
   httpAlone,
+  httpFastify,
   ...bodies,
   ...tls,
+  ...effect3,
   ...flat
 ]

@@ -1,4 +1,7 @@
-/** Says how long it took since the process began, and ends it. Each program here is what a reader of a README would write. */
+/**
+ * Prints the time since the process began, and ends the process. Each program here is what a reader of a README would
+ * write.
+ */
 export const confirmed = () => {
   const milliseconds = performance.now()
   const { system, user } = process.cpuUsage()

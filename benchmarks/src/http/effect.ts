@@ -47,7 +47,7 @@ const serve = async (
 
 const amqp = ({ url }: Setting) => Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url), Amqp.fromConfig))
 
-/** Through the publisher. */
+/** Publishes with the publisher. */
 export const publisher: Peer = {
   http: (setting) => {
     const route = Effect.gen(function* () {
@@ -62,7 +62,7 @@ export const publisher: Peer = {
   }
 }
 
-/** On a channel of the pool, borrowed for the request. */
+/** Publishes on a channel of the pool, which is borrowed for the request. */
 export const borrower: Peer = {
   http: (setting) => {
     const route = Effect.gen(function* () {

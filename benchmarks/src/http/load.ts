@@ -1,7 +1,7 @@
 /**
- * A client that posts orders over keep-alive connections, in a process of its own: `load.ts URL CONNECTIONS`. Told a number
- * of requests, it answers with the milliseconds that each took. It writes and reads sockets itself: a client that needs more CPU
- * than the server would be all that is measured.
+ * A client that posts orders over keep-alive connections, in a separate process: `load.ts URL CONNECTIONS`. It receives
+ * a number of requests, and answers with the milliseconds that each took. It writes and reads sockets directly: a
+ * client that needs more CPU than the server would be all that is measured.
  */
 import { once } from "node:events"
 import { connect, type Socket } from "node:net"
@@ -35,7 +35,7 @@ class Connection {
     if (head === -1) return
     const length = /^content-length: (\d+)\r$/im.exec(this.#received.slice(0, head + 2))
     if (!this.#received.startsWith("HTTP/1.1 202") || length === null) {
-      return this.#failed(new Error(`not the answer that was expected: ${this.#received}`))
+      return this.#failed(new Error(`expected another answer, got ${this.#received}`))
     }
     const end = head + 4 + Number(length[1])
     if (this.#received.length < end) return

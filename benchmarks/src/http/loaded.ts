@@ -1,4 +1,4 @@
-/** A server as a contender: what is measured is this process, which serves; another posts. */
+/** A server as a contender: this process serves and is measured, and another one posts. */
 import { fork } from "node:child_process"
 import { once } from "node:events"
 import type { Prepared, Setting } from "../peers/peer.ts"

@@ -1,6 +1,6 @@
 /**
- * The ceiling: amqplib by hand, with as little as will do. No deadlines, no checks of what is sent, nothing for a
- * connection that is lost, no bound on what is in flight but the number of workers.
+ * The upper bound: amqplib used directly, with as little code as possible. There are no deadlines, no checks of what is
+ * sent, no recovery, and no bound on what is in flight except the number of workers.
  */
 import amqplib from "amqplib"
 import { once } from "node:events"
@@ -56,7 +56,7 @@ const publishOnly = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-/** A pool by hand: a list of free channels, and a line of those who wait. */
+/** A pool written by hand: a list of free channels, and a wait queue. */
 export const freeList = <Channel>(channels: Array<Channel>) => {
   const waiting: Array<(channel: Channel) => void> = []
   return {
@@ -95,7 +95,7 @@ const borrowed = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-/** The messages take turns on `channels` channels. */
+/** The messages are sent on `channels` channels in turn. */
 const spread = async (setting: Setting): Promise<Prepared> => {
   const connection = await connect(setting)
   const channels = await opened(setting.channels, () => connection.createConfirmChannel())
@@ -124,7 +124,7 @@ const contend = async (setting: Setting): Promise<Prepared> => {
   return { run: (messages) => shareUntimed(messages, setting.width, one), close: () => connection.close() }
 }
 
-/** The channel closes when the run is over, and whatever was not acknowledged would be in the queue again. */
+/** The channel closes when the run is over, which would requeue everything that was not acknowledged. */
 const consumer = async (
   connection: amqplib.ChannelModel,
   setting: Setting,
@@ -187,8 +187,8 @@ const read = (content: Buffer): unknown => JSON.parse(content.toString())
 const written = (value: unknown) => Buffer.from(JSON.stringify(value))
 
 /**
- * Requests by direct reply-to. With `confirms` it makes sure of the same as `AmqpRpc` does: requests are mandatory and
- * confirmed, they expire, and the server acknowledges them when the reply is confirmed. Without, it hopes for the best.
+ * Requests by direct reply-to. With `confirms` it gives the same guarantees as `AmqpRpc`: requests are mandatory and
+ * confirmed, they expire, and the server acknowledges them when the reply is confirmed. Without, it gives none of them.
  */
 const rpc =
   (confirms: boolean) =>
@@ -264,5 +264,5 @@ export const peer: Peer = {
   channels
 }
 
-/** Requests of which nothing is confirmed. */
+/** Requests without confirms. */
 export const unconfirmed: Peer = { rpc: rpc(false) }

@@ -1,6 +1,6 @@
 """
-Pika, by its BlockingConnection: one message at a time, as programs on Flask-Pika publish. A contender like the others
-(see contender.ts), which is told what to do by lines of JSON, and answers by such lines.
+Pika, by its BlockingConnection: one message at a time, as programs with Flask-Pika publish. It is a contender like the
+others (see contender.ts). It receives its commands as lines of JSON, and answers with such lines.
 """
 import array
 import json

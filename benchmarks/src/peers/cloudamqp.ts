@@ -1,6 +1,6 @@
 /**
- * @cloudamqp/amqp-client by its `AMQPSession`, which its documentation recommends, and by its channels, which are faster.
- * It has no pool.
+ * @cloudamqp/amqp-client, by its `AMQPSession`, which its documentation recommends, and by its channels, which are
+ * faster. It has no pool.
  */
 import { AMQPClient, AMQPSession } from "@cloudamqp/amqp-client"
 import {
@@ -18,7 +18,7 @@ import {
   verify
 } from "./peer.ts"
 
-// There is no option for it, but whatever is given for TLS goes to `net.connect` too.
+// There is no option for this, but everything that is given for TLS is passed to `net.connect`, too.
 const socketOptions = ({ ca }: Setting) => ({ noDelay: true, ...(ca === undefined ? {} : { ca }) })
 
 const start = (setting: Setting) =>
@@ -50,7 +50,8 @@ const channelConfirm = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-// Its promise completes when the socket has taken the bytes, so one at a time would be one a turn of the event loop.
+// Its promise completes when the socket has taken the bytes, so one message at a time would be one per turn of the
+// event loop.
 const publish = async (setting: Setting): Promise<Prepared> => {
   const connection = await connect(setting)
   const channel = await connection.channel()
@@ -64,7 +65,7 @@ const publish = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-/** The library acknowledges after the callback; its callbacks are as many at a time as `prefetch` lets in. */
+/** The library acknowledges after the callback. `prefetch` limits the number of concurrent callbacks. */
 const consumer =
   (handler: () => Promise<void> | void, prefetch: (setting: Setting) => number) =>
   async (setting: Setting): Promise<Prepared> => {
@@ -78,7 +79,7 @@ const consumer =
           one()
         })
         await done
-        // Closes its channel too.
+        // This closes its channel, too.
         return () => subscription.cancel()
       },
       close: () => session.stop()
@@ -103,7 +104,7 @@ const channelConsume = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-/** One after the other is what its iterator does; `prefetch` goes on filling it. */
+/** Its iterator handles one message after the other, while `prefetch` continues to fill it. */
 const handle = async (setting: Setting): Promise<Prepared> => {
   if (setting.concurrency > 1) return consumer(pause, ({ concurrency }) => concurrency)(setting)
   const session = await start(setting)
@@ -152,7 +153,7 @@ const channels = async (setting: Setting): Promise<Prepared> => {
   )
 }
 
-/** By sessions, and by channels where a session cannot do it. */
+/** Uses sessions, and channels where a session does not offer the operation. */
 export const peer: Peer = {
   confirm,
   publish,
@@ -165,5 +166,5 @@ export const peer: Peer = {
   channels
 }
 
-/** By channels where a session could do it too. */
+/** Uses channels also where a session offers the operation. */
 export const byChannel: Peer = { confirm: channelConfirm, consume: channelConsume }

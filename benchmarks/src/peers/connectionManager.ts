@@ -1,4 +1,4 @@
-/** amqp-connection-manager: amqplib behind a wrapper that queues messages. It has no pool, and no requests. */
+/** amqp-connection-manager: amqplib behind a wrapper that queues messages. It has no pool and no RPC. */
 import manager, { type ChannelWrapper } from "amqp-connection-manager"
 import type amqplib from "amqplib"
 import { countdown, pause, type Peer, type Prepared, type Setting, share, shareUntimed } from "./peer.ts"
@@ -27,7 +27,7 @@ const confirm = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-// A thousand is what it hands to amqplib in one turn.
+// It passes up to a thousand messages to amqplib in one turn.
 const publish = async (setting: Setting): Promise<Prepared> => {
   const { channel, close } = await open(setting, false)
   const content = Buffer.alloc(setting.size, "x")
@@ -40,7 +40,7 @@ const publish = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-/** Its callbacks are as many at a time as `prefetch` lets in. */
+/** `prefetch` limits the number of concurrent callbacks. */
 const consumer =
   (
     handle: (channel: ChannelWrapper, message: amqplib.ConsumeMessage, handled: () => void) => void,

@@ -1,4 +1,4 @@
-/** effect-amqp, by what its documentation shows first, and other ways of it where there are several. */
+/** effect-amqp, as its documentation uses it first, and in other ways where there are several. */
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConsumer, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import {
   type Cause,
@@ -28,7 +28,7 @@ const layer = ({ ca, channels, url }: Setting) =>
 
 type Services = Amqp.Amqp | Scope.Scope
 
-/** What is opened stays so until the contender closes; what a run opens, until the run is settled. */
+/** What is opened stays open until the contender closes. What a run opens stays open until the run is settled. */
 type Program = (messages: number, latencies: Latencies) => Effect.Effect<unknown, unknown, Services>
 
 export const by =
@@ -58,7 +58,7 @@ const times = (width: number, worker: Effect.Effect<void, unknown, Services>) =>
         { concurrency: "unbounded", discard: true }
       )
 
-/** `messages` times `one`, by `width` fibers. */
+/** Runs `one` `messages` times, by `width` fibers. */
 const share = (
   messages: number,
   width: number,
@@ -140,7 +140,7 @@ const borrowed = by((setting) =>
   })
 )
 
-/** The messages take turns on `channels` borrowed channels. */
+/** The messages are sent on `channels` borrowed channels in turn. */
 const spread = by((setting) =>
   Effect.gen(function* () {
     const { confirm } = yield* AmqpPool.AmqpPool
@@ -154,7 +154,7 @@ const spread = by((setting) =>
 
 // --- Consuming -------------------------------------------------------------------------------------------------------
 
-/** Runs `consumer` until it has called back so many times; it ends with the run. */
+/** Runs `consumer` until it has called back `messages` times. It ends with the run. */
 const until = (
   messages: number,
   consumer: (handled: () => void) => Effect.Effect<unknown, unknown, Services>,
@@ -194,7 +194,7 @@ const stream = consuming(
       )
 )
 
-/** What the handlers of the others wait for. */
+/** What the handlers of the other contenders wait for. */
 const pausing = Effect.callback<void>((resume) => {
   setImmediate(() => resume(Effect.void))
 })
@@ -290,7 +290,7 @@ const contend = by((setting) =>
   })
 )
 
-/** Borrowed all at once, and returned: idle. */
+/** Borrows all at once and returns them: they are idle then. */
 const channels = by(() =>
   Effect.map(AmqpPool.AmqpPool, (pool) => {
     let open = 0
@@ -325,5 +325,5 @@ export const streams: Peer = { consume: stream, borrow: borrowScoped }
 /** `AmqpChannel.use` in a scope. */
 export const ofScope: Peer = { borrow: borrowOfScope }
 
-/** Effect's own `Pool`, of nothing: what a borrow costs at least. */
+/** Effect's own `Pool` of empty items: the minimum cost of a borrow. */
 export const bare: Peer = { borrow: barePool }

@@ -1,4 +1,4 @@
-/** Who takes part, by name. Each is loaded only in the process that is this contender. */
+/** The contenders, by name. Each is loaded only in the process that is this contender. */
 import type { Peer } from "./peer.ts"
 
 const contenders = {
@@ -7,9 +7,9 @@ const contenders = {
   "effect-amqp, stream": () => import("./effectAmqp.ts").then(({ streams }) => streams),
   "effect-amqp, AmqpPool.get": () => import("./effectAmqp.ts").then(({ streams }) => streams),
   "effect-amqp, AmqpChannel.use": () => import("./effectAmqp.ts").then(({ ofScope }) => ofScope),
-  "Effect's Pool, of nothing": () => import("./effectAmqp.ts").then(({ bare }) => bare),
+  "Effect's Pool, without channels": () => import("./effectAmqp.ts").then(({ bare }) => bare),
   amqplib: () => import("./amqplib.ts").then(({ peer }) => peer),
-  "amqplib, nothing confirmed": () => import("./amqplib.ts").then(({ unconfirmed }) => unconfirmed),
+  "amqplib, without confirms": () => import("./amqplib.ts").then(({ unconfirmed }) => unconfirmed),
   "rabbitmq-client": () => import("./rabbitmqClient.ts").then(({ peer }) => peer),
   "@cloudamqp/amqp-client": () => import("./cloudamqp.ts").then(({ peer }) => peer),
   "@cloudamqp/amqp-client, channel": () => import("./cloudamqp.ts").then(({ byChannel }) => byChannel),
@@ -17,10 +17,18 @@ const contenders = {
   rascal: () => import("./rascal.ts").then(({ peer }) => peer),
   "amqplib + generic-pool": () => import("./pools.ts").then(({ genericPool }) => genericPool),
   "amqplib + tarn": () => import("./pools.ts").then(({ tarn }) => tarn),
+  // In the package, whose Effect is Effect 3.
+  "effect-amqp on Effect 3": () => import("../../../packages/platform/benchmark/bridge.ts").then(({ peer }) => peer),
+  "Effect 3's Pool of amqplib's channels": () =>
+    import("../../../packages/platform/benchmark/byHand.ts").then(({ peer }) => peer),
   "effect-amqp on Effect's HTTP": () => import("../http/effect.ts").then(({ publisher }) => publisher),
-  "effect-amqp, a channel a request": () => import("../http/effect.ts").then(({ borrower }) => borrower),
+  "effect-amqp, one channel per request": () => import("../http/effect.ts").then(({ borrower }) => borrower),
   "Effect's HTTP without AMQP": () => import("../http/effect.ts").then(({ plain }) => plain),
   "Fastify + amqplib": () => import("../http/fastify.ts").then(({ publisher }) => publisher),
+  "Fastify + amqplib, a channel per request": () => import("../http/fastify.ts").then(({ opener }) => opener),
+  "effect-amqp on Fastify": () => import("../http/fastify.ts").then(({ effectPublisher }) => effectPublisher),
+  "effect-amqp on Fastify, a channel per request": () =>
+    import("../http/fastify.ts").then(({ effectBorrower }) => effectBorrower),
   "Fastify without AMQP": () => import("../http/fastify.ts").then(({ plain }) => plain)
 } satisfies Record<string, () => Promise<Peer>>
 

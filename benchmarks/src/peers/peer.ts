@@ -1,57 +1,60 @@
-/** What a peer has to offer to take part, and what all of them share: how work is spread, and how latencies are kept. */
+/** What a peer implements, and what all of them share: how work is distributed, and how latencies are recorded. */
 
-/** What a workload wants. All contenders of a workload get the same, but for what a contender is there to vary. */
+/**
+ * The parameters of a workload. All contenders of a workload get the same, except for what a contender is there to
+ * vary.
+ */
 export interface Setting {
   readonly url: string
-  /** The certificate that the broker shows, PEM, if the URL is one of TLS. */
+  /** The broker's certificate, PEM, if the URL uses TLS. */
   readonly ca?: string | undefined
-  /** Declared, durable, empty. */
+  /** A declared, durable, empty queue. */
   readonly queue: string
-  /** Of a content, in bytes. */
+  /** Size of a content, in bytes. */
   readonly size: number
-  /** Publishes, requests or borrowers at a time. */
+  /** Number of concurrent publishes, requests or borrowers. */
   readonly width: number
-  /** Channels of a pool, at most. */
+  /** Maximum number of channels in a pool. */
   readonly channels: number
-  /** Deliveries that the broker sends ahead. */
+  /** Prefetch count of a consumer. */
   readonly prefetch: number
-  /** Handlers at a time. */
+  /** Number of concurrent handlers. */
   readonly concurrency: number
 }
 
-/** A kind of work. A peer that cannot do it leaves it out. */
+/** A kind of work. A peer that does not support it leaves it out. */
 export type Kind =
   /** Publishes, each completed by its confirm, `width` at a time. */
   | "confirm"
-  /** Publishes without confirms; the run ends when the broker has answered a later method of the same channel. */
+  /** Publishes without confirms. The run ends when the broker has answered a later method of the same channel. */
   | "publish"
-  /** `confirm`, each message on a channel that is borrowed from a pool of `channels` for it. */
+  /** `confirm`, with each message on a channel that is borrowed for it from a pool of `channels`. */
   | "borrowed"
-  /** Takes messages from the full queue and acknowledges each. */
+  /** Consumes the messages of the full queue and acknowledges each. */
   | "consume"
-  /** The same, and each acknowledged after a handler that pauses once, `concurrency` at a time. */
+  /** The same, with each acknowledged after a handler that pauses once, `concurrency` at a time. */
   | "handle"
-  /** Requests and replies, JSON, `width` at a time; client and server in one process. */
+  /** Requests and replies, JSON, `width` at a time. Client and server are in one process. */
   | "rpc"
-  /** Borrows and returns a channel, one after the other. */
+  /** Borrows and returns a channel, one borrow after the other. */
   | "borrow"
-  /** The same by `width` borrowers of `channels` channels; each holds it for a pause. */
+  /** The same, by `width` borrowers of `channels` channels. Each holds the channel for a pause. */
   | "contend"
   /** Opens channels, which stay open and idle. */
   | "channels"
-  /** Serves HTTP; a load process posts, `width` connections. */
+  /** Serves HTTP. A load process posts on `width` connections. */
   | "http"
-  /** Publishes by one fiber for each of `channels` channels, one after the other, with confirms. */
+  /** Publishes with confirms, by one fiber for each of `channels` channels, one message after the other. */
   | "spread"
   /** `concurrency` consumers of one queue. */
   | "consumers"
-  /** Publishes with confirms, `width` at a time, and consumes the same messages meanwhile. */
+  /** Publishes with confirms, `width` at a time, and consumes the same messages at the same time. */
   | "through"
 
-/** Undoes what a run has left open; not measured. */
+/** Closes what a run has left open. This is not measured. */
 export type Settle = () => Promise<unknown>
 
-/** Does so many of what is measured. */
+/** Does the measured work this many times. */
 export type Run = (messages: number, latencies: Latencies) => Promise<Settle | void>
 
 export interface Prepared {
@@ -63,7 +66,7 @@ export type Prepare = (setting: Setting) => Promise<Prepared>
 
 export type Peer = { readonly [K in Kind]?: Prepare }
 
-/** Milliseconds. The array is there before the run, so keeping one costs every peer the same. */
+/** In milliseconds. The array is allocated before the run, so recording a value costs every peer the same. */
 export class Latencies {
   readonly #samples = new Float64Array(1 << 20)
   #count = 0
@@ -72,7 +75,7 @@ export class Latencies {
     if (this.#count < this.#samples.length) this.#samples[this.#count++] = milliseconds
   }
 
-  /** Empties it. */
+  /** Removes all values. */
   take(): { readonly p50: number; readonly p99: number } | undefined {
     const sorted = this.#samples.subarray(0, this.#count).sort()
     this.#count = 0
@@ -82,7 +85,7 @@ export class Latencies {
   }
 }
 
-/** `messages` times `one`, by `width` workers. */
+/** Runs `one` `messages` times, by `width` workers. */
 export const share = async (messages: number, width: number, latencies: Latencies, one: () => Promise<unknown>) => {
   let left = messages
   const worker = async () => {
@@ -95,7 +98,7 @@ export const share = async (messages: number, width: number, latencies: Latencie
   await Promise.all(Array.from({ length: Math.min(width, messages) }, worker))
 }
 
-/** The same where each takes so little that looking at the clock would show. */
+/** The same for work so short that reading the clock would affect the figures. */
 export const shareUntimed = async (messages: number, width: number, one: () => Promise<unknown>) => {
   let left = messages
   const worker = async () => {
@@ -104,7 +107,7 @@ export const shareUntimed = async (messages: number, width: number, one: () => P
   await Promise.all(Array.from({ length: Math.min(width, messages) }, worker))
 }
 
-/** What a handler that is not done at once waits for. */
+/** The pause of a handler that does not complete at once. */
 export const pause = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 /** `channels`: opens them one after the other, and keeps them until it closes. */
@@ -139,7 +142,7 @@ export const countdown = (from: number) => {
   }
 }
 
-/** What a request asks for, and how it is answered, in all contests of `rpc`. */
+/** The request and the reply in all contests of `rpc`. */
 export interface Request {
   readonly id: number
   readonly name: string
@@ -151,5 +154,6 @@ export const answer = ({ id }: Request) => ({ found: id })
 
 /** Fails unless a reply answers `request`. */
 export const verify = (reply: unknown) => {
-  if ((reply as { readonly found?: unknown }).found !== request.id) throw new Error("that is no answer")
+  if ((reply as { readonly found?: unknown }).found !== request.id)
+    throw new Error("expected the reply to the request, got another one")
 }

@@ -1,4 +1,6 @@
-/** Pools for anything, lending amqplib's channels: generic-pool and tarn, checking each channel before they lend it. */
+/**
+ * General-purpose pools of amqplib's channels: generic-pool and tarn, which check each channel before they hand it out.
+ */
 import type amqplib from "amqplib"
 import { createPool } from "generic-pool"
 import { Pool } from "tarn"

@@ -1,6 +1,6 @@
 /**
- * rabbitmq-client by its `createPublisher`, `createConsumer` and `createRPCClient`, as its documentation recommends; by a
- * channel of `acquire` where its publisher hides the channel that the barrier needs. It has no pool.
+ * rabbitmq-client, by its `createPublisher`, `createConsumer` and `createRPCClient`, as its documentation recommends. A
+ * channel of `acquire` is used where its publisher hides the channel that the final method needs. It has no pool.
  */
 import { Connection } from "rabbitmq-client"
 import {
@@ -78,7 +78,7 @@ const consumer =
         )
         sub.on("error", fail)
         await done
-        // Waits for the handlers, whose messages are acknowledged when they have returned.
+        // This waits for the handlers, whose messages are acknowledged when they have returned.
         return () => sub.close()
       },
       close: () => connection.close()

@@ -1,6 +1,6 @@
 /**
- * rascal by its `BrokerAsPromised` and default configuration. It borrows a channel of its pool for every message; what is
- * in flight is bounded by the channels of that pool, 100 of which is what its default `channelMax` allows.
+ * rascal, by its `BrokerAsPromised` and default configuration. It borrows a channel of its pool for every message. The
+ * channels of that pool limit what is in flight, and its default `channelMax` allows 100 of them.
  */
 import rascal from "rascal"
 import { connect } from "./amqplib.ts"
@@ -57,7 +57,7 @@ const start = async (setting: Setting, channels: number) => {
 
 type Broker = Awaited<ReturnType<typeof start>>
 
-/** Completes when rascal says that it was published: for a confirmed publication, with the confirm. */
+/** Completes when rascal reports the message as published: for a confirmed publication, with the confirm. */
 const publish = async (broker: Broker, ...args: Parameters<Broker["publish"]>) => {
   const publication = await broker.publish(...args)
   await new Promise<void>((resolve, reject) => {
@@ -77,7 +77,8 @@ const publishing =
     }
   }
 
-// Its channels are hidden, and it declares nothing passively: somebody else looks at the queue until all have come.
+// Its channels are hidden, and it declares nothing passively, so another connection checks the queue until all messages
+// are there.
 const unconfirmed = async (setting: Setting): Promise<Prepared> => {
   const broker = await start(setting, 5)
   const connection = await connect(setting)
@@ -95,7 +96,7 @@ const unconfirmed = async (setting: Setting): Promise<Prepared> => {
   }
 }
 
-/** Its callbacks are as many at a time as `prefetch` lets in. */
+/** `prefetch` limits the number of concurrent callbacks. */
 const consumer =
   (handler: (() => Promise<void>) | undefined, prefetch: (setting: Setting) => number) =>
   async (setting: Setting): Promise<Prepared> => {

@@ -1,4 +1,4 @@
-/** Puts findings into docs/performance.md and README.md, between their markers, and draws the plots. */
+/** Writes findings into docs/performance.md and README.md, between their markers, and draws the plots. */
 import { execFileSync } from "node:child_process"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import type { Result, Standing } from "../contest.ts"
@@ -24,16 +24,17 @@ const sections: ReadonlyArray<Section> = [
   { name: "rpc", title: "Requests and replies", ids: ["rpc-1", "rpc-64"] },
   { name: "pool", title: "Borrowing", ids: ["borrow", "contend-64", "contend-1000"] },
   { name: "http", title: "HTTP", ids: ["http", "http-alone"] },
+  { name: "http-fastify", title: "Fastify, in an application without Effect", ids: ["http-fastify"] },
   {
     name: "bodies",
     title: "Larger bodies",
     ids: ["128B", "4KiB", "64KiB", "1MiB"].flatMap((size) => [`confirm-${size}`, `consume-${size}`])
   },
   { name: "tls", title: "TLS", ids: ["tls-confirm", "tls-consume"] },
-  { name: "once", title: "Start, size, memory", ids: ["startup", "import", "size", "memory"] },
+  { name: "once", title: "Start-up, size, memory", ids: ["startup", "import", "size", "memory"] },
   {
     name: "flat",
-    title: "What stays flat",
+    title: "Scaling",
     ids: ["flat-channels", "flat-waiters", "flat-consumers", "flat-heap", "heap"]
   }
 ]
@@ -49,15 +50,22 @@ const provenance = ({ broker, command, commit, date, load, machine, versions }: 
 }
 
 const roleOf = (name: string, base: string): Bar["role"] =>
-  name.startsWith("effect-amqp") ? "ours" : name === base ? "base" : "peer"
+  name.startsWith("effect-amqp") ? "ours" : name === base || /^amqplib(?:,|$)/.test(name) ? "base" : "peer"
+
+/** The roles of a table's rows. A table that names no contender has figures of effect-amqp alone. */
+const rolesOf = (names: ReadonlyArray<string>): ReadonlyArray<Bar["role"]> => {
+  const roles = names.map((name) => roleOf(name, "amqplib"))
+  return roles.every((role) => role === "peer") ? roles.map(() => "ours") : roles
+}
 
 const panelOf = (finding: Finding): Panel => {
   if (finding._tag === "Table") {
     const { columns, rows, title } = finding.table
+    const roles = rolesOf(rows.map(({ name }) => name))
     return {
       title,
       columns,
-      bars: rows.map(({ figures, name }) => ({ label: name, role: roleOf(name, "amqplib"), figures }))
+      bars: rows.map(({ figures, name }, i) => ({ label: name, role: roles[i]!, figures }))
     }
   }
   const { base, standings, title, unit } = finding.result
@@ -66,9 +74,9 @@ const panelOf = (finding: Finding): Panel => {
   return {
     title,
     columns: [
-      `${unit}/s, more is better`,
-      "CPU µs each, less is better",
-      ...(hasLatency ? ["p50 ms, less is better"] : [])
+      `${unit}/s, higher is better`,
+      "CPU µs each, lower is better",
+      ...(hasLatency ? ["p50 ms, lower is better"] : [])
     ],
     bars: standings.map((standing) => ({
       label: standing.name,
@@ -83,7 +91,7 @@ const panelOf = (finding: Finding): Panel => {
 const ours = ({ standings }: Result): Standing | undefined =>
   standings.find(({ name }) => name.startsWith("effect-amqp"))
 
-/** What a reader asks first. */
+/** The workloads of the README's table. */
 const foremost = ["confirm-1", "confirm-64", "confirm-1000", "borrowed", "publish", "consume", "handle-100"].concat([
   "rpc-1",
   "rpc-64",
@@ -92,7 +100,7 @@ const foremost = ["confirm-1", "confirm-64", "confirm-1000", "borrowed", "publis
   "http"
 ])
 
-const everything = sections.filter(({ name }) => name !== "flat").flatMap(({ ids }) => ids)
+const everything = sections.filter(({ name }) => name !== "flat" && name !== "http-fastify").flatMap(({ ids }) => ids)
 
 const summary = (findings: ReadonlyArray<Finding>, ids: ReadonlyArray<string>): string => {
   const rows = ids
@@ -115,7 +123,7 @@ const summary = (findings: ReadonlyArray<Finding>, ids: ReadonlyArray<string>): 
       ]
     })
   return Tables.markdown({
-    head: ["effect-amqp", "a second", "rate × amqplib", "rate × best peer", "CPU µs", "CPU × amqplib", "p50 ms"],
+    head: ["effect-amqp", "per second", "rate × amqplib", "rate × best peer", "CPU µs", "CPU × amqplib", "p50 ms"],
     rows
   })
 }
@@ -124,7 +132,10 @@ const summary = (findings: ReadonlyArray<Finding>, ids: ReadonlyArray<string>): 
 
 const images = "docs/images/performance"
 
-const details = (finding: Finding): string => {
+const isSameRun = (one: Environment, other: Environment) => one.command === other.command && one.date === other.date
+
+/** A table, with where it was measured if that is not the run of the page. */
+const details = (finding: Finding, run: Environment): string => {
   const { failures, grid, id, title } =
     finding._tag === "Contest"
       ? { ...finding.result, grid: Tables.ofContest(finding.result) }
@@ -132,6 +143,7 @@ const details = (finding: Finding): string => {
   return [
     `<details><summary>${title} (<code>npm run bench -- ${id}</code>)</summary>`,
     Tables.markdown(grid),
+    ...(isSameRun(finding.environment, run) ? [] : [provenance(finding.environment)[0]!]),
     ...failures.map(({ name }) => `${name} failed.`),
     "</details>"
   ].join("\n\n")
@@ -149,26 +161,43 @@ const between = (name: string, text: string, content: string) => {
 const edit = (file: string, name: string, content: string) => {
   const text = readFileSync(`${root}${file}`, "utf8")
   const edited = between(name, text, content)
-  if (edited === undefined) throw new Error(`${file} has no place for ${name}`)
+  if (edited === undefined) throw new Error(`${file}: expected the markers of ${name}, got none`)
   writeFileSync(`${root}${file}`, edited)
 }
 
 export const write = (findings: ReadonlyArray<Finding>) => {
   mkdirSync(`${root}${images}`, { recursive: true })
+  const run = (findings.find((finding) => finding._tag === "Contest") ?? findings[0]!).environment
   const chapters = sections.flatMap(({ ids, name, title }) => {
     const mine = ids.flatMap((id) =>
       findings.filter((finding) => (finding._tag === "Contest" ? finding.result.id : finding.table.id) === id)
     )
     if (mine.length === 0) return []
     const notes = provenance(mine.at(-1)!.environment)
-    writeFileSync(`${root}${images}/${name}.svg`, plot(title, mine.map(panelOf), notes))
-    return [[`### ${title}`, `![${title}](images/performance/${name}.svg)`, ...mine.map(details)].join("\n\n")]
+    const panels = mine.map(panelOf)
+    writeFileSync(`${root}${images}/${name}.svg`, plot(title, panels, notes, "wide"))
+    writeFileSync(`${root}${images}/${name}-narrow.svg`, plot(title, panels, notes, "narrow"))
+    const picture = [
+      "<picture>",
+      `  <source media="(max-width: 640px)" srcset="images/performance/${name}-narrow.svg">`,
+      `  <img alt="${title}" src="images/performance/${name}.svg">`,
+      "</picture>"
+    ].join("\n")
+    return [[`### ${title}`, picture, ...mine.map((one) => details(one, run))].join("\n\n")]
   })
-  const contest = findings.find((finding) => finding._tag === "Contest") ?? findings[0]!
-  const from = provenance(contest.environment).join(" \\\n")
+  const from = provenance(run).join(" \\\n")
   edit("docs/performance.md", "results", [summary(findings, everything), from, ...chapters].join("\n\n"))
   edit("README.md", "speed", summary(findings, foremost))
-  execFileSync(`${root}node_modules/.bin/oxfmt`, ["docs/performance.md", "README.md", "benchmarks/results.json"], {
-    cwd: root
-  })
+  const fastify = findings.find((finding) => finding._tag === "Contest" && finding.result.id === "http-fastify")
+  if (fastify?._tag === "Contest") {
+    const table = Tables.markdown(Tables.ofContest(fastify.result))
+    edit("docs/without-effect.md", "figures", [table, provenance(fastify.environment)[0]!].join("\n\n"))
+  }
+  execFileSync(
+    `${root}node_modules/.bin/oxfmt`,
+    ["docs/performance.md", "docs/without-effect.md", "README.md", "benchmarks/results.json"],
+    {
+      cwd: root
+    }
+  )
 }

@@ -1,4 +1,4 @@
-/** Figures as they are read. */
+/** Figures in readable form. */
 import type { Figure } from "../statistics.ts"
 
 export const count = (value: number) => Math.round(value).toLocaleString("en")

@@ -10,7 +10,7 @@ export interface Grid {
 
 const isEmpty = (grid: Grid, column: number) => column > 0 && grid.rows.every((row) => row[column] === "")
 
-/** Without the columns that nobody has a value for. */
+/** Removes columns without values. */
 const dense = (grid: Grid): Grid => {
   const wanted = grid.head.map((_, column) => !isEmpty(grid, column))
   const pick = (row: ReadonlyArray<string>) => row.filter((_, column) => wanted[column])
@@ -18,9 +18,9 @@ const dense = (grid: Grid): Grid => {
 }
 
 export const ofContest = ({ base, best, standings, unit }: Result): Grid => {
-  const beside = base.length > 20 ? "× first" : `× ${base}`
+  const ratio = base.length > 20 ? "× first" : `× ${base}`
   return dense({
-    head: ["", `${unit}/s`, "±", beside, "× best peer", "CPU µs", "±", beside, "p50 ms", "p99 ms", "peak MiB"],
+    head: ["", `${unit}/s`, "±", ratio, "× best peer", "CPU µs", "±", ratio, "p50 ms", "p99 ms", "peak MiB"],
     rows: standings.map((standing) => [
       standing.name,
       Format.count(standing.perSecond.median),

@@ -1,4 +1,4 @@
-/** What of rascal is used here; it comes without types. */
+/** The parts of rascal that are used here. It has no types of its own. */
 declare module "rascal" {
   import type { EventEmitter } from "node:events"
   import type { Message } from "amqplib"

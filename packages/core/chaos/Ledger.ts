@@ -1,26 +1,26 @@
-/** What became of each message: what its publisher was told, and how often a consumer has handled it. */
+/** The outcome of each message: what its publisher got, and how often a consumer has handled it. */
 
 const pending = 0
 const confirmed = 1
 const unknown = 2
 const refused = 3
 
-/** What a run comes to. */
+/** The result of a run. */
 export interface Balance {
   readonly published: number
   readonly confirmed: number
-  /** Those of unknown outcome that arrived, and that did not. */
+  /** Messages of unknown outcome that arrived, and that did not. */
   readonly unknownArrived: number
   readonly unknownLost: number
-  /** Publishes that failed for certain: nothing was sent, or the broker refused. */
+  /** Publishes that failed for certain: nothing was sent, or the broker refused the message. */
   readonly refused: number
-  /** Confirmed, and never handled: must be 0. */
+  /** Messages that were confirmed and never handled: must be 0. */
   readonly lost: number
-  /** Publishes that were told twice what became of them, or never: must be 0. */
+  /** Publishes whose outcome was reported twice or never: must be 0. */
   readonly misreported: number
-  /** Refused, and handled nevertheless: must be 0. */
+  /** Messages that were refused and handled nevertheless: must be 0. */
   readonly phantoms: number
-  /** Handled more than once: at-least-once. */
+  /** Messages that were handled more than once, as at-least-once delivery allows. */
   readonly duplicated: number
 }
 
@@ -29,14 +29,14 @@ export interface Stopwatch {
   readonly time: number | undefined
 }
 
-/** One byte a message for each side: a million messages take two megabytes. */
+/** One byte per message for each side: a million messages take two megabytes. */
 export class Ledger {
   #outcomes = new Uint8Array(1 << 16)
   #handled = new Uint8Array(1 << 16)
   #published = 0
   #confirmed = 0
   #misreported = 0
-  /** When a confirm came last, and the longest time between two, in milliseconds. */
+  /** The time of the last confirm, and the longest time between two, in milliseconds. */
   #confirmedAt = performance.now()
   #longestGap = 0
   #firstHandled = 0
@@ -54,7 +54,7 @@ export class Ledger {
     return this.#confirmedAt
   }
 
-  /** Messages handled, each counted once. */
+  /** The number of handled messages, each counted once. */
   get arrived(): number {
     return this.#firstHandled
   }
@@ -68,19 +68,22 @@ export class Ledger {
     return this.#published++
   }
 
-  #told(id: number, outcome: number): void {
+  #report(id: number, outcome: number): void {
     if (this.#outcomes[id] !== pending) this.#misreported++
     this.#outcomes[id] = outcome
   }
 
-  /** Measures from `at` to the first confirm of what is published from now on. There is one at a time. */
+  /**
+   * Measures from `at` to the first confirm of a message that is published from now on. Only one stopwatch runs at a
+   * time.
+   */
   stopwatch(at: number): Stopwatch {
     this.#stopwatch = { from: this.#published, at, time: undefined }
     return this.#stopwatch
   }
 
   confirm(id: number): void {
-    this.#told(id, confirmed)
+    this.#report(id, confirmed)
     this.#confirmed++
     const now = performance.now()
     const stopwatch = this.#stopwatch
@@ -92,7 +95,7 @@ export class Ledger {
   }
 
   fail(id: number, mayHaveArrived: boolean): void {
-    this.#told(id, mayHaveArrived ? unknown : refused)
+    this.#report(id, mayHaveArrived ? unknown : refused)
   }
 
   handle(id: number): void {
@@ -100,7 +103,7 @@ export class Ledger {
     if (this.#handled[id]! < 255) this.#handled[id]!++
   }
 
-  /** Confirmed messages that nobody has handled yet. */
+  /** The number of confirmed messages that are not handled yet. */
   get missing(): number {
     let missing = 0
     for (let id = 0; id < this.#published; id++) {

@@ -1,10 +1,10 @@
 /**
- * Publishers and consumers at full speed while their connections are cut, starved, silenced and refused: what is confirmed
- * must be handled.
+ * Publishers and consumers run at full speed while their connections are cut, throttled, silenced and refused. Every
+ * confirmed message must be handled.
  *
- * Run it by `npm run chaos`; `--short` takes some minutes, and the tests run less than that. It prints its seed, with
- * which it can be repeated (the faults and their order; not the moments at which they meet a message). Its exit code is 1
- * if a promise was broken.
+ * Run it with `npm run chaos`. `--short` takes some minutes, and the tests run less than that. It prints its seed, with
+ * which a run can be repeated (the faults and their order, but not the moments at which they meet a message). Its exit
+ * code is 1 if a promise was broken.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection } from "@effect-amqp/core"
@@ -26,7 +26,7 @@ const { values } = parseArgs({
     faults: { type: "string" },
     publishers: { type: "string", default: "256" },
     short: { type: "boolean", default: false },
-    /** One kind of faults, by its name. */
+    /** One kind of fault, by its name. */
     only: { type: "string" },
     mutant: { type: "string" }
   }
@@ -39,9 +39,9 @@ const mutant = mutantOf(values.mutant)
 
 const queue = "chaos"
 
-// --- The weather -------------------------------------------------------------------------------------------------------
+// --- The faults ------------------------------------------------------------------------------------------------------
 
-/** When the publishers' connection was lost last, and open again, by `performance.now()`. */
+/** When the publishers' connection was last lost, and last open again, by `performance.now()`. */
 class Times {
   lostAt = 0
   openAt = 0
@@ -72,17 +72,26 @@ class Times {
 
 interface Recovery {
   readonly fault: string
-  /** From the beginning of the fault to the loss of the connection, in milliseconds; undefined: it was not lost. */
+  /** From the beginning of the fault to the loss of the connection, in milliseconds; undefined if it was not lost. */
   readonly noticed: number | undefined
-  /** From the end of the fault to the next confirm, in milliseconds: on the next connection, if this one was lost. */
+  /**
+   * From the end of the fault to the next confirm, in milliseconds. If the connection was lost, this is a confirm on
+   * the next one.
+   */
   readonly recovered: number
 }
 
-const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: Times, recoveries: Array<Recovery>) {
+const injectFaults = Effect.fnUntraced(function* (
+  site: Site,
+  ledger: Ledger,
+  times: Times,
+  recoveries: Array<Recovery>
+) {
   const kinds = values.only === undefined ? sequence(site.random, turns) : Array(turns).fill(values.only)
   const until = (condition: () => boolean) => Effect.sleep(2).pipe(Effect.repeat({ until: condition }))
   for (const [turn, name] of kinds.entries()) {
-    // Each meets traffic, and all are spread over the whole of it; most connections have been open for healthyAfter.
+    // Each fault meets traffic, and all are spread over the whole of it. Most connections have been open for
+    // healthyAfter.
     const share = ((turn + 1) * messages) / (turns + 1)
     const { confirmed } = ledger
     yield* until(() => ledger.confirmed >= share && ledger.confirmed > confirmed)
@@ -91,10 +100,11 @@ const weather = Effect.fnUntraced(function* (site: Site, ledger: Ledger, times: 
     const begun = times.begin()
     yield* make(site)
     const ended = performance.now()
-    // Unless its connection is lost yet: then from when that is open again.
+    // If the connection is lost only later, the time counts from its next opening.
     let recovered = ledger.stopwatch(ended)
     if (cuts) {
-      // A fault that met the consumer's connection alone, or silence that ended before it was noticed, shows nothing here.
+      // A fault of the consumer's connection alone, and silence that ended before it was noticed, are not visible
+      // here.
       yield* Effect.timeoutOption(
         until(() => times.lostAt > begun && times.openAt > times.lostAt),
         times.lostAt > begun ? "1 minute" : "1 second"
@@ -171,7 +181,7 @@ const run = Effect.gen(function* () {
       Console.error(`${recoveries.length} of ${turns} faults, ${ledger.confirmed} messages confirmed`)
     )
     yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sleep("20 seconds"), progress)))
-    yield* weather({ proxy, broker, random: randomOf(seed), noticed }, ledger, times, recoveries)
+    yield* injectFaults({ proxy, broker, random: randomOf(seed), noticed }, ledger, times, recoveries)
     yield* Effect.sleep(20).pipe(Effect.repeat({ until: () => ledger.confirmed >= messages }))
     isDone = true
     yield* Fiber.joinAll([...publishers, ...borrowers])
@@ -184,7 +194,7 @@ const run = Effect.gen(function* () {
   const kinds = new Set(recoveries.map(({ fault }) => fault)).size
   const title = `seed ${seed}, ${recoveries.length} faults of ${kinds} kinds`
   const run = { title, mutant, startedAt, ledger, messages, recoveries: recoveryTable(recoveries), memory }
-  yield* Reckoning.told(run, broker, remainder)
+  yield* Reckoning.report(run, broker, remainder)
 })
 
 NodeRuntime.runMain(

@@ -1,10 +1,10 @@
 /**
- * Publishers and consumers at full speed on a cluster of three nodes, one of which is killed, paused or cut off from the
- * others, again and again: what a quorum queue has confirmed must be handled.
+ * Publishers and consumers run at full speed on a cluster of three nodes, one of which is killed, paused or cut off
+ * from the others, again and again. Every message that a quorum queue has confirmed must be handled.
  *
- * Run it by `npm run chaos -- --cluster`; `--short` has one fault of each kind. It prints its seed, with which it can be
- * repeated (the faults, their order, and which role the node has; not the moments at which they meet a message). Its exit
- * code is 1 if a promise was broken.
+ * Run it with `npm run chaos -- --cluster`. `--short` has one fault of each kind. It prints its seed, with which a run
+ * can be repeated (the faults, their order, and the role of the node, but not the moments at which they meet a
+ * message). Its exit code is 1 if a promise was broken.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpConsumer } from "@effect-amqp/core"
@@ -35,7 +35,7 @@ const queue = "chaos"
 
 type Node = Cluster.Node
 
-// --- The weather -------------------------------------------------------------------------------------------------------
+// --- The faults ------------------------------------------------------------------------------------------------------
 
 const kinds = {
   "kill -9": { make: (node: Node) => node.kill9, end: (node: Node) => node.start },
@@ -58,7 +58,7 @@ const shuffled = <A>(random: Random, values: ReadonlyArray<A>): Array<A> => {
   return values.map(() => rest.splice(random.below(rest.length), 1)[0]!)
 }
 
-/** Each kind in three turns; each kind has met each role after twelve. */
+/** Each kind occurs in every three turns, and each kind has met each role after twelve. */
 const sequence = (random: Random, count: number): ReadonlyArray<Turn> => {
   const all: Array<Turn> = []
   while (all.length < count) {
@@ -72,11 +72,11 @@ const sequence = (random: Random, count: number): ReadonlyArray<Turn> => {
 }
 
 interface Recovery extends Turn {
-  /** What ran on the node. */
+  /** The roles of the node. */
   readonly hit: string
   /** From the fault to the first confirm of a message that was published after it, in milliseconds. */
   readonly confirmed: number
-  /** From the end of the fault to a cluster that is whole, in milliseconds. */
+  /** From the end of the fault to a complete cluster, in milliseconds. */
   readonly whole: number
 }
 
@@ -89,10 +89,10 @@ const until = (what: string, condition: () => boolean) =>
     })
   )
 
-/** How long a fault goes on without a confirm: longer than a node that is paused takes to be given up by the others. */
-const patience = "20 seconds"
+/** How long a fault lasts without a confirm. This is longer than the other nodes take to give up a paused node. */
+const confirmTimeout = "20 seconds"
 
-const weather = Effect.fnUntraced(function* (random: Random, ledger: Ledger, recoveries: Array<Recovery>) {
+const injectFaults = Effect.fnUntraced(function* (random: Random, ledger: Ledger, recoveries: Array<Recovery>) {
   const cluster = yield* Cluster.Cluster
   const publishers = yield* AmqpConnection.AmqpConnection
   const consumers = yield* Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ connection }) => connection)
@@ -120,8 +120,9 @@ const weather = Effect.fnUntraced(function* (random: Random, ledger: Ledger, rec
     yield* kinds[kind].make(node)
     const stopwatch = ledger.stopwatch(begun)
     const isConfirmed = until(`a confirm after ${kind} of the node of ${role}`, () => stopwatch.time !== undefined)
-    // RabbitMQ 4.3 knows no partition handling: a node that is cut off keeps its clients, and confirms nothing until it is back.
-    yield* Effect.timeoutOption(isConfirmed, patience)
+    // RabbitMQ 4.3 has no partition handling: a node that is cut off keeps its clients, and confirms nothing until it
+    // is back.
+    yield* Effect.timeoutOption(isConfirmed, confirmTimeout)
     yield* Effect.sleep(lasting)
     const ended = performance.now()
     yield* kinds[kind].end(node)
@@ -183,7 +184,7 @@ const run = Effect.gen(function* () {
       Console.error(`${recoveries.length} of ${turns} faults, ${ledger.confirmed} messages confirmed`)
     )
     yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sleep("20 seconds"), progress)))
-    yield* weather(randomOf(seed), ledger, recoveries)
+    yield* injectFaults(randomOf(seed), ledger, recoveries)
     const { confirmed } = ledger
     yield* until("messages are confirmed", () => ledger.confirmed > confirmed + 500)
     isDone = true
@@ -198,7 +199,7 @@ const run = Effect.gen(function* () {
 
   const { recoveries, remainder } = yield* traffic.pipe(Effect.provide(Amqp.fromConfig(config)))
   const title = `three nodes, a quorum queue, seed ${seed}, ${recoveries.length} faults`
-  yield* Reckoning.told({ title, mutant, startedAt, ledger, recoveries: report(recoveries) }, cluster, remainder)
+  yield* Reckoning.report({ title, mutant, startedAt, ledger, recoveries: report(recoveries) }, cluster, remainder)
 })
 
 NodeRuntime.runMain(

@@ -1,4 +1,4 @@
-/** Both ends of a queue: publishers and consumers that write down in a ledger what they were told. */
+/** Both ends of a queue: publishers and consumers that record their outcomes in a ledger. */
 import {
   type Amqp,
   AmqpChannel,
@@ -10,13 +10,14 @@ import {
 import { Effect, Queue } from "effect"
 import type { Ledger } from "./Ledger.ts"
 
-/** Ways to break the library's promises, to see that these programs notice. */
+/** Ways to break the library's promises, to verify that these programs notice. */
 const mutants = ["confirm-at-publish", "consume-without-acks"] as const
 export type Mutant = (typeof mutants)[number]
 
 export const mutantOf = (name: string | undefined): Mutant | undefined => {
   const mutant = mutants.find((one) => one === name)
-  if (name !== undefined && mutant === undefined) throw new Error(`There are the mutants ${mutants.join(", ")}`)
+  if (name !== undefined && mutant === undefined)
+    throw new Error(`--mutant: expected one of ${mutants.join(", ")}, got ${name}`)
   return mutant
 }
 
@@ -53,13 +54,13 @@ export const publisher = (queue: string, ledger: Ledger, isDone: () => boolean, 
           onFailure: (error) => ledger.fail(id, mayHaveArrived(error))
         })
       )
-      // The mutant never waits.
+      // The mutant's publish does not wait, so this loop does.
       if (mutant === "confirm-at-publish") yield* Effect.sleep(20)
     }
   })
 }
 
-/** Handles whatever comes. */
+/** Handles every delivery. */
 export const consumer = (
   queue: string,
   ledger: Ledger,
@@ -67,7 +68,7 @@ export const consumer = (
 ): Effect.Effect<never, AmqpError.AmqpError, Amqp.Amqp> =>
   mutant === "consume-without-acks"
     ? AmqpChannel.use((channel) => channel.consume(queue, { noAck: true })).pipe(
-        // Slower than they come, so that some are in memory only.
+        // Slower than deliveries arrive, so that some are only in memory.
         Effect.flatMap(({ deliveries }) =>
           Queue.take(deliveries).pipe(
             Effect.tap((delivery) => Effect.sync(() => ledger.handle(idOf(delivery)))),
@@ -85,7 +86,7 @@ export const consumer = (
         resubscribe: "always"
       })
 
-/** Borrows channels of the pool all the time, for a request that fails while the connection is away. */
+/** Borrows channels of the pool all the time, for a request that fails while the connection is lost. */
 export const borrower = (queue: string, isDone: () => boolean) =>
   AmqpChannel.use((channel) => channel.queueDeclarePassive(queue)).pipe(
     Effect.scoped,

@@ -1,22 +1,22 @@
-/** What happens to connections: by the network, in the form of a proxy, and by the broker. */
+/** Faults of connections: by the network, in the form of a proxy, and by the broker. */
 import { Effect } from "effect"
 import type { TestBroker } from "@effect-amqp/core/testing"
 import type { FaultProxy } from "../test/support/FaultProxy.ts"
 import type { Random } from "./random.ts"
 
-/** Where faults are made, and how to wait for their being noticed. */
+/** Where faults are made, and how to wait until they are noticed. */
 export interface Site {
   readonly proxy: FaultProxy
   readonly broker: TestBroker.TestBroker["Service"]
   readonly random: Random
-  /** Completes when the connection of the publishers is not open, or after some seconds. */
+  /** Completes when the publishers' connection is not open, or after some seconds. */
   readonly noticed: Effect.Effect<void>
 }
 
 export interface Fault {
-  /** Makes the fault, and ends it: when it completes nothing stands in the way of recovery. */
+  /** Makes the fault and ends it. When it completes, nothing prevents recovery. */
   readonly make: (site: Site) => Effect.Effect<void, unknown>
-  /** Whether connections do not survive it. */
+  /** Whether connections end because of it. */
   readonly cuts: boolean
 }
 
@@ -40,7 +40,7 @@ const whilst = (begin: (site: Site) => void, lasting: (site: Site) => Effect.Eff
   })
 
 export const faults: Readonly<Record<string, Fault>> = {
-  // Both connections are reset in the midst of whatever they send.
+  // Both connections are reset while they send.
   reset: cutting(({ proxy }) => Effect.sync(() => proxy.rst())),
   "end of stream": cutting(({ proxy, random }) => Effect.sync(() => proxy.fin(random.one(["up", "down"])))),
   "reset after some bytes": cutting(
@@ -71,7 +71,7 @@ export const faults: Readonly<Record<string, Fault>> = {
       }
     })
   ),
-  // Nothing passes, and nobody says so: the heartbeat's business.
+  // Nothing passes, and no end is reported: only the heartbeat notices it.
   "silence until it is noticed": cutting(
     whilst(
       ({ proxy, random }) => proxy.stall(random.one(directions)),
@@ -84,7 +84,7 @@ export const faults: Readonly<Record<string, Fault>> = {
       ({ random }) => pause(random, 50, 600)
     )
   ),
-  // Bytes are swallowed, so the stream has a hole: it cannot be healed, and is reset.
+  // Bytes are swallowed, so the stream has a gap. It cannot be repaired, and is reset.
   "bytes lost": cutting(
     whilst(
       ({ proxy, random }) => proxy.drop(random.one(directions)),
@@ -124,7 +124,8 @@ export const faults: Readonly<Record<string, Fault>> = {
   )
 }
 
-// How often, among the others. Silence takes seconds to be noticed, and the broker's tool a second to start.
+// How often each fault occurs among the others. Silence takes seconds to be noticed, and the broker's tool a second to
+// start.
 const rare = new Set([
   "silence until it is noticed",
   "closed by the broker",
@@ -132,7 +133,7 @@ const rare = new Set([
   "publishers blocked"
 ])
 
-/** A fault for each turn: every kind once in the first ones, then as chance has it. */
+/** A fault for each turn: every kind once in the first turns, and then random kinds. */
 export const sequence = (random: Random, count: number): ReadonlyArray<string> => {
   const names = Object.keys(faults)
   const weighted = names.flatMap((name) => (rare.has(name) ? [name] : [name, name, name, name]))

@@ -1,4 +1,4 @@
-/** How times are shown. */
+/** How times are printed. */
 
 const quantile = (numbers: ReadonlyArray<number>, of: number) =>
   numbers.toSorted((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * of))] ?? 0

@@ -1,4 +1,4 @@
-/** Whole numbers from a seed, so that a run can be repeated (mulberry32). */
+/** Random integers from a seed, so that a run can be repeated (mulberry32). */
 export interface Random {
   /** From 0 to below `bound`. */
   readonly below: (bound: number) => number

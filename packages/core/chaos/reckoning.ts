@@ -1,4 +1,7 @@
-/** How a run ends: what has not come yet is waited for, everybody's counts are compared, and it is told what was kept. */
+/**
+ * The end of a run: it waits for outstanding messages, compares the counts of all sides, and reports whether the
+ * promises were kept.
+ */
 import { AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import type { TestBroker } from "@effect-amqp/core/testing"
 import { Console, Effect } from "effect"
@@ -7,20 +10,20 @@ import type { Ledger } from "./Ledger.ts"
 
 type Broker = Pick<TestBroker.TestBroker["Service"], "awaitCensus">
 
-/** What the client holds when its publishers have ended. */
+/** The counts of the client when its publishers have ended. */
 export interface Remainder {
   readonly pool: AmqpPool.Stats
   readonly publisher: AmqpPublisher.Stats
 }
 
-/** Waits for whatever is on its way to the consumer, and until the broker counts what the client counts. */
+/** Waits for every message that is on its way to the consumer, and until the broker's counts equal the client's. */
 export const settled = Effect.fnUntraced(function* (
   ledger: Ledger,
   broker: Broker,
   mutant: Mutant | undefined,
   expected: Partial<TestBroker.Census> = {}
 ) {
-  // Whatever is not handled by then is lost; a mutant's losses need not be waited for that long.
+  // A message that is not handled by then is lost. The losses of a mutant need no long wait.
   yield* Effect.sleep(50).pipe(
     Effect.repeat({ until: () => ledger.missing === 0 }),
     Effect.timeoutOption(mutant === undefined ? "1 minute" : "5 seconds")
@@ -42,16 +45,16 @@ export interface Run {
   /** By `performance.now()`. */
   readonly startedAt: number
   readonly ledger: Ledger
-  /** How many messages were to be confirmed at the least. Default: 0. */
+  /** The minimum number of messages that had to be confirmed. Default: 0. */
   readonly messages?: number
-  /** What the faults have done. */
+  /** The effects of the faults. */
   readonly recoveries: string
-  /** Of this process, in bytes. Default: nobody has looked. */
+  /** Memory of this process, in bytes. Default: not measured. */
   readonly memory?: number
 }
 
-/** Prints what a run came to when its connections have closed. The exit code is 1 if a promise was broken. */
-export const told = Effect.fnUntraced(function* (run: Run, broker: Broker, { pool, publisher }: Remainder) {
+/** Prints the result of a run when its connections have closed. The exit code is 1 if a promise was broken. */
+export const report = Effect.fnUntraced(function* (run: Run, broker: Broker, { pool, publisher }: Remainder) {
   const { ledger, memory, messages = 0, mutant, recoveries, startedAt, title } = run
   const seconds = (performance.now() - startedAt) / 1000
   const census = yield* broker.awaitCensus({ connections: 0, channels: 0, unacked: 0 })
@@ -69,7 +72,7 @@ export const told = Effect.fnUntraced(function* (run: Run, broker: Broker, { poo
       `lost ${balance.lost}, misreported ${balance.misreported}, phantoms ${balance.phantoms}, duplicated ${balance.duplicated}`,
       `longest time without a confirm ${(ledger.longestGap / 1000).toFixed(1)} s` +
         (memory === undefined ? "" : `, memory at most ${(memory / 1e6).toFixed(0)} MB`),
-      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${publisher.inFlight}, in line ${publisher.waiting}; ` +
+      `at the end: borrowed ${pool.used}, waiting ${pool.pending}, in flight ${publisher.inFlight}, waiting to be sent ${publisher.waiting}; ` +
         `${pool.idle} idle channels and ${publisher.channels} of the publisher, as the broker counts them; ` +
         `afterwards connections ${census.connections}, channels ${census.channels}`
     ].join("\n")

@@ -1,20 +1,30 @@
 /**
- * Consuming: handlers that settle by how they end, streams of deliveries, batches.
+ * Consumers: handlers whose result settles their deliveries, batches of deliveries, and streams of deliveries.
  *
- * `consume` is for services: it runs a handler for each delivery, acknowledges what succeeded, and does with what failed
- * what its policies say. `consumeBatch` does the same for many deliveries together. `stream` hands deliveries out one by
- * one, for whoever settles them himself.
+ * **When to use**
  *
- * All consumers of a layer share one connection, apart from that of the publishers: a broker that is short of memory
- * blocks connections that publish, and deliveries and acknowledgements have to go on meanwhile. It is made for the first
- * consumer, and closed some seconds after the last. Each consumer has a channel of its own on it.
+ * `consume` is for services: it runs a handler for each delivery, acknowledges what succeeded, and applies its policies
+ * to what failed. `consumeBatch` does the same for many deliveries together. `stream` returns the deliveries one by
+ * one, for programs that settle them themselves.
  *
- * Deliveries come at least once: after a lost connection, a shutdown or a failure the same message comes again, perhaps
- * after it was handled. Handlers have to be idempotent.
+ * **Details**
  *
- * Handlers are fibers, so heartbeats and acknowledgements go on while they wait, however long. One that computes without
- * ever waiting holds up the whole process: after two to three heartbeats the broker takes the connection for dead. Let it
- * pause with `Effect.yieldNow`, or compute in a worker thread.
+ * All consumers of a layer share one connection, separate from that of the publishers: a broker that is short of memory
+ * blocks connections that publish, and deliveries and acknowledgements have to continue during that time. The
+ * connection is opened for the first consumer, and closed some seconds after the last one has ended. Each consumer has
+ * a channel of its own on it.
+ *
+ * **Gotchas**
+ *
+ * - Messages are delivered at least once: after a lost connection, a shutdown or a failure the same message is
+ *   delivered again, perhaps after it was handled. Handlers have to be idempotent.
+ * - Handlers are fibers, so heartbeats and acknowledgements continue while they wait, however long. A handler that
+ *   computes without ever waiting stops the whole process: after two to three heartbeats the broker considers the
+ *   connection dead. Let such a handler yield with `Effect.yieldNow`, or compute in a worker thread.
+ *
+ * @see {@link consume}
+ * @see {@link consumeBatch}
+ * @see {@link stream}
  *
  * @since 0.1.0
  */
@@ -31,20 +41,30 @@ import type { AmqpError } from "./model/error.ts"
 import { InsideId } from "./model/inside.ts"
 import { json } from "./AmqpMessage.ts"
 import { AmqpPublisher } from "./model/publisher.ts"
-import { sharedConnection } from "./internal/consumer/connection.ts"
-import { refuse } from "./internal/consumer/consuming.ts"
+import { background, type WhenFailed } from "./internal/consumer/background.ts"
+import { sharedConnection } from "./internal/consumer/sharedConnection.ts"
+import { reportRefusal } from "./internal/consumer/consuming.ts"
 import { handleBatches, handleEach } from "./internal/consumer/handling.ts"
 import { readBatching, readHandling, readStream } from "./internal/consumer/options.ts"
-import { accessOf, ConsumerInside, queuesOf, Running, runningOf } from "./internal/consumer/running.ts"
+import {
+  accessOf,
+  ConsumerInside,
+  queuesOf,
+  RunningConsumers,
+  runningConsumersOf
+} from "./internal/consumer/runningConsumers.ts"
 import * as Streaming from "./internal/consumer/streaming.ts"
-import { isRefused } from "./internal/wire/optionTable.ts"
+import { isInvalidArgument } from "./internal/wire/optionTable.ts"
 import {
   type Delivery,
   type ConsumeOptions,
   type DecodeOptions,
+  type HandlerInput,
+  type InboxOptions,
   type BatchOptions,
   type StreamOptions,
   type Services,
+  type Status,
   AmqpConsumer
 } from "./model/consumer.ts"
 
@@ -55,51 +75,77 @@ export * from "./model/policies.ts"
 export * from "./model/streamPolicies.ts"
 
 /**
- * Runs a handler for each delivery of a queue, and settles the delivery by how the handler ends:
+ * Runs a handler for each delivery of a queue, and settles the delivery by how the handler ends.
  *
- * | the handler          | the delivery                                                                   |
- * | -------------------- | ------------------------------------------------------------------------------ |
- * | succeeds             | acknowledged                                                                   |
- * | fails                | `onFailure`, by default `redeliver`                                            |
- * | dies of a defect     | `onDefect`, by default `redeliver`; logged as an error                         |
- * | is interrupted       | given back: at once when the consumer ends, like `redeliver` if it was by itself |
- * | settles it itself    | as the handler did; how it ends is logged only                                 |
- * | is not even called   | `onDecodeFailure` if it could not be decoded, `onPoison` if it comes too often |
+ * **When to use**
  *
- * With a `schema` the handler gets the decoded value, and the delivery as its second argument. Each call has a scope of
- * its own, closed before the delivery is settled, so `AmqpChannel.use` in a handler borrows for that call. Fork with
- * `Effect.forkScoped` what is to end with the call: calls take turns on the same fibers, so what `Effect.forkChild` starts
- * goes on until the consumer ends.
+ * Use in services. For work that is cheaper in bulk use `consumeBatch`, and to settle deliveries yourself use `stream`.
  *
- * It runs until it is interrupted, or fails with an `AmqpError`; never does it end in silence, and a failure is logged as
- * an error besides. It fails with `InvalidArgument` (an option was refused, nothing was sent), with why there will be
- * no connection (login, virtual host, certificate), with `NotFound` or `AccessRefused` when it cannot consume, and as `resubscribe` says.
+ * **Details**
  *
- * Interrupted, it ends in order. The broker is asked for no more (`basic.cancel`); running handlers may go on for
- * `shutdownTimeout`, then they are interrupted. When nothing is in hand, one `basic.nack` gives back what nobody has seen,
- * together with what the interrupted handlers had; what is still in hand then goes back when the channel closes. The
- * single active consumer of a classic queue on RabbitMQ 3 is not cancelled, since that can crash the queue: the close of
- * its channel ends it.
- * Handlers that are running when their channel is lost go on too, but cannot settle: their deliveries come again.
- * If nobody interrupts it before the scope of the `AmqpConsumer` closes, it ends in the same order then, with
- * `ConnectionClosed`; handlers can publish and borrow until they are done.
+ * | the handler          | the delivery                                                                                         |
+ * | -------------------- | ---------------------------------------------------------------------------------------------------- |
+ * | succeeds             | is acknowledged                                                                                      |
+ * | fails                | `onFailure`, by default `redeliver`                                                                  |
+ * | dies of a defect     | `onDefect`, by default `redeliver`; logged as an error                                               |
+ * | is interrupted       | is returned: at once when the consumer ends; as by `redeliver` if the handler has interrupted itself |
+ * | settles it itself    | stays as the handler has settled it; how the handler ends is only logged                             |
+ * | is not called at all | `onDecodeFailure` if it could not be decoded, `onPoison` if it was delivered too often               |
  *
- * A stream is consumed in the same way, with these differences. Messages stay in it, so nothing is given back: what is not
- * handled ends the consumer (`stop`, the default, with `StreamStopped`), or is passed over (`skip`, `publishTo`). The policies
- * of queues are refused, and so are the options for what comes again: `maxDeliveries`, `sharedCount`, `onPoison`,
- * `deliveryLimit` and `retrySecret`. The consumer has a position, the lowest offset that is not handled,
- * and goes on there after each reconnect: nothing is passed over, and what handlers have in hand meanwhile is not handed to
- * them again. With `offsets` it goes on there after a restart, too. At most `prefetch` messages (and what is left of a chunk) are
- * above the position, so a message that takes long holds up the others when that many have been handled behind it. A
- * consumer that begins at `"next"` and is cut off before its first message may get those of the last 5 seconds before it began, one
- * that begins at `"last"` those of the last minute.
+ * With a `schema` the handler gets the decoded value, and the delivery as its second argument.
  *
- * There are as many fibers as handlers run at a time, and `prefetch` deliveries in memory, however slow the handlers are.
- * RabbitMQ takes a delivery back that is not settled within 30 minutes: see `consumerTimeout`.
+ * Each call of the handler has a scope of its own, which is closed before the delivery is settled, so `AmqpChannel.use`
+ * in a handler borrows for that call.
  *
- * @example
+ * With an `inbox` the handler runs inside of it, for example in a transaction that records the message as handled: the
+ * inbox decides whether the handler runs, and what both end with settles the delivery.
+ *
+ * As many fibers exist as handlers run at a time, and at most `prefetch` deliveries are in memory, however slow the
+ * handlers are.
+ *
+ * It runs until it is interrupted, or fails with an `AmqpError`. It never ends silently: a failure is also logged as an
+ * error. It fails with:
+ *
+ * - `InvalidArgument`: an option was refused, and nothing was sent;
+ * - the reason why there will be no connection (credentials, virtual host, certificate);
+ * - `NotFound` or `AccessRefused`: it cannot consume;
+ * - the reasons that the option `resubscribe` lists;
+ * - `StreamStopped`: a message of a stream was not handled;
+ * - `ConnectionClosed`: the scope of the `AmqpConsumer` has closed.
+ *
+ * *Shutdown.* Interrupted, it ends in order. The broker stops delivering (`basic.cancel`). Running handlers may
+ * continue for `shutdownTimeout`, then they are interrupted. When no handler runs any more, one `basic.nack` returns
+ * the deliveries that no handler has seen, together with those of the interrupted handlers; what is still unsettled
+ * then is returned when the channel closes. The single active consumer of a classic queue on RabbitMQ 3 is not
+ * cancelled, because that can crash the queue: the close of its channel ends it. Handlers that are running when their
+ * channel is lost continue too, but cannot settle: their deliveries are delivered again. If it is not interrupted
+ * before the scope of the `AmqpConsumer` closes, it ends in the same order at that time, with `ConnectionClosed`;
+ * handlers can publish and borrow channels until they are done.
+ *
+ * *Streams.* A stream is consumed in the same way, with these differences:
+ *
+ * - Messages stay in the stream, so no message is returned: a message that is not handled ends the consumer (`stop`,
+ *   the default, with `StreamStopped`), or is passed over (`skip`, `publishTo`).
+ * - The policies of queues are refused, and so are the options for repeated deliveries: `maxDeliveries`, `sharedCount`,
+ *   `onPoison`, `deliveryLimit` and `retrySecret`.
+ * - The consumer has a position, the lowest offset that is not handled, and continues there after each reconnect: no
+ *   message is passed over, and messages that handlers are working on are not handed to them again. With `offsets` it
+ *   continues there after a restart, too.
+ * - At most `prefetch` messages (and the rest of a chunk) are above the position, so a message that takes long blocks
+ *   the others when that many have been handled after it.
+ * - A consumer that begins at `"next"` and loses its connection before its first message may get the messages of the
+ *   last 5 seconds before it began; one that begins at `"last"`, those of the last minute.
+ *
+ * **Gotchas**
+ *
+ * - Use `Effect.forkScoped` for fibers that have to end with the call of the handler: calls take turns on the same
+ *   fibers, so what `Effect.forkChild` starts continues until the consumer ends.
+ * - RabbitMQ takes back a delivery that is not settled within 30 minutes: see `consumerTimeout`.
+ *
+ * **Example** (Handling decoded orders with retries)
+ *
  * ```ts
- * import { Effect, Layer, Schema } from "effect"
+ * import { Effect, Schema } from "effect"
  * import { AmqpConsumer } from "@effect-amqp/core"
  *
  * class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { item: Schema.String }) {}
@@ -117,47 +163,147 @@ export * from "./model/streamPolicies.ts"
  *       : AmqpConsumer.deadLetter
  * })
  *
- * // Beside the rest of the application, which ends if this does.
+ * // It runs next to the rest of the application, which ends if the consumer ends.
  * declare const server: Effect.Effect<never>
  * const main = Effect.raceFirst(server, orders)
  * ```
+ *
+ * @see {@link consumeBatch} for work that is cheaper in bulk
+ * @see {@link stream} for settling deliveries yourself
+ *
+ * @category consuming
+ * @since 0.1.0
  */
-export const consume: {
-  <S extends Schema.Constraint, A, E, R>(
-    queue: string,
-    handler: (value: S["Type"], delivery: Delivery) => Effect.Effect<A, E, R>,
-    options: ConsumeOptions<NoInfer<E>> & DecodeOptions<S>
-  ): Effect.Effect<never, AmqpError, Services<R | S["DecodingServices"]>>
-  <A, E, R>(
-    queue: string,
-    handler: (delivery: Delivery) => Effect.Effect<A, E, R>,
-    options?: ConsumeOptions<NoInfer<E>>
-  ): Effect.Effect<never, AmqpError, Services<R>>
-} = <A, E, R>(
+export const consume = <A, E, R, S extends Schema.Constraint = never, IE = never, IR = never>(
   queue: string,
-  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
-  options?: ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
-): Effect.Effect<never, AmqpError, Services<R>> =>
+  handler: (value: HandlerInput<S>, delivery: Delivery) => Effect.Effect<A, E, R>,
+  options?: ConsumeOptions<NoInfer<E | IE>> & DecodeOptions<S> & InboxOptions<IE, IR>
+): Effect.Effect<never, AmqpError, Services<R | IR | S["DecodingServices"]>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readHandling(queue, options, handler, queuesOf(consumer))
-    return isRefused(settings)
-      ? refuse(consumer, accessOf(consumer), queue, options, settings)
+    return isInvalidArgument(settings)
+      ? reportRefusal(consumer, accessOf(consumer), queue, options, settings)
       : handleEach(consumer, settings, decoderOf(settings), handler)
-  }) as Effect.Effect<never, AmqpError, Services<R>>
+  }) as Effect.Effect<never, AmqpError, Services<R | IR | S["DecodingServices"]>>
 
 /**
- * Runs a handler for many deliveries together: for work that is cheaper in bulk, such as inserting rows.
+ * Options of consumers and servers that run as a layer.
  *
- * A batch has at least one delivery, and is complete with `size` of them or `within` a time of its first, whichever comes
- * first. If the handler succeeds, all of them are acknowledged, with one `multiple` acknowledgement as far as that
- * covers no delivery outside the batch; with a `concurrency` above 1 an earlier batch may still be at work. If it fails,
- * dies or is interrupted, each delivery is settled by the policy, which a function may choose for each: a delivery that
- * the handler has settled itself stays as it is. Those that cannot be decoded or come too often are taken out before.
+ * **When to use**
  *
- * With a `schema` the handler gets the decoded values, and the deliveries in the same order as its second argument. For
- * the rest it is like `consume`.
+ * Use with `layerConsume` and `AmqpRpc.layerServe`, together with the options of `consume` or `serve`.
  *
- * @example
+ * @see {@link layerConsume} for a consumer as a layer
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface LayerOptions {
+  /**
+   * What follows when the consumer or server ends with an error.
+   *
+   * - `"end"`: the application that `Amqp.launch` runs ends with that error, after its other parts have stopped in order.
+   *   Without `Amqp.launch` an error is logged, and health is not ready.
+   * - `"unready"`: the application continues, and health is not ready (see `requiredForReadiness`).
+   *
+   * Default: `"end"`.
+   */
+  readonly whenFailed?: WhenFailed | undefined
+}
+
+/**
+ * A consumer as a layer: it runs a handler for each delivery of a queue, as `consume` does, for as long as the layer
+ * exists.
+ *
+ * **When to use**
+ *
+ * Use in services, to run consumers as parts of the application. `Amqp.launch` runs the application, and ends it when a
+ * consumer ends with an error. Use `consume` for a consumer that ends before the application does.
+ *
+ * **Details**
+ *
+ * The layer is built at once; the consumer starts in the background and waits for its broker. When the layer's scope
+ * closes, the consumer stops in order, as `consume` does when it is interrupted, before the services that its handler
+ * uses are released.
+ *
+ * The options are those of `consume`, and `whenFailed`.
+ *
+ * **Gotchas**
+ *
+ * `onFailure` is for handlers that fail. A handler that throws, or whose promise rejects in `Effect.promise`, dies of a
+ * defect, which `onDefect` decides; by default it is delivered again without end.
+ *
+ * With `Layer.launch` instead of `Amqp.launch` nothing ends an application whose consumer has ended: an error is
+ * logged, and health is not ready.
+ *
+ * **Example** (An application with a consumer)
+ *
+ * ```ts
+ * import { NodeRuntime } from "@effect/platform-node"
+ * import { Amqp, AmqpConsumer, AmqpLive } from "@effect-amqp/core"
+ * import { Effect, Layer, Schema } from "effect"
+ *
+ * const Order = Schema.Struct({ id: Schema.Int, product: Schema.String })
+ *
+ * const Shipping = AmqpConsumer.layerConsume("orders", (order) => Effect.log("shipping", order.product), {
+ *   schema: Order,
+ *   concurrency: 10
+ * })
+ *
+ * Shipping.pipe(Layer.provide(AmqpLive), Amqp.launch, NodeRuntime.runMain)
+ * ```
+ *
+ * @see {@link consume} for what happens to deliveries
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConsume = <A, E, R, S extends Schema.Constraint = never, IE = never, IR = never>(
+  queue: string,
+  handler: (value: HandlerInput<S>, delivery: Delivery) => Effect.Effect<A, E, R>,
+  options?: ConsumeOptions<NoInfer<E | IE>> & DecodeOptions<S> & InboxOptions<IE, IR> & LayerOptions
+): Layer.Layer<never, never, Services<R | IR | S["DecodingServices"]>> => {
+  const { whenFailed = "end", ...consumeOptions } = options ?? {}
+  return background(
+    "AmqpConsumer.layerConsume",
+    consume<A, E, R, S, IE, IR>(
+      queue,
+      handler,
+      consumeOptions as ConsumeOptions<NoInfer<E | IE>> & DecodeOptions<S> & InboxOptions<IE, IR>
+    ),
+    whenFailed
+  ) as Layer.Layer<never, never, Services<R | IR | S["DecodingServices"]>>
+}
+
+/**
+ * Runs a handler for many deliveries together.
+ *
+ * **When to use**
+ *
+ * Use for work that is cheaper in bulk, such as inserting rows.
+ *
+ * **Details**
+ *
+ * A batch has at least one delivery. It is complete when it has `size` deliveries, or when its first delivery has
+ * waited for `within`, whichever comes first. Messages that cannot be decoded or were delivered too often are taken out
+ * beforehand.
+ *
+ * If the handler succeeds, all deliveries are acknowledged, with one `multiple` acknowledgement as far as that covers
+ * no delivery outside the batch; with a `concurrency` above 1 an earlier batch may still be handled. If the handler
+ * fails, dies or is interrupted, each delivery is settled by the policy, and a function may choose one for each
+ * delivery. A delivery that the handler has settled itself stays as it is.
+ *
+ * With a `schema` the handler gets the decoded values, and the deliveries in the same order as its second argument.
+ *
+ * In all other respects it is like `consume`: it fails with the same errors, and has the same shutdown and the same
+ * rules for streams.
+ *
+ * **Gotchas**
+ *
+ * A batch has many messages, so its handler has the baggage of none of them: use `AmqpBaggage.fromDelivery`.
+ *
+ * **Example** (Inserting rows in bulk)
+ *
  * ```ts
  * import { Effect, Schema } from "effect"
  * import { AmqpConsumer } from "@effect-amqp/core"
@@ -172,47 +318,62 @@ export const consume: {
  *   onFailure: AmqpConsumer.retry({ delay: "5 seconds", times: 10 })
  * })
  * ```
+ *
+ * @see {@link consume} for one delivery at a time
+ *
+ * @category consuming
+ * @since 0.1.0
  */
-export const consumeBatch: {
-  <S extends Schema.Constraint, A, E, R>(
-    queue: string,
-    handler: (
-      values: NonEmptyReadonlyArray<S["Type"]>,
-      deliveries: NonEmptyReadonlyArray<Delivery>
-    ) => Effect.Effect<A, E, R>,
-    options: BatchOptions & ConsumeOptions<NoInfer<E>> & DecodeOptions<S>
-  ): Effect.Effect<never, AmqpError, Services<R | S["DecodingServices"]>>
-  <A, E, R>(
-    queue: string,
-    handler: (deliveries: NonEmptyReadonlyArray<Delivery>) => Effect.Effect<A, E, R>,
-    options: BatchOptions & ConsumeOptions<NoInfer<E>>
-  ): Effect.Effect<never, AmqpError, Services<R>>
-} = <A, E, R>(
+export const consumeBatch = <A, E, R, S extends Schema.Constraint = never>(
   queue: string,
-  handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
-  options: BatchOptions & ConsumeOptions<never> & Partial<DecodeOptions<Schema.Constraint>>
-): Effect.Effect<never, AmqpError, Services<R>> =>
+  handler: (
+    values: NonEmptyReadonlyArray<HandlerInput<S>>,
+    deliveries: NonEmptyReadonlyArray<Delivery>
+  ) => Effect.Effect<A, E, R>,
+  options: BatchOptions & ConsumeOptions<NoInfer<E>> & DecodeOptions<S>
+): Effect.Effect<never, AmqpError, Services<R | S["DecodingServices"]>> =>
   Effect.flatMap(AmqpConsumer, (consumer) => {
     const settings = readBatching(queue, options, handler, queuesOf(consumer))
-    return isRefused(settings)
-      ? refuse(consumer, accessOf(consumer), queue, options, settings)
+    return isInvalidArgument(settings)
+      ? reportRefusal(consumer, accessOf(consumer), queue, options, settings)
       : handleBatches(consumer, settings, decoderOf(settings), handler)
-  }) as Effect.Effect<never, AmqpError, Services<R>>
+  }) as Effect.Effect<never, AmqpError, Services<R | S["DecodingServices"]>>
 
 const decoderOf = ({ schema }: { readonly schema: Schema.Constraint | undefined }) =>
   schema === undefined ? undefined : json(schema).decode
 
 /**
- * The deliveries of a queue as a stream, to be settled by `ack`, `nack` or `reject` of each.
+ * The deliveries of a queue as a stream, which settles none of them.
  *
- * They are pulled one by one; up to `prefetch` wait in memory. The stream never ends by itself: it fails, as `resubscribe`
- * says, or it is left: `Stream.take(10)` gets ten. Whatever the way, it cancels its consumer, the broker requeues what
- * was sent ahead and what was not settled, and the channel is closed before the stream's end is seen. `onEnd` and the
- * log tell how many there were. So settle deliveries inside of the stream: later, `ack` fails with `DeliverySettled`.
+ * **When to use**
  *
- * To consume without acknowledgements (`noAck`) use `AmqpChannel`'s `consume`: nothing would limit what is sent ahead.
+ * Use to settle each delivery yourself, by its `ack`, `nack` or `reject`, and to take a number of deliveries and then
+ * stop. To consume without acknowledgements (`noAck`) use `consume` of an `AmqpChannel`: nothing would limit what the
+ * broker sends ahead.
  *
- * @example
+ * **Details**
+ *
+ * Deliveries are pulled one by one; up to `prefetch` wait in memory.
+ *
+ * The stream never ends on its own: it fails, or its consumer takes no more, as `Stream.take(10)` does after ten. It
+ * fails with:
+ *
+ * - `InvalidArgument`: an option was refused, and nothing was sent;
+ * - the reason why there will be no connection (credentials, virtual host, certificate);
+ * - `NotFound` or `AccessRefused`: it cannot consume;
+ * - the reasons that the option `resubscribe` lists; its default is `"never"` here, so also with `ConnectionClosed`,
+ *   `ChannelClosed` or `ConsumerCancelled`;
+ * - `InactivityTimeout`: no delivery arrived within `inactivityTimeout`.
+ *
+ * In every case it cancels its consumer, the broker requeues what was sent ahead and what was not settled, and the
+ * channel is closed before the stream ends. `onEnd` and the log report how many there were.
+ *
+ * **Gotchas**
+ *
+ * Settle deliveries inside of the stream: after its end, `ack` fails with `DeliverySettled`.
+ *
+ * **Example** (Taking ten deliveries)
+ *
  * ```ts
  * import { Effect, Stream } from "effect"
  * import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
@@ -223,26 +384,46 @@ const decoderOf = ({ schema }: { readonly schema: Schema.Constraint | undefined 
  *   Stream.runDrain
  * )
  * ```
+ *
+ * @see {@link consume} for handlers whose result settles their deliveries
+ *
+ * @category consuming
+ * @since 0.1.0
  */
 export const stream = (queue: string, options?: StreamOptions): Stream.Stream<Delivery, AmqpError, AmqpConsumer> =>
   Stream.unwrap(
     Effect.map(AmqpConsumer, (consumer) => {
       const settings = readStream(queue, options, queuesOf(consumer))
-      return isRefused(settings)
-        ? Stream.fromEffect(refuse(consumer, accessOf(consumer), queue, options, settings))
+      return isInvalidArgument(settings)
+        ? Stream.fromEffect(reportRefusal(consumer, accessOf(consumer), queue, options, settings))
         : Streaming.stream(consumer, settings)
     })
   )
 
-/** What consumers share, made of the connection and the publisher in context, until the scope closes. */
+/**
+ * Makes what consumers share, from the connection and the publisher in the context, until the scope closes.
+ *
+ * **When to use**
+ *
+ * Use to provide `AmqpConsumer` with a scope of your own. Otherwise use `layer`.
+ *
+ * **Details**
+ *
+ * It connects nothing: the consumers' connection is opened for the first consumer.
+ *
+ * @see {@link layer}
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection | AmqpPublisher | Scope.Scope> =
   Effect.gen(function* () {
     const main = yield* AmqpConnection
     const publisher = yield* AmqpPublisher
     const connection = yield* SubscriptionRef.make<AmqpConnection["Service"] | undefined>(undefined)
-    const running = new Running(main, connection, yield* Clock.Clock)
-    // First, so last: until its consumers have ended.
-    yield* Effect.addFinalizer(() => Effect.sync(() => running.presences.end()))
+    const running = new RunningConsumers(main, connection, yield* Clock.Clock)
+    // Finalizers run in reverse order: this one is added first, so it runs after the consumers have ended.
+    yield* Effect.addFinalizer(() => Effect.sync(() => running.health.end()))
     return {
       connection: yield* sharedConnection(main, running),
       publisher,
@@ -251,33 +432,93 @@ export const make: Effect.Effect<AmqpConsumer["Service"], never, AmqpConnection 
   })
 
 /**
- * The consumers' own connection as it comes and goes: `undefined` while nobody consumes, and has consumed for some seconds.
- * For whoever wants to look at it; `connection` of the service makes one, and keeps it.
+ * The consumers' own connection as it is opened and closed.
  *
- * @example
+ * **When to use**
+ *
+ * Use to observe the connection without opening it. `connection` of the service opens one, and keeps it open.
+ *
+ * **Details**
+ *
+ * The value is `undefined` while there are no consumers, from some seconds after the last one has ended.
+ *
+ * **Example** (Logging the state of the consumers' connection)
+ *
  * ```ts
  * import { AmqpConsumer } from "@effect-amqp/core"
  * import { Effect } from "effect"
  *
  * const program = Effect.gen(function* () {
  *   const { value } = yield* AmqpConsumer.ownConnection
- *   yield* Effect.log(value === undefined ? "nobody consumes" : value.state.value._tag)
+ *   yield* Effect.log(value === undefined ? "no consumers" : value.state.value._tag)
  * })
  * ```
+ *
+ * @category accessors
+ * @since 0.1.0
  */
 export const ownConnection: Effect.Effect<
   SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>,
   never,
   AmqpConsumer
 > = Effect.flatMap(AmqpConsumer, (consumer) => {
-  const running = runningOf(consumer)
+  const running = runningConsumersOf(consumer)
   return running === undefined
     ? SubscriptionRef.make<AmqpConnection["Service"] | undefined>(undefined)
     : Effect.succeed(running.connection)
 })
 
 /**
- * Consumers as a layer. They connect with the settings of the `AmqpConnection` in context, to the same broker, by a
- * connection of their own, whose name ends in ` consumers`.
+ * The statuses of all consumers and RPC servers of the service: those that run, and those that have ended.
+ *
+ * **When to use**
+ *
+ * Use to show which consumers run, or to find out how one has ended. Health checks use `AmqpConnection.conditions`.
+ *
+ * **Details**
+ *
+ * It reads memory only. Of the consumers that have ended, it has the last 100 that have failed and the last 20 that the
+ * application has stopped, and none with `requiredForReadiness: false`. For a service that was written by hand it is
+ * empty.
+ *
+ * **Example** (Logging the consumers that do not run)
+ *
+ * ```ts
+ * import { AmqpConsumer } from "@effect-amqp/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   for (const { lastEnd, name, state } of yield* AmqpConsumer.statuses) {
+ *     if (state !== "Running") yield* Effect.logWarning(name, state, lastEnd?.tag)
+ *   }
+ * })
+ * ```
+ *
+ * @see {@link Status} for the states
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const statuses: Effect.Effect<ReadonlyArray<Status>, never, AmqpConsumer> = Effect.map(
+  AmqpConsumer,
+  (consumer) => runningConsumersOf(consumer)?.health.statuses ?? []
+)
+
+/**
+ * Provides consumers, with a connection of their own.
+ *
+ * **When to use**
+ *
+ * Use to provide `AmqpConsumer` where you compose layers yourself. `Amqp.layer` contains it.
+ *
+ * **Details**
+ *
+ * The consumers' connection uses the settings of the `AmqpConnection` in the context and goes to the same broker. Its
+ * name ends in ` consumers`.
+ *
+ * @see {@link make}
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer: Layer.Layer<AmqpConsumer, never, AmqpConnection | AmqpPublisher> = Layer.effect(AmqpConsumer, make)

@@ -1,18 +1,19 @@
 /**
- * The one error of this library, and the reasons inside it.
+ * The error of this library and its reasons.
  *
- * @example
+ * **Example** (Handling one reason, and retrying others)
+ *
  * ```ts
  * import { Effect } from "effect"
  * import { type AmqpError } from "@effect-amqp/core"
  *
  * declare const publish: Effect.Effect<void, AmqpError.AmqpError>
  *
- * // One reason handled, the others passed on.
+ * // Handles one reason and passes the others on.
  * const orLater = publish.pipe(
- *   Effect.catchReason("AmqpError", "PublishForbidden", () => Effect.log("the broker is short of memory"))
+ *   Effect.catchReason("AmqpError", "PublishForbidden", () => Effect.log("the broker accepts no messages now"))
  * )
- * // Whatever may pass is tried again.
+ * // Retries what may succeed later.
  * const persistent = publish.pipe(Effect.retry({ times: 3, while: (error) => error.isRetryable }))
  * ```
  *

@@ -1,16 +1,24 @@
 /**
- * What can be counted and measured, as Effect `Metric`s: exported by whatever exports these, such as `PrometheusMetrics` or
- * `OtlpMetrics` of `effect/observability`.
+ * Metrics of connection, pool, publisher, consumers and requests, as Effect `Metric`s.
  *
- * `Amqp.layer` and `AmqpLive` register them. They are read when somebody collects them, so they cost an application
- * nothing in between; times are added up in the fixed buckets of a histogram.
+ * **When to use**
  *
- * Names are OpenTelemetry's where it has one (https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/), and
- * formed like its database pool's otherwise. No attribute takes more than a handful of values: queues, exchanges and
- * routing keys are in spans, not here. A connection with a `connectionName` has it as `amqp.connection.name`, so that
- * several in one process can be told apart.
+ * Use with an exporter of Effect's metrics, such as `PrometheusMetrics` or `OtlpMetrics` of `effect/observability`, or
+ * to read a metric in a program.
  *
- * @example
+ * **Details**
+ *
+ * `Amqp.layer` and `AmqpLive` register the metrics. Counters and gauges are computed when an exporter collects them,
+ * and cost nothing in between; durations are added to the fixed buckets of a histogram.
+ *
+ * Metrics have OpenTelemetry's names where it defines one
+ * (https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/); the other names follow its database
+ * pool's. Each attribute has a handful of values: queues, exchanges and routing keys are attributes of spans, not of
+ * metrics. If a connection has a `connectionName`, its metrics carry the attribute `amqp.connection.name`, which
+ * distinguishes several connections in one process.
+ *
+ * **Example** (Reading a counter)
+ *
  * ```ts
  * import { AmqpMetrics } from "@effect-amqp/core"
  * import { Effect, Metric } from "effect"
@@ -34,41 +42,91 @@ import { AmqpPool } from "./model/pool.ts"
 import { AmqpPublisher } from "./model/publisher.ts"
 import { AmqpRpc } from "./model/rpc.ts"
 import { ownConfig } from "./internal/consumer/ownConfig.ts"
-import { measuresOf } from "./internal/consumer/running.ts"
-import { ConnectionInside } from "./internal/connection/links.ts"
-import { type Watched, watchConnection, watchConnections } from "./internal/metrics/connection.ts"
+import { measuresOf } from "./internal/consumer/runningConsumers.ts"
+import { ConnectionInside } from "./internal/connection/connectionInternals.ts"
+import { type ConnectionMeasures, watchConnection, watchConnections } from "./internal/metrics/connection.ts"
 import { boundaries } from "./internal/metrics/histogram.ts"
-import { discards, PoolInside, replies, settlements } from "./internal/metrics/measures.ts"
+import { discardReasons, PoolInside, replyOutcomes, settlements } from "./internal/metrics/measures.ts"
 import { Registry } from "./internal/metrics/registry.ts"
 import { publisherOf } from "./internal/publisher/publisher.ts"
 import { RpcInside } from "./internal/rpc/client.ts"
 
-/** What exporters take for the unit, and make no label of. */
+/** Exporters read the unit from this attribute and do not export it as a label. */
 const seconds = { unit: "s" }
 
 // --- The connection ----------------------------------------------------------------------------------------------------
 
 /**
- * 1 for the state that the connection is in, 0 for the others. By `amqp.connection.state`. Consumers' own connection has it
- * too, as have `reconnects` and `connectAttempts`, by its name: that of the other and ` consumers`, or `consumers`. All of its
- * states are 0 while nobody consumes.
+ * A gauge that is 1 for the connection's current state and 0 for the others, by `amqp.connection.state`.
+ *
+ * **When to use**
+ *
+ * Use to alert when the connection is not open.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.connection.state`. The connection of the consumers has this metric too, as well as `reconnects`
+ * and `connectAttempts`. Its `amqp.connection.name` is the name of the other connection followed by ` consumers`, or
+ * `consumers`. All its states are 0 while no consumer runs.
+ *
+ * @category connection
+ * @since 0.1.0
  */
 export const connectionState = Metric.gauge("amqp.client.connection.state", {
-  description: "1 for the state that the connection is in (amqp.connection.state), 0 for the others"
+  description: "1 for the current state of the connection (amqp.connection.state), 0 for the others"
 })
 
-/** Connections that were made after the first. */
+/**
+ * A counter of connections that were made after the first one.
+ *
+ * **When to use**
+ *
+ * Use to find networks, brokers or proxies that drop connections.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.connection.reconnects`.
+ *
+ * @category connection
+ * @since 0.1.0
+ */
 export const reconnects = Metric.counter("amqp.client.connection.reconnects", {
-  description: "Connections that were made after the first",
+  description: "Connections that were made after the first one",
   incremental: true
 })
 
-/** Attempts to connect that failed, since the last connection was open. */
+/**
+ * A gauge of the failed attempts to connect since the connection was last open.
+ *
+ * **When to use**
+ *
+ * Use to alert when the broker is unreachable.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.connection.failed_attempts`.
+ *
+ * @category connection
+ * @since 0.1.0
+ */
 export const connectAttempts = Metric.gauge("amqp.client.connection.failed_attempts", {
-  description: "Attempts to connect that have failed since the connection was open"
+  description: "Failed attempts to connect since the connection was last open"
 })
 
-/** How long the broker has blocked publishers, in seconds; grows while it does. */
+/**
+ * A counter of the time for which the broker has blocked publishers, in seconds; it also grows during a block.
+ *
+ * **When to use**
+ *
+ * Use to find a broker that is short of memory or disk space.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.connection.blocked_time`.
+ *
+ * @category connection
+ * @since 0.1.0
+ */
 export const blockedTime = Metric.counter("amqp.client.connection.blocked_time", {
   description: "Seconds for which the broker has blocked publishers",
   incremental: true,
@@ -76,17 +134,39 @@ export const blockedTime = Metric.counter("amqp.client.connection.blocked_time",
 })
 
 /**
- * Messages whose properties could not be read, so that they were not taken in: each was rejected without requeue (or
- * acknowledged, in a stream), and is logged as an error.
+ * A counter of messages that were not delivered to consumers because their properties could not be decoded.
+ *
+ * **When to use**
+ *
+ * Use to find publishers that send invalid properties.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.connection.undecodable_messages`. Each of these messages is rejected without requeue (in a
+ * stream: acknowledged), and is logged as an error.
+ *
+ * @category connection
+ * @since 0.1.0
  */
 export const undecodableMessages = Metric.counter("amqp.client.connection.undecodable_messages", {
-  description: "Messages whose properties could not be read, and that were not taken in",
+  description: "Messages that were not delivered to consumers because their properties could not be decoded",
   incremental: true
 })
 
 /**
- * Conditions that need an operator's attention, by `amqp.condition.kind`: those of `AmqpConnection.conditions`. Those of
- * consumers have a series from the start, other kinds from their first condition on.
+ * A gauge of the conditions that need an operator's attention, by `amqp.condition.kind`.
+ *
+ * **When to use**
+ *
+ * Use to alert on what `AmqpConnection.conditions` lists, such as a consumer that has ended.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.conditions`. The kinds of consumers' conditions have a series from the start, other kinds from
+ * their first condition on.
+ *
+ * @category connection
+ * @since 0.1.0
  */
 export const conditions = Metric.gauge("amqp.client.conditions", {
   description: "Conditions that need an operator's attention, such as consumers that have ended, by kind"
@@ -94,41 +174,133 @@ export const conditions = Metric.gauge("amqp.client.conditions", {
 
 // --- The pool ----------------------------------------------------------------------------------------------------------
 
-/** Channels of the pool, by `amqp.channel.kind` (`regular`, `confirm`, `transaction`) and `state` (`idle`, `used`). */
+/**
+ * A gauge of the pool's open channels, by `amqp.channel.kind` (`regular`, `confirm`, `transaction`) and `state`
+ * (`idle`, `used`).
+ *
+ * **When to use**
+ *
+ * Use together with `channelMax` to see how much of the pool is in use.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.count`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const channelCount = Metric.gauge("amqp.client.channel.count", {
   description: "Open channels of the pool, by kind and state"
 })
 
-/** Channels that may be open at once, by `amqp.channel.kind`. */
+/**
+ * A gauge of the maximum number of channels that may be open at once, by `amqp.channel.kind`.
+ *
+ * **When to use**
+ *
+ * Use as the limit of `channelCount`.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.max`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const channelMax = Metric.gauge("amqp.client.channel.max", {
-  description: "Channels that may be open at once, by kind"
+  description: "Maximum number of channels that may be open at once, by kind"
 })
 
-/** Borrowers in line, by `amqp.channel.kind`. */
+/**
+ * A gauge of the borrowers in the wait queue, by `amqp.channel.kind`.
+ *
+ * **When to use**
+ *
+ * Use to find a pool that is too small.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.pending_requests`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const pendingRequests = Metric.gauge("amqp.client.channel.pending_requests", {
-  description: "Borrowers in line for a channel, by kind"
+  description: "Borrowers that wait for a channel, by kind"
 })
 
-/** Borrowers that left with `AcquireTimeout`, by `amqp.channel.kind`. */
+/**
+ * A counter of the borrowers that failed with `AcquireTimeout`, by `amqp.channel.kind`.
+ *
+ * **When to use**
+ *
+ * Use to alert on a pool that is exhausted.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.timeouts`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const acquireTimeouts = Metric.counter("amqp.client.channel.timeouts", {
-  description: "Borrowers that waited for a channel until their time was up, by kind",
+  description: "Borrowers that timed out while they waited for a channel, by kind",
   incremental: true
 })
 
-/** Channels opened, by `amqp.channel.kind`. */
+/**
+ * A counter of the channels that the pool has opened, by `amqp.channel.kind`.
+ *
+ * **When to use**
+ *
+ * Use to find channels that are replaced often.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.created`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const channelsCreated = Metric.counter("amqp.client.channel.created", {
-  description: "Channels that were opened, by kind",
+  description: "Channels that the pool has opened, by kind",
   incremental: true
 })
 
-/** How long borrowers waited who got a channel, in seconds, by `amqp.channel.kind`. */
+/**
+ * A histogram of the time that borrowers waited until they got a channel, in seconds, by `amqp.channel.kind`.
+ *
+ * **When to use**
+ *
+ * Use to size the pool.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.wait_time`. Borrowers that got no channel are not included.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const waitTime = Metric.histogram("amqp.client.channel.wait_time", {
-  description: "Seconds that borrowers waited who got a channel, by kind",
+  description: "Seconds that borrowers waited until they got a channel, by kind",
   boundaries,
   attributes: seconds
 })
 
-/** How long channels were borrowed, in seconds, by `amqp.channel.kind`. */
+/**
+ * A histogram of the time for which channels were borrowed, in seconds, by `amqp.channel.kind`.
+ *
+ * **When to use**
+ *
+ * Use to find code that borrows channels for longer than it needs them.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.use_time`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const useTime = Metric.histogram("amqp.client.channel.use_time", {
   description: "Seconds for which channels were borrowed, by kind",
   boundaries,
@@ -136,26 +308,67 @@ export const useTime = Metric.histogram("amqp.client.channel.use_time", {
 })
 
 /**
- * Why channels were discarded, by `amqp.channel.kind` and `reason`: `interrupted` (its borrower left while a reply was due),
- * `defect`, `unclean` (a consumer, a prefetch, an open transaction or confirms that were due would have met the next
- * borrower), `refused` (the broker refused messages on it), `channel_error` (the broker closed it), `connection_lost`.
+ * A counter of the channels that were discarded instead of reused, by `amqp.channel.kind` and `reason`.
+ *
+ * **When to use**
+ *
+ * Use to find why channels are not reused.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.discarded`. The reasons are:
+ *
+ * - `interrupted`: the borrower left while a reply from the broker was outstanding.
+ * - `defect`: an operation failed unexpectedly (`ProtocolError`, `UnknownError`).
+ * - `unclean`: the next borrower would have found a consumer, a prefetch, an open transaction or outstanding confirms.
+ * - `refused`: the broker refused messages on the channel.
+ * - `channel_error`: the broker closed the channel.
+ * - `connection_lost`: the connection ended.
+ *
+ * @category pool
+ * @since 0.1.0
  */
 export const channelsDiscarded = Metric.counter("amqp.client.channel.discarded", {
   description: "Channels that were discarded, by kind and reason",
   incremental: true
 })
 
-/** Channels that ended, by `amqp.channel.kind` and `reason` (`recycled`: age or idleness; `discarded`: dead or unfit). */
+/**
+ * A counter of the channels that the pool has closed, by `amqp.channel.kind` and `reason` (`recycled`: too old or idle;
+ * `discarded`: dead or not reusable).
+ *
+ * **When to use**
+ *
+ * Use to distinguish planned replacements from failures. `channelsDiscarded` has the reasons of the failures.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.channel.closed`.
+ *
+ * @category pool
+ * @since 0.1.0
+ */
 export const channelsClosed = Metric.counter("amqp.client.channel.closed", {
-  description: "Channels that were recycled or discarded, by kind",
+  description: "Channels that were recycled or discarded, by kind and reason",
   incremental: true
 })
 
 // --- The publisher -----------------------------------------------------------------------------------------------------
 
 /**
- * Messages whose outcome is known, by `amqp.outcome`: `confirmed`, `nacked`, `returned`, `unknown`, `timed_out`,
- * `forbidden` (the broker blocked), `refused` (nothing was sent).
+ * A counter of the publisher's messages whose outcome is known, by `amqp.outcome`.
+ *
+ * **When to use**
+ *
+ * Use to alert on messages that were not confirmed.
+ *
+ * **Details**
+ *
+ * Metric `messaging.client.sent.messages`. The outcomes are `confirmed`, `nacked`, `returned`, `unknown`, `timed_out`,
+ * `forbidden` (the broker blocked publishers) and `refused` (nothing was sent).
+ *
+ * @category publisher
+ * @since 0.1.0
  */
 export const sentMessages = Metric.counter("messaging.client.sent.messages", {
   description: "Messages of the publisher whose outcome is known, by outcome",
@@ -163,9 +376,23 @@ export const sentMessages = Metric.counter("messaging.client.sent.messages", {
 })
 
 /**
- * How long operations took, in seconds, by `messaging.operation.name` and `amqp.outcome`: `publish`, from the call to the
- * confirm or what else became of it, with the outcomes of `sentMessages`; `call`, from the request to its reply
- * (`replied`). `messaging.system` is `rabbitmq`.
+ * A histogram of the duration of publishes and calls, in seconds, by `messaging.operation.name` and `amqp.outcome`.
+ *
+ * **When to use**
+ *
+ * Use to measure how long confirms and replies take.
+ *
+ * **Details**
+ *
+ * Metric `messaging.client.operation.duration`. The operations are:
+ *
+ * - `publish`: from the call to the confirm or another outcome, with the outcomes of `sentMessages`.
+ * - `call`: from the request to its reply, with the outcome `replied`.
+ *
+ * `messaging.system` is `rabbitmq`.
+ *
+ * @category publisher
+ * @since 0.1.0
  */
 export const operationDuration = Metric.histogram("messaging.client.operation.duration", {
   description: "Seconds from a publish to its confirm, and from a call to its reply, by operation and outcome",
@@ -173,51 +400,144 @@ export const operationDuration = Metric.histogram("messaging.client.operation.du
   attributes: seconds
 })
 
-/** Messages sent that the broker has not answered for. */
+/**
+ * A gauge of the messages that were sent and are not confirmed yet.
+ *
+ * **When to use**
+ *
+ * Use to see how much of the publisher's capacity in flight is in use.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.publisher.in_flight`.
+ *
+ * @category publisher
+ * @since 0.1.0
+ */
 export const inFlight = Metric.gauge("amqp.client.publisher.in_flight", {
-  description: "Messages sent that the broker has not answered for"
+  description: "Messages that were sent and are not confirmed yet"
 })
 
-/** Messages in line. */
+/**
+ * A gauge of the messages in the publisher's backlog.
+ *
+ * **When to use**
+ *
+ * Use to find a publisher that produces more than the broker accepts.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.publisher.waiting`.
+ *
+ * @category publisher
+ * @since 0.1.0
+ */
 export const waiting = Metric.gauge("amqp.client.publisher.waiting", {
-  description: "Messages in line"
+  description: "Messages in the publisher's backlog"
 })
 
-/** Open channels of the publisher. */
+/**
+ * A gauge of the publisher's open channels.
+ *
+ * **When to use**
+ *
+ * Use to see how many channels the load needs.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.publisher.channels`.
+ *
+ * @category publisher
+ * @since 0.1.0
+ */
 export const publisherChannels = Metric.gauge("amqp.client.publisher.channels", {
   description: "Open channels of the publisher"
 })
 
 // --- Consumers -------------------------------------------------------------------------------------------------------
 
-/** Deliveries that were handed to handlers and streams. */
+/**
+ * A counter of the deliveries that were passed to handlers and streams.
+ *
+ * **When to use**
+ *
+ * Use to measure the throughput of consumers.
+ *
+ * **Details**
+ *
+ * Metric `messaging.client.consumed.messages`.
+ *
+ * @category consumers
+ * @since 0.1.0
+ */
 export const consumedMessages = Metric.counter("messaging.client.consumed.messages", {
-  description: "Deliveries that were handed to handlers and streams",
-  incremental: true
-})
-
-/** Of these, how many the broker had handed out before. */
-export const redeliveries = Metric.counter("amqp.client.consumer.redeliveries", {
-  description: "Deliveries that the broker had handed out before",
+  description: "Deliveries that were passed to handlers and streams",
   incremental: true
 })
 
 /**
- * What became of deliveries, by `amqp.settlement`: `acked`, `requeued`, `dead_lettered` (or dropped by the broker, for a queue
- * without a dead-letter exchange), `dropped` (acknowledged, by the policy `drop`), `retried` (acknowledged, after it was
- * published for its next try), `skipped` (of a stream, by the policy `skip`), `lost` (its channel ended before its handler: it comes again).
+ * A counter of the deliveries that the broker had delivered before; `consumedMessages` includes them.
+ *
+ * **When to use**
+ *
+ * Use to find handlers that fail, and connections that are lost during handling.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.consumer.redeliveries`.
+ *
+ * @category consumers
+ * @since 0.1.0
+ */
+export const redeliveries = Metric.counter("amqp.client.consumer.redeliveries", {
+  description: "Deliveries that the broker had delivered before",
+  incremental: true
+})
+
+/**
+ * A counter of the settled deliveries, by `amqp.settlement`.
+ *
+ * **When to use**
+ *
+ * Use to alert on deliveries that were dead-lettered, dropped or lost.
+ *
+ * **Details**
+ *
+ * Metric `amqp.client.consumer.settled`. The settlements are:
+ *
+ * - `acked`: acknowledged.
+ * - `requeued`: returned to the queue.
+ * - `dead_lettered`: rejected; the broker drops the message if its queue has no dead-letter exchange.
+ * - `dropped`: acknowledged, by the policy `drop`.
+ * - `retried`: acknowledged, after the message was published for its next attempt.
+ * - `skipped`: passed over in a stream, by the policy `skip`.
+ * - `lost`: not settled, because the channel ended before the handler; the message is delivered again.
+ *
+ * @category consumers
+ * @since 0.1.0
  */
 export const settledMessages = Metric.counter("amqp.client.consumer.settled", {
-  description: "Deliveries by what became of them",
+  description: "Deliveries by how they were settled",
   incremental: true
 })
 
 /**
- * How long handlers took, in seconds, by `amqp.outcome` (`succeeded`, `failed`); of a batch once. `messaging.system` is
- * `rabbitmq`, `messaging.operation.name` is `process`.
+ * A histogram of the duration of handlers, in seconds, by `amqp.outcome` (`succeeded`, `failed`).
+ *
+ * **When to use**
+ *
+ * Use to find slow handlers and to measure their failures.
+ *
+ * **Details**
+ *
+ * Metric `messaging.process.duration`. A batch counts once. `messaging.system` is `rabbitmq`,
+ * `messaging.operation.name` is `process`.
+ *
+ * @category consumers
+ * @since 0.1.0
  */
 export const processDuration = Metric.histogram("messaging.process.duration", {
-  description: "Seconds that handlers took, by outcome",
+  description: "Duration of handlers in seconds, by outcome",
   boundaries,
   attributes: seconds
 })
@@ -225,27 +545,65 @@ export const processDuration = Metric.histogram("messaging.process.duration", {
 // --- Requests --------------------------------------------------------------------------------------------------------
 
 /**
- * Requests by how they have ended, by `amqp.outcome`: `replied`, `failed`, `timed_out`, `given_up` (interrupted). What is
- * refused before it is in line is not among them.
+ * A counter of the requests that have ended, by `amqp.outcome`: `replied`, `failed`, `timed_out`, `given_up`
+ * (interrupted).
+ *
+ * **When to use**
+ *
+ * Use to alert on requests that get no reply.
+ *
+ * **Details**
+ *
+ * Metric `amqp.rpc.client.calls`. It does not include requests that are refused before they enter the backlog.
+ *
+ * @category requests
+ * @since 0.1.0
  */
 export const calls = Metric.counter("amqp.rpc.client.calls", {
-  description: "Requests by how they have ended",
+  description: "Requests that have ended, by outcome",
   incremental: true
 })
 
-/** Replies that nobody waited for. */
+/**
+ * A counter of the replies that matched no waiting request.
+ *
+ * **When to use**
+ *
+ * Use to find servers that reply after their clients have timed out.
+ *
+ * **Details**
+ *
+ * Metric `amqp.rpc.client.unclaimed_replies`.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
 export const unclaimedReplies = Metric.counter("amqp.rpc.client.unclaimed_replies", {
-  description: "Replies that nobody waited for",
+  description: "Replies that matched no waiting request",
   incremental: true
 })
 
-/** What servers have answered, by `amqp.rpc.reply` (`success`, `failure`, `defect`). */
+/**
+ * A counter of the requests that this process's servers have answered, by `amqp.rpc.reply` (`success`, `failure`,
+ * `defect`).
+ *
+ * **When to use**
+ *
+ * Use to alert on defects of handlers.
+ *
+ * **Details**
+ *
+ * Metric `amqp.rpc.server.replies`. It includes requests without `replyTo`.
+ *
+ * @category requests
+ * @since 0.1.0
+ */
 export const serverReplies = Metric.counter("amqp.rpc.server.replies", {
-  description: "Requests by what they were answered with",
+  description: "Requests that servers have answered, by type of the reply",
   incremental: true
 })
 
-// --- Their registration ------------------------------------------------------------------------------------------------
+// --- Registration ----------------------------------------------------------------------------------------------------
 
 const operation = (name: string, outcome: string) => ({
   "messaging.system": "rabbitmq",
@@ -260,7 +618,7 @@ const named = (outcome: string) => outcome.replace(/[A-Z]/g, (letter) => `_${let
 const registerConnection = (
   registry: Registry,
   state: () => (typeof states)[number] | undefined,
-  watched: Pick<Watched, "reconnects" | "failedAttempts">
+  watched: Pick<ConnectionMeasures, "reconnects" | "failedAttempts">
 ): void => {
   for (const tag of states) {
     registry.gauge(connectionState, { "amqp.connection.state": tag.toLowerCase() }, () => (state() === tag ? 1 : 0))
@@ -270,9 +628,19 @@ const registerConnection = (
 }
 
 /**
- * Registers the metrics of the services in context, until the scope closes. `Amqp.layer` and `AmqpLive` do; use it beside
- * an `AmqpConnection`, `AmqpPool` and `AmqpPublisher` that were put together by hand. Those of an `AmqpConsumer` and an
- * `AmqpRpc` are registered if these are in context, too.
+ * A layer that registers the metrics of the services in context until its scope closes.
+ *
+ * **When to use**
+ *
+ * Use with an `AmqpConnection`, `AmqpPool` and `AmqpPublisher` that are combined by hand. `Amqp.layer` and `AmqpLive`
+ * include it.
+ *
+ * **Details**
+ *
+ * The metrics of an `AmqpConsumer` and an `AmqpRpc` are registered if these are in context, too.
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPublisher> = Layer.effectDiscard(
   Effect.gen(function* () {
@@ -289,9 +657,9 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
     const watched = yield* watchConnection(connection)
     registerConnection(registry, () => connection.state.value._tag, watched)
     registry.counter(blockedTime, {}, () => watched.blockedSeconds)
-    const links = ConnectionInside.of(connection)
-    if (links !== undefined) {
-      const { conditions: reported, unread } = links
+    const internals = ConnectionInside.of(connection)
+    if (internals !== undefined) {
+      const { conditions: reported, unread } = internals
       const unwatch = reported.watchKinds((kind) =>
         registry.gauge(conditions, { "amqp.condition.kind": kind }, () => reported.countOf(kind))
       )
@@ -321,9 +689,9 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
       const measures = pools?.[kind]
       if (measures === undefined) continue
       const of = { "amqp.channel.kind": kind }
-      registry.histogram(waitTime, of, measures.waits)
-      registry.histogram(useTime, of, measures.uses)
-      for (const reason of discards) {
+      registry.histogram(waitTime, of, measures.waitTime)
+      registry.histogram(useTime, of, measures.useTime)
+      for (const reason of discardReasons) {
         registry.counter(channelsDiscarded, { ...of, reason }, () => measures.discarded[reason])
       }
     }
@@ -357,7 +725,7 @@ export const layer: Layer.Layer<never, never, AmqpConnection | AmqpPool | AmqpPu
       }
       registry.histogram(processDuration, operation("process", "succeeded"), measures.succeeded)
       registry.histogram(processDuration, operation("process", "failed"), measures.failed)
-      for (const reply of replies) {
+      for (const reply of replyOutcomes) {
         registry.counter(serverReplies, { "amqp.rpc.reply": reply }, () => measures.replies[reply])
       }
     }

@@ -1,12 +1,26 @@
 /**
- * Where consumers of streams keep their positions, so that a restart goes on where they were.
+ * Stores in which consumers of streams save their positions, so that they continue there after a restart.
  *
- * A position is the lowest offset that is not handled yet: everything below it is. It is kept under a name that the
- * application chooses and that stays the same at each start, one per consumer and stream. Two consumers that run at the same
- * time must not share a name: the later save wins, and what the other one has not handled may be passed over.
+ * **When to use**
  *
- * Positions are saved behind the work, so after a crash what was handled since the last save is handled again: at least
- * once, as everywhere. How often they are saved is an option of the consumer (`offsets` of `AmqpConsumer.consume`).
+ * Use with the option `offsets` of `AmqpConsumer.consume`, to handle every message of a stream across restarts.
+ *
+ * **Details**
+ *
+ * A position is the lowest offset that is not handled yet: everything below it is. It is saved under a name that the
+ * application chooses and that stays the same at each start, one name per consumer and stream.
+ *
+ * Positions are saved after the work. So after a crash the messages that were handled since the last save are handled
+ * again: at least once, as everywhere. The option `offsets` sets how often positions are saved.
+ *
+ * **Gotchas**
+ *
+ * Two consumers that run at the same time must not share a name: the later save wins, and messages that the other
+ * consumer has not handled may be passed over.
+ *
+ * @see {@link OffsetStore} for the interface of a store
+ * @see {@link fromKeyValueStore} for a store on files or SQL
+ * @see {@link memory} for a store in memory
  *
  * @since 0.1.0
  */
@@ -18,21 +32,38 @@ import type { OffsetStore } from "./model/offsetStore.ts"
 
 export * from "./model/offsetStore.ts"
 
-/** A position could not be loaded or saved. */
+/**
+ * The error of a position that could not be loaded or saved.
+ *
+ * **When to use**
+ *
+ * Use as the error of a store of your own, or to handle the failures of `fromKeyValueStore`.
+ *
+ * @see {@link fromKeyValueStore}
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class OffsetStoreError extends Schema.TaggedError<OffsetStoreError>("@effect-amqp/core/OffsetStoreError")(
   "OffsetStoreError",
   {
     message: Schema.String,
     operation: Schema.Literals(["load", "save"]),
+    /** The name of the position. */
     name: Schema.String,
     cause: Schema.optional(Schema.Defect())
   }
 ) {}
 
 /**
- * Keeps positions in memory: for tests, and to go on from an earlier consumer of the same process.
+ * Stores positions in memory.
  *
- * @example
+ * **When to use**
+ *
+ * Use for tests, and to continue where an earlier consumer of the same process has ended.
+ *
+ * **Example** (Continuing within a process)
+ *
  * ```ts
  * import { AmqpConsumer, AmqpOffsetStore } from "@effect-amqp/core"
  * import { Effect } from "effect"
@@ -42,6 +73,11 @@ export class OffsetStoreError extends Schema.TaggedError<OffsetStoreError>("@eff
  * const store = AmqpOffsetStore.memory()
  * const consume = AmqpConsumer.consume("events", handle, { offset: "first", offsets: { store, name: "events" } })
  * ```
+ *
+ * @see {@link fromKeyValueStore} for positions that survive a restart
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const memory = (): OffsetStore<never> => {
   const positions = new Map<string, number>()
@@ -55,13 +91,27 @@ export const memory = (): OffsetStore<never> => {
 }
 
 /**
- * Keeps positions in a `KeyValueStore` of `effect/persistence`: files, SQL, or what else implements it.
+ * Stores positions in a `KeyValueStore` of `effect/persistence`: files, SQL, or another implementation.
  *
- * A name has two places under `prefix`, which are written in turn: a store that writes in place, such as the one on files, may
- * be cut off in the middle of it, and the other place has the position before. Fails with `OffsetStoreError`, also where what
- * is found is no position. The store decides how durable a position is: the one on files does not wait until the disk has it.
+ * **When to use**
  *
- * @example
+ * Use for positions that survive a restart. Where handlers write to a database, an `OffsetStore` on that database is
+ * better.
+ *
+ * **Details**
+ *
+ * Each name has two keys under `prefix`, which are written in turn. A store that writes in place, such as the one on
+ * files, may be interrupted in the middle of a write; the other key then still has the previous position.
+ *
+ * Loading and saving fail with `OffsetStoreError` if the store fails, or if what it has under the keys is not a
+ * position.
+ *
+ * **Gotchas**
+ *
+ * The `KeyValueStore` decides how durable a position is: the one on files does not wait until the data is on disk.
+ *
+ * **Example** (Storing positions in files)
+ *
  * ```ts
  * import { NodeFileSystem, NodePath } from "@effect/platform-node"
  * import { AmqpConsumer, AmqpOffsetStore } from "@effect-amqp/core"
@@ -80,11 +130,16 @@ export const memory = (): OffsetStore<never> => {
  * )
  * const main = Effect.provide(program, files)
  * ```
+ *
+ * @see {@link memory} for tests
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const fromKeyValueStore = (
   store: KeyValueStore.KeyValueStore,
   options?: {
-    /** Put before each name. Default: `"amqp-offset/"`. */
+    /** Prefix of each key. Default: `"amqp-offset/"`. */
     readonly prefix?: string | undefined
   }
 ): OffsetStore<OffsetStoreError> => {
@@ -96,22 +151,22 @@ export const fromKeyValueStore = (
       name,
       cause
     })
-  const placesOf = (name: string) => [`${prefix}a/${name}`, `${prefix}b/${name}`] as const
-  /** What was written last under each name, by this process or before. */
+  const keysOf = (name: string) => [`${prefix}a/${name}`, `${prefix}b/${name}`] as const
+  /** What was written last under each name, by this process or by an earlier one. */
   const latest = new Map<string, Written>()
 
   const look = (operation: "load" | "save", name: string): Effect.Effect<Written | undefined, OffsetStoreError> => {
-    const places = placesOf(name)
+    const keys = keysOf(name)
     return Effect.flatMap(
-      Effect.mapError(Effect.all([store.get(places[0]), store.get(places[1])]), failed(operation, name)),
+      Effect.mapError(Effect.all([store.get(keys[0]), store.get(keys[1])]), failed(operation, name)),
       ([a, b]) => {
         const found = [read(a, 0), read(b, 1)].filter((written) => written !== undefined)
         const [first, second] = found
         if (first !== undefined)
           return Effect.succeed(second !== undefined && second.count > first.count ? second : first)
-        // A first save that was cut off.
+        // The first save was interrupted in the middle of its write.
         if ((a === undefined || isCutOff(a)) && b === undefined) return Effect.undefined
-        const message = `${operation} of ${JSON.stringify(name)}: expected a position, got ${JSON.stringify((a ?? b ?? "").slice(0, 60))}: remove the keys ${places.map((place) => JSON.stringify(place)).join(" and ")} to begin anew`
+        const message = `${operation} of ${JSON.stringify(name)}: expected a position, got ${JSON.stringify((a ?? b ?? "").slice(0, 60))}. To start without a saved position, remove the keys ${keys.map((key) => JSON.stringify(key)).join(" and ")}.`
         return Effect.fail(new OffsetStoreError({ message, operation, name }))
       }
     )
@@ -131,28 +186,28 @@ export const fromKeyValueStore = (
       Effect.gen(function* () {
         const before = latest.get(name) ?? (yield* look("save", name))
         const written: Written = {
-          place: before?.place === 0 ? 1 : 0,
+          keyIndex: before?.keyIndex === 0 ? 1 : 0,
           count: (before?.count ?? 0) + 1,
           offset
         }
-        const { count, place } = written
-        yield* Effect.mapError(store.set(placesOf(name)[place], `${count}/${offset}/${count}`), failed("save", name))
+        const { count, keyIndex } = written
+        yield* Effect.mapError(store.set(keysOf(name)[keyIndex], `${count}/${offset}/${count}`), failed("save", name))
         latest.set(name, written)
       })
   }
 }
 
-/** A position as it was written: which save of its name it was, from 1, and in which place. */
+/** A position as it was written: under which of the two keys, and as which save of its name, counted from 1. */
 interface Written {
-  readonly place: 0 | 1
+  readonly keyIndex: 0 | 1
   readonly count: number
   readonly offset: number
 }
 
-// The count stands at both ends: one that is cut off lacks the second.
-const read = (text: string | undefined, place: 0 | 1): Written | undefined => {
+// The count is written before and after the offset: a write that was cut off lacks the second one.
+const read = (text: string | undefined, keyIndex: 0 | 1): Written | undefined => {
   const [, count, offset] = /^(\d{1,16})\/(\d{1,16})\/\1$/.exec(text ?? "") ?? []
-  const written = { place, count: Number(count), offset: Number(offset) }
+  const written = { keyIndex, count: Number(count), offset: Number(offset) }
   return Number.isSafeInteger(written.count) && Number.isSafeInteger(written.offset) ? written : undefined
 }
 

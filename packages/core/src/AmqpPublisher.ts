@@ -1,12 +1,13 @@
 /**
  * Confirmed publishing by many fibers over few channels.
  *
- * `publish` completes when the broker has taken responsibility for the message, and fails with what became of it
- * otherwise. Thousands of fibers may publish at the same time: they share a few confirm channels that belong to the
- * publisher alone, and a bounded number of messages is on its way; the others wait in line, first come, first served.
+ * `publish` completes when the broker has taken responsibility for the message; otherwise it fails with a reason that
+ * says what happened to the message. Thousands of fibers may publish at the same time. They share a few confirm
+ * channels that belong to the publisher only, and the number of messages in flight is bounded; the others wait in the
+ * backlog, first come, first served.
  *
- * For publishing in volume, and for whatever must not be lost. A borrowed channel (`AmqpChannel.useConfirm`) is for
- * declarations and a message now and then.
+ * Use it for publishing in volume, and for everything that must not be lost. A borrowed channel
+ * (`AmqpChannel.useConfirm`) is for declarations and occasional messages.
  *
  * @since 0.1.0
  */
@@ -19,37 +20,52 @@ import type { Confirmed, PublishOptions } from "./model/channel.ts"
 import { AmqpConnection } from "./model/connection.ts"
 import { type AmqpError, fromReason } from "./model/error.ts"
 import type { Message } from "./model/message.ts"
-import { isRefused, readPublish } from "./internal/wire/declarations.ts"
+import { isInvalidArgument, readPublish } from "./internal/wire/declarations.ts"
 import * as internal from "./internal/publisher/publisher.ts"
 import { checkMessages, readPublishAll } from "./internal/publisher/options.ts"
-import { inSequence } from "./internal/publisher/sequence.ts"
+import { publishSequence } from "./internal/publisher/sequence.ts"
 import { type Options, type Outcome, type PublishAllOptions, AmqpPublisher } from "./model/publisher.ts"
 
 export * from "./model/publisher.ts"
 
 /**
- * Publishes a message; completes when the broker has confirmed it.
+ * Publishes a message and completes when the broker has confirmed it.
  *
- * Use it for whatever must arrive. `timeout` covers everything: a place among `maxInFlight`, a reconnect, the wait while
- * the broker takes nothing, and the confirm. Nothing is sent twice: whether to try again is the caller's decision, and
- * `PublishUnknown` and `PublishTimeout` with `sent: true` mean that a second try may make a duplicate.
+ * **When to use**
+ *
+ * Use for every message that must arrive.
+ *
+ * **Details**
+ *
+ * `timeout` covers everything: the wait for room among `maxInFlight`, a reconnect, the wait while the broker accepts
+ * nothing, and the confirm. The library does not send a message twice; whether to try again is the caller's decision.
  *
  * Fails with
+ *
  * - `PublishNacked`: the broker refused the message.
- * - `PublishReturned`: with `mandatory`, no queue took it; with the broker's code and text.
- * - `PublishForbidden`: with `onBlocked: "fail"`, there is no connection, or the broker takes nothing now. Nothing was sent.
- * - `PoolExhausted`: likewise, and others wait for that with `maxWaitingBytes` already. Nothing was sent.
- * - `PublishTimeout`: `sent` tells whether it may have arrived.
- * - `PublishUnknown`: its channel died before the confirm. It may have arrived.
- * - `NotFound`, `AccessRefused`, `PreconditionFailed`, `MessageTooLarge`: this very message made the broker close the
- *   channel. Others on that channel fail with `PublishUnknown`; where it cannot be told which one it was, all do.
- * - `InvalidArgument`, `MessageTooLarge`: refused before anything was sent.
- * - `PoolClosed`: the publisher's scope has ended; or why the connection is closed for good. Nothing was sent.
+ * - `PublishReturned`: with `mandatory`, no queue took the message. It has the broker's code and text.
+ * - `PublishForbidden`: with `onBlocked: "fail"`, there is no connection, or the broker accepts nothing now. Nothing
+ *   was sent.
+ * - `PoolExhausted`: nothing can be sent at the moment, and contents of `maxWaitingBytes` wait already. Nothing was
+ *   sent.
+ * - `PublishTimeout`: `sent` says whether the message may have arrived.
+ * - `PublishUnknown`: the channel ended before the confirm. The message may have arrived.
+ * - `NotFound`, `AccessRefused`, `PreconditionFailed`, `MessageTooLarge`: this message made the broker close the
+ *   channel. The others on that channel fail with `PublishUnknown`; so do all of them where the offending publish
+ *   cannot be identified.
+ * - `InvalidArgument`, `MessageTooLarge`: the message was refused before anything was sent.
+ * - `PoolClosed`: the publisher's scope has ended. Nothing was sent.
+ * - the reason of the connection, if it is closed for good. Nothing was sent.
  *
- * Interrupted while it waits, nothing is sent. Interrupted later, the message is on its way, and keeps its place among
- * `maxInFlight` until the broker has answered.
+ * **Gotchas**
  *
- * @example
+ * After `PublishUnknown`, and after `PublishTimeout` with `sent: true`, a second publish may make a duplicate.
+ *
+ * If the fiber is interrupted while the message waits, nothing is sent. If it is interrupted later, the message is
+ * already sent, and counts towards `maxInFlight` until the broker has answered.
+ *
+ * **Example** (Retrying with at-least-once delivery)
+ *
  * ```ts
  * import { Effect } from "effect"
  * import { AmqpPublisher } from "@effect-amqp/core"
@@ -59,10 +75,15 @@ export * from "./model/publisher.ts"
  *   { mandatory: true, timeout: "5 seconds" }
  * ).pipe(
  *   Effect.catchReason("AmqpError", "PublishReturned", (reason) => Effect.logError(reason.replyText)),
- *   // At least once: consumers of orders know duplicates by their messageId.
+ *   // At least once: consumers of orders recognize duplicates by their messageId.
  *   Effect.retry({ times: 3, while: (error) => error.isRetryable })
  * )
  * ```
+ *
+ * @see {@link publishAll} for many messages from one source
+ *
+ * @category publishing
+ * @since 0.1.0
  */
 export const publish = (
   message: Message,
@@ -71,41 +92,100 @@ export const publish = (
   Effect.flatMap(AmqpPublisher, (publisher) => publisher.publish(message, options))
 
 /**
- * Publishes all messages of a stream or an iterable, in order, and emits what became of each, in the same order.
+ * Publishes all messages of a stream or an iterable in order, and emits the outcome of each in the same order.
  *
- * Use it for many messages from one source. They go through one channel, so a queue has them in the order of the source;
- * at most `maxInFlight` are on their way. A message is taken from its source only when the one before it was sent, so the
- * memory is bounded, whichever of source, broker and reader is slow; an iterable may be endless.
+ * **When to use**
  *
- * By default the first failure, in order, ends the stream, and nothing is sent after it is known; what was on its way by
- * then may arrive. With `failures: "values"` the stream goes on and emits `Outcome`s, for whoever has to know which
- * messages failed. `timeout` is each message's own.
+ * Use for many messages from one source. Use `publish` for single messages from many fibers.
  *
- * Fails as `publish` does, and as its source does. Leaving it early leaves the messages that are on their way to the
- * broker.
+ * **Details**
  *
- * @example
- * ```ts
- * import { Effect, Result, Stream } from "effect"
- * import { AmqpPublisher } from "@effect-amqp/core"
+ * All messages go through one channel, so a queue has them in the order of the source; at most `maxInFlight` are in
+ * flight. A message is taken from its source only when the one before it was sent, so the memory is bounded, whichever
+ * of source, broker and reader is slow. An iterable may be endless. `timeout` applies to each message.
  *
- * const messages = Stream.map(Stream.range(1, 1_000_000), (n) => ({ routingKey: "numbers", content: String(n) }))
+ * By default the first failure, in order, ends the stream. With `failures: "values"` the stream continues and emits
+ * `Outcome`s.
  *
- * // All, or up to the first that fails.
- * const all = Stream.runDrain(AmqpPublisher.publishAll(messages))
+ * @see {@link publish} for single messages and the reasons of a failure
+ * @see {@link sink} for the end of a stream
  *
- * // All, and which of them failed.
- * const failed = AmqpPublisher.publishAll(messages, { mandatory: true, failures: "values" }).pipe(
- *   Stream.filter(({ result }) => Result.isFailure(result)),
- *   Stream.runForEach(({ message }) => Effect.logWarning("not published", message.content))
- * )
- * ```
+ * @category publishing
+ * @since 0.1.0
  */
 export const publishAll: {
+  /**
+   * Publishes all messages in order and emits an `Outcome` for each, whether it was confirmed or failed.
+   *
+   * **When to use**
+   *
+   * Use when the caller needs to know which messages failed.
+   *
+   * **Details**
+   *
+   * All messages go through one channel, so a queue has them in the order of the source; at most `maxInFlight` are in
+   * flight. A message is taken from its source only when the one before it was sent, so the memory is bounded; an
+   * iterable may be endless. `timeout` applies to each message. The stream fails if its source fails, or with
+   * `InvalidArgument` for wrong options.
+   *
+   * **Gotchas**
+   *
+   * If the consumer of this stream ends early, messages in flight may still arrive.
+   *
+   * **Example** (Logging which messages failed)
+   *
+   * ```ts
+   * import { Effect, Result, Stream } from "effect"
+   * import { AmqpPublisher } from "@effect-amqp/core"
+   *
+   * const messages = Stream.map(Stream.range(1, 1_000_000), (n) => ({ routingKey: "numbers", content: String(n) }))
+   *
+   * const failed = AmqpPublisher.publishAll(messages, { mandatory: true, failures: "values" }).pipe(
+   *   Stream.filter(({ result }) => Result.isFailure(result)),
+   *   Stream.runForEach(({ message }) => Effect.logWarning("not published", message.content))
+   * )
+   * ```
+   *
+   * @category publishing
+   * @since 0.1.0
+   */
   <E = never, R = never>(
     messages: Iterable<Message> | Stream.Stream<Message, E, R>,
     options: PublishAllOptions & { readonly failures: "values" }
   ): Stream.Stream<Outcome, E | AmqpError, R | AmqpPublisher>
+  /**
+   * Publishes all messages in order and emits a `Confirmed` for each, up to the first failure.
+   *
+   * **When to use**
+   *
+   * Use when the messages are only useful together, or when a failure is to stop the source.
+   *
+   * **Details**
+   *
+   * All messages go through one channel, so a queue has them in the order of the source; at most `maxInFlight` are in
+   * flight. A message is taken from its source only when the one before it was sent, so the memory is bounded; an
+   * iterable may be endless. `timeout` applies to each message. The stream fails with the error of the first message
+   * that fails, in order, as `publish` does, or with the error of its source.
+   *
+   * **Gotchas**
+   *
+   * Nothing is sent after a failure is known, but messages that are in flight at that time may arrive. If the consumer
+   * of this stream ends early, messages in flight may still arrive too.
+   *
+   * **Example** (Publishing a stream)
+   *
+   * ```ts
+   * import { Stream } from "effect"
+   * import { AmqpPublisher } from "@effect-amqp/core"
+   *
+   * const messages = Stream.map(Stream.range(1, 1_000_000), (n) => ({ routingKey: "numbers", content: String(n) }))
+   *
+   * const all = Stream.runDrain(AmqpPublisher.publishAll(messages))
+   * ```
+   *
+   * @category publishing
+   * @since 0.1.0
+   */
   <E = never, R = never>(
     messages: Iterable<Message> | Stream.Stream<Message, E, R>,
     options?: PublishOptions & { readonly failures?: "end" | undefined }
@@ -117,15 +197,15 @@ export const publishAll: {
   Stream.unwrap(
     Effect.map(AmqpPublisher, (service): Stream.Stream<never, E | AmqpError, R> => {
       const settings = readPublishAll(options)
-      if (isRefused(settings)) return Stream.fail(fromReason(settings))
+      if (isInvalidArgument(settings)) return Stream.fail(fromReason(settings))
       const refused = checkMessages(messages)
       if (refused !== undefined) return Stream.fail(fromReason(refused))
       const publisher = internal.ownPublisherOf(service)
-      // A service that was made by hand, or whose `publish` was replaced, can only publish one by one.
+      // A service that was made by hand, or whose `publish` was replaced, can only publish messages one by one.
       return (
         publisher === undefined
           ? oneByOne(service, messages, settings.failures, options)
-          : inSequence(publisher, messages, settings, settings.failures)
+          : publishSequence(publisher, messages, settings, settings.failures)
       ) as Stream.Stream<never, E | AmqpError, R>
     })
   )
@@ -147,44 +227,148 @@ const oneByOne = <E, R>(
 }
 
 /**
- * Publishes what is run into it, as `publishAll` does; its result is how many messages were confirmed, all of them. Fails
- * with the first failure.
+ * Publishes every message of a stream that is run into it, as `publishAll` does.
  *
- * @example
+ * **When to use**
+ *
+ * Use as the end of a stream of messages.
+ *
+ * **Details**
+ *
+ * Its result is the number of messages, all of which are confirmed. Fails with the first failure.
+ *
+ * **Example** (Running a stream into the broker)
+ *
  * ```ts
  * import { Stream } from "effect"
  * import { AmqpPublisher } from "@effect-amqp/core"
  *
  * const program = Stream.make({ routingKey: "orders", content: "one order" }).pipe(Stream.run(AmqpPublisher.sink))
  * ```
+ *
+ * @see {@link sinkWith} for options
+ *
+ * @category publishing
+ * @since 0.1.0
  */
 export const sink: Sink.Sink<number, Message, never, AmqpError, AmqpPublisher> = /* @__PURE__ */ Sink.suspend(() =>
   sinkWith()
 )
 
-/** `sink` with options for every message. */
+/**
+ * Publishes every message of a stream that is run into it, with options that apply to each message.
+ *
+ * **When to use**
+ *
+ * Use instead of `sink` when the messages need options, such as `mandatory` or a `timeout`.
+ *
+ * **Details**
+ *
+ * Its result is the number of messages, all of which are confirmed. Fails with the first failure, and with
+ * `InvalidArgument` for wrong options.
+ *
+ * **Example** (Requiring a queue for every message)
+ *
+ * ```ts
+ * import { Stream } from "effect"
+ * import { AmqpPublisher } from "@effect-amqp/core"
+ *
+ * const program = Stream.make({ routingKey: "orders", content: "one order" }).pipe(
+ *   Stream.run(AmqpPublisher.sinkWith({ mandatory: true }))
+ * )
+ * ```
+ *
+ * @see {@link sink} for the default options
+ *
+ * @category publishing
+ * @since 0.1.0
+ */
 export const sinkWith = (options?: PublishOptions): Sink.Sink<number, Message, never, AmqpError, AmqpPublisher> =>
   Sink.make<Message>()((messages) => {
-    // Failures as values would be counted as confirmed.
+    // These options exclude `failures`: with "values", failed messages would be counted as confirmed.
     const settings = readPublish(options)
-    return isRefused(settings) ? Effect.fail(fromReason(settings)) : Stream.runCount(publishAll(messages, options))
+    return isInvalidArgument(settings)
+      ? Effect.fail(fromReason(settings))
+      : Stream.runCount(publishAll(messages, options))
   })
 
 /**
- * A publisher on the connection in context, with channels of its own, opened as they are needed and again after they or
- * the connection have died.
+ * Makes a publisher on the connection in context.
  *
- * Closing its scope turns publishes in line and new ones away with `PoolClosed`, waits up to `shutdownTimeout` for the
- * confirms of those in flight (the rest are `PublishUnknown`), and closes the channels, each within `closeTimeout`.
+ * **When to use**
+ *
+ * Use for a publisher in addition to the usual one, for instance for a queue that confirms slowly.
+ *
+ * **Details**
+ *
+ * The publisher has channels of its own. They are opened when they are needed, and reopened after they or the
+ * connection have ended. Fails with `InvalidArgument` for wrong options.
+ *
+ * When its scope closes, messages in the backlog and new ones fail with `PoolClosed`. The publisher waits up to
+ * `shutdownTimeout` for the confirms of messages in flight (the rest fail with `PublishUnknown`), and closes its
+ * channels, each within `closeTimeout`.
+ *
+ * **Example** (A second publisher)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { AmqpPublisher } from "@effect-amqp/core"
+ *
+ * const program = Effect.scoped(
+ *   Effect.gen(function* () {
+ *     const audit = yield* AmqpPublisher.make({ channels: 1, maxInFlight: 100 })
+ *     yield* audit.publish({ routingKey: "audit", content: "one entry" })
+ *   })
+ * )
+ * ```
+ *
+ * @see {@link layerWith} for the publisher as a layer
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (
   options?: Options
 ): Effect.Effect<AmqpPublisher["Service"], AmqpError, AmqpConnection | Scope.Scope> =>
   Effect.flatMap(AmqpConnection, (connection) => internal.make(connection, options))
 
-/** A publisher with the default settings, as a layer. */
+/**
+ * A publisher with the default settings, as a layer.
+ *
+ * **When to use**
+ *
+ * Use to put the services together yourself. `Amqp.layer` provides a publisher together with everything else.
+ *
+ * @see {@link layerWith} for other settings
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer: Layer.Layer<AmqpPublisher, AmqpError, AmqpConnection> = Layer.effect(AmqpPublisher, make())
 
-/** A publisher with these settings, as a layer. */
+/**
+ * A publisher with these settings, as a layer.
+ *
+ * **When to use**
+ *
+ * Use instead of `layer` when the default settings do not fit.
+ *
+ * **Details**
+ *
+ * Building the layer fails with `InvalidArgument` for wrong options.
+ *
+ * **Example** (A smaller window)
+ *
+ * ```ts
+ * import { AmqpPublisher } from "@effect-amqp/core"
+ *
+ * const Publisher = AmqpPublisher.layerWith({ maxInFlight: 100, maxWaitingBytes: 1024 * 1024 })
+ * ```
+ *
+ * @see {@link layer} for the default settings
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerWith = (options: Options): Layer.Layer<AmqpPublisher, AmqpError, AmqpConnection> =>
   Layer.effect(AmqpPublisher, make(options))

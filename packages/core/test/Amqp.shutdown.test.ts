@@ -1,8 +1,12 @@
-/** The end of an application: in bounded time, whatever the weather and whatever is under way, and nothing is left. */
+/**
+ * The end of an application: it takes a bounded time under every condition of the broker and with any work under way,
+ * and leaves nothing behind.
+ */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpConfig, AmqpConsumer, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Exit, Fiber, References, Schedule, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { spawn } from "node:child_process"
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -21,10 +25,10 @@ const millis = Duration.millis
 const shutdownTimeout = 1000
 const closeTimeout = 300
 
-/** What a shutdown may take, as it is documented. */
+/** The documented bound of a shutdown. */
 const bound = shutdownTimeout + 2 * closeTimeout
 
-// For a machine that has other things to do. Two deadlines one after the other would take more than that.
+// Slack for a machine that runs other work too. Two consecutive deadlines would take longer than bound and slack.
 const slack = 900
 
 const quick: Overrides = {
@@ -45,13 +49,13 @@ const assertBounded = (took: number, what = "the shutdown") =>
 
 // --- What the suite prints -------------------------------------------------------------------------------------------
 
-const table: Array<readonly [weather: string, idle: number, everything: number]> = []
+const table: Array<readonly [condition: string, idle: number, everything: number]> = []
 let socketsLeft = 0
 const handles: Array<string> = []
 
 afterAll(() => {
   const rows = table.map(
-    ([weather, ...times]) => `${weather.padEnd(44)}${times.map((t) => `${t}`.padStart(12)).join("")}`
+    ([condition, ...times]) => `${condition.padEnd(44)}${times.map((t) => `${t}`.padStart(12)).join("")}`
   )
   console.log(
     [
@@ -64,11 +68,11 @@ afterAll(() => {
   )
 })
 
-// --- Weather ---------------------------------------------------------------------------------------------------------
+// --- Conditions --------------------------------------------------------------------------------------------------------
 
-interface Weather {
+interface Condition {
   readonly name: string
-  /** Whether the broker hears of everything that happens in the end. */
+  /** Whether the broker learns of everything that happens at the end. */
   readonly isHealthy?: boolean
   readonly set: (
     proxies: ReadonlyArray<FaultProxy.FaultProxy>
@@ -78,7 +82,7 @@ interface Weather {
   ) => Effect.Effect<void, TestBroker.TestBrokerError, TestBroker.TestBroker>
 }
 
-const byProxy = (name: string, set: (proxy: FaultProxy.FaultProxy) => void): Weather => ({
+const byProxy = (name: string, set: (proxy: FaultProxy.FaultProxy) => void): Condition => ({
   name,
   set: (proxies) => Effect.sync(() => proxies.forEach(set)),
   end: (proxies) => Effect.sync(() => proxies.forEach((proxy) => proxy.heal()))
@@ -90,7 +94,7 @@ const nodeSignal = (signal: "SIGSTOP" | "SIGCONT") =>
     process.kill(processes.server, signal)
   })
 
-const ofTheProxy: ReadonlyArray<Weather> = [
+const proxyConditions: ReadonlyArray<Condition> = [
   { ...byProxy("healthy", () => {}), isHealthy: true },
   byProxy("silent, both ways", (proxy) => proxy.stall()),
   byProxy("takes nothing, so that writes back up", (proxy) => proxy.stall("up")),
@@ -105,7 +109,7 @@ const ofTheProxy: ReadonlyArray<Weather> = [
   })
 ]
 
-const ofTheNode: ReadonlyArray<Weather> = [
+const nodeConditions: ReadonlyArray<Condition> = [
   { name: "paused (SIGSTOP)", set: () => nodeSignal("SIGSTOP"), end: () => nodeSignal("SIGCONT") },
   {
     name: "blocked by a memory alarm",
@@ -114,12 +118,12 @@ const ofTheNode: ReadonlyArray<Weather> = [
   }
 ]
 
-/** What may become of each, in bad weather. Never nothing, and never an interruption. */
+/** The outcomes that each fiber may have under a bad condition. No outcome and an interruption are not among them. */
 const possibleEnds = (name: string): ReadonlyArray<string> => {
   if (name.includes("consumer") || name.includes("server") || name.includes("stream of deliveries")) {
     return ["ConnectionClosed", "ConsumerCancelled"]
   }
-  if (name.includes("in line")) return ["done", "PoolClosed"]
+  if (name.includes("in the wait queue")) return ["done", "PoolClosed"]
   if (name.includes("borrower")) return ["done", "ChannelReleased", "ConnectionClosed"]
   if (name.includes("publish")) return ["done", "PublishUnknown", "PoolClosed"]
   return ["ChannelClosed", "PublishUnknown", "PoolClosed", "ConnectionClosed"]
@@ -127,12 +131,12 @@ const possibleEnds = (name: string): ReadonlyArray<string> => {
 
 let applications = 0
 
-const shutsDown = (weather: Weather) =>
+const shutsDown = (condition: Condition) =>
   Effect.gen(function* () {
     const broker = yield* TestBroker.TestBroker
     const proxies = [yield* FaultProxy.make(broker.url), yield* FaultProxy.make(broker.url)] as const
     const queues = queuesOf(`a${++applications}`)
-    // One that has nothing to do: open channels that nobody holds, and a consumer without deliveries.
+    // An idle application: open channels that are not borrowed, and a consumer without deliveries.
     const idle = yield* start(behind(proxies[0], broker.url))
     const kept = yield* Deferred.make<void>()
     yield* Effect.all([AmqpPool.AmqpPool, AmqpPool.AmqpPool]).pipe(
@@ -150,10 +154,10 @@ const shutsDown = (weather: Weather) =>
       declare: () => Effect.asVoid(Deferred.succeed(kept, undefined))
     }).pipe(Effect.provideContext(idle.context), Effect.exit, Effect.forkDetach({ startImmediately: true }))
     yield* Deferred.await(kept)
-    // And one that does everything.
+    // A busy application, which uses every part of the library.
     const busy = yield* startNarrow(behind(proxies[1], broker.url))
     const doing = yield* doEverything(queues, busy)
-    yield* weather.set(proxies)
+    yield* condition.set(proxies)
     yield* Effect.ensuring(
       Effect.gen(function* () {
         yield* doing.ask
@@ -161,23 +165,23 @@ const shutsDown = (weather: Weather) =>
           Effect.all([idle.close, busy.close], { concurrency: 2 }),
           "20 seconds"
         )
-        table.push([weather.name, idleTook, took])
+        table.push([condition.name, idleTook, took])
         assertBounded(idleTook, "of an idle application")
         assertBounded(took, "of a busy application")
-        if (weather.isHealthy === true) assert.isBelow(idleTook, shutdownTimeout)
+        if (condition.isHealthy === true) assert.isBelow(idleTook, shutdownTimeout)
 
-        // Everybody has an end of his own, and it is the right one.
+        // Each fiber has its own outcome, and it is a right one.
         const ends = yield* Effect.timeout(doing.ends, "2 seconds")
         for (const [name, end] of ends) {
           assert.include(possibleEnds(name), end, name)
-          if (weather.isHealthy === true && name.startsWith("a borrower stuck")) assert.strictEqual(end, "done")
+          if (condition.isHealthy === true && name.startsWith("a borrower stuck")) assert.strictEqual(end, "done")
         }
         assert.lengthOf(ends, 15)
         const fibers = ends.map(([name]) => name)
         assert.lengthOf(new Set(fibers), fibers.length)
         assert.strictEqual(endOf(yield* Fiber.join(idleConsumer)), "ConnectionClosed")
 
-        // Whoever comes now is turned away at once, and so is who has kept a channel.
+        // New callers are refused at once, and so is a caller that still holds a channel.
         const late = Effect.all([
           reasonOf(Effect.scoped(AmqpPool.get)),
           reasonOf(AmqpChannel.useTransaction((channel) => channel.queueDeclare("q"))),
@@ -195,15 +199,15 @@ const shutsDown = (weather: Weather) =>
           "ConnectionClosed",
           "ConnectionClosed"
         ])
-        // That the channel had died before says more.
+        // The channel's earlier end is the more informative reason.
         assert.include(["ChannelReleased", "ConnectionClosed"], kept)
-        if (weather.isHealthy === true) assert.strictEqual(kept, "ChannelReleased")
-        // A socket of ours that is still there would be, after the weather.
-        yield* weather.end(proxies)
+        if (condition.isHealthy === true) assert.strictEqual(kept, "ChannelReleased")
+        // A socket that our side had left open would still be open after the condition has ended.
+        yield* condition.end(proxies)
         yield* Effect.forEach(proxies, (proxy) => Effect.timeout(proxy.linksClosed, "5 seconds"), { discard: true })
         socketsLeft += proxies.reduce((n, proxy) => n + proxy.stats.open, 0)
       }),
-      Effect.ignore(weather.end(proxies))
+      Effect.ignore(condition.end(proxies))
     )
     return queues
   }).pipe(silently)
@@ -227,15 +231,15 @@ const untilQueues = (queues: Readonly<Record<string, number>>) =>
   })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A shutdown is bounded, everybody has an outcome, and nothing is left, when the broker", () => {
-    for (const weather of ofTheProxy) {
-      it.effect(`is ${weather.name}`, () =>
+  describe("A shutdown is bounded, every caller has an outcome, and nothing is left, when the broker", () => {
+    for (const condition of proxyConditions) {
+      it.effect(`is ${condition.name}`, () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
-          const queues = yield* Effect.scoped(shutsDown(weather))
+          const queues = yield* Effect.scoped(shutsDown(condition))
           yield* broker.awaitCensus({ connections: 0, channels: 0 })
-          if (weather.isHealthy !== true) return
-          // Handled in time is acknowledged, and what was not is back.
+          if (condition.isHealthy !== true) return
+          // Handled deliveries are acknowledged, and all others are back in their queues.
           yield* untilQueues({
             [queues.quick]: 0,
             [queues.stuck]: 1,
@@ -250,12 +254,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A shutdown is bounded, everybody has an outcome, and nothing is left, when the node", () => {
-    for (const weather of ofTheNode) {
-      it.effect(`is ${weather.name}`, () =>
+  describe("A shutdown is bounded, every caller has an outcome, and nothing is left, when the node", () => {
+    for (const condition of nodeConditions) {
+      it.effect(`is ${condition.name}`, () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
-          yield* Effect.scoped(shutsDown(weather))
+          yield* Effect.scoped(shutsDown(condition))
           yield* broker.awaitCensus({ connections: 0, channels: 0 })
         })
       )
@@ -267,7 +271,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("All parts share one deadline.", () => {
-    it.effect("consumers that stop one after the other, borrowers, confirms and replies have one between them", () =>
+    it.effect("consumers that stop one after the other, borrowers, confirms and replies share one deadline", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const app = yield* start(configOf(broker.url, quick))
@@ -279,7 +283,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           for (const [i, queue] of names.entries()) {
             yield* pool.use((channel) => channel.queueDeclare(queue))
             yield* AmqpPublisher.publish({ routingKey: queue, content: "" }, { mandatory: true })
-            // In one scope: it stops them one after the other.
+            // They are in one scope, which stops them one after the other.
             yield* AmqpConsumer.consume(queue, () =>
               Effect.andThen(Deferred.succeed(begun[i]!, undefined), Effect.never)
             ).pipe(Effect.forkScoped, Scope.provide(above))
@@ -299,7 +303,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(silently, Effect.scoped)
     )
 
-    it.effect("handlers that are at work may borrow, publish and call until they are done", () =>
+    it.effect("running handlers may borrow, publish and call until they finish", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const app = yield* start(configOf(broker.url, quick))
@@ -317,7 +321,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* AmqpPublisher.publish({ routingKey: "works.out", content: "" }, { mandatory: true })
             yield* Deferred.succeed(handled, found.queue)
           })
-          // Nobody's: the layer stops it.
+          // The fiber is detached: the layer stops the consumer.
           yield* Effect.forkDetach(AmqpConsumer.consume("works", () => handler))
         }).pipe(Effect.provideContext(app.context))
         yield* Deferred.await(begun)
@@ -328,7 +332,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(silently, Effect.scoped)
     )
 
-    it.effect("who comes while others are waited for is turned away at once", () =>
+    it.effect("a caller that arrives during the shutdown is refused at once", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const app = yield* start(configOf(broker.url, quick))
@@ -341,21 +345,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           reasonOf(AmqpPublisher.publish({ routingKey: "late", content: "" })),
           reasonOf(AmqpConsumer.consume("late", () => Effect.void))
         ]).pipe(Effect.provideContext(app.context), Effect.timeout("500 millis"))
-        // One turn later: the consumers' part, which has nothing to wait for, ends first.
+        // The consumers' part has nothing to wait for and ends one turn later.
         yield* Effect.sleep("20 millis")
         assert.deepStrictEqual(
           (yield* late).map((reason) => reason._tag),
           ["PoolClosed", "PoolClosed", "ConnectionClosed"]
         )
         assert.isUndefined(closing.pollUnsafe())
-        // The borrower works on, and the end does not wait for longer than it does.
+        // The borrower can still use its channel, and the shutdown ends as soon as the borrower returns it.
         yield* channel.queueDeclare("late")
         yield* Scope.close(borrower, Exit.void)
         assert.isBelow(yield* Fiber.join(closing), shutdownTimeout - 100)
       }).pipe(silently, Effect.scoped)
     )
 
-    it.effect("interrupting whoever closes changes nothing: it ends as it would have", () =>
+    it.effect("a shutdown whose caller is interrupted ends as it would have without the interruption", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const proxy = yield* FaultProxy.make(broker.url)
@@ -375,7 +379,22 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(silently, Effect.scoped)
     )
 
-    it.effect("a connection that is reset at any moment of the shutdown changes nothing either", () =>
+    it.effect("a shutdown by a fiber with another clock takes the time of the connection's clock", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const app = yield* start(configOf(url, { ...quick, shutdownTimeout: millis(200) }))
+        const borrowed = yield* Deferred.make<void>()
+        const borrower = yield* AmqpChannel.use(() =>
+          Effect.andThen(Deferred.succeed(borrowed, undefined), Effect.never)
+        ).pipe(Effect.provideContext(app.context), Effect.forkDetach)
+        yield* Deferred.await(borrowed)
+        const took = yield* app.close.pipe(Effect.provide(TestClock.layer()), Effect.timeout("20 seconds"))
+        assertBounded(took)
+        yield* Fiber.interrupt(borrower)
+      }).pipe(silently, Effect.scoped)
+    )
+
+    it.effect("a connection that is reset at any moment of the shutdown does not change its end", () =>
       Effect.forEach(
         [0, 2, 10, 50, 200, 990, 1010, 1290, 1310],
         (moment) =>
@@ -432,7 +451,7 @@ describe("A shutdown is bounded, and leaves no socket, when the connection dies 
     }
   }
 
-  it.live("while it connects for the first time, and while it connects again", () =>
+  it.live("during the first connect, and during a reconnect", () =>
     Effect.gen(function* () {
       const silent = yield* ScriptedBroker.make({ on: { "protocol-header": () => {} } })
       const first = yield* Effect.forkChild(Effect.scoped(start(configOf(silent.url, quick))))
@@ -461,7 +480,7 @@ describe("A shutdown is bounded, and leaves no socket, when the connection dies 
     }).pipe(silently, Effect.scoped)
   )
 
-  it.live("while consumers connect for the first time: they end with it, and do not keep it", () =>
+  it.live("while consumers connect for the first time: they end with it and do not delay it", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const app = yield* start(configOf(broker.url, quick))
@@ -477,7 +496,7 @@ describe("A shutdown is bounded, and leaves no socket, when the connection dies 
     }).pipe(silently, Effect.scoped)
   )
 
-  it.live("and its peer reads nothing any more, with a full write buffer", () =>
+  it.live("while its peer reads nothing any more and its write buffer is full", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const app = yield* start(configOf(broker.url, { ...quick, writeBufferSize: 65_536 }))
@@ -513,7 +532,7 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
   const stderr = openSync(join(folder, "stderr"), "w+")
   const program = join(import.meta.dirname, "support", "programs", "traffic.ts")
   const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program, mode, file], {
-    // A file, since a pipe would be a handle of its own.
+    // A file, because a pipe would be a handle of its own.
     stdio: ["ignore", "ignore", stderr],
     env: {
       ...environment(),
@@ -533,10 +552,10 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
   const until = (condition: (lines: ReadonlyArray<string>) => boolean) =>
     Effect.suspend(() => (condition(lines()) ? Effect.void : Effect.fail("not yet"))).pipe(
       Effect.retry({ schedule: Schedule.spaced("10 millis") }),
-      // On a machine with much else to do it takes seconds to start one.
+      // A process can take seconds to start on a busy machine.
       inTime("to get so far", "1 minute")
     )
-  // What it said, and what it did last, for whoever has to find out why.
+  // The program's output and its last steps, to diagnose a failure.
   const inTime = (what: string, duration: Duration.Input) =>
     Effect.timeoutOrElse({
       duration,
@@ -550,7 +569,7 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
         )
       }
     })
-  /** SIGTERM: its exit code, and how long it took to end. */
+  /** Sends SIGTERM: the exit code, and how long the process took to end. */
   const stop = Effect.gen(function* () {
     const begun = performance.now()
     child.kill("SIGTERM")
@@ -564,7 +583,7 @@ const traffic = Effect.fnUntraced(function* (mode: "main" | "plain", url: string
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("A process", () => {
     it.effect(
-      "that gets SIGTERM in the midst of traffic ends in time: nothing confirmed is lost, nothing handled comes again",
+      "that gets SIGTERM during traffic ends in time: nothing confirmed is lost, nothing handled is delivered again",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -572,12 +591,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const pool = yield* Effect.provideContext(AmqpPool.AmqpPool, observer.context)
           yield* pool.use((channel) => channel.queueDeclare("work"))
           const program = yield* traffic("main", broker.url)
-          // Ahead of its handlers, so that something has to go back.
+          // Publishing is ahead of handling, so that some messages have to go back.
           const { numbers } = program
           yield* program.until(() => numbers("h").length >= 10 && numbers("p").length >= numbers("h").length + 50)
           const { code, took } = yield* program.stop
           assert.strictEqual(code, 130)
-          // Its handlers are quick, and so is its end.
+          // The handlers are quick, so the process ends quickly.
           assert.isBelow(took, shutdownTimeout)
           yield* broker.awaitCensus({ connections: 1 })
           const left = yield* pool.use((channel) => drain(channel, "work"))
@@ -589,7 +608,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
           assert.deepStrictEqual({ lost, again }, { lost: [], again: [] })
           assert.lengthOf(new Set(handled), handled.length)
-          // None of those that went back was left unsettled.
+          // All messages that went back are ready in the queue: none is left unsettled.
           assert.isAbove(left.length, 0)
           yield* untilQueues({ work: 0 })
         }).pipe(silently, Effect.scoped),
@@ -597,7 +616,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "ends by itself when its application has, whatever the weather: no socket and no timer is left",
+      "exits automatically when its application has ended, under every condition: no socket and no timer is left",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -605,21 +624,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const pool = yield* Effect.provideContext(AmqpPool.AmqpPool, observer.context)
           yield* pool.use((channel) => channel.queueDeclare("work"))
           yield* Effect.forEach(
-            ofTheProxy.filter(({ name }) => /^(?:healthy|silent|gone, and)/.test(name)),
-            (weather) =>
+            proxyConditions.filter(({ name }) => /^(?:healthy|silent|gone, and)/.test(name)),
+            (condition) =>
               Effect.gen(function* () {
                 const proxy = yield* FaultProxy.make(broker.url)
                 const program = yield* traffic("plain", proxy.through(broker.url))
                 yield* program.until((lines) => lines.some((line) => line.startsWith("h ")))
-                yield* weather.set([proxy])
+                yield* condition.set([proxy])
                 const { code, took } = yield* program.stop
-                assert.strictEqual(code, 0, weather.name)
-                // What its event loop holds a moment after the end.
+                assert.strictEqual(code, 0, condition.name)
+                // What the process's event loop holds a moment after the end.
                 const left = program.numbers("r").flatMap((line) => line.split(" ").filter((name) => name !== ""))
-                handles.push(`${weather.name}: ${left.length} (ended after ${took} ms)`)
-                assert.deepStrictEqual(left, [], weather.name)
-                assertBounded(took, `the end of the process, ${weather.name},`)
-                yield* weather.end([proxy])
+                handles.push(`${condition.name}: ${left.length} (ended after ${took} ms)`)
+                assert.deepStrictEqual(left, [], condition.name)
+                assertBounded(took, `the end of the process, ${condition.name},`)
+                yield* condition.end([proxy])
               }),
             { concurrency: 2, discard: true }
           )

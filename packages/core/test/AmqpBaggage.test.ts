@@ -1,4 +1,6 @@
-/** Baggage: what W3C's header says is read and written within its bounds, and goes along with messages that are traced. */
+/**
+ * Baggage: the members of W3C's header are read and written within its bounds, and are propagated with traced messages.
+ */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { Amqp, AmqpBaggage, AmqpChannel, AmqpConsumer, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -13,7 +15,7 @@ const take = (queue: string) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.get(queue, { noAck: true }), Option.getOrThrow)))
 
 describe("the header baggage", () => {
-  plain("is read as W3C's examples have it, and what its grammar does not allow is left out", () => {
+  plain("is read as in W3C's examples, and members that its grammar does not allow are left out", () => {
     assert.deepStrictEqual(
       entries(AmqpBaggage.fromHeader("key1=value1;property1;property2, key2 = value2, key3=value3; propertyKey=val")),
       [
@@ -34,7 +36,7 @@ describe("the header baggage", () => {
     assert.strictEqual(AmqpBaggage.fromHeader("").size, 0)
   })
 
-  plain("comes back as it was written, whatever its values are", () => {
+  plain("is read back as it was written, with all values", () => {
     const baggage = new Map([
       ["user", { value: 'größer, größte; 100 % \u{1F600} \\ "' }],
       ["empty", { value: "" }],
@@ -48,7 +50,7 @@ describe("the header baggage", () => {
     assert.strictEqual(AmqpBaggage.toHeader(new Map([["a", { value: "1", metadata: "x\r\ny: 1" }]])), "a=1")
   })
 
-  plain("has none of the members that types do not allow, and all others", () => {
+  plain("leaves out members of types that are not allowed, and keeps all others", () => {
     for (const wrong of [1, undefined, null, Symbol("x"), {}]) {
       const baggage = new Map<unknown, unknown>([
         ["value", { value: wrong }],
@@ -66,7 +68,7 @@ describe("the header baggage", () => {
     const large = new Map(many.map((_, i) => [`k${i}`, { value: "v" }]))
     assert.strictEqual(AmqpBaggage.toHeader(large), many.slice(0, 180).join())
     const half = "x".repeat(4093)
-    // 4096 bytes, a comma, and 4095: as many as there may be.
+    // 4096 bytes, a comma and 4095 bytes: the largest size that is allowed.
     assert.deepStrictEqual([...AmqpBaggage.fromHeader(`aa=${half},b=${half},c=1`).keys()], ["aa", "b"])
     assert.deepStrictEqual([...AmqpBaggage.fromHeader(`aa=${half},bb=${half},c=1`).keys()], ["aa"])
     const written = AmqpBaggage.toHeader(
@@ -79,43 +81,45 @@ describe("the header baggage", () => {
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("baggage", () => {
-    it.effect("goes from a publish to its handler, and on to what that publishes and calls, and to nothing else", () =>
-      traced(() =>
-        Effect.gen(function* () {
-          for (const queue of ["first", "second", "asked"]) yield* declare(queue)
-          const Ask = AmqpRpc.make("asked", { success: Schema.NullOr(Schema.String) })
-          const ask = AmqpRpc.client(Ask)
-          yield* AmqpRpc.serve(Ask, () => Effect.map(AmqpBaggage.get("tenant"), (tenant) => tenant ?? null)).pipe(
-            Effect.forkScoped
-          )
-          const asked = yield* Deferred.make<string | null>()
-          yield* Effect.forkScoped(
-            AmqpConsumer.consume(
-              "first",
-              () =>
-                Effect.gen(function* () {
-                  yield* AmqpPublisher.publish({ routingKey: "second", content: "y" }).pipe(
-                    AmqpBaggage.add({ step: { value: "2", metadata: "internal" }, gone: undefined })
-                  )
-                  yield* Deferred.succeed(asked, yield* ask())
-                })
-              // What its starter has is none of its messages' business.
-            ).pipe(AmqpBaggage.add({ starter: "main" }))
-          )
-          const published = AmqpPublisher.publish({ routingKey: "first", content: "x" })
-          yield* published.pipe(AmqpBaggage.add({ tenant: "größer", gone: "1" }))
-          assert.strictEqual(yield* Deferred.await(asked), "größer")
-          assert.strictEqual(
-            (yield* take("second")).properties.headers["baggage"],
-            "tenant=gr%C3%B6%C3%9Fer,step=2;internal"
-          )
-          yield* AmqpPublisher.publish({ routingKey: "second", content: "z" })
-          assert.notProperty((yield* take("second")).properties.headers, "baggage")
-        })
-      )
+    it.effect(
+      "is propagated from a publish to its handler, and to what the handler publishes and calls, and to nothing else",
+      () =>
+        traced(() =>
+          Effect.gen(function* () {
+            for (const queue of ["first", "second", "asked"]) yield* declare(queue)
+            const Ask = AmqpRpc.make("asked", { success: Schema.NullOr(Schema.String) })
+            const ask = AmqpRpc.client(Ask)
+            yield* AmqpRpc.serve(Ask, () => Effect.map(AmqpBaggage.get("tenant"), (tenant) => tenant ?? null)).pipe(
+              Effect.forkScoped
+            )
+            const asked = yield* Deferred.make<string | null>()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                "first",
+                () =>
+                  Effect.gen(function* () {
+                    yield* AmqpPublisher.publish({ routingKey: "second", content: "y" }).pipe(
+                      AmqpBaggage.add({ step: { value: "2", metadata: "internal" }, gone: undefined })
+                    )
+                    yield* Deferred.succeed(asked, yield* ask())
+                  })
+                // The baggage of the fiber that started the consumer is not part of its messages.
+              ).pipe(AmqpBaggage.add({ starter: "main" }))
+            )
+            const published = AmqpPublisher.publish({ routingKey: "first", content: "x" })
+            yield* published.pipe(AmqpBaggage.add({ tenant: "größer", gone: "1" }))
+            assert.strictEqual(yield* Deferred.await(asked), "größer")
+            assert.strictEqual(
+              (yield* take("second")).properties.headers["baggage"],
+              "tenant=gr%C3%B6%C3%9Fer,step=2;internal"
+            )
+            yield* AmqpPublisher.publish({ routingKey: "second", content: "z" })
+            assert.notProperty((yield* take("second")).properties.headers, "baggage")
+          })
+        )
     )
 
-    it.effect("goes along with publishAll and borrowed channels; who takes deliveries by a stream asks for it", () =>
+    it.effect("is propagated by publishAll and borrowed channels; readers of a stream of deliveries ask for it", () =>
       traced(() =>
         Effect.gen(function* () {
           yield* declare("many")
@@ -140,39 +144,41 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a batch's handler has none; a message's own stays; what leaves no room in a frame is left out", () =>
-      traced(() =>
-        Effect.gen(function* () {
-          yield* declare("batch")
-          yield* declare("own")
-          const seen = yield* Deferred.make<number>()
-          yield* Effect.forkScoped(
-            AmqpConsumer.consumeBatch(
-              "batch",
-              () => Effect.flatMap(AmqpBaggage.Current, ({ size }) => Deferred.succeed(seen, size)),
-              { size: 1, within: "10 seconds" }
-            ).pipe(AmqpBaggage.add({ starter: "main" }))
-          )
-          const tenant = AmqpBaggage.add({ tenant: "a" })
-          yield* tenant(AmqpPublisher.publish({ routingKey: "batch", content: "x" }))
-          assert.strictEqual(yield* Deferred.await(seen), 0)
-          const own = (headers: Record<string, string>) =>
-            Effect.gen(function* () {
-              yield* tenant(AmqpPublisher.publish({ routingKey: "own", content: "x", headers }))
-              const found = (yield* take("own")).properties.headers
-              return [found["baggage"], "traceparent" in found]
-            })
-          assert.deepStrictEqual(yield* own({ baggage: "mine=1" }), ["mine=1", true])
-          const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-          assert.deepStrictEqual(yield* own({ traceparent }), [undefined, true])
-          // A frame of 131,072 bytes, of which the properties and the trace context take 119, and the baggage 21.
-          assert.deepStrictEqual(yield* own({ large: "x".repeat(131_072 - 119) }), [undefined, true])
-          assert.deepStrictEqual(yield* own({ large: "x".repeat(131_072 - 119 - 21) }), ["tenant=a", true])
-        })
-      )
+    it.effect(
+      "is empty in a batch handler; a message's own baggage wins; members that do not fit into a frame are left out",
+      () =>
+        traced(() =>
+          Effect.gen(function* () {
+            yield* declare("batch")
+            yield* declare("own")
+            const seen = yield* Deferred.make<number>()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consumeBatch(
+                "batch",
+                () => Effect.flatMap(AmqpBaggage.Current, ({ size }) => Deferred.succeed(seen, size)),
+                { size: 1, within: "10 seconds" }
+              ).pipe(AmqpBaggage.add({ starter: "main" }))
+            )
+            const tenant = AmqpBaggage.add({ tenant: "a" })
+            yield* tenant(AmqpPublisher.publish({ routingKey: "batch", content: "x" }))
+            assert.strictEqual(yield* Deferred.await(seen), 0)
+            const own = (headers: Record<string, string>) =>
+              Effect.gen(function* () {
+                yield* tenant(AmqpPublisher.publish({ routingKey: "own", content: "x", headers }))
+                const found = (yield* take("own")).properties.headers
+                return [found["baggage"], "traceparent" in found]
+              })
+            assert.deepStrictEqual(yield* own({ baggage: "mine=1" }), ["mine=1", true])
+            const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            assert.deepStrictEqual(yield* own({ traceparent }), [undefined, true])
+            // A frame has 131,072 bytes, of which the properties and the trace context take 119, and the baggage 21.
+            assert.deepStrictEqual(yield* own({ large: "x".repeat(131_072 - 119) }), [undefined, true])
+            assert.deepStrictEqual(yield* own({ large: "x".repeat(131_072 - 119 - 21) }), ["tenant=a", true])
+          })
+        )
     )
 
-    it.effect("travels where a tracer has been provided, as the trace context does, and nowhere else", () =>
+    it.effect("is propagated where a tracer is provided, as the trace context is, and nowhere else", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {

@@ -1,4 +1,4 @@
-/** Two brokers in one application: two virtual hosts of one broker are two brokers to a client. */
+/** Two brokers in one application. Two virtual hosts of one broker are two brokers to a client. */
 import { assert, layer } from "@effect/vitest"
 import {
   Amqp,
@@ -23,7 +23,7 @@ const say = (queue: string, content: string) =>
   AmqpPublisher.publish({ routingKey: queue, content }, { mandatory: true })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("each has services of its own, and what is provided by its key goes to it", () =>
+  it.effect("each broker has its own services, and effects that get them by its key use that broker", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const brokers = Layer.merge(
@@ -46,7 +46,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.all([Orders.provide(say("brokers", "an order")), Audit.provide(say("brokers", "a trace"))])
         assert.deepStrictEqual(yield* Orders.provide(contents("brokers")), ["an order"])
         assert.deepStrictEqual(yield* Audit.provide(contents("brokers")), ["a trace"])
-        // In one scope, one channel of each.
+        // One channel of each broker, in one scope.
         const vhost = Effect.map(AmqpConnection.AmqpConnection, ({ config }) => config.vhost)
         assert.notStrictEqual(yield* Orders.provide(vhost), yield* Audit.provide(vhost))
         const used = Effect.map(AmqpPool.stats, (stats) => stats.used)
@@ -64,7 +64,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(Effect.scoped)
   )
 
-  it.effect("two layers of Amqp in one application do not share what belongs to a connection", () =>
+  it.effect("two layers of Amqp in one application share nothing that belongs to a connection", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       const config = yield* AmqpConfig.fromUrl(url)

@@ -1,4 +1,4 @@
-/** Quorum queues that this application declares, and the limit after which RabbitMQ 4 drops a message. */
+/** Quorum queues that this application declares, and the delivery limit after which RabbitMQ 4 drops a message. */
 import { assert, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -6,7 +6,7 @@ import { Effect, Option } from "effect"
 import { declareQueue, logged, nextText, onBroker, send, untilQueue } from "./support/consumers.ts"
 import { major } from "./support/versions.ts"
 
-/** `x-delivery-limit` of a queue, as the broker has it. */
+/** The queue's `x-delivery-limit` as the broker has it. */
 const limitOf = (queue: string) =>
   Effect.flatMap(TestBroker.TestBroker, ({ evaluate, vhost }) =>
     evaluate(
@@ -18,26 +18,28 @@ const borrowed = <A, E>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A
   Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.use(f))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("a quorum queue without a dead-letter exchange has no limit: what comes back is never dropped", () =>
-    Effect.gen(function* () {
-      const queue = yield* declareQueue({ queueType: "quorum" })
-      const is4 = (yield* major) >= 4
-      if (is4) assert.match(yield* limitOf(queue), /-1/)
-      else assert.strictEqual(yield* limitOf(queue), "undefined")
-      yield* send(queue, "an order")
-      yield* borrowed((channel) =>
-        Effect.gen(function* () {
-          for (let i = 0; i < 30; i++) {
-            const delivery = yield* Effect.repeat(channel.get(queue), { until: Option.isSome })
-            yield* channel.reject(Option.getOrThrow(delivery), { requeue: true })
-          }
-        })
-      )
-      assert.strictEqual(yield* nextText(queue), "an order")
-    }).pipe(onBroker)
+  it.effect(
+    "a quorum queue without a dead-letter exchange has no limit: a message that comes back is never dropped",
+    () =>
+      Effect.gen(function* () {
+        const queue = yield* declareQueue({ queueType: "quorum" })
+        const is4 = (yield* major) >= 4
+        if (is4) assert.match(yield* limitOf(queue), /-1/)
+        else assert.strictEqual(yield* limitOf(queue), "undefined")
+        yield* send(queue, "an order")
+        yield* borrowed((channel) =>
+          Effect.gen(function* () {
+            for (let i = 0; i < 30; i++) {
+              const delivery = yield* Effect.repeat(channel.get(queue), { until: Option.isSome })
+              yield* channel.reject(Option.getOrThrow(delivery), { requeue: true })
+            }
+          })
+        )
+        assert.strictEqual(yield* nextText(queue), "an order")
+      }).pipe(onBroker)
   )
 
-  it.effect("it is declared again without being asked twice, on the channel that asks", () =>
+  it.effect("a quorum queue can be declared again, on the same channel and by another application", () =>
     Effect.gen(function* () {
       yield* borrowed((channel) =>
         Effect.gen(function* () {
@@ -46,36 +48,38 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.deepStrictEqual([queue, messageCount], ["again", 0])
         })
       )
-      // Another application, which knows nothing of it.
+      // Another application, which does not know this queue.
       yield* onBroker(Effect.asVoid(declareQueue({ queueType: "quorum" }, "again")))
     }).pipe(onBroker)
   )
 
-  it.effect("one that exists with the broker's limit stays as it is, and that is logged with the cure, once", () =>
-    logged((lines) =>
-      Effect.gen(function* () {
-        const older = { queueType: "quorum", deliveryLimit: "default" } as const
-        yield* onBroker(Effect.asVoid(declareQueue(older, "older")))
-        assert.strictEqual(yield* limitOf("older"), "undefined")
-        const topology = AmqpTopology.make(AmqpTopology.queue("older", { queueType: "quorum" }))
-        yield* AmqpTopology.declare(topology)
-        yield* AmqpTopology.declare(topology)
-        // The channel lives: nothing was refused on it.
-        yield* borrowed((channel) =>
-          Effect.andThen(channel.queueDeclare("older", { queueType: "quorum" }), channel.queueDeclarePassive("older"))
-        )
-        const warnings = lines.filter(({ level }) => level === "Warn")
-        if ((yield* major) < 4) return assert.lengthOf(warnings, 0)
-        assert.lengthOf(warnings, 1)
-        for (const text of ["delivery limit", "delivery-limit to -1", '"queue":"older"']) {
-          assert.include(warnings[0]!.text, text)
-        }
-      })
-    ).pipe(onBroker)
+  it.effect(
+    "an existing queue with the broker's limit stays as it is, and a warning is logged once, with the remedy",
+    () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const older = { queueType: "quorum", deliveryLimit: "default" } as const
+          yield* onBroker(Effect.asVoid(declareQueue(older, "older")))
+          assert.strictEqual(yield* limitOf("older"), "undefined")
+          const topology = AmqpTopology.make(AmqpTopology.queue("older", { queueType: "quorum" }))
+          yield* AmqpTopology.declare(topology)
+          yield* AmqpTopology.declare(topology)
+          // The channel is open: nothing was refused on it.
+          yield* borrowed((channel) =>
+            Effect.andThen(channel.queueDeclare("older", { queueType: "quorum" }), channel.queueDeclarePassive("older"))
+          )
+          const warnings = lines.filter(({ level }) => level === "Warn")
+          if ((yield* major) < 4) return assert.lengthOf(warnings, 0)
+          assert.lengthOf(warnings, 1)
+          for (const text of ["delivery limit", "delivery-limit to -1", '"queue":"older"']) {
+            assert.include(warnings[0]!.text, text)
+          }
+        })
+      ).pipe(onBroker)
   )
 
   it.effect(
-    "what has a dead-letter exchange or a limit of its own, or wants the broker's, is declared as it says",
+    "a queue with a dead-letter exchange or its own limit, or with the broker's limit chosen, is declared as specified",
     () =>
       Effect.gen(function* () {
         const dead = yield* declareQueue()
@@ -91,7 +95,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
   )
 
-  it.effect("one that exists with other properties is refused as before, and no channel is left", () =>
+  it.effect("an existing queue with other properties is refused as before, and no channel is left", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       const queue = yield* declareQueue({ queueType: "classic" })

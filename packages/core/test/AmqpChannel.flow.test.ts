@@ -1,4 +1,4 @@
-/** What only a scripted broker does on command: `channel.flow`, confirms that come late, twice, or never. */
+/** What only a scripted broker does on command: `channel.flow`, and confirms that come late, twice or never. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber } from "effect"
@@ -9,35 +9,37 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 const message = { routingKey: "q", content: "a" }
 
 describe("channel.flow", () => {
-  it.live("stopped, a publisher waits, or fails when told to; resumed, it goes on; every flow is answered", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* AmqpChannel.use((channel) =>
-        Effect.gen(function* () {
-          broker.flow(false)
-          yield* broker.received("channel.flow-ok")
-          const waiting = yield* Effect.forkChild(channel.publish(message), { startImmediately: true })
-          const failing = yield* reasonOf(channel.publish(message, { onBlocked: "fail" }))
-          assert.strictEqual(failing._tag, "PublishForbidden")
-          assert.include(failing.message, "channel.flow")
-          broker.flow(false)
-          yield* broker.received("channel.flow-ok", 2)
-          assert.isUndefined(waiting.pollUnsafe())
-          assert.strictEqual(broker.count("basic.publish"), 0)
-          broker.flow(true)
-          yield* Fiber.join(waiting)
-          yield* broker.received("channel.flow-ok", 3)
-          yield* broker.received("basic.publish")
-          assert.deepStrictEqual(
-            broker.log.filter((entry) => entry.method === "channel.flow-ok").map((entry) => entry.args),
-            [{ active: false }, { active: false }, { active: true }] as never
-          )
-        })
-      ).pipe(Effect.scoped, withPool(broker.url))
-    })
+  it.live(
+    "a stopped publisher waits, or fails if configured so; it continues when resumed; every flow is answered",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            broker.flow(false)
+            yield* broker.received("channel.flow-ok")
+            const waiting = yield* Effect.forkChild(channel.publish(message), { startImmediately: true })
+            const failing = yield* reasonOf(channel.publish(message, { onBlocked: "fail" }))
+            assert.strictEqual(failing._tag, "PublishForbidden")
+            assert.include(failing.message, "channel.flow")
+            broker.flow(false)
+            yield* broker.received("channel.flow-ok", 2)
+            assert.isUndefined(waiting.pollUnsafe())
+            assert.strictEqual(broker.count("basic.publish"), 0)
+            broker.flow(true)
+            yield* Fiber.join(waiting)
+            yield* broker.received("channel.flow-ok", 3)
+            yield* broker.received("basic.publish")
+            assert.deepStrictEqual(
+              broker.log.filter((entry) => entry.method === "channel.flow-ok").map((entry) => entry.args),
+              [{ active: false }, { active: false }, { active: true }] as never
+            )
+          })
+        ).pipe(Effect.scoped, withPool(broker.url))
+      })
   )
 
-  it.live("other methods go on while publishers are stopped, and other channels publish", () =>
+  it.live("other methods and other channels' publishes continue while publishers of a channel are stopped", () =>
     onScriptedBroker({}, function* (broker) {
       const one = yield* AmqpPool.get
       broker.flow(false)
@@ -49,7 +51,7 @@ describe("channel.flow", () => {
     })
   )
 
-  it.live("a publisher whose time is up while stopped fails with PublishTimeout, and nothing was sent", () =>
+  it.live("a stopped publisher whose time is up fails with PublishTimeout, and nothing was sent", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* AmqpChannel.use((channel) =>
@@ -68,7 +70,7 @@ describe("channel.flow", () => {
     })
   )
 
-  it.live("the connection's death ends the wait, and the next channel flows", () =>
+  it.live("the end of the connection ends the wait, and the next channel is not stopped", () =>
     onScriptedBroker({}, function* (broker) {
       const channel = yield* AmqpPool.get
       broker.flow(false)
@@ -91,7 +93,7 @@ describe("channel.flow", () => {
           yield* Fiber.interrupt(waiting)
           broker.flow(true)
           yield* broker.received("channel.flow-ok", 2)
-          // The channel is as it was: nothing pends.
+          // The channel has no pending publish.
           yield* channel.queueDeclare("q")
         })
       )
@@ -109,7 +111,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     f: (channel: AmqpChannel.ConfirmChannel) => Effect.Effect<A, E, never>
   ) => AmqpChannel.useConfirm(f).pipe(Effect.scoped, withPool(broker.url))
 
-  it.live("it waits for the ack, however long the broker takes within the timeout", () =>
+  it.live("a publish waits for its ack, up to its timeout", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
       yield* confirming(broker, (channel) =>
@@ -125,7 +127,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 
-  it.live("acks in any order, several at once, twice or of numbers never used: each publish gets its own outcome", () =>
+  it.live("acks in any order, with multiple, twice or with unused tags: each publish gets its own outcome", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       yield* confirming(broker, (channel) =>
@@ -154,7 +156,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 
-  it.live("without an answer it fails with PublishTimeout, sent; an ack afterwards changes nothing", () =>
+  it.live("a publish without an answer fails with PublishTimeout; a later ack changes nothing", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       yield* confirming(broker, (channel) =>
@@ -172,7 +174,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 
-  it.live("the death of the channel, its connection or its scope leaves it unknown", () =>
+  it.live("a publish is of unknown outcome when its channel, connection or scope ends first", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       const deaths: ReadonlyArray<() => void> = [
@@ -210,12 +212,12 @@ describe("12. A confirmed publish resolves once, and never as success without th
   )
 })
 
-describe("a reply that has only begun when the connection dies", () => {
-  it.live("ends its operation at once with what ended the connection", () =>
+describe("a reply that is incomplete when the connection dies", () => {
+  it.live("fails its operation at once with the reason of the connection's end", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({
         on: {
-          // The content that belongs to it never comes.
+          // Its content never follows.
           "basic.get": (get) => get.reply("basic.get-ok", { deliveryTag: 1, redelivered: false, routingKey: "q" })
         }
       })
@@ -223,7 +225,7 @@ describe("a reply that has only begun when the connection dies", () => {
         Effect.gen(function* () {
           const getting = yield* Effect.forkChild(reasonOf(channel.get("q")), { startImmediately: true })
           yield* broker.received("basic.get")
-          // Answered in the order in which it was asked: the broker has sent get-ok.
+          // The broker answers in order, so it has sent get-ok by now.
           yield* Effect.sync(() => broker.flow(true))
           yield* broker.received("channel.flow-ok")
           broker.destroy()

@@ -1,6 +1,6 @@
 /**
- * Openings that are given up. `channel.close` for a channel that is not open ends the connection, and with it the work of
- * all others on it (504), so it is sent when `channel.open` has been answered, and only then.
+ * Channel openings that are interrupted. `channel.close` for a channel that is not open ends the connection, and with
+ * it the work of all its other users (504). So it is sent only after `channel.open` has been answered.
  */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import {
@@ -44,7 +44,7 @@ const opensFor = (
 const microtask = Effect.promise(() => Promise.resolve())
 const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
 
-/** When it is given up, counted from the turn in which it begins. */
+/** When the opening is interrupted, counted from the turn in which it begins. */
 const moments: Record<string, Effect.Effect<void>> = {
   "in the same turn": Effect.void,
   "a microtask later": Effect.asVoid(microtask),
@@ -53,7 +53,7 @@ const moments: Record<string, Effect.Effect<void>> = {
   "two turns later": Effect.andThen(turn, Effect.asVoid(turn))
 }
 
-/** Runs an effect in a scope of its own beside one that fails: interrupted at that moment. */
+/** Runs an effect in its own scope concurrently with one that fails: it is interrupted at that moment. */
 const givenUp = <A, E, R>(effect: Effect.Effect<A, E, R | Scope.Scope>, moment: Effect.Effect<void>) =>
   Effect.exit(
     Effect.scoped(
@@ -77,12 +77,12 @@ const connected = Effect.gen(function* () {
   )
 })
 
-describe("nothing is sent for a channel that was never opened, and an opening that is given up is closed after its answer", () => {
+describe("no method is sent for a channel that was never opened, and an interrupted opening is closed after its answer", () => {
   for (const name of Object.keys(opensFor(""))) {
     for (const [moment, wait] of Object.entries(moments)) {
-      plain.live(`${name}, given up ${moment}`, () =>
+      plain.live(`${name}, interrupted ${moment}`, () =>
         Effect.gen(function* () {
-          // It fails the test if a client sends a method on a channel that is not open.
+          // The broker fails the test if a client sends a method on a channel that is not open.
           const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
           yield* Effect.gen(function* () {
             yield* connected
@@ -122,18 +122,22 @@ describe("nothing is sent for a channel that was never opened, and an opening th
       })
     )
 
-  frames("interrupted in the same turn: `channel.open`, its answer, `channel.close`, and nothing else", {}, () =>
-    givenUp(opensFor("q")["a confirm channel's borrow"]!, Effect.void)
+  frames(
+    "an opening that is interrupted in the same turn sends only `channel.open` and, after its answer, `channel.close`",
+    {},
+    () => givenUp(opensFor("q")["a confirm channel's borrow"]!, Effect.void)
   )
-  frames("interrupted when the open was sent: the same", {}, (broker) =>
+  frames("an opening that is interrupted after `channel.open` was sent sends the same", {}, (broker) =>
     Effect.gen(function* () {
       const borrowing = yield* Effect.forkChild(Effect.scoped(opensFor("q")["a confirm channel's borrow"]!))
       yield* broker.received("channel.open")
       yield* Fiber.interrupt(borrowing)
     })
   )
-  frames("not answered within continuationTimeout: the same", { continuationTimeout: Duration.millis(50) }, () =>
-    Effect.flip(Effect.scoped(opensFor("q")["a confirm channel's borrow"]!))
+  frames(
+    "an opening that is not answered within continuationTimeout sends the same",
+    { continuationTimeout: Duration.millis(50) },
+    () => Effect.flip(Effect.scoped(opensFor("q")["a confirm channel's borrow"]!))
   )
 
   plain.live("a connection that ends before the answer leaves nothing to close", () =>
@@ -151,7 +155,7 @@ describe("nothing is sent for a channel that was never opened, and an opening th
     })
   )
 
-  plain.live("a pool that is closed meanwhile waits for that close", () =>
+  plain.live("a pool that is closed during such an opening waits for its close", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -172,9 +176,9 @@ describe("nothing is sent for a channel that was never opened, and an opening th
 })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("an opening that is given up costs no other its work", () => {
+  describe("an opening that is interrupted does not affect the work of others", () => {
     for (const pool of ["with a pool", "without pooling"]) {
-      it.effect(`${pool}: one connection each, and every message is handled once`, () =>
+      it.effect(`${pool}: there is one connection of each kind, and every message is handled once`, () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
           const before = yield* broker.census

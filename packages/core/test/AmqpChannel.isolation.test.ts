@@ -1,4 +1,4 @@
-/** What a channel error costs: that channel. Not its siblings, not its connection, not the process's memory. */
+/** A channel error affects its channel only: not other channels, not the connection, not the process's memory. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import {
   AmqpChannel,
@@ -17,12 +17,12 @@ import { tagOf, withPool } from "./support/amqp.ts"
 import { declareQueue, withConsumers } from "./support/consumers.ts"
 import { bytesHeld } from "./support/heap.ts"
 import { eventually } from "./support/polling.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import { closable } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { limitBodies } from "./support/versions.ts"
 
-/** The driver's channel, which refuses nothing. */
+/** The driver's channel, which does not validate arguments. */
 const driverOf = (channel: AmqpChannel.AmqpChannel) => (channel as Lease).channel!.driver
 
 const acknowledge = (channel: AmqpChannel.AmqpChannel, deliveryTag: number) =>
@@ -33,13 +33,13 @@ const kibibyte = 1024
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("9. A channel error touches its channel alone", () => {
     it.effect(
-      "1,000 of every kind close no sibling and no connection, are seen by nobody else, and leave nothing",
+      "1,000 errors of every kind close no other channel and no connection, are seen by no other caller, and leave nothing",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
           yield* limitBodies(100_000)
 
-          /** Connections and channels that the broker has opened since it began. */
+          /** How many connections and channels the broker has opened since it started. */
           const created = Effect.map(broker.evaluate("ets:tab2list(connection_churn_metrics)."), (text) => {
             const [connections = -1, , channels = -1] = /,(\d+),(\d+),(\d+),/.exec(text)!.slice(1).map(Number)
             return { connections, channels }
@@ -51,7 +51,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           const channelPids = pids("rabbit_channel:list()")
           const connectionPids = pids("rabbit_networking:connections()")
 
-          /** What another connection owns. */
+          /** A queue that another connection owns. */
           const locked = "locked"
           const shared = "shared"
 
@@ -81,7 +81,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 { startImmediately: true }
               )
             const siblings: Array<Fiber.Fiber<void, AmqpError.AmqpError>> = []
-            for (const i of numbers(3)) {
+            for (const i of range(3)) {
               const channel = yield* AmqpPool.get
               const { queue } = yield* channel.queueDeclare(`borrower-${i}`)
               siblings.push(
@@ -106,7 +106,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 )
               )
             )
-            for (const _ of numbers(10)) {
+            for (const _ of range(10)) {
               siblings.push(
                 yield* until(
                   Effect.map(publisher.publish({ routingKey: queues.flow, content: "ours", persistent: false }), () => {
@@ -119,9 +119,9 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
               AmqpConsumer.consume(queues.flow, () => Effect.sync(() => done.consumed++), { resubscribe: "never" })
             )
 
-            // --- Those who err --------------------------------------------------------------------------------------
+            // --- The failing parties --------------------------------------------------------------------------------------
 
-            /** Handlers that fail, each of which tells that it has begun. */
+            /** Handlers that fail. Each reports that it has begun. */
             const handled = new Map<string, Deferred.Deferred<void>>()
             const seen = (id: string) => Effect.suspend(() => Deferred.succeed(handled.get(id)!, undefined))
             const bodyOf = (delivery: AmqpConsumer.Delivery) => Buffer.from(delivery.content).toString()
@@ -137,7 +137,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 {
                   resubscribe: "never",
                   onDefect: AmqpConsumer.deadLetter,
-                  // Then it is redelivered.
+                  // The delivery is redelivered then.
                   onFailure: (_, { attempt }) => {
                     if (attempt === 1) throw new Error("a policy that throws")
                     return AmqpConsumer.deadLetter
@@ -155,7 +155,8 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 }
               })
             )
-            // Each its own: a message that kills its channel leaves those beside it of unknown outcome, by design.
+            // Each publish has its own channel: a message that kills its channel leaves the others on it of unknown
+            // outcome, by design.
             const { publisher: lost } = yield* closable({ channels: 1 })
             const { publisher: oversized } = yield* closable({ channels: 1 })
             let ids = 0
@@ -271,9 +272,9 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             }
             const heap: Array<readonly [number, number]> = []
             let slowest = Number.POSITIVE_INFINITY
-            for (const tenth of numbers(Number(process.env["ROUNDS"] ?? 10))) {
+            for (const tenth of range(Number(process.env["ROUNDS"] ?? 10))) {
               const last = { ...done }
-              for (const _ of numbers(5)) yield* round
+              for (const _ of range(5)) yield* round
               for (const key of ["borrower", "confirmed", "published", "consumed"] as const) {
                 slowest = Math.min(slowest, done[key] - last[key])
               }
@@ -291,9 +292,9 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 `connections opened for them            ${after.created.connections - before.created.connections}`,
                 `channels opened for them               ${after.created.channels - before.created.channels}`,
                 `sibling channels lost                  ${before.channels.filter((pid) => !after.channels.includes(pid)).length} of ${before.channels.length}`,
-                `served meanwhile, borrowers            ${served.borrower - before.done.borrower}`,
-                `served meanwhile, confirmed            ${served.confirmed - before.done.confirmed + served.published - before.done.published}`,
-                `served meanwhile, consumed             ${served.consumed - before.done.consumed}`,
+                `served by siblings, borrowers          ${served.borrower - before.done.borrower}`,
+                `served by siblings, confirmed          ${served.confirmed - before.done.confirmed + served.published - before.done.published}`,
+                `served by siblings, consumed           ${served.consumed - before.done.consumed}`,
                 ...heap.map(
                   ([n, bytes]) =>
                     `heap after ${String(n).padStart(5)} errors, KiB       ${Math.round(bytes / kibibyte)}`
@@ -313,10 +314,10 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             }
             yield* broker.awaitCensus({ unacked: 0, unconfirmed: 0 })
 
-            // Every kind of sibling got on, all the time.
+            // Siblings of every kind made progress all the time.
             assert.isAbove(slowest, 0)
 
-            // After 300 it has warmed up.
+            // The process is warm after 300 errors.
             const [first, last] = [heap[2]!, heap.at(-1)!]
             assert.isBelow((last[1] - first[1]) / (last[0] - first[0]), 2.5 * kibibyte)
           })
@@ -333,13 +334,13 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           }).pipe(withPool(broker.url))
           yield* broker.awaitCensus({ connections: 0, channels: 0 })
         }),
-      60_000
+      180_000
     )
   })
 })
 
 describe("14. A delivery settles at most once, and only on the channel that delivered it. A late ack is a typed error, not a 406.", () => {
-  plain.live("on a borrowed channel whose number and tags are those of a lost connection's", () =>
+  plain.live("on a borrowed channel with the number and the tags of a lost connection's channel", () =>
     onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
       broker.enqueue("q", "a")
       const stale = yield* Effect.scoped(
@@ -377,13 +378,13 @@ describe("14. A delivery settles at most once, and only on the channel that deli
     })
   )
 
-  plain.live("by whichever of many fibers comes first: one frame for each delivery", () =>
+  plain.live("by the first of many concurrent fibers: one frame per delivery", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const count = 100
       yield* Effect.scoped(
         Effect.gen(function* () {
-          for (const i of numbers(count)) broker.enqueue("q", String(i))
+          for (const i of range(count)) broker.enqueue("q", String(i))
           const channel = yield* AmqpPool.get
           const { deliveries } = yield* channel.consume("q")
           const all = yield* Queue.takeN(deliveries, count)
@@ -417,29 +418,31 @@ describe("14. A delivery settles at most once, and only on the channel that deli
   )
 })
 
-describe("A consumer tag that is used again", () => {
-  plain.live("is the next consumer's, also when the answer to a cancel that crossed the broker's comes then", () =>
-    onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
-      const content = yield* Effect.scoped(
-        AmqpChannel.use((channel) =>
-          Effect.gen(function* () {
-            const consume = channel.consume("q", { consumerTag: "c", noAck: true })
-            const { deliveries: ended } = yield* consume
-            broker.once("basic.cancel", ({ hold }) => hold())
-            const cancelling = yield* Effect.forkChild(channel.cancel("c"))
-            const { channel: number } = yield* broker.received("basic.cancel")
-            broker.send(number, "basic.cancel", { consumerTag: "c", noWait: true })
-            assert.strictEqual(yield* tagOf(Queue.collect(ended)), "ConsumerCancelled")
-            const consuming = yield* Effect.forkChild(consume, { startImmediately: true })
-            broker.release("basic.cancel")
-            yield* Fiber.join(cancelling)
-            const { deliveries } = yield* Fiber.join(consuming)
-            broker.enqueue("q", "a")
-            return AmqpMessage.text(yield* Effect.timeout(Queue.take(deliveries), "10 seconds"))
-          })
+describe("A consumer tag that is reused", () => {
+  plain.live(
+    "belongs to the next consumer, also when the answer to a cancel that crossed the broker's cancel arrives then",
+    () =>
+      onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
+        const content = yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const consume = channel.consume("q", { consumerTag: "c", noAck: true })
+              const { deliveries: ended } = yield* consume
+              broker.once("basic.cancel", ({ hold }) => hold())
+              const cancelling = yield* Effect.forkChild(channel.cancel("c"))
+              const { channel: number } = yield* broker.received("basic.cancel")
+              broker.send(number, "basic.cancel", { consumerTag: "c", noWait: true })
+              assert.strictEqual(yield* tagOf(Queue.collect(ended)), "ConsumerCancelled")
+              const consuming = yield* Effect.forkChild(consume, { startImmediately: true })
+              broker.release("basic.cancel")
+              yield* Fiber.join(cancelling)
+              const { deliveries } = yield* Fiber.join(consuming)
+              broker.enqueue("q", "a")
+              return AmqpMessage.text(yield* Effect.timeout(Queue.take(deliveries), "10 seconds"))
+            })
+          )
         )
-      )
-      assert.strictEqual(content, "a")
-    })
+        assert.strictEqual(content, "a")
+      })
   )
 })

@@ -9,7 +9,7 @@ import { contents } from "./support/queues.ts"
 const onBroker = <A, E, R>(program: Effect.Effect<A, E, R>) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) => withPool(url, { pool: { max: 2 } })(program))
 
-/** A queue for the time of a test. */
+/** A queue that exists for the duration of a test. */
 const withQueue = <A, E, R>(
   name: string,
   f: (queue: string) => Effect.Effect<A, E, R>,
@@ -26,7 +26,7 @@ const transactionStats = Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.transa
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a confirm channel", () => {
-    it.effect("publish completes when the message is in its queue", () =>
+    it.effect("a confirm channel's publish completes when the message is in its queue", () =>
       onBroker(
         withQueue("confirmed", (queue) =>
           Effect.gen(function* () {
@@ -40,7 +40,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a thousand publishes at once on one channel are confirmed, each once", () =>
+    it.effect("a thousand concurrent publishes on one channel are each confirmed once", () =>
       onBroker(
         withQueue("many", (queue) =>
           Effect.gen(function* () {
@@ -65,40 +65,42 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a mandatory message that reaches no queue fails with PublishReturned, others do not", () =>
-      onBroker(
-        withQueue("routed", (queue) =>
-          Effect.scoped(
-            AmqpChannel.useConfirm((channel) =>
-              Effect.gen(function* () {
-                const publish = (routingKey: string, content: string) =>
-                  Effect.exit(channel.publish({ routingKey, content, headers: { content } }, { mandatory: true }))
-                const exits = yield* Effect.forEach(
-                  Array.from({ length: 100 }, (_, i) => i),
-                  (i) => publish(i % 3 === 0 ? "nobody" : queue, String(i)),
-                  { concurrency: "unbounded" }
-                )
-                exits.forEach((exit, i) => assert.strictEqual(Exit.isSuccess(exit), i % 3 !== 0, `message ${i}`))
-                const reason = yield* reasonOf(
-                  channel.publish({ routingKey: "nobody", content: "" }, { mandatory: true })
-                )
-                assert.deepInclude(reason, {
-                  _tag: "PublishReturned",
-                  replyCode: 312,
-                  replyText: "NO_ROUTE",
-                  exchange: "",
-                  routingKey: "nobody"
+    it.effect(
+      "a mandatory message that is routed to no queue fails with PublishReturned; other publishes succeed",
+      () =>
+        onBroker(
+          withQueue("routed", (queue) =>
+            Effect.scoped(
+              AmqpChannel.useConfirm((channel) =>
+                Effect.gen(function* () {
+                  const publish = (routingKey: string, content: string) =>
+                    Effect.exit(channel.publish({ routingKey, content, headers: { content } }, { mandatory: true }))
+                  const exits = yield* Effect.forEach(
+                    Array.from({ length: 100 }, (_, i) => i),
+                    (i) => publish(i % 3 === 0 ? "unbound" : queue, String(i)),
+                    { concurrency: "unbounded" }
+                  )
+                  exits.forEach((exit, i) => assert.strictEqual(Exit.isSuccess(exit), i % 3 !== 0, `message ${i}`))
+                  const reason = yield* reasonOf(
+                    channel.publish({ routingKey: "unbound", content: "" }, { mandatory: true })
+                  )
+                  assert.deepInclude(reason, {
+                    _tag: "PublishReturned",
+                    replyCode: 312,
+                    replyText: "NO_ROUTE",
+                    exchange: "",
+                    routingKey: "unbound"
+                  })
+                  // Without mandatory the broker drops the message and confirms it.
+                  yield* channel.publish({ routingKey: "unbound", content: "" })
                 })
-                // Without mandatory the broker drops it, and confirms that.
-                yield* channel.publish({ routingKey: "nobody", content: "" })
-              })
+              )
             )
           )
         )
-      )
     )
 
-    it.effect("a full queue that rejects publishes fails them with PublishNacked", () =>
+    it.effect("publishes that a full queue rejects fail with PublishNacked", () =>
       onBroker(
         withQueue(
           "full",
@@ -119,36 +121,34 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect(
-      "a missing exchange is the failure of the message that named it; the others in flight are of unknown outcome",
-      () =>
-        onBroker(
-          withQueue("others", (queue) =>
-            Effect.gen(function* () {
-              const reasons = yield* Effect.scoped(
-                AmqpChannel.useConfirm((channel) =>
-                  Effect.forEach(
-                    ["", "", "missing", "", "missing"],
-                    (exchange) =>
-                      Effect.match(channel.publish({ exchange, routingKey: queue, content: "" }), {
-                        onFailure: (error) => error.reason._tag,
-                        onSuccess: (confirmed) => confirmed._tag
-                      }),
-                    { concurrency: "unbounded" }
-                  )
+    it.effect("a missing exchange fails the publish that named it; the others in flight are of unknown outcome", () =>
+      onBroker(
+        withQueue("others", (queue) =>
+          Effect.gen(function* () {
+            const reasons = yield* Effect.scoped(
+              AmqpChannel.useConfirm((channel) =>
+                Effect.forEach(
+                  ["", "", "missing", "", "missing"],
+                  (exchange) =>
+                    Effect.match(channel.publish({ exchange, routingKey: queue, content: "" }), {
+                      onFailure: (error) => error.reason._tag,
+                      onSuccess: (confirmed) => confirmed._tag
+                    }),
+                  { concurrency: "unbounded" }
                 )
               )
-              assert.strictEqual(reasons[2], "NotFound")
-              for (const earlier of [reasons[0], reasons[1]]) assert.include(["Confirmed", "PublishUnknown"], earlier)
-              assert.deepStrictEqual(reasons.slice(3), ["PublishUnknown", "PublishUnknown"])
-              // The scope's next use has a fresh channel.
-              yield* untilStats((stats) => stats.used === 0)
-              yield* Effect.scoped(
-                AmqpChannel.useConfirm((channel) => channel.publish({ routingKey: queue, content: "" }))
-              )
-            })
-          )
+            )
+            assert.strictEqual(reasons[2], "NotFound")
+            for (const earlier of [reasons[0], reasons[1]]) assert.include(["Confirmed", "PublishUnknown"], earlier)
+            assert.deepStrictEqual(reasons.slice(3), ["PublishUnknown", "PublishUnknown"])
+            // The next use in the scope gets a new channel.
+            yield* untilStats((stats) => stats.used === 0)
+            yield* Effect.scoped(
+              AmqpChannel.useConfirm((channel) => channel.publish({ routingKey: queue, content: "" }))
+            )
+          })
         )
+      )
     )
 
     it.effect("8. A lent channel is clean: no pending confirms. One with some is discarded.", () =>
@@ -158,7 +158,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* Effect.scoped(
               AmqpChannel.useConfirm((channel) =>
                 Effect.gen(function* () {
-                  // Given up before the broker can have answered: its confirm is still to come.
+                  // It is interrupted before the broker can have answered, so its confirm is still pending.
                   const publishing = yield* Effect.forkChild(channel.publish({ routingKey: queue, content: "1" }), {
                     startImmediately: true
                   })
@@ -170,14 +170,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* Effect.scoped(
               AmqpChannel.useConfirm((channel) => channel.publish({ routingKey: queue, content: "2" }))
             )
-            // The message was written before it was given up.
+            // The message had been written before the interruption.
             assert.deepStrictEqual(yield* contents(queue), ["1", "2"])
           })
         )
       )
     )
 
-    it.effect("a scope holds one of each kind at most, and gives both back", () =>
+    it.effect("a scope holds at most one channel of each kind, and returns both", () =>
       onBroker(
         Effect.gen(function* () {
           yield* Effect.scoped(
@@ -199,7 +199,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("a transaction", () => {
-    it.effect("what it published and acknowledged takes effect when it has succeeded", () =>
+    it.effect("that succeeds commits what it published and acknowledged", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         yield* onBroker(
@@ -227,7 +227,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("nothing takes effect when it fails, dies or is interrupted, and the next one is clean", () =>
+    it.effect("that fails, dies or is interrupted commits nothing, and the next one is clean", () =>
       onBroker(
         withQueue("from", (from) =>
           withQueue("to", (to) =>
@@ -253,7 +253,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 yield* Effect.flatMap(AmqpPool.AmqpPool, (pool) =>
                   Effect.repeat(pool.transaction.stats, { until: (stats) => stats.used === 0 })
                 )
-                // An empty transaction commits nothing that another one has left.
+                // An empty transaction commits nothing that an earlier one has left.
                 yield* AmqpChannel.useTransaction(() => Effect.void)
                 assert.deepStrictEqual(yield* contents(to), [])
               }
@@ -267,7 +267,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("rolled back by hand, what it settled may be settled again, and what follows is committed", () =>
+    it.effect("that is rolled back by hand can settle its deliveries again, and commits what follows", () =>
       onBroker(
         withQueue("from", (from) =>
           withQueue("to", (to) =>
@@ -291,7 +291,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a commit that the broker refuses is the transaction's failure", () =>
+    it.effect("whose commit the broker refuses fails", () =>
       onBroker(
         withQueue("to", (to) =>
           Effect.gen(function* () {
@@ -310,11 +310,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a mandatory message that reaches no queue comes back with the commit", () =>
+    it.effect("gets mandatory messages that are routed to no queue back with its commit", () =>
       onBroker(
         AmqpChannel.useTransaction((channel) =>
           Effect.gen(function* () {
-            yield* channel.publish({ routingKey: "nobody", content: "back" }, { mandatory: true })
+            yield* channel.publish({ routingKey: "unbound", content: "back" }, { mandatory: true })
             assert.strictEqual(yield* Queue.size(channel.returns), 0)
             yield* channel.commit
             assert.strictEqual((yield* Queue.take(channel.returns)).replyCode, 312)

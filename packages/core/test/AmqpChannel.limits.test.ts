@@ -1,15 +1,15 @@
-/** How many channels an application opens: what the connection, the user and the node allow. */
+/** The number of channels that an application can open: limits of the connection, the user and the node. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Clock, Duration, Effect, Fiber, Logger, References } from "effect"
 import { TestClock } from "effect/testing"
-import { ChannelBudget, ChannelTicket } from "../src/internal/connection/channelBudget.ts"
+import { ChannelBudget, ChannelPermit } from "../src/internal/connection/channelBudget.ts"
 import { channelLimitIn } from "../src/internal/connection/brokerTexts.ts"
 import type { Link } from "../src/internal/connection/link.ts"
 import { configOf, reasonOf } from "./support/amqp.ts"
 import { until } from "./support/polling.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import { outcomeOf, start, startAll, joinAll, tally } from "./support/publisher.ts"
 import * as Users from "./support/users.ts"
 
@@ -19,7 +19,7 @@ const application = (url: string, overrides: Parameters<typeof configOf>[1]) =>
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a user who may open few channels", () => {
     it.effect(
-      "learns it by the loss of a connection: then borrowers and publishers wait for a channel, and consumers go on",
+      "learns the limit by losing a connection; then borrowers and publishers wait for a channel, and consumers continue",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -40,9 +40,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               AmqpChannel.use((channel) => Effect.andThen(channel.queueDeclarePassive(queue), Effect.sleep(20)))
             )
             const round = Effect.gen(function* () {
-              const borrowers = yield* Effect.forEach(numbers(8), () => Effect.forkChild(Effect.exit(borrow)))
+              const borrowers = yield* Effect.forEach(range(8), () => Effect.forkChild(Effect.exit(borrow)))
               const publishes = yield* startAll(
-                numbers(4).map(() => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" })))
+                range(4).map(() => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" })))
               )
               const borrowed = yield* Effect.forEach(borrowers, (fiber) => Fiber.join(fiber))
               return {
@@ -50,9 +50,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 published: tally(yield* joinAll(publishes))
               }
             })
-            // The limit is not announced: it is learned by the loss of a connection.
+            // The broker does not announce the limit. The loss of a connection reveals it.
             yield* until(Effect.andThen(round, Effect.sync(generation)), (n) => n >= 2, "the connection", 40)
-            // The broker notes the loss in its own time: until then the channels of the lost connection count as well.
+            // The broker notices the loss with a delay: until then the lost connection's channels count as well.
             const undisturbed = Effect.gen(function* () {
               const learned = generation()
               for (let i = 0; i < 6; i++) {
@@ -84,7 +84,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("idle channels of a pool that hold every number of the connection", () => {
-    it.effect("are taken back for a publisher: the one that was idle for longest", () =>
+    it.effect("are closed for a publisher: first the one that was idle for longest", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const queue = `idle-${process.pid}`
@@ -92,15 +92,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const { state } = yield* AmqpConnection.AmqpConnection
           yield* Effect.scoped(
             Effect.gen(function* () {
-              const channels = yield* Effect.forEach(numbers(3), () => AmqpPool.get)
+              const channels = yield* Effect.forEach(range(3), () => AmqpPool.get)
               yield* channels[0]!.queueDeclare(queue, { autoDelete: true })
             })
           )
           assert.deepInclude(yield* AmqpPool.stats, { idle: 3 })
           const sent = yield* joinAll(
-            yield* startAll(
-              numbers(20).map(() => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" })))
-            )
+            yield* startAll(range(20).map(() => outcomeOf(AmqpPublisher.publish({ routingKey: queue, content: "x" }))))
           )
           assert.deepStrictEqual(tally(sent), { Confirmed: 20 })
           assert.deepInclude(yield* AmqpPool.stats, { idle: 2 })
@@ -109,14 +107,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("are taken back for a pool of another kind, and one that is borrowed is not", () =>
+    it.effect("are closed for a pool of another kind, and a borrowed one is not", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {
-          yield* Effect.scoped(Effect.forEach(numbers(3), () => AmqpPool.get))
+          yield* Effect.scoped(Effect.forEach(range(3), () => AmqpPool.get))
           yield* Effect.scoped(
             Effect.gen(function* () {
-              const borrowed = yield* Effect.forEach(numbers(2), () => AmqpPool.get)
+              const borrowed = yield* Effect.forEach(range(2), () => AmqpPool.get)
               yield* AmqpChannel.useConfirm((channel) => channel.queueDeclare("", { exclusive: true }))
               for (const channel of borrowed) yield* channel.queueDeclare("", { exclusive: true })
               const reason = yield* reasonOf(Effect.scoped(AmqpPool.get))
@@ -140,8 +138,8 @@ describe("the budget of channels", () => {
     return { budget, limits }
   })
   const open = (budget: ChannelBudget, of: Link) => {
-    const ticket = new ChannelTicket(budget, of)
-    assert.isTrue(budget.grants(ticket))
+    const ticket = new ChannelPermit(budget, of)
+    assert.isTrue(budget.tryAcquire(ticket))
     ticket.isOwned = true
     ticket.opened()
     return ticket
@@ -149,7 +147,7 @@ describe("the budget of channels", () => {
   const refusal = (limit: number) =>
     `NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed user limit of (${limit})`
 
-  plain("knows the broker's words for a limit of channels, of users and of nodes", () => {
+  plain("recognizes the broker's messages about channel limits of users and of nodes", () => {
     assert.strictEqual(channelLimitIn(refusal(4)), 4)
     assert.strictEqual(
       channelLimitIn("NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed limit of 7"),
@@ -162,79 +160,81 @@ describe("the budget of channels", () => {
     assert.isUndefined(channelLimitIn("NOT_ALLOWED - access to vhost refused"))
   })
 
-  plain.effect("after a refusal allows what was open, the first that waits first, and more after a pause", () =>
-    Effect.gen(function* () {
-      const { budget, limits } = yield* made
-      const [first, second] = [link(), link()]
-      numbers(2).forEach(() => open(budget, first))
-      budget.linkEnded(first, refusal(4))
-      assert.deepStrictEqual(limits, [2])
-      // Until the broker has noted the loss, its channels count.
-      assert.isTrue(budget.isFull(second))
-      yield* TestClock.adjust("1 second")
-      const held = numbers(2).map(() => open(budget, second))
-      const order: Array<string> = []
-      const wait = (name: string, patience: Duration.Duration = Duration.infinity) => {
-        const ticket = new ChannelTicket(budget, second)
-        assert.isFalse(budget.grants(ticket))
-        const granted = Effect.sync(() => {
-          ticket.isOwned = true
-          order.push(name)
-        })
-        return Effect.ensuring(
-          Effect.andThen(budget.wait(ticket, patience), granted),
-          Effect.sync(() => ticket.openingEnded())
-        )
-      }
-      const early = yield* start(Effect.exit(wait("early", Duration.seconds(1))))
-      const given = yield* start(wait("given up"))
-      const late = yield* start(wait("late"))
-      yield* Fiber.interrupt(given)
-      yield* TestClock.adjust(1000)
-      assert.strictEqual((yield* Fiber.join(early))._tag, "Failure")
-      held[0]!.release()
-      yield* TestClock.adjust(200)
-      yield* Fiber.join(late)
-      assert.deepStrictEqual(order, ["late"])
-      assert.isTrue(budget.isFull(second))
-      // Up to the number that the broker has named, and without any an hour later.
-      yield* TestClock.adjust("8 seconds")
-      numbers(2).forEach(() => open(budget, second))
-      assert.isTrue(budget.isFull(second))
-      assert.deepStrictEqual(limits, [2])
-      yield* TestClock.adjust("1 hour")
-      assert.isFalse(budget.isFull(second))
-      assert.deepStrictEqual(limits, [2, undefined])
-    })
+  plain.effect(
+    "allows, after a refusal, the number that was open, the first waiter first, and more after a pause",
+    () =>
+      Effect.gen(function* () {
+        const { budget, limits } = yield* made
+        const [first, second] = [link(), link()]
+        range(2).forEach(() => open(budget, first))
+        budget.linkEnded(first, refusal(4))
+        assert.deepStrictEqual(limits, [2])
+        // The lost connection's channels count until the broker has noticed the loss.
+        assert.isTrue(budget.isFull(second))
+        yield* TestClock.adjust("1 second")
+        const held = range(2).map(() => open(budget, second))
+        const order: Array<string> = []
+        const wait = (name: string, timeout: Duration.Duration = Duration.infinity) => {
+          const ticket = new ChannelPermit(budget, second)
+          assert.isFalse(budget.tryAcquire(ticket))
+          const granted = Effect.sync(() => {
+            ticket.isOwned = true
+            order.push(name)
+          })
+          return Effect.ensuring(
+            Effect.andThen(budget.acquire(ticket, timeout), granted),
+            Effect.sync(() => ticket.openingEnded())
+          )
+        }
+        const early = yield* start(Effect.exit(wait("early", Duration.seconds(1))))
+        const given = yield* start(wait("given up"))
+        const late = yield* start(wait("late"))
+        yield* Fiber.interrupt(given)
+        yield* TestClock.adjust(1000)
+        assert.strictEqual((yield* Fiber.join(early))._tag, "Failure")
+        held[0]!.release()
+        yield* TestClock.adjust(200)
+        yield* Fiber.join(late)
+        assert.deepStrictEqual(order, ["late"])
+        assert.isTrue(budget.isFull(second))
+        // The number that the broker has named is allowed now, and an hour later there is no limit any more.
+        yield* TestClock.adjust("8 seconds")
+        range(2).forEach(() => open(budget, second))
+        assert.isTrue(budget.isFull(second))
+        assert.deepStrictEqual(limits, [2])
+        yield* TestClock.adjust("1 hour")
+        assert.isFalse(budget.isFull(second))
+        assert.deepStrictEqual(limits, [2, undefined])
+      })
   )
 
-  plain.effect("after a refusal that our own openings explain allows the number that the broker has named", () =>
+  plain.effect("allows the number that the broker has named, after a refusal that our own openings explain", () =>
     Effect.gen(function* () {
       const { budget, limits } = yield* made
       const lost = link()
-      numbers(2).forEach(() => open(budget, lost))
-      // Three more were on their way.
-      numbers(3).forEach(() => assert.isTrue(budget.grants(new ChannelTicket(budget, lost))))
+      range(2).forEach(() => open(budget, lost))
+      // Three more openings were under way.
+      range(3).forEach(() => assert.isTrue(budget.tryAcquire(new ChannelPermit(budget, lost))))
       budget.linkEnded(lost, refusal(4))
       assert.deepStrictEqual(limits, [4])
       yield* TestClock.adjust("1 second")
       const next = link()
-      numbers(4).forEach(() => open(budget, next))
+      range(4).forEach(() => open(budget, next))
       assert.isTrue(budget.isFull(next))
     })
   )
 
-  plain.effect("holds up nobody on a connection with free numbers while another has none", () =>
+  plain.effect("delays no caller on a connection with free numbers while another connection has none", () =>
     Effect.gen(function* () {
       const { budget } = yield* made
       const [full, other] = [link(1), link(1)]
       const only = open(budget, full)
-      const next = new ChannelTicket(budget, full)
-      assert.isFalse(budget.grants(next))
-      assert.strictEqual((yield* reasonOf(budget.wait(next, Duration.infinity)))._tag, "ChannelMaxReached")
+      const next = new ChannelPermit(budget, full)
+      assert.isFalse(budget.tryAcquire(next))
+      assert.strictEqual((yield* reasonOf(budget.acquire(next, Duration.infinity)))._tag, "ChannelMaxReached")
       open(budget, other)
       only.release()
-      assert.isTrue(budget.grants(next))
+      assert.isTrue(budget.tryAcquire(next))
     })
   )
 })

@@ -1,4 +1,7 @@
-/** Every method of a borrowed channel, on a real broker. Publishing and taking single messages: `AmqpChannel.test.ts`. */
+/**
+ * Every method of a borrowed channel, on a real broker. `AmqpChannel.test.ts` has publishing and taking single
+ * messages.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -10,7 +13,7 @@ import { drain, take } from "./support/queues.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 
-/** Runs a program with one borrowed channel, on a pool of its own. */
+/** Runs a program with one borrowed channel of its own pool. */
 const borrowed = <A, E>(program: (channel: Channel) => Effect.Effect<A, E, AmqpPool.AmqpPool>) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
     AmqpChannel.use(program).pipe(Effect.scoped, withPool(url, { pool: { max: 2 } }))
@@ -18,7 +21,7 @@ const borrowed = <A, E>(program: (channel: Channel) => Effect.Effect<A, E, AmqpP
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("exchanges", () => {
-    it.effect("declared they exist, passively too; deleted they do not", () =>
+    it.effect("exist once declared, for a passive declare too, and not once deleted", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           yield* channel.exchangeDeclare("x", "fanout", { durable: false })
@@ -30,7 +33,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("one that is in use is not deleted with ifUnused", () =>
+    it.effect("that are in use are not deleted with ifUnused", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -44,7 +47,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("bound to each other they pass messages on, and unbound no more", () =>
+    it.effect("that are bound to each other forward messages, until they are unbound", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -64,14 +67,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("what no binding takes goes to the alternate exchange", () =>
+    it.effect("forward messages that match no binding to their alternate exchange", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
           yield* channel.exchangeDeclare("rest", "fanout", { durable: false })
           yield* channel.exchangeDeclare("main", "direct", { durable: false, alternateExchange: "rest" })
           yield* channel.queueBind(queue, "rest", "")
-          yield* channel.publish({ exchange: "main", routingKey: "nobody", content: "rest" })
+          yield* channel.publish({ exchange: "main", routingKey: "unbound", content: "rest" })
           assert.deepStrictEqual(yield* drain(channel, queue), ["rest"])
           yield* channel.exchangeDelete("main")
           yield* channel.exchangeDelete("rest")
@@ -79,7 +82,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a headers exchange compares the arguments of its bindings", () =>
+    it.effect("of type headers compare the arguments of their bindings", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -110,7 +113,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("queues", () => {
-    it.effect("a name chosen by the broker is told; a passive declare tells the counts", () =>
+    it.effect("get names from the broker that are returned; a passive declare returns the counts", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -132,7 +135,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("each option arrives as its x- argument", () =>
+    it.effect("are declared with each option as its x- argument", () =>
       Effect.gen(function* () {
         const { evaluate, vhost } = yield* TestBroker.TestBroker
         const is43 = yield* isFrom("4.3.0")
@@ -140,7 +143,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           Effect.gen(function* () {
             yield* channel.queueDeclare("classic", {
               queueType: "classic",
-              // What 4.3 has removed, and what it has added.
+              // Options that 4.3 has removed, and options that it has added.
               ...(is43 ? {} : { queueMode: "lazy" as const, arguments: { "x-queue-master-locator": "client-local" } }),
               singleActiveConsumer: true,
               maxLength: 1000,
@@ -220,7 +223,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("one with messages is not deleted with ifEmpty, one with consumers not with ifUnused", () =>
+    it.effect("with messages are not deleted with ifEmpty, and those with consumers not with ifUnused", () =>
       Effect.gen(function* () {
         yield* borrowed((channel) =>
           Effect.gen(function* () {
@@ -247,7 +250,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("settling", () => {
-    it.effect("multiple settles a delivery and all before it, and none after", () =>
+    it.effect("with multiple settles a delivery and all earlier ones, and no later one", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         yield* borrowed((channel) =>
@@ -270,7 +273,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("reject gives one message back, or drops it", () =>
+    it.effect("with reject returns one message to its queue, or drops it", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -284,7 +287,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("recover gives back all that is unsettled, which nobody can settle any more", () =>
+    it.effect("with recover returns all unsettled deliveries, which cannot be settled any more", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -299,7 +302,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a message taken with noAck needs no settling, and cannot be settled", () =>
+    it.effect("is neither needed nor possible for a message that was taken with noAck", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -314,7 +317,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("consuming", () => {
-    it.effect("deliveries come in order, and no more at once than qos allows", () =>
+    it.effect("delivers in order, and no more unsettled deliveries than qos allows", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -325,7 +328,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const first = yield* Queue.take(deliveries)
           assert.strictEqual(AmqpMessage.text(first), "1")
           assert.strictEqual(AmqpMessage.text(yield* Queue.take(deliveries)), "2")
-          // A round trip on this channel: had the broker sent a third one, it would be here.
+          // This is a round trip on the same channel: a third delivery would have arrived before its answer.
           yield* channel.queueDeclarePassive(queue)
           assert.strictEqual(yield* Queue.size(deliveries), 0)
           yield* channel.ack(first)
@@ -334,7 +337,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("after cancel the deliveries end, and what is unsettled can still be settled", () =>
+    it.effect("ends after cancel, and unsettled deliveries can still be settled", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         yield* borrowed((channel) =>
@@ -348,14 +351,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* awaitCensus({ consumers: 0, unacked: 1 })
             yield* channel.ack(delivery)
             yield* awaitCensus({ unacked: 0 })
-            // Its name is free again.
+            // The consumer tag is free again.
             yield* channel.consume(queue, { consumerTag: "mine" })
           })
         )
       })
     )
 
-    it.effect("a consumer whose queue is deleted fails with ConsumerCancelled", () =>
+    it.effect("fails with ConsumerCancelled when the queue is deleted", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           yield* channel.queueDeclare("short-lived")
@@ -368,7 +371,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("the tag of a consumer that the broker has cancelled is free", () =>
+    it.effect("can reuse the tag of a consumer that the broker has cancelled", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const queue = "deleted-and-declared"
@@ -381,7 +384,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const { deliveries } = yield* consume
           yield* channel.publish({ routingKey: queue, content: "1" })
           yield* channel.ack(yield* Queue.take(deliveries))
-          // And taken again.
+          // The tag is in use again.
           assert.deepInclude(yield* reasonOf(consume), { _tag: "InvalidArgument", argument: "consumerTag" })
           yield* channel.cancel("reused")
           assert.deepStrictEqual(yield* Queue.collect(deliveries), [])
@@ -390,7 +393,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a consumer whose channel dies fails with why", () =>
+    it.effect("fails with the reason when its channel ends", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -403,30 +406,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect(
-      "leaving the scope ends the consumer, requeues what it had, and fails its deliveries with ChannelReleased",
-      () =>
-        onTestBroker({}, function* ({ awaitCensus }) {
-          yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.gen(function* () {
-                yield* channel.queueDeclare("left")
-                for (const content of ["1", "2"]) yield* channel.publish({ routingKey: "left", content })
-              })
-            )
+    it.effect("ends when its scope closes, requeues its deliveries, and fails them with ChannelReleased", () =>
+      onTestBroker({}, function* ({ awaitCensus }) {
+        yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              yield* channel.queueDeclare("left")
+              for (const content of ["1", "2"]) yield* channel.publish({ routingKey: "left", content })
+            })
           )
-          const { deliveries } = yield* Effect.scoped(
-            AmqpChannel.use((channel) =>
-              Effect.tap(channel.consume("left"), (consumer) => Queue.take(consumer.deliveries))
-            )
+        )
+        const { deliveries } = yield* Effect.scoped(
+          AmqpChannel.use((channel) =>
+            Effect.tap(channel.consume("left"), (consumer) => Queue.take(consumer.deliveries))
           )
-          const ended = Effect.forever(Queue.take(deliveries))
-          assert.strictEqual((yield* reasonOf(ended))._tag, "ChannelReleased")
-          yield* awaitCensus({ consumers: 0, unacked: 0, messages: 2 })
-          // The next borrower gets a channel that nobody has altered.
-          assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, used: 0 })
-          assert.strictEqual(yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("left"))), 2)
-        })
+        )
+        const ended = Effect.forever(Queue.take(deliveries))
+        assert.strictEqual((yield* reasonOf(ended))._tag, "ChannelReleased")
+        yield* awaitCensus({ consumers: 0, unacked: 0, messages: 2 })
+        // The next borrower gets a channel without any altered state.
+        assert.deepInclude(yield* AmqpPool.stats, { discarded: 1, used: 0 })
+        assert.strictEqual(yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("left"))), 2)
+      })
     )
 
     it.effect("8. A lent channel is clean: default prefetch. One with another is discarded.", () =>
@@ -446,7 +447,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a stream is read from the offset it is asked for", () =>
+    it.effect("reads a stream from the requested offset", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
           yield* channel.queueDeclare("log", { queueType: "stream" })
@@ -461,24 +462,26 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("flow", () => {
-    it.effect("asking RabbitMQ to stop is refused, since it would close the connection; to resume is answered", () =>
-      borrowed((channel) =>
-        Effect.gen(function* () {
-          const reason = yield* reasonOf(channel.flow(false))
-          assert.deepInclude(reason, { _tag: "InvalidArgument", argument: "active" })
-          assert.isTrue(yield* channel.flow(true))
-        })
-      )
+    it.effect(
+      "is refused as a request to stop, which would close the connection at RabbitMQ; a request to resume is answered",
+      () =>
+        borrowed((channel) =>
+          Effect.gen(function* () {
+            const reason = yield* reasonOf(channel.flow(false))
+            assert.deepInclude(reason, { _tag: "InvalidArgument", argument: "active" })
+            assert.isTrue(yield* channel.flow(true))
+          })
+        )
     )
   })
 
   describe("returns", () => {
-    it.effect("a mandatory message that reaches no queue comes back with the code and the text", () =>
+    it.effect("bring back a mandatory message that is routed to no queue, with code and text", () =>
       borrowed((channel) =>
         Effect.gen(function* () {
-          yield* channel.publish({ routingKey: "nobody", content: "back", headers: { n: 1 } }, { mandatory: true })
+          yield* channel.publish({ routingKey: "unbound", content: "back", headers: { n: 1 } }, { mandatory: true })
           const returned = yield* Queue.take(channel.returns)
-          assert.deepInclude(returned, { exchange: "", routingKey: "nobody", replyCode: 312, replyText: "NO_ROUTE" })
+          assert.deepInclude(returned, { exchange: "", routingKey: "unbound", replyCode: 312, replyText: "NO_ROUTE" })
           assert.strictEqual(Buffer.from(returned.content).toString(), "back")
           assert.deepStrictEqual({ ...returned.properties.headers }, { n: 1 })
           const { queue } = yield* channel.queueDeclare("", { exclusive: true })
@@ -489,7 +492,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("after the scope, or the channel, there is nothing to wait for", () =>
+    it.effect("end with their scope or channel", () =>
       Effect.gen(function* () {
         const returns = yield* borrowed((channel) => Effect.succeed(channel.returns))
         assert.strictEqual((yield* reasonOf(Queue.take(returns)))._tag, "ChannelReleased")

@@ -1,4 +1,7 @@
-/** Bad input is refused before anything is sent, with an error that names the option. On a real broker, which hears nothing of it. */
+/**
+ * Bad input is refused before anything is sent, with an error that names the option. The tests run on a real broker,
+ * which must receive nothing of it.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -7,7 +10,7 @@ import { layerOf } from "./support/amqp.ts"
 
 type Channel = AmqpChannel.AmqpChannel
 
-/** Anything, where the types would not let it through. */
+/** Bypasses the types. */
 const bad = (value: unknown) => value as never
 
 const long = "ü".repeat(128)
@@ -131,8 +134,8 @@ refused("immediate", [{ immediate: true }], (channel, value) =>
 refused("routingKey", names, (channel, value) => channel.publish({ routingKey: value, content: "" }))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("bad input is refused before anything is sent, with the option's name", () => {
-    it.effect(`each of ${refusals.length} mistakes, on one channel that stays as it was`, () =>
+  describe("bad input is refused before anything is sent, with the option's name:", () => {
+    it.effect(`each of ${refusals.length} mistakes, on one channel that stays usable`, () =>
       Effect.gen(function* () {
         const { queues, url } = yield* TestBroker.TestBroker
         const live = Layer.build(layerOf(url, { pool: { max: 1 } })).pipe(
@@ -162,7 +165,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("settling", () => {
-    it.effect("options and deliveries that are none are refused, and the delivery stays unsettled", () =>
+    it.effect("with options or deliveries that are invalid is refused, and the delivery stays unsettled", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>

@@ -1,4 +1,4 @@
-/** What a broker would close the connection for is refused before anything is sent. */
+/** Arguments over which a broker would close the connection are refused before anything is sent. */
 import { assert, layer } from "@effect/vitest"
 import {
   type Amqp,
@@ -36,7 +36,7 @@ const isRefused = (reason: AmqpError.AmqpErrorReason, where: string, argument?: 
   if (argument !== undefined) assert.strictEqual((reason as AmqpError.InvalidArgument).argument, argument, where)
 }
 
-/** An address that a broker has written. */
+/** A direct reply-to address that a broker has written. */
 const address = Effect.scoped(
   AmqpChannel.use((channel) =>
     Effect.gen(function* () {
@@ -109,14 +109,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           }
           for (const [where, call] of Object.entries(calls)) isRefused(yield* reasonOf(call), `${where}: ${name}`)
         }
-        // Harmless: no queue is meant.
+        // These are harmless: they name no queue.
         yield* AmqpPublisher.publish({ exchange: "amq.topic", routingKey: `${reply}.a.b`, content: "" })
         assert.strictEqual(yield* generation, 1)
       })
     )
   )
 
-  it.effect("what a broker has written is an address, to which anybody may publish", () =>
+  it.effect("an address that a broker has written is accepted, and any client may publish to it", () =>
     onBroker(
       Effect.scoped(
         AmqpChannel.use((client) =>
@@ -130,7 +130,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* AmqpPublisher.publish({ routingKey: queue, content: "two", headers: { CC: [to] } })
             assert.strictEqual(Buffer.from((yield* Queue.take(deliveries)).content).toString(), "one")
             assert.strictEqual(Buffer.from((yield* Queue.take(deliveries)).content).toString(), "two")
-            // It holds no messages: RabbitMQ 4.3 closes the connection for it.
+            // The address holds no messages: RabbitMQ 4.3 would close the connection over this get.
             isRefused(yield* reasonOf(onChannel((channel) => channel.get(to))), "get")
             assert.strictEqual(yield* generation, 1)
           })
@@ -139,10 +139,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("arguments that do not fit with the names into a frame are refused, exactly these", () =>
+  it.effect("arguments that do not fit into a frame together with the names are refused, and no others", () =>
     onBroker(
       Effect.gen(function* () {
-        // The least that RabbitMQ 4.1 and later take.
+        // The smallest frame that RabbitMQ 4.1 and later accept.
         const frameMax = 8192
         const queue = "q".repeat(255)
         yield* onChannel((channel) => channel.queueDeclare(queue))
@@ -180,7 +180,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const fits = (size: number) =>
               Effect.map(Effect.result(attempt(table(size))), (result) => {
                 if (result._tag === "Success") return true
-                // RabbitMQ 4 takes no argument that it does not know, and closes the channel alone.
+                // RabbitMQ 4 refuses arguments that it does not know, and closes only the channel.
                 const { reason } = result.failure
                 if (reason._tag !== "InvalidArgument") {
                   assert.strictEqual(reason.severity, "channel", `${where}, ${kind}: ${reason.message}`)
@@ -198,7 +198,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               else high = middle
             }
             assert.isBelow(high, frameMax, `${where}, ${kind}`)
-            // The largest that was sent has harmed nobody.
+            // The largest arguments that were sent have closed no connection.
             assert.strictEqual(yield* generation, 1, `${where}, ${kind}`)
           }
         }

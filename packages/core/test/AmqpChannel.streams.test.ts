@@ -1,4 +1,7 @@
-/** Streams on a borrowed channel: what RabbitMQ closes the whole connection over is not sent where the stream is known. */
+/**
+ * Streams on a borrowed channel: methods over which RabbitMQ would close the whole connection are not sent where the
+ * stream is known.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -6,13 +9,13 @@ import { Effect, Queue, SubscriptionRef } from "effect"
 import { tagOf } from "./support/amqp.ts"
 import { declareQueue, onBroker, send } from "./support/consumers.ts"
 
-/** The connection is the one that it was, with the same link. */
+/** The connection is the same one, with the same link. */
 const unbroken = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const { state } = yield* AmqpConnection.AmqpConnection
     const before = yield* SubscriptionRef.get(state)
     const result = yield* effect
-    // What the broker has to say about the methods before has come by then.
+    // Any answer of the broker to the earlier methods has arrived by then.
     const pool = yield* AmqpPool.AmqpPool
     yield* pool.use((channel) => channel.queueDeclare("", { exclusive: true }))
     assert.strictEqual(yield* SubscriptionRef.get(state), before)
@@ -27,7 +30,7 @@ const consumeAll = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a stream on a borrowed channel", () => {
-    it.effect("is settled by basic.ack alone: nack, reject and recover are refused, and nothing is sent", () =>
+    it.effect("is settled by basic.ack only: nack, reject and recover are refused, and nothing is sent", () =>
       unbroken(
         Effect.gen(function* () {
           const queue = yield* declareQueue({ queueType: "stream" })
@@ -50,7 +53,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 assert.strictEqual(reason._tag, "InvalidArgument")
                 assert.include(message, "basic.ack")
               }
-              // One of another queue, behind them.
+              // Deliveries of another queue, after those of the stream.
               const { deliveries } = yield* channel.consume(other)
               const x = yield* Queue.take(deliveries)
               assert.strictEqual(yield* tagOf(channel.nack(x, { multiple: true })), "InvalidArgument")
@@ -64,7 +67,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     for (const known of ["declared here", "by its offset"]) {
-      it.effect(`that was left unsettled costs its channel, and no connection: ${known}`, () =>
+      it.effect(`whose deliveries were left unsettled costs its channel, and no connection: ${known}`, () =>
         unbroken(
           Effect.gen(function* () {
             const queue = yield* declareQueue({ queueType: "stream" })
@@ -74,7 +77,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               yield* pool.use((channel) =>
                 Effect.gen(function* () {
                   const { consumerTag } = yield* consumeAll(channel, queue, 2)
-                  // Without a consumer the channel is as good as new, save for what is unsettled.
+                  // Without a consumer the channel is clean, apart from the unsettled deliveries.
                   yield* channel.cancel(consumerTag)
                 })
               )
@@ -85,7 +88,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("is read from an offset that the broker can read: all others are refused", () =>
+    it.effect("is read from offsets that the broker can read: all others are refused", () =>
       unbroken(
         Effect.gen(function* () {
           const queue = yield* declareQueue({ queueType: "stream" })

@@ -1,4 +1,4 @@
-/** What a borrowed channel can do, on a real broker. */
+/** The operations of a borrowed channel, on a real broker. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -9,7 +9,7 @@ import { take } from "./support/queues.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("publish and get", () => {
-    it.effect("a message arrives with all its properties as they were published", () =>
+    it.effect("transfer a message with all its properties as they were published", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>
@@ -53,7 +53,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("messages are persistent unless told otherwise", () =>
+    it.effect("transfer messages as persistent by default", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>
@@ -66,7 +66,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("bytes of every size arrive as they were, larger than a frame too", () =>
+    it.effect("transfer bytes of every size unchanged, also beyond a frame", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>
@@ -85,7 +85,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a header called __proto__ is a header, and nobody's prototype", () =>
+    it.effect("transfer a header called __proto__ as a header, without changing a prototype", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>
@@ -102,7 +102,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("an empty queue has none", () =>
+    it.effect("return none from an empty queue", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>
@@ -116,27 +116,29 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("settling", () => {
-    it.effect("a delivery is settled once: acknowledged it is gone, a second time it is DeliverySettled", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, url } = yield* TestBroker.TestBroker
-        yield* AmqpChannel.use((channel) =>
-          Effect.gen(function* () {
-            const { queue } = yield* channel.queueDeclare("", { exclusive: true })
-            yield* channel.publish({ routingKey: queue, content: "a" })
-            const delivery = yield* take(channel, queue)
-            yield* channel.ack(delivery)
-            for (const again of [channel.ack(delivery), channel.nack(delivery)]) {
-              assert.strictEqual((yield* Effect.flip(again)).reason._tag, "DeliverySettled")
-            }
-            yield* awaitCensus({ unacked: 0 })
-            // A 406 would have closed it.
-            assert.isTrue(Option.isNone(yield* channel.get(queue)))
-          })
-        ).pipe(Effect.scoped, withPool(url))
-      })
+    it.effect(
+      "happens once per delivery: an acknowledged delivery is gone, and a second attempt fails with DeliverySettled",
+      () =>
+        Effect.gen(function* () {
+          const { awaitCensus, url } = yield* TestBroker.TestBroker
+          yield* AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+              yield* channel.publish({ routingKey: queue, content: "a" })
+              const delivery = yield* take(channel, queue)
+              yield* channel.ack(delivery)
+              for (const again of [channel.ack(delivery), channel.nack(delivery)]) {
+                assert.strictEqual((yield* Effect.flip(again)).reason._tag, "DeliverySettled")
+              }
+              yield* awaitCensus({ unacked: 0 })
+              // A 406 would have closed the channel.
+              assert.isTrue(Option.isNone(yield* channel.get(queue)))
+            })
+          ).pipe(Effect.scoped, withPool(url))
+        })
     )
 
-    it.effect("a delivery of another channel is refused, though its tag is known here too", () =>
+    it.effect("with a delivery of another channel is refused, though its tag is known on this channel too", () =>
       onTestBroker({}, function* () {
         const one = yield* AmqpPool.get
         const two = yield* AmqpPool.get
@@ -152,7 +154,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("nack gives the message back, or drops it when told not to", () =>
+    it.effect("with nack returns the message to its queue, or drops it with requeue: false", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* AmqpChannel.use((channel) =>
@@ -171,26 +173,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("topology", () => {
-    it.effect("what is declared and bound routes; purging and deleting tell how many messages went", () =>
-      Effect.gen(function* () {
-        const { url, queues } = yield* TestBroker.TestBroker
-        yield* AmqpChannel.use((channel) =>
-          Effect.gen(function* () {
-            yield* channel.exchangeDeclare("events", "topic", { autoDelete: true })
-            const declared = yield* channel.queueDeclare("events.orders", { arguments: { "x-max-length": 100 } })
-            assert.deepStrictEqual(declared, { queue: "events.orders", messageCount: 0, consumerCount: 0 })
-            yield* channel.queueBind("events.orders", "events", "order.#")
-            for (const routingKey of ["order.created", "order.paid", "customer.created"]) {
-              yield* channel.publish({ exchange: "events", routingKey, content: routingKey })
-            }
-            assert.strictEqual((yield* take(channel, "events.orders")).routingKey, "order.created")
-            assert.strictEqual(yield* channel.queuePurge("events.orders"), 1)
-            yield* channel.publish({ exchange: "events", routingKey: "order.paid", content: "" })
-            assert.strictEqual(yield* channel.queueDelete("events.orders"), 1)
-          })
-        ).pipe(Effect.scoped, withPool(url))
-        assert.deepStrictEqual(yield* queues, [])
-      })
+    it.effect(
+      "that is declared and bound routes messages; purge and delete return the number of removed messages",
+      () =>
+        Effect.gen(function* () {
+          const { url, queues } = yield* TestBroker.TestBroker
+          yield* AmqpChannel.use((channel) =>
+            Effect.gen(function* () {
+              yield* channel.exchangeDeclare("events", "topic", { autoDelete: true })
+              const declared = yield* channel.queueDeclare("events.orders", { arguments: { "x-max-length": 100 } })
+              assert.deepStrictEqual(declared, { queue: "events.orders", messageCount: 0, consumerCount: 0 })
+              yield* channel.queueBind("events.orders", "events", "order.#")
+              for (const routingKey of ["order.created", "order.paid", "customer.created"]) {
+                yield* channel.publish({ exchange: "events", routingKey, content: routingKey })
+              }
+              assert.strictEqual((yield* take(channel, "events.orders")).routingKey, "order.created")
+              assert.strictEqual(yield* channel.queuePurge("events.orders"), 1)
+              yield* channel.publish({ exchange: "events", routingKey: "order.paid", content: "" })
+              assert.strictEqual(yield* channel.queueDelete("events.orders"), 1)
+            })
+          ).pipe(Effect.scoped, withPool(url))
+          assert.deepStrictEqual(yield* queues, [])
+        })
     )
   })
 })

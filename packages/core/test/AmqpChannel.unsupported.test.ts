@@ -1,4 +1,7 @@
-/** What queues of some types do not take: RabbitMQ ends the connection over it, so it is not sent where the type is known. */
+/**
+ * Methods that queues of some types do not support. RabbitMQ ends the connection over them, so they are not sent where
+ * the queue's type is known.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -13,7 +16,7 @@ interface Case {
   readonly argument: string
   readonly cure: string
   readonly operation: Operation
-  /** From this version on the broker takes it. */
+  /** The first version whose broker supports it. */
   readonly until?: string
 }
 
@@ -86,7 +89,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       const queue = `unsupported-${i}`
       const declare = AmqpChannel.use((channel) => channel.queueDeclare(queue, { arguments: { "x-queue-type": type } }))
 
-      it.effect("is refused before it is sent, with the cure, where this application has declared the queue", () =>
+      it.effect("is refused before it is sent, with the remedy, where this application has declared the queue", () =>
         Effect.gen(function* () {
           const { url } = yield* TestBroker.TestBroker
           const isTaken = until !== undefined && isFrom(yield* version, until)
@@ -117,7 +120,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               return
             }
             assert.deepInclude(yield* reasonOf(run), { _tag: "ProtocolError", replyCode: 540, isRetryable: false })
-            // It comes back.
+            // The connection is re-established.
             yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive(queue)))
             assert.strictEqual(yield* generation, 2)
           }).pipe(withPool(url), quietly)
@@ -128,7 +131,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   }
 
   describe("a queue of another type", () => {
-    it.effect("takes all of these", () =>
+    it.effect("supports all of these", () =>
       onTestBroker({}, function* () {
         for (const { operation } of Object.values(cases)) {
           yield* Effect.scoped(

@@ -1,4 +1,7 @@
-/** What a version of RabbitMQ has removed, or does not have yet: refused with the cure, or made to work, on that version. */
+/**
+ * Features that a version of RabbitMQ has removed or does not have yet: each is refused with the remedy, or made to
+ * work, on that version.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpConnection, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -11,7 +14,7 @@ import { isFrom, leastFrameMax, major } from "./support/versions.ts"
 const borrowed = <A, E>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E>) =>
   Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.use(f))
 
-/** Why a queue with these options is not declared; undefined if it is. */
+/** Why a queue with these options is not declared; undefined if it is declared. */
 const refusalOf = (options: AmqpChannel.QueueDeclareOptions, name = "versions") =>
   borrowed((channel) => Effect.flip(channel.queueDeclare(name, options))).pipe(
     Effect.map(({ reason }) => reason),
@@ -21,20 +24,20 @@ const refusalOf = (options: AmqpChannel.QueueDeclareOptions, name = "versions") 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("An option of a queue that", () => {
     const removed: Record<string, readonly [AmqpChannel.QueueDeclareOptions, RegExp]> = {
-      queueMode: [{ queueMode: "lazy" }, /RabbitMQ 4\.\d+\.\d+ has no x-queue-mode\. Leave it out/],
+      queueMode: [{ queueMode: "lazy" }, /RabbitMQ 4\.\d+\.\d+ does not support x-queue-mode\. Leave it out/],
       "arguments.x-queue-master-locator": [
         { arguments: { "x-queue-master-locator": "client-local" } },
-        /closes the connection over it \(541\).*Use queueLeaderLocator\./
+        /would close the connection \(541\).*Use queueLeaderLocator\./
       ]
     }
     for (const [argument, [options, says]] of Object.entries(removed)) {
-      it.effect(`RabbitMQ 4.3 has removed works before, and is refused with the cure from there on: ${argument}`, () =>
+      it.effect(`RabbitMQ 4.3 has removed works before, and is refused with the remedy from then on: ${argument}`, () =>
         Effect.gen(function* () {
           const reason = yield* refusalOf(options, argument)
           if (!(yield* isFrom("4.3.0"))) return assert.isUndefined(reason)
           assert.deepInclude(reason, { _tag: "InvalidArgument", argument, operation: "queue.declare" })
           assert.match(reason!.message, says)
-          // And the topology, which goes the same way.
+          // A topology with this option is refused or accepted in the same way.
           const topology = AmqpTopology.make(AmqpTopology.queue(argument, options))
           assert.deepInclude(yield* reasonOf(AmqpTopology.declare(topology)), { _tag: "InvalidArgument", argument })
         }).pipe(onBroker, quietly)
@@ -46,19 +49,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       consumerDisconnectedTimeout: { consumerDisconnectedTimeout: "10 seconds" }
     }
     for (const [argument, options] of Object.entries(added)) {
-      it.effect(`RabbitMQ 4.3 has added is refused before, since it would do nothing: ${argument}`, () =>
+      it.effect(`RabbitMQ 4.3 has added is refused before, because it would do nothing: ${argument}`, () =>
         Effect.gen(function* () {
           const reason = yield* refusalOf({ queueType: "quorum", ...options }, argument)
           if (yield* isFrom("4.3.0")) return assert.isUndefined(reason)
           assert.deepInclude(reason, { _tag: "InvalidArgument", argument })
-          assert.match(reason!.message, /takes x-[a-z-]+ and does nothing, RabbitMQ 4\.3 has it\. Leave it out\./)
+          assert.match(reason!.message, /ignores x-[a-z-]+, which RabbitMQ supports from 4\.3 on\. Leave it out\./)
         }).pipe(onBroker, quietly)
       )
     }
   })
 
   describe("A", () => {
-    it.effect("global prefetch is logged with the cure where RabbitMQ 4.3 makes one of each consumer of it, once", () =>
+    it.effect("global prefetch is logged once with the remedy where RabbitMQ 4.3 applies it to each consumer", () =>
       logged((lines) =>
         Effect.gen(function* () {
           yield* borrowed((channel) =>
@@ -71,27 +74,29 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ).pipe(onBroker)
     )
 
-    it.effect("frameMax below what RabbitMQ 4.1 takes is told at once, with the cure: the broker says nothing", () =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        const config = configOf(url, { frameMax: 4096 })
-        if ((yield* leastFrameMax) === 4096) {
-          const { state } = yield* AmqpConnection.make(config)
-          return assert.strictEqual(state.value._tag, "Open")
-        }
-        const reason = yield* connecting(config)
-        assert.strictEqual(reason._tag, "ProtocolError")
-        assert.isFalse(reason.isRetryable)
-        assert.match(
-          reason.message,
-          /RabbitMQ 4\.\d+\.\d+ wants a frame-max from 8192 on, got 4096 .*: set frameMax to 8192/
-        )
-      }).pipe(Effect.scoped, quietly)
+    it.effect(
+      "frameMax below the minimum of RabbitMQ 4.1 fails at once with the remedy: the broker reports nothing",
+      () =>
+        Effect.gen(function* () {
+          const { url } = yield* TestBroker.TestBroker
+          const config = configOf(url, { frameMax: 4096 })
+          if ((yield* leastFrameMax) === 4096) {
+            const { state } = yield* AmqpConnection.make(config)
+            return assert.strictEqual(state.value._tag, "Open")
+          }
+          const reason = yield* connecting(config)
+          assert.strictEqual(reason._tag, "ProtocolError")
+          assert.isFalse(reason.isRetryable)
+          assert.match(
+            reason.message,
+            /frameMax: expected at least 8192 for RabbitMQ 4\.\d+\.\d+, got 4096 .*: set frameMax to 8192/
+          )
+        }).pipe(Effect.scoped, quietly)
     )
   })
 
   describe("A quorum queue of RabbitMQ 4.3 with delayedRetryType", () => {
-    /** How long a message is away, each time that it is given back. */
+    /** How long a message stays away, each time that it is returned. */
     const pauses = (options: AmqpChannel.QueueDeclareOptions, how: "reject" | "nack", times: number) =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({
@@ -119,14 +124,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
 
     it.effect(
-      "failed pauses before what was rejected comes again, longer each time, and not before what was nacked",
+      "failed pauses before a rejected message comes again, longer each time, and not before a nacked one",
       () =>
         Effect.gen(function* () {
           if (!(yield* isFrom("4.3.0"))) return
           const [first, second, third] = yield* pauses({ delayedRetryType: "failed" }, "reject", 3)
           assert.isAtLeast(first!, 299)
           assert.isAtLeast(second!, 599)
-          // 900, bounded.
+          // The pause would be 900 without the bound.
           assert.isAtLeast(third!, 699)
           const nacked = yield* pauses({ delayedRetryType: "failed" }, "nack", 10)
           assert.isBelow(Math.min(...nacked), 299)
@@ -134,7 +139,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "returned pauses before what was nacked, always as long; and its pause is the least without a bound",
+      "returned pauses before a nacked message comes again, equally long each time; without a bound this is the minimum",
       () =>
         Effect.gen(function* () {
           if (!(yield* isFrom("4.3.0"))) return
@@ -145,38 +150,40 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe(onBroker)
     )
 
-    it.effect("failed pauses before what was only delivered ahead on a channel that has closed, and counts it", () =>
-      Effect.gen(function* () {
-        if (!(yield* isFrom("4.3.0"))) return
-        const queue = yield* declareQueue({ queueType: "quorum", delayedRetryType: "failed", delayedRetryMin: 400 })
-        yield* send(queue, "x")
-        yield* borrowed((channel) =>
-          Effect.andThen(
-            Effect.flatMap(channel.consume(queue), ({ deliveries }) => Queue.take(deliveries)),
-            Effect.void
+    it.effect(
+      "failed pauses before a message that was only prefetched on a channel that has closed, and counts it",
+      () =>
+        Effect.gen(function* () {
+          if (!(yield* isFrom("4.3.0"))) return
+          const queue = yield* declareQueue({ queueType: "quorum", delayedRetryType: "failed", delayedRetryMin: 400 })
+          yield* send(queue, "x")
+          yield* borrowed((channel) =>
+            Effect.andThen(
+              Effect.flatMap(channel.consume(queue), ({ deliveries }) => Queue.take(deliveries)),
+              Effect.void
+            )
           )
-        )
-        const begun = performance.now()
-        const delivery = yield* borrowed((channel) =>
-          Effect.gen(function* () {
-            const { deliveries } = yield* channel.consume(queue)
-            const delivery = yield* Queue.take(deliveries)
-            yield* channel.ack(delivery)
-            return delivery
-          })
-        )
-        assert.isAtLeast(performance.now() - begun, 350)
-        assert.strictEqual(delivery.properties.headers["x-delivery-count"], 1)
-      }).pipe(onBroker)
+          const begun = performance.now()
+          const delivery = yield* borrowed((channel) =>
+            Effect.gen(function* () {
+              const { deliveries } = yield* channel.consume(queue)
+              const delivery = yield* Queue.take(deliveries)
+              yield* channel.ack(delivery)
+              return delivery
+            })
+          )
+          assert.isAtLeast(performance.now() - begun, 350)
+          assert.strictEqual(delivery.properties.headers["x-delivery-count"], 1)
+        }).pipe(onBroker)
     )
   })
 
   describe("A broker that does not permit queues that are neither durable nor exclusive", () => {
     it.effect(
-      "ends one connection over the first, and the next ones are refused with the cure, while others are declared",
+      "ends one connection over the first, and later ones are refused with the remedy, while others are declared",
       () =>
         Effect.gen(function* () {
-          // Earlier ones know no such setting.
+          // Earlier versions do not know this setting.
           if ((yield* major) < 4) return
           yield* Effect.gen(function* () {
             assert.strictEqual((yield* refusalOf({ durable: false }, "first"))?._tag, "BrokerError")
@@ -202,7 +209,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "is known by the close of the connection, not by the name of a queue that it refused for something else",
+      "is recognized by the close of the connection, not by the name of a queue that is refused for another reason",
       () =>
         Effect.gen(function* () {
           const name = "Feature `transient_nonexcl_queues` is deprecated"
@@ -214,7 +221,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe(onBroker, quietly)
     )
 
-    it.effect("is asked again once it is of another version", () => {
+    it.effect("is asked again once its version has changed", () => {
       const serverProperties = { product: "RabbitMQ", version: "4.3.6" }
       return onScriptedBroker({ broker: { serverProperties } }, function* (broker) {
         const refused =

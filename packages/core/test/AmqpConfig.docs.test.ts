@@ -1,11 +1,11 @@
-/** `docs/configuration.md` says what the code does. */
+/** `docs/configuration.md` agrees with the code. */
 import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
 import { keys, settingOf, urlParameters, variables } from "../src/internal/config/settings.ts"
 
 const page = readFileSync(new URL("../../../docs/configuration.md", import.meta.url), "utf8").replaceAll(/ +/g, " ")
 
-// What stands in backquotes is code; a row is found by the option in its first cell.
+// Text in backquotes is code. A row is found by the option in its first cell.
 const rowOf = (option: string): string =>
   page.split("\n").find((line) => line.startsWith(`| \`${option}\` |`)) ?? `no row of ${option}`
 
@@ -24,14 +24,14 @@ describe("docs/configuration.md", () => {
     })
   }
 
-  it("names no variable that there is not", () => {
+  it("names no variable that does not exist", () => {
     const known = new Set([...variables.keys(), "AMQP_URL", "AMQP_HSOT", "AMQP_USER"])
     for (const [name] of page.matchAll(/(?<![A-Z_])AMQP_[A-Z_]*[A-Z]\b(?!_)/g)) {
       assert.isTrue(known.has(name), name)
     }
   })
 
-  it("names no URL parameter in its tables that there is not", () => {
+  it("names no URL parameter in its tables that does not exist", () => {
     for (const [, cells] of page.matchAll(/^\| `[\w.]+` \| `AMQP_\w+` \| (`[a-z_]+`(?:, `[a-z_]+`)*) \|/gm)) {
       for (const [, name] of (cells ?? "").matchAll(/`([a-z_]+)`/g)) assert.isTrue(urlParameters.has(name ?? ""), name)
     }

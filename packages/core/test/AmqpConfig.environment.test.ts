@@ -14,13 +14,13 @@ import {
 } from "./AmqpConfig.fixtures.ts"
 
 describe("variables", () => {
-  it.effect("none at all means the same as an empty object", () =>
+  it.effect("none of them set means the same as an empty object", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* fromEnvironment({ PATH: "/bin" }), yield* AmqpConfig.make())
     })
   )
 
-  it.effect("where and who may be said in parts", () =>
+  it.effect("host and login can be given by separate variables", () =>
     Effect.gen(function* () {
       const config = yield* fromEnvironment({
         AMQP_HOST: "rabbit",
@@ -46,7 +46,7 @@ describe("variables", () => {
     })
   )
 
-  it.effect("every other setting has one", () =>
+  it.effect("every other setting has a variable", () =>
     Effect.gen(function* () {
       const config = yield* fromEnvironment({
         AMQP_URL: "amqps://rabbit/shop",
@@ -109,15 +109,17 @@ describe("variables", () => {
     })
   )
 
-  it.effect("AMQP_POOL=false works without a pool, and AMQP_POOL_SIZE=0 is refused, saying so", () =>
-    Effect.gen(function* () {
-      assert.isFalse((yield* fromEnvironment({ AMQP_POOL: "false" })).pool)
-      assert.include(yield* refusedEnvironment({ AMQP_POOL_SIZE: "0" }), "AMQP_POOL=false")
-      assert.deepStrictEqual(yield* refusedVariables({ AMQP_POOL: "false", AMQP_POOL_SIZE: "3" }), ["AMQP_POOL_SIZE"])
-    })
+  it.effect(
+    "AMQP_POOL=false disables the pool, and AMQP_POOL_SIZE=0 is refused with a message that names AMQP_POOL",
+    () =>
+      Effect.gen(function* () {
+        assert.isFalse((yield* fromEnvironment({ AMQP_POOL: "false" })).pool)
+        assert.include(yield* refusedEnvironment({ AMQP_POOL_SIZE: "0" }), "AMQP_POOL=false")
+        assert.deepStrictEqual(yield* refusedVariables({ AMQP_POOL: "false", AMQP_POOL_SIZE: "3" }), ["AMQP_POOL_SIZE"])
+      })
   )
 
-  it.effect("AMQP_POOL_RECYCLE takes seconds, a text, and -1 or never", () =>
+  it.effect("AMQP_POOL_RECYCLE takes seconds, a duration text, and -1 or never", () =>
     Effect.gen(function* () {
       for (const [text, expected] of [
         ["90", 90_000],
@@ -131,7 +133,7 @@ describe("variables", () => {
     })
   )
 
-  it.effect("any variable of TLS switches TLS on", () =>
+  it.effect("any TLS variable enables TLS", () =>
     Effect.gen(function* () {
       const login = { AMQP_HOST: "rabbit", AMQP_USERNAME: "alice", AMQP_PASSWORD: "s3cret" }
       assert.isTrue((yield* fromEnvironment({ ...login, AMQP_TLS: "true" })).tls?.verify)
@@ -143,7 +145,7 @@ describe("variables", () => {
 })
 
 describe("AMQP_URL", () => {
-  it.effect("combines with settings that it does not say", () =>
+  it.effect("combines with variables of settings that it does not contain", () =>
     Effect.gen(function* () {
       const config = yield* fromEnvironment({ AMQP_URL: "amqp://alice:s3cret@rabbit/shop", AMQP_POOL_SIZE: "8" })
       assert.isTrue(config.pool !== false && config.pool.max === 8)
@@ -151,7 +153,7 @@ describe("AMQP_URL", () => {
     })
   )
 
-  it.effect("may leave the user, or the password alone, to their variables", () =>
+  it.effect("can leave the user name or the password to their variables", () =>
     Effect.gen(function* () {
       const password = { AMQP_PASSWORD: "s3cret" }
       const whole = yield* fromEnvironment({ AMQP_URL: "amqp://rabbit", AMQP_USERNAME: "alice", ...password })
@@ -166,7 +168,7 @@ describe("AMQP_URL", () => {
     })
   )
 
-  it.effect("and another variable for what it says are refused", () =>
+  it.effect("is refused together with a variable for a setting that it contains", () =>
     Effect.gen(function* () {
       const names = yield* refusedVariables({
         AMQP_URL: "amqp://alice:s3cret@rabbit/shop?heartbeat=5",
@@ -186,7 +188,7 @@ describe("AMQP_URL", () => {
     })
   )
 
-  it.effect("its mistakes are named by the variable", () =>
+  it.effect("is the name under which its mistakes are reported", () =>
     Effect.gen(function* () {
       const names = yield* refusedVariables({ AMQP_URL: "amqp://alice@rabbit:0/a/b?heartbeat=x&foo=1" })
       assert.sameMembers(
@@ -198,7 +200,7 @@ describe("AMQP_URL", () => {
 })
 
 describe("mistakes", () => {
-  it.effect("every mistake is in one ConfigError", () =>
+  it.effect("are all in one ConfigError", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(
         fromEnvironment({ AMQP_HOST: "a b", AMQP_PORT: "5672x", AMQP_POOL_SIZE: "many", AMQP_HEARTBEAT: "" })
@@ -210,7 +212,7 @@ describe("mistakes", () => {
     })
   )
 
-  it.effect("a misspelt variable is refused, with the one that was meant", () =>
+  it.effect("in the name of a variable are refused, with the name that was meant", () =>
     Effect.gen(function* () {
       const misspelt: Record<string, string> = {
         AMQP_POOL_SZIE: "AMQP_POOL_SIZE",
@@ -234,7 +236,7 @@ describe("mistakes", () => {
     })
   )
 
-  it.effect("variables of the application, and of the tests, are left alone", () =>
+  it.effect("do not include variables of the application and of the tests", () =>
     fromEnvironment({
       AMQP_EXCHANGE: "orders",
       AMQP_QUEUE_NAME: "x",
@@ -258,7 +260,7 @@ describe("mistakes", () => {
     )
   }
 
-  it.effect("a provider that fails is reported as such", () =>
+  it.effect("do not hide that a provider failed", () =>
     Effect.gen(function* () {
       const broken = ConfigProvider.make(() => Effect.fail(new ConfigProvider.SourceError({ message: "no vault" })))
       const error = yield* Effect.flip(AmqpConfig.config.parse(broken))
@@ -268,7 +270,7 @@ describe("mistakes", () => {
 })
 
 describe("other providers", () => {
-  it.effect("a prefix is part of every name, read and refused", () =>
+  it.effect("can add a prefix, which is part of every name that is read or refused", () =>
     Effect.gen(function* () {
       const config = AmqpConfig.config.pipe(Config.nested("BILLING"))
       const read = yield* fromEnvironment({ BILLING_AMQP_URL: "amqp://a:b@rabbit", AMQP_POOL_SIZE: "0" }, config)
@@ -281,7 +283,7 @@ describe("other providers", () => {
     })
   )
 
-  it.effect("parse takes any provider: an object, another record, a fallback", () =>
+  it.effect("of any kind can be parsed: an object, another record, a fallback", () =>
     Effect.gen(function* () {
       const object = ConfigProvider.fromUnknown({ AMQP_URL: "amqp://a:b@rabbit", AMQP_POOL_SIZE: 8, AMQP_TLS_VERFY: 1 })
       const error = yield* Effect.flip(AmqpConfig.config.parse(object))
@@ -297,4 +299,29 @@ describe("other providers", () => {
     assert.lengthOf(new Set(variables.keys()), variables.size)
     assert.lengthOf(new Set(variables.values()), variables.size)
   })
+})
+
+describe("The variables that Kubernetes sets for a Service named amqp", () => {
+  const serviceLinks = {
+    AMQP_PORT: "tcp://10.96.0.12:5672",
+    AMQP_PORT_5672_TCP: "tcp://10.96.0.12:5672",
+    AMQP_PORT_5672_TCP_ADDR: "10.96.0.12",
+    AMQP_PORT_5672_TCP_PORT: "5672",
+    AMQP_PORT_5672_TCP_PROTO: "tcp",
+    AMQP_SERVICE_HOST: "10.96.0.12",
+    AMQP_SERVICE_PORT: "5672"
+  }
+
+  for (const [given, variables] of Object.entries({
+    "a host": { AMQP_HOST: "rabbit", AMQP_USERNAME: "u", AMQP_PASSWORD: "p" },
+    "a URL": { AMQP_URL: "amqp://u:p@rabbit" }
+  })) {
+    it.effect(`are refused with ${given}, and the error names enableServiceLinks`, () =>
+      Effect.gen(function* () {
+        const text = yield* refusedEnvironment({ ...variables, ...serviceLinks })
+        assert.include(text, "enableServiceLinks: false")
+        assert.deepStrictEqual(yield* refusedVariables({ ...variables, ...serviceLinks }), ["AMQP_PORT"])
+      })
+    )
+  }
 })

@@ -1,4 +1,4 @@
-/** What the tests of `AmqpConfig` share. */
+/** Helpers that the tests of `AmqpConfig` share. */
 import { AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { type Config, ConfigProvider, Duration, Effect, Redacted, type Scope } from "effect"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
@@ -25,7 +25,7 @@ LfuEDpnC8TczmgOcNz52kZxRPzuhRANCAARVwGHhcxNX6curbpaYzsY4p8Jyjbj+
 -----END PRIVATE KEY-----
 `
 
-/** The key of no certificate here. */
+/** A key that belongs to no certificate here. */
 export const otherKey = `-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg7MQzSWabSKqjAX7i
 baojaYjpi3/6F8VkuZ1xSExiVeahRANCAAT3wd+/kUPmHkMotAJhBFKglfgxWrbk
@@ -47,7 +47,7 @@ export const passphrase = "open-sesame"
 
 type Issues = AmqpError.InvalidConfig["issues"]
 
-/** The mistakes that a configuration is refused with. */
+/** The mistakes for which a configuration is refused. */
 export const issuesOf = (
   effect: Effect.Effect<AmqpConfig.AmqpConfig, AmqpError.AmqpError>
 ): Effect.Effect<Issues, unknown> =>
@@ -55,16 +55,16 @@ export const issuesOf = (
     reason._tag === "InvalidConfig" ? Effect.succeed(reason.issues) : Effect.fail(reason)
   )
 
-/** The settings that are refused, in order. */
+/** The refused settings, in order. */
 export const refused = (
   effect: Effect.Effect<AmqpConfig.AmqpConfig, AmqpError.AmqpError>
 ): Effect.Effect<ReadonlyArray<string>, unknown> =>
   Effect.map(issuesOf(effect), (issues) => issues.map((issue) => issue.setting))
 
-/** Options as JavaScript may write them, past the types. */
+/** Options as JavaScript can pass them, without the types. */
 export const untyped = (options: unknown): AmqpConfig.Options => options as AmqpConfig.Options
 
-/** The configuration that an environment says. */
+/** The configuration that an environment describes. */
 export const fromEnvironment = (
   env: Record<string, string>,
   config: Config.Config<AmqpConfig.AmqpConfig> = AmqpConfig.config
@@ -77,13 +77,16 @@ export const fromEnvironment = (
     ConfigProvider.fromEnv({ env })
   )
 
-/** What an environment is refused with: a line of got and wants, and a line that names the variable, for each. */
+/**
+ * The text with which an environment is refused: per mistake a line with expected and got, and a line that names the
+ * variable.
+ */
 export const refusedEnvironment = (
   env: Record<string, string>,
   config?: Config.Config<AmqpConfig.AmqpConfig>
 ): Effect.Effect<string, AmqpConfig.AmqpConfig> => Effect.map(Effect.flip(fromEnvironment(env, config)), String)
 
-/** The variables that are refused, in order. */
+/** The refused variables, in order. */
 export const refusedVariables = (
   env: Record<string, string>,
   config?: Config.Config<AmqpConfig.AmqpConfig>
@@ -92,7 +95,7 @@ export const refusedVariables = (
     [...text.matchAll(/at \["([^"]*)"\]/g)].map(([, name]) => name ?? "")
   )
 
-/** A file of this content, gone at the end of the test. */
+/** A file with this content, which is removed at the end of the test. */
 export const pemFile = (content: string): Effect.Effect<string, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "effect-amqp-config-"))),

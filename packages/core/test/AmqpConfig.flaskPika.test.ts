@@ -26,7 +26,7 @@ describe("Flask-Pika's records", () => {
     })
   )
 
-  it.effect("without a pool's record mean no pool, and a pool_recycle of -1 means never", () =>
+  it.effect("mean no pool if the pool's record is missing, and no recycling if pool_recycle is -1", () =>
     Effect.gen(function* () {
       assert.isFalse((yield* AmqpConfig.fromFlaskPika(login)).pool)
       assert.isFalse((yield* AmqpConfig.fromFlaskPika(login, null)).pool)
@@ -35,7 +35,7 @@ describe("Flask-Pika's records", () => {
     })
   )
 
-  it.effect("may hold the other fields of Pika's ConnectionParameters, in seconds, and None", () =>
+  it.effect("can contain the other fields of Pika's ConnectionParameters, in seconds, and None", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.fromFlaskPika({
         ...login,
@@ -65,7 +65,7 @@ describe("Flask-Pika's records", () => {
     })
   )
 
-  it.effect("with mistakes are refused, each named by its field", () =>
+  it.effect("with mistakes are refused, and each mistake is named by its field", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* refusedRecords({}, {}), ["username", "password", "pool_size", "pool_recycle"])
       assert.deepStrictEqual(yield* refusedRecords({ username: "alice" }), ["password"])

@@ -1,4 +1,4 @@
-/** Settings that are as long as somebody can make them. */
+/** Very long settings. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig } from "@effect-amqp/core"
 import { Effect, Exit } from "effect"
@@ -10,7 +10,7 @@ const megabyte = 1024 * 1024
 
 const fill = (text: string): string => text.repeat(Math.ceil(megabyte / text.length)).slice(0, megabyte)
 
-/** On a busy machine: what takes time that grows with the square of the length takes minutes. */
+/** A limit for a busy machine. Work that grows with the square of the length would take minutes. */
 const longest = 3000
 
 const withinTime = <A, E>(what: string, effect: Effect.Effect<A, E>) =>
@@ -52,7 +52,7 @@ const texts: Record<string, string> = {
 
 describe("a setting of a megabyte", () => {
   for (const [what, text] of Object.entries(texts)) {
-    it.effect(`is refused or read within seconds, wherever it stands: ${what}`, () =>
+    it.effect(`is refused or read within seconds, in every place: ${what}`, () =>
       Effect.gen(function* () {
         for (const url of [text, `amqp://${text}`, `amqp://a:b@${text}`, `amqp://h/${text}`, `amqp://h?${text}`]) {
           assert.isTrue(Exit.isFailure(yield* withinTime(url.slice(0, 20), AmqpConfig.fromUrl(url))))
@@ -77,13 +77,13 @@ describe("a setting of a megabyte", () => {
     )
   }
 
-  it.effect("is told as its length, and not shown", () =>
+  it.effect("is reported by its length, and its text is not shown", () =>
     Effect.gen(function* () {
       const found = yield* issuesOf(AmqpConfig.fromUrl(`amqp://h/${fill("secret")}`))
       assert.deepInclude(found, {
         setting: "url",
-        got: `a text of ${megabyte + 9} characters`,
-        wants: "a URL of at most 262144 characters"
+        got: `a string of ${megabyte + 9} characters`,
+        expected: "a URL of at most 262144 characters"
       })
       assert.deepStrictEqual(yield* refused(AmqpConfig.make({ vhost: fill("secret") })), ["vhost"])
     })
@@ -91,12 +91,12 @@ describe("a setting of a megabyte", () => {
 })
 
 describe("many mistakes", () => {
-  it.effect("are told up to a hundred, and that there are more", () =>
+  it.effect("are listed up to a hundred, and the message says that there are more", () =>
     Effect.gen(function* () {
       const options = Object.fromEntries(Array.from({ length: 50_000 }, (_, i) => [`hots${i}`, 1]))
       const error = yield* Effect.flip(AmqpConfig.make(untyped(options)))
-      assert.match(error.message, /100 and more mistakes/)
-      assert.match(error.message, /- and more$/)
+      assert.match(error.message, /more than 100 mistakes/)
+      assert.match(error.message, /- more mistakes, which are not listed$/)
       const hosts = Array.from({ length: 101 }, (_, i) => `host-${i}`)
       assert.deepStrictEqual(yield* refused(AmqpConfig.make({ hosts, username: "a", password: "b" })), ["hosts"])
       yield* AmqpConfig.make({ hosts: hosts.slice(1), username: "a", password: "b" })
@@ -105,7 +105,7 @@ describe("many mistakes", () => {
 })
 
 describe("PEM", () => {
-  it("has blocks from a beginning to the next end, and keys whose end is of their kind", () => {
+  it("has blocks from a BEGIN line to the next END line, and keys whose END line is of their kind", () => {
     const cut = "-----BEGIN CERTIFICATE-----\n"
     assert.deepStrictEqual(certificatesIn(`x${certificate}y${certificate}${cut}`), [
       certificate.trim(),

@@ -1,4 +1,4 @@
-/** No secret is printed: not by a mistake, whatever it is, and not by a configuration. */
+/** No secret is printed: not with any mistake, and not by a configuration. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { Cause, type Config, Effect, Exit, Redacted, Schema } from "effect"
@@ -16,7 +16,7 @@ import {
 
 type Failing = Effect.Effect<AmqpConfig.AmqpConfig, AmqpError.AmqpError | Config.ConfigError>
 
-/** Everything that a program could print of a value. */
+/** Everything that a program can print of a value. */
 const prints = (value: unknown): string =>
   [
     String(value),
@@ -36,14 +36,14 @@ const assertAbsent = (text: string, ...words: ReadonlyArray<string>) => {
   for (const word of words) assert.notInclude(text.toLowerCase(), word.toLowerCase())
 }
 
-/** Fails, and prints none of the words. */
+/** The effect fails, and nothing that it prints contains the words. */
 const keepsQuiet = (effect: Failing, ...words: ReadonlyArray<string>) =>
   Effect.map(Effect.exit(effect), (exit) => {
     assert.isTrue(Exit.isFailure(exit))
     assertAbsent(printsOfExit(exit), ...words)
   })
 
-// Cut at any special character, what is left is a word that no message has.
+// If the password is cut at any special character, a word remains that no message contains.
 const canary = "c4n4ry"
 const finch = "f1nch"
 
@@ -146,7 +146,7 @@ describe("a failing URL prints no part of its password", () => {
                 fromEnvironment({ AMQP_URL: url, AMQP_POOL_SIZE: "0" })
               ]) {
                 const exit = yield* Effect.exit(read as Failing)
-                // What is a good URL as it stands is one, even if another was meant.
+                // A URL that is valid as it stands is accepted, even if another one was meant.
                 if (Exit.isFailure(exit)) assertAbsent(printsOfExit(exit), canary, finch)
               }
             }
@@ -157,7 +157,7 @@ describe("a failing URL prints no part of its password", () => {
   }
 
   it.effect.prop(
-    "whatever it is, escaped, in a URL with mistakes that repeat it",
+    "whatever its text is, escaped, in a URL with mistakes that repeat it",
     { middle: Schema.String.check(Schema.isMaxLength(10)) },
     Effect.fnUntraced(function* ({ middle }) {
       if (/\p{Surrogate}/u.test(middle)) return
@@ -219,7 +219,7 @@ describe("Flask-Pika's records print no password", () => {
 })
 
 describe("a configuration", () => {
-  it.effect("is printed without password, key and passphrase, and gives them to those who ask", () =>
+  it.effect("is printed without password, key and passphrase, and returns them on request", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make({
         username: "alice",
@@ -237,7 +237,7 @@ describe("a configuration", () => {
     })
   )
 
-  it.effect("from a certificate file that holds the key too keeps the key apart", () =>
+  it.effect("from a certificate file that also contains the key keeps the key separate", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make({ tls: { certFile: yield* pemFile(certificate + key) } })
       assertAbsent(prints(config), key.split("\n")[1] ?? "")

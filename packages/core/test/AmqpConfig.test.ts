@@ -6,18 +6,18 @@ import type { Key } from "../src/internal/config/settings.ts"
 import { certificate, issuesOf, key, millis, refused, untyped } from "./AmqpConfig.fixtures.ts"
 
 describe("types", () => {
-  it("each option is a setting and each setting an option, or this does not compile", () => {
+  it("every option is a setting and every setting is an option, otherwise this does not compile", () => {
     type Options = Required<AmqpConfig.Options>
     type Group = "tls" | "tcp" | "reconnect" | "pool"
     type Grouped = { [Name in Group]: `${Name}.${keyof Extract<Options[Name], object> & string}` }[Group]
-    // That there is TLS, or a pool, is a setting as well. `credentials` are read into three.
-    type Given = Exclude<keyof Options, Group | "credentials"> | "tls" | "pool" | "authMechanism" | Grouped
+    // Whether there is TLS or a pool is a setting as well. `credentials` are read into three settings, `url` into all of them.
+    type Given = Exclude<keyof Options, Group | "credentials" | "url"> | "tls" | "pool" | "authMechanism" | Grouped
     expectTypeOf<Given>().toEqualTypeOf<Key>()
   })
 })
 
 describe("defaults", () => {
-  it.effect("nothing given means a broker on this machine, with the documented defaults", () =>
+  it.effect("without options mean a broker on this machine, with the documented defaults", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make()
       const { credentials, pool } = config
@@ -60,7 +60,7 @@ describe("defaults", () => {
     })
   )
 
-  it.effect("reconnecting: the longest delay is not below the shortest, and a schedule takes the place of both", () =>
+  it.effect("of reconnecting: the longest delay is at least the shortest, and a schedule replaces both", () =>
     Effect.gen(function* () {
       const { reconnect } = yield* AmqpConfig.make({ reconnect: { minDelay: "1 minute", healthyAfter: 0 } })
       assert.deepStrictEqual(
@@ -88,7 +88,7 @@ describe("defaults", () => {
           'reconnect.maxDelay: "1 second"',
           "reconnect.maxDelay: 0",
           "reconnect.schedule: a number",
-          "reconnect.minDelay: a delay beside reconnect.schedule",
+          "reconnect.minDelay: both",
           "reconnect.delay: an unknown option",
           'reconnect.onRefused: "final"',
           "reconnect: a boolean"
@@ -97,7 +97,7 @@ describe("defaults", () => {
     })
   )
 
-  it.effect("undefined is not given, at every level", () =>
+  it.effect("apply to undefined, at every level", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make({
         host: undefined,
@@ -111,7 +111,7 @@ describe("defaults", () => {
     })
   )
 
-  it.effect("TLS moves the default port to 5671, and leaves a given one alone", () =>
+  it.effect("of TLS move the default port to 5671, and keep a given port", () =>
     Effect.gen(function* () {
       const login = { username: "orders", password: "s3cret", tls: true }
       const config = yield* AmqpConfig.make({ ...login, hosts: ["a", "b:5672", { host: "c" }, "[::1]:1"] })
@@ -129,7 +129,7 @@ describe("defaults", () => {
     })
   )
 
-  it.effect("a pool is never larger than the channels of a connection", () =>
+  it.effect("never make a pool larger than the number of channels of a connection", () =>
     Effect.gen(function* () {
       const { pool } = yield* AmqpConfig.make({ channelMax: 8 })
       assert.strictEqual(pool === false ? 0 : pool.max, 8)
@@ -139,7 +139,7 @@ describe("defaults", () => {
 })
 
 describe("durations", () => {
-  it.effect("a number is milliseconds, and every other Duration.Input is what Effect says", () =>
+  it.effect("as numbers are milliseconds, and every other Duration.Input means what it means in Effect", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make({
         heartbeat: 5000,
@@ -165,7 +165,7 @@ describe("durations", () => {
     })
   )
 
-  it.effect("Infinity means never where never makes sense, and is refused elsewhere", () =>
+  it.effect("of Infinity mean never where never makes sense, and are refused elsewhere", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make({
         blockedConnectionTimeout: "Infinity",
@@ -182,7 +182,7 @@ describe("durations", () => {
   )
 
   for (const heartbeat of [0, 1000, 65_535_000]) {
-    it.effect(`a heartbeat of ${heartbeat} ms is taken`, () =>
+    it.effect(`accept a heartbeat of ${heartbeat} ms`, () =>
       Effect.map(AmqpConfig.make({ heartbeat }), (config) => assert.strictEqual(millis(config.heartbeat), heartbeat))
     )
   }
@@ -203,14 +203,14 @@ describe("durations", () => {
     "a boolean": true
   }
   for (const [name, heartbeat] of Object.entries(wrong)) {
-    it.effect(`a heartbeat that is ${name} is refused`, () =>
+    it.effect(`refuse a heartbeat that is ${name}`, () =>
       Effect.map(refused(AmqpConfig.make(untyped({ heartbeat }))), (settings) =>
         assert.deepStrictEqual(settings, ["heartbeat"])
       )
     )
   }
 
-  it.effect("a timeout longer than Node's longest timer is refused, since it would fire at once", () =>
+  it.effect("of timeouts above Node's longest timer are refused, because such a timer would fire at once", () =>
     Effect.gen(function* () {
       yield* AmqpConfig.make({ socketTimeout: 2 ** 31 - 1 })
       assert.deepStrictEqual(yield* refused(AmqpConfig.make({ socketTimeout: 2 ** 31 })), ["socketTimeout"])
@@ -238,7 +238,7 @@ describe("bounds", () => {
     { ...login, host: "rabbit_1.example.org." }
   ]
   for (const options of taken) {
-    it.effect(`${JSON.stringify(options).slice(0, 60)} is taken`, () => AmqpConfig.make(options))
+    it.effect(`accept ${JSON.stringify(options).slice(0, 60)}`, () => AmqpConfig.make(options))
   }
 
   const wrong: ReadonlyArray<readonly [options: unknown, setting: string]> = [
@@ -300,14 +300,14 @@ describe("bounds", () => {
     [{ host: "localhost", hosts: ["localhost"] }, "host"]
   ]
   for (const [options, setting] of wrong) {
-    it.effect(`${JSON.stringify(options).slice(0, 60)} is refused, and nothing else of it`, () =>
+    it.effect(`refuse ${JSON.stringify(options).slice(0, 60)}, and no other setting of it`, () =>
       Effect.map(refused(AmqpConfig.make(untyped(options))), (settings) => assert.deepStrictEqual(settings, [setting]))
     )
   }
 })
 
 describe("mistakes", () => {
-  it.effect("every mistake is in one error, with what it got and what it wants", () =>
+  it.effect("are all in one error, each with got and expected", () =>
     Effect.gen(function* () {
       const effect = AmqpConfig.make(
         untyped({
@@ -334,8 +334,8 @@ describe("mistakes", () => {
           ["pool.max", "0"]
         ]
       )
-      for (const { got, setting, wants } of issues) {
-        assert.include(error.message, `${setting}: got ${got}, wants ${wants}`)
+      for (const { got, setting, expected } of issues) {
+        assert.include(error.message, `${setting}: expected ${expected}, got ${got}`)
       }
     })
   )
@@ -359,19 +359,19 @@ describe("mistakes", () => {
     [JSON.parse('{ "__proto__": { "host": "evil.example" } }'), "__proto__", "host"]
   ]
   for (const [options, setting, meant] of misspelt) {
-    it.effect(`an unknown option, ${setting}, is refused, with those that there are`, () =>
+    it.effect(`of an unknown option, ${setting}, list the options that exist`, () =>
       Effect.map(issuesOf(AmqpConfig.make(untyped(options))), (issues) => {
         assert.deepStrictEqual(
           issues.map((issue) => issue.setting),
           [setting]
         )
-        assert.include(issues[0]?.wants, meant)
+        assert.include(issues[0]?.expected, meant)
       })
     )
   }
 
   for (const options of [null, "amqp://localhost", 3, [], () => ({})]) {
-    it.effect(`options that are ${Array.isArray(options) ? "an array" : String(options)} are refused`, () =>
+    it.effect(`of options that are ${Array.isArray(options) ? "an array" : String(options)} are refused`, () =>
       Effect.map(refused(AmqpConfig.make(untyped(options))), (settings) =>
         assert.deepStrictEqual(settings, ["options"])
       )
@@ -400,14 +400,14 @@ describe("credentials", () => {
     [{ credentials: { _tag: "External" }, tls: { cert: certificate } }, ["tls.key"]]
   ]
   for (const [options, settings] of outcomes) {
-    it.effect(`${JSON.stringify(options)} is refused for ${settings.join(" and ")}`, () =>
+    it.effect(`${JSON.stringify(options)} are refused because of ${settings.join(" and ")}`, () =>
       Effect.map(refused(AmqpConfig.make(untyped(options))), (found) =>
         assert.deepStrictEqual([...found].sort(), [...settings].sort())
       )
     )
   }
 
-  it.effect("a wiped password is refused", () =>
+  it.effect("with a wiped password are refused", () =>
     Effect.gen(function* () {
       const password = Redacted.make("s3cret")
       Redacted.wipeUnsafe(password)
@@ -415,7 +415,7 @@ describe("credentials", () => {
     })
   )
 
-  it.effect("guest is assumed for this machine only", () =>
+  it.effect("default to guest for this machine only", () =>
     Effect.gen(function* () {
       for (const host of ["localhost", "127.0.0.1", "127.1.2.3", "::1", "LOCALHOST"]) {
         yield* AmqpConfig.make({ host })
@@ -428,7 +428,7 @@ describe("credentials", () => {
     })
   )
 
-  it.effect("EXTERNAL needs neither user name nor password", () =>
+  it.effect("for EXTERNAL need neither user name nor password", () =>
     Effect.gen(function* () {
       const tls = { cert: certificate, key }
       const config = yield* AmqpConfig.make({ host: "rabbit", tls, credentials: { _tag: "External" } })
@@ -438,7 +438,7 @@ describe("credentials", () => {
 })
 
 describe("client properties", () => {
-  it.effect("are copied deeply, without prototypes, and a connection name among them is the connection's", () =>
+  it.effect("are copied deeply, without prototypes, and a connection name among them becomes the connection's", () =>
     Effect.gen(function* () {
       const labels = ["a"]
       const config = yield* AmqpConfig.make({
@@ -466,18 +466,18 @@ describe("client properties", () => {
     [{ connection_name: 3 }, "clientProperties.connection_name"]
   ]
   for (const [clientProperties, setting] of wrong) {
-    it.effect(`${setting} that AMQP's tables cannot hold, or must not, is refused`, () =>
+    it.effect(`with ${setting} that AMQP's tables cannot contain, or must not, are refused`, () =>
       Effect.map(refused(AmqpConfig.make(untyped({ clientProperties }))), (settings) =>
         assert.deepStrictEqual(settings, [setting])
       )
     )
   }
 
-  it.effect("that never end are refused", () =>
+  it.effect("that contain themselves are refused", () =>
     Effect.map(refused(AmqpConfig.make({ clientProperties: cyclic })), (settings) => assert.lengthOf(settings, 1))
   )
 
-  it.effect("two names for the connection are refused", () =>
+  it.effect("with a second name for the connection are refused", () =>
     Effect.map(
       refused(AmqpConfig.make({ connectionName: "a", clientProperties: { connection_name: "b" } })),
       (settings) => assert.deepStrictEqual(settings, ["clientProperties.connection_name"])

@@ -29,7 +29,7 @@ describe("TLS", () => {
     })
   )
 
-  it.effect("verification ends with verify: false alone", () =>
+  it.effect("verifies certificates unless verify is false", () =>
     Effect.gen(function* () {
       assert.isFalse((yield* tlsOf({ verify: false }))?.verify)
       for (const verify of ["false", 0, null, "", Number.NaN]) {
@@ -38,7 +38,7 @@ describe("TLS", () => {
     })
   )
 
-  it.effect("takes PEM as text, as bytes and as Redacted", () =>
+  it.effect("accepts PEM as text, as bytes and as Redacted", () =>
     Effect.gen(function* () {
       const text = yield* tlsOf({ ca: certificate, cert: certificate, key })
       assert.lengthOf(text?.ca ?? [], 1)
@@ -55,7 +55,7 @@ describe("TLS", () => {
     })
   )
 
-  it.effect("reads files, several for authorities, and the key beside its certificate", () =>
+  it.effect("reads files, several for authorities, and a key next to its certificate", () =>
     Effect.gen(function* () {
       const caFile = yield* pemFile(`# ours\n${certificate}${certificate}`)
       const both = yield* pemFile(key + certificate)
@@ -72,7 +72,7 @@ describe("TLS", () => {
     })
   )
 
-  it.effect("files are named by a URL, by Pika's dict in it, and by the environment", () =>
+  it.effect("reads files that a URL, Pika's dict in it, or the environment names", () =>
     Effect.gen(function* () {
       const certFile = yield* pemFile(certificate)
       const keyFile = yield* pemFile(encryptedKey)
@@ -109,14 +109,14 @@ describe("TLS", () => {
     [{ key }, "tls.cert", "nothing"],
     [{ passphrase }, "tls.passphrase", "without a key"],
     [{ cert: certificate, key: otherKey }, "tls.key", "another certificate"],
-    [{ cert: certificate, key: certificate }, "tls.key", "without one"],
+    [{ cert: certificate, key: certificate }, "tls.key", "without a private key"],
     [{ cert: certificate, key: key.replace("MIGH", "MIGG") }, "tls.key", "cannot be read"],
     [{ cert: certificate, key: encryptedKey }, "tls.passphrase", "nothing"],
     [{ cert: certificate, key: encryptedKey, passphrase: "wrong" }, "tls.passphrase", "does not open"],
-    [{ cert: certificate, certFile: "/nowhere", key }, "tls.certFile", "the same setting"],
+    [{ cert: certificate, certFile: "/nowhere", key }, "tls.certFile", "both"],
     [{ caFile: "/nowhere/ca.pem" }, "tls.caFile", "ENOENT"],
-    [{ caFile: "/" }, "tls.caFile", "no regular file"],
-    [{ caFile: "/dev/zero" }, "tls.caFile", "no regular file"],
+    [{ caFile: "/" }, "tls.caFile", "not a regular file"],
+    [{ caFile: "/dev/zero" }, "tls.caFile", "not a regular file"],
     [{ caFile: "" }, "tls.caFile", "empty"],
     [{ servername: "10.0.0.1" }, "tls.servername", "10.0.0.1"],
     [{ ciphers: "none-such" }, "tls.ciphers", "none-such"],
@@ -134,7 +134,7 @@ describe("TLS", () => {
     )
   }
 
-  it.effect("every file that cannot be read is in one error, with the other mistakes", () =>
+  it.effect("reports every file that cannot be read in one error, together with the other mistakes", () =>
     Effect.gen(function* () {
       const noCertificate = yield* pemFile("hello")
       const settings = yield* refused(
@@ -147,13 +147,13 @@ describe("TLS", () => {
     })
   )
 
-  it.effect("a certificate without its key is found beside any other mistake", () =>
+  it.effect("reports a certificate without its key together with any other mistake", () =>
     Effect.map(refused(AmqpConfig.make({ port: 0, tls: { cert: certificate } })), (settings) =>
       assert.deepStrictEqual(settings, ["port", "tls.key"])
     )
   )
 
-  it.effect("its settings are refused where it is off", () =>
+  it.effect("has settings that are refused where TLS is off", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* refused(AmqpConfig.fromUrl("amqp://localhost?cacertfile=/x&tls_verify=true")), [
         "?cacertfile=",

@@ -12,7 +12,7 @@ import { drain } from "./support/queues.ts"
 import { noneTo } from "./support/sockets.ts"
 import * as Users from "./support/users.ts"
 
-/** A user of the broker, behind a proxy: until the end of the test. */
+/** A user of the broker, connected through a proxy, until the end of the test. */
 const user = Effect.gen(function* () {
   const { url } = yield* TestBroker.TestBroker
   const user = yield* Users.make("first")
@@ -31,7 +31,7 @@ const isGeneration = (generation: number) => (state: AmqpConnection.State) =>
 
 const declare = (queue: string) => AmqpChannel.use((channel) => channel.queueDeclare(queue))
 
-/** Why an effect fails, which it does at once: before the shortest deadline of these tests (five seconds). */
+/** Why an effect fails. It must fail at once: before the shortest deadline of these tests, which is five seconds. */
 const soon = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>, what = "it") =>
   Effect.timeoutOrElse(reasonOf(effect), {
     duration: "4 seconds",
@@ -39,7 +39,7 @@ const soon = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>, what = "it
   })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("a permission that is taken away while connected", () => {
+  describe("a permission that is revoked while connected", () => {
     it.effect("refuses that operation with AccessRefused on its channel alone, until it is granted again", () =>
       Effect.gen(function* () {
         const { permit, proxy, url } = yield* user
@@ -64,7 +64,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 assert.deepInclude(reason, { _tag: "AccessRefused", replyCode: 403, severity: "channel" })
                 assert.include(reason.message, "ACCESS_REFUSED")
               }
-              // The sibling goes on, on the first connection.
+              // The other channel continues, on the first connection.
               yield* sibling.publish({ routingKey: "mine", content: "after" })
               assert.deepStrictEqual(yield* drain(sibling, "mine"), ["before", "after"])
               assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
@@ -73,14 +73,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* permit(".*", ".*", ".*")
           yield* Effect.scoped(declare("other"))
           yield* AmqpPublisher.publish({ exchange: "amq.fanout", routingKey: "x", content: "" })
-          // Two connections, its own and that of the consumers, and none of them was lost.
+          // There are two connections, the application's and the consumers', and neither was lost.
           assert.strictEqual(proxy.stats.accepted, 2)
         }).pipe(withConsumers(url))
       })
     )
 
     it.effect(
-      "of the whole virtual host is AccessRefused while connected, and VirtualHostRefused when lost, until it is granted again",
+      "of the whole virtual host is AccessRefused while connected, and VirtualHostRefused after a loss, until it is granted again",
       () =>
         Effect.gen(function* () {
           const { clearPermissions, permit, proxy, url } = yield* user
@@ -101,7 +101,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("a user that is deleted while connected", () => {
     it.effect(
-      "is tried once more, and then everything fails at once with AuthenticationFailed, where onRefused is close",
+      "gets one more attempt, and then every caller fails at once with AuthenticationFailed, where onRefused is close",
       () =>
         Effect.gen(function* () {
           const { awaitCensus } = yield* TestBroker.TestBroker
@@ -114,11 +114,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* send("q", "m")
             yield* Deferred.await(handled)
             assert.strictEqual(deleted.proxy.stats.accepted, 2)
-            // A process of the broker notes each connection, behind its `open-ok`: one not noted would outlive its user.
+            // A process of the broker registers each connection after its `open-ok`: an unregistered connection would
+            // outlive its user.
             yield* until(deleted.tracked, (connections) => connections === "2", "connections of the user")
             const waiting = yield* pool.use((held) =>
               Effect.gen(function* () {
-                // In line behind the only place of the pool, when it happens.
+                // This caller is in the pool's wait queue when the user is deleted.
                 const waiting = yield* start(pool.use(() => Effect.void))
                 yield* deleted.delete
                 const closed = yield* untilState(isClosed)
@@ -138,7 +139,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               const reason = yield* soon(refused as Effect.Effect<unknown, AmqpError.AmqpError>, what)
               assert.deepInclude(reason, { _tag: "AuthenticationFailed", replyCode: 403, isRetryable: false })
             }
-            // Each connection has tried once more, and never again.
+            // Each connection has made one more attempt, and no other.
             assert.strictEqual(deleted.proxy.stats.accepted, 4)
             yield* noneTo(deleted.proxy.port)
           }).pipe(withConsumers(deleted.url, { ...closedByRefusals, pool: { max: 1 } }))
@@ -149,55 +150,60 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("a password that is changed while connected", () => {
-    it.effect("does not touch the connection, which comes back when the old one holds again", () =>
-      Effect.gen(function* () {
-        const { changePassword, proxy, url } = yield* user
-        yield* Effect.gen(function* () {
-          const { state } = yield* AmqpConnection.AmqpConnection
-          yield* changePassword("second")
-          yield* Effect.scoped(declare("q"))
-          yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
-          assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
-          proxy.rst()
-          yield* untilState(isRefused("AuthenticationFailed"))
-          yield* changePassword("first")
-          yield* untilState(isGeneration(2))
-          yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
-        }).pipe(withConsumers(url))
-      })
+    it.effect(
+      "does not affect the open connection; after a loss it is re-established once the old password is valid again",
+      () =>
+        Effect.gen(function* () {
+          const { changePassword, proxy, url } = yield* user
+          yield* Effect.gen(function* () {
+            const { state } = yield* AmqpConnection.AmqpConnection
+            yield* changePassword("second")
+            yield* Effect.scoped(declare("q"))
+            yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
+            assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
+            proxy.rst()
+            yield* untilState(isRefused("AuthenticationFailed"))
+            yield* changePassword("first")
+            yield* untilState(isGeneration(2))
+            yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
+          }).pipe(withConsumers(url))
+        })
     )
 
-    it.effect("and is replaced by updateSecret: both connections come back with it, and so does one made later", () =>
-      Effect.gen(function* () {
-        const { changePassword, proxy, url } = yield* user
-        yield* Effect.gen(function* () {
-          const connection = yield* AmqpConnection.AmqpConnection
-          const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
-          yield* Effect.scoped(declare("q"))
-          const theirs = yield* consumers
-          yield* Effect.provideService(untilState(isGeneration(1)), AmqpConnection.AmqpConnection, theirs)
-          yield* changePassword("second")
-          // RabbitMQ's own database takes any secret of a live connection.
-          yield* connection.updateSecret(Redacted.make("second"), "changed")
-          for (const generation of [2, 3]) {
-            proxy.rst()
-            yield* untilState(isGeneration(generation))
-            yield* Effect.provideService(untilState(isGeneration(generation)), AmqpConnection.AmqpConnection, theirs)
-          }
-          yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
-          assert.strictEqual(proxy.stats.accepted, 6)
-          const password = connection.config.credentials._tag === "Plain" ? connection.config.credentials.password : ""
-          assert.strictEqual(Redacted.isRedacted(password) && Redacted.value(password), "first")
-        }).pipe(withConsumers(url))
-        yield* Effect.gen(function* () {
-          const connection = yield* AmqpConnection.AmqpConnection
-          yield* connection.updateSecret(Redacted.make("third"))
-          yield* changePassword("third")
-          const handled = yield* Deferred.make<void>()
-          yield* start(AmqpConsumer.consume("q", () => Deferred.succeed(handled, undefined)))
-          yield* Effect.timeout(Deferred.await(handled), "10 seconds")
-        }).pipe(withConsumers(url.replace(":first@", ":second@")))
-      })
+    it.effect(
+      "can be replaced with updateSecret: both connections are re-established with it, and later ones use it",
+      () =>
+        Effect.gen(function* () {
+          const { changePassword, proxy, url } = yield* user
+          yield* Effect.gen(function* () {
+            const connection = yield* AmqpConnection.AmqpConnection
+            const { connection: consumers } = yield* AmqpConsumer.AmqpConsumer
+            yield* Effect.scoped(declare("q"))
+            const theirs = yield* consumers
+            yield* Effect.provideService(untilState(isGeneration(1)), AmqpConnection.AmqpConnection, theirs)
+            yield* changePassword("second")
+            // RabbitMQ's own database accepts any secret for an open connection.
+            yield* connection.updateSecret(Redacted.make("second"), "changed")
+            for (const generation of [2, 3]) {
+              proxy.rst()
+              yield* untilState(isGeneration(generation))
+              yield* Effect.provideService(untilState(isGeneration(generation)), AmqpConnection.AmqpConnection, theirs)
+            }
+            yield* AmqpPublisher.publish({ routingKey: "q", content: "m" })
+            assert.strictEqual(proxy.stats.accepted, 6)
+            const password =
+              connection.config.credentials._tag === "Plain" ? connection.config.credentials.password : ""
+            assert.strictEqual(Redacted.isRedacted(password) && Redacted.value(password), "first")
+          }).pipe(withConsumers(url))
+          yield* Effect.gen(function* () {
+            const connection = yield* AmqpConnection.AmqpConnection
+            yield* connection.updateSecret(Redacted.make("third"))
+            yield* changePassword("third")
+            const handled = yield* Deferred.make<void>()
+            yield* start(AmqpConsumer.consume("q", () => Deferred.succeed(handled, undefined)))
+            yield* Effect.timeout(Deferred.await(handled), "10 seconds")
+          }).pipe(withConsumers(url.replace(":first@", ":second@")))
+        })
     )
   })
 })

@@ -1,4 +1,4 @@
-/** Several addresses behind one name, and files of TLS that change: by real sockets, and a real broker over TLS. */
+/** Several addresses behind one name, and TLS files that change: with real sockets, and a real broker over TLS. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, type AmqpConnection } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -13,11 +13,11 @@ import { configOf, connecting, layerWith, quietly, untilOpen, untilState, withPo
 import * as Certificates from "./support/certificates.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { touch } from "./support/queues.ts"
-import { leavesNothing } from "./support/leftovers.ts"
+import { assertNoLeaks } from "./support/leaks.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import * as TlsListener from "./support/TlsListener.ts"
 
-/** For the time of the scope, a name leads to these addresses, in this order. */
+/** Resolves a name to these addresses, in this order, until the scope closes. */
 const resolving = (name: string, ...addresses: ReadonlyArray<string>) =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -33,7 +33,7 @@ const resolving = (name: string, ...addresses: ReadonlyArray<string>) =>
       })
   )
 
-/** What listens at an address and a port, and answers each connection with a text, or with nothing. */
+/** A listener at an address and a port that answers each connection with a text, or with nothing. */
 const listening = Effect.fnUntraced(function* (address: string, port: number, answer?: string) {
   const sockets = new Set<Socket>()
   const stats = { accepted: 0 }
@@ -79,10 +79,10 @@ describe("of several addresses of a name", () => {
           yield* untilOpen(2)
           assert.strictEqual(stats.accepted, 2)
         }).pipe(withPool(named(broker.port), connectTimeout), quietly)
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
   )
 
-  plain.live("all that stay silent are ConnectTimeout in time, with the name and the address", () =>
+  plain.live("silence at all of them is ConnectTimeout in time, with the name and the address", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "protocol-header": () => {} } })
       const stats = yield* listening(silent, broker.port)
@@ -93,20 +93,20 @@ describe("of several addresses of a name", () => {
       assert.isBelow(Duration.toMillis(time), 2500)
       assert.strictEqual(stats.accepted, 1)
       assert.strictEqual(broker.count("protocol-header"), 1)
-    }).pipe(Effect.scoped, leavesNothing)
+    }).pipe(Effect.scoped, assertNoLeaks)
   )
 
-  plain.live("one where nothing listens costs no time, nor does one where something else does", () =>
+  plain.live("one without a listener or with another protocol is skipped without delay", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* listening(silent, broker.port, "HTTP/1.1 503 Service Unavailable\r\n\r\n")
       yield* resolving(name, "127.0.0.3", silent, "127.0.0.1")
       const [time] = yield* Effect.timed(touch.pipe(withPool(named(broker.port), connectTimeout), quietly))
       assert.isBelow(Duration.toMillis(time), 1000)
-    }).pipe(Effect.scoped, leavesNothing)
+    }).pipe(Effect.scoped, assertNoLeaks)
   )
 
-  plain.live("one that has begun to answer may take the whole of connectTimeout", () =>
+  plain.live("one that has begun to answer may use the whole connectTimeout", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({
         on: { "connection.start-ok": (context) => Effect.map(Effect.sleep("1300 millis"), () => context.proceed()) }
@@ -114,10 +114,10 @@ describe("of several addresses of a name", () => {
       yield* resolving(name, "127.0.0.1", silent)
       yield* touch.pipe(withPool(named(broker.port), connectTimeout), quietly)
       assert.strictEqual(broker.count("connection.start-ok"), 1)
-    }).pipe(Effect.scoped, leavesNothing)
+    }).pipe(Effect.scoped, assertNoLeaks)
   )
 
-  plain.live("no other is asked when one refuses the login", () =>
+  plain.live("no other is tried when one refuses the login", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "connection.start-ok": ScriptedBroker.refuseLogin } })
       const stats = yield* listening(silent, broker.port)
@@ -126,7 +126,7 @@ describe("of several addresses of a name", () => {
       assert.strictEqual(reason._tag, "AuthenticationFailed")
       assert.include(reason.message, `${name}:${broker.port} (127.0.0.1)`)
       assert.strictEqual(stats.accepted, 0)
-    }).pipe(Effect.scoped, leavesNothing)
+    }).pipe(Effect.scoped, assertNoLeaks)
   )
 })
 
@@ -146,7 +146,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   })
 
   describe("over TLS", () => {
-    test("the next address is tried when one accepts and stays silent, and its certificate is that of the name", () =>
+    test("the next address is tried when one accepts and stays silent, and its certificate is checked against the name", () =>
       program(
         Effect.gen(function* () {
           const port = yield* TlsListener.make()
@@ -174,7 +174,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
       (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
     )
 
-    /** A connection to listeners that take turns, by settings of TLS that name files. */
+    /** A connection to listeners that replace one another, with TLS settings that name files. */
     const connected = Effect.fnUntraced(function* <A, E, R>(
       tls: (folder: string) => AmqpConfig.TlsOptions,
       before: (write: (name: string, text: string) => void) => void,
@@ -198,7 +198,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
       })
       const config = yield* AmqpConfig.make({
         ...(yield* optionsFor(proxy.port, tls(folder))),
-        // A file that cannot be used is no refusal.
+        // A file that cannot be used does not count as a refusal.
         reconnect: { onRefused: "close" }
       })
       return yield* Effect.andThen(
@@ -249,7 +249,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         ({ cert, key }: { cert: string; key: string }) => ({ "both.pem": cert + key })
       ]
     ] as const) {
-      test(`a client's certificate and key, ${what}, that are renewed on disk are shown at the next connect`, () =>
+      test(`a client's certificate and key, ${what}, that are renewed on disk are presented at the next connect`, () =>
         program(
           connected(
             (folder) => ({ ca: Certificates.ca, ...tls(folder) }),
@@ -267,7 +267,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         ))
     }
 
-    test("one that cannot be read at a reconnect is ConnectFailed, names its setting, and is read again", () =>
+    test("a file that cannot be read at a reconnect is ConnectFailed with the name of its setting, and is read again", () =>
       program(
         connected(
           (folder) => ({ caFile: join(folder, "ca.pem") }),
@@ -275,11 +275,11 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           {},
           ({ cut, remove, write }) =>
             Effect.gen(function* () {
-              for (const [generation, spoil] of [
+              for (const [generation, breakIt] of [
                 () => remove("ca.pem"),
                 () => write("ca.pem", "-----BEGIN CERTIFICATE-----\nhalf")
               ].entries()) {
-                spoil()
+                breakIt()
                 cut()
                 const { reason } = yield* untilFailed
                 assert.match(reason.message, /tls\.caFile: ".*ca\.pem" cannot be used \(/)
@@ -290,7 +290,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         )
       ))
 
-    test("a certificate that was renewed before its key is ConnectFailed until the key is, too", () =>
+    test("a certificate that was renewed before its key is ConnectFailed until the key is renewed too", () =>
       program(
         connected(
           (folder) => ({
@@ -308,7 +308,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
               write("cert.pem", Certificates.client.cert)
               cut()
               const { reason } = yield* untilFailed
-              assert.include(reason.message, "tls.certFile, tls.keyFile: what they hold cannot be used together")
+              assert.include(reason.message, "tls.certFile, tls.keyFile: the files cannot be used together")
               assert.notInclude(reason.message, "PRIVATE KEY")
               write("key.pem", Certificates.client.key)
               yield* untilOpen(2)

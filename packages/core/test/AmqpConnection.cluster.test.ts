@@ -1,4 +1,6 @@
-/** Several hosts: three nodes of one cluster, of which one is killed, paused or cut off, and a queue that outlives it. */
+/**
+ * Several hosts: three nodes of one cluster, of which one is killed, paused or cut off, and a queue that survives it.
+ */
 import { Amqp, AmqpChannel, type AmqpConfig, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Duration, Effect, Fiber, References, Stream, SubscriptionRef } from "effect"
@@ -13,7 +15,7 @@ const hostOf = (one: Node | AmqpConfig.Host): AmqpConfig.Host => ("evaluate" in 
 
 const peerOf = ({ host }: Node) => `${host.host}:${host.port}`
 
-/** With these hosts, in this order, and with an eye on silence. */
+/** A configuration with these hosts, in this order, that notices silence soon. */
 const configFor = Effect.fnUntraced(function* (...[first, ...others]: ReadonlyArray<Node | AmqpConfig.Host>) {
   const { url } = yield* Cluster.Cluster
   return configOf(url, {
@@ -24,7 +26,7 @@ const configFor = Effect.fnUntraced(function* (...[first, ...others]: ReadonlyAr
   })
 })
 
-/** Where a connection with these hosts comes to be. */
+/** The node to which a connection with these hosts goes. */
 const connectedTo = (...hosts: ReadonlyArray<Node | AmqpConfig.Host>) =>
   Effect.gen(function* () {
     const { state } = yield* Effect.flatMap(configFor(...hosts), AmqpConnection.make)
@@ -68,11 +70,11 @@ const declareQueue = Effect.fnUntraced(function* (leader: Node) {
 interface Traffic {
   readonly queue: string
   readonly ledger: Ledger
-  /** The publishers', and the consumers'. */
+  /** The publishers' connection, and the consumers'. */
   readonly connections: readonly [Connection, Connection]
-  /** Waits until some more are confirmed. */
-  readonly goesOn: Effect.Effect<void>
-  /** Measures the time from `fault` to the first confirm of what is published after it. */
+  /** Waits until this many more publishes are confirmed. */
+  readonly continues: Effect.Effect<void>
+  /** Measures the time from `fault` to the first confirm of a message that is published after it. */
   readonly measured: <E>(fault: Effect.Effect<void, E>) => Effect.Effect<void, E>
 }
 
@@ -83,10 +85,10 @@ afterAll(() => {
 })
 
 /**
- * While publishers and a consumer are at work on a queue whose leader is `leader`, with these hosts, `fault` happens and
- * ends. They go on, and at the end everything that was confirmed has been handled, and nothing is left open.
+ * Publishers and a consumer with these hosts work on a queue whose leader is `leader`, while `fault` happens and ends.
+ * They continue. At the end every confirmed message has been handled, and nothing is left open.
  */
-const whileTrafficGoesOn = (
+const duringTraffic = (
   name: string,
   { hosts, leader }: { readonly hosts: ReadonlyArray<Node>; readonly leader: Node },
   fault: (traffic: Traffic) => Effect.Effect<void, unknown, Cluster.Cluster | Amqp.Amqp>
@@ -107,7 +109,7 @@ const whileTrafficGoesOn = (
           })
         )
       })
-    const goesOn = Effect.suspend(() => {
+    const continues = Effect.suspend(() => {
       const from = ledger.confirmed
       return until("200 more confirms", () => ledger.confirmed > from + 200)
     })
@@ -116,11 +118,17 @@ const whileTrafficGoesOn = (
       const publishing = yield* Effect.forEach(Array.from({ length: 16 }), () =>
         Effect.forkScoped(publisher(queue, ledger, () => isDone))
       )
-      yield* goesOn
+      yield* continues
       const consumers = yield* Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ connection }) => connection)
-      yield* fault({ queue, ledger, connections: [yield* AmqpConnection.AmqpConnection, consumers], goesOn, measured })
+      yield* fault({
+        queue,
+        ledger,
+        connections: [yield* AmqpConnection.AmqpConnection, consumers],
+        continues,
+        measured
+      })
       yield* cluster.ready
-      yield* goesOn
+      yield* continues
       isDone = true
       yield* Effect.timeoutOrElse(Fiber.joinAll(publishing), {
         duration: "30 seconds",
@@ -146,23 +154,26 @@ const whileTrafficGoesOn = (
     )
   })
 
-// Nothing listens there.
+// No process listens at this host.
 const nowhere: AmqpConfig.Host = { host: "127.0.0.1", port: 1 }
 
-/** Both connections go to another node, and from there everything goes on. */
-const failsOver = (gone: Node, { connections, goesOn }: Traffic) =>
+/** Both connections go to another node, and everything continues from there. */
+const failsOver = (gone: Node, { connections, continues }: Traffic) =>
   Effect.gen(function* () {
     for (const connection of connections) {
       yield* untilState(connection, (state) => state._tag === "Open" && state.peer !== peerOf(gone))
     }
-    yield* goesOn
+    yield* continues
   })
 
-/** A publish that has a second: why it fails. */
+/** Why a publish with a timeout of one second fails. */
 const probing = ({ queue }: Traffic) =>
   reasonOf(AmqpPublisher.publish({ routingKey: queue, content: new Uint8Array(4).fill(255) }, { timeout: "1 second" }))
 
-/** RabbitMQ 4.3 keeps the clients of a node that is cut off: nothing of theirs is confirmed, and nobody is told. */
+/**
+ * RabbitMQ 4.3 keeps the clients of a node that is cut off: none of their publishes is confirmed, and no client gets an
+ * error.
+ */
 const staysWithout = (cut: Node, traffic: Traffic) =>
   Effect.gen(function* () {
     yield* cut.cut
@@ -170,7 +181,7 @@ const staysWithout = (cut: Node, traffic: Traffic) =>
     for (let i = 0; i < 5; i++) {
       assert.deepInclude(yield* probing(traffic), { _tag: "PublishTimeout", sent: true })
     }
-    // What the others had stored, too, when it was cut off.
+    // Messages that the other nodes had also stored when the node was cut off.
     assert.isAtMost(traffic.ledger.confirmed - confirmed, 16)
     for (const { state } of traffic.connections) {
       assert.deepInclude(state.value, { _tag: "Open", generation: 1, peer: peerOf(cut) })
@@ -180,12 +191,12 @@ const staysWithout = (cut: Node, traffic: Traffic) =>
 layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("nothing confirmed is lost and nothing hangs when the node of the connections and of a quorum queue's leader", () => {
     it.effect(
-      "is killed: publishers and consumers go on with another, and who connects takes the next host that is there",
+      "is killed: publishers and consumers continue with another node, and a new connect uses the next host that is up",
       () =>
         Effect.gen(function* () {
           const [first, second, third] = (yield* Cluster.Cluster).nodes
           const hosts = [first, second, third]
-          yield* whileTrafficGoesOn("killed", { hosts, leader: first }, (traffic) =>
+          yield* duringTraffic("killed", { hosts, leader: first }, (traffic) =>
             Effect.gen(function* () {
               yield* traffic.measured(first.kill9)
               yield* failsOver(first, traffic)
@@ -194,7 +205,7 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
             })
           )
         }),
-      90_000
+      150_000
     )
 
     it.effect(
@@ -203,7 +214,7 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
         Effect.gen(function* () {
           const [first, second, third] = (yield* Cluster.Cluster).nodes
           const hosts = [second, third, first]
-          yield* whileTrafficGoesOn("paused", { hosts, leader: second }, (traffic) =>
+          yield* duringTraffic("paused", { hosts, leader: second }, (traffic) =>
             Effect.gen(function* () {
               yield* traffic.measured(second.pause)
               yield* failsOver(second, traffic)
@@ -212,7 +223,7 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
             })
           )
         }),
-      90_000
+      150_000
     )
 
     it.effect(
@@ -224,7 +235,7 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
             pausesMinority
           } = yield* Cluster.Cluster
           const hosts = [third, first, second]
-          yield* whileTrafficGoesOn("cut off", { hosts, leader: third }, (traffic) =>
+          yield* duringTraffic("cut off", { hosts, leader: third }, (traffic) =>
             Effect.gen(function* () {
               if (!pausesMinority) {
                 yield* staysWithout(third, traffic)
@@ -237,21 +248,21 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
             })
           )
         }),
-      90_000
+      150_000
     )
   })
 
   describe("a quorum queue", () => {
     it.effect(
-      "whose leader is lost, on a node that nobody is connected to: publishes wait for the next leader",
+      "whose leader is lost, on a node without connections: publishes wait for the next leader",
       () =>
         Effect.gen(function* () {
           const [first, second, third] = (yield* Cluster.Cluster).nodes
           const hosts = [first, third]
-          yield* whileTrafficGoesOn("only the leader cut off", { hosts, leader: second }, (traffic) =>
+          yield* duringTraffic("only the leader cut off", { hosts, leader: second }, (traffic) =>
             Effect.gen(function* () {
               yield* traffic.measured(second.cut)
-              yield* traffic.goesOn
+              yield* traffic.continues
               yield* second.heal
               for (const { state } of traffic.connections) {
                 assert.deepInclude(state.value, { _tag: "Open", generation: 1, peer: peerOf(first) })
@@ -259,11 +270,11 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
             })
           )
         }),
-      90_000
+      150_000
     )
 
     it.effect(
-      "without a majority confirms nothing: publishes end by their time limit, and go on when it is back",
+      "without a majority confirms nothing: publishes end with their timeout, and continue when the majority is back",
       () =>
         Effect.gen(function* () {
           const {
@@ -271,24 +282,24 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) =
             pausesMinority
           } = yield* Cluster.Cluster
           const hosts = [third, first, second]
-          yield* whileTrafficGoesOn("without a majority", { hosts, leader: third }, (traffic) =>
+          yield* duringTraffic("without a majority", { hosts, leader: third }, (traffic) =>
             Effect.gen(function* () {
               const [publishers] = traffic.connections
               const probe = probing(traffic)
               yield* traffic.measured(Effect.andThen(first.pause, second.pause))
               const { confirmed } = traffic.ledger
               assert.deepInclude(yield* probe, { _tag: "PublishTimeout", sent: true })
-              // The third node gives up too, as soon as it knows that it is alone; that of 4.3 does not.
+              // The third node gives up too, as soon as it knows that it is alone. That of 4.3 does not.
               if (pausesMinority) yield* untilState(publishers, ({ _tag }) => _tag === "Reconnecting")
               assert.deepInclude(yield* probe, { _tag: "PublishTimeout", sent: !pausesMinority })
-              // What had been stored by two of them when they were paused.
+              // Messages that two nodes had stored when they were paused.
               assert.isAtMost(traffic.ledger.confirmed - confirmed, 16)
               yield* first.resume
               yield* second.resume
             })
           )
         }),
-      90_000
+      150_000
     )
   })
 })

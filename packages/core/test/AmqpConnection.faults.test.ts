@@ -1,4 +1,7 @@
-/** A connection that is lost: noticed, made again or given up for good, and what its users are told meanwhile. */
+/**
+ * Lost connections: how a loss is noticed, how the connection is re-established or closed for good, and what its users
+ * get until then.
+ */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import {
   AmqpChannel,
@@ -30,7 +33,7 @@ import { environment } from "./support/environment.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { withPublisher } from "./support/publisher.ts"
 import { touch } from "./support/queues.ts"
-import { leavesNothing, turn } from "./support/leftovers.ts"
+import { assertNoLeaks, turn } from "./support/leaks.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { noneTo } from "./support/sockets.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
@@ -38,10 +41,10 @@ import * as Users from "./support/users.ts"
 
 const { millis, seconds } = Duration
 
-/** Three heartbeats of a second, and what a busy machine takes. */
+/** Three heartbeats of a second, and some time for a busy machine. */
 const threeHeartbeats = 4500
 
-/** Reconnecting with next to no wait. */
+/** Reconnecting with almost no delay. */
 const soon: Overrides = {
   reconnect: {
     minDelay: millis(20),
@@ -64,7 +67,7 @@ const binary = (text: string) => `<<"${text}">>`
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a dead link", () => {
-    it.effect("is noticed within three heartbeats, whichever way is dead, and nothing of it remains", () =>
+    it.effect("is noticed within three heartbeats, whichever direction is dead, and nothing of it remains", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         yield* Effect.forEach(
@@ -78,9 +81,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 proxy.refuse()
                 const time = yield* timeOf(untilState((now) => now._tag !== "Open"))
                 assert.isBelow(time, threeHeartbeats, direction)
-                // While it is dead: nothing that comes later can have closed it.
+                // The link is still dead: nothing that arrives later can have closed it.
                 yield* noneTo(proxy.port)
-                // The proxy sees what the client has closed only when it reads again.
+                // The proxy notices that the client has closed only when it reads again.
                 proxy.heal()
                 proxy.refuse()
                 yield* Effect.timeout(proxy.linksClosed, "1 second")
@@ -92,12 +95,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           { concurrency: "unbounded", discard: true }
         )
         yield* broker.awaitCensus({ connections: 0 })
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
   })
 
   describe("a refusal, where onRefused is close,", () => {
-    /** All kinds of users of a connection that is away, none of whom would give up by itself for a minute. */
+    /** Every kind of user of a lost connection. None of them would give up on its own for a minute. */
     const users = Effect.gen(function* () {
       const queue = "users"
       const handler = () => Effect.void
@@ -121,23 +124,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       pool: { acquireTimeout: seconds(60) }
     }
 
-    /** The connections of a program are cut, and stay away until `spoil` has done its work. */
+    /** Cuts the connections of a program, and keeps them away until `refuse` has completed. */
     const isClosedBy = Effect.fnUntraced(function* (
       tag: AmqpError.AmqpErrorReason["_tag"],
       overrides: (broker: TestBroker.TestBroker["Service"]) => Overrides,
-      spoil: (broker: TestBroker.TestBroker["Service"]) => Effect.Effect<unknown, unknown>
+      refuse: (broker: TestBroker.TestBroker["Service"]) => Effect.Effect<unknown, unknown>
     ) {
       const { broker, proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("users", { autoDelete: true })))
-        // The consumers' connection is made by the first of them.
+        // The first consumer opens the consumers' connection.
         yield* Effect.forkScoped(reasonOf(AmqpConsumer.consume("users", () => Effect.void)))
         yield* proxy.until(({ open }) => open === 2)
         proxy.refuse()
         proxy.rst()
         yield* untilState((now) => now._tag === "Reconnecting")
         const waiting = yield* users
-        yield* spoil(broker)
+        yield* refuse(broker)
         proxy.refuse(false)
         const time = yield* timeOf(
           Effect.gen(function* () {
@@ -151,7 +154,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           })
         )
         assert.isBelow(time, 5000)
-        // From now on at once, and nobody asks the broker again.
+        // From now on callers fail at once, and the broker is not asked again.
         const { accepted } = proxy.stats
         const again = yield* timeOf(
           Effect.gen(function* () {
@@ -169,7 +172,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       yield* Effect.timeout(proxy.linksClosed, "2 seconds")
     }, Effect.scoped)
 
-    it.effect("a password that is not valid any more closes the connection, and all its users are told at once", () =>
+    it.effect("a password that is no longer valid closes the connection, and all its users fail at once", () =>
       Effect.gen(function* () {
         const { changePassword, name } = yield* Users.make("first")
         const credentials = { _tag: "Plain", username: name, password: Redacted.make("first") } as const
@@ -178,10 +181,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           () => ({ credentials }),
           () => changePassword("second")
         )
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
 
-    it.effect("a virtual host that is deleted closes the connection, and all its users are told at once", () =>
+    it.effect("a virtual host that is deleted closes the connection, and all its users fail at once", () =>
       Effect.gen(function* () {
         const { evaluate, vhost: own } = yield* TestBroker.TestBroker
         const vhost = `${own}-doomed`
@@ -194,12 +197,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           () => ({ vhost }),
           () => evaluate(`rabbit_vhost:delete(${binary(vhost)}, <<"test">>), ok.`)
         )
-      }).pipe(leavesNothing)
+      }).pipe(assertNoLeaks)
     )
   })
 
-  describe("what passes", () => {
-    it.effect("a limit of connections, or a virtual host that is down, is waited for, at first and afterwards", () =>
+  describe("a temporary refusal", () => {
+    it.effect("is retried at the first connect and later: a limit of connections, or a virtual host that is down", () =>
       Effect.gen(function* () {
         const { evaluate, url, vhost } = yield* TestBroker.TestBroker
         const make = Effect.scoped(AmqpConnection.make(configOf(url)))
@@ -246,7 +249,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const first = yield* Queue.take(consumer.deliveries)
           assert.strictEqual(first.deliveryTag, 1)
 
-          // The broker has it; its confirm gets no further than the proxy.
+          // The broker has the message. Its confirm gets no further than the proxy.
           proxy.stall("down")
           const pending = yield* Effect.forkChild(
             reasonOf(AmqpPublisher.publish({ routingKey: queue, content: "second" })),
@@ -264,7 +267,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             "ConnectionClosed"
           )
 
-          // The same numbers again: the first channel, the first delivery tag, the first confirm.
+          // The same numbers are used again: the first channel, the first delivery tag, the first confirm.
           yield* AmqpPublisher.publish({ routingKey: queue, content: "third" })
           const pool = yield* AmqpPool.AmqpPool
           yield* pool.use((channel) =>
@@ -288,12 +291,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             })
           )
         }).pipe(Effect.scoped, withPublisher(url, {}, soon), quietly)
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
   })
 
-  describe("while it is away", () => {
-    it.effect("a hundred wait: each state is told once, and logged once", () =>
+  describe("while the connection is lost", () => {
+    it.effect("a hundred callers wait: each state is published once, and logged once", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const { proxy, url } = yield* FaultProxy.proxied
@@ -325,10 +328,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             "AMQP connection closed"
           ])
         })
-      ).pipe(Effect.scoped, leavesNothing)
+      ).pipe(Effect.scoped, assertNoLeaks)
     )
 
-    it.effect("who borrows waits for acquireTimeout, and is then told why there is no connection", () =>
+    it.effect("a borrower waits for acquireTimeout, and then fails with the reason why there is no connection", () =>
       Effect.gen(function* () {
         const { proxy, url } = yield* FaultProxy.proxied
         yield* Effect.gen(function* () {
@@ -348,7 +351,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             assert.instanceOf(reason.cause, AmqpError.ConnectionClosed)
           }
         }).pipe(withPool(url, { ...soon, pool: { acquireTimeout: millis(300) } }), quietly)
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
   })
 
@@ -411,7 +414,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }
     }
 
-    it.effect("exits by itself, within seconds, in any weather", () =>
+    it.effect("exits automatically, within seconds, under every condition", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         yield* Effect.forEach(
@@ -425,16 +428,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               yield* child.tell
               const [time, end] = yield* Effect.timed(child.ended)
               assert.deepStrictEqual(end, { code: 0, errors: "", last: "ended" }, name)
-              // Consumers, publisher, pool and both connections, each within half a second or twice that.
+              // The consumers, the publisher, the pool and both connections, each with half a second or twice that.
               assert.isBelow(Duration.toMillis(time), 8000, name)
             }).pipe(Effect.scoped),
           { concurrency: 2, discard: true }
         )
         yield* broker.awaitCensus({ connections: 0, channels: 0 })
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
 
-    it.effect("exits by itself after a first connect that has failed, with the code it has chosen", () =>
+    it.effect("exits automatically after a failed first connect, with its own exit code", () =>
       Effect.gen(function* () {
         const { proxy, url } = yield* FaultProxy.proxied
         proxy.refuse()
@@ -442,7 +445,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const end = yield* child.ended
         assert.deepStrictEqual(end, { code: 3, errors: "", last: "failed: ConnectionClosed" })
         assert.strictEqual(proxy.stats.accepted, 2)
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
   })
 
@@ -455,7 +458,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       readonly recover: number
     }
 
-    /** From the fault to the first state that is not Open, and from its end to the first confirm. */
+    /** The times from the fault to the first state other than Open, and from its end to the first confirm. */
     const measure = Effect.fnUntraced(function* (
       fault: Effect.Effect<unknown, unknown, AmqpPublisher.AmqpPublisher>,
       end: Effect.Effect<unknown>
@@ -482,7 +485,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       } satisfies Figure
     })
 
-    it.effect("a connection that was healthy is back, and confirms, within a second of a reset", () =>
+    it.effect("a connection that was healthy is re-established, and confirms, within a second of a reset", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const rows: Array<readonly [string, ReadonlyArray<Figure>]> = []
@@ -498,7 +501,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const figures = yield* Effect.gen(function* () {
               const figures: Array<Figure> = []
               for (let i = 0; i < times; i++) {
-                // Open for long enough to count as healthy, as it is by default after a second.
+                // Open for long enough to count as healthy, which by default is a second.
                 yield* Effect.sleep(millis(healthyAfter + 50))
                 figures.push(yield* measure(fault(proxy), end(proxy)))
               }
@@ -532,7 +535,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               Effect.gen(function* () {
                 const { reset } = proxy.stats
                 proxy.cutAfter(10)
-                // In the middle of a publish.
+                // The reset happens during a publish.
                 yield* Effect.forkChild(Effect.ignore(confirmed), { startImmediately: true })
                 yield* proxy.until((stats) => stats.reset > reset)
               })
@@ -561,7 +564,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           ],
           { concurrency: "unbounded", discard: true }
         )
-        // These hit every connection of the virtual host.
+        // These affect every connection of the virtual host.
         yield* sample("closed by the broker (320)", 4, () => broker.closeConnections())
         yield* sample("killed in the broker", 4, () => broker.killConnections)
 
@@ -585,14 +588,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             else assert.isBelow(recover, 5000, name)
           }
         }
-      }).pipe(Effect.scoped, leavesNothing)
+      }).pipe(Effect.scoped, assertNoLeaks)
     )
   })
 })
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("a broker whose process is stopped, and goes on later", () => {
-    it.effect("is noticed within three heartbeats, leaves nothing, and is connected to again, once", () =>
+  describe("a broker whose process is paused and resumed later", () => {
+    it.effect("is noticed within three heartbeats, leaves nothing, and gets exactly one new connection", () =>
       Effect.gen(function* () {
         const { awaitCensus, processes, url } = yield* TestBroker.TestBroker
         if (processes === undefined) return console.log("not run: the broker is no process of this machine")
@@ -602,7 +605,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           yield* Effect.gen(function* () {
             const time = yield* timeOf(untilState((now) => now._tag !== "Open"))
             assert.isBelow(time, threeHeartbeats)
-            // Its system accepts connections, and it says nothing.
+            // The operating system accepts connections, and the broker sends nothing.
             yield* untilState((now) => now._tag === "Reconnecting" && now.reason._tag === "ConnectTimeout")
             yield* noneTo(Number(new URL(url).port))
           }).pipe(Effect.ensuring(Effect.sync(() => process.kill(processes.server, "SIGCONT"))))
@@ -610,12 +613,12 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           yield* awaitCensus({ connections: 1 })
         }).pipe(withPublisher(url, {}, { ...soon, heartbeat: seconds(1), connectTimeout: seconds(1) }), quietly)
         yield* awaitCensus({ connections: 0 })
-      }).pipe(leavesNothing)
+      }).pipe(assertNoLeaks)
     )
   })
 })
 
-describe("what passes, on a broker that does it on command", () => {
+describe("a temporary fault of a scripted broker", () => {
   const passing: Record<string, ScriptedBroker.Script> = {
     "reset before start": { "protocol-header": ({ destroy }) => destroy() },
     "ended before start": { "protocol-header": ({ end }) => end() },
@@ -629,7 +632,7 @@ describe("what passes, on a broker that does it on command", () => {
     "silent after tune": { "connection.open": () => {} }
   }
 
-  plain.live("is tried again, at the first connect as often as is allowed, and afterwards for ever", () =>
+  plain.live("is retried, at the first connect as often as is allowed, and later without a limit", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ protocolErrors: "record" })
       const overrides = { ...soon, connectTimeout: millis(400), connectionAttempts: 2, retryDelay: millis(1) }
@@ -652,11 +655,11 @@ describe("what passes, on a broker that does it on command", () => {
         yield* touch
       }).pipe(withPool(broker.url, overrides), quietly)
       yield* Effect.timeout(broker.socketsClosed, "1 second")
-    }).pipe(Effect.scoped, leavesNothing)
+    }).pipe(Effect.scoped, assertNoLeaks)
   )
 })
 
-describe("a certificate that is not valid any more", () => {
+describe("a certificate that is no longer valid", () => {
   plain.live("closes the connection for good, where onRefused is close", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
@@ -676,7 +679,7 @@ describe("a certificate that is not valid any more", () => {
         assert.strictEqual((yield* reasonOf(touch))._tag, "TlsFailed")
       }).pipe(Effect.provide(layerWith(config), { local: true }), quietly)
       yield* Effect.timeout(broker.socketsClosed, "1 second")
-    }).pipe(Effect.scoped, leavesNothing)
+    }).pipe(Effect.scoped, assertNoLeaks)
   )
 })
 
@@ -684,7 +687,7 @@ describe("of several hosts", () => {
   const hostsOf = (...brokers: ReadonlyArray<{ readonly host: string; readonly port: number }>) => ({
     hosts: brokers.map(({ host, port }) => ({ host, port })) as never
   })
-  /** Speaks another protocol. */
+  /** This host speaks another protocol. */
   const alien = ScriptedBroker.make({
     protocolErrors: "record",
     on: { "protocol-header": (header) => header.write(Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n")) }
@@ -693,7 +696,7 @@ describe("of several hosts", () => {
   const first = (hosts: object, overrides: Overrides = {}) =>
     AmqpConnection.make(configOf("amqp://127.0.0.1:1", { ...soon, ...hosts, ...overrides }))
 
-  plain.live("one that refuses is passed over, and named in the log, while another one takes the connection", () =>
+  plain.live("one that refuses is skipped, and named in the log, while another one accepts the connection", () =>
     logged((lines) =>
       Effect.gen(function* () {
         const good = yield* ScriptedBroker.make()
@@ -712,7 +715,7 @@ describe("of several hosts", () => {
     )
   )
 
-  plain.live("a login that one refuses is refused by all, whatever becomes of the others", () =>
+  plain.live("a login that one refuses counts as refused by all, whatever the others answer", () =>
     Effect.gen(function* () {
       const bad = yield* refusing
       const dead = yield* ScriptedBroker.make()
@@ -727,7 +730,7 @@ describe("of several hosts", () => {
     }).pipe(Effect.scoped, quietly)
   )
 
-  plain.live("one that cannot be trusted or understood does not keep the others from being waited for", () =>
+  plain.live("one that cannot be trusted or understood does not prevent retries of the others", () =>
     Effect.gen(function* () {
       const bad = yield* alien
       const good = yield* ScriptedBroker.make()
@@ -741,7 +744,7 @@ describe("of several hosts", () => {
     }).pipe(Effect.scoped, quietly)
   )
 
-  plain.live("all of which refuse, for whatever reasons, the first connect is given up after one round", () =>
+  plain.live("the first connect fails after one round if all of them refuse, for whatever reasons", () =>
     Effect.gen(function* () {
       const [one, two] = [yield* alien, yield* alien]
       const reason = yield* reasonOf(

@@ -1,4 +1,4 @@
-/** What comes in is bounded: a message larger than the limit is not taken in, and costs its channel at most. */
+/** Inbound messages are bounded: a message above the limit is not read into memory, and costs its channel at most. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import {
   Amqp,
@@ -50,7 +50,7 @@ const queueOf = Effect.fnUntraced(function* (...contents: ReadonlyArray<string>)
   return queue
 })
 
-/** Takes everything out of a queue, by a connection that takes in more. */
+/** Takes all messages out of a queue, with a connection that has a higher limit. */
 const sizesIn = (queue: string) =>
   onBroker(
     Effect.scoped(
@@ -70,7 +70,10 @@ const sizesIn = (queue: string) =>
 
 const isTooLarge = (reason: AmqpError.AmqpErrorReason, size = limit + 1) => {
   assert.strictEqual(reason._tag, "MessageTooLarge", reason.message)
-  for (const word of [`${size} bytes`, `the ${limit} of maxInboundMessageBodySize`, "aise maxInboundMessageBodySize"]) {
+  for (const word of [
+    `at most ${limit} bytes (maxInboundMessageBodySize), got ${size}`,
+    "Raise maxInboundMessageBodySize"
+  ]) {
     assert.include(reason.message, word)
   }
   assert.isFalse(reason.isRetryable)
@@ -82,7 +85,7 @@ const generation = Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
 )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a limit of 1,000 bytes", (it) => {
-  it.effect("get takes 1,000 bytes; with one more it fails, and its channel alone is closed", () =>
+  it.effect("get accepts 1,000 bytes; with one more it fails, and only its channel is closed", () =>
     Effect.gen(function* () {
       const queue = yield* queueOf(within, beyond)
       yield* AmqpChannel.use((sibling) =>
@@ -103,7 +106,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
     }).pipe(onBroker)
   )
 
-  it.effect("of megabytes that are on their way the connection is rid, and goes on behind them", () =>
+  it.effect("megabytes that are on their way are dropped, and the connection continues behind them", () =>
     Effect.gen(function* () {
       const size = 10 * 2 ** 20
       const queue = yield* queueOf("x".repeat(size))
@@ -137,7 +140,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
     )
   }
 
-  it.effect("what stands before it is handled, what stands behind it is in the queue", () =>
+  it.effect("messages before it are handled, and messages after it are in the queue", () =>
     Effect.gen(function* () {
       const queue = yield* queueOf("a", within, beyond, "b")
       const handled: Array<string> = []
@@ -161,7 +164,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
     Effect.gen(function* () {
       yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(Echo.queue)))
       const both = yield* Deferred.make<void>()
-      // The one that is asked for first is answered last: it is in flight when the other's reply comes.
+      // The first request is answered last: it is in flight when the other request's reply arrives.
       yield* Effect.forkScoped(
         AmqpRpc.serve(Echo, (size) =>
           Effect.as(size === limit - 1 ? Deferred.succeed(both, undefined) : Deferred.await(both), "x".repeat(size))
@@ -172,25 +175,27 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
       assert.strictEqual(reason._tag, "DecodeFailed")
       assert.include(reason.message, "the request was handled")
       isTooLarge(reason.cause as AmqpError.AmqpErrorReason)
-      // Its text in quotes has two more.
+      // As JSON the text is two bytes longer, because of its quotes.
       assert.strictEqual((yield* Fiber.join(sibling)).length, limit - 2)
       assert.strictEqual((yield* echo(1)).length, 1)
     }).pipe(onBroker)
   )
 
-  it.effect("a server ends with a request that is too large, which is in its queue; its client's patience ends", () =>
-    Effect.gen(function* () {
-      const Large = AmqpRpc.make("inbound.large", { payload: Schema.String, success: Schema.Int })
-      yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(Large.queue)))
-      const call = AmqpRpc.client(Large, { timeout: "1 second", expires: false })
-      const client = yield* Effect.forkChild(reasonOf(call(beyond)), { startImmediately: true })
-      isTooLarge(yield* reasonOf(AmqpRpc.serve(Large, (text) => Effect.succeed(text.length))), limit + 3)
-      assert.strictEqual((yield* Fiber.join(client))._tag, "RequestTimeout")
-      assert.deepStrictEqual(yield* sizesIn(Large.queue), [limit + 3])
-    }).pipe(onBroker)
+  it.effect(
+    "a server ends with a request that is too large, which stays in its queue; the client's call times out",
+    () =>
+      Effect.gen(function* () {
+        const Large = AmqpRpc.make("inbound.large", { payload: Schema.String, success: Schema.Int })
+        yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(Large.queue)))
+        const call = AmqpRpc.client(Large, { timeout: "1 second", expires: false })
+        const client = yield* Effect.forkChild(reasonOf(call(beyond)), { startImmediately: true })
+        isTooLarge(yield* reasonOf(AmqpRpc.serve(Large, (text) => Effect.succeed(text.length))), limit + 3)
+        assert.strictEqual((yield* Fiber.join(client))._tag, "RequestTimeout")
+        assert.deepStrictEqual(yield* sizesIn(Large.queue), [limit + 3])
+      }).pipe(onBroker)
   )
 
-  it.effect("a message that is returned and too large is PublishReturned, and its channel lives", () =>
+  it.effect("a returned message that is too large is PublishReturned, and its channel stays open", () =>
     Effect.gen(function* () {
       const queue = yield* queueOf()
       const outcome = (routingKey: string, content: string) =>
@@ -222,7 +227,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
     }).pipe((program) => onBroker(program))
   )
 
-  it.effect("of returned messages that cannot be told apart unread none is told a wrong outcome", () =>
+  it.effect("returned messages that are indistinguishable unread never get a wrong outcome", () =>
     Effect.gen(function* () {
       const queue = yield* queueOf()
       const send = (content: string) =>
@@ -235,13 +240,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
       })
       for (const outcome of outcomes) assert.include(["PublishReturned", "PublishUnknown"], outcome)
       assert.include(outcomes, "PublishUnknown")
-      // A publisher goes on, on another channel.
+      // The publisher continues on another channel.
       yield* AmqpPublisher.publish({ routingKey: queue, content: "after" })
       assert.strictEqual(yield* generation, 1)
     }).pipe((program) => onBroker(program))
   )
 
-  it.effect("returns that are read end with the reason", () =>
+  it.effect("a reader of returns fails with the reason", () =>
     Effect.gen(function* () {
       const reason = yield* AmqpChannel.use((channel) =>
         Effect.gen(function* () {
@@ -254,10 +259,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
     }).pipe((program) => onBroker(program))
   )
 
-  it.effect("a request that comes back too large fails as unroutable", () =>
+  it.effect("a request that is returned and too large fails as unroutable", () =>
     Effect.gen(function* () {
-      const Nobody = AmqpRpc.make("inbound.nobody", { payload: Schema.String })
-      assert.strictEqual((yield* reasonOf(AmqpRpc.client(Nobody)(beyond)))._tag, "PublishReturned")
+      const Unserved = AmqpRpc.make("inbound.unserved", { payload: Schema.String })
+      assert.strictEqual((yield* reasonOf(AmqpRpc.client(Unserved)(beyond)))._tag, "PublishReturned")
     }).pipe((program) => onBroker(program))
   )
 })
@@ -266,7 +271,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("a 
 
 const getOk = encodeMessage(1, "basic.get-ok", { deliveryTag: 1, redelivered: false, routingKey: "q" })
 
-/** A content header without properties that announces so many bytes. */
+/** A content header without properties that announces this many bytes. */
 const headerOf = (size: bigint, channel = 1) => {
   const payload = Buffer.alloc(14)
   payload.writeUInt16BE(60, 0)
@@ -285,7 +290,7 @@ const getIt = borrowed((channel) => channel.get("q"))
 describe("a body", () => {
   const sizes = [BigInt(limit) + 1n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]
   for (const size of sizes) {
-    plain.live(`of ${size} bytes, announced: the channel is closed, and what still comes is dropped`, () =>
+    plain.live(`of ${size} bytes, announced: the channel is closed, and what still arrives is dropped`, () =>
       Effect.gen(function* () {
         const broker = yield* brokerThat(
           (get) => get.write(Buffer.concat([getOk, headerOf(size), body(900), body(900)])),
@@ -308,8 +313,8 @@ describe("a body", () => {
   }
 
   const broken: Record<string, [bytes: Buffer, words: string]> = {
-    "longer than announced": [Buffer.concat([getOk, headerOf(10n), body(6), body(6)]), "more content than"],
-    "longer than announced, in one frame": [Buffer.concat([getOk, headerOf(10n), body(16)]), "more content than"],
+    "longer than announced": [Buffer.concat([getOk, headerOf(10n), body(6), body(6)]), "the body is larger than"],
+    "longer than announced, in one frame": [Buffer.concat([getOk, headerOf(10n), body(16)]), "the body is larger than"],
     "without a header": [Buffer.concat([getOk, body(6)]), "a content body that no content header has announced"],
     "without a method": [body(6), "a content body that no content header has announced"],
     "after its end": [
@@ -318,7 +323,7 @@ describe("a body", () => {
     ],
     "interrupted by another message": [
       Buffer.concat([getOk, headerOf(10n), body(6), encodeMessage(1, "basic.deliver", {}, { body: Buffer.of(1) })]),
-      "a method of a message where the content of another is to come"
+      "expected the content of a message, got the method of another one"
     ],
     "interrupted by another header": [
       Buffer.concat([getOk, headerOf(10n), headerOf(10n)]),
@@ -326,9 +331,9 @@ describe("a body", () => {
     ]
   }
   for (const [name, [bytes, words]] of Object.entries(broken)) {
-    plain.live(`${name}: a ProtocolError of its channel, at once, and siblings live`, () =>
+    plain.live(`${name}: is a ProtocolError of its channel, at once, and other channels stay open`, () =>
       Effect.gen(function* () {
-        // It does not even answer the close.
+        // The broker does not answer the close either.
         const broker = yield* brokerThat((get) => get.write(bytes), { "channel.close": () => {} })
         yield* borrowed((first) =>
           Effect.gen(function* () {
@@ -347,7 +352,7 @@ describe("a body", () => {
   }
 
   plain.live(
-    "too large, from a broker that does not answer the close: told at once, and the place is free in time",
+    "too large, from a broker that does not answer the close: fails at once, and its pool place is free in time",
     () =>
       Effect.gen(function* () {
         const broker = yield* brokerThat((get) => get.write(Buffer.concat([getOk, headerOf(2000n)])), {
@@ -374,34 +379,36 @@ describe("a body", () => {
       })
   )
 
-  plain.live("too large, on the only channel that there may be: the next borrower waits until that has closed", () =>
-    onScriptedBroker(
-      {
-        broker: {
-          tune: { channelMax: 1 },
-          on: {
-            "basic.get": (get) => get.write(Buffer.concat([getOk, headerOf(2000n)])),
-            "channel.close": (close) => close.hold()
-          }
+  plain.live(
+    "too large, on the only channel that the limit allows: the next borrower waits until that channel has closed",
+    () =>
+      onScriptedBroker(
+        {
+          broker: {
+            tune: { channelMax: 1 },
+            on: {
+              "basic.get": (get) => get.write(Buffer.concat([getOk, headerOf(2000n)])),
+              "channel.close": (close) => close.hold()
+            }
+          },
+          maxInboundMessageBodySize: limit,
+          pool: { max: 1 }
         },
-        maxInboundMessageBodySize: limit,
-        pool: { max: 1 }
-      },
-      function* (broker) {
-        assert.strictEqual((yield* reasonOf(getIt))._tag, "MessageTooLarge")
-        yield* broker.received("channel.close")
-        broker.off("basic.get")
-        broker.off("channel.close")
-        const next = yield* Effect.forkScoped(getIt, { startImmediately: true })
-        // It has had time to fail, were it to try.
-        for (let i = 0; i < 100; i++) yield* Effect.yieldNow
-        broker.release("channel.close")
-        assert.isTrue(Option.isNone(yield* Fiber.join(next)))
-      }
-    )
+        function* (broker) {
+          assert.strictEqual((yield* reasonOf(getIt))._tag, "MessageTooLarge")
+          yield* broker.received("channel.close")
+          broker.off("basic.get")
+          broker.off("channel.close")
+          const next = yield* Effect.forkScoped(getIt, { startImmediately: true })
+          // The borrower has had time to fail, if it were to try.
+          for (let i = 0; i < 100; i++) yield* Effect.yieldNow
+          broker.release("channel.close")
+          assert.isTrue(Option.isNone(yield* Fiber.join(next)))
+        }
+      )
   )
 
-  plain.live("too large is not held while it comes", () =>
+  plain.live("too large is not kept in memory while it arrives", () =>
     Effect.gen(function* () {
       const size = 2 ** 26
       const broker = yield* brokerThat((get) => get.write(Buffer.concat([getOk, headerOf(BigInt(size))])), {
@@ -413,7 +420,7 @@ describe("a body", () => {
         const piece = body(100_000)
         for (let sent = 0; sent < 8 * 2 ** 20; sent += 100_000) broker.connection().write(piece)
         broker.off("channel.close")
-        // Behind all that: it has been read.
+        // This answer follows all those bytes, so they have been read.
         broker.off("basic.get")
         assert.isTrue(Option.isNone(yield* getIt))
         assert.isBelow(bytesHeld() - before, 2 * 2 ** 20)
@@ -422,7 +429,7 @@ describe("a body", () => {
     })
   )
 
-  plain.live("in frames of one byte holds what has come, and is whole at the end", () =>
+  plain.live("in frames of one byte takes as much memory as has arrived, and is complete at the end", () =>
     Effect.gen(function* () {
       const size = 100_000
       const whole = Buffer.from(Array.from({ length: size }, (_, i) => i % 251))
@@ -435,7 +442,7 @@ describe("a body", () => {
         const before = bytesHeld()
         broker.connection().write(pieces(0, size - 1))
         broker.connection().write(body(new Uint8Array(0)))
-        // Behind all that: it has been read.
+        // This answer follows all those bytes, so they have been read.
         broker.off("basic.get")
         yield* borrowed((channel) => channel.get("another"))
         assert.isBelow(bytesHeld() - before, 3 * 2 ** 20)
@@ -446,7 +453,7 @@ describe("a body", () => {
     })
   )
 
-  plain.live("announced on 500 channels and not sent: what is held is what has come", () =>
+  plain.live("announced on 500 channels and not sent takes as much memory as has arrived", () =>
     Effect.gen(function* () {
       const channels = 500
       const broker = yield* ScriptedBroker.make({

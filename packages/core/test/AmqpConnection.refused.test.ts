@@ -1,4 +1,4 @@
-/** Refusals: what passes of itself or by a new secret, what they are called, and how long is waited after each. */
+/** Refusals: which pass with time or with a new secret, their reasons, and the pause after each. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -31,8 +31,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("a refusal by a broker that was reached before", () => {
     const queue = "refused"
 
-    /** An application that consumes and publishes, whose connections the broker refuses for a while. */
-    const comesBack = Effect.fnUntraced(function* (
+    /** An application that consumes and publishes, whose connections the broker refuses for some time. */
+    const recovers = Effect.fnUntraced(function* (
       url: string,
       tag: string,
       refuse: Effect.Effect<unknown, unknown>,
@@ -56,7 +56,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* untilRefused(tag)
         yield* accept
         yield* untilOpen(2)
-        // A virtual host that was made again is empty.
+        // A virtual host that was created again is empty.
         yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
         news = yield* Deferred.make<void>()
         yield* send(queue, "after")
@@ -72,17 +72,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       return { ...user, url: Object.assign(new URL(url), { username: user.name, password: "first" }).href }
     })
 
-    it.effect("passes when a user is there again: publishers and consumers go on", () =>
+    it.effect("passes when the user exists again: publishers and consumers continue", () =>
       Effect.gen(function* () {
         const user = yield* userUrl
-        yield* comesBack(user.url, "AuthenticationFailed", user.delete, user.restore)
+        yield* recovers(user.url, "AuthenticationFailed", user.delete, user.restore)
       }).pipe(Effect.scoped)
     )
 
     it.effect("passes when the password is right again, and at once with a new secret", () =>
       Effect.gen(function* () {
         const user = yield* userUrl
-        yield* comesBack(
+        yield* recovers(
           user.url,
           "AuthenticationFailed",
           user.changePassword("second"),
@@ -91,14 +91,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped)
     )
 
-    it.effect("passes when a virtual host may be entered again", () =>
+    it.effect("passes when the virtual host may be accessed again", () =>
       Effect.gen(function* () {
         const user = yield* userUrl
-        yield* comesBack(user.url, "VirtualHostRefused", user.clearPermissions, user.permit(".*", ".*", ".*"))
+        yield* recovers(user.url, "VirtualHostRefused", user.clearPermissions, user.permit(".*", ".*", ".*"))
       }).pipe(Effect.scoped)
     )
 
-    it.effect("passes when a virtual host that was deleted is there again", () =>
+    it.effect("passes when a virtual host that was deleted exists again", () =>
       Effect.gen(function* () {
         const { evaluate, url, vhost: own } = yield* TestBroker.TestBroker
         const vhost = `${own}-again`
@@ -110,7 +110,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const remove = evaluate(`rabbit_vhost:delete(${binary(vhost)}, <<"test">>), ok.`)
         yield* Effect.acquireRelease(make, () => Effect.ignore(remove))
         const theirs = Object.assign(new URL(url), { pathname: `/${encodeURIComponent(vhost)}` }).href
-        // Its queue is gone with it: the consumer meets that, and waits for the queue.
+        // Its queue is gone with it: the consumer finds it missing and waits for it.
         const proxy = yield* FaultProxy.make(theirs)
         yield* Effect.gen(function* () {
           yield* remove
@@ -140,7 +140,7 @@ describe("a refusal", () => {
   )
 
   plain.live(
-    "of the consumers' first connect is not final after the application's first, and its consumers go on",
+    "of the consumers' first connect is not final after the application's first, and its consumers continue",
     () =>
       onScriptedBroker({}, function* (broker) {
         yield* touch
@@ -156,7 +156,7 @@ describe("a refusal", () => {
       })
   )
 
-  plain.live("is logged once for as long as it is the same", () =>
+  plain.live("is logged once while it stays the same", () =>
     logged((lines) =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
@@ -183,7 +183,7 @@ describe("a refusal", () => {
     )
   )
 
-  plain.live("closes the connection for good where onRefused is close, and a lost connection does not", () =>
+  plain.live("closes the connection for good where onRefused is close, unlike a lost connection", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -198,10 +198,10 @@ describe("a refusal", () => {
     })
   )
 
-  /** A clock on which a hundred times as much is slept as passes, and what was slept. */
-  const hurried = Effect.map(Clock.Clock, (clock) => {
+  /** A clock that sleeps a hundredth of each duration, and the durations that were slept. */
+  const accelerated = Effect.map(Clock.Clock, (clock) => {
     const slept: Array<number> = []
-    const hurry: Clock.Clock = {
+    const fastClock: Clock.Clock = {
       currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
       currentTimeMillis: clock.currentTimeMillis,
       currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
@@ -212,7 +212,7 @@ describe("a refusal", () => {
         return clock.sleep(Duration.times(duration, 0.01))
       }
     } as Clock.Clock
-    return { hurry, slept }
+    return { fastClock, slept }
   })
 
   plain.live(
@@ -220,9 +220,9 @@ describe("a refusal", () => {
     () =>
       Effect.gen(function* () {
         const pauses = Effect.fnUntraced(function* (random: number) {
-          const { hurry, slept } = yield* hurried
+          const { fastClock, slept } = yield* accelerated
           const broker = yield* ScriptedBroker.make()
-          // What is slept for other reasons.
+          // Sleeps for other reasons, which are not counted.
           const connectTimeout = Duration.hours(1)
           yield* Effect.gen(function* () {
             broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
@@ -235,7 +235,7 @@ describe("a refusal", () => {
             }),
             quietly,
             Effect.provideService(Random.Random, { nextDoubleUnsafe: () => random, nextIntUnsafe: () => 0 }),
-            Effect.provideService(Clock.Clock, hurry)
+            Effect.provideService(Clock.Clock, fastClock)
           )
           return slept.filter((time) => time !== 3_600_000 && time >= 500).slice(0, 7)
         })
@@ -248,7 +248,7 @@ describe("a refusal", () => {
   )
 })
 
-/** Answers what it is asked for with these bytes, then with a broker, to which it leads from `heal` on. */
+/** Answers each request with these bytes; from `heal` on it forwards to a broker. */
 const answering = Effect.fnUntraced(function* (answer: string, ends = true) {
   const broker = yield* ScriptedBroker.make()
   const sockets = new Set<Socket>()
@@ -316,7 +316,7 @@ describe("a peer that does not speak AMQP is ProtocolError, and is named:", () =
     )
   }
 
-  plain.live("and one that does so for a while, after a broker, is waited for", () =>
+  plain.live("a server that takes the broker's place for a while: retries continue until the broker is back", () =>
     Effect.gen(function* () {
       const peer = yield* answering(answers["a proxy that answers HTTP"]![0])
       peer.heal()

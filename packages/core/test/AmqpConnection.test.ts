@@ -1,11 +1,12 @@
-/** The connection: its states, its end, what it says of a peer that does not work. */
+/** The connection: its states, its end, and its reasons for a peer that does not work. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Queue, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, Layer, Queue, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 import { onScriptedBroker, onTestBroker } from "./support/client.ts"
 import { closedByRefusals, configOf, connecting, reasonOf, withPool } from "./support/amqp.ts"
+import { logged } from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const millis = Duration.millis
@@ -29,8 +30,8 @@ const nextState = Effect.fnUntraced(function* (
 })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("on a real broker", () => {
-    it.effect("it is open, reconnects after a loss, and is closed at the end of its scope", () =>
+  describe("a connection to a real broker", () => {
+    it.effect("is open, reconnects after a loss, and is closed at the end of its scope", () =>
       Effect.gen(function* () {
         const { awaitCensus, closeConnections, url } = yield* TestBroker.TestBroker
         const state = yield* Effect.gen(function* () {
@@ -55,7 +56,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a wrong password is AuthenticationFailed, at once and however many attempts are allowed", () =>
+    it.effect("with a wrong password is AuthenticationFailed, at once and however many attempts are allowed", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const reason = yield* connecting({
@@ -68,7 +69,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("an unknown virtual host is VirtualHostRefused, with its name", () =>
+    it.effect("to an unknown virtual host is VirtualHostRefused, with its name", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const reason = yield* connecting(configOf(url, { vhost: "nowhere/50%" }))
@@ -79,7 +80,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a virtual host that is down, as while its node starts, is retryable, and is waited for", () =>
+    it.effect("to a virtual host that is down, as while its node starts, gets a retryable reason and is retried", () =>
       Effect.gen(function* () {
         const { closeConnections, evaluate, url, vhost } = yield* TestBroker.TestBroker
         const takeDown = evaluate(`rabbit_vhost_sup_sup:delete_on_all_nodes(<<"${vhost}">>).`)
@@ -101,7 +102,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a hundred connections, made, used and closed, leave no socket, timer or listener", () =>
+    it.effect("leaves no socket, timer or listener, after a hundred of them were opened, used and closed", () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
         const once = AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })).pipe(
@@ -111,7 +112,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* once
         yield* awaitCensus({ connections: 0 })
         const open = Effect.promise(async () => {
-          // A destroyed socket is gone from the list in the next turn of the loop.
+          // A destroyed socket leaves the list in the next turn of the event loop.
           await new Promise((resolve) => setImmediate(resolve))
           return process.getActiveResourcesInfo().filter((name) => /Socket|TCP|Timeout/.test(name)).length
         })
@@ -127,7 +128,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("the client's name and properties are what the broker shows", () =>
+    it.effect("shows the client's name and properties at the broker", () =>
       onTestBroker(
         { connectionName: "the order service", clientProperties: { deployment: "blue" } },
         function* ({ evaluate, vhost }) {
@@ -141,8 +142,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 })
 
-describe("a peer that does not work", () => {
-  it.live("nothing listens: ConnectFailed, retryable", () =>
+describe("a connect", () => {
+  it.live("without a listener is ConnectFailed, retryable", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* broker.down
@@ -153,49 +154,51 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live("no such host: ConnectFailed", () =>
+  it.live("to a host name that does not exist is ConnectFailed", () =>
     Effect.gen(function* () {
       const reason = yield* connecting(configOf("amqp://guest:guest@no-such-host.invalid:5672"))
       assert.strictEqual(reason._tag, "ConnectFailed")
     })
   )
 
-  it.live("a peer that accepts and says nothing: ConnectTimeout, within the deadline, and its socket is closed", () =>
-    Effect.gen(function* () {
-      const sockets: Array<Socket> = []
-      const closed = yield* Queue.unbounded<void>()
-      const server = yield* Effect.acquireRelease(
-        Effect.callback<Server>((resume) => {
-          const server = createServer((socket) => {
-            sockets.push(socket)
-            socket.on("error", () => {})
-            socket.on("close", () => Queue.offerUnsafe(closed, undefined))
-            socket.resume()
-          }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-        }),
-        (server) => Effect.sync(() => server.close())
-      )
-      const address = server.address()
-      const port = typeof address === "object" && address !== null ? address.port : 0
-      for (const timeouts of [{ connectTimeout: millis(100) }, { socketTimeout: millis(100) }]) {
-        const reason = yield* Effect.timeout(
-          connecting(configOf(`amqp://guest:guest@127.0.0.1:${port}`, timeouts)),
-          "2 seconds"
+  it.live(
+    "to a peer that accepts and stays silent is ConnectTimeout within the deadline, and its socket is closed",
+    () =>
+      Effect.gen(function* () {
+        const sockets: Array<Socket> = []
+        const closed = yield* Queue.unbounded<void>()
+        const server = yield* Effect.acquireRelease(
+          Effect.callback<Server>((resume) => {
+            const server = createServer((socket) => {
+              sockets.push(socket)
+              socket.on("error", () => {})
+              socket.on("close", () => Queue.offerUnsafe(closed, undefined))
+              socket.resume()
+            }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+          }),
+          (server) => Effect.sync(() => server.close())
         )
-        assert.strictEqual(reason._tag, "ConnectTimeout")
+        const address = server.address()
+        const port = typeof address === "object" && address !== null ? address.port : 0
+        for (const timeouts of [{ connectTimeout: millis(100) }, { socketTimeout: millis(100) }]) {
+          const reason = yield* Effect.timeout(
+            connecting(configOf(`amqp://guest:guest@127.0.0.1:${port}`, timeouts)),
+            "2 seconds"
+          )
+          assert.strictEqual(reason._tag, "ConnectTimeout")
+          yield* Queue.take(closed)
+        }
+        const interrupted = yield* Effect.forkChild(
+          Effect.scoped(AmqpConnection.make(configOf(`amqp://guest:guest@127.0.0.1:${port}`)))
+        )
+        yield* Effect.race(Fiber.join(interrupted), Effect.sleep("50 millis"))
+        yield* Fiber.interrupt(interrupted)
         yield* Queue.take(closed)
-      }
-      const interrupted = yield* Effect.forkChild(
-        Effect.scoped(AmqpConnection.make(configOf(`amqp://guest:guest@127.0.0.1:${port}`)))
-      )
-      yield* Effect.race(Fiber.join(interrupted), Effect.sleep("50 millis"))
-      yield* Fiber.interrupt(interrupted)
-      yield* Queue.take(closed)
-      assert.isTrue(sockets.every((socket) => socket.destroyed))
-    })
+        assert.isTrue(sockets.every((socket) => socket.destroyed))
+      })
   )
 
-  it.live("an HTTP server: ProtocolError or ConnectionClosed, not a hang", () =>
+  it.live("to an HTTP server is ProtocolError or ConnectionClosed, and does not hang", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({
         protocolErrors: "record",
@@ -214,7 +217,7 @@ describe("a peer that does not work", () => {
     login: "connection.start-ok",
     "virtual host": "connection.open"
   } as const)) {
-    it.live(`it dies during the handshake (${name}): ConnectionClosed, retryable, and it is tried again`, () =>
+    it.live(`to a peer that dies during the handshake (${name}) is ConnectionClosed, retryable, and is retried`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
         broker.once(config, (context) => context.destroy())
@@ -228,7 +231,7 @@ describe("a peer that does not work", () => {
     )
   }
 
-  it.live("of several hosts the first that works is taken, and after a loss the next", () =>
+  it.live("to several hosts uses the first that works, and after a loss the next", () =>
     Effect.gen(function* () {
       const dead = yield* ScriptedBroker.make()
       yield* dead.down
@@ -244,7 +247,7 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live("reconnecting waits as its schedule says, which is given each reason, and ends when that does", () =>
+  it.live("after a loss waits as its schedule says, which gets each reason, and stops when the schedule ends", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const reasons: Array<string> = []
@@ -265,7 +268,7 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live("the waits begin anew for a connection that has been open for healthyAfter, not for one that has not", () =>
+  it.live("begins with the first delay again after a connection that was open for healthyAfter, and only then", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const waits = (healthyAfter: Duration.Duration) =>
@@ -288,24 +291,22 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live(
-    "a schedule that dies closes the connection, instead of leaving it reconnecting without anybody who does",
-    () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        const schedule = Schedule.map(Schedule.forever, () => Effect.die(new Error("no schedule")))
-        const reconnect = { ...configOf(broker.url).reconnect, schedule }
-        yield* Effect.gen(function* () {
-          const seen = yield* states
-          yield* nextState(seen, "Open")
-          broker.destroy()
-          const closed = yield* nextState(seen, "Closed")
-          if (closed._tag === "Closed") assert.include(closed.reason.message, "no schedule")
-        }).pipe(Effect.scoped, withPool(broker.url, { reconnect }))
-      })
+  it.live("whose schedule dies closes the connection, instead of leaving it in Reconnecting without retries", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const schedule = Schedule.map(Schedule.forever, () => Effect.die(new Error("no schedule")))
+      const reconnect = { ...configOf(broker.url).reconnect, schedule }
+      yield* Effect.gen(function* () {
+        const seen = yield* states
+        yield* nextState(seen, "Open")
+        broker.destroy()
+        const closed = yield* nextState(seen, "Closed")
+        if (closed._tag === "Closed") assert.include(closed.reason.message, "no schedule")
+      }).pipe(Effect.scoped, withPool(broker.url, { reconnect }))
+    })
   )
 
-  it.live("a lazy first connect lets the application start, and those who need the connection wait for it", () =>
+  it.live("that is lazy lets the application start, and callers wait for the connection", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* broker.down
@@ -325,7 +326,24 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live("a lazy first connect that is refused closes the connection with the refusal", () =>
+  it.live("that never opened does not log that it is closed", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* broker.down
+      for (const lazyConnect of [true, false]) {
+        yield* logged((lines) =>
+          Effect.gen(function* () {
+            const connection = AmqpConnection.layer(configOf(broker.url, { lazyConnect }))
+            const exit = yield* Effect.exit(Effect.scoped(Layer.build(connection)))
+            assert.strictEqual(exit._tag, lazyConnect ? "Success" : "Failure")
+            assert.isFalse(lines.some(({ text }) => text.startsWith("AMQP connection closed")))
+          })
+        )
+      }
+    })
+  )
+
+  it.live("that is lazy and refused closes the connection with the refusal", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "connection.start-ok": ScriptedBroker.refuseLogin } })
       const reason = yield* reasonOf(AmqpChannel.use(() => Effect.void)).pipe(
@@ -336,7 +354,7 @@ describe("a peer that does not work", () => {
     })
   )
 
-  it.live("a refusal closes a connection that was open before for good, where onRefused says so", () =>
+  it.live("that is refused after a loss closes the connection for good, where onRefused says so", () =>
     onScriptedBroker(closedByRefusals, function* (broker) {
       const seen = yield* states
       yield* nextState(seen, "Open")
@@ -351,7 +369,7 @@ describe("a peer that does not work", () => {
 })
 
 describe("flow", () => {
-  it.live("is Blocked while the broker says so, and replays that to a new listener", () =>
+  it.live("is Blocked while the broker says so, which a new listener learns too", () =>
     onScriptedBroker({}, function* (broker) {
       const { flow } = yield* AmqpConnection.AmqpConnection
       const seen = (tag: AmqpConnection.Flow["_tag"]) =>
@@ -368,7 +386,7 @@ describe("flow", () => {
     })
   )
 
-  it.live("a blocked connection that is lost is not blocked any more", () =>
+  it.live("is not Blocked any more after a blocked connection was lost", () =>
     onScriptedBroker({}, function* (broker) {
       const { flow } = yield* AmqpConnection.AmqpConnection
       const seen = yield* states
@@ -385,35 +403,37 @@ describe("flow", () => {
     })
   )
 
-  it.live("a connection blocked for longer than blockedConnectionTimeout is given up for another", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        const seen = yield* states
-        yield* nextState(seen, "Open")
-        broker.block("low on memory")
-        const lost = yield* nextState(seen, "Reconnecting")
-        if (lost._tag === "Reconnecting") assert.include(lost.reason.message, "blockedConnectionTimeout")
-        yield* nextState(seen, "Open")
-      }).pipe(Effect.scoped, withPool(broker.url, { blockedConnectionTimeout: millis(50) }))
-      yield* broker.socketsClosed
-    })
+  it.live(
+    "that is Blocked for longer than blockedConnectionTimeout ends the connection, and another one is opened",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          const seen = yield* states
+          yield* nextState(seen, "Open")
+          broker.block("low on memory")
+          const lost = yield* nextState(seen, "Reconnecting")
+          if (lost._tag === "Reconnecting") assert.include(lost.reason.message, "blockedConnectionTimeout")
+          yield* nextState(seen, "Open")
+        }).pipe(Effect.scoped, withPool(broker.url, { blockedConnectionTimeout: millis(50) }))
+        yield* broker.socketsClosed
+      })
   )
 })
 
 describe("publishing against back-pressure", () => {
   const publish = (onBlocked?: "wait" | "fail") =>
     AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content: "m" }, { onBlocked }))
-  const blocked = (broker: ScriptedBroker.ScriptedBroker) =>
+  const blocked = (broker: ScriptedBroker.ScriptedBroker, reason = "low on memory") =>
     Effect.gen(function* () {
       const { flow } = yield* AmqpConnection.AmqpConnection
-      broker.block("low on memory")
+      broker.block(reason)
       yield* SubscriptionRef.changes(flow).pipe(
         Stream.filter((now) => now._tag === "Blocked"),
         Stream.runHead
       )
     })
-  it.live("a publish waits while the connection is blocked, and nothing is sent until it is not", () =>
+  it.live("waits while the connection is blocked, and sends nothing until then", () =>
     onScriptedBroker({}, function* (broker) {
       yield* AmqpChannel.use(() => Effect.void)
       yield* blocked(broker)
@@ -427,13 +447,13 @@ describe("publishing against back-pressure", () => {
     })
   )
 
-  it.live("it fails at once with PublishForbidden when told to, and after publishTimeout otherwise", () =>
+  it.live("fails at once with PublishForbidden if configured so, and after publishTimeout otherwise", () =>
     onScriptedBroker({ publishTimeout: millis(50) }, function* (broker) {
       yield* AmqpChannel.use(() => Effect.void)
-      yield* blocked(broker)
+      yield* blocked(broker, "low on memory.")
       const reason = yield* reasonOf(publish("fail"))
       assert.strictEqual(reason._tag, "PublishForbidden")
-      assert.include(reason.message, "low on memory")
+      assert.include(reason.message, "low on memory. Nothing was sent.")
       assert.deepInclude(yield* reasonOf(publish()), { _tag: "PublishTimeout", sent: false })
       broker.unblock()
       yield* publish()
@@ -443,7 +463,7 @@ describe("publishing against back-pressure", () => {
     })
   )
 
-  it.live("a publisher that waits when its connection dies fails with ConnectionClosed", () =>
+  it.live("that waits when its connection dies fails with ConnectionClosed", () =>
     onScriptedBroker({}, function* (broker) {
       yield* AmqpChannel.use(() => Effect.void)
       yield* blocked(broker)
@@ -453,7 +473,7 @@ describe("publishing against back-pressure", () => {
     })
   )
 
-  it.live("a peer that stops reading makes publishers wait, then PublishTimeout; memory stays bounded", () =>
+  it.live("waits when the peer stops reading, then fails with PublishTimeout; memory stays bounded", () =>
     onScriptedBroker({ publishTimeout: millis(200) }, function* (broker) {
       const content = new Uint8Array(100_000)
       const many = AmqpChannel.use((channel) =>
@@ -466,7 +486,7 @@ describe("publishing against back-pressure", () => {
       assert.strictEqual((yield* reasonOf(many))._tag, "PublishTimeout")
       assert.isBelow(process.memoryUsage().arrayBuffers - before, 20e6)
       broker.resume()
-      // A hundred megabytes go out first: how long that takes is the machine's business.
+      // A hundred megabytes are written first, which takes a time that depends on the machine.
       yield* AmqpChannel.use((channel) => channel.publish({ routingKey: "q", content })).pipe(
         Effect.retry({ while: (error) => error.reason._tag === "PublishTimeout" })
       )

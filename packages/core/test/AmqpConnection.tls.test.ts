@@ -1,4 +1,4 @@
-/** TLS, on a scripted broker behind a TLS server. Verification cannot be lost by accident. */
+/** TLS, with a scripted broker behind a TLS server. No mistake disables verification. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, AmqpConnection } from "@effect-amqp/core"
 import { Effect } from "effect"
@@ -39,7 +39,7 @@ const refused = (port: number, tls: AmqpConfig.TlsOptions) =>
   })
 
 describe("TLS", () => {
-  it.live("a server whose certificate the given authority has signed is trusted", () =>
+  it.live("trusts a server whose certificate the given authority has signed", () =>
     Effect.gen(function* () {
       const { broker, port } = yield* tlsBroker()
       yield* works(port, { ca: Certificates.ca })
@@ -47,7 +47,7 @@ describe("TLS", () => {
     })
   )
 
-  it.live("an authority that is not known is TlsFailed, and no retry helps", () =>
+  it.live("fails with TlsFailed for an unknown authority, without a retry", () =>
     Effect.gen(function* () {
       const { broker, port } = yield* tlsBroker()
       const reason = yield* refused(port, {})
@@ -57,7 +57,7 @@ describe("TLS", () => {
     })
   )
 
-  it.live("a certificate for another name is TlsFailed", () =>
+  it.live("fails with TlsFailed for a certificate of another name", () =>
     Effect.gen(function* () {
       const { port } = yield* tlsBroker()
       const reason = yield* refused(port, { ca: Certificates.ca, servername: "rabbit.example" })
@@ -66,14 +66,14 @@ describe("TLS", () => {
     })
   )
 
-  it.live("only verify: false accepts any certificate", () =>
+  it.live("accepts any certificate with verify: false only", () =>
     Effect.gen(function* () {
       const { port } = yield* tlsBroker()
       yield* works(port, { verify: false })
     })
   )
 
-  it.live("a client certificate is shown to a server that asks for one, and EXTERNAL needs no password", () =>
+  it.live("presents a client certificate to a server that requests one, and EXTERNAL needs no password", () =>
     Effect.gen(function* () {
       const { broker, port } = yield* tlsBroker({ requestCert: true, rejectUnauthorized: true, ca: Certificates.ca })
       broker.on("connection.start-ok", (start) => {
@@ -88,7 +88,7 @@ describe("TLS", () => {
     })
   )
 
-  it.live("a client without the certificate that the server wants is refused within the deadline", () =>
+  it.live("fails within the deadline if the client does not have the certificate that the server requires", () =>
     Effect.gen(function* () {
       const { port } = yield* tlsBroker({ requestCert: true, rejectUnauthorized: true, ca: Certificates.ca })
       const reason = yield* refused(port, { ca: Certificates.ca })
@@ -96,7 +96,7 @@ describe("TLS", () => {
     })
   )
 
-  it.live("a server below TLS 1.2 is refused", () =>
+  it.live("fails for a server below TLS 1.2", () =>
     Effect.gen(function* () {
       const { port } = yield* tlsBroker({ minVersion: "TLSv1", maxVersion: "TLSv1.1", ciphers: "DEFAULT@SECLEVEL=0" })
       const reason = yield* refused(port, { ca: Certificates.ca })

@@ -1,4 +1,7 @@
-/** Headers that other publishers have written: all that a broker passes on is read, and what cannot be read costs its own message. */
+/**
+ * Headers that other publishers have written: everything that a broker forwards is read, and a header that cannot be
+ * read affects only its own message.
+ */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import {
   Amqp,
@@ -30,10 +33,10 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const headersAndPersistent = 0x3000
 
-/** A table with a type tag of nobody's. */
+/** A table with a type tag that does not exist. */
 const strange = rawTable(["a", rawValue("Z", Buffer.of(1))])
 
-/** The header of a message whose headers cannot be read, with a correlation id. */
+/** A content header whose headers cannot be read, with a correlation id. */
 const unreadable = (size: number, correlationId = "c") => {
   const head = Buffer.alloc(12)
   head.writeUInt16BE(60)
@@ -56,7 +59,7 @@ const generation = Effect.flatMap(AmqpConnection.AmqpConnection, ({ state }) =>
 
 /** Answers each `basic.consume` with this, then with these bytes, and with a message that can be read. */
 const delivering = (broker: ScriptedBroker.ScriptedBroker, bodies: ReadonlyArray<string>) => {
-  // It knows nothing of these deliveries.
+  // The scripted broker does not know these deliveries.
   for (const method of ["basic.ack", "basic.reject"] as const) broker.on(method, () => {})
   broker.on("basic.consume", (consume) => {
     const { consumerTag } = consume.args
@@ -82,7 +85,7 @@ const delivering = (broker: ScriptedBroker.ScriptedBroker, bodies: ReadonlyArray
 }
 
 describe("a delivery whose header cannot be read", () => {
-  plain.live("is rejected without requeue, logged once and counted; what stands behind it is handled", () =>
+  plain.live("is rejected without requeue, logged once and counted; later deliveries are handled", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       delivering(broker, ["", "two", "x".repeat(5000)])
@@ -115,7 +118,32 @@ describe("a delivery whose header cannot be read", () => {
     }).pipe(Effect.scoped)
   )
 
-  plain.live("costs no other consumer, batch or stream anything, on its channel or another", () =>
+  plain.live("is one of many that are logged in a few lines, and then with their number", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      delivering(
+        broker,
+        Array.from({ length: 40 }, () => "")
+      )
+      yield* logged((lines) =>
+        Effect.gen(function* () {
+          yield* Effect.gen(function* () {
+            const handled = yield* Deferred.make<string>()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume("q", (delivery) => Deferred.succeed(handled, AmqpMessage.text(delivery)))
+            )
+            assert.strictEqual(yield* Deferred.await(handled), "good")
+          }).pipe(withAll(broker))
+          const errors = lines.filter(({ level }) => level === "Error")
+          assert.lengthOf(errors, 6)
+          const [last] = errors.slice(-1)
+          assert.match(last?.text ?? "", /^AMQP message could not be read, and 35 more in the last .*"queue":"q"/)
+        })
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  plain.live("affects no other consumer, batch or stream, on its channel or on another", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       delivering(broker, ["one", "two"])
@@ -142,7 +170,7 @@ describe("a delivery whose header cannot be read", () => {
           )
         )
         assert.deepStrictEqual(yield* Queue.takeN(texts, 4), ["good", "good", "good", "good"])
-        // What needs no acknowledgement is not rejected.
+        // A delivery that needs no acknowledgement is not rejected.
         yield* broker.until((now) => now.count("basic.ack") === 3)
         assert.strictEqual(broker.count("basic.reject"), 6)
       }).pipe(withAll(broker))
@@ -157,7 +185,7 @@ describe("a delivery whose header cannot be read", () => {
         yield* Effect.forkScoped(
           AmqpConsumer.consume("q", () => Effect.void, { arguments: { "x-stream-offset": "first" } })
         )
-        // Acks that follow one another may be one.
+        // Consecutive acks can be one frame.
         yield* broker.until(({ log }) =>
           log.some(({ args, method }) => method === "basic.ack" && (args as { deliveryTag: number }).deliveryTag === 2)
         )
@@ -169,7 +197,7 @@ describe("a delivery whose header cannot be read", () => {
 
 describe("basic.get of a message whose header cannot be read", () => {
   for (const noAck of [false, true]) {
-    plain.live(`${noAck ? "with" : "without"} noAck: its caller gets DecodeFailed, and the channel goes on`, () =>
+    plain.live(`${noAck ? "with" : "without"} noAck: its caller gets DecodeFailed, and the channel stays open`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
         broker.enqueue("q", "good")
@@ -268,7 +296,7 @@ describe("a reply whose header cannot be read", () => {
           concurrency: "unbounded"
         })
         assert.strictEqual(one.reason._tag, "DecodeFailed")
-        assert.include(one.message, "the request was handled, but its reply cannot be read")
+        assert.include(one.message, "the request was handled, but its reply cannot be decoded")
         assert.strictEqual(two, 2)
         assert.strictEqual(broker.count("channel.close"), 0)
       }).pipe(withAll(broker))
@@ -284,46 +312,48 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("on
       return yield* Deferred.await(seen).pipe(Effect.timeout("10 seconds"))
     }).pipe(Effect.scoped)
 
-  it.effect("integers as Celery's py-amqp writes them (tag L), and every other tag that it takes, are read", () =>
-    onBroker(
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        const queue = yield* declareQueue()
-        const headers = rawTable(
-          ["published_at_ms", rawValue("L", longlong(1_767_225_600_000n))],
-          ["huge", rawValue("L", longlong(-(2n ** 63n)))],
-          ["list", rawValue("A", long(9), rawValue("L", longlong(2n ** 40n)))],
-          ["B", rawValue("B", Buffer.of(255))],
-          ["u", rawValue("u", Buffer.of(255, 255))],
-          ["i", rawValue("i", long(2 ** 32 - 1))],
-          ["T", rawValue("T", longlong(2n ** 64n - 1n))],
-          ["t", rawValue("t", Buffer.of(7))],
-          ["S", longText(Buffer.of(0xff))]
-        )
-        yield* rawPublish(url, {
-          routingKey: queue,
-          properties: rawProperties(headersAndPersistent, headers, Buffer.of(2))
+  it.effect(
+    "integers as Celery's py-amqp writes them (tag L), and every other tag that the broker accepts, are read",
+    () =>
+      onBroker(
+        Effect.gen(function* () {
+          const { url } = yield* TestBroker.TestBroker
+          const queue = yield* declareQueue()
+          const headers = rawTable(
+            ["published_at_ms", rawValue("L", longlong(1_767_225_600_000n))],
+            ["huge", rawValue("L", longlong(-(2n ** 63n)))],
+            ["list", rawValue("A", long(9), rawValue("L", longlong(2n ** 40n)))],
+            ["B", rawValue("B", Buffer.of(255))],
+            ["u", rawValue("u", Buffer.of(255, 255))],
+            ["i", rawValue("i", long(2 ** 32 - 1))],
+            ["T", rawValue("T", longlong(2n ** 64n - 1n))],
+            ["t", rawValue("t", Buffer.of(7))],
+            ["S", longText(Buffer.of(0xff))]
+          )
+          yield* rawPublish(url, {
+            routingKey: queue,
+            properties: rawProperties(headersAndPersistent, headers, Buffer.of(2))
+          })
+          const { properties } = yield* consumed(queue)
+          assert.deepStrictEqual(
+            { ...properties.headers },
+            {
+              published_at_ms: 1_767_225_600_000,
+              huge: -(2n ** 63n),
+              list: [2 ** 40],
+              B: 255,
+              u: 65_535,
+              i: 2 ** 32 - 1,
+              T: 2n ** 64n - 1n,
+              t: true,
+              S: Uint8Array.of(0xff)
+            }
+          )
         })
-        const { properties } = yield* consumed(queue)
-        assert.deepStrictEqual(
-          { ...properties.headers },
-          {
-            published_at_ms: 1_767_225_600_000,
-            huge: -(2n ** 63n),
-            list: [2 ** 40],
-            B: 255,
-            u: 65_535,
-            i: 2 ** 32 - 1,
-            T: 2n ** 64n - 1n,
-            t: true,
-            S: Uint8Array.of(0xff)
-          }
-        )
-      })
-    )
+      )
   )
 
-  it.effect("flags that say that more flags follow, where none do, are read as the broker reads them", () =>
+  it.effect("flags that announce more flags that do not follow are read as the broker reads them", () =>
     onBroker(
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -339,7 +369,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("on
     )
   )
 
-  it.effect("headers that grow beyond a frame by being dead-lettered are read, on small frames too", () =>
+  it.effect("headers that grow beyond a frame by dead-lettering are read, with small frames too", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       for (const frameMax of [131_072, 8192]) {

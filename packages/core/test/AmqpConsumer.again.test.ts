@@ -1,4 +1,7 @@
-/** A retry that cannot be published ends as the policy says, and one that cannot be published now starves nobody. */
+/**
+ * A retry that cannot be published ends as the policy says, and a retry that cannot be published for now does not delay
+ * other messages.
+ */
 import { assert, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpConnection, AmqpConsumer, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -18,12 +21,12 @@ import { limitBodies } from "./support/versions.ts"
 
 const large = (bytes: number) => rawProperties(0x2000, rawTable(["large", longText("x".repeat(bytes))]))
 
-/** Bytes of the headers of a message that has nothing else, beside the large one's text. */
+/** Size of the headers of a message that has no other header than the large one, without that header's text. */
 const besides = 4 + 1 + 5 + 5
-/** What headers may take in a frame of 128 KiB. */
+/** The space for headers in a frame of 128 KiB. */
 const room = 131_072 - 8 - 14 - 1
 
-/** With a publisher of these options. */
+/** Runs with a publisher of these options. */
 const withPublisher =
   (options: AmqpPublisher.Options) =>
   <A, E, R>(program: Effect.Effect<A, E, R>) =>
@@ -41,7 +44,7 @@ const withPublisher =
       )
     )
 
-/** Consumes with a handler that fails as often as this, and tells of each attempt, until the message was handled. */
+/** Consumes with a handler that fails this many times and records each attempt, until the message is handled. */
 const attemptsOf = Effect.fnUntraced(function* (queue: string, failures: number, error: unknown = "no") {
   const attempts: Array<number> = []
   const handled = yield* Deferred.make<AmqpConsumer.Delivery>()
@@ -59,7 +62,7 @@ const attemptsOf = Effect.fnUntraced(function* (queue: string, failures: number,
 })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("a content above the publisher's own limit is tried again, on a broker that takes it", () =>
+  it.effect("a content above the publisher's own limit is retried, on a broker that accepts it", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const queue = yield* declareQueue()
@@ -72,23 +75,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(withPublisher({ maxMessageSize: 1000 }))
   )
 
-  it.effect("a content that the broker takes no more ends as the policy says, and no other publish is unknown", () =>
-    logged((lines) =>
-      Effect.gen(function* () {
-        const { url } = yield* TestBroker.TestBroker
-        const { deadLetters, queue } = yield* declareWithDeadLetters()
-        yield* rawPublish(url, { routingKey: queue, properties: rawProperties(0), body: Buffer.alloc(200_000) })
-        yield* limitBodies(100_000)
-        const { attempts } = yield* attemptsOf(queue, 1)
-        yield* untilQueue(deadLetters, { ready: 1 })
-        for (let i = 0; i < 100; i++) yield* AmqpPublisher.publish({ routingKey: deadLetters, content: "x" })
-        assert.deepStrictEqual(attempts, [1])
-        const line = lines.find(({ text }) => text.startsWith("AMQP delivery given up, its retry is refused"))
-        assert.strictEqual(line?.level, "Error")
-        assert.include(line?.text, "100000")
-        assert.strictEqual((yield* (yield* AmqpPublisher.AmqpPublisher).stats).unknown, 0)
-      }).pipe(withPublisher({ maxMessageSize: 1000 }))
-    )
+  it.effect(
+    "a content that the broker no longer accepts ends as the policy says, and no other publish is of unknown outcome",
+    () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const { url } = yield* TestBroker.TestBroker
+          const { deadLetters, queue } = yield* declareWithDeadLetters()
+          yield* rawPublish(url, { routingKey: queue, properties: rawProperties(0), body: Buffer.alloc(200_000) })
+          yield* limitBodies(100_000)
+          const { attempts } = yield* attemptsOf(queue, 1)
+          yield* untilQueue(deadLetters, { ready: 1 })
+          for (let i = 0; i < 100; i++) yield* AmqpPublisher.publish({ routingKey: deadLetters, content: "x" })
+          assert.deepStrictEqual(attempts, [1])
+          const line = lines.find(({ text }) => text.startsWith("AMQP delivery given up: its retry was refused"))
+          assert.strictEqual(line?.level, "Error")
+          assert.include(line?.text, "100000")
+          assert.strictEqual((yield* (yield* AmqpPublisher.AmqpPublisher).stats).unknown, 0)
+        }).pipe(withPublisher({ maxMessageSize: 1000 }))
+      )
   )
 
   it.effect("headers that leave no room for the count of a retry end as the policy says, at once", () =>
@@ -103,16 +108,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   it.effect(
-    "what a retry adds is left out where it does not fit: the error first, then where it was first published",
+    "what a retry adds is left out where it does not fit: the error first, then where the message was first published",
     () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
-        const added = ["queue", "count", "deliveries", "exchange", "routing-key", "error", "reason"]
+        const added = ["queue", "count", "deliveries", "first-at", "exchange", "routing-key", "error", "reason"]
         for (const [free, fitting] of [
           [2000, added],
-          [500, added.slice(0, 5)],
-          [100, added.slice(0, 3)]
+          [500, added.slice(0, 6)],
+          [150, added.slice(0, 4)]
         ] as const) {
           yield* Effect.gen(function* () {
             yield* rawPublish(url, { routingKey: queue, properties: large(room - besides - free) })
@@ -132,7 +137,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   const poison = 300
   const good = 1000
 
-  /** Handles good messages behind others that always fail, which are published when the consumer has begun. */
+  /** Handles good messages behind others that always fail, which are published once the consumer is subscribed. */
   const mixed = Effect.fnUntraced(function* (
     queue: string,
     options: AmqpConsumer.ConsumeOptions<unknown>,
@@ -174,7 +179,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     return () => failures
   })
 
-  it.effect("300 retries for which there is no permission end as the policy says, and 1,000 others are handled", () =>
+  it.effect("300 retries without permission end as the policy says, and 1,000 others are handled", () =>
     Effect.gen(function* () {
       const { deadLetters, queue } = yield* declareWithDeadLetters()
       const { url } = yield* TestBroker.TestBroker
@@ -189,14 +194,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           user.permit(".*", "^(?!amq.default$).*$", ".*")
         )
         yield* untilQueue(deadLetters, { ready: poison })
-        // Some may have been on their way when the broker closed the channel over another one.
+        // Some retries may have been under way when the broker closed the channel because of another one.
         assert.isBelow(failures(), 2 * poison)
       }).pipe((program) => withConsumers(own.href)(program))
       yield* untilQueue(queue, { ready: 0, unacked: 0 })
     }).pipe(onBroker)
   )
 
-  it.effect("300 retries that the broker takes later are paced, and 1,000 others are handled meanwhile", () =>
+  it.effect("300 retries that the broker accepts later are paced, and 1,000 others are handled in the meantime", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
       const full: AmqpChannel.QueueDeclareOptions = { maxLength: 0, overflow: "reject-publish" }
@@ -208,12 +213,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         onFailure: AmqpConsumer.retry({ delay: "1 second", times: 5 })
       })
       const seconds = (performance.now() - startedAt) / 1000
-      // None went round in a hot loop.
+      // No message was retried in a busy loop.
       assert.isBelow(failures(), poison * (2 + seconds))
     }).pipe(onBroker)
   )
 
-  it.effect("a retry that was refused is tried again when the refusal is over", () =>
+  it.effect("a retry that was refused is published again when the refusal has ended", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
       const delay = yield* declareQueue({ maxLength: 0, overflow: "reject-publish" }, `${queue}.delay.1`)

@@ -1,4 +1,7 @@
-/** A consumer whose own subscription ends the connection goes on alone: the others lose theirs once. */
+/**
+ * A consumer whose own subscription ends the connection continues on a connection of its own: the others lose theirs
+ * once.
+ */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import {
   Amqp,
@@ -34,7 +37,7 @@ const echo = (queue: string) => AmqpRpc.make("alone", { queue, payload: Schema.S
 
 type Consuming = Effect.Effect<unknown, AmqpError.AmqpError, Amqp.Amqp>
 
-/** Each way to consume, telling of each delivery. */
+/** Every way to consume. Each reports every delivery. */
 const consuming: Record<string, (queue: string, got: (text: string) => Effect.Effect<unknown>) => Consuming> = {
   "a consumer": (queue, got) => AmqpConsumer.consume(queue, (delivery) => got(AmqpMessage.text(delivery))),
   "a consumer that subscribes always": (queue, got) =>
@@ -52,7 +55,7 @@ const consuming: Record<string, (queue: string, got: (text: string) => Effect.Ef
   "an RPC server": (queue, got) => AmqpRpc.serve(echo(queue), (payload) => Effect.as(got(payload), payload))
 }
 
-/** How often the connection that is shared has been made. */
+/** The generation of the connection that is shared. */
 const generation = (of: "consumers" | "main") =>
   Effect.gen(function* () {
     const main = yield* AmqpConnection.AmqpConnection
@@ -62,83 +65,85 @@ const generation = (of: "consumers" | "main") =>
   })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("a quorum queue without a leader, over which the broker ends the connection of whoever consumes it", () => {
+  describe("a quorum queue without a leader, over which the broker ends the connection of every consumer that subscribes to it", () => {
     for (const [i, [name, consume]] of Object.entries(consuming).entries()) {
-      it.effect(`costs the others one connection; ${name} goes on alone until there is a leader`, () =>
-        Effect.gen(function* () {
-          const broker = yield* TestBroker.TestBroker
-          const before = yield* broker.census
-          const of = name === "an RPC server" ? "main" : "consumers"
-          const leaderless = `leaderless-${i}`
-          const jobs = `leaderless-jobs-${i}`
-          const { pathname } = new URL(broker.url)
-          const vhost = pathname.length > 1 ? decodeURIComponent(pathname.slice(1)) : "/"
-          const server = `{list_to_atom("${vhost === "/" ? "%2F" : vhost}_${leaderless}"), node()}`
-          yield* logged((lines) =>
-            Effect.gen(function* () {
-              yield* Effect.scoped(
-                AmqpChannel.use((channel) =>
-                  Effect.andThen(
-                    channel.queueDeclare(leaderless, { arguments: { "x-queue-type": "quorum" } }),
-                    channel.queueDeclare(jobs)
+      it.effect(
+        `costs the others one connection; ${name} continues on its own connection until there is a leader`,
+        () =>
+          Effect.gen(function* () {
+            const broker = yield* TestBroker.TestBroker
+            const before = yield* broker.census
+            const of = name === "an RPC server" ? "main" : "consumers"
+            const leaderless = `leaderless-${i}`
+            const jobs = `leaderless-jobs-${i}`
+            const { pathname } = new URL(broker.url)
+            const vhost = pathname.length > 1 ? decodeURIComponent(pathname.slice(1)) : "/"
+            const server = `{list_to_atom("${vhost === "/" ? "%2F" : vhost}_${leaderless}"), node()}`
+            yield* logged((lines) =>
+              Effect.gen(function* () {
+                yield* Effect.scoped(
+                  AmqpChannel.use((channel) =>
+                    Effect.andThen(
+                      channel.queueDeclare(leaderless, { arguments: { "x-queue-type": "quorum" } }),
+                      channel.queueDeclare(jobs)
+                    )
                   )
                 )
-              )
-              const body = name === "an RPC server" ? JSON.stringify("a message") : "a message"
-              yield* AmqpPublisher.publish({ routingKey: leaderless, content: body, contentType: "application/json" })
-              const handled: Array<string> = []
-              const job = (text: string) =>
-                Effect.andThen(
-                  Effect.sync(() => handled.push(text)),
-                  Effect.sleep("1500 millis")
+                const body = name === "an RPC server" ? JSON.stringify("a message") : "a message"
+                yield* AmqpPublisher.publish({ routingKey: leaderless, content: body, contentType: "application/json" })
+                const handled: Array<string> = []
+                const job = (text: string) =>
+                  Effect.andThen(
+                    Effect.sync(() => handled.push(text)),
+                    Effect.sleep("1500 millis")
+                  )
+                const other = yield* Effect.forkScoped(consuming[name]!(jobs, job))
+                yield* eventually(
+                  "the other consumer",
+                  Effect.map(broker.queues, (all) => all.find((queue) => queue.name === jobs)?.consumers === 1)
                 )
-              const innocent = yield* Effect.forkScoped(consuming[name]!(jobs, job))
-              yield* eventually(
-                "the innocent consumer",
-                Effect.map(broker.queues, (all) => all.find((queue) => queue.name === jobs)?.consumers === 1)
-              )
-              yield* broker.evaluate(`ra:stop_server(quorum_queues, ${server}).`)
-              const got = yield* Queue.unbounded<string>()
-              const bad = yield* Effect.forkScoped(consume(leaderless, (text) => Queue.offer(got, text)))
-              const attempts = () =>
-                lines.filter(({ text }) => text.includes("connection of its own") && text.includes(`"${leaderless}"`))
-                  .length
-              yield* eventually(
-                "an attempt alone",
-                Effect.sync(() => attempts() >= 2)
-              )
-              const first = yield* generation(of)
-              const job1 = name === "an RPC server" ? JSON.stringify("job") : "job"
-              yield* AmqpPublisher.publish({ routingKey: jobs, content: job1, contentType: "application/json" })
-              const seen = attempts()
-              yield* eventually(
-                "more attempts",
-                Effect.sync(() => attempts() >= seen + 3)
-              )
-              yield* broker.evaluate(`ra:restart_server(quorum_queues, ${server}).`)
-              assert.strictEqual(yield* Effect.timeout(Queue.take(got), "20 seconds"), "a message")
-              yield* eventually(
-                "the job's acknowledgement",
-                Effect.map(broker.queues, (all) => {
-                  const queue = all.find((queue) => queue.name === jobs)
-                  return handled.length > 0 && queue?.ready === 0 && queue.unacked === 0
-                })
-              )
-              assert.deepStrictEqual(handled, ["job"])
-              assert.strictEqual(yield* generation(of), first)
-              assert.isAtMost(first ?? Infinity, 2)
-              assert.isUndefined(bad.pollUnsafe())
-              assert.isUndefined(innocent.pollUnsafe())
-            }).pipe(withAmqp(broker.url))
-          )
-          yield* broker.awaitCensus({ connections: before.connections, channels: before.channels })
-        })
+                yield* broker.evaluate(`ra:stop_server(quorum_queues, ${server}).`)
+                const got = yield* Queue.unbounded<string>()
+                const bad = yield* Effect.forkScoped(consume(leaderless, (text) => Queue.offer(got, text)))
+                const attempts = () =>
+                  lines.filter(({ text }) => text.includes("dedicated connection") && text.includes(`"${leaderless}"`))
+                    .length
+                yield* eventually(
+                  "an attempt alone",
+                  Effect.sync(() => attempts() >= 2)
+                )
+                const first = yield* generation(of)
+                const job1 = name === "an RPC server" ? JSON.stringify("job") : "job"
+                yield* AmqpPublisher.publish({ routingKey: jobs, content: job1, contentType: "application/json" })
+                const seen = attempts()
+                yield* eventually(
+                  "more attempts",
+                  Effect.sync(() => attempts() >= seen + 3)
+                )
+                yield* broker.evaluate(`ra:restart_server(quorum_queues, ${server}).`)
+                assert.strictEqual(yield* Effect.timeout(Queue.take(got), "20 seconds"), "a message")
+                yield* eventually(
+                  "the job's acknowledgement",
+                  Effect.map(broker.queues, (all) => {
+                    const queue = all.find((queue) => queue.name === jobs)
+                    return handled.length > 0 && queue?.ready === 0 && queue.unacked === 0
+                  })
+                )
+                assert.deepStrictEqual(handled, ["job"])
+                assert.strictEqual(yield* generation(of), first)
+                assert.isAtMost(first ?? Infinity, 2)
+                assert.isUndefined(bad.pollUnsafe())
+                assert.isUndefined(other.pollUnsafe())
+              }).pipe(withAmqp(broker.url))
+            )
+            yield* broker.awaitCensus({ connections: before.connections, channels: before.channels })
+          })
       )
     }
   })
 })
 
-describe("a connection of a consumer's own", () => {
+describe("a consumer's own connection", () => {
   const refuse = (broker: ScriptedBroker.ScriptedBroker, times: number) => {
     for (let i = 0; i < times; i++) {
       broker.once("basic.consume", (consume) =>
@@ -148,7 +153,7 @@ describe("a connection of a consumer's own", () => {
   }
 
   plain.live(
-    "is made for each attempt, is closed with it, and is left for the shared one after a subscription that lasted",
+    "is opened for each attempt, closed with it, and replaced by the shared one after a subscription that lasted",
     () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
@@ -160,7 +165,7 @@ describe("a connection of a consumer's own", () => {
             .filter(({ method }) => method === "basic.consume")
             .map(({ connection }) => connection.id)
           assert.strictEqual(new Set(ids).size, 4)
-          // The publishers', the consumers' and its own.
+          // The publishers' connection, the consumers' and the consumer's own.
           yield* broker.until((now) => now.connections === 3)
           yield* Effect.sleep("400 millis")
           broker.connection(ids[3]).destroy()
@@ -173,7 +178,7 @@ describe("a connection of a consumer's own", () => {
       })
   )
 
-  plain.live("is not made for a connection that was closed by force, whatever the consumer waits for", () =>
+  plain.live("is not opened after a connection that was closed by force, whatever the consumer waits for", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -183,7 +188,7 @@ describe("a connection of a consumer's own", () => {
         yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void))
         yield* broker.received("basic.consume", 2)
         const opened = broker.log.filter(({ method }) => method === "connection.open")
-        // The publishers', and the consumers' twice.
+        // The publishers' connection, and the consumers' twice.
         assert.strictEqual(opened.length, 3)
         assert.strictEqual(yield* generation("consumers"), 2)
       }).pipe(withAmqp(broker.url), quietly)
@@ -218,36 +223,38 @@ describe("a connection of a consumer's own", () => {
     })
   )
 
-  plain.live("a consumer that no waiting helps ends with the broker's reason: its first, and not a later one", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const [code, text] of [
-          [503, "COMMAND_INVALID - unknown exchange type 'x-unknown'"],
-          [530, "NOT_ALLOWED - attempt to reuse consumer tag 'tag'"],
-          [540, "NOT_IMPLEMENTED - queue 'bad' in vhost '/' does not support global qos"]
-        ] as const) {
-          const step = code === 503 ? "exchange.declare" : "basic.consume"
-          broker.once(step, (received) => received.closeConnection(code, text))
-          const reason = yield* reasonOf(
-            AmqpConsumer.consume("bad", () => Effect.void, {
-              consumerTag: "tag",
-              declare: (channel) => channel.exchangeDeclare("x", "x-unknown")
-            })
+  plain.live(
+    "a first subscription that is refused for good ends the consumer with the broker's reason, and a later one does not",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          for (const [code, text] of [
+            [503, "COMMAND_INVALID - unknown exchange type 'x-unknown'"],
+            [530, "NOT_ALLOWED - attempt to reuse consumer tag 'tag'"],
+            [540, "NOT_IMPLEMENTED - queue 'bad' in vhost '/' does not support global qos"]
+          ] as const) {
+            const step = code === 503 ? "exchange.declare" : "basic.consume"
+            broker.once(step, (received) => received.closeConnection(code, text))
+            const reason = yield* reasonOf(
+              AmqpConsumer.consume("bad", () => Effect.void, {
+                consumerTag: "tag",
+                declare: (channel) => channel.exchangeDeclare("x", "x-unknown")
+              })
+            )
+            assert.deepInclude(reason, { _tag: "ProtocolError", replyCode: code, operation: step })
+          }
+          // This consumer has worked, so the cause may be temporary, whatever it is.
+          yield* Effect.forkScoped(AmqpConsumer.consume("good", () => Effect.void))
+          const before = broker.count("basic.consume")
+          yield* broker.received("basic.consume", before + 1)
+          yield* Effect.sleep("50 millis")
+          broker.once("basic.consume", (consume) =>
+            consume.closeConnection(540, "NOT_IMPLEMENTED - not supported by queue 'good' in vhost '/'")
           )
-          assert.deepInclude(reason, { _tag: "ProtocolError", replyCode: code, operation: step })
-        }
-        // It has worked: whatever it is, it may be mended.
-        yield* Effect.forkScoped(AmqpConsumer.consume("good", () => Effect.void))
-        const before = broker.count("basic.consume")
-        yield* broker.received("basic.consume", before + 1)
-        yield* Effect.sleep("50 millis")
-        broker.once("basic.consume", (consume) =>
-          consume.closeConnection(540, "NOT_IMPLEMENTED - not supported by queue 'good' in vhost '/'")
-        )
-        broker.closeConnections(320)
-        yield* broker.received("basic.consume", before + 3)
-      }).pipe(withAmqp(broker.url), quietly)
-    })
+          broker.closeConnections(320)
+          yield* broker.received("basic.consume", before + 3)
+        }).pipe(withAmqp(broker.url), quietly)
+      })
   )
 })

@@ -1,4 +1,4 @@
-/** What counts towards `maxDeliveries`, on a real broker. */
+/** Which attempts count towards `maxDeliveries`, on a real broker. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -20,20 +20,20 @@ import { configOf, type Overrides } from "./support/amqp.ts"
 import { environment } from "./support/environment.ts"
 import * as Users from "./support/users.ts"
 
-/** Another application: its own connections, and nothing in common with others but the broker. */
+/** Runs as another application: with its own connections, and only the broker in common with the others. */
 const another = <A, E, R>(effect: Effect.Effect<A, E, R>, overrides?: Overrides) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
     Effect.scoped(effect).pipe(Effect.provide(layerOf(url, overrides), { local: true }))
   )
 
-/** Comes back soon, however often it is lost. */
+/** Reconnects soon, however often the connection is lost. */
 const eager = {
   reconnect: { ...configOf("amqp://127.0.0.1").reconnect, maxDelay: Duration.millis(100) }
 } satisfies Overrides
 
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i))
 
-/** The queues that count attempts at messages of this one. */
+/** The queues that count attempts at messages of this queue. */
 const countsOf = (queue: string) =>
   Effect.gen(function* () {
     const { queues } = yield* TestBroker.TestBroker
@@ -49,9 +49,9 @@ const untilNoCounts = (queue: string) =>
 const types = ["classic", "quorum"] as const
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) => {
-  describe("No message is given up that handlers have not failed at.", () => {
+  describe("A message is given up only if its handlers have failed.", () => {
     for (const queueType of types) {
-      it.effect(`lost connections count for nothing (${queueType} queue)`, () =>
+      it.effect(`lost connections do not count (${queueType} queue)`, () =>
         Effect.gen(function* () {
           const { killConnections } = yield* TestBroker.TestBroker
           const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType })
@@ -62,7 +62,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
             (delivery) => Effect.andThen(Effect.sleep("20 millis"), Queue.offer(handled, AmqpMessage.text(delivery))),
             { maxDeliveries: 2 }
           )
-          // Of two applications, so that what one has not seen goes to the other.
+          // Two applications consume, so that a message that one of them has not seen goes to the other one.
           yield* Effect.forkScoped(consume)
           yield* Effect.forkScoped(another(consume, eager))
           const seen = new Set<string>()
@@ -77,12 +77,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         }).pipe((effect) => onBroker(effect, eager))
       )
 
-      it.effect(`neither do the ends of consumers, whatever they have prefetched (${queueType} queue)`, () =>
+      it.effect(`stopped consumers do not count, however much they have prefetched (${queueType} queue)`, () =>
         Effect.gen(function* () {
           const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType })
           yield* send(queue, ...numbers(20))
           const seen = new Set<string>()
-          // Each deployment handles a few, is stopped with one in hand, and has not seen the rest.
+          // Each deployment handles a few messages, is stopped with one in progress, and has not seen the rest.
           for (let deployment = 0; deployment < 6; deployment++) {
             const handled = yield* Queue.unbounded<string>()
             const begun = yield* Latch.make()
@@ -113,7 +113,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       )
     }
 
-    it.effect("messages that nothing tells apart are counted one by one", () =>
+    it.effect("messages that are indistinguishable are counted one by one", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const attempts = yield* Queue.unbounded<number>()
@@ -138,7 +138,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a handler that has succeeded after its connection was lost has not failed", () =>
+    it.effect("a handler that succeeds after its connection was lost has not failed", () =>
       Effect.gen(function* () {
         const { killConnections } = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
@@ -165,14 +165,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
     )
   })
 
-  describe("A message that always fails ends where the application said.", () => {
+  describe("A message that always fails is given up at the application's limit.", () => {
     for (const queueType of types) {
-      it.effect(`whichever process it fails in (${queueType} queue)`, () =>
+      it.effect(`in whichever process it fails (${queueType} queue)`, () =>
         Effect.gen(function* () {
           const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType })
           const attempts = yield* Queue.unbounded<number>()
           yield* send(queue, "a")
-          // One process after the other, each of which sees it once.
+          // One process after the other, each of which handles the message once.
           for (let process = 1; process <= 4; process++) {
             const failed = yield* Deferred.make<void>()
             yield* another(
@@ -197,14 +197,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           }
           yield* Effect.forkScoped(AmqpConsumer.consume(queue, () => Effect.void, { maxDeliveries: 3 }))
           assert.strictEqual(yield* nextText(deadLetters), "a")
-          // The first process has told nobody that it has seen it.
+          // The first process did not record that it had handled the message.
           assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1, 1, 2, 3])
           yield* untilNoCounts(queue)
         }).pipe(onBroker)
       )
 
       it.effect(
-        `a message that kills its process does, and those behind it are handled (${queueType} queue)`,
+        `if it kills its process, and the messages behind it are handled (${queueType} queue)`,
         () =>
           Effect.gen(function* () {
             const { url } = yield* TestBroker.TestBroker
@@ -228,7 +228,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
             }
             assert.deepStrictEqual(lines, ["first"])
             yield* Effect.forkScoped(worker)
-            // On a machine with much else to do it takes seconds to start one.
+            // A process can take seconds to start on a busy machine.
             yield* Effect.retry(untilQueue(deadLetters, { messages: 1 }).pipe(Effect.catchDefect(Effect.fail)), {
               times: 5
             })
@@ -271,7 +271,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("what a handler gives back itself has failed", () =>
+    it.effect("if its handler returns it to the queue each time", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const attempts = yield* Queue.unbounded<number>()
@@ -290,34 +290,36 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
   })
 
   describe("Counts that processes share", () => {
-    it.effect("need permissions: without them handling goes on, counted in the process, and the log says so", () =>
-      logged((lines) =>
-        Effect.gen(function* () {
-          const { url } = yield* TestBroker.TestBroker
-          const { deadLetters, queue } = yield* declareWithDeadLetters()
-          const user = yield* Users.make("secret")
-          yield* user.permit("^$", ".*", ".*")
-          yield* send(queue, "a")
-          const attempts = yield* Queue.unbounded<number>()
-          const authority = new URL(url)
-          authority.username = user.name
-          authority.password = "secret"
-          const consume = AmqpConsumer.consume(
-            queue,
-            ({ attempt }) => Effect.andThen(Queue.offer(attempts, attempt), Effect.fail("no")),
-            { maxDeliveries: 3, onFailure: AmqpConsumer.requeue }
-          )
-          yield* Effect.forkScoped(Effect.provide(consume, layerOf(authority.href), { local: true }))
-          assert.strictEqual(yield* nextText(deadLetters), "a")
-          assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1, 2, 3])
-          const warnings = lines.filter(({ text }) => text.includes("cannot share its count of attempts"))
-          assert.lengthOf(warnings, 1)
-          assert.include(warnings[0]!.text, queue)
-        }).pipe(another)
-      )
+    it.effect(
+      "need permissions: without them handling continues, attempts are counted in the process, and a warning is logged",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const { url } = yield* TestBroker.TestBroker
+            const { deadLetters, queue } = yield* declareWithDeadLetters()
+            const user = yield* Users.make("secret")
+            yield* user.permit("^$", ".*", ".*")
+            yield* send(queue, "a")
+            const attempts = yield* Queue.unbounded<number>()
+            const authority = new URL(url)
+            authority.username = user.name
+            authority.password = "secret"
+            const consume = AmqpConsumer.consume(
+              queue,
+              ({ attempt }) => Effect.andThen(Queue.offer(attempts, attempt), Effect.fail("no")),
+              { maxDeliveries: 3, onFailure: AmqpConsumer.requeue }
+            )
+            yield* Effect.forkScoped(Effect.provide(consume, layerOf(authority.href), { local: true }))
+            assert.strictEqual(yield* nextText(deadLetters), "a")
+            assert.deepStrictEqual(yield* Queue.takeAll(attempts), [1, 2, 3])
+            const warnings = lines.filter(({ text }) => text.includes("could not record an attempt"))
+            assert.lengthOf(warnings, 1)
+            assert.include(warnings[0]!.text, queue)
+          }).pipe(another)
+        )
     )
 
-    it.effect("are not made where sharedCount is false", () =>
+    it.effect("are not recorded where sharedCount is false", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const most = yield* Queue.unbounded<number>()
@@ -339,7 +341,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
   })
 
   describe("The memory of failed attempts is bounded.", () => {
-    it("the key that was noted first gives way", () => {
+    it("the oldest key is evicted first", () => {
       const memory = new AttemptMemory()
       for (let i = 0; i < 10_001; i++) memory.add(String(i), 1)
       assert.strictEqual(memory.size, 10_000)
@@ -347,7 +349,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       assert.strictEqual(memory.take("1"), 1)
     })
 
-    it("a message takes the lowest count of those like it, once", () => {
+    it("a message takes the lowest count of the messages equal to it, once", () => {
       const memory = new AttemptMemory()
       for (const failures of [2, 1, 3]) memory.add("a", failures)
       assert.deepStrictEqual(

@@ -1,4 +1,4 @@
-/** Consuming in batches: what makes one complete on a real broker, and what is acknowledged on a scripted one. */
+/** Consuming in batches: what completes a batch on a real broker, and what is acknowledged on a scripted one. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -14,14 +14,14 @@ import {
   untilQueue,
   withConsumers
 } from "./support/consumers.ts"
-import { texts } from "./support/numbers.ts"
+import { rangeTexts } from "./support/ranges.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const textsOf = (deliveries: ReadonlyArray<AmqpConsumer.Delivery>) => deliveries.map(AmqpMessage.text)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A batch is complete with so many deliveries, or so long after its first.", () => {
-    it.effect("with so many, at once", () =>
+  describe("A batch is complete with its size, or after its time limit from its first delivery.", () => {
+    it.effect("its size completes it at once", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
@@ -31,20 +31,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             within: "1 hour"
           })
         )
-        yield* send(queue, ...texts(30))
+        yield* send(queue, ...rangeTexts(30))
         assert.deepStrictEqual(
           yield* Queue.takeN(batches, 3),
-          [0, 10, 20].map((from) => texts(30).slice(from, from + 10))
+          [0, 10, 20].map((from) => rangeTexts(30).slice(from, from + 10))
         )
         yield* untilQueue(queue, { messages: 0, unacked: 0 })
       }).pipe(onBroker)
     )
 
-    it.effect("with fewer, when their time is up, also behind a full one", () =>
+    it.effect("its time limit completes it with fewer deliveries, also behind a full batch", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
-        yield* send(queue, ...texts(13))
+        yield* send(queue, ...rangeTexts(13))
         yield* Effect.forkScoped(
           AmqpConsumer.consumeBatch(queue, (deliveries) => Queue.offer(batches, textsOf(deliveries)), {
             size: 10,
@@ -52,7 +52,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           })
         )
         const [full, rest] = yield* Queue.takeN(batches, 2)
-        assert.deepStrictEqual([...full!, ...rest!], texts(13))
+        assert.deepStrictEqual([...full!, ...rest!], rangeTexts(13))
         assert.lengthOf(full!, 10)
         yield* send(queue, "alone")
         assert.deepStrictEqual(yield* Queue.take(batches), ["alone"])
@@ -60,7 +60,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("with those that came while an earlier one was at work", () =>
+    it.effect("it starts with the deliveries that arrived while an earlier batch was handled", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
@@ -72,7 +72,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             { size: 2, within: 50 }
           )
         )
-        yield* send(queue, ...texts(5))
+        yield* send(queue, ...rangeTexts(5))
         assert.deepStrictEqual(yield* Queue.take(batches), ["0", "1"])
         yield* untilQueue(queue, { unacked: 5 })
         yield* gate.open
@@ -80,7 +80,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("those that an earlier one left over have waited already", () =>
+    it.effect("its time limit includes the time for which its deliveries waited for an earlier batch", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const batches = yield* Queue.unbounded<readonly [number, ReadonlyArray<string>]>()
@@ -92,7 +92,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             { size: 2, within: "2 seconds" }
           )
         )
-        yield* send(queue, ...texts(5))
+        yield* send(queue, ...rangeTexts(5))
         yield* Queue.take(batches)
         yield* untilQueue(queue, { unacked: 5 })
         yield* Effect.sleep("2 seconds")
@@ -106,12 +106,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("several at a time, as told", () =>
+    it.effect("several batches are handled concurrently, as configured", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const started = yield* Queue.unbounded<number>()
         const gate = yield* Latch.make()
-        yield* send(queue, ...texts(30))
+        yield* send(queue, ...rangeTexts(30))
         yield* Effect.forkScoped(
           AmqpConsumer.consumeBatch(
             queue,
@@ -129,7 +129,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("A batch that fails is settled delivery by delivery.", () => {
-    it.effect("by the policy for each", () =>
+    it.effect("each follows the policy of its failure", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const again = yield* Queue.unbounded<string>()
@@ -161,7 +161,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("what cannot be decoded is taken out, and the others are handled", () =>
+    it.effect("a delivery that cannot be decoded is taken out, and the others are handled", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const batches = yield* Queue.unbounded<unknown>()
@@ -193,7 +193,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("what comes too often is taken out", () =>
+    it.effect("a delivery that exceeds maxDeliveries is taken out", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
         yield* Effect.forkScoped(
@@ -234,12 +234,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(onBroker)
   )
 
-  it.effect("a batch that is interrupted is requeued, and so is one that is not complete", () =>
+  it.effect("a batch that is interrupted is requeued, and so is one that is incomplete", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
       const ends = yield* Queue.unbounded<AmqpConsumer.End>()
       const started = yield* Latch.make()
-      yield* send(queue, ...texts(8))
+      yield* send(queue, ...rangeTexts(8))
       const fiber = yield* Effect.forkScoped(
         AmqpConsumer.consumeBatch(queue, () => Effect.andThen(started.open, Effect.never), {
           size: 5,
@@ -258,16 +258,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 describe("A batch is acknowledged with one multiple ack that never covers a delivery outside the batch.", () => {
-  /** The acknowledgements a broker got: a tag, and a plus sign where it stands for all earlier ones too. */
+  /** The acknowledgements that a broker received: a tag, and a plus sign for multiple. */
   const acksOf = (broker: ScriptedBroker.ScriptedBroker) =>
     broker.log.flatMap((received) =>
       received.method === "basic.ack" ? [`${received.args.deliveryTag}${received.args.multiple ? "+" : ""}`] : []
     )
   const enqueue = (broker: ScriptedBroker.ScriptedBroker, count: number) => {
-    for (const text of texts(count)) broker.enqueue("q", text)
+    for (const text of rangeTexts(count)) broker.enqueue("q", text)
   }
 
-  plain.live("one ack for each batch, when nothing earlier is open", () =>
+  plain.live("one ack settles each batch, if no earlier delivery is open", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       enqueue(broker, 9)
@@ -279,29 +279,31 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
     })
   )
 
-  plain.live("single ones while an earlier batch is at work; the earlier one's covers its own", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      const gate = yield* Latch.make()
-      enqueue(broker, 6)
-      yield* Effect.gen(function* () {
-        yield* Effect.forkScoped(
-          AmqpConsumer.consumeBatch("q", ([first]) => (AmqpMessage.text(first) === "0" ? gate.await : Effect.void), {
-            size: 3,
-            within: "1 hour",
-            concurrency: 2
-          })
-        )
-        yield* broker.received("basic.ack", 3)
-        assert.deepStrictEqual(acksOf(broker), ["4", "5", "6"])
-        yield* gate.open
-        yield* broker.received("basic.ack", 4)
-        assert.deepStrictEqual(acksOf(broker).slice(3), ["3+"])
-      }).pipe(withConsumers(broker.url))
-    })
+  plain.live(
+    "single acks settle a batch while an earlier one is handled; the earlier batch's ack covers only its own",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        const gate = yield* Latch.make()
+        enqueue(broker, 6)
+        yield* Effect.gen(function* () {
+          yield* Effect.forkScoped(
+            AmqpConsumer.consumeBatch("q", ([first]) => (AmqpMessage.text(first) === "0" ? gate.await : Effect.void), {
+              size: 3,
+              within: "1 hour",
+              concurrency: 2
+            })
+          )
+          yield* broker.received("basic.ack", 3)
+          assert.deepStrictEqual(acksOf(broker), ["4", "5", "6"])
+          yield* gate.open
+          yield* broker.received("basic.ack", 4)
+          assert.deepStrictEqual(acksOf(broker).slice(3), ["3+"])
+        }).pipe(withConsumers(broker.url))
+      })
   )
 
-  plain.live("what the handler has settled, and what was taken out, is not acknowledged again", () =>
+  plain.live("deliveries that the handler has settled, or that were taken out, are not acknowledged again", () =>
     onScriptedBroker({}, function* (broker) {
       yield* Effect.forkScoped(
         AmqpConsumer.consumeBatch(
@@ -321,10 +323,10 @@ describe("A batch is acknowledged with one multiple ack that never covers a deli
   )
 })
 
-plain.live("however many deliveries of a batch want a delay queue, it is declared once, on one channel at a time", () =>
+plain.live("a delay queue is declared once, on one channel, however many deliveries of a batch need it", () =>
   Effect.gen(function* () {
     const broker = yield* ScriptedBroker.make()
-    for (const text of texts(100)) broker.enqueue("q", text)
+    for (const text of rangeTexts(100)) broker.enqueue("q", text)
     yield* Effect.gen(function* () {
       yield* Effect.forkScoped(
         AmqpConsumer.consumeBatch("q", () => Effect.fail("no"), {
@@ -338,7 +340,7 @@ plain.live("however many deliveries of a batch want a delay queue, it is declare
       assert.strictEqual(broker.ready("q"), 0)
       const declared = broker.log.filter(({ args, method }) => method === "queue.declare" && !args.passive)
       assert.strictEqual(declared.length, 1)
-      // The consumer's, the publisher's, the one that declares, and the one that looks for a former delay queue.
+      // The channels of the consumer and the publisher, one that declares, and one that looks for a former delay queue.
       assert.isAtMost(broker.maxOpenChannels, 4)
     }).pipe(withConsumers(broker.url))
   })

@@ -1,4 +1,4 @@
-/** Retries that wait while a node dies that holds the leader of their work queue, or also of their delay queue. */
+/** Retries that wait while a node dies that has the leader of their work queue, or also of their delay queue. */
 import { Amqp, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Duration, Effect, References } from "effect"
@@ -29,8 +29,8 @@ const fibers = 20
 let queues = 0
 
 /**
- * Every message fails once, and waits a second for its retry. While some come, wait and come back, the node of the work
- * queue's leader has a fault, or that of both leaders. Every confirmed message must be handled.
+ * Every message fails once, and waits a second for its retry. While some messages arrive, wait and come back, a fault
+ * hits the node of the work queue's leader, or of both leaders. Every confirmed message must be handled.
  */
 const whileRetriesWait = (
   name: string,
@@ -40,13 +40,13 @@ const whileRetriesWait = (
   Effect.gen(function* () {
     const cluster = yield* Cluster.Cluster
     const [leader, second, third] = cluster.nodes
-    // How long a dead letter waits for its confirm before it is sent again: three minutes otherwise.
+    // How long a dead letter waits for its confirm before it is sent again. The default is three minutes.
     yield* Effect.forEach(cluster.nodes, (node) =>
       node.evaluate("application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000).")
     )
     const work = AmqpTopology.workQueue(`work-${++queues}`, { queueType: "quorum", retryDelays: ["1 second"] })
     const delays = AmqpTopology.retryQueues(work.queue, ["1 second"])
-    // The leader of a queue comes to be on the node that declares it.
+    // A queue's leader is placed on the node that declares the queue.
     const declareOn = (node: Node, topology: AmqpTopology.AmqpTopology) =>
       Effect.flatMap(configFor(node), (config) =>
         AmqpTopology.declare(topology).pipe(Effect.scoped, Effect.provide(layerWith(config), { local: true }))
@@ -108,7 +108,7 @@ const whileRetriesWait = (
 
 const killed = (node: Node) => Effect.andThen(Effect.andThen(node.kill9, Effect.sleep("5 seconds")), node.start)
 
-// RabbitMQ 4.3 does not stop a node that was alone, which `resume` waits for: it is the last test.
+// RabbitMQ 4.3 does not stop a node that was alone, for which `resume` waits. So this is the last test.
 const paused = (node: Node) => Effect.andThen(node.pause, Effect.ignore(node.resume))
 
 const whole = Effect.flatMap(Cluster.Cluster, ({ ready }) => ready)

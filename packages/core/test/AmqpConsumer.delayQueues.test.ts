@@ -1,4 +1,4 @@
-/** Delay queues on a real broker: what they are, what they keep, and how they take over from those of older versions. */
+/** Delay queues on a real broker: their properties, what they retain, and how they replace those of older versions. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPool, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -6,7 +6,7 @@ import { Duration, Effect, Fiber, Latch, Queue } from "effect"
 import { declareQueue, deleteQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
-/** A handler that fails the first time, and hands on every delivery. */
+/** A handler that fails the first time and records every delivery. */
 const failing = Effect.map(Queue.unbounded<AmqpConsumer.Delivery>(), (deliveries) => ({
   deliveries,
   handler: (delivery: AmqpConsumer.Delivery) =>
@@ -16,7 +16,7 @@ const failing = Effect.map(Queue.unbounded<AmqpConsumer.Delivery>(), (deliveries
     )
 }))
 
-/** Waits until the queue has gone. */
+/** Waits until the queue is removed. */
 const untilGone = (name: string) =>
   Effect.flatMap(TestBroker.TestBroker, ({ queues }) =>
     Effect.repeat(queues, { until: (all) => !all.some((queue) => queue.name === name) })
@@ -24,7 +24,7 @@ const untilGone = (name: string) =>
     Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error(`${name} was not removed`)) })
   )
 
-/** Fails if the queue is not there, or with other properties. */
+/** Fails if the queue does not exist or has other properties. */
 const assertDeclared = (name: string, options: AmqpChannel.QueueDeclareOptions) =>
   Effect.flatMap(AmqpPool.AmqpPool, (pool) =>
     pool.use((channel) => Effect.andThen(channel.queueDeclarePassive(name), channel.queueDeclare(name, options)))
@@ -36,15 +36,15 @@ const back = (queue: string, millis: number) => ({
   deadLetterRoutingKey: queue
 })
 
-/** The delay queue of version 0.1. */
+/** A delay queue as version 0.1 declares it. */
 const formerOptions = back
 
 const formerName = (queue: string, millis: number) => `${queue}.retry.${millis}`
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) => {
-  describe("A delay queue hands its messages on at least once.", () => {
+  describe("A delay queue returns its messages at least once.", () => {
     for (const queueType of ["classic", "quorum"] as const) {
-      it.effect(`it is a quorum queue, also that of a ${queueType} queue`, () =>
+      it.effect(`it is a quorum queue, also for a ${queueType} queue`, () =>
         Effect.gen(function* () {
           const queue = yield* declareQueue({ queueType })
           const { deliveries, handler } = yield* failing
@@ -63,7 +63,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       )
     }
 
-    it.effect("it is classic where that was asked for", () =>
+    it.effect("it is classic if configured so", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         yield* Effect.forkScoped(
@@ -77,12 +77,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
     )
 
     for (const queueType of ["classic", "quorum"] as const) {
-      it.effect(`what comes back to a full ${queueType} queue waits until there is room`, () =>
+      it.effect(`a retry to a full ${queueType} queue waits until there is room`, () =>
         Effect.gen(function* () {
           const { evaluate } = yield* TestBroker.TestBroker
           const offered = (millis: string) =>
             evaluate(`application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, ${millis}).`)
-          // Three minutes otherwise.
+          // The default is three minutes.
           yield* Effect.acquireRelease(offered("500"), () => Effect.orDie(offered("180000")))
           const work = AmqpTopology.workQueue(`full-${queueType}`, {
             queueType,
@@ -99,11 +99,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           yield* Queue.take(deliveries)
           yield* untilQueue(work.queue, { messages: 0, unacked: 0 })
           yield* Fiber.interrupt(fiber)
-          // Until it refuses: a quorum queue takes more than its maximum.
+          // Fills the queue until it refuses: a quorum queue accepts more than its maximum.
           const refused = yield* Effect.flip(Effect.forever(send(work.queue, "filled")))
           assert.strictEqual(refused.reason._tag, "PublishNacked")
           const [delayQueue] = work.retryQueues
-          // Expired, and refused: it is in the delay queue, but not ready there.
+          // The message has expired and was refused: it is in the delay queue, but not ready there.
           yield* untilQueue(delayQueue!, { messages: 1, ready: 0 })
           yield* Effect.sleep("1200 millis")
           yield* untilQueue(delayQueue!, { messages: 1, ready: 0 })
@@ -124,7 +124,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
     }
 
     it.effect(
-      "a retry that a delay queue without a leader does not confirm goes back, and is handled",
+      "a retry that a delay queue without a leader does not confirm is requeued and handled",
       () =>
         Effect.gen(function* () {
           const { evaluate, vhost } = yield* TestBroker.TestBroker
@@ -137,7 +137,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
             })
           )
           yield* untilQueue(queue, { consumers: 1 })
-          // Before its channel at the broker waits for that leader, which holds up the confirms of others.
+          // Published before the broker's channel waits for that leader, which delays the confirms of other messages.
           yield* AmqpPublisher.publish({ routingKey: queue, content: "a" })
           const leader = `list_to_atom("${vhost === "/" ? "%2F" : vhost}_${AmqpTopology.retryQueueName(queue, 5)}")`
           yield* Effect.acquireRelease(evaluate(`sys:suspend(${leader}).`), () =>
@@ -151,10 +151,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           yield* untilQueue(queue, { messages: 0, unacked: 0 })
         }).pipe(Effect.scoped, (effect) => onBroker(effect, { publishTimeout: Duration.seconds(1) })),
       // The broker's channel waits for the leader, several times five seconds.
-      60_000
+      120_000
     )
 
-    it.effect("one that exists with other properties is used as it is, and a warning says so", () =>
+    it.effect("one that exists with other properties is used as it is, and a warning is logged", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
@@ -172,7 +172,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       ).pipe(onBroker)
     )
 
-    it.effect("the delay queue of a name that fills its 255 bytes has a shorter one, and a retry comes back", () =>
+    it.effect("one whose name would exceed 255 bytes gets a shorter name, and its retries come back", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ autoDelete: true }, "q".repeat(255))
         const { deliveries, handler } = yield* failing
@@ -187,7 +187,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
     )
   })
 
-  describe("A queue that goes with its consumers has delay queues that go with them.", () => {
+  describe("A queue that is deleted with its consumers has delay queues that are deleted with them.", () => {
     it.effect("those of an exclusive queue are exclusive", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
@@ -204,7 +204,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         yield* Queue.takeN(deliveries, 2)
         const other = yield* Effect.flip(declareQueue({}, AmqpTopology.retryQueueName(queue, 20)))
         assert.strictEqual(other.reason._tag, "ResourceLocked")
-        // A new connection begins with new queues.
+        // A new connection starts with new queues.
         const connection = yield* Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ connection }) => connection)
         assert.strictEqual(connection.state.value._tag, "Open")
         yield* broker.killConnections
@@ -242,12 +242,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
   })
 
   describe("The delay queues of version 0.1 are drained and removed.", () => {
-    it.effect("when they are empty, and not before", () =>
+    it.effect("they are removed once they are empty, and not before", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const former = yield* declareQueue(formerOptions(queue, 1500), formerName(queue, 1500))
         const { deliveries, handler } = yield* failing
-        // As version 0.1 left it: with this queue among its headers.
+        // The message as version 0.1 left it: with this queue in its headers.
         yield* AmqpPublisher.publish({ routingKey: former, content: "a", headers: { "x-retry-queue": queue } })
         yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, handler, { onFailure: AmqpConsumer.retry({ delay: 1500, times: 1 }) })
@@ -259,7 +259,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a quorum queue among them stays, since RabbitMQ cannot delete one only if it is empty", () =>
+    it.effect("a quorum queue among them stays, because RabbitMQ cannot delete one only if it is empty", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
@@ -275,24 +275,24 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           yield* untilQueue(queue, { consumers: 1 })
           const consumers = yield* Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ connection }) => connection)
           yield* Effect.sleep(10).pipe(
-            Effect.repeat({ until: () => lines.some(({ text }) => text.includes("delete it by hand")) }),
+            Effect.repeat({ until: () => lines.some(({ text }) => text.includes("Delete it manually")) }),
             Effect.timeout("20 seconds")
           )
           yield* untilQueue(former, { messages: 0 })
-          // Not the connection of the consumers.
+          // The consumers' connection was not affected.
           assert.deepInclude(consumers.state.value, { _tag: "Open", generation: 1 })
         })
       ).pipe(onBroker)
     )
 
-    it.effect("while version 0.1 uses them side by side nothing is lost and nothing comes twice", () =>
+    it.effect("nothing is lost or delivered twice while version 0.1 uses them side by side", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const millis = 100
         const former = formerName(queue, millis)
         const pool = yield* AmqpPool.AmqpPool
-        // What version 0.1 does for a retry: it looks once, declares what is missing, publishes with `mandatory`, and does
-        // it again when the message is returned.
+        // Version 0.1 handles a retry as follows: it looks for the delay queue once, declares it if it is missing,
+        // publishes with `mandatory`, and does this again when the message is returned.
         let declared = false
         let declarations = 0
         const declare = Effect.suspend(() =>
@@ -327,8 +327,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         )
         const count = 40
         let consumer: Fiber.Fiber<unknown, unknown> | undefined
-        // Busy, and then so seldom that the queue is removed in between: each time it is declared again. A consumer that finds
-        // none when it starts looks again ten minutes later, so each of these starts when there is one.
+        // Retries come often, and then so seldom that the queue is removed in between: each time it is declared again.
+        // A consumer that finds no former queue at its start looks again ten minutes later, so each of these starts
+        // when there is one.
         for (let i = 0; i < count; i++) {
           yield* retry(String(i))
           consumer ??= yield* start
@@ -349,13 +350,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
   })
 })
 
-describe("A broker that dead-letters at most once is noticed, and a warning says what to do.", () => {
-  // RabbitMQ's own words.
+describe("A broker that dead-letters at most once is detected, and a warning says what to do.", () => {
+  // RabbitMQ's error texts.
   const disabled =
     "INTERNAL_ERROR - Cannot declare a queue 'queue 'x' in vhost '/'' of type 'rabbit_stream_queue' on node 'rabbit@host': the corresponding feature flag is disabled"
   const exclusive = "PRECONDITION_FAILED - invalid property 'exclusive-owner' for queue 'x' in vhost '/'"
 
-  /** What is logged while two consumers that retry start, one after the other, and how many connections were made. */
+  /**
+   * The warnings that are logged while two consumers with retries start one after the other, and the number of
+   * connections.
+   */
   const starting = (version: string, isEnabled: boolean) =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ serverProperties: { product: "RabbitMQ", version } })
@@ -372,10 +376,10 @@ describe("A broker that dead-letters at most once is noticed, and a warning says
               })
             )
             yield* broker.until(({ count }) => count("basic.consume") === i + 1)
-            // It is asked after the delay queue has been declared; there is no event if it is not asked.
+            // The broker is asked after the delay queue has been declared. No event shows that it is not asked.
             yield* Effect.sleep("500 millis")
           }
-          // Nothing has happened to the connection of the consumers.
+          // The consumers' connection was not affected.
           const { state } = yield* Effect.flatMap(AmqpConsumer.AmqpConsumer, ({ connection }) => connection)
           assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
           return {
@@ -386,7 +390,7 @@ describe("A broker that dead-letters at most once is noticed, and a warning says
       ).pipe(withConsumers(broker.url))
     }).pipe(Effect.scoped)
 
-  it.live("3.10 and 3.11 without the feature flag stream_queue", () =>
+  it.live("3.10 and 3.11 without the feature flag stream_queue are warned about", () =>
     Effect.gen(function* () {
       const { warnings } = yield* starting("3.10.8", false)
       assert.isNotEmpty(warnings)
@@ -394,16 +398,16 @@ describe("A broker that dead-letters at most once is noticed, and a warning says
     })
   )
 
-  it.live("with the flag it is asked once by an application, and nothing is said", () =>
+  it.live("a broker with the flag is asked once per application, without a warning", () =>
     Effect.gen(function* () {
       const { connections, warnings } = yield* starting("3.11.2", true)
       assert.isEmpty(warnings)
-      // Publishers', consumers', and the one that asks.
+      // The publishers' connection, the consumers' and the one that asks.
       assert.strictEqual(connections, 3)
     })
   )
 
-  it.live("later versions have the flag, and are not asked", () =>
+  it.live("later versions have the flag and are not asked", () =>
     Effect.gen(function* () {
       for (const version of ["3.12.0", "4.3.6"]) {
         const { connections, warnings } = yield* starting(version, false)
@@ -413,10 +417,10 @@ describe("A broker that dead-letters at most once is noticed, and a warning says
     })
   )
 
-  it.live("earlier ones cannot do better", () =>
+  it.live("earlier versions are warned about, without a remedy", () =>
     Effect.gen(function* () {
       const { warnings } = yield* starting("3.9.13", false)
-      assert.include(warnings[0]?.text, "RabbitMQ 3.9 cannot do better")
+      assert.include(warnings[0]?.text, "RabbitMQ 3.9 does not support dead-lettering at least once")
     })
   )
 })

@@ -1,19 +1,21 @@
-/** How consumers end while something is under way: interrupted at any step, with their layer, without the broker's answer. */
+/**
+ * How consumers end while work is under way: interrupted at any step, with their layer, or without the broker's answer.
+ */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Latch, Queue, Stream } from "effect"
 import { onScriptedBroker } from "./support/client.ts"
 import { declareQueue, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
-import { texts } from "./support/numbers.ts"
+import { rangeTexts } from "./support/ranges.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("interrupted at any step, a consumer leaves nothing on the broker, and no message is lost", () =>
+  it.effect("a consumer that is interrupted at any step leaves nothing on the broker, and no message is lost", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       const queue = yield* declareQueue()
-      yield* send(queue, ...texts(50))
+      yield* send(queue, ...rangeTexts(50))
       yield* AmqpConsumer.stream(queue).pipe(Stream.take(1), Stream.runDrain)
       const { channels, connections } = yield* broker.awaitCensus({ consumers: 0, unacked: 0 })
       const failing = () => Effect.andThen(Effect.sleep(1), Effect.fail("not now"))
@@ -37,7 +39,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }
       }
       yield* broker.awaitCensus({ channels, connections, consumers: 0, unacked: 0 })
-      // A retry that was interrupted may come twice.
+      // A retry that was interrupted can arrive twice.
       const left = new Set<string>()
       yield* AmqpConsumer.stream(queue, { inactivityTimeout: "5 seconds" }).pipe(
         Stream.tap((delivery) => {
@@ -50,14 +52,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(onBroker)
   )
 
-  it.effect("connections that are cut while retries are published cost no message", () =>
+  it.effect("connections that are cut while retries are published lose no message", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       const queue = yield* declareQueue()
       const count = 300
       const done = new Set<string>()
       const all = yield* Latch.make()
-      yield* send(queue, ...texts(count))
+      yield* send(queue, ...rangeTexts(count))
       yield* Effect.forkScoped(
         AmqpConsumer.consume(
           queue,
@@ -79,7 +81,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 })
 
-describe("Whatever is under way, the end is bounded, explicit, and counted.", () => {
+describe("A consumer's end is bounded, explicit and counted, whatever is under way.", () => {
   const unpublishable = Effect.fnUntraced(function* () {
     const consumer = yield* AmqpConsumer.AmqpConsumer
     const publishing = yield* Latch.make()
@@ -87,10 +89,10 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
     return { publishing, service: { ...consumer, publisher: { ...consumer.publisher, publish } } }
   })
 
-  plain.live("a batch whose retries are under way is requeued at once, all of it", () =>
+  plain.live("a batch whose retries are under way is requeued at once as a whole", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      for (const text of texts(4)) broker.enqueue("q", text)
+      for (const text of rangeTexts(4)) broker.enqueue("q", text)
       yield* Effect.gen(function* () {
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
         const { publishing, service } = yield* unpublishable()
@@ -105,7 +107,7 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
         )
         yield* publishing.await
         const [time] = yield* Effect.timed(Fiber.interrupt(fiber))
-        // Not after closeTimeout.
+        // The end does not wait for closeTimeout.
         assert.isBelow(Duration.toMillis(time), 5000)
         assert.deepInclude(yield* Queue.take(ends), { requeued: 0, unsettled: 0 })
         yield* broker.until((now) => now.ready("q") === 4)
@@ -118,7 +120,7 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
     })
   )
 
-  plain.live("what a broker delivers that does not answer the cancel goes back, and is counted", () =>
+  plain.live("deliveries of a broker that does not answer the cancel are returned and counted", () =>
     onScriptedBroker(
       { broker: { on: { "basic.cancel": () => {} } }, closeTimeout: Duration.millis(100) },
       function* (broker) {
@@ -136,7 +138,7 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
         const stopping = yield* Effect.forkScoped(Fiber.interrupt(fiber))
         yield* broker.received("basic.cancel")
         broker.enqueue("q", "later")
-        // Another's comes by the same connection, after that.
+        // A later delivery for another consumer arrives on the same connection.
         broker.enqueue("other", "a")
         yield* AmqpConsumer.stream("other").pipe(Stream.take(1), Stream.runDrain)
         yield* gate.open
@@ -147,7 +149,7 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
     )
   )
 
-  plain.live("a connection that dies before the cancel is answered holds nobody up", () =>
+  plain.live("a connection that dies before the cancel is answered does not delay the end", () =>
     onScriptedBroker(
       { broker: { on: { "basic.cancel": (cancel) => cancel.destroy() } }, closeTimeout: Duration.seconds(10) },
       function* (broker) {
@@ -156,13 +158,13 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
         const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", () => started.open))
         yield* started.await
         const [time] = yield* Effect.timed(Fiber.interrupt(fiber))
-        // Not after closeTimeout.
+        // The end does not wait for closeTimeout.
         assert.isBelow(Duration.toMillis(time), 5000)
       }
     )
   )
 
-  plain.live("a consumer whose layer ends while it connects fails, and is not merely interrupted", () =>
+  plain.live("a consumer whose layer ends while it connects fails, and is not only interrupted", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const running = yield* Effect.gen(function* () {
@@ -176,7 +178,7 @@ describe("Whatever is under way, the end is bounded, explicit, and counted.", ()
     })
   )
 
-  plain.live("one that is interrupted while it connects does not take the others with it", () =>
+  plain.live("a consumer that is interrupted while it connects does not end the others", () =>
     onScriptedBroker({}, function* (broker) {
       broker.on("connection.open", (open) => open.hold())
       const nth = broker.count("connection.open") + 1

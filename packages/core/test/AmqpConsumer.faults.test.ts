@@ -1,4 +1,4 @@
-/** How consumers end, and how they go on: lost channels and connections, queues that are deleted, brokers that fall silent. */
+/** How consumers end and how they continue: lost channels and connections, deleted queues, silent brokers. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -43,7 +43,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("or is waited for, as asked, and found again", () =>
+    it.effect("a deleted queue is waited for with resubscribe: always, and consumed again", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { got, handler } = yield* counting
@@ -87,7 +87,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* gate.open
         yield* send(queue, "new")
         assert.deepStrictEqual(yield* Queue.takeN(settled, 2), [true, true])
-        // The channel of the first subscription goes when nothing on it is left to settle.
+        // The first subscription's channel is closed when no delivery on it is left to settle.
         yield* send(queue, "newer")
         yield* Queue.take(settled)
         yield* broker.awaitCensus({ unacked: 0, consumers: 1, channels })
@@ -106,7 +106,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "after a lost connection handlers get deliveries again, on the next one, with all that they declared",
+      "handlers get deliveries again after a lost connection, on the next one, with all that they declared",
       () =>
         logged((lines) =>
           Effect.gen(function* () {
@@ -124,19 +124,22 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               yield* Effect.retry(send(queue, `round ${round}`), { while: (error) => error.isRetryable })
               assert.strictEqual(yield* Queue.take(got), `round ${round}`)
               yield* broker.killConnections
-              // The queue goes with the connection: it is another one then.
+              // The queue is deleted with the connection: the next one is another queue.
               yield* broker.queues.pipe(
                 Effect.repeat({ until: (queues) => queues.every(({ name }) => name !== queue), schedule: undefined }),
                 Effect.timeoutOption("1 second")
               )
             }
             yield* untilQueue(queue, { consumers: 1 })
-            assert.isTrue(lines.some(({ level, text }) => level === "Warn" && text.includes(queue)))
-          })
+            // The connection logs each loss as a warning, so that of a consumer is a line for debugging.
+            const losses = lines.filter(({ text }) => text.startsWith("AMQP consumer interrupted"))
+            assert.lengthOf(losses, 3)
+            for (const { text } of losses) assert.include(text, queue)
+          }).pipe(Effect.provideService(References.MinimumLogLevel, "Debug"))
         ).pipe(onBroker)
     )
 
-    it.effect("a queue that is not there fails at once, unless it is to be waited for", () =>
+    it.effect("a missing queue fails the consumer at once, unless resubscribe says to wait for it", () =>
       Effect.gen(function* () {
         const { got, handler } = yield* counting
         assert.strictEqual(yield* tagOf(AmqpConsumer.consume("missing", handler)), "NotFound")
@@ -149,7 +152,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "what is handled while connections are cut again and again is handled at least once, and nothing is left",
+      "every message is handled at least once while connections are cut again and again, and nothing is left",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -157,7 +160,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const count = 2000
           const seen = new Set<string>()
           const all = yield* Deferred.make<void>()
-          // Messages come by another connection, which is not cut.
+          // The messages are published on another connection, which is not cut.
           const queue = yield* Effect.gen(function* () {
             const queue = yield* declareQueue()
             yield* send(queue, ...Array.from({ length: count }, (_, i) => String(i)))
@@ -188,7 +191,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         })
     )
 
-    it.effect("a network that goes silent is noticed by the heartbeat", () =>
+    it.effect("a network that becomes silent is noticed by the heartbeat", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const proxy = yield* FaultProxy.make(broker.url)
@@ -215,7 +218,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 describe(promise15, () => {
-  plain.live("a channel that the broker closes ends a stream with the broker's reason, and handlers go on", () =>
+  plain.live("a channel that the broker closes ends a stream with the broker's reason, and handlers continue", () =>
     onScriptedBroker({}, function* (broker) {
       const { got, handler } = yield* counting
       yield* Effect.forkScoped(AmqpConsumer.consume("q", handler))
@@ -230,7 +233,7 @@ describe(promise15, () => {
     })
   )
 
-  plain.live("subscribing again is never a busy loop", () =>
+  plain.live("resubscribing is never a busy loop", () =>
     onScriptedBroker(
       {
         broker: {
@@ -244,18 +247,18 @@ describe(promise15, () => {
       },
       function* (broker) {
         const { handler } = yield* counting
-        // The longest waits that there may be.
+        // The longest possible delays.
         const random = { nextDoubleUnsafe: () => 1, nextIntUnsafe: () => 1 }
         yield* Effect.forkScoped(AmqpConsumer.consume("q", handler).pipe(Effect.provideService(Random.Random, random)))
         yield* broker.received("basic.consume")
         const [time] = yield* Effect.timed(broker.received("basic.consume", 4))
-        // 100, 200 and 400 ms.
+        // The delays are 100, 200 and 400 ms.
         assert.isAtLeast(Duration.toMillis(time), 650)
       }
     )
   )
 
-  plain.live("a connection that is closed for good ends all consumers, with why", () =>
+  plain.live("a connection that is closed for good ends all consumers with its reason", () =>
     onScriptedBroker(closedByRefusals, function* (broker) {
       const { handler } = yield* counting
       const fibers = yield* Effect.forEach(["a", "b"], (queue) =>
@@ -265,14 +268,14 @@ describe(promise15, () => {
       broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
       broker.destroy()
       for (const fiber of fibers) assert.strictEqual(yield* Fiber.join(fiber), "AuthenticationFailed")
-      // The next consumer is not given that connection.
+      // The next consumer does not get that connection.
       broker.off("connection.start-ok")
       yield* Effect.forkScoped(AmqpConsumer.consume("c", handler))
       yield* broker.received("basic.consume", 3)
     })
   )
 
-  plain.live("a consumer whose layer has ended fails, and is not merely interrupted", () =>
+  plain.live("a consumer whose layer has ended fails, and is not only interrupted", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { handler } = yield* counting
@@ -291,7 +294,7 @@ describe(promise15, () => {
     })
   )
 
-  plain.live("a consumer that cannot connect waits for the broker; one that never subscribes again fails at once", () =>
+  plain.live("a consumer that cannot connect waits for the broker; one that never resubscribes fails at once", () =>
     onScriptedBroker({}, function* (broker) {
       const { handler } = yield* counting
       yield* broker.down
@@ -360,7 +363,7 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
     )
   }
 
-  plain.live("a broker that answers neither cancel nor close holds nobody up for longer than closeTimeout each", () =>
+  plain.live("a broker that answers neither cancel nor close delays the end by at most closeTimeout each", () =>
     onScriptedBroker(
       { broker: { on: { "basic.cancel": () => {}, "channel.close": () => {} } }, closeTimeout: Duration.millis(100) },
       function* (broker) {
@@ -385,20 +388,30 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
     )
   )
 
-  plain.live("onEnd that never ends, or dies, holds nobody up", () =>
+  plain.live("an onEnd that never completes, or dies, does not delay the end, and is logged", () =>
     onScriptedBroker({}, function* (broker) {
-      for (const onEnd of [() => Effect.never, () => Effect.die("broken")]) {
-        const { handler } = yield* counting
-        const nth = broker.count("basic.consume") + 1
-        const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { onEnd, shutdownTimeout: 50 }))
-        yield* broker.received("basic.consume", nth)
-        yield* Fiber.interrupt(fiber)
-      }
-      yield* broker.until(({ openChannels }) => openChannels === 0)
+      yield* logged((lines) =>
+        Effect.gen(function* () {
+          for (const onEnd of [() => Effect.never, () => Effect.die("broken")]) {
+            const { handler } = yield* counting
+            const nth = broker.count("basic.consume") + 1
+            const fiber = yield* Effect.forkScoped(AmqpConsumer.consume("q", handler, { onEnd, shutdownTimeout: 50 }))
+            yield* broker.received("basic.consume", nth)
+            yield* Fiber.interrupt(fiber)
+          }
+          yield* broker.until(({ openChannels }) => openChannels === 0)
+          const [late, broken, ...others] = lines.filter(({ text }) => text.includes("onEnd"))
+          assert.lengthOf(others, 0)
+          assert.strictEqual(late?.level, "Warn")
+          assert.match(late?.text ?? "", /its onEnd was interrupted by its timeout .*"queue":"q".*"timeout":"\d+/)
+          assert.strictEqual(broken?.level, "Error")
+          assert.include(broken?.text, "its onEnd failed")
+        })
+      )
     })
   )
 
-  plain.live("deliveries that come while the cancel is under way go back, and are counted", () =>
+  plain.live("deliveries that arrive while the cancel is under way are returned and counted", () =>
     onScriptedBroker({}, function* (broker) {
       const ends = yield* Queue.unbounded<AmqpConsumer.End>()
       broker.on("basic.cancel", (cancel) => {
@@ -422,7 +435,7 @@ describe("Starting and stopping are bounded, and leave no channel behind.", () =
 })
 
 describe("13. Blocked publishers wait or fail as configured; consumers go on consuming and acking.", () => {
-  plain.live("while the broker takes nothing from publishers, deliveries are handled and acknowledged", () =>
+  plain.live("deliveries are handled and acknowledged while the broker blocks publishers", () =>
     onScriptedBroker({}, function* (broker) {
       const { flow } = yield* AmqpConnection.AmqpConnection
       const { got, handler } = yield* counting
@@ -438,7 +451,7 @@ describe("13. Blocked publishers wait or fail as configured; consumers go on con
 })
 
 describe("8. A consumer's channel is its own: fresh when it starts, closed when it ends, never lent.", () => {
-  plain.live("each consumer opens one, sets its prefetch, and closes it; the pool has none of them", () =>
+  plain.live("each consumer opens one, sets its prefetch, and closes it; none of them is a pool's", () =>
     onScriptedBroker({ connectionName: "shop" }, function* (broker) {
       const { got, handler } = yield* counting
       for (let round = 1; round <= 3; round++) {
@@ -455,7 +468,7 @@ describe("8. A consumer's channel is its own: fresh when it starts, closed when 
         broker.log.filter(({ channel }) => channel > 0).map(({ method }) => method),
         [...expected, ...expected, ...expected]
       )
-      // One for the publishers, one for the consumers.
+      // One connection for the publishers, and one for the consumers.
       assert.strictEqual(broker.count("accept"), 2)
       const names = broker.log.flatMap((received) =>
         received.method === "connection.start-ok" ? [received.args.clientProperties["connection_name"]] : []

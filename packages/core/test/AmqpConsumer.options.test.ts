@@ -1,4 +1,4 @@
-/** What consumers refuse before anything is sent, and what their types say. */
+/** What consumers refuse before anything is sent, and what their types express. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, type AmqpError, type AmqpPool, AmqpRpc } from "@effect-amqp/core"
 import { type Context, Effect, Schema, Stream } from "effect"
@@ -46,6 +46,8 @@ describe("A bad option is refused with its name, before anything is sent.", () =
     ["shutdownTimeout", { shutdownTimeout: "soon" }],
     ["shutdownTimeout", { shutdownTimeout: Infinity }],
     ["schema", { schema: "string" }],
+    ["schema", { schema: {} }],
+    ["schema", { schema: { ast: {} } }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [] }) }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [0] }) }],
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delays: [0.5] }) }],
@@ -54,9 +56,16 @@ describe("A bad option is refused with its name, before anything is sent.", () =
     ["onFailure.delays", { onFailure: AmqpConsumer.retry({ delay: 1, delays: [1], times: 1 } as never) }],
     ["onFailure.times", { onFailure: AmqpConsumer.retry({ delay: 1 } as never) }],
     ["times", { onDefect: AmqpConsumer.retry({ delay: 1, times: 0 }) }],
-    ["then", { onDefect: AmqpConsumer.retry({ delay: 1, times: 1, then: AmqpConsumer.requeue as never }) }],
+    [
+      "onExhausted",
+      { onDefect: AmqpConsumer.retry({ delay: 1, times: 1, onExhausted: AmqpConsumer.requeue as never }) }
+    ],
     ["queueType", { onDefect: AmqpConsumer.retry({ delay: 1, times: 1, queueType: "stream" as never }) }],
     ["onFailure", { onFailure: { _tag: "Retry" } }],
+    ["inbox", { inbox: {} }],
+    ["inbox", { inbox: { make: Effect.void } }],
+    ["inbox", { inbox: () => Effect.void }],
+    ["inbx", { inbx: { make: () => Effect.never } }],
     ["inactivityTimeout", { inactivityTimeout: 10 }]
   ]
   const argumentOf = (error: AmqpError.AmqpError) => {
@@ -64,7 +73,7 @@ describe("A bad option is refused with its name, before anything is sent.", () =
     return error.reason._tag === "InvalidArgument" ? error.reason.argument : ""
   }
 
-  it.live("of consume, consumeBatch and stream", () =>
+  it.live("in consume, consumeBatch and stream", () =>
     onScriptedBroker({}, function* (broker) {
       for (const [argument, options] of [...subscribing, ...handling]) {
         const error = yield* Effect.flip(AmqpConsumer.consume("q", handler, options as AmqpConsumer.ConsumeOptions))
@@ -81,11 +90,14 @@ describe("A bad option is refused with its name, before anything is sent.", () =
         ["within", { size: 10, within: 0 }],
         ["prefetch", { size: 10, within: 10, prefetch: 9 }],
         ["prefetch", { size: 10, within: 10, concurrency: 2, prefetch: 19 }],
-        ["size", { size: 65_535, within: 10, concurrency: 2 }]
+        ["size", { size: 65_535, within: 10, concurrency: 2 }],
+        ["inbox", { size: 10, within: 10, inbox: { make: () => Effect.never } } as never]
       ] as const) {
         const error = yield* Effect.flip(AmqpConsumer.consumeBatch("q", handler, options as AmqpConsumer.BatchOptions))
         assert.strictEqual(argumentOf(error), argument, JSON.stringify(options))
       }
+      const inbox = AmqpConsumer.stream("q", { inbox: { make: () => Effect.never } } as never)
+      assert.strictEqual(argumentOf(yield* Effect.flip(Stream.runDrain(inbox))), "inbox")
       const inactivity = AmqpConsumer.stream("q", { inactivityTimeout: 0 })
       assert.strictEqual(argumentOf(yield* Effect.flip(Stream.runDrain(inactivity))), "inactivityTimeout")
       for (const given of [undefined, "handler", Effect.void]) {
@@ -97,13 +109,13 @@ describe("A bad option is refused with its name, before anything is sent.", () =
       for (const queue of ["", "x".repeat(256), 1 as never]) {
         assert.strictEqual(argumentOf(yield* Effect.flip(AmqpConsumer.consume(queue, handler))), "queue")
       }
-      // Not even a connection was made for them.
+      // Not even a connection was opened for them.
       assert.strictEqual(broker.count("accept"), 1)
     })
   )
 })
 
-describe("What basic.consume takes reaches the broker", () => {
+describe("The options of basic.consume reach the broker", () => {
   const options: Required<Omit<AmqpChannel.ConsumeOptions, "noAck">> = {
     consumerTag: "tag",
     exclusive: true,
@@ -144,7 +156,7 @@ describe("Types", () => {
   const Order = Schema.Struct({ id: Schema.Int })
   const needsStock = undefined as never as Effect.Effect<void, Late, Stock>
 
-  it("the handler's errors reach the policy, its needs the consumer, and its scope is its own", () => {
+  it("give the handler's errors to the policy, its requirements to the consumer, and let its scope be its own", () => {
     const consumer = () =>
       AmqpConsumer.consume(
         "q",
@@ -165,7 +177,7 @@ describe("Types", () => {
     >()
   })
 
-  it("a schema decides what the handler gets", () => {
+  it("give the handler what the schema decodes", () => {
     const consumer = () =>
       AmqpConsumer.consume(
         "q",
@@ -189,7 +201,7 @@ describe("Types", () => {
     expectTypeOf<ReturnType<typeof batches>>().toEqualTypeOf<ReturnType<typeof consumer>>()
   })
 
-  it("a delivery of a consumer is not one of a borrowed channel", () => {
+  it("keep a consumer's delivery apart from one of a borrowed channel", () => {
     const wrong = (channel: AmqpChannel.AmqpChannel, delivery: AmqpConsumer.Delivery) =>
       // @ts-expect-error it has no delivery tag
       channel.ack(delivery)
@@ -197,10 +209,10 @@ describe("Types", () => {
     expectTypeOf<Context.Service.Shape<typeof AmqpConsumer.AmqpConsumer>>().toHaveProperty("connection")
   })
 
-  it("a policy that ends a message does not bring it back", () => {
+  it("refuse a policy that ends a message and returns it", () => {
     // @ts-expect-error requeue is not final
-    AmqpConsumer.retry({ delay: 1, times: 1, then: AmqpConsumer.requeue })
-    // @ts-expect-error one delay needs to be told how often
+    AmqpConsumer.retry({ delay: 1, times: 1, onExhausted: AmqpConsumer.requeue })
+    // @ts-expect-error a single delay needs `times`
     AmqpConsumer.retry({ delay: 1 })
   })
 })

@@ -1,9 +1,9 @@
-/** What comes back to its queue after a pause: the default of all consumers. */
+/** Deliveries that return to their queue after a pause, which is the default of all consumers. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConnection, AmqpConsumer, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Queue, Schema } from "effect"
-import { linksOf } from "../src/internal/connection/links.ts"
+import { connectionInternals } from "../src/internal/connection/connectionInternals.ts"
 import {
   declareQueue,
   declareWithDeadLetters,
@@ -16,7 +16,7 @@ import {
 } from "./support/consumers.ts"
 import { countsNacks } from "./support/versions.ts"
 
-/** What was handled, and when, in milliseconds. */
+/** The handled texts, each with its time in milliseconds. */
 const recorded = <A, E, R>(then: (delivery: AmqpConsumer.Delivery, text: string) => Effect.Effect<A, E, R>) =>
   Effect.map(Queue.unbounded<{ readonly text: string; readonly at: number }>(), (handled) => ({
     handled,
@@ -36,24 +36,26 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ["an interruption of its own", Effect.interrupt]
     ] as const
     for (const [what, end] of rows) {
-      it.effect(`after ${what} it comes again, a second later, from a queue without a dead-letter exchange`, () =>
-        Effect.gen(function* () {
-          const queue = yield* declareQueue()
-          const { handled, handler } = yield* recorded(({ redelivered }): Effect.Effect<void, string> =>
-            redelivered ? Effect.void : end
-          )
-          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
-          yield* send(queue, "an order")
-          const [first, second] = yield* Queue.takeN(handled, 2)
-          assert.strictEqual(second!.text, "an order")
-          assert.isAtLeast(second!.at - first!.at, 990)
-          assert.isBelow(second!.at - first!.at, 3000)
-          yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
-        }).pipe(onBroker)
+      it.effect(
+        `after ${what} a message is delivered again, a second later, from a queue without a dead-letter exchange`,
+        () =>
+          Effect.gen(function* () {
+            const queue = yield* declareQueue()
+            const { handled, handler } = yield* recorded(({ redelivered }): Effect.Effect<void, string> =>
+              redelivered ? Effect.void : end
+            )
+            yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
+            yield* send(queue, "an order")
+            const [first, second] = yield* Queue.takeN(handled, 2)
+            assert.strictEqual(second!.text, "an order")
+            assert.isAtLeast(second!.at - first!.at, 990)
+            assert.isBelow(second!.at - first!.at, 3000)
+            yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+          }).pipe(onBroker)
       )
     }
 
-    it.effect("what cannot be decoded is in its queue still", () =>
+    it.effect("a message that cannot be decoded stays in its queue", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const consumer = yield* Effect.forkScoped(
@@ -66,7 +68,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("one failure of a batch pauses all its deliveries, and they come again", () =>
+    it.effect("one failure of a batch pauses all its deliveries, and they are delivered again", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
@@ -93,8 +95,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("A pause holds a place in the prefetch, but no worker.", () => {
-    it.effect("others are handled meanwhile", () =>
+  describe("A pause counts against the prefetch, but not against the concurrency.", () => {
+    it.effect("other messages are handled during a pause", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { handled, handler } = yield* recorded((_, text) =>
@@ -108,7 +110,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("it doubles where the attempt is known", () =>
+    it.effect("a pause doubles where the attempt is known", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "quorum" })
         const { handled, handler } = yield* recorded(() => Effect.fail("not yet"))
@@ -120,7 +122,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("it ends at once when the consumer ends, and nothing of it is left", () =>
+    it.effect("a pause ends at once when the consumer ends, and leaves nothing", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
@@ -142,40 +144,42 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("Every loop of redeliveries is paced.", () => {
-    it.effect("no message comes again within a second, however many fail, though half of the prefetch is paused", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue()
-        const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
-        yield* send(queue, ...Array.from({ length: 30 }, (_, i) => String(i)))
-        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { prefetch: 10, concurrency: 5 }))
-        const all = yield* Queue.takeN(handled, 30)
-        const lastOf = new Map<string, number>()
-        for (const { at, text } of all) {
-          const before = lastOf.get(text)
-          if (before !== undefined) assert.isAtLeast(at - before, 990)
-          lastOf.set(text, at)
-        }
-        assert.isAtLeast(all[29]!.at - all[0]!.at, 1900)
-      }).pipe(onBroker)
+    it.effect(
+      "no message is delivered again within a second, however many fail, although half of the prefetch is paused",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
+          yield* send(queue, ...Array.from({ length: 30 }, (_, i) => String(i)))
+          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { prefetch: 10, concurrency: 5 }))
+          const all = yield* Queue.takeN(handled, 30)
+          const lastOf = new Map<string, number>()
+          for (const { at, text } of all) {
+            const before = lastOf.get(text)
+            if (before !== undefined) assert.isAtLeast(at - before, 990)
+            lastOf.set(text, at)
+          }
+          assert.isAtLeast(all[29]!.at - all[0]!.at, 1900)
+        }).pipe(onBroker)
     )
 
-    it.effect("beyond half of the prefetch the longest pause ends first", () =>
+    it.effect("the longest pause ends first beyond half of the prefetch", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
-        // Redelivered by a classic queue, all of them are to pause for two seconds.
+        // A classic queue redelivers them, so all of them are to pause for two seconds.
         const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
         yield* send(queue, "1", "2", "3", "4")
         yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { prefetch: 6 }))
         yield* Queue.takeN(handled, 4)
         const second = yield* Queue.takeN(handled, 4)
         const third = yield* Queue.take(handled)
-        // Half of the prefetch is three: the first of four goes back after one second.
+        // Half of the prefetch is three: the first of four is returned after one second.
         assert.strictEqual(third.text, "1")
         assert.closeTo(third.at - second[0]!.at, 1000, 400)
       }).pipe(onBroker)
     )
 
-    it.effect("with a prefetch of 1 a delivery holds its place for its full pause, and order is kept", () =>
+    it.effect("a delivery keeps its full pause with a prefetch of 1, and the order is kept", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { handled, handler } = yield* recorded(({ redelivered }) =>
@@ -192,8 +196,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("What is held is held within bounds.", () => {
-    it.effect("no pause outlives the consumer timeout", () =>
+  describe("What is retained is bounded.", () => {
+    it.effect("no pause is longer than the consumer timeout", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { handled, handler } = yield* recorded(() => Effect.fail("not yet"))
@@ -205,7 +209,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a lost connection ends it: what was paused comes again once, on the next one", () =>
+    it.effect("a lost connection ends a pause: the message is delivered again once, on the next connection", () =>
       Effect.gen(function* () {
         const { closeConnections } = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
@@ -228,7 +232,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("with a single active consumer all pauses are full ones", () =>
+    it.effect("all pauses have their full length with a single active consumer", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ singleActiveConsumer: true })
         const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
@@ -242,13 +246,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("A queue's delivery limit is no way to lose a message.", () => {
+  describe("A queue's delivery limit loses no message.", () => {
     const conditionsOf = Effect.map(AmqpConnection.AmqpConnection, (connection) =>
-      Array.from(linksOf(connection).conditions.all.values(), ({ kind, message }) => ({ kind, message }))
+      Array.from(connectionInternals(connection).conditions.all.values(), ({ kind, message }) => ({ kind, message }))
     )
 
     it.effect(
-      "where returns count, the delivery is kept one return before the limit, and the consumer is paused until it succeeds",
+      "where returns count, the delivery is retained one return before the limit, and the consumer is paused until it succeeds",
       () =>
         logged((lines) =>
           Effect.gen(function* () {
@@ -282,33 +286,31 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         ).pipe(onBroker)
     )
 
-    it.effect(
-      "one that was kept and then is to be requeued holds up no other, also where the broker takes it out",
-      () =>
-        Effect.gen(function* () {
-          const counts = yield* countsNacks
-          const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
-          const { handled, handler } = yield* recorded((_, text) =>
-            text === "good" ? Effect.void : Effect.fail("the database is down")
-          )
-          const policies = [AmqpConsumer.redeliver, AmqpConsumer.requeue]
-          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { onFailure: () => policies.shift()! }))
-          yield* send(queue, "bad")
-          yield* Queue.take(handled)
-          // It waits behind the one that is kept, where returns count.
-          yield* send(queue, "good")
-          const rest = yield* Queue.takeN(handled, 2)
-          assert.deepStrictEqual(
-            rest.map(({ text }) => text),
-            counts ? ["bad", "good"] : ["good", "bad"]
-          )
-          yield* Effect.repeat(conditionsOf, { until: (all) => all.length === 0 })
-          yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
-          assert.strictEqual(yield* Queue.size(handled), 0)
-        }).pipe(onBroker)
+    it.effect("a retained delivery that is then requeued does not delay others, also where the broker removes it", () =>
+      Effect.gen(function* () {
+        const counts = yield* countsNacks
+        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
+        const { handled, handler } = yield* recorded((_, text) =>
+          text === "good" ? Effect.void : Effect.fail("the database is down")
+        )
+        const policies = [AmqpConsumer.redeliver, AmqpConsumer.requeue]
+        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { onFailure: () => policies.shift()! }))
+        yield* send(queue, "bad")
+        yield* Queue.take(handled)
+        // Where returns count, this message waits behind the retained one.
+        yield* send(queue, "good")
+        const rest = yield* Queue.takeN(handled, 2)
+        assert.deepStrictEqual(
+          rest.map(({ text }) => text),
+          counts ? ["bad", "good"] : ["good", "bad"]
+        )
+        yield* Effect.repeat(conditionsOf, { until: (all) => all.length === 0 })
+        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+        assert.strictEqual(yield* Queue.size(handled), 0)
+      }).pipe(onBroker)
     )
 
-    it.effect("one that was kept and then pauses goes back once when the consumer ends", () =>
+    it.effect("a retained delivery that then pauses is returned once when the consumer ends", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
         const { handled, handler } = yield* recorded((_, text) =>
@@ -333,7 +335,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("it goes back when the consumer ends, and comes again", () =>
+    it.effect("a retained delivery is returned when the consumer ends, and is delivered again", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
         const { handled, handler } = yield* recorded(() => Effect.fail("the database is down"))
@@ -348,31 +350,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("interrupted on its last return it is published again, with its properties", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
-        const started = yield* Queue.unbounded<void>()
-        const consumer = yield* Effect.forkScoped(
-          AmqpConsumer.consume(queue, () => Effect.andThen(Queue.offer(started, undefined), Effect.never), {
-            shutdownTimeout: 0
+    it.effect(
+      "a delivery whose handler is interrupted on its last return is published again, with its properties",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
+          const started = yield* Queue.unbounded<void>()
+          const consumer = yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, () => Effect.andThen(Queue.offer(started, undefined), Effect.never), {
+              shutdownTimeout: 0
+            })
+          )
+          yield* AmqpPublisher.publish({
+            routingKey: queue,
+            content: "an order",
+            messageId: "m-1",
+            headers: { tenant: "a" }
           })
-        )
-        yield* AmqpPublisher.publish({
-          routingKey: queue,
-          content: "an order",
-          messageId: "m-1",
-          headers: { tenant: "a" }
-        })
-        yield* Queue.take(started)
-        yield* Fiber.interrupt(consumer)
-        const delivery = yield* next(queue)
-        assert.strictEqual(AmqpMessage.text(delivery), "an order")
-        assert.deepInclude(delivery.properties, { messageId: "m-1" })
-        assert.strictEqual(delivery.properties.headers["tenant"], "a")
-      }).pipe(onBroker)
+          yield* Queue.take(started)
+          yield* Fiber.interrupt(consumer)
+          const delivery = yield* next(queue)
+          assert.strictEqual(AmqpMessage.text(delivery), "an order")
+          assert.deepInclude(delivery.properties, { messageId: "m-1" })
+          assert.strictEqual(delivery.properties.headers["tenant"], "a")
+        }).pipe(onBroker)
     )
 
-    it.effect("it is published again before the consumer timeout, and the consumer goes on", () =>
+    it.effect("a retained delivery is published again before the consumer timeout, and the consumer continues", () =>
       Effect.gen(function* () {
         const counts = yield* countsNacks
         const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 0 })
@@ -388,13 +392,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
         )
         yield* send(queue, "an order")
-        // Kept for a second, then a copy: none of these was ever returned.
+        // It is retained for a second and then replaced by a copy: none of these was ever returned.
         if (counts) assert.deepStrictEqual(yield* Queue.takeN(again, 4), [false, false, false, false])
         yield* untilQueue(queue, { messages: 1, consumers: 1 })
       }).pipe(onBroker)
     )
 
-    it.effect("a batch is kept and handled again as one", () =>
+    it.effect("a batch is retained and handled again as a whole", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
         const batches = yield* Queue.unbounded<ReadonlyArray<string>>()
@@ -435,7 +439,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a limit that the application has given a dead-letter exchange ends it there", () =>
+    it.effect("a delivery limit with a dead-letter exchange ends the loop there", () =>
       Effect.gen(function* () {
         const counts = yield* countsNacks
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum", deliveryLimit: 1 })
@@ -449,18 +453,26 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("The log says what becomes of a rejected message, as far as it is known.", () => {
+  describe("The log says what happens to a rejected message, as far as it is known.", () => {
     const rows = [
-      ["a queue of others", undefined, "rejected (dead-lettered only if the queue has a dead-letter exchange)"],
-      ["one declared without", false, "rejected (dropped unless a policy gives the queue a dead-letter exchange)"],
-      ["one declared with", true, "dead-lettered"]
+      [
+        "a queue of another application",
+        undefined,
+        "rejected (dead-lettered only if the queue has a dead-letter exchange)"
+      ],
+      [
+        "a queue declared without a dead-letter exchange",
+        false,
+        "rejected (dropped unless a policy gives the queue a dead-letter exchange)"
+      ],
+      ["a queue declared with a dead-letter exchange", true, "dead-lettered"]
     ] as const
     for (const [title, has, expected] of rows) {
       it.effect(`${title}: ${expected}`, () =>
         logged((lines) =>
           Effect.gen(function* () {
             const declared = has === true ? (yield* declareWithDeadLetters()).queue : yield* declareQueue()
-            if (has === undefined) linksOf(yield* AmqpConnection.AmqpConnection).queues.forget(declared)
+            if (has === undefined) connectionInternals(yield* AmqpConnection.AmqpConnection).queues.forget(declared)
             yield* Effect.forkScoped(
               AmqpConsumer.consume(declared, () => Effect.fail("no"), { onFailure: AmqpConsumer.deadLetter })
             )

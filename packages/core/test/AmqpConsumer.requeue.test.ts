@@ -1,4 +1,7 @@
-/** What goes back to its queue by `basic.reject` or `basic.nack`, and what ends the loop of a message that always fails. */
+/**
+ * Deliveries that return to their queue by `basic.reject` or `basic.nack`, and the end of the loop of a message that
+ * always fails.
+ */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -15,7 +18,7 @@ import {
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { countsNacks } from "./support/versions.ts"
 
-/** What was given back and rejected, in the order in which it was sent. */
+/** The returns and rejections that a broker received, in order. */
 const returned = (broker: ScriptedBroker.ScriptedBroker) =>
   broker.log.flatMap((received) => {
     if (received.method === "basic.reject") {
@@ -26,7 +29,7 @@ const returned = (broker: ScriptedBroker.ScriptedBroker) =>
     return [`nack ${deliveryTag}${multiple ? " multiple" : ""}${requeue ? " requeue" : ""}`]
   })
 
-describe("reject is basic.reject on the wire, and nack is basic.nack: the broker counts them apart.", () => {
+describe("Each way to return a message sends its own method: reject sends basic.reject and nack sends basic.nack.", () => {
   type Settle = (delivery: AmqpConsumer.Delivery) => Effect.Effect<void, unknown>
   const rows: ReadonlyArray<readonly [title: string, settle: Settle, expected: string]> = [
     ["reject()", (delivery) => delivery.reject(), "reject 1 requeue"],
@@ -69,7 +72,7 @@ describe("reject is basic.reject on the wire, and nack is basic.nack: the broker
     )
   }
 
-  plain.live("a consumer that stops rejects what its policy rejects, and gives back the rest by one nack", () =>
+  plain.live("a consumer that stops rejects what its policy rejects, and returns the rest with one nack", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       for (const text of ["rejected", "redelivered", "failing", "unseen", "unseen"]) broker.enqueue("q", text)
@@ -101,7 +104,7 @@ describe("reject is basic.reject on the wire, and nack is basic.nack: the broker
     })
   )
 
-  plain.live("a batch that fails is rejected one by one", () =>
+  plain.live("the deliveries of a batch that fails are rejected one by one", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       for (const text of ["a", "b", "c"]) broker.enqueue("q", text)
@@ -121,7 +124,7 @@ describe("reject is basic.reject on the wire, and nack is basic.nack: the broker
 })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A message that always fails does not spin.", () => {
+  describe("A message that always fails is not redelivered in a busy loop.", () => {
     it.effect("requeue pauses for a second before the first return, and twice as long before the next", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
@@ -195,7 +198,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
   })
 
-  describe("What is rejected counts towards the delivery limit of a quorum queue; since RabbitMQ 4.3 a nack does not.", () => {
+  describe("A rejected message counts towards the delivery limit of a quorum queue; since RabbitMQ 4.3 a nacked one does not.", () => {
     it.effect("the policy requeue ends at the limit, in the dead-letter exchange", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum", deliveryLimit: 2 })
@@ -213,7 +216,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("or for good, in a queue without one", () =>
+    it.effect("the policy requeue loses the message at the limit, in a queue without a dead-letter exchange", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "quorum", deliveryLimit: 1 })
         const attempts = yield* Queue.unbounded<number>()
@@ -235,7 +238,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ["reject", Effect.succeed(true)],
       ["nack", countsNacks]
     ] as const) {
-      it.effect(`a handler that settles by ${name}`, () =>
+      it.effect(`a handler that settles by ${name} reaches the limit as that method counts`, () =>
         Effect.gen(function* () {
           const counts = yield* isCounted
           const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum", deliveryLimit: limit })

@@ -1,4 +1,4 @@
-/** Trying again later, on a real broker. */
+/** Retries after a delay, on a real broker. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpError, AmqpMessage, AmqpPool, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -7,6 +7,7 @@ import {
   declareQueue,
   declareWithDeadLetters,
   deleteQueue,
+  logged,
   next,
   nextText,
   onBroker,
@@ -17,7 +18,7 @@ import * as Users from "./support/users.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { message: Schema.String }) {}
 
-/** A handler that fails a number of times for each message, and tells every delivery. */
+/** A handler that fails a number of times per message and records every delivery. */
 const failing = (times: number, message = "try later") =>
   Effect.map(Queue.unbounded<AmqpConsumer.Delivery>(), (deliveries) => ({
     deliveries,
@@ -32,8 +33,8 @@ const headersOf = ({ properties }: { readonly properties: AmqpMessage.Properties
   ({ ...properties.headers }) as Record<string, unknown>
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A retry comes back after its delay, with everything it had.", () => {
-    it.effect("content, properties and headers are those of the first time, and its origin is known", () =>
+  describe("A retry comes back after its delay, with everything that it had.", () => {
+    it.effect("content, properties and headers are those of the first delivery, and its origin is known", () =>
       Effect.gen(function* () {
         const pool = yield* AmqpPool.AmqpPool
         const queue = yield* declareQueue()
@@ -71,7 +72,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* untilQueue(queue, { messages: 0, unacked: 0 })
         for (const [i, delivery] of [first!, second!, third!].entries()) {
           assert.strictEqual(delivery.attempt, i + 1)
-          // The broker has taken a retry from the default exchange.
+          // The broker got the retry from the default exchange.
           assert.strictEqual(delivery.exchange, i === 0 ? "shop" : "")
           assert.strictEqual(delivery.routingKey, i === 0 ? "order.created" : queue)
           assert.deepStrictEqual(
@@ -95,12 +96,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           "x-retry-error": "Busy",
           "x-retry-reason": "try later"
         })
-        // In the exchange of the first time its CC led nowhere, in the default exchange it would lead here.
+        // The CC header led nowhere in the exchange of the first publish. In the default exchange it would lead to this
+        // queue.
         yield* untilQueue(copies, { messages: 0 })
       }).pipe(onBroker)
     )
 
-    it.effect("each delay has a queue of its own, declared when the consumer starts", () =>
+    it.effect("each delay has its own queue, declared when the consumer starts", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
@@ -118,7 +120,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("those that are there stay as they are, whatever their type", () =>
+    it.effect("existing delay queues stay as they are, whatever their type", () =>
       Effect.gen(function* () {
         const work = AmqpTopology.workQueue("quorum-work", { queueType: "quorum", retryDelays: [10] })
         yield* AmqpTopology.declare(work)
@@ -133,7 +135,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a time to live does not cut the delay short", () =>
+    it.effect("a message's time to live does not shorten the delay", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { deliveries, handler } = yield* failing(1)
@@ -165,8 +167,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("After so many retries the message is given up.", () => {
-    it.effect("it is dead-lettered unless told otherwise, with the last error in its headers", () =>
+  describe("A message is given up after its number of retries.", () => {
+    it.effect("it is dead-lettered by default, with the last error in its headers", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const { deliveries, handler } = yield* failing(Infinity, "\ud83d\ude00".repeat(1000))
@@ -183,7 +185,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("in another queue it starts from the beginning", () =>
+    it.effect("the log says of each attempt what happened to it: retried, and dead-lettered on the last one", () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const { deadLetters, queue } = yield* declareWithDeadLetters()
+          const { handler } = yield* failing(Infinity)
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, handler, { onFailure: AmqpConsumer.retry({ delay: 5, times: 2 }) })
+          )
+          yield* send(queue, "a")
+          yield* next(deadLetters)
+          const policies = lines
+            .filter(({ text }) => text.startsWith("AMQP delivery"))
+            .map(({ text }) => /"policy":"([^"]*)"/.exec(text)?.[1])
+          assert.deepStrictEqual(policies, ["retried", "retried", "dead-lettered", "dead-lettered"])
+        })
+      ).pipe(onBroker)
+    )
+
+    it.effect("its count starts from the beginning in another queue", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const onFailure = AmqpConsumer.retry({ delay: 5, times: 1 })
@@ -209,7 +229,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("what its handler has settled is not tried again", () =>
+    it.effect("a delivery that its handler has settled is not retried", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { deliveries, handler } = yield* failing(Infinity)
@@ -228,13 +248,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("or dropped, as told", () =>
+    it.effect("it is dropped if configured so", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const { deliveries, handler } = yield* failing(Infinity)
         yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, handler, {
-            onFailure: AmqpConsumer.retry({ delay: 5, times: 1, then: AmqpConsumer.drop })
+            onFailure: AmqpConsumer.retry({ delay: 5, times: 1, onExhausted: AmqpConsumer.drop })
           })
         )
         yield* send(queue, "a")
@@ -248,7 +268,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
         const { deliveries, handler } = yield* failing(Infinity)
-        // Delivered twice, tried again later, delivered twice: five are too many.
+        // It is delivered twice, retried, and delivered twice again: a fifth delivery is too many.
         yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, handler, {
             maxDeliveries: 4,
@@ -264,8 +284,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("A retry is never lost: what is not confirmed is requeued.", () => {
-    it.effect("a delay queue that somebody deletes is declared anew", () =>
+  describe("A retry is never lost: a retry that is not confirmed is requeued.", () => {
+    it.effect("a delay queue that was deleted is declared again", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const { deliveries, handler } = yield* failing(1)
@@ -280,7 +300,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("an unconfirmed publish leaves the message in its queue, and does not spin", () =>
+    it.effect("a retry that is not confirmed leaves the message in its queue, and is paced", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const consumer = yield* AmqpConsumer.AmqpConsumer
@@ -309,7 +329,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a consumer that ends while the publish is under way requeues", () =>
+    it.effect("a consumer that ends during the publish requeues the delivery", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const consumer = yield* AmqpConsumer.AmqpConsumer

@@ -1,9 +1,9 @@
-/** What is believed of the headers of a retry, on a real broker: any publisher can write them. */
+/** Which headers of a retry are trusted, on a real broker: any publisher can write them. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Queue, Redacted } from "effect"
-import { formerDelayQueueName } from "../src/internal/topology/delayQueues.ts"
+import { legacyDelayQueueName } from "../src/internal/topology/delayQueues.ts"
 import {
   declareQueue,
   declareWithDeadLetters,
@@ -35,9 +35,9 @@ const forged = (queue: string) => ({
   "x-retry-routing-key": "tenant.b.orders"
 })
 
-/** As if the broker had taken it from a delay queue. */
+/** Headers as if the broker had taken the message from a delay queue. */
 const forgedDeath = (queue: string) => [
-  { queue: formerDelayQueueName(queue, 100), reason: "expired", count: 1, exchange: "", "routing-keys": ["x"] }
+  { queue: legacyDelayQueueName(queue, 100), reason: "expired", count: 1, exchange: "", "routing-keys": ["x"] }
 ]
 
 const secret = Redacted.make("0123456789abcdef0123456789abcdef")
@@ -47,7 +47,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("Exchange and routing key are the broker's, whatever the headers say.", () => {
     for (const [what, death] of [
       ["alone", undefined],
-      ["beside a forged x-death", forgedDeath]
+      ["with a forged x-death", forgedDeath]
     ] as const) {
       it.effect(`of a message with forged headers ${what}`, () =>
         Effect.gen(function* () {
@@ -68,8 +68,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
   })
 
-  describe("A forged count ends the retries of its own message at worst.", () => {
-    it.effect("with forged headers alone it is tried as often as any other", () =>
+  describe("A forged count ends the retries of its own message at most.", () => {
+    it.effect("a message with forged headers alone is tried as often as any other", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const onFailure = AmqpConsumer.retry({ delay: 5, times: 2 })
@@ -80,7 +80,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("with a forged x-death it is handled once, and then given up", () =>
+    it.effect("a message with a forged x-death is handled once, and then given up", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const { seen } = yield* failing(queue, { onFailure: AmqpConsumer.retry({ delay: 5, times: 2 }) })
@@ -91,7 +91,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("with a secret it is tried as often as any other", () =>
+    it.effect("a message with forged headers is tried as often as any other where there is a secret", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const onFailure = AmqpConsumer.retry({ delay: 5, times: 2 })
@@ -113,7 +113,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("With a secret only signed headers are believed.", () => {
+  describe("With a secret only signed headers are trusted.", () => {
     const tampered = [
       ["with another count", { "x-retry-count": 9 }, "a"],
       ["with another number of deliveries", { "x-retry-deliveries": 9 }, "a"],
@@ -121,11 +121,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ["of another message", {}, "b"]
     ] as const
     for (const [what, change, content] of tampered) {
-      it.effect(`not a signature ${what}`, () =>
+      it.effect(`a signature ${what} is not trusted`, () =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
           const { fiber, seen } = yield* failing(queue, {
-            onFailure: AmqpConsumer.retry({ delay: 5, times: 1, then: AmqpConsumer.drop }),
+            onFailure: AmqpConsumer.retry({ delay: 5, times: 1, onExhausted: AmqpConsumer.drop }),
             retrySecret: secret
           })
           yield* send(queue, "a")
@@ -144,36 +144,39 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("by any of several secrets, so that one can be replaced while consumers run", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue()
-        const onFailure = AmqpConsumer.retry({ delay: 50, times: 5 })
-        // Whichever of them takes it: each believes the one before.
-        yield* send(queue, "a")
-        const attempts: Array<number> = []
-        for (const retrySecret of [secret, [secret, another], [another, secret], another]) {
-          const seen = yield* Queue.unbounded<number>()
-          const isBack = yield* Latch.make()
-          let isFirst = true
-          const handler = ({ attempt }: AmqpConsumer.Delivery) => {
-            if (!isFirst) return Effect.andThen(isBack.open, Effect.never)
-            isFirst = false
-            return Effect.andThen(Queue.offer(seen, attempt), Effect.fail("no"))
+    it.effect(
+      "the signature of any of several secrets is trusted, so that a secret can be replaced while consumers run",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          const onFailure = AmqpConsumer.retry({ delay: 50, times: 5 })
+          // Each of these consumers accepts the signature of the one before it.
+          yield* send(queue, "a")
+          const attempts: Array<number> = []
+          for (const retrySecret of [secret, [secret, another], [another, secret], another]) {
+            const seen = yield* Queue.unbounded<number>()
+            const isBack = yield* Latch.make()
+            let isFirst = true
+            const handler = ({ attempt }: AmqpConsumer.Delivery) => {
+              if (!isFirst) return Effect.andThen(isBack.open, Effect.never)
+              isFirst = false
+              return Effect.andThen(Queue.offer(seen, attempt), Effect.fail("no"))
+            }
+            const fiber = yield* Effect.forkScoped(
+              AmqpConsumer.consume(queue, handler, { onFailure, retrySecret, shutdownTimeout: 0 })
+            )
+            attempts.push(yield* Queue.take(seen))
+            // The retry comes back to this consumer, and then goes to the next: a delivery returned without an outcome
+            // does not count.
+            yield* isBack.await
+            yield* Fiber.interrupt(fiber)
           }
-          const fiber = yield* Effect.forkScoped(
-            AmqpConsumer.consume(queue, handler, { onFailure, retrySecret, shutdownTimeout: 0 })
-          )
-          attempts.push(yield* Queue.take(seen))
-          // It comes back here, and then to the next: what a handler gives back unfinished does not count.
-          yield* isBack.await
-          yield* Fiber.interrupt(fiber)
-        }
-        assert.deepStrictEqual(attempts, [1, 2, 3, 4])
-      }).pipe(onBroker)
+          assert.deepStrictEqual(attempts, [1, 2, 3, 4])
+        }).pipe(onBroker)
     )
   })
 
-  describe("A message that somebody publishes again begins again.", () => {
+  describe("A message that is published again by another program starts from the beginning.", () => {
     for (const queueType of ["classic", "quorum"] as const) {
       for (const maxDeliveries of [undefined, 3]) {
         it.effect(`a dead letter that is moved back, with maxDeliveries ${maxDeliveries} (${queueType} queue)`, () =>
@@ -187,7 +190,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             for (let round = 0; round < 3; round++) {
               const dead = yield* next(deadLetters)
               assert.deepStrictEqual(yield* attemptsOf(seen), [1, 2, 3])
-              // As the shovel plugin does, and most tools: properties and headers are kept.
+              // The shovel plugin and most tools do it like this: properties and headers are kept.
               yield* AmqpPublisher.publish(AmqpMessage.fromDelivery(dead, { exchange: "", routingKey: queue }))
             }
           }).pipe(onBroker)
@@ -195,7 +198,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }
     }
 
-    it.effect("also one that was given up without a retry", () =>
+    it.effect("a dead letter that was given up without a retry", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const { seen } = yield* failing(queue, { onFailure: AmqpConsumer.requeue, maxDeliveries: 2 })
@@ -209,17 +212,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("Versions of this library side by side count on.", () => {
-    it.effect("what an earlier version has published to its delay queue is believed", () =>
+  describe("Different versions of this library continue each other's counts.", () => {
+    it.effect("the count of an earlier version in its delay queue is trusted", () =>
       Effect.gen(function* () {
         const pool = yield* AmqpPool.AmqpPool
         const { deadLetters, queue } = yield* declareWithDeadLetters()
-        const waiting = formerDelayQueueName(queue, 20)
+        const waiting = legacyDelayQueueName(queue, 20)
         yield* pool.use((channel) =>
           channel.queueDeclare(waiting, { messageTtl: 20, deadLetterExchange: "", deadLetterRoutingKey: queue })
         )
         const { seen } = yield* failing(queue, { onFailure: AmqpConsumer.retry({ delay: 20, times: 3 }) })
-        // Of version 0.1: the second retry of a message from the exchange `shop`.
+        // Headers of version 0.1: the second retry of a message from the exchange `shop`.
         yield* AmqpPublisher.publish({
           routingKey: waiting,
           content: "a",
@@ -242,7 +245,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             { attempt: 4, origin }
           ]
         )
-        // What it reads itself, an earlier version reads in what this one has published.
+        // An earlier version reads these same headers in a retry of this version.
         assert.deepInclude({ ...(yield* next(deadLetters)).properties.headers } as Record<string, unknown>, {
           "x-retry-queue": queue,
           "x-retry-count": 3,

@@ -1,14 +1,15 @@
-/** How a consumer gives back what nobody has seen, and hands over to the next one. */
+/** How a consumer returns prefetched deliveries that no handler has seen, and hands over to the next consumer. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Latch, Layer, Queue, Ref, Stream } from "effect"
-import { declareQueue, layerOf, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
+import { TestClock } from "effect/testing"
+import { declareQueue, layerOf, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
 import { until } from "./support/polling.ts"
-import { texts } from "./support/numbers.ts"
+import { rangeTexts } from "./support/ranges.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
-/** What settles and ends, in the order in which it was sent. */
+/** The settlements and ends that a broker received, in order. */
 const sent = (broker: ScriptedBroker.ScriptedBroker) =>
   broker.log.flatMap((received) => {
     switch (received.method) {
@@ -27,7 +28,7 @@ const sent = (broker: ScriptedBroker.ScriptedBroker) =>
     }
   })
 
-describe("What nobody has seen goes back by one basic.nack, before the channel closes.", () => {
+describe("Prefetched deliveries go back by one basic.nack, before the channel closes.", () => {
   const stopping = Effect.fnUntraced(function* (options: AmqpConsumer.ConsumeOptions) {
     const ends = yield* Queue.unbounded<AmqpConsumer.End>()
     const gate = yield* Latch.make()
@@ -42,10 +43,10 @@ describe("What nobody has seen goes back by one basic.nack, before the channel c
     return { ends, fiber, gate }
   })
 
-  plain.live("once the handlers have settled", () =>
+  plain.live("after the running handlers have settled", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      for (const text of texts(5)) broker.enqueue("q", text)
+      for (const text of rangeTexts(5)) broker.enqueue("q", text)
       yield* Effect.gen(function* () {
         const { ends, fiber, gate } = yield* stopping({ concurrency: 2 })
         const stopped = yield* Effect.forkScoped(Fiber.interrupt(fiber))
@@ -64,10 +65,10 @@ describe("What nobody has seen goes back by one basic.nack, before the channel c
     })
   )
 
-  plain.live("together with what interrupted handlers give back", () =>
+  plain.live("together with the deliveries of interrupted handlers", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      for (const text of texts(5)) broker.enqueue("q", text)
+      for (const text of rangeTexts(5)) broker.enqueue("q", text)
       yield* Effect.gen(function* () {
         const { ends, fiber } = yield* stopping({ concurrency: 2, shutdownTimeout: 0 })
         yield* Fiber.interrupt(fiber)
@@ -78,12 +79,12 @@ describe("What nobody has seen goes back by one basic.nack, before the channel c
     })
   )
 
-  plain.live("an acknowledgement that follows never covers what an interrupted handler gives back", () =>
+  plain.live("without a later acknowledgement that would cover an interrupted handler's delivery", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      for (const text of texts(3)) broker.enqueue("q", text)
+      for (const text of rangeTexts(3)) broker.enqueue("q", text)
       yield* Effect.gen(function* () {
-        // The first is interrupted, the others cannot be and succeed.
+        // The first handler is interrupted. The others are uninterruptible and succeed.
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
         const started = yield* Queue.unbounded<void>()
         const gate = yield* Latch.make()
@@ -111,22 +112,24 @@ describe("What nobody has seen goes back by one basic.nack, before the channel c
     })
   )
 
-  plain.live("or with the channel, if a delivery is still in hand: no basic.nack ever covers that", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      for (const text of texts(4)) broker.enqueue("q", text)
-      yield* Effect.gen(function* () {
-        const ends = yield* Queue.unbounded<AmqpConsumer.End>()
-        // Taken, and neither settled nor given up.
-        yield* AmqpConsumer.stream("q", { onEnd: (end) => Queue.offer(ends, end) }).pipe(
-          Stream.take(1),
-          Stream.runDrain
-        )
-        assert.deepInclude(yield* Queue.take(ends), { requeued: 3, unsettled: 1 })
-        assert.deepStrictEqual(sent(broker), ["basic.cancel", "channel.close"])
-        yield* broker.until((now) => now.ready("q") === 4)
-      }).pipe(withConsumers(broker.url))
-    })
+  plain.live(
+    "or with the channel's close, if the application still has a delivery, which no basic.nack may cover",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        for (const text of rangeTexts(4)) broker.enqueue("q", text)
+        yield* Effect.gen(function* () {
+          const ends = yield* Queue.unbounded<AmqpConsumer.End>()
+          // The delivery was taken and is neither settled nor returned.
+          yield* AmqpConsumer.stream("q", { onEnd: (end) => Queue.offer(ends, end) }).pipe(
+            Stream.take(1),
+            Stream.runDrain
+          )
+          assert.deepInclude(yield* Queue.take(ends), { requeued: 3, unsettled: 1 })
+          assert.deepStrictEqual(sent(broker), ["basic.cancel", "channel.close"])
+          yield* broker.until((now) => now.ready("q") === 4)
+        }).pipe(withConsumers(broker.url))
+      })
   )
 })
 
@@ -135,11 +138,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const queue = `active-${queueType}-${isDeclaredHere}`
-      // Not known to the consumers when another application has declared it.
+      // If another application has declared the queue, the consumers do not know its type.
       const declare = declareQueue({ queueType, singleActiveConsumer: true }, queue)
       yield* isDeclaredHere ? declare : Effect.scoped(Effect.provide(declare, layerOf(url), { local: true }))
-      // More than the prefetch of both, and somebody who goes on publishing.
-      yield* send(queue, ...texts(700))
+      // More messages than the prefetch of both consumers, and a publisher that continues to publish.
+      yield* send(queue, ...rangeTexts(700))
       const publisher = yield* Effect.forkScoped(
         Effect.forever(Effect.andThen(send(queue, "more"), Effect.sleep("2 millis")))
       )
@@ -180,8 +183,70 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect(`a single active consumer that stops hands over to its standby (${queueType})`, () =>
       handsOver(queueType, true)
     )
-    it.effect(`so does one whose queue another application has declared (${queueType})`, () =>
-      handsOver(queueType, false)
+    it.effect(
+      `a single active consumer of a queue that another application has declared hands over too (${queueType})`,
+      () => handsOver(queueType, false)
     )
   }
+})
+
+describe("A stop that waits for handlers", () => {
+  const stopsWith = Effect.fnUntraced(function* (
+    shutdownTimeout: AmqpConsumer.ConsumeOptions["shutdownTimeout"],
+    finishes: boolean,
+    onCancel?: (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<void>
+  ) {
+    const broker = yield* ScriptedBroker.make()
+    broker.enqueue("q", "one")
+    if (onCancel !== undefined) broker.on("basic.cancel", ({ hold }) => hold())
+    return yield* logged((lines) =>
+      Effect.gen(function* () {
+        const started = yield* Latch.make()
+        const finish = yield* Latch.make()
+        const fiber = yield* Effect.forkScoped(
+          AmqpConsumer.consume("q", () => Effect.andThen(started.open, finish.await), { shutdownTimeout })
+        )
+        yield* started.await
+        const stopped = yield* Effect.forkScoped(Fiber.interrupt(fiber))
+        if (finishes) {
+          yield* broker.received("basic.cancel")
+          yield* finish.open
+        }
+        if (onCancel !== undefined) yield* onCancel(broker)
+        yield* Fiber.join(stopped)
+        return lines
+          .filter(({ text }) => /AMQP consumer (stopping|interrupted)/.test(text))
+          .map(({ level, text }) => [level, text.includes('"handlers":1')])
+      })
+    ).pipe(withConsumers(broker.url))
+  })
+
+  plain.live("says after a second that it waits, and then that it has interrupted handlers", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* stopsWith("1100 millis", false), [
+        ["Info", true],
+        ["Warn", true]
+      ])
+    })
+  )
+
+  plain.effect("says that it has interrupted handlers when the cancel alone takes longer than shutdownTimeout", () =>
+    Effect.gen(function* () {
+      const warns = yield* stopsWith("20 millis", false, (broker) =>
+        Effect.gen(function* () {
+          yield* broker.received("basic.cancel")
+          yield* TestClock.adjust("50 millis")
+          broker.release("basic.cancel")
+        })
+      )
+      assert.deepStrictEqual(warns, [["Warn", true]])
+    })
+  )
+
+  plain.live("says nothing when handlers finish at once, and when it is not to wait", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* stopsWith("10 seconds", true), [])
+      assert.deepStrictEqual(yield* stopsWith(0, false), [])
+    })
+  )
 })

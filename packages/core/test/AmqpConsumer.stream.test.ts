@@ -1,4 +1,4 @@
-/** Consuming by a stream, on a real broker. */
+/** Consuming with a stream, on a real broker. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -14,35 +14,35 @@ import {
   send,
   untilQueue
 } from "./support/consumers.ts"
-import { numbers, texts } from "./support/numbers.ts"
+import { range, rangeTexts } from "./support/ranges.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("Leaving a stream cancels its consumer, and what was not settled goes back.", () => {
-    it.effect("take(10) gets ten, and what was sent ahead is requeued and counted", () =>
+  describe("Leaving a stream cancels its consumer, and returns what was not settled.", () => {
+    it.effect("take(10) gets ten deliveries, and the prefetched ones are requeued and counted", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
-        yield* send(queue, ...texts(30))
+        yield* send(queue, ...rangeTexts(30))
         const taken = yield* AmqpConsumer.stream(queue, { onEnd: (end) => Queue.offer(ends, end) }).pipe(
-          // All that there are have been sent ahead.
+          // The broker has sent all that there are.
           Stream.tap(() => untilQueue(queue, { ready: 0 })),
           Stream.tap((delivery) => delivery.ack),
           Stream.map(AmqpMessage.text),
           Stream.take(10),
           Stream.runCollect
         )
-        assert.deepStrictEqual(taken, texts(10))
+        assert.deepStrictEqual(taken, rangeTexts(10))
         assert.deepStrictEqual(yield* Queue.take(ends), { queue, reason: undefined, requeued: 20, unsettled: 0 })
         yield* untilQueue(queue, { ready: 20, unacked: 0, consumers: 0 })
         assert.strictEqual(yield* nextText(queue), "10")
       }).pipe(onBroker)
     )
 
-    it.effect("what was taken and not settled is requeued too, and counted apart", () =>
+    it.effect("deliveries that were taken and not settled are requeued too, and counted separately", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
-        yield* send(queue, ...texts(5))
+        yield* send(queue, ...rangeTexts(5))
         const taken = yield* AmqpConsumer.stream(queue, { onEnd: (end) => Queue.offer(ends, end) }).pipe(
           Stream.tap(() => untilQueue(queue, { ready: 0 })),
           Stream.take(3),
@@ -55,16 +55,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           [true, true, true]
         )
         assert.strictEqual((yield* Effect.flip(taken[0]!.ack)).reason._tag, "DeliverySettled")
-        // In the order in which they were.
-        for (const text of texts(5)) assert.strictEqual(yield* nextText(queue), text)
+        // The order is unchanged.
+        for (const text of rangeTexts(5)) assert.strictEqual(yield* nextText(queue), text)
       }).pipe(onBroker)
     )
 
-    it.effect("by interruption and by failure, too", () =>
+    it.effect("interruption and failure have the same effect", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const got = yield* Queue.unbounded<string>()
-        yield* send(queue, ...texts(3))
+        yield* send(queue, ...rangeTexts(3))
         const reading = AmqpConsumer.stream(queue).pipe(
           Stream.tap((delivery) => Queue.offer(got, AmqpMessage.text(delivery))),
           Stream.runDrain
@@ -81,7 +81,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("its channel and its connection are not left behind, however often", () =>
+    it.effect("the stream's channel and connection are not left behind, however often it runs", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
@@ -96,7 +96,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("Deliveries carry their own ack, nack and reject.", () => {
-    it.effect("each does what its AMQP method does", () =>
+    it.effect("each sends its AMQP method", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         yield* send(queue, "ack", "nack", "dead", "reject", "gone")
@@ -137,10 +137,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("from any fiber", () =>
+    it.effect("each can be called from any fiber", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
-        yield* send(queue, ...texts(100))
+        yield* send(queue, ...rangeTexts(100))
         yield* AmqpConsumer.stream(queue, { prefetch: 10 }).pipe(
           Stream.mapEffect((delivery) => Effect.andThen(Effect.yieldNow, delivery.ack), { concurrency: 10 }),
           Stream.take(100),
@@ -152,7 +152,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("14. A delivery settles at most once, and only on the channel that delivered it. A late ack is a typed error, not a 406.", () => {
-    it.effect("a second settlement fails, in every combination, and the channel lives", () =>
+    it.effect("a second settlement fails, in every combination, and the channel stays open", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         yield* send(queue, "a", "b", "c", "d")
@@ -175,13 +175,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("of many fibers that settle at the same time one succeeds", () =>
+    it.effect("one of many concurrent settlements succeeds", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         yield* send(queue, "a")
         const exits = yield* AmqpConsumer.stream(queue).pipe(
           Stream.mapEffect((delivery) =>
-            Effect.forEach(numbers(50), () => Effect.exit(Effect.andThen(Effect.yieldNow, delivery.ack)), {
+            Effect.forEach(range(50), () => Effect.exit(Effect.andThen(Effect.yieldNow, delivery.ack)), {
               concurrency: "unbounded"
             })
           ),
@@ -195,7 +195,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("after its channel was lost it fails, and the message comes again", () =>
+    it.effect("a settlement after its channel was lost fails, and the message is delivered again", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const queue = yield* declareQueue()
@@ -227,32 +227,38 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("Silence is told from the end.", () => {
-    it.effect("nothing for as long as the inactivity timeout is an error, and the consumer is gone", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue()
-        yield* send(queue, "a", "b")
-        const taken: Array<string> = []
-        const error = yield* AmqpConsumer.stream(queue, { inactivityTimeout: 50 }).pipe(
-          Stream.tap((delivery) => {
-            taken.push(AmqpMessage.text(delivery))
-            return delivery.ack
-          }),
-          Stream.runDrain,
-          Effect.flip
-        )
-        assert.deepStrictEqual(taken, ["a", "b"])
-        assert.deepInclude(error.reason, { _tag: "InactivityTimeout", queue })
-        yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 0 })
-      }).pipe(onBroker)
+  describe("Silence is distinguished from the end.", () => {
+    it.effect("silence for the inactivity timeout is an error, the consumer is cancelled, and nothing is logged", () =>
+      logged((lines) =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          yield* send(queue, "a", "b")
+          const taken: Array<string> = []
+          const error = yield* AmqpConsumer.stream(queue, { inactivityTimeout: 50 }).pipe(
+            Stream.tap((delivery) => {
+              taken.push(AmqpMessage.text(delivery))
+              return delivery.ack
+            }),
+            Stream.runDrain,
+            Effect.flip
+          )
+          assert.deepStrictEqual(taken, ["a", "b"])
+          assert.deepInclude(error.reason, { _tag: "InactivityTimeout", queue })
+          yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 0 })
+          assert.deepStrictEqual(
+            lines.filter(({ text }) => text.includes(queue)),
+            []
+          )
+        })
+      ).pipe(onBroker)
     )
 
-    it.effect("a reader that takes long is not inactivity", () =>
+    it.effect("a slow reader is not inactivity", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         yield* send(queue, "a", "b", "c")
-        const taken = yield* AmqpConsumer.stream(queue, { inactivityTimeout: 50 }).pipe(
-          Stream.tap((delivery) => Effect.andThen(Effect.sleep(80), delivery.ack)),
+        const taken = yield* AmqpConsumer.stream(queue, { inactivityTimeout: "1 second" }).pipe(
+          Stream.tap((delivery) => Effect.andThen(Effect.sleep("1200 millis"), delivery.ack)),
           Stream.take(3),
           Stream.runCollect
         )
@@ -260,7 +266,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("Stream.timeout ends it without an error", () =>
+    it.effect("Stream.timeout ends the stream without an error", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         yield* send(queue, "a")
@@ -270,7 +276,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("the end of a stream that failed by itself is told to onEnd and to the log", () =>
+    it.effect("a stream that fails unexpectedly reports its end to onEnd and to the log", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
@@ -295,7 +301,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  it.effect("a late reader gets what was sent before it came", () =>
+  it.effect("a late reader gets messages that were sent before it started", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
       yield* send(queue, "a")

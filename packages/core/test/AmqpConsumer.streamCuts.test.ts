@@ -1,4 +1,4 @@
-/** A stream is read to its end whatever is cut meanwhile: connections often, the process once. */
+/** A stream is read to its end while connections are cut often, and the process is killed once. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -14,26 +14,26 @@ import { until } from "./support/polling.ts"
 
 const program = join(import.meta.dirname, "support/programs/streamReader.ts")
 
-/** Reconnects soon: what is tried here is how often. */
+/** Reconnects soon: the tests are about many cuts, not about long ones. */
 const reconnect = {
   ...configOf("amqp://localhost").reconnect,
   minDelay: Duration.millis(10),
   maxDelay: Duration.millis(50)
 }
 
-/** Seconds: a process takes some to start where others are at work. */
-const patience = 60
+/** A process can take seconds to start on a busy machine. */
+const timeoutSeconds = 60
 
 const total = 10_000
 const cuts = 50
 
-/** Publishes numbers until all are confirmed: one whose confirm was cut off is published again. */
+/** Publishes numbers until all are confirmed. A number whose confirm was cut off is published again. */
 const publishAll = (queue: string) =>
   Effect.forEach(
     Array.from({ length: total }, (_, n) => String(n)),
     (content, n) =>
       Effect.andThen(
-        // Some time passes, so that there is something to be published while connections are cut.
+        // Some time passes, so that messages are still published while connections are cut.
         n % 100 === 99 ? Effect.sleep("20 millis") : Effect.void,
         AmqpPublisher.publish({ routingKey: queue, content }).pipe(
           Effect.retry({ while: (error) => error.isRetryable })
@@ -42,7 +42,7 @@ const publishAll = (queue: string) =>
     { concurrency: 20, discard: true }
   )
 
-/** Cuts all connections once more each time that some were handled, and until so many cuts were made. */
+/** Cuts all connections each time that some more messages were handled, for this number of times. */
 const cutting = Effect.fnUntraced(function* (cuts: number, handled: () => number) {
   const broker = yield* TestBroker.TestBroker
   for (let cut = 0; cut < cuts; cut++) {
@@ -51,14 +51,14 @@ const cutting = Effect.fnUntraced(function* (cuts: number, handled: () => number
       Effect.sync(handled),
       (now) => now >= Math.min(total, before + 50),
       `after ${cut} cuts, of ${before} handled`,
-      patience
+      timeoutSeconds
     )
     yield* Effect.sleep(yield* Random.nextIntBetween(0, 20))
     yield* broker.killConnections
   }
 })
 
-/** Reads `offset content` lines: how often each offset was handled, and which contents were. */
+/** Evaluates `offset content` lines: how often each offset was handled, and which contents were. */
 const tally = (lines: ReadonlyArray<readonly [offset: number, content: string]>) => {
   const times = new Map<number, number>()
   for (const [offset] of lines) times.set(offset, (times.get(offset) ?? 0) + 1)
@@ -89,7 +89,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               try {
                 text = readFileSync(file, "utf8")
               } catch {
-                // Nothing was handled yet.
+                // No message was handled yet.
               }
               return text
                 .split("\n")
@@ -121,21 +121,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               Effect.sync(() => new Set(lines().map(([, content]) => content)).size),
               (contents) => contents === total,
               "handled",
-              patience
+              timeoutSeconds
             )
-            // In order: its position is saved then.
+            // The process is stopped in order: its position is saved then.
             yield* Effect.promise(() => stop(second, "SIGTERM"))
             const before = lines().map(([offset, content]) => [Number(offset), content] as const)
             const { repeats, skipped } = tally(before)
             console.log(`${mode}: handled ${before.length}, skipped ${skipped}, repeats ${repeats}`)
             assert.strictEqual(skipped, 0)
-            // Of the killed process: what was handled since the last save, at most `every` and what is in the prefetch. A
+            // Messages that the killed process had handled since its last save: at most `every` and the prefetch. A
             // reconnect repeats nothing.
             assert.isAtMost(repeats, 100 + 100 + 100)
             const third = yield* start
             const end = `${before.length}`
             yield* AmqpPublisher.publish({ routingKey: queue, content: end })
-            yield* until(Effect.sync(lines), (lines) => lines.at(-1)?.[1] === end, "the last line", patience)
+            yield* until(Effect.sync(lines), (lines) => lines.at(-1)?.[1] === end, "the last line", timeoutSeconds)
             yield* Effect.promise(() => stop(third, "SIGTERM"))
             assert.strictEqual(lines().length, before.length + 1, "a restart in order repeats nothing")
           }).pipe((effect) => onBroker(effect, { reconnect })),
@@ -144,7 +144,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
 
     it.effect(
-      "none is skipped, and none handled twice, where the deliveries of a stream are acknowledged out of order",
+      "none is skipped or handled twice where the deliveries of a stream are acknowledged out of order",
       () =>
         Effect.gen(function* () {
           const queue = yield* declareQueue({ queueType: "stream" })

@@ -1,4 +1,4 @@
-/** Consumers of streams: how they settle, what becomes of failures, and where they go on. */
+/** Consumers of streams: how they settle, what happens after failures, and where they continue. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpMetrics, AmqpOffsetStore, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -26,7 +26,7 @@ const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, n
 const declareStream = (...contents: ReadonlyArray<string>) =>
   Effect.tap(declareQueue({ queueType: "stream" }), (queue) => send(queue, ...contents))
 
-/** Publishes whatever is cut meanwhile. */
+/** Publishes although connections are cut. */
 const sendAnyway = (queue: string, ...contents: ReadonlyArray<string>) =>
   Effect.forEach(
     contents,
@@ -35,21 +35,21 @@ const sendAnyway = (queue: string, ...contents: ReadonlyArray<string>) =>
     { discard: true }
   )
 
-/** Runs with consumers of another application: one that has declared nothing. */
+/** Runs with consumers of another application, which has declared nothing. */
 const elsewhere = onBroker
 
-/** What the consumers' own connection is, and that it stays so. */
+/** Fails if the consumers' own connection changes its state while the effect runs. */
 const ownConnectionStays = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const queue = yield* declareQueue()
-    // A consumer that has nothing to do with it, and would notice.
+    // Another consumer on the same connection, which would be interrupted too.
     yield* Effect.forkScoped(AmqpConsumer.consume(queue, () => Effect.void))
     yield* untilQueue(queue, { consumers: 1 })
     const own = yield* AmqpConsumer.ownConnection
     const state = () => own.value?.state.value
     const before = state()
     const result = yield* effect
-    // Its end would come before this.
+    // The end of the connection would arrive before these deliveries.
     const touched = yield* declareStream("touched")
     yield* AmqpConsumer.stream(touched, { offset: "first" }).pipe(Stream.take(1), Stream.runDrain)
     assert.strictEqual(state(), before)
@@ -62,10 +62,10 @@ const textOf = AmqpMessage.text
 const handlerInto = (got: Queue.Queue<string>) => (delivery: AmqpConsumer.Delivery) =>
   Queue.offer(got, textOf(delivery))
 
-const dyingStore = new Error("the store is away")
+const storeError = new Error("the store is away")
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("a stream is settled by basic.ack alone, and no connection ends for it", () => {
+  describe("a stream is settled by basic.ack only, and no connection ends because of it", () => {
     const waysToKnow: ReadonlyArray<readonly [name: string, here: boolean, options: AmqpConsumer.SubscribeOptions]> = [
       ["declared by this application", true, {}],
       ["by queueType", false, { queueType: "stream" }],
@@ -75,13 +75,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     ]
     for (const [name, here, options] of waysToKnow) {
       it.effect(
-        `known as one ${name}: when a consumer stops, its handler fails, or nack and reject are tried`,
+        `known as a stream ${name}: when a consumer stops, its handler fails, or nack and reject are tried`,
         () =>
           Effect.gen(function* () {
             const queue = yield* declareQueue({ queueType: "stream" })
             const program = ownConnectionStays(
               Effect.gen(function* () {
-                // Asked to stop, with deliveries ahead and one in hand.
+                // Asked to stop, with prefetched deliveries and one in progress.
                 const started = yield* Latch.make()
                 const stopped = yield* Effect.forkScoped(
                   AmqpConsumer.consume(queue, () => Effect.andThen(started.open, Effect.never), {
@@ -93,13 +93,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 yield* send(queue, ...numbers(20))
                 yield* started.await
                 yield* Fiber.interrupt(stopped)
-                // Failed.
+                // The handler fails.
                 const failing = yield* Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, () => broken, options)))
-                // It may have met one already.
+                // The consumer may have reached one of them already.
                 yield* Effect.raceFirst(untilQueue(queue, { consumers: 1 }), Fiber.await(failing))
                 yield* send(queue, "one more")
                 assert.strictEqual(yield* Fiber.join(failing), "StreamStopped")
-                // Settled by hand.
+                // Settled by the handler.
                 const refused = yield* Deferred.make<ReadonlyArray<string>>()
                 yield* Effect.forkScoped(
                   AmqpConsumer.stream(queue, options).pipe(
@@ -120,12 +120,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             )
             yield* here ? program : elsewhere(program)
           }).pipe(onBroker),
-        // The first test of a file is slow to start where others are at work.
+        // The first test of a file starts slowly on a busy machine.
         90_000
       )
     }
 
-    it.effect("when its service ends over a batch that is at work", () =>
+    it.effect("when its service ends while a batch is handled", () =>
       Effect.gen(function* () {
         const queue = yield* declareStream(...numbers(20))
         const begun = yield* Latch.make()
@@ -141,14 +141,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* begun.await
         }).pipe((effect) => onBroker(effect, { shutdownTimeout: Duration.millis(100) }))
         yield* untilQueue(queue, { consumers: 0 })
-        // It was cut off before it was handled: it is there for the next one.
+        // The handler was interrupted, so the message is still there for the next consumer.
         const got = yield* Stream.runCollect(Stream.take(AmqpConsumer.stream(queue, { offset: "first" }), 20))
         assert.deepStrictEqual(got.map(textOf), numbers(20))
       }).pipe(onBroker)
     )
 
     it.effect(
-      "what makes no sense for a stream is refused before anything is sent, and what is for streams alone elsewhere",
+      "options without a meaning for a stream are refused before anything is sent, and so are options for streams elsewhere",
       () =>
         Effect.gen(function* () {
           const queue = yield* declareQueue({ queueType: "stream" })
@@ -179,8 +179,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             [queue, { offsets: { store, name: "" } }, "name"],
             [queue, { offsets: { store } as never }, "name"],
             [queue, { offsets: { store: {} as never, name: "a" } }, "store"],
-            [queue, { offsets: { store, name: "a", every: 0 } }, "every"],
-            [queue, { offsets: { store, name: "a", within: 1 } }, "within"],
+            [queue, { offsets: { store, name: "a", saveEvery: 0 } }, "saveEvery"],
+            [queue, { offsets: { store, name: "a", saveWithin: 1 } }, "saveWithin"],
             [queue, { queueType: "quorum", offset: "first" }, "queueType"],
             [queue, { queueType: "steam" as "stream" }, "queueType"],
             [plain, { onFailure: stop }, "onFailure"],
@@ -198,28 +198,30 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe(onBroker)
     )
 
-    it.effect("a stream that is declared by the consumer itself is refused, unless the consumer says so", () =>
-      ownConnectionStays(
-        Effect.gen(function* () {
-          const queue = "declared-by-its-consumer"
-          const got = yield* Queue.unbounded<string>()
-          const declare: AmqpConsumer.SubscribeOptions["declare"] = (channel) =>
-            Effect.asVoid(channel.queueDeclare(queue, { queueType: "stream" }))
-          const { message, reason } = yield* Effect.flip(AmqpConsumer.consume(queue, handlerInto(got), { declare }))
-          assert.strictEqual(reason._tag, "InvalidArgument")
-          assert.include(message, "stream")
-          yield* deleteQueue(queue)
-          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got), { declare, queueType: "stream" }))
-          yield* untilQueue(queue, { consumers: 1 })
-          yield* send(queue, "a")
-          assert.strictEqual(yield* Queue.take(got), "a")
-        })
-      ).pipe(onBroker)
+    it.effect(
+      "a stream that the consumer itself declares is refused, unless the consumer's options say that it is one",
+      () =>
+        ownConnectionStays(
+          Effect.gen(function* () {
+            const queue = "declared-by-its-consumer"
+            const got = yield* Queue.unbounded<string>()
+            const declare: AmqpConsumer.SubscribeOptions["declare"] = (channel) =>
+              Effect.asVoid(channel.queueDeclare(queue, { queueType: "stream" }))
+            const { message, reason } = yield* Effect.flip(AmqpConsumer.consume(queue, handlerInto(got), { declare }))
+            assert.strictEqual(reason._tag, "InvalidArgument")
+            assert.include(message, "stream")
+            yield* deleteQueue(queue)
+            yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got), { declare, queueType: "stream" }))
+            yield* untilQueue(queue, { consumers: 1 })
+            yield* send(queue, "a")
+            assert.strictEqual(yield* Queue.take(got), "a")
+          })
+        ).pipe(onBroker)
     )
   })
 
-  describe("a message of a stream that is not handled", () => {
-    it.effect("ends its consumer with its offset and why, and the next one begins with it", () =>
+  describe("a message of a stream whose handler fails", () => {
+    it.effect("ends its consumer with its offset and the reason, and the next consumer begins with it", () =>
       Effect.gen(function* () {
         const queue = yield* declareStream(...numbers(10))
         const offsets = { store: AmqpOffsetStore.memory(), name: "reader" }
@@ -236,7 +238,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.instanceOf(reason.cause, Broken)
           assert.include(message, "offset 4")
         }
-        // Nothing after it was handed out, and nothing before it twice.
+        // No later message was delivered to a handler, and no earlier one twice.
         assert.deepStrictEqual(yield* Queue.takeAll(got), numbers(4) as never)
         assert.deepStrictEqual(yield* offsets.store.load("reader"), Option.some(4))
         yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got), { offset: "first", offsets }))
@@ -244,21 +246,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("ends it also when the handler dies, interrupts itself, or its content cannot be decoded", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareStream('"text"')
-        for (const handler of [Effect.die("defect"), Effect.interrupt]) {
-          const { reason } = yield* Effect.flip(AmqpConsumer.consume(queue, () => handler, { offset: "first" }))
+    it.effect(
+      "ends its consumer also when the handler dies or interrupts itself, or the content cannot be decoded",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareStream('"text"')
+          for (const handler of [Effect.die("defect"), Effect.interrupt]) {
+            const { reason } = yield* Effect.flip(AmqpConsumer.consume(queue, () => handler, { offset: "first" }))
+            assert.deepInclude(reason, { _tag: "StreamStopped", offset: 0 })
+          }
+          const { reason } = yield* Effect.flip(
+            AmqpConsumer.consume(queue, () => Effect.void, { offset: "first", schema: Schema.Number })
+          )
           assert.deepInclude(reason, { _tag: "StreamStopped", offset: 0 })
-        }
-        const { reason } = yield* Effect.flip(
-          AmqpConsumer.consume(queue, () => Effect.void, { offset: "first", schema: Schema.Number })
-        )
-        assert.deepInclude(reason, { _tag: "StreamStopped", offset: 0 })
-      }).pipe(onBroker)
+        }).pipe(onBroker)
     )
 
-    it.effect("is skipped where that was chosen: logged with its offset, counted, and passed over for good", () =>
+    it.effect("is skipped with the policy skip: logged with its offset, counted, and passed over for good", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareStream(...numbers(5))
@@ -276,50 +280,52 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.deepStrictEqual(yield* offsets.store.load("reader"), Option.some(5))
           const line = lines.find(({ text }) => text.includes("AMQP delivery failed"))
           assert.include(line?.text, '"offset":2')
-          assert.include(line?.text, '"policy":"Skip"')
+          assert.include(line?.text, '"policy":"skipped"')
           const skipped = Metric.withAttributes(AmqpMetrics.settledMessages, { "amqp.settlement": "skipped" })
           assert.strictEqual((yield* Metric.value(skipped)).count, 1)
         }).pipe(Effect.provide(AmqpMetrics.layer))
       ).pipe(onBroker)
     )
 
-    it.effect("is published elsewhere where that was chosen, with what it was and why, and then passed over", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue({ queueType: "stream" })
-        const failed = yield* declareQueue()
-        yield* AmqpPublisher.publish({
-          routingKey: queue,
-          content: "bad",
-          messageId: "m-1",
-          headers: { colour: "red", CC: [failed], "x-stream-offset": 77, "x-failed-offset": 78 }
-        })
-        // The copy by CC.
-        yield* next(failed)
-        yield* send(queue, "good")
-        const got = yield* Queue.unbounded<string>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(
-            queue,
-            (delivery) => (textOf(delivery) === "bad" ? broken : handlerInto(got)(delivery)),
-            { offset: "first", onFailure: AmqpConsumer.publishTo({ routingKey: failed }) }
+    it.effect(
+      "is published elsewhere with the policy publishTo, with its origin and the error, and then passed over",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue({ queueType: "stream" })
+          const failed = yield* declareQueue()
+          yield* AmqpPublisher.publish({
+            routingKey: queue,
+            content: "bad",
+            messageId: "m-1",
+            headers: { colour: "red", CC: [failed], "x-stream-offset": 77, "x-failed-offset": 78 }
+          })
+          // The copy that CC requested.
+          yield* next(failed)
+          yield* send(queue, "good")
+          const got = yield* Queue.unbounded<string>()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(
+              queue,
+              (delivery) => (textOf(delivery) === "bad" ? broken : handlerInto(got)(delivery)),
+              { offset: "first", onFailure: AmqpConsumer.publishTo({ routingKey: failed }) }
+            )
           )
-        )
-        const copy = yield* next(failed)
-        assert.strictEqual(textOf(copy), "bad")
-        assert.strictEqual(copy.properties.messageId, "m-1")
-        assert.deepInclude(copy.properties.headers, {
-          colour: "red",
-          "x-failed-queue": queue,
-          "x-failed-offset": 0,
-          "x-failed-exchange": "",
-          "x-failed-routing-key": queue,
-          "x-failed-error": "Broken",
-          "x-failed-reason": "no"
-        })
-        assert.notProperty(copy.properties.headers, "x-stream-offset")
-        assert.strictEqual(yield* Queue.take(got), "good")
-        yield* untilQueue(failed, { messages: 0 })
-      }).pipe(onBroker)
+          const copy = yield* next(failed)
+          assert.strictEqual(textOf(copy), "bad")
+          assert.strictEqual(copy.properties.messageId, "m-1")
+          assert.deepInclude(copy.properties.headers, {
+            colour: "red",
+            "x-failed-queue": queue,
+            "x-failed-offset": 0,
+            "x-failed-exchange": "",
+            "x-failed-routing-key": queue,
+            "x-failed-error": "Broken",
+            "x-failed-reason": "no"
+          })
+          assert.notProperty(copy.properties.headers, "x-stream-offset")
+          assert.strictEqual(yield* Queue.take(got), "good")
+          yield* untilQueue(failed, { messages: 0 })
+        }).pipe(onBroker)
     )
 
     it.effect("ends its consumer when it cannot be published elsewhere, and is not passed over", () =>
@@ -342,7 +348,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "waits while it cannot be published elsewhere for the moment, and its consumer can be stopped meanwhile",
+      "waits while it cannot be published elsewhere for now, and its consumer can be stopped in the meantime",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -363,49 +369,57 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe((effect) => onBroker(effect, { shutdownTimeout: Duration.millis(200) }))
     )
 
-    it.effect("is dealt with as a function chooses by its error, and ends the consumer if that chooses nothing", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareStream("skip", "stop")
-        const choosing = AmqpConsumer.consume(queue, (delivery) => Effect.fail(textOf(delivery)), {
-          offset: "first",
-          onFailure: (error, { offset }) => {
-            assert.isNumber(offset)
-            return error === "skip" ? AmqpConsumer.skip : AmqpConsumer.stop
+    it.effect(
+      "follows the policy that a function chooses by its error, and ends the consumer if the function chooses none",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareStream("skip", "stop")
+          const choosing = AmqpConsumer.consume(queue, (delivery) => Effect.fail(textOf(delivery)), {
+            offset: "first",
+            onFailure: (error, { offset }) => {
+              assert.isNumber(offset)
+              return error === "skip" ? AmqpConsumer.skip : AmqpConsumer.stop
+            }
+          })
+          assert.deepInclude((yield* Effect.flip(choosing)).reason, { _tag: "StreamStopped", offset: 1 })
+          for (const nothing of [
+            () => AmqpConsumer.requeue,
+            () => undefined as never,
+            () => assert.fail("no policy")
+          ]) {
+            const consumer = AmqpConsumer.consume(queue, () => broken, { offset: "first", onFailure: nothing })
+            assert.deepInclude((yield* Effect.flip(consumer)).reason, { _tag: "StreamStopped", offset: 0 })
           }
-        })
-        assert.deepInclude((yield* Effect.flip(choosing)).reason, { _tag: "StreamStopped", offset: 1 })
-        for (const nothing of [() => AmqpConsumer.requeue, () => undefined as never, () => assert.fail("no policy")]) {
-          const misfit = AmqpConsumer.consume(queue, () => broken, { offset: "first", onFailure: nothing })
-          assert.deepInclude((yield* Effect.flip(misfit)).reason, { _tag: "StreamStopped", offset: 0 })
-        }
-      }).pipe(onBroker)
+        }).pipe(onBroker)
     )
 
-    it.effect("in a batch is dealt with like the others of it, and the consumer ends at the first of them", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareStream(...numbers(9))
-        const store = AmqpOffsetStore.memory()
-        const offsets = { store, name: "reader" }
-        const got: Array<ReadonlyArray<string>> = []
-        const consumer = AmqpConsumer.consumeBatch(
-          queue,
-          (deliveries) => {
-            got.push(deliveries.map(textOf))
-            return got.length === 2 ? broken : Effect.void
-          },
-          { offset: "first", offsets, size: 3, within: "1 second" }
-        )
-        assert.deepInclude((yield* Effect.flip(consumer)).reason, { _tag: "StreamStopped", offset: 3 })
-        assert.deepStrictEqual(got, [numbers(3), numbers(3, 3)])
-        assert.deepStrictEqual(yield* store.load("reader"), Option.some(3))
-      }).pipe(onBroker)
+    it.effect(
+      "is handled as a whole with the rest of its batch, and the consumer ends at the batch's first message",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareStream(...numbers(9))
+          const store = AmqpOffsetStore.memory()
+          const offsets = { store, name: "reader" }
+          const got: Array<ReadonlyArray<string>> = []
+          const consumer = AmqpConsumer.consumeBatch(
+            queue,
+            (deliveries) => {
+              got.push(deliveries.map(textOf))
+              return got.length === 2 ? broken : Effect.void
+            },
+            { offset: "first", offsets, size: 3, within: "1 second" }
+          )
+          assert.deepInclude((yield* Effect.flip(consumer)).reason, { _tag: "StreamStopped", offset: 3 })
+          assert.deepStrictEqual(got, [numbers(3), numbers(3, 3)])
+          assert.deepStrictEqual(yield* store.load("reader"), Option.some(3))
+        }).pipe(onBroker)
     )
   })
 
   describe("the position in a stream", () => {
-    it.effect("is the lowest offset that is not handled, whatever the order; no more than prefetch are above it", () =>
+    it.effect("is the lowest offset that is not handled, in any order; at most prefetch messages are above it", () =>
       Effect.gen(function* () {
-        // One chunk each, since what is left of a chunk comes beyond the prefetch.
+        // One chunk per message, because the rest of a chunk arrives beyond the prefetch.
         const queue = yield* declareStream(...numbers(40))
         const store = AmqpOffsetStore.memory()
         const got = yield* Queue.unbounded<number>()
@@ -426,7 +440,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "is what a reconnect goes on from: what is in hand is not handed out again, and what it does counts",
+      "is where a reconnect continues: deliveries in progress are not delivered again, and their outcome counts",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -445,7 +459,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               { offset: "first", offsets: { store, name: "reader" }, concurrency: 3, prefetch: 4 }
             )
           )
-          // 0 and 2 wait, 1 is handled, and one more is at work.
+          // 0 and 2 wait, 1 is handled, and one more is running.
           const first = yield* Queue.takeN(got, 4)
           yield* broker.killConnections
           yield* untilQueue(queue, { consumers: 1 })
@@ -462,7 +476,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     for (const offset of ["next", "last"] as const) {
       it.effect(
-        `of one that begins at "${offset}" holds before its first message: what is published while it is cut off comes`,
+        `of a consumer at "${offset}" is kept before its first message: messages published during a loss arrive`,
         () =>
           Effect.gen(function* () {
             const broker = yield* TestBroker.TestBroker
@@ -477,7 +491,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* untilQueue(queue, { consumers: 1 })
             proxy.refuse()
             proxy.rst()
-            // That of the test itself.
+            // The test's own connection.
             yield* broker.awaitCensus({ connections: 1 })
             // Several chunks.
             yield* send(queue, ...numbers(20))
@@ -487,23 +501,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("is where its first message stands, for one that begins with the next: earlier ones never come", () =>
-      Effect.gen(function* () {
-        const broker = yield* TestBroker.TestBroker
-        const queue = yield* declareStream("old", "older")
-        const got = yield* Queue.unbounded<string>()
-        yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got)))
-        yield* untilQueue(queue, { consumers: 1 })
-        yield* send(queue, "a")
-        assert.strictEqual(yield* Queue.take(got), "a")
-        yield* broker.killConnections
-        yield* sendAnyway(queue, "b")
-        assert.strictEqual(yield* Queue.take(got), "b")
-        assert.strictEqual(yield* Queue.size(got), 0)
-      }).pipe(onBroker)
+    it.effect(
+      "is that of its first message, for a consumer that begins with the next one: earlier ones never arrive",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const queue = yield* declareStream("old", "older")
+          const got = yield* Queue.unbounded<string>()
+          yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got)))
+          yield* untilQueue(queue, { consumers: 1 })
+          yield* send(queue, "a")
+          assert.strictEqual(yield* Queue.take(got), "a")
+          yield* broker.killConnections
+          yield* sendAnyway(queue, "b")
+          assert.strictEqual(yield* Queue.take(got), "b")
+          assert.strictEqual(yield* Queue.size(got), 0)
+        }).pipe(onBroker)
     )
 
-    it.effect("is not what a publisher has written into x-stream-offset", () =>
+    it.effect("is not taken from an x-stream-offset header that a publisher has written", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue({ queueType: "stream" })
         for (const forged of [999, "first", -1, 2n ** 60n]) {
@@ -517,7 +533,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("can be given: an offset, a time, a time ago", () =>
+    it.effect("can be given as an offset, a time or a duration", () =>
       Effect.gen(function* () {
         const queue = yield* declareStream(...numbers(10))
         const first = (offset: AmqpConsumer.StreamOffset) =>
@@ -530,7 +546,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "moves by the acks of a stream's deliveries, which outlive their channel; by default the stream does not",
+      "advances by the acks of a stream's deliveries, which survive their channel; by default the stream ends instead",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -594,7 +610,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* declareQueue({ queueType: "stream" }, queue)
           yield* send(queue, "a", "b")
           assert.deepStrictEqual(yield* Queue.takeN(got, 2), ["a", "b"])
-          assert.isTrue(lines.some(({ level, text }) => level === "Error" && text.includes("another one than before")))
+          assert.isTrue(
+            lines.some(({ level, text }) => level === "Error" && text.includes("starts again at the beginning"))
+          )
         })
       ).pipe(onBroker)
     )
@@ -626,8 +644,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("a position that is kept in a store", () => {
-    it.effect("is saved before the first message is handled, where its beginning means something else tomorrow", () =>
+  describe("a position in an offset store", () => {
+    it.effect("is saved before the first message is handled, if its `offset` means another position later", () =>
       Effect.gen(function* () {
         const queue = yield* declareStream("old")
         const memory = AmqpOffsetStore.memory()
@@ -656,7 +674,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("is saved after so many messages, or so long, and not more often", () =>
+    it.effect("is saved per number of messages, or after a time, and not more often", () =>
       Effect.gen(function* () {
         const queue = yield* declareStream(...numbers(100))
         const saved = yield* Queue.unbounded<number>()
@@ -672,7 +690,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const byCount = yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, () => handle, {
             offset: "first",
-            offsets: { store, name: "reader", every: 30, within: "1 hour" }
+            offsets: { store, name: "reader", saveEvery: 30, saveWithin: "1 hour" }
           })
         )
         for (const least of [30, 60, 90]) assert.isAtLeast(yield* Queue.take(saved), least)
@@ -681,12 +699,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           (handled) => handled === 100
         )
         yield* Fiber.interrupt(byCount)
-        // What is left, at the end.
+        // The last position is saved at the end.
         assert.deepStrictEqual(yield* Queue.clear(saved), [100])
         const byTime = yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, () => Effect.void, {
             offset: "first",
-            offsets: { store, name: "reader", every: 1_000_000, within: 10 }
+            offsets: { store, name: "reader", saveEvery: 1_000_000, saveWithin: 10 }
           })
         )
         yield* until(Queue.take(saved), (offset) => offset === 100)
@@ -695,7 +713,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "that fails is asked again: nothing is handled before it is loaded, and nothing stops while it is not saved",
+      "whose store fails is requested again: handling waits until it is loaded, and continues while it cannot be saved",
       () =>
         logged((lines) =>
           Effect.gen(function* () {
@@ -708,27 +726,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const store: AmqpOffsetStore.OffsetStore<Error> = {
               load: (name) => {
                 loads++
-                if (loads === 1) return Effect.fail(dyingStore)
-                if (loads === 2) return Effect.die(dyingStore)
+                if (loads === 1) return Effect.fail(storeError)
+                if (loads === 2) return Effect.die(storeError)
                 if (loads === 3) return Effect.succeedSome(answer ?? 0)
                 answer = undefined
                 return memory.load(name)
               },
-              save: (name, offset) => (isAway ? Effect.fail(dyingStore) : memory.save(name, offset))
+              save: (name, offset) => (isAway ? Effect.fail(storeError) : memory.save(name, offset))
             }
             const got = yield* Queue.unbounded<string>()
             const consumer = yield* Effect.forkScoped(
               AmqpConsumer.consume(queue, handlerInto(got), {
                 offset: "first",
-                offsets: { store, name: "reader", every: 1, within: 10 }
+                offsets: { store, name: "reader", saveEvery: 1, saveWithin: 10 }
               })
             )
             assert.deepStrictEqual(yield* Queue.takeN(got, 3), ["2", "3", "4"])
             assert.strictEqual(loads, 4)
-            assert.strictEqual(lines.filter(({ text }) => text.includes("could not be loaded")).length, 3)
+            const notLoaded = lines.filter(({ text }) => text.includes("could not load its position"))
+            assert.strictEqual(notLoaded.length, 3)
+            assert.include(
+              notLoaded[2]?.cause,
+              'InvalidOffset: store.load("reader"): expected an offset from 0, got NaN'
+            )
             yield* until(
               Effect.sync(() => lines),
-              (lines) => lines.some(({ text }) => text.includes("could not be saved"))
+              (lines) => lines.some(({ text }) => text.includes("could not save its position"))
             )
             isAway = false
             yield* Fiber.interrupt(consumer)
@@ -737,7 +760,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         ).pipe(onBroker)
     )
 
-    it.effect("that never answers holds up no end beyond the time for that, which is logged", () =>
+    it.effect("whose store never answers delays the end by a bounded time, which is logged", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareStream(...numbers(5))
@@ -746,7 +769,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const consumer = yield* Effect.forkScoped(
             AmqpConsumer.consume(queue, handlerInto(got), {
               offset: "first",
-              offsets: { store, name: "reader", every: 1 },
+              offsets: { store, name: "reader", saveEvery: 1 },
               shutdownTimeout: "200 millis"
             })
           )
@@ -755,7 +778,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* Fiber.interrupt(consumer)
           assert.isBelow(performance.now() - begun, 5000)
           assert.isTrue(
-            lines.some(({ level, text }) => level === "Error" && text.includes("its position is not saved"))
+            lines.some(({ level, text }) => level === "Error" && text.includes("ended before its position was saved"))
           )
         })
       ).pipe(onBroker)
@@ -775,7 +798,7 @@ describe("a subscription whose answer is lost with its connection", () => {
     ["last", "last", "last", /^6[0-4]s$/, 60],
     ["2 hours ago", { ago: "2 hours" }, "7200s", /^720[1-4]s$/, 7200]
   ] as const) {
-    plain.live(`begins where the first one would have, for "${name}": what was published meanwhile comes`, () =>
+    plain.live(`begins where the first one would have begun, for "${name}": messages published in between arrive`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make({ serverProperties: product("RabbitMQ") })
         broker.once("basic.consume", (consume) => consume.destroy())
@@ -789,7 +812,7 @@ describe("a subscription whose answer is lost with its connection", () => {
       })
     )
 
-    plain.live(`begins there on LavinMQ, which takes no intervals, by the time of day, for "${name}"`, () =>
+    plain.live(`begins there on LavinMQ too, which supports no intervals, by a timestamp, for "${name}"`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make({ serverProperties: product("LavinMQ") })
         broker.once("basic.consume", (consume) => consume.destroy())

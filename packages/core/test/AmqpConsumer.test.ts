@@ -1,4 +1,4 @@
-/** Consuming by handlers, on a real broker. */
+/** Consuming with handlers, on a real broker. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, type AmqpError, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -16,29 +16,30 @@ import {
 } from "./support/consumers.ts"
 import { major } from "./support/versions.ts"
 
-/** A handler that tells what it got, and then does what it is told to. */
-const telling = <A, E, R>(then: Effect.Effect<A, E, R>) =>
-  Effect.map(Queue.unbounded<string>(), (told) => ({
-    told,
-    handler: (delivery: AmqpConsumer.Delivery) => Effect.andThen(Queue.offer(told, AmqpMessage.text(delivery)), then)
+/** A handler that records the text of each delivery and then runs an effect. */
+const recording = <A, E, R>(then: Effect.Effect<A, E, R>) =>
+  Effect.map(Queue.unbounded<string>(), (received) => ({
+    received,
+    handler: (delivery: AmqpConsumer.Delivery) =>
+      Effect.andThen(Queue.offer(received, AmqpMessage.text(delivery)), then)
   }))
 
 class Broken extends Schema.TaggedError<Broken>()("Broken", { message: Schema.String }) {}
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("A delivery is settled by how its handler ends.", () => {
-    it.effect("success acknowledges it", () =>
+    it.effect("a handler that succeeds acknowledges it", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
-        const { handler, told } = yield* telling(Effect.void)
+        const { handler, received } = yield* recording(Effect.void)
         yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
         yield* send(queue, "a", "b")
-        assert.deepStrictEqual([yield* Queue.take(told), yield* Queue.take(told)], ["a", "b"])
+        assert.deepStrictEqual([yield* Queue.take(received), yield* Queue.take(received)], ["a", "b"])
         yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
       }).pipe(onBroker)
     )
 
-    it.effect("failure follows its policy, and the consumer goes on", () =>
+    it.effect("a handler that fails follows its policy, and the consumer continues", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         yield* Effect.forkScoped(
@@ -53,31 +54,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a defect, thrown or died of, follows its policy, is logged as an error, and the consumer goes on", () =>
-      logged((lines) =>
-        Effect.gen(function* () {
-          const { deadLetters, queue } = yield* declareWithDeadLetters()
-          yield* Effect.forkScoped(
-            AmqpConsumer.consume(
-              queue,
-              (delivery) => {
-                if (AmqpMessage.text(delivery) === "throw") throw new Error("thrown")
-                return Effect.die(new Error("died"))
-              },
-              { onDefect: AmqpConsumer.deadLetter }
+    it.effect(
+      "a defect, thrown or died of, follows its policy, is logged as an error, and the consumer continues",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const { deadLetters, queue } = yield* declareWithDeadLetters()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                queue,
+                (delivery) => {
+                  if (AmqpMessage.text(delivery) === "throw") throw new Error("thrown")
+                  return Effect.die(new Error("died"))
+                },
+                { onDefect: AmqpConsumer.deadLetter }
+              )
             )
-          )
-          yield* send(queue, "throw", "die")
-          assert.strictEqual(yield* nextText(deadLetters), "throw")
-          assert.strictEqual(yield* nextText(deadLetters), "die")
-          const errors = lines.filter(({ level }) => level === "Error")
-          assert.lengthOf(errors, 2)
-          for (const { text } of errors) assert.include(text, `"queue":"${queue}"`)
-        })
-      ).pipe(onBroker)
+            yield* send(queue, "throw", "die")
+            assert.strictEqual(yield* nextText(deadLetters), "throw")
+            assert.strictEqual(yield* nextText(deadLetters), "die")
+            const errors = lines.filter(({ level }) => level === "Error")
+            assert.lengthOf(errors, 2)
+            for (const { text } of errors) assert.include(text, `"queue":"${queue}"`)
+          })
+        ).pipe(onBroker)
     )
 
-    it.effect("defects have a policy of their own", () =>
+    it.effect("defects have their own policy", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         yield* Effect.forkScoped(
@@ -94,7 +97,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a policy may be chosen by the error", () =>
+    it.effect("a policy can depend on the error", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const seen = yield* Queue.unbounded<string>()
@@ -125,7 +128,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a policy that cannot be chosen is redeliver, and the consumer goes on", () =>
+    it.effect("a function that chooses no policy means redeliver, and the consumer continues", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const again = yield* Queue.unbounded<string>()
@@ -152,7 +155,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("what the handler has settled itself stays so, however the handler ends", () =>
+    it.effect("a delivery that the handler has settled stays settled, however the handler ends", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const done = yield* Queue.unbounded<string>()
@@ -192,7 +195,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a handler has a scope of its own, closed before the delivery is settled", () =>
+    it.effect("a handler has its own scope, which is closed before the delivery is settled", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const closing = yield* Queue.unbounded<boolean>()
@@ -214,10 +217,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("What the schema says is decoded; what it does not never stops the consumer.", () => {
+  describe("A consumer decodes by its schema, and a message that does not decode never stops it.", () => {
     const Order = Schema.Struct({ id: Schema.Int, placed: Schema.Date })
 
-    it.effect("the handler gets the value, and the delivery", () =>
+    it.effect("the handler gets the value and the delivery", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const got = yield* Deferred.make<readonly [number, string, string]>()
@@ -239,33 +242,35 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("others follow a policy of their own: dead-lettered, without telling the content", () =>
-      logged((lines) =>
-        Effect.gen(function* () {
-          const { deadLetters, queue } = yield* declareWithDeadLetters()
-          const { handler, told } = yield* telling(Effect.void)
-          yield* Effect.forkScoped(
-            AmqpConsumer.consume(queue, (_order, delivery) => handler(delivery), {
-              schema: Order,
-              onDecodeFailure: AmqpConsumer.deadLetter
-            })
-          )
-          const good = '{"id":1,"placed":"1970-01-01T00:00:00.000Z"}'
-          yield* send(queue, "geheim", '{"id":"geheim"}', good)
-          assert.strictEqual(yield* Queue.take(told), good)
-          assert.strictEqual(yield* nextText(deadLetters), "geheim")
-          assert.strictEqual(yield* nextText(deadLetters), '{"id":"geheim"}')
-          yield* untilQueue(queue, { messages: 0, unacked: 0 })
-          assert.isAtLeast(lines.length, 2)
-          assert.notInclude(JSON.stringify(lines), "geheim")
-        })
-      ).pipe(onBroker)
+    it.effect(
+      "a message that does not decode follows its own policy: dead-lettered, without its content in the log",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const { deadLetters, queue } = yield* declareWithDeadLetters()
+            const { handler, received } = yield* recording(Effect.void)
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(queue, (_order, delivery) => handler(delivery), {
+                schema: Order,
+                onDecodeFailure: AmqpConsumer.deadLetter
+              })
+            )
+            const good = '{"id":1,"placed":"1970-01-01T00:00:00.000Z"}'
+            yield* send(queue, "geheim", '{"id":"geheim"}', good)
+            assert.strictEqual(yield* Queue.take(received), good)
+            assert.strictEqual(yield* nextText(deadLetters), "geheim")
+            assert.strictEqual(yield* nextText(deadLetters), '{"id":"geheim"}')
+            yield* untilQueue(queue, { messages: 0, unacked: 0 })
+            assert.isAtLeast(lines.length, 2)
+            assert.notInclude(JSON.stringify(lines), "geheim")
+          })
+        ).pipe(onBroker)
     )
 
     it.effect("a schema that dies is a defect, and follows that policy", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
-        const { handler, told } = yield* telling(Effect.void)
+        const { handler, received } = yield* recording(Effect.void)
         const fragile = Schema.String.pipe(
           Schema.decodeTo(Schema.String, {
             decode: SchemaGetter.transform((text): string => {
@@ -283,12 +288,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           })
         )
         yield* send(queue, '"die"', '"live"')
-        assert.strictEqual(yield* Queue.take(told), '"live"')
+        assert.strictEqual(yield* Queue.take(received), '"live"')
         assert.strictEqual(yield* nextText(deadLetters), '"die"')
       }).pipe(onBroker)
     )
 
-    it.effect("or as told, with the reason", () =>
+    it.effect("the policy can be a function of the reason", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const reasons = yield* Queue.unbounded<string>()
@@ -309,8 +314,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("Messages that come too often are given up.", () => {
-    /** Consumes by a handler that fails each time but the last: which delivery each was. */
+  describe("Messages that are delivered too often are given up.", () => {
+    /** Consumes with a handler that fails each time but the last, and returns the number of each attempt. */
     const failing = (queue: string, options?: AmqpConsumer.ConsumeOptions, last = Infinity) =>
       Effect.gen(function* () {
         const attempts = yield* Queue.unbounded<number>()
@@ -330,30 +335,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a quorum queue of RabbitMQ 4 gives up what has come back 20 times, one of RabbitMQ 3 never", () =>
-      Effect.gen(function* () {
-        const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
-        const attempts = yield* Queue.unbounded<number>()
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(queue, (delivery) =>
-            Effect.andThen(
-              Queue.offer(attempts, delivery.attempt),
-              delivery.attempt < 30 ? delivery.reject() : Effect.void
+    it.effect(
+      "a quorum queue of RabbitMQ 4 gives up a message that was returned 20 times, one of RabbitMQ 3 never",
+      () =>
+        Effect.gen(function* () {
+          const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
+          const attempts = yield* Queue.unbounded<number>()
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(queue, (delivery) =>
+              Effect.andThen(
+                Queue.offer(attempts, delivery.attempt),
+                delivery.attempt < 30 ? delivery.reject() : Effect.void
+              )
             )
           )
-        )
-        yield* send(queue, "a")
-        const last = (yield* major) < 4 ? 30 : 21
-        assert.deepStrictEqual(
-          yield* Queue.takeN(attempts, last),
-          Array.from({ length: last }, (_, i) => i + 1)
-        )
-        yield* untilQueue(queue, { messages: 0, unacked: 0 })
-        yield* untilQueue(deadLetters, { messages: last === 21 ? 1 : 0 })
-      }).pipe(onBroker)
+          yield* send(queue, "a")
+          const last = (yield* major) < 4 ? 30 : 21
+          assert.deepStrictEqual(
+            yield* Queue.takeN(attempts, last),
+            Array.from({ length: last }, (_, i) => i + 1)
+          )
+          yield* untilQueue(queue, { messages: 0, unacked: 0 })
+          yield* untilQueue(deadLetters, { messages: last === 21 ? 1 : 0 })
+        }).pipe(onBroker)
     )
 
-    it.effect("and in a classic one, which counts nothing itself", () =>
+    it.effect("each failure counts in a classic queue too, which has no count of its own", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters()
         const attempts = yield* failing(queue, { maxDeliveries: 1, onFailure: AmqpConsumer.requeue })
@@ -363,7 +370,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("what was rejected and came back through a dead-letter exchange counts", () =>
+    it.effect("a message that was rejected and came back through a dead-letter exchange counts", () =>
       Effect.gen(function* () {
         const deadLetterRoutingKey = "rejected"
         const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey })
@@ -374,23 +381,29 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("also if a client has published it again with its history, but RabbitMQ 4 does not go on with that", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue()
-        const waiting = yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: queue })
-        const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey: waiting })
-        // From the waiting queue into the first, and from there, by a bridge, back to the second: with its history.
-        const attempts = yield* failing(work, { onFailure: AmqpConsumer.deadLetter })
-        const bridge = AmqpConsumer.consume(queue, (delivery) =>
-          AmqpPublisher.publish(AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: work }))
+    it.effect(
+      "a message that a client has published again with its history counts; a dead letter that RabbitMQ 4 makes does not continue it",
+      () =>
+        Effect.forEach(["publish", "reject"] as const, (deadLettering) =>
+          Effect.gen(function* () {
+            const queue = yield* declareQueue()
+            const waiting = yield* declareQueue({ messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: queue })
+            const work = yield* declareQueue({ deadLetterExchange: "", deadLetterRoutingKey: waiting })
+            // The message goes from the waiting queue into the first queue, and from there, by a bridge, back to the second
+            // one with its history.
+            const attempts = yield* failing(work, { onFailure: AmqpConsumer.deadLetter, deadLettering })
+            const bridge = AmqpConsumer.consume(queue, (delivery) =>
+              AmqpPublisher.publish(AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: work }))
+            )
+            yield* Effect.forkScoped(bridge)
+            yield* send(work, "a")
+            const isContinued = deadLettering === "publish" || (yield* major) < 4
+            assert.deepStrictEqual(yield* Queue.takeN(attempts, 3), isContinued ? [1, 2, 3] : [1, 2, 2])
+          }).pipe(onBroker)
         )
-        yield* Effect.forkScoped(bridge)
-        yield* send(work, "a")
-        assert.deepStrictEqual(yield* Queue.takeN(attempts, 3), (yield* major) < 4 ? [1, 2, 3] : [1, 2, 2])
-      }).pipe(onBroker)
     )
 
-    it.effect("or dropped, as told", () =>
+    it.effect("a message that is given up is dropped if configured so", () =>
       Effect.gen(function* () {
         const { deadLetters, queue } = yield* declareWithDeadLetters({ queueType: "quorum" })
         yield* Effect.forkScoped(
@@ -407,90 +420,98 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("Concurrency and prefetch bound what is handled and what is in memory.", () => {
-    it.effect("so many handlers run at a time, and so many deliveries are unsettled", () =>
-      Effect.gen(function* () {
-        const queue = yield* declareQueue()
-        const gate = yield* Latch.make()
-        const started = yield* Queue.unbounded<void>()
-        let running = 0
-        let most = 0
-        yield* send(queue, ...Array.from({ length: 40 }, (_, i) => String(i)))
-        yield* Effect.forkScoped(
-          AmqpConsumer.consume(
-            queue,
-            () =>
-              Effect.gen(function* () {
-                most = Math.max(most, ++running)
-                yield* Queue.offer(started, undefined)
-                yield* gate.await
-                running--
-              }),
-            { concurrency: 4, prefetch: 10 }
+  describe("Concurrency and prefetch bound the running handlers and the deliveries in memory.", () => {
+    it.effect(
+      "at most the concurrency of handlers run at a time, and at most the prefetch of deliveries are unsettled",
+      () =>
+        Effect.gen(function* () {
+          const queue = yield* declareQueue()
+          const gate = yield* Latch.make()
+          const started = yield* Queue.unbounded<void>()
+          let running = 0
+          let most = 0
+          yield* send(queue, ...Array.from({ length: 40 }, (_, i) => String(i)))
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume(
+              queue,
+              () =>
+                Effect.gen(function* () {
+                  most = Math.max(most, ++running)
+                  yield* Queue.offer(started, undefined)
+                  yield* gate.await
+                  running--
+                }),
+              { concurrency: 4, prefetch: 10 }
+            )
           )
-        )
-        yield* Queue.takeN(started, 4)
-        yield* untilQueue(queue, { unacked: 10, ready: 30 })
-        assert.strictEqual(running, 4)
-        yield* gate.open
-        yield* Queue.takeN(started, 36)
-        yield* untilQueue(queue, { messages: 0, unacked: 0 })
-        assert.strictEqual(most, 4)
-      }).pipe(onBroker)
+          yield* Queue.takeN(started, 4)
+          yield* untilQueue(queue, { unacked: 10, ready: 30 })
+          assert.strictEqual(running, 4)
+          yield* gate.open
+          yield* Queue.takeN(started, 36)
+          yield* untilQueue(queue, { messages: 0, unacked: 0 })
+          assert.strictEqual(most, 4)
+        }).pipe(onBroker)
     )
 
-    it.effect("with a concurrency of 1 they are handled in order", () =>
+    it.effect("deliveries are handled in order with a concurrency of 1", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const contents = Array.from({ length: 600 }, (_, i) => String(i))
-        const { handler, told } = yield* telling(Effect.yieldNow)
+        const { handler, received } = yield* recording(Effect.yieldNow)
         yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { prefetch: 100 }))
         yield* send(queue, ...contents)
-        assert.deepStrictEqual(yield* Queue.takeN(told, 600), contents)
+        assert.deepStrictEqual(yield* Queue.takeN(received, 600), contents)
       }).pipe(onBroker)
     )
   })
 
-  describe("Ending a consumer: no new deliveries, running handlers finish up to a deadline, the rest goes back.", () => {
-    it.effect("running handlers finish and are acknowledged, what nobody has seen is requeued and counted", () =>
+  describe("A consumer that ends gets no new deliveries, running handlers finish within a deadline, and the rest is returned.", () => {
+    it.effect("running handlers finish and are acknowledged, prefetched deliveries are requeued and counted", () =>
       Effect.gen(function* () {
         const queue = yield* declareQueue()
         const gate = yield* Latch.make()
-        const { handler, told } = yield* telling(gate.await)
+        const { handler, received } = yield* recording(gate.await)
         const ends = yield* Queue.unbounded<AmqpConsumer.End>()
         yield* send(queue, "a", "b", "c", "d", "e")
         const consumer = yield* Effect.forkScoped(
           AmqpConsumer.consume(queue, handler, { concurrency: 2, onEnd: (end) => Queue.offer(ends, end) })
         )
-        yield* Queue.takeN(told, 2)
+        yield* Queue.takeN(received, 2)
         yield* untilQueue(queue, { unacked: 5 })
         const stopping = yield* Effect.forkScoped(Fiber.interrupt(consumer))
-        // While the handlers go on.
+        // The handlers are still running.
         yield* untilQueue(queue, { consumers: 0, unacked: 5 })
         yield* gate.open
         yield* Fiber.join(stopping)
         yield* untilQueue(queue, { messages: 3, ready: 3, unacked: 0 })
         assert.deepStrictEqual(yield* Queue.take(ends), { queue, reason: undefined, requeued: 3, unsettled: 0 })
-        assert.strictEqual(yield* Queue.size(told), 0)
+        assert.strictEqual(yield* Queue.size(received), 0)
         assert.strictEqual(yield* nextText(queue), "c")
       }).pipe(onBroker)
     )
 
-    it.effect("a handler that takes longer is interrupted, and its delivery requeued, without a fuss", () =>
-      logged((lines) =>
-        Effect.gen(function* () {
-          const queue = yield* declareQueue()
-          const { handler, told } = yield* telling(Effect.never)
-          yield* send(queue, "a", "b")
-          const consumer = yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { shutdownTimeout: 50 }))
-          yield* Queue.take(told)
-          const [time] = yield* Effect.timed(Fiber.interrupt(consumer))
-          assert.isBelow(Duration.toMillis(time), 3000)
-          yield* untilQueue(queue, { ready: 2, unacked: 0, consumers: 0 })
-          assert.isTrue((yield* next(queue)).redelivered)
-          assert.notInclude(JSON.stringify(lines), queue)
-        })
-      ).pipe(onBroker)
+    it.effect(
+      "a handler that takes longer is interrupted, and its delivery is requeued: one warning says so, and no error",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            const queue = yield* declareQueue()
+            const { handler, received } = yield* recording(Effect.never)
+            yield* send(queue, "a", "b")
+            const consumer = yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler, { shutdownTimeout: 50 }))
+            yield* Queue.take(received)
+            const [time] = yield* Effect.timed(Fiber.interrupt(consumer))
+            // Without the option it would be 10 seconds.
+            assert.isBelow(Duration.toMillis(time), 8000)
+            yield* untilQueue(queue, { ready: 2, unacked: 0, consumers: 0 })
+            assert.isTrue((yield* next(queue)).redelivered)
+            const [warning, ...others] = lines.filter(({ text }) => text.includes(`"${queue}"`))
+            assert.deepInclude(warning, { level: "Warn", cause: "" })
+            assert.match(warning!.text, /^AMQP consumer interrupted handlers .*"handlers":1\b/)
+            assert.deepStrictEqual(others, [])
+          })
+        ).pipe(onBroker)
     )
 
     it.effect("a handler that cannot be interrupted is not waited for, and cannot settle any more", () =>
@@ -522,13 +543,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe((effect) => onBroker(effect, { closeTimeout: Duration.millis(200) }))
     )
 
-    it.effect("nothing is left on the broker, and the connection goes with the layer", () =>
+    it.effect("nothing is left on the broker, and the connection closes with the layer", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const census = yield* broker.census
         yield* Effect.gen(function* () {
           const queue = yield* declareQueue({ exclusive: true })
-          const { handler, told } = yield* telling(Effect.void)
+          const { handler, received } = yield* recording(Effect.void)
           // Exclusive to the connection that declared it, which is not that of the consumers.
           const refused = yield* Effect.flip(AmqpConsumer.consume(queue, handler))
           assert.strictEqual(refused.reason._tag, "ResourceLocked")
@@ -538,8 +559,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
           yield* untilQueue(shared, { consumers: 3 })
           yield* send(shared, "a", "b", "c")
-          yield* Queue.takeN(told, 3)
-          // One connection for the publishers, one for all consumers.
+          yield* Queue.takeN(received, 3)
+          // One connection for the publishers, and one for all consumers.
           assert.strictEqual((yield* broker.census).connections, census.connections + 2)
           yield* Fiber.interruptAll(consumers)
         }).pipe(withConsumers(broker.url))
@@ -551,15 +572,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   it.effect("a handler that takes longer than three heartbeats keeps its connection, and acknowledges afterwards", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
-      const { handler, told } = yield* telling(Effect.sleep("3500 millis"))
+      const { handler, received } = yield* recording(Effect.sleep("3500 millis"))
       const fiber = yield* Effect.forkScoped(
         AmqpConsumer.consume(queue, handler, { resubscribe: "never", onFailure: AmqpConsumer.requeue })
       )
       yield* send(queue, "a")
-      yield* Queue.take(told)
+      yield* Queue.take(received)
       yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
       assert.isUndefined(fiber.pollUnsafe())
-      assert.strictEqual(yield* Queue.size(told), 0)
+      assert.strictEqual(yield* Queue.size(received), 0)
     }).pipe((effect) => onBroker(effect, { heartbeat: Duration.seconds(1) }))
   )
 })

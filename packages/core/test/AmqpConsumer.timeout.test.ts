@@ -1,16 +1,20 @@
-/** The consumer timeout: of a queue, of a consumer, and what follows when a delivery is not settled in time. */
+/** The consumer timeout: of a queue, of a consumer, and the effects of a delivery that is not settled in time. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Fiber, Latch, Queue, Stream } from "effect"
+import { Effect, Fiber, Latch, Queue, References, Stream } from "effect"
 import { onScriptedBroker } from "./support/client.ts"
 import { reasonOf, tagOf } from "./support/amqp.ts"
 import { defaultServerProperties } from "./support/brokerAnswers.ts"
 import { declareQueue, logged, onBroker, send, untilQueue, withConsumers } from "./support/consumers.ts"
+import { eventually } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { takesQueueTimeout, timeoutEnds } from "./support/versions.ts"
 
-/** RabbitMQ up to 4.2 looks at timeouts once a minute: here more often, on channels that are opened while it runs. */
+/**
+ * RabbitMQ up to 4.2 checks timeouts once a minute. This makes it check more often, on channels that are opened while
+ * it is in force.
+ */
 const soon = Effect.acquireRelease(
   Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
     evaluate("application:set_env(rabbit, channel_tick_interval, 200).")
@@ -21,7 +25,7 @@ const soon = Effect.acquireRelease(
     )
 )
 
-/** How an ack has ended, of which delivery. */
+/** The outcome of an ack, with the delivery's text. */
 type Ack = readonly [text: string, redelivered: boolean, tag: string]
 
 const acknowledged = (acks: Queue.Queue<Ack>, delivery: AmqpConsumer.Delivery) =>
@@ -30,41 +34,43 @@ const acknowledged = (acks: Queue.Queue<Ack>, delivery: AmqpConsumer.Delivery) =
   )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A queue's consumerTimeout ends the wait for a slow handler, and the consumer goes on.", () => {
-    it.effect("its late ack is DeliverySettled, its message comes again, and the log says why, with the cure", () =>
-      logged((lines) =>
-        Effect.gen(function* () {
-          if (!(yield* takesQueueTimeout)) return
-          yield* soon
-          const ends = yield* timeoutEnds
-          const queue = yield* declareQueue({ queueType: "quorum", consumerTimeout: "2 seconds" })
-          const late = yield* Latch.make()
-          const acks = yield* Queue.unbounded<Ack>()
-          yield* Effect.forkScoped(
-            AmqpConsumer.consume(
-              queue,
-              (delivery) =>
-                Effect.andThen(delivery.redelivered ? Effect.void : late.await, acknowledged(acks, delivery)),
-              { concurrency: 2 }
+  describe("A queue's consumerTimeout ends the wait for a slow handler, and the consumer continues.", () => {
+    it.effect(
+      "its late ack is DeliverySettled, its message is delivered again, and the log says why, with the remedy",
+      () =>
+        logged((lines) =>
+          Effect.gen(function* () {
+            if (!(yield* takesQueueTimeout)) return
+            yield* soon
+            const ends = yield* timeoutEnds
+            const queue = yield* declareQueue({ queueType: "quorum", consumerTimeout: "2 seconds" })
+            const late = yield* Latch.make()
+            const acks = yield* Queue.unbounded<Ack>()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume(
+                queue,
+                (delivery) =>
+                  Effect.andThen(delivery.redelivered ? Effect.void : late.await, acknowledged(acks, delivery)),
+                { concurrency: 2 }
+              )
             )
-          )
-          yield* send(queue, "slow")
-          assert.deepStrictEqual(yield* Queue.take(acks), ["slow", true, "Success"])
-          yield* late.open
-          assert.deepStrictEqual(yield* Queue.take(acks), ["slow", false, "DeliverySettled"])
-          yield* send(queue, "next")
-          assert.deepStrictEqual(yield* Queue.take(acks), ["next", false, "Success"])
-          yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
-          const line =
-            lines.find(({ text }) => text.startsWith("AMQP consumer interrupted, subscribing again"))?.text ?? ""
-          assert.include(line, ends === "consumer" ? "within the consumer timeout of 2s" : "timed out")
-          if (ends === "consumer") assert.include(line, "raise consumerTimeout")
-          assert.notInclude(line, "was deleted")
-        })
-      ).pipe(onBroker)
+            yield* send(queue, "slow")
+            assert.deepStrictEqual(yield* Queue.take(acks), ["slow", true, "Success"])
+            yield* late.open
+            assert.deepStrictEqual(yield* Queue.take(acks), ["slow", false, "DeliverySettled"])
+            yield* send(queue, "next")
+            assert.deepStrictEqual(yield* Queue.take(acks), ["next", false, "Success"])
+            yield* untilQueue(queue, { messages: 0, unacked: 0, consumers: 1 })
+            const line =
+              lines.find(({ text }) => text.startsWith("AMQP consumer interrupted, subscribing again"))?.text ?? ""
+            assert.include(line, ends === "consumer" ? "within the consumer timeout of 2s" : "timed out")
+            if (ends === "consumer") assert.include(line, "raise consumerTimeout")
+            assert.notInclude(line, "was deleted")
+          })
+        ).pipe(onBroker)
     )
 
-    it.effect("since RabbitMQ 4.3 what else the consumer has in hand is still settled, once", () =>
+    it.effect("the consumer's other deliveries are still settled, once, since RabbitMQ 4.3", () =>
       Effect.gen(function* () {
         if ((yield* timeoutEnds) === "channel") return
         const broker = yield* TestBroker.TestBroker
@@ -100,7 +106,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         ])
         yield* late.open
         assert.deepStrictEqual(yield* Queue.take(acks), ["slow", false, "DeliverySettled"])
-        // The first subscription is gone, and its consumer holds nothing.
+        // The first subscription has ended, and its consumer holds nothing.
         yield* send(queue, "next")
         assert.deepStrictEqual(yield* Queue.take(acks), ["next", false, "Success"])
         yield* broker.awaitCensus({ unacked: 0, consumers: 1, channels })
@@ -109,7 +115,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("a consumer that does not subscribe again ends with the reason", () =>
+    it.effect("a consumer that does not resubscribe ends with the reason", () =>
       Effect.gen(function* () {
         if (!(yield* takesQueueTimeout)) return
         yield* soon
@@ -128,7 +134,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker)
     )
 
-    it.effect("since RabbitMQ 4.3 one that is not known here is named as what it may have been", () =>
+    it.effect("a timeout that is not known to the client is named as a possible reason, since RabbitMQ 4.3", () =>
       Effect.gen(function* () {
         const { evaluate } = yield* TestBroker.TestBroker
         if ((yield* timeoutEnds) === "channel") return
@@ -140,7 +146,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const acks = yield* Queue.unbounded<Ack>()
         const late = yield* Latch.make()
         const reason = yield* AmqpConsumer.stream(queue).pipe(
-          // It is handed out, and held.
+          // The delivery is taken, and not settled.
           Stream.tap((delivery) => Effect.forkScoped(Effect.andThen(late.await, acknowledged(acks, delivery)))),
           Stream.runDrain,
           reasonOf
@@ -156,8 +162,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("A consumer's consumerTimeout is the broker's where the broker takes it: RabbitMQ 4.3, of quorum queues.", () => {
-    it.effect("it comes before the queue's", () =>
+  describe("A consumer's consumerTimeout is sent to brokers that support it: RabbitMQ 4.3, for quorum queues.", () => {
+    it.effect("it overrides the queue's", () =>
       Effect.gen(function* () {
         if ((yield* timeoutEnds) === "channel") return
         const queue = yield* declareQueue({ queueType: "quorum", consumerTimeout: "1 hour" })
@@ -196,9 +202,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }
   })
 
-  describe("A consumerTimeout that a queue cannot have is refused with the cure.", () => {
+  describe("A consumerTimeout that a queue cannot have is refused with the remedy.", () => {
     for (const queueType of [undefined, "classic", "stream"] as const) {
-      it.effect(`RabbitMQ 4.3 has none for ${queueType ?? "a queue without a type"}; earlier versions take it`, () =>
+      it.effect(`RabbitMQ 4.3 has none for ${queueType ?? "a queue without a type"}; earlier versions accept it`, () =>
         Effect.gen(function* () {
           const declare = declareQueue({ queueType, consumerTimeout: "1 minute" })
           if ((yield* timeoutEnds) === "channel") return void (yield* declare)
@@ -211,41 +217,43 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 })
 
-describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basic.cancel.", () => {
-  const product = (version: string) => ({ ...defaultServerProperties, product: "RabbitMQ", version })
+const product = (version: string) => ({ ...defaultServerProperties, product: "RabbitMQ", version })
 
+describe("A consumer that RabbitMQ 4.3 has cancelled for its timeout is also ended there, by basic.cancel.", () => {
   for (const [version, answers] of [
     ["4.2.9", []],
     ["4.3.6", ["basic.cancel"]],
     ["4.10.0", ["basic.cancel"]]
   ] as const) {
-    plain.live(`${version}: ${answers.length === 0 ? "nothing is sent" : "else an ack would wake it up"}`, () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ serverProperties: product(version) })
-        broker.enqueue("q", "a")
-        yield* Effect.gen(function* () {
-          const started = yield* Latch.make()
-          const late = yield* Latch.make()
-          yield* Effect.forkScoped(
-            AmqpConsumer.consume("q", () => Effect.andThen(started.open, late.await), {
-              consumerTag: "c",
-              resubscribe: "never"
-            })
-          )
-          yield* started.await
-          const { channel } = yield* broker.received("basic.consume")
-          broker.send(channel, "basic.cancel", { consumerTag: "c", noWait: true })
-          if (answers.length > 0) yield* broker.received("basic.cancel")
-          yield* late.open
-          yield* broker.received("basic.ack")
-          const seen = broker.methods({ channel }).filter((method) => method.startsWith("basic.cancel"))
-          assert.deepStrictEqual(seen, [...answers])
-        }).pipe(withConsumers(broker.url))
-      })
+    plain.live(
+      `${version}: ${answers.length === 0 ? "no basic.cancel is sent" : "basic.cancel is sent, because an ack would resume the consumer"}`,
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* ScriptedBroker.make({ serverProperties: product(version) })
+          broker.enqueue("q", "a")
+          yield* Effect.gen(function* () {
+            const started = yield* Latch.make()
+            const late = yield* Latch.make()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume("q", () => Effect.andThen(started.open, late.await), {
+                consumerTag: "c",
+                resubscribe: "never"
+              })
+            )
+            yield* started.await
+            const { channel } = yield* broker.received("basic.consume")
+            broker.send(channel, "basic.cancel", { consumerTag: "c", noWait: true })
+            if (answers.length > 0) yield* broker.received("basic.cancel")
+            yield* late.open
+            yield* broker.received("basic.ack")
+            const seen = broker.methods({ channel }).filter((method) => method.startsWith("basic.cancel"))
+            assert.deepStrictEqual(seen, [...answers])
+          }).pipe(withConsumers(broker.url))
+        })
     )
   }
 
-  /** What a handler does, by the text of its message. */
+  /** The effect of a handler, by the text of its message. */
   interface Gates {
     readonly lateStarted: Latch.Latch
     readonly goodStarted: Latch.Latch
@@ -288,7 +296,7 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
     ]
   ]
   for (const [what, consume] of rows) {
-    plain.live(`an ack covers nothing that the broker may hold still, of deliveries that are ${what}`, () =>
+    plain.live(`an ack covers no delivery that the broker may still hold, of deliveries that are ${what}`, () =>
       onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
         const gates: Gates = {
           lateStarted: yield* Latch.make(),
@@ -301,7 +309,7 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
         broker.enqueue("q", "slow")
         broker.enqueue("q", "late")
         yield* gates.lateStarted.await
-        // Both count as taken back when the oldest was held for a second; what arrives later does not.
+        // Both count as taken back when the oldest was held for a second. A delivery that arrives later does not.
         yield* Effect.sleep("1100 millis")
         broker.enqueue("q", "good")
         broker.enqueue("q", "good")
@@ -317,13 +325,13 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
           { deliveryTag: 3, multiple: false },
           { deliveryTag: 4, multiple: false }
         ])
-        // Nobody has acknowledged what failed: it goes back with its channel.
+        // The deliveries that failed were not acknowledged: they go back with their channel.
         assert.strictEqual(broker.ready("q"), 2)
       })
     )
   }
 
-  plain.live("one that wants an answer gets basic.cancel-ok, on every version", () =>
+  plain.live("a basic.cancel that expects an answer gets basic.cancel-ok, on every version", () =>
     onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
       yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { consumerTag: "c" }))
       const { channel } = yield* broker.received("basic.consume")
@@ -332,7 +340,7 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
     })
   )
 
-  plain.live("a borrowed channel's as well", () =>
+  plain.live("a borrowed channel's consumer is ended there as well", () =>
     onScriptedBroker({ broker: { serverProperties: product("4.3.6") } }, function* (broker) {
       const pool = yield* AmqpPool.AmqpPool
       const reason = yield* pool
@@ -351,7 +359,7 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
     })
   )
 
-  plain.live("a consumer's timeout is sent where its queue is called a quorum queue, to a broker that takes it", () =>
+  plain.live("a consumer's timeout is sent to a broker that supports it where queueType says quorum", () =>
     Effect.gen(function* () {
       for (const [version, queueType, expected] of [
         ["4.3.6", "quorum", 90_000],
@@ -373,3 +381,72 @@ describe("A consumer that RabbitMQ 4.3 has cancelled is ended there too, by basi
     })
   )
 })
+
+/** The connection logs its own loss, so that of a consumer is a line for debugging. */
+const withDebugLines = Effect.provideService(References.MinimumLogLevel, "Debug")
+
+/** Ends the connection, and waits until the consumer has logged its second subscription. */
+const secondSubscription = (broker: ScriptedBroker.ScriptedBroker, lines: ReadonlyArray<{ readonly text: string }>) =>
+  Effect.gen(function* () {
+    yield* broker.received("basic.consume")
+    broker.destroy()
+    yield* eventually(
+      "the second subscription",
+      Effect.sync(() => lines.filter(({ text }) => text.startsWith("AMQP consumer subscribed")).length === 2)
+    )
+  })
+
+describe("A consumer's timeout that sets nothing on the broker is logged once, with the reason", () => {
+  const linesOf = (lines: ReadonlyArray<{ readonly level: string; readonly text: string }>) =>
+    lines.filter(({ text }) => text.startsWith("AMQP consumerTimeout"))
+
+  for (const [version, queueType, expected] of [
+    ["3.10.8", "quorum", "RabbitMQ 3.10.8 takes it from its own configuration only (consumer_timeout)."],
+    ["4.2.9", "quorum", "RabbitMQ 4.2.9 takes it from the queue's declaration (consumerTimeout there) or from"],
+    [
+      "4.3.6",
+      undefined,
+      "RabbitMQ 4.3.6 has this timeout for quorum queues only. If this is one, say so with queueType"
+    ],
+    ["4.3.6", "classic", "RabbitMQ 4.3.6 has this timeout for quorum queues only."],
+    ["4.3.6", "quorum", undefined]
+  ] as const) {
+    plain.live(`${queueType ?? "a queue of unknown type"} on RabbitMQ ${version}`, () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({ serverProperties: product(version) })
+        yield* logged((lines) =>
+          Effect.gen(function* () {
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume("q", () => Effect.void, {
+                queueType,
+                consumerTimeout: "90 seconds",
+                resubscribe: "always"
+              })
+            )
+            yield* secondSubscription(broker, lines)
+            const about = linesOf(lines)
+            assert.lengthOf(about, expected === undefined ? 0 : 1)
+            if (expected === undefined) return
+            assert.strictEqual(about[0]!.level, "Info")
+            assert.include(about[0]!.text, `of 1m 30s sets nothing on the broker: ${expected}`)
+            assert.include(about[0]!.text, '"queue":"q"')
+          }).pipe(withDebugLines)
+        ).pipe(withConsumers(broker.url))
+      })
+    )
+  }
+})
+
+plain.live("a consumer's timeout that its queue was declared with is not logged where the queue has it", () =>
+  Effect.gen(function* () {
+    const broker = yield* ScriptedBroker.make({ serverProperties: product("4.2.9") })
+    yield* logged((lines) =>
+      Effect.gen(function* () {
+        yield* declareQueue({ queueType: "quorum", consumerTimeout: "90 seconds" }, "q")
+        yield* Effect.forkScoped(AmqpConsumer.consume("q", () => Effect.void, { consumerTimeout: "90 seconds" }))
+        yield* secondSubscription(broker, lines)
+        assert.isFalse(lines.some(({ text }) => text.startsWith("AMQP consumerTimeout")))
+      }).pipe(withDebugLines)
+    ).pipe(withConsumers(broker.url))
+  })
+)

@@ -3,7 +3,7 @@ import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Fiber, Stream } from "effect"
-import { adviceOf } from "../src/internal/consumer/waiting.ts"
+import { adviceOf } from "../src/internal/consumer/longWaits.ts"
 import { declareQueue, logged, onBroker, send, untilQueue } from "./support/consumers.ts"
 
 const texts = (count: number) => Array.from({ length: count }, (_, i) => String(i))
@@ -12,8 +12,8 @@ const warningsOf = (lines: ReadonlyArray<{ readonly level: string; readonly text
   lines.filter(({ level, text }) => level === "Warn" && text.startsWith("AMQP deliveries have waited"))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("Deliveries that have waited for a third of the consumer timeout are warned of once, with the cure.", () => {
-    it.effect("a consumer of handlers", () =>
+  describe("Deliveries that have waited for a third of the consumer timeout cause one warning, with the remedy.", () => {
+    it.effect("of a consumer with handlers", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
@@ -33,7 +33,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ).pipe(onBroker)
     )
 
-    it.effect("batches, and a handler that never ends", () =>
+    it.effect("of batches, and of a handler that never ends", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
@@ -56,7 +56,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ).pipe(onBroker)
     )
 
-    it.effect("a stream, by the timeout that its queue was declared with", () =>
+    it.effect("of a stream, by the timeout that its queue was declared with", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue({ queueType: "quorum", arguments: { "x-consumer-timeout": 3000 } })
@@ -72,7 +72,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ).pipe(onBroker)
     )
 
-    it.effect("not where each delivery is taken as it comes, however long its handler takes", () =>
+    it.effect("not where each delivery is handled as it arrives, however long its handler takes", () =>
       logged((lines) =>
         Effect.gen(function* () {
           const queue = yield* declareQueue()
@@ -91,11 +91,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 })
 
-plain("a prefetch of 250, a concurrency of 1 and a handler of 10 s: the last one waits 41 minutes", () => {
+plain("the last of a prefetch of 250 waits 41 minutes with a concurrency of 1 and a handler of 10 s", () => {
   const minute = 60_000
   const about = { waited: 10 * minute, consumerTimeout: 30 * minute, prefetch: 250, leastPrefetch: 1, taken: 60 }
   assert.strictEqual(
     adviceOf({ ...about, concurrency: 1 }),
-    "AMQP deliveries have waited in memory for 10m, a third of the consumer timeout of 30m, after which the broker takes them back: 60 were taken in that time, and the last of 250 waits about 41m 40s. To do: lower prefetch from 250 to 30, or raise concurrency from 1 to 6"
+    "AMQP deliveries have waited in memory for 10m, a third of the consumer timeout of 30m, after which the broker takes them back: 60 were taken in that time, and the last of 250 waits about 41m 40s. To avoid this, lower prefetch from 250 to 30, or raise concurrency from 1 to 6"
   )
 })

@@ -1,4 +1,4 @@
-/** What the broker, the driver and the system report, and the reason it becomes. */
+/** The reason that each report of the broker, the driver and the system becomes. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -8,8 +8,8 @@ import {
   BrokerClose,
   ChannelEnded,
   MechanismRefused,
-  NoChannelLeft,
-  OpeningTimedOut,
+  ChannelNumbersExhausted,
+  HandshakeTimedOut,
   ProtocolViolation
 } from "../src/internal/driver/driver.ts"
 import { withPool, reasonOf } from "./support/amqp.ts"
@@ -64,20 +64,18 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect(
-      "an exchange of an unknown type, which RabbitMQ 3 ends the connection for, and RabbitMQ 4 the channel",
-      () =>
-        Effect.gen(function* () {
-          const { url } = yield* TestBroker.TestBroker
-          const cause = once((channel) => channel.exchangeDeclare("x", "no-such-type"))
-          const reason = yield* reasonOf(cause).pipe(withPool(url))
-          const expected =
-            (yield* major) < 4
-              ? ({ _tag: "ProtocolError", replyCode: 503, severity: "connection" } as const)
-              : ({ _tag: "PreconditionFailed", replyCode: 406, severity: "channel" } as const)
-          assert.deepInclude(reason, expected)
-          assert.include(reason.message, "unknown exchange type")
-        })
+    it.effect("an exchange of an unknown type ends the connection on RabbitMQ 3, and the channel on RabbitMQ 4", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const cause = once((channel) => channel.exchangeDeclare("x", "no-such-type"))
+        const reason = yield* reasonOf(cause).pipe(withPool(url))
+        const expected =
+          (yield* major) < 4
+            ? ({ _tag: "ProtocolError", replyCode: 503, severity: "connection" } as const)
+            : ({ _tag: "PreconditionFailed", replyCode: 406, severity: "channel" } as const)
+        assert.deepInclude(reason, expected)
+        assert.include(reason.message, "unknown exchange type")
+      })
     )
 
     it.effect("an exclusive queue of another connection: ResourceLocked, 405", () =>
@@ -117,7 +115,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a publish to a missing exchange: the next operation says so", () =>
+    it.effect("a publish to a missing exchange: the next operation fails with the reason", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const reason = yield* reasonOf(
@@ -157,7 +155,7 @@ describe("a broker that ends the connection", () => {
   }
 })
 
-describe("what Node reports", () => {
+describe("errors of Node", () => {
   const handshake = { operation: "connection.open", peer: "rabbit:5671", handshake: true }
   const failure = (code: string, message = "it failed") => Object.assign(new Error(message), { code })
   const codes: Record<string, AmqpError.AmqpErrorReason["_tag"]> = {
@@ -188,7 +186,7 @@ describe("what Node reports", () => {
     assert.include(reason.message, "connect ::1, connect 127.0.0.1")
   })
 
-  it("what no rule knows is UnknownError, and keeps its words and its cause", () => {
+  it("an error that no rule matches is UnknownError, and keeps its message and its cause", () => {
     const cause = new Error("something new")
     const reason = classify(cause, { operation: "queue.declare" })
     assert.strictEqual(reason._tag, "UnknownError")
@@ -197,7 +195,7 @@ describe("what Node reports", () => {
   })
 })
 
-describe("what frames say", () => {
+describe("closes that the frames give", () => {
   const opening = { operation: "connection.open", peer: "rabbit:5672", vhost: "orders", handshake: true }
   const working = { operation: "queue.declare", peer: "rabbit:5672" }
   const close = (code: number, text: string) => new BrokerClose("connection", code, text, 0, 0)
@@ -256,9 +254,17 @@ describe("what frames say", () => {
 
   const others: ReadonlyArray<readonly [cause: Error, tag: Tag, words: string]> = [
     [new MechanismRefused("PLAIN is not offered"), "AuthenticationFailed", "PLAIN is not offered (rabbit:5672)"],
-    [new NoChannelLeft("all 2047 are in use"), "ChannelMaxReached", "raise channelMax, or lower the pool's max"],
+    [
+      new ChannelNumbersExhausted("all 2047 are in use"),
+      "ChannelMaxReached",
+      "raise channelMax, or lower the pool's max"
+    ],
     [new ChannelEnded("the channel is closed"), "ChannelClosed", "queue.declare: the channel is closed"],
-    [new OpeningTimedOut("nothing came for 10 ms"), "ConnectTimeout", "rabbit:5672 accepted the connection"]
+    [
+      new HandshakeTimedOut("no bytes received for 10 ms"),
+      "ConnectTimeout",
+      "rabbit:5672 stopped answering while the connection was opening"
+    ]
   ]
   for (const [cause, tag, words] of others) {
     it(`${cause.name} is ${tag}`, () => {
@@ -269,7 +275,7 @@ describe("what frames say", () => {
     })
   }
 
-  it("a channel limit of a user or a node may pass, whatever its code", () => {
+  it("the channel limit of a user or a node is retryable, whatever its code", () => {
     const reason = classify(
       close(
         530,
@@ -281,7 +287,7 @@ describe("what frames say", () => {
   })
 })
 
-describe("what amqplib reports: its ways to find a connection gone", () => {
+describe("the ways in which amqplib reports that a connection is gone", () => {
   for (const text of ["Heartbeat timeout", "Unexpected close", "Socket closed abruptly during opening handshake"]) {
     it(`${text}: ConnectionClosed`, () => {
       const reason = classify(new Error(text), { operation: "queue.declare", peer: "rabbit:5672" })
@@ -291,7 +297,7 @@ describe("what amqplib reports: its ways to find a connection gone", () => {
   }
 })
 
-describe("a refused declaration tells what differs", () => {
+describe("a refused declaration says what differs", () => {
   const reasonFor = (text: string) =>
     classify(new BrokerClose("channel", 406, `PRECONDITION_FAILED - ${text}`, 50, 10), { operation: "queue.declare" })
   const texts: Record<
@@ -370,7 +376,7 @@ describe("a refused declaration tells what differs", () => {
 describe("AmqpError", () => {
   const error = AmqpError.fromReason(new AmqpError.NotFound({ message: "no queue", replyCode: 404 }))
 
-  it("says what its reason says", () => {
+  it("has the message of its reason", () => {
     assert.strictEqual(error.message, "no queue")
     assert.strictEqual(error.severity, "channel")
     assert.isFalse(error.isRetryable)
@@ -379,7 +385,7 @@ describe("AmqpError", () => {
     assert.isTrue(AmqpError.isAmqpErrorReason(error.reason))
   })
 
-  it("survives being sent elsewhere", () => {
+  it("survives structuredClone", () => {
     const sent = JSON.parse(JSON.stringify(Schema.encodeSync(AmqpError.AmqpError)(error)))
     const back = Schema.decodeUnknownSync(AmqpError.AmqpError)(sent)
     assert.strictEqual(back.reason._tag, "NotFound")

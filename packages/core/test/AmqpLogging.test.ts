@@ -1,4 +1,4 @@
-/** What is logged: a line an event, which says where it belongs; nothing for a message that goes well. */
+/** What is logged: one line per event, which says where it belongs, and nothing for a message that goes well. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -13,7 +13,7 @@ interface Line {
   readonly spans: ReadonlyArray<string>
 }
 
-/** Runs a program with all of the library, on the broker of the test, and hands it what is logged, of every level. */
+/** Runs a program with the whole library on the test's broker, and passes it what is logged, at every level. */
 const logged = <A, E, R>(program: (lines: ReadonlyArray<Line>) => Effect.Effect<A, E, R>, overrides?: Overrides) =>
   Effect.gen(function* () {
     const { url } = yield* TestBroker.TestBroker
@@ -35,7 +35,7 @@ const logged = <A, E, R>(program: (lines: ReadonlyArray<Line>) => Effect.Effect<
     return { lines, result }
   })
 
-/** Looks again until there is such a line; at most 5 seconds. */
+/** Polls until there is such a line, for at most 5 seconds. */
 const until = (lines: ReadonlyArray<Line>, message: string, many = 1) =>
   Effect.gen(function* () {
     for (let i = 0; i < 5000; i++) {
@@ -78,25 +78,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("a long borrow", () => {
+  describe("a channel that is borrowed for long", () => {
     const longBorrow = Duration.millis(100)
 
-    const checkout = Effect.fn("checkout")(function* (letGo: Deferred.Deferred<void>) {
-      yield* AmqpChannel.use(() => Deferred.await(letGo))
+    const checkout = Effect.fn("checkout")(function* (release: Deferred.Deferred<void>) {
+      yield* AmqpChannel.use(() => Deferred.await(release))
     })
 
-    it.effect("is warned about once, with where the channel was borrowed", () =>
+    it.effect("is warned about once, and the warning says where the channel was borrowed", () =>
       logged(
         (lines) =>
           Effect.gen(function* () {
-            const letGo = yield* Deferred.make<void>()
-            const holder = yield* Effect.forkChild(Effect.withSpan(Effect.scoped(checkout(letGo)), "POST /checkout"))
+            const release = yield* Deferred.make<void>()
+            const holder = yield* Effect.forkChild(Effect.withSpan(Effect.scoped(checkout(release)), "POST /checkout"))
             const [warning] = yield* until(lines, long)
-            // Others are not, though they come and go meanwhile.
+            // Short borrows that come and go in the meantime are not warned about.
             for (let i = 0; i < 20; i++) {
               yield* Effect.scoped(AmqpChannel.use(() => Effect.sleep("10 millis")))
             }
-            yield* Deferred.succeed(letGo, undefined)
+            yield* Deferred.succeed(release, undefined)
             yield* Fiber.join(holder)
             assert.strictEqual(lines.filter(({ message }) => message.startsWith(long)).length, 1)
             const { annotations, level } = warning!
@@ -117,21 +117,21 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     for (const kind of ["regular", "confirm", "transaction"] as const) {
-      it.effect(`of a ${kind} channel is noticed after a time in which none was borrowed`, () =>
+      it.effect(`of kind ${kind} is noticed, also after a period without borrows`, () =>
         logged(
           (lines) =>
             Effect.gen(function* () {
               const pool = yield* AmqpPool.AmqpPool
               const { use } = kind === "regular" ? pool : pool[kind]
-              // Whatever looks has found nothing borrowed, and stopped.
+              // The check for long borrows has found nothing borrowed, and has stopped.
               yield* use(() => Effect.void)
               yield* Effect.sleep("120 millis")
-              const letGo = yield* Deferred.make<void>()
-              const holder = yield* Effect.forkChild(use(() => Deferred.await(letGo)))
+              const release = yield* Deferred.make<void>()
+              const holder = yield* Effect.forkChild(use(() => Deferred.await(release)))
               const [warning] = yield* until(lines, long)
               assert.strictEqual(warning!.annotations["kind"], kind)
               assert.strictEqual(warning!.annotations["borrowedIn"], "no Effect.fn or Effect.withSpan")
-              yield* Deferred.succeed(letGo, undefined)
+              yield* Deferred.succeed(release, undefined)
               yield* Fiber.join(holder)
             }),
           { pool: { max: 2, longBorrow } }
@@ -139,7 +139,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("is nobody's business without the setting", () =>
+    it.effect("is not warned about unless the setting is given", () =>
       logged(
         (lines) =>
           Effect.gen(function* () {
@@ -151,8 +151,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("lines", () => {
-    it.effect("of the library name their connection, and those about a channel its number", () =>
+  describe("log lines", () => {
+    it.effect("of the library name their connection, and lines about a channel give its number", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const { lines } = yield* logged(
@@ -171,7 +171,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               yield* until(lines, "AMQP RPC handler")
               yield* Effect.ignore(AmqpConsumer.consume("named", () => Effect.void, { prefetch: 0 }))
               yield* Effect.ignore(AmqpConsumer.consume("not there", () => Effect.void))
-              // Without a confirm nobody else hears of it.
+              // Without a confirm no operation reports the error.
               const gone = { exchange: "not there", routingKey: "", content: "x" }
               yield* Effect.scoped(AmqpChannel.use((channel) => channel.publish(gone)))
               yield* until(lines, "AMQP channel closed")
@@ -216,7 +216,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("are no more for a thousand messages than for one", () =>
+    it.effect("are as many for a thousand messages as for one", () =>
       Effect.gen(function* () {
         const linesFor = (messages: number) =>
           Effect.map(

@@ -1,4 +1,4 @@
-/** What was read can be published again, byte for byte: nobody else's types are changed by a retry. */
+/** What was read can be published again, byte for byte: a retry does not change another publisher's types. */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -16,7 +16,7 @@ import {
   shortBytes
 } from "./support/rawMessages.ts"
 
-/** Tables in a table, so many. */
+/** Nests a table in a table, `depth` times. */
 const nested = (depth: number): Buffer => {
   let table = rawTable()
   for (let i = 0; i < depth; i++) table = rawTable(["a", rawValue("F", table)])
@@ -29,7 +29,7 @@ double.writeDoubleBE(5)
 const float = Buffer.alloc(4)
 float.writeFloatBE(0.1)
 
-/** Entries that RabbitMQ 4 writes again as they were. */
+/** Entries that RabbitMQ 4 writes unchanged. */
 const entries: Record<string, ReadonlyArray<readonly [string | Uint8Array, Buffer]>> = {
   "integers of every size": [
     ["b", rawValue("b", Buffer.of(5))],
@@ -64,7 +64,7 @@ const entries: Record<string, ReadonlyArray<readonly [string | Uint8Array, Buffe
   "130,000 bytes": [["large", longText("x".repeat(130_000))]]
 }
 
-/** Properties with these headers, and short strings that are not UTF-8. */
+/** Properties with these headers, and with short strings that are not UTF-8. */
 const propertiesOf = (headers: Buffer): Buffer =>
   rawProperties(
     0x2000 | 0x1000 | 0x0400 | 0x0020,
@@ -76,14 +76,14 @@ const propertiesOf = (headers: Buffer): Buffer =>
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   for (const [name, list] of Object.entries(entries)) {
-    it.effect(`${name}: what is published again by fromDelivery is byte for byte what was read`, () =>
+    it.effect(`${name}: a copy made with fromDelivery is published byte for byte as it was read`, () =>
       onBroker(
         Effect.gen(function* () {
           const { url } = yield* TestBroker.TestBroker
           const [queue, copies] = [yield* declareQueue(), yield* declareQueue()]
           const message = { routingKey: queue, properties: propertiesOf(rawTable(...list)) }
           yield* rawPublish(url, message, message)
-          // RabbitMQ 4 has put the keys into another order.
+          // RabbitMQ 4 has changed the order of the keys.
           const expected = yield* rawPropertiesIn(url, queue)
           const delivery = yield* next(queue)
           const again = AmqpMessage.fromDelivery(delivery, { exchange: "", routingKey: copies })
@@ -129,7 +129,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   }
 
-  it.effect("headers that were changed are written as what they are now, the others as they were read", () =>
+  it.effect("changed headers are written with their new values, and the others as they were read", () =>
     onBroker(
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -157,7 +157,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("a routing key that is not UTF-8 is that of the copy, and of what comes back", () =>
+  it.effect("a routing key that is not UTF-8 is kept in the copy, and in what comes back", () =>
     onBroker(
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker

@@ -1,4 +1,4 @@
-/** Contents that are nested as deep as somebody likes: each costs its own message at most. */
+/** Contents that are nested to any depth: each costs at most its own message. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, AmqpConsumer, AmqpMessage, AmqpPool, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -22,8 +22,8 @@ const linked = (levels: number): string => '{"next":'.repeat(levels) + "{}" + "}
 const delivered = (content: string) =>
   ({ content: Buffer.from(content), properties: {} }) as unknown as AmqpMessage.Delivery
 
-describe("a content that is nested deeper than a schema can read", () => {
-  it.effect("is DecodeFailed, with whatever schema", () =>
+describe("content that is nested deeper than a schema can read", () => {
+  it.effect("is DecodeFailed with every schema", () =>
     Effect.gen(function* () {
       const cases: ReadonlyArray<readonly [Schema.Codec<unknown>, (levels: number) => string]> = [
         [Nest, nested],
@@ -43,7 +43,7 @@ describe("a content that is nested deeper than a schema can read", () => {
     })
   )
 
-  it.effect("is what a schema that does not look says, and what a schema's own defect is", () =>
+  it.effect("passes a schema that does not look into it, and a schema's own defect stays a defect", () =>
     Effect.gen(function* () {
       yield* AmqpMessage.json(Schema.Unknown).decode(delivered(nested(100_000)))
       const broken = Schema.String.check(
@@ -59,7 +59,7 @@ describe("a content that is nested deeper than a schema can read", () => {
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a message of 100,000 nested arrays", () => {
-    it.effect("ends as one that cannot be decoded: the consumer goes on", () =>
+    it.effect("ends as a message that cannot be decoded, and the consumer continues", () =>
       onBroker(
         Effect.gen(function* () {
           const { deadLetters, queue } = yield* declareWithDeadLetters()
@@ -78,13 +78,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("is refused as a request, and fails its own call as a reply: others are answered", () =>
+    it.effect("is refused as a request and fails its own call as a reply, while other calls are answered", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {
           const pool = yield* AmqpPool.AmqpPool
           yield* pool.use((channel) => Effect.andThen(channel.queueDeclare("deep"), channel.queueDeclare("echo")))
-          // The same procedures, by whoever takes contents as they are.
+          // The same procedures, for a peer that takes contents as they are.
           const raw = { payload: AmqpRpc.Content, success: AmqpRpc.Content }
           const content = (levels: number) => ({
             content: Buffer.from(nested(levels)),

@@ -1,17 +1,17 @@
-/** Headers come from whoever publishes: as tables without a prototype, wherever they are handed out. */
+/** Headers come from other publishers. Wherever they are handed out they are tables without a prototype. */
 import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, type AmqpMessage, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Option, Queue, References, Schema, Stream } from "effect"
 import { configOf } from "./support/amqp.ts"
-import { objectKeys } from "./support/fieldTable.ts"
+import { objectKeys } from "./support/hostileTables.ts"
 
 const names = [...objectKeys, "prototype", "!"]
 
 const record = (entries: ReadonlyArray<readonly [string, AmqpMessage.FieldValue]>): AmqpMessage.FieldTable =>
   Object.fromEntries([...entries, ["plain", 1]])
 
-/** Each name with a text, a table of the same, and a table in an array. */
+/** Each name with a text, with a table of the same names, and with a table in an array. */
 const flat = record(names.map((name) => [name, name]))
 const headers: AmqpMessage.Headers = record(
   names.map((name) => [
@@ -56,7 +56,7 @@ const declare = (options?: AmqpChannel.QueueDeclareOptions) => {
 }
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("headers called like an object's own business are headers alone, by whatever way they come", () =>
+  it.effect("headers named like members of an object are only headers, whichever way they come", () =>
     Effect.gen(function* () {
       const deadLetters = yield* declare()
       const queue = yield* declare({ deadLetterExchange: "", deadLetterRoutingKey: deadLetters })
@@ -81,7 +81,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           Effect.gen(function* () {
             const { consumerTag, deliveries } = yield* channel.consume(queue, { noAck: true })
             const delivery = yield* Queue.take(deliveries)
-            // Else it may take the next one with it.
+            // Otherwise the consumer may take the next message as well.
             yield* channel.cancel(consumerTag)
             return delivery
           })

@@ -1,17 +1,20 @@
-/** Messages through a real broker: what arrives is what was published, and what cannot be sent is refused before. */
+/**
+ * Messages through a real broker: what arrives is what was published, and what cannot be sent is refused before it is
+ * sent.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Arbitrary, Effect, Option, Queue } from "effect"
 import { isDeepStrictEqual } from "node:util"
-import { sameMessage } from "../src/internal/wire/sameMessage.ts"
+import { isSameMessage } from "../src/internal/wire/sameMessage.ts"
 import { configOf, type Overrides, withPool } from "./support/amqp.ts"
 import { contents, deliveredProperties, deliveredTable, properties, tables } from "./support/arbitraryMessages.ts"
 import { take } from "./support/queues.ts"
 import { leastFrameMax } from "./support/versions.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
-/** Works on a channel of the broker, with a queue that is gone afterwards. */
+/** Works on a channel of the broker, with a queue that is deleted afterwards. */
 const onQueue = <A, E, R>(work: (channel: AmqpChannel.AmqpChannel, queue: string) => Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const { url } = yield* TestBroker.TestBroker
@@ -20,11 +23,11 @@ const onQueue = <A, E, R>(work: (channel: AmqpChannel.AmqpChannel, queue: string
     ).pipe(Effect.scoped, withPool(url))
   })
 
-/** There and back. */
+/** Publishes a message, and takes it from the queue. */
 const through = (channel: AmqpChannel.AmqpChannel, queue: string, message: Omit<AmqpMessage.Message, "routingKey">) =>
   Effect.andThen(channel.publish({ ...message, routingKey: queue }), take(channel, queue, { noAck: true }))
 
-/** Fails with the smallest counterexample and a token: `{ replay: token }` in the options plays it again. */
+/** Fails with the smallest counterexample and a token. `{ replay: token }` in the options runs it again. */
 const holds = <A, E, R>(
   self: Arbitrary.Arbitrary<A>,
   property: (value: A) => Effect.Effect<boolean, E, R>,
@@ -34,7 +37,7 @@ const holds = <A, E, R>(
     assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
   )
 
-/** What a table may take in a frame of 128 KiB, beside the fixed parts of the frame and of a header. */
+/** The room for a table in a frame of 128 KiB, without the fixed parts of the frame and of a header. */
 const mostOfTable = 131_072 - 8 - 14 - 1
 
 const nested = (depth: number): AmqpMessage.FieldTable => {
@@ -96,7 +99,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a message is recognised in what the broker delivers of it, and one that differs is not", () =>
+    it.effect("a message is recognized in its delivery, and a different message is not", () =>
       onQueue((channel, queue) =>
         holds(
           Arbitrary.all({ properties, content: contents, other: properties, otherContent: contents }),
@@ -107,8 +110,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               const delivery = yield* take(channel, queue, { noAck: true })
               const differs = { ...other, content: otherContent, routingKey: queue }
               return (
-                sameMessage(message, delivery) &&
-                sameMessage(differs, delivery) ===
+                isSameMessage(message, delivery) &&
+                isSameMessage(differs, delivery) ===
                   (isDeepStrictEqual(deliveredProperties(other), delivery.properties) &&
                     Buffer.from(otherContent as string).equals(delivery.content))
               )
@@ -118,7 +121,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a message that the broker returns is recognised, without its BCC header", () =>
+    it.effect("a message that the broker returns is recognized without its BCC header", () =>
       onQueue((channel) =>
         holds(
           Arbitrary.all({ properties, content: contents }),
@@ -128,14 +131,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               const message = { ...properties, headers, content, routingKey: "nowhere" }
               yield* channel.publish(message, { mandatory: true })
               const returned = yield* Queue.take(channel.returns)
-              return !("BCC" in (returned.properties.headers ?? {})) && sameMessage(message, returned)
+              return !("BCC" in (returned.properties.headers ?? {})) && isSameMessage(message, returned)
             }),
           { runs: 50 }
         )
       )
     )
 
-    it.effect("a key whose value is undefined is not there, at any depth", () =>
+    it.effect("a key whose value is undefined is left out, at any depth", () =>
       onQueue((channel, queue) =>
         Effect.gen(function* () {
           const headers = { a: undefined, b: 1, c: { d: undefined, e: new Date(0) } }
@@ -155,7 +158,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("the largest table and the deepest arrive", () =>
+    it.effect("the largest table and the deepest nesting arrive", () =>
       onQueue((channel, queue) =>
         Effect.gen(function* () {
           // 4 bytes for the table's size, 2 for the key, 5 for the text's tag and size.
@@ -167,7 +170,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("the longest expiration is RabbitMQ's, and a message may expire at once", () =>
+    it.effect("the longest expiration is that of RabbitMQ, and an expiration of zero is allowed", () =>
       onQueue((channel, queue) =>
         Effect.gen(function* () {
           const delivery = yield* through(channel, queue, { content: "", expiration: "3650 days" })
@@ -179,8 +182,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("what was delivered", () => {
-    // Within one read of the socket, across several, and in several frames.
+  describe("a delivered message", () => {
+    // These sizes fit into one read of the socket, need several reads, and need several frames.
     const sizes = [1, 100, 4095, 4097, 60_000, 65_536, 131_064, 131_065, 300_000]
     const wanted = Array.from({ length: 270 }, (_, i) => {
       const content = new Uint8Array(sizes[i % sizes.length]!).fill(i)
@@ -202,11 +205,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         })
       ).pipe(Effect.scoped, withPool(url, overrides))
 
-    it.effect("stays as it was, whatever is received after it", () =>
+    it.effect("does not change, whatever is received after it", () =>
       Effect.flatMap(TestBroker.TestBroker, ({ url }) => delivered(url))
     )
 
-    it.effect("stays as it was over TLS, too", () =>
+    it.effect("does not change over TLS either", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const [host] = configOf(url).hosts
@@ -290,7 +293,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ]
     }
 
-    it.effect("what cannot be sent fails by name, before anything is sent, and leaves the channel as it was", () =>
+    it.effect("what cannot be sent fails with its name before anything is sent, and the channel stays as it was", () =>
       onQueue((channel, queue) =>
         Effect.gen(function* () {
           for (const [title, [wrong, argument]] of Object.entries(refused)) {
@@ -300,7 +303,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             if (reason._tag !== "InvalidArgument") continue
             assert.strictEqual(reason.argument, argument, title)
             assert.strictEqual(reason.operation, "basic.publish", title)
-            assert.isTrue(reason.message.startsWith(`basic.publish: ${argument}: wants `), reason.message)
+            assert.isTrue(reason.message.startsWith(`basic.publish: ${argument}: expected `), reason.message)
             assert.isTrue(reason.message.endsWith("Nothing was sent."), reason.message)
           }
           const delivery = yield* through(channel, queue, { content: "right" })
@@ -310,7 +313,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("arguments of declarations and bindings are refused likewise", () =>
+    it.effect("arguments of declarations and bindings are refused in the same way", () =>
       onQueue((channel, queue) =>
         Effect.gen(function* () {
           const wrong = { "x-a": { b: Number.NaN } }
@@ -328,7 +331,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("headers that do not fit into a frame are refused, and the largest that do arrive", () =>
+    it.effect("headers that do not fit into a frame are refused, and the largest that fit arrive", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const frameMax = yield* leastFrameMax
@@ -337,9 +340,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const { queue } = yield* channel.queueDeclare("", { exclusive: true })
             const attempt = (length: number) =>
               through(channel, queue, { content: "", messageId: "abc", headers: { a: "x".repeat(length) } })
-            // 8 for the frame; 14 to the flags; 11 for the table, its key and tag; 1 delivery mode, 4 message id.
+            // 8 bytes for the frame, 14 up to the flags, 11 for the table, its key and its tag, 1 for the delivery
+            // mode, 4 for the message id.
             const most = frameMax - 8 - 14 - 11 - 1 - 4
-            // Nothing but those two numbers, so room is kept for a priority and a timestamp.
+            // The bound keeps room for a priority and a timestamp: 9 bytes.
             const delivery = yield* attempt(most - 9)
             assert.strictEqual(delivery.properties.messageId, "abc")
             const { reason } = yield* Effect.flip(attempt(most + 1))

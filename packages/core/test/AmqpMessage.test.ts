@@ -1,11 +1,11 @@
-/** Messages as data: read from deliveries, made of them, and as JSON by a schema. */
+/** Messages as data: read from deliveries, made from them, and encoded as JSON by a schema. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { BigDecimal, Context, DateTime, Effect, Equal, Schema, SchemaGetter } from "effect"
 import { inspect } from "node:util"
 import { InvalidArgument } from "../src/model/errorReason.ts"
-import { toPublish } from "../src/internal/wire/properties.ts"
-import { sameMessage } from "../src/internal/wire/sameMessage.ts"
+import { toOutgoing } from "../src/internal/wire/properties.ts"
+import { isSameMessage } from "../src/internal/wire/sameMessage.ts"
 import { deliveredProperties, deliveredTable } from "./support/arbitraryMessages.ts"
 
 const delivery = (content: string | Uint8Array, properties: AmqpMessage.Properties = {}): AmqpMessage.Delivery => ({
@@ -20,13 +20,13 @@ const delivery = (content: string | Uint8Array, properties: AmqpMessage.Properti
 
 /** What publishing a message sends. */
 const sent = (message: AmqpMessage.Message) => {
-  const outgoing = toPublish(message)
+  const outgoing = toOutgoing(message)
   if (outgoing instanceof InvalidArgument) throw outgoing
   return outgoing
 }
 
 describe("text and bytes", () => {
-  it("text is the content read as UTF-8, with a byte order mark if it has one", () => {
+  it("text is the content decoded as UTF-8, and keeps a byte order mark", () => {
     for (const text of ["", "grüße", "🐇", "\uFEFFmark", "\uFFFD"]) {
       assert.strictEqual(AmqpMessage.text(delivery(text)), text)
     }
@@ -34,7 +34,7 @@ describe("text and bytes", () => {
     assert.strictEqual(AmqpMessage.text({ content: Uint8Array.of(0, 0x61, 0).subarray(1, 2) }), "a")
   })
 
-  it("bytes are the content's own, in no larger buffer", () => {
+  it("bytes are those of the content, in a buffer that is no larger", () => {
     const content = Buffer.from("hello world").subarray(6)
     const bytes = AmqpMessage.bytes({ content })
     content[0] = 0
@@ -46,7 +46,7 @@ describe("text and bytes", () => {
 describe("fromDelivery", () => {
   const properties: AmqpMessage.Properties = { contentType: "text/plain", expiration: 60_000, headers: { a: 1 } }
 
-  it("goes where the delivery came from, with its properties", () => {
+  it("keeps the exchange, the routing key and the properties of the delivery", () => {
     const outgoing = sent(AmqpMessage.fromDelivery(delivery("hello", properties)))
     assert.deepInclude(outgoing, { exchange: "orders", routingKey: "created" })
     assert.deepInclude(outgoing, { persistent: true, contentType: "text/plain", expiration: "60000" })
@@ -54,7 +54,7 @@ describe("fromDelivery", () => {
     assert.strictEqual(outgoing.content.toString(), "hello")
   })
 
-  it("says otherwise what is overridden, and leaves out what is overridden with undefined", () => {
+  it("takes overrides, and leaves out what is overridden with undefined", () => {
     const overrides = { exchange: "", routingKey: "later", content: "bye", expiration: undefined, headers: { b: 2 } }
     const outgoing = sent(AmqpMessage.fromDelivery(delivery("hello", properties), overrides))
     assert.deepInclude(outgoing, { exchange: "", routingKey: "later" })
@@ -68,15 +68,15 @@ describe("fromDelivery", () => {
   })
 })
 
-describe("what is sent", () => {
-  it("bytes are not copied", () => {
+describe("the encoded message", () => {
+  it("uses the given bytes without a copy", () => {
     const content = Uint8Array.of(1, 2, 3).subarray(1)
     const outgoing = sent({ routingKey: "q", content })
     assert.strictEqual(outgoing.content.buffer, content.buffer)
     assert.deepStrictEqual([...outgoing.content], [2, 3])
   })
 
-  it("dates are seconds, whatever they are given as, and durations milliseconds", () => {
+  it("has dates in seconds, whatever they are given as, and durations in milliseconds", () => {
     for (const timestamp of [
       new Date(1999),
       DateTime.makeUnsafe(1999),
@@ -89,7 +89,7 @@ describe("what is sent", () => {
     }
   })
 
-  it("a decimal whose scale is negative is the number that it is", () => {
+  it("has the exact number for a decimal with a negative scale", () => {
     const headers = sent({ routingKey: "q", content: "", headers: { a: BigDecimal.make(5n, -3) } }).headers
     assert.deepInclude(headers, { a: { "!": "decimal", value: { places: 0, digits: 5000 } } })
     for (const wrong of [
@@ -98,17 +98,17 @@ describe("what is sent", () => {
       BigDecimal.make(-1n, 0),
       BigDecimal.make(1n, 256)
     ]) {
-      assert.instanceOf(toPublish({ routingKey: "q", content: "", headers: { wrong } }), InvalidArgument)
+      assert.instanceOf(toOutgoing({ routingKey: "q", content: "", headers: { wrong } }), InvalidArgument)
     }
   })
 
-  it("a message that is no object is refused as such", () => {
+  it("refuses a message that is not an object, and says so", () => {
     for (const message of [undefined, null, "text", 1]) {
-      assert.deepInclude(toPublish(message as never), { _tag: "InvalidArgument", argument: "message" })
+      assert.deepInclude(toOutgoing(message as never), { _tag: "InvalidArgument", argument: "message" })
     }
   })
 
-  it("what is refused is told without its content", () => {
+  it("is refused with an error that does not contain the content", () => {
     const secret = "correct horse battery staple"
     for (const wrong of [
       { priority: secret },
@@ -117,7 +117,7 @@ describe("what is sent", () => {
       { headers: { a: [secret, () => secret] } },
       { headers: { a: `${secret}\uD800` } }
     ]) {
-      const refused = toPublish({ routingKey: "q", content: "", ...wrong } as never)
+      const refused = toOutgoing({ routingKey: "q", content: "", ...wrong } as never)
       assert.instanceOf(refused, InvalidArgument)
       assert.notInclude(JSON.stringify(refused), secret)
     }
@@ -143,24 +143,26 @@ describe("sameMessage", () => {
   const { BCC: _, ...headers } = message.headers!
   const returned = { ...delivery("hello", { ...message, headers }), exchange: "orders", routingKey: "created" }
 
-  it("a message is itself, after what the broker takes away and may add", () => {
-    assert.isTrue(sameMessage(message, returned))
+  it("a message matches itself after what the broker removes and may add", () => {
+    assert.isTrue(isSameMessage(message, returned))
     const more = { ...returned.properties.headers, "x-routed-by": "rabbit@here", timestamp_in_ms: 1 }
-    assert.isTrue(sameMessage(message, { ...returned, properties: { ...returned.properties, headers: more } }))
+    assert.isTrue(isSameMessage(message, { ...returned, properties: { ...returned.properties, headers: more } }))
     const { timestamp: _, ...undated } = message
-    assert.isTrue(sameMessage(undated, returned))
+    assert.isTrue(isSameMessage(undated, returned))
   })
 
-  it("a request is itself with the address that RabbitMQ or LavinMQ has written into it, and with no other queue", () => {
-    const request = { ...message, replyTo: "amq.rabbitmq.reply-to" }
-    const comesBackTo = (replyTo: string) =>
-      sameMessage(request, { ...returned, properties: { ...returned.properties, replyTo } })
-    assert.isTrue(comesBackTo("amq.rabbitmq.reply-to.g1h2.key"))
-    assert.isTrue(comesBackTo("amq.direct.reply-to.ctag-0b1c"))
-    assert.isFalse(comesBackTo("payments"))
+  it("a request matches itself with the reply address that RabbitMQ or LavinMQ has written, and with no other queue", () => {
+    for (const pseudoQueue of ["amq.rabbitmq.reply-to", "amq.direct.reply-to"]) {
+      const request = { ...message, replyTo: pseudoQueue }
+      const comesBackTo = (replyTo: string) =>
+        isSameMessage(request, { ...returned, properties: { ...returned.properties, replyTo } })
+      assert.isTrue(comesBackTo("amq.rabbitmq.reply-to.g1h2.key"))
+      assert.isTrue(comesBackTo("amq.direct.reply-to.ctag-0b1c"))
+      assert.isFalse(comesBackTo("payments"))
+    }
   })
 
-  it("a message that differs anywhere is another", () => {
+  it("a message that differs anywhere does not match", () => {
     const others: ReadonlyArray<Partial<AmqpMessage.Message>> = [
       { exchange: "" },
       { routingKey: "paid" },
@@ -199,10 +201,10 @@ describe("sameMessage", () => {
         [{ a: new Date(1999), b: Buffer.from("y"), c: BigDecimal.make(1n, 1) }]
       ].map((deep) => ({ headers: { ...message.headers, deep } }))
     ]
-    for (const other of others) assert.isFalse(sameMessage({ ...message, ...other }, returned), inspect(other))
+    for (const other of others) assert.isFalse(isSameMessage({ ...message, ...other }, returned), inspect(other))
   })
 
-  it("kinds of values are not taken for one another", () => {
+  it("values of different types do not match", () => {
     const kinds = [
       {},
       [],
@@ -220,7 +222,7 @@ describe("sameMessage", () => {
     for (const [i, one] of kinds.entries()) {
       for (const [j, two] of kinds.entries()) {
         const arrived = { ...returned, properties: { ...returned.properties, headers: deliveredTable({ a: [two] }) } }
-        assert.strictEqual(sameMessage({ ...message, headers: { a: [one] } }, arrived), i === j, `${i} ${j}`)
+        assert.strictEqual(isSameMessage({ ...message, headers: { a: [one] } }, arrived), i === j, `${i} ${j}`)
       }
     }
   })
@@ -242,7 +244,7 @@ const order = new Order({
   items: [{ name: "grüße", price: 19.99 }]
 })
 
-/** Why decoding failed. */
+/** The message of a failed decoding. */
 const failure = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   Effect.map(Effect.flip(effect), (error) => {
     assert.strictEqual(error.reason._tag, "DecodeFailed")
@@ -251,7 +253,7 @@ const failure = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   })
 
 describe("json", () => {
-  it.effect("a value encoded is decoded as it was", () =>
+  it.effect("an encoded value is decoded to the same value", () =>
     Effect.gen(function* () {
       const message = yield* orders.encode(order, { exchange: "orders", routingKey: "created", messageId: "7" })
       assert.deepInclude(message, {
@@ -270,7 +272,7 @@ describe("json", () => {
     })
   )
 
-  it.effect("the envelope decides about the content type, and may come last", () =>
+  it.effect("the envelope sets the content type, and may come last", () =>
     Effect.gen(function* () {
       const envelope = { routingKey: "q", contentType: "application/vnd.order+json" }
       const message = yield* Effect.succeed(order).pipe(Effect.flatMap(orders.encode(envelope)))
@@ -279,7 +281,7 @@ describe("json", () => {
     })
   )
 
-  it.effect("JSON's content types and encodings are taken, and those left out", () =>
+  it.effect("JSON's content types and encodings are accepted, and so are messages without them", () =>
     Effect.gen(function* () {
       const number = AmqpMessage.json(Schema.Finite)
       for (const contentType of [
@@ -300,36 +302,38 @@ describe("json", () => {
     })
   )
 
-  it.effect("what is not the schema's JSON fails with DecodeFailed, which tells what and where, but no content", () =>
-    Effect.gen(function* () {
-      const secret = "hunter2"
-      const cases: ReadonlyArray<readonly [AmqpMessage.Delivery, RegExp]> = [
-        [delivery(secret, { contentType: "text/plain" }), /not JSON by its contentType, "text\/plain"/],
-        [delivery(secret, { contentType: "" }), /contentType, ""/],
-        [delivery(secret, { contentType: "application/jsonx" }), /contentType/],
-        [delivery(secret, { contentType: "application/json; charset=latin1" }), /contentType/],
-        [delivery(secret, { contentEncoding: "gzip" }), /contentEncoding that is not supported, "gzip"/],
-        [delivery(Buffer.concat([Buffer.from(secret), Uint8Array.of(0xff)])), /is not UTF-8/],
-        [delivery(""), /of 0 bytes is not JSON/],
-        [delivery(`{"id": ${secret}}`), /of 15 bytes is not JSON/],
-        [delivery(`{"id": 1, "name": "${"x".repeat(100)}", ${secret}}`), /is not JSON at position 122/],
-        [delivery("null"), /not what its schema says: .* at \$/],
-        [delivery(`"${secret}"`), /not what its schema says: .* at \$/],
-        [delivery(`{"id":"${secret}","placed":"","total":"1","items":[]}`), /at \$\.id$/],
-        [
-          delivery(`{"id":1,"placed":"2026-01-01","total":"1","items":[{"name":"a","price":"${secret}"}]}`),
-          /at \$\.items\[0\]\.price$/
+  it.effect(
+    "content that is not the schema's JSON fails with DecodeFailed, which says what is wrong and where, without the content",
+    () =>
+      Effect.gen(function* () {
+        const secret = "hunter2"
+        const cases: ReadonlyArray<readonly [AmqpMessage.Delivery, RegExp]> = [
+          [delivery(secret, { contentType: "text/plain" }), /expected JSON, got the contentType "text\/plain"/],
+          [delivery(secret, { contentType: "" }), /contentType ""/],
+          [delivery(secret, { contentType: "application/jsonx" }), /contentType/],
+          [delivery(secret, { contentType: "application/json; charset=latin1" }), /contentType/],
+          [delivery(secret, { contentEncoding: "gzip" }), /expected the contentEncoding utf-8, got "gzip"/],
+          [delivery(Buffer.concat([Buffer.from(secret), Uint8Array.of(0xff)])), /expected UTF-8/],
+          [delivery(""), /got 0 bytes that are not JSON/],
+          [delivery(`{"id": ${secret}}`), /got 15 bytes that are not JSON/],
+          [delivery(`{"id": 1, "name": "${"x".repeat(100)}", ${secret}}`), /are not JSON at position 122/],
+          [delivery("null"), /expected a value that matches its schema: .* at \$/],
+          [delivery(`"${secret}"`), /expected a value that matches its schema: .* at \$/],
+          [delivery(`{"id":"${secret}","placed":"","total":"1","items":[]}`), /at \$\.id$/],
+          [
+            delivery(`{"id":1,"placed":"2026-01-01","total":"1","items":[{"name":"a","price":"${secret}"}]}`),
+            /at \$\.items\[0\]\.price$/
+          ]
         ]
-      ]
-      for (const [wrong, expected] of cases) {
-        const message = yield* failure(orders.decode(wrong))
-        assert.match(message, expected)
-        assert.notInclude(message, secret)
-      }
-    })
+        for (const [wrong, expected] of cases) {
+          const message = yield* failure(orders.decode(wrong))
+          assert.match(message, expected)
+          assert.notInclude(message, secret)
+        }
+      })
   )
 
-  it.effect("the failure holds no content in its fields either", () =>
+  it.effect("the failure does not hold the content in its fields either", () =>
     Effect.gen(function* () {
       const secret = "hunter2"
       const error = yield* Effect.flip(orders.decode(delivery(`{"id":"${secret}"}`)))
@@ -339,7 +343,7 @@ describe("json", () => {
     })
   )
 
-  it.effect("a value that the schema does not allow is refused before it is a message", () =>
+  it.effect("a value that the schema does not allow is refused before there is a message", () =>
     Effect.gen(function* () {
       const { reason } = yield* Effect.flip(
         AmqpMessage.json(Schema.Struct({ id: Schema.Int })).encode({ id: 0.5 }, { routingKey: "q" })
@@ -350,7 +354,7 @@ describe("json", () => {
     })
   )
 
-  it.effect("a value that JSON cannot say is refused, too", () =>
+  it.effect("a value that JSON cannot represent is refused, too", () =>
     Effect.gen(function* () {
       const anything = AmqpMessage.json(Schema.Any)
       const cycle: Record<string, unknown> = {}
@@ -362,7 +366,7 @@ describe("json", () => {
     })
   )
 
-  it.effect("services that the schema needs are asked for", () => {
+  it.effect("services that the schema needs are required", () => {
     class Key extends Context.Service<Key, { readonly shift: number }>()("Key") {}
     const Shifted = Schema.Finite.pipe(
       Schema.decodeTo(Schema.Finite, {

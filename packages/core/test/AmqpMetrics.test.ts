@@ -1,4 +1,4 @@
-/** Metrics say what has happened, in the shape that collectors read. */
+/** Metrics report what has happened, in the shape that collectors read. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, AmqpMetrics, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -20,11 +20,11 @@ const states = Effect.all(
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("on a real broker", () => {
-    it.effect("channels are counted by kind and state, borrowers in line, and those whose time was up", () =>
+    it.effect("channels are counted by kind and state, and so are waiting borrowers and those that timed out", () =>
       onTestBroker({ pool: { max: 1, acquireTimeout: Duration.millis(200) } }, function* () {
         const regular = { "amqp.channel.kind": "regular" }
-        const letGo = yield* Deferred.make<void>()
-        const holder = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Deferred.await(letGo))))
+        const release = yield* Deferred.make<void>()
+        const holder = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Deferred.await(release))))
         yield* untilStats(({ used }) => used === 1)
         const second = yield* Effect.forkChild(reasonOf(Effect.scoped(AmqpChannel.use(() => Effect.void))))
         yield* untilStats(({ pending }) => pending === 1)
@@ -34,7 +34,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual(yield* gauge(AmqpMetrics.pendingRequests, regular), 1)
         assert.strictEqual((yield* Fiber.join(second))._tag, "AcquireTimeout")
         assert.strictEqual(yield* count(AmqpMetrics.acquireTimeouts, regular), 1)
-        yield* Deferred.succeed(letGo, undefined)
+        yield* Deferred.succeed(release, undefined)
         yield* Fiber.join(holder)
         assert.strictEqual(yield* gauge(AmqpMetrics.channelCount, { ...regular, state: "idle" }), 1)
         assert.strictEqual(yield* count(AmqpMetrics.channelsCreated, regular), 1)
@@ -60,7 +60,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a collector reads all of it, and nothing when the application has ended", () =>
+    it.effect("a collector gets all metrics, and none when the application has ended", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const registry: Metric.MetricRegistry = new Map()
@@ -103,7 +103,7 @@ describe("the connection", () => {
     })
   )
 
-  it.live("counts the time for which it was blocked, while it is and afterwards", () =>
+  it.live("counts the time for which it was blocked, during the block and afterwards", () =>
     onScriptedBroker({}, function* (broker) {
       assert.strictEqual(yield* count(AmqpMetrics.blockedTime), 0)
       broker.block("low on memory")

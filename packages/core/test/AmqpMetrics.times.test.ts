@@ -1,4 +1,4 @@
-/** How long things took and what became of them, as collectors read it. */
+/** Durations and outcomes, as collectors read them. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, AmqpMetrics, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -10,7 +10,7 @@ import { until } from "./support/polling.ts"
 import { withAmqp, count, value } from "./support/metrics.ts"
 import { declare } from "./support/queues.ts"
 
-/** An application and a registry of its own, on the broker of the test. */
+/** An application with its own registry, on the test's broker. */
 const onBroker =
   (overrides?: Overrides) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -37,7 +37,7 @@ const settled = Effect.all(
 const regular = { "amqp.channel.kind": "regular" }
 
 describe("a histogram", () => {
-  it("puts a time into the first bucket whose bound it does not pass, and tells seconds", () => {
+  it("puts a time into the first bucket whose bound it does not exceed, and reports seconds", () => {
     const histogram = new Histogram()
     assert.deepStrictEqual([histogram.state.count, histogram.state.sum], [0, 0])
     for (const milliseconds of [0, 0.5, 0.6, 10, 11, 10_000, 10_001]) histogram.record(milliseconds)
@@ -54,7 +54,7 @@ describe("a histogram", () => {
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("times", () => {
-    it.effect("of publishes are from the call to the outcome, by outcome", () =>
+    it.effect("of publishes are measured from the call to the outcome, by outcome", () =>
       Effect.gen(function* () {
         yield* declare("timed")
         for (let i = 0; i < 3; i++) yield* AmqpPublisher.publish({ routingKey: "timed", content: "x" })
@@ -71,19 +71,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker())
     )
 
-    it.effect("of borrows are how long the channel was waited for, and how long it was held", () =>
+    it.effect("of borrows are how long the borrower waited for the channel, and how long it held it", () =>
       Effect.gen(function* () {
         yield* Effect.scoped(AmqpChannel.use(() => Effect.void))
-        // An idle channel is not waited for.
+        // A borrower does not wait for an idle channel.
         const pool = yield* AmqpPool.AmqpPool
         yield* pool.use(() => Effect.void)
-        const letGo = yield* Deferred.make<void>()
-        const holder = yield* Effect.forkChild(pool.use(() => Deferred.await(letGo)))
+        const release = yield* Deferred.make<void>()
+        const holder = yield* Effect.forkChild(pool.use(() => Deferred.await(release)))
         yield* untilStats(({ used }) => used === 1)
         const second = yield* Effect.forkChild(Effect.scoped(AmqpChannel.use(() => Effect.void)))
         yield* untilStats(({ pending }) => pending === 1)
         yield* Effect.sleep("60 millis")
-        yield* Deferred.succeed(letGo, undefined)
+        yield* Deferred.succeed(release, undefined)
         yield* Fiber.join(holder)
         yield* Fiber.join(second)
         const waits = yield* times(AmqpMetrics.waitTime, regular)
@@ -97,7 +97,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker({ pool: { max: 1 } }))
     )
 
-    it.effect("of handlers are by whether they succeeded; deliveries are counted by what became of them", () =>
+    it.effect("of handlers are counted by success and failure, deliveries by how they were settled", () =>
       Effect.gen(function* () {
         yield* declare("handled")
         const policies: Record<string, AmqpConsumer.Policy> = {
@@ -134,7 +134,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.isAtLeast(succeeded.max, 0.05)
         assert.strictEqual((yield* times(AmqpMetrics.processDuration, of("process", "failed"))).count, 4)
         yield* Fiber.interrupt(consumer)
-        // A batch is one, and so is what a stream takes.
+        // A batch counts as one handling, and so does what a stream takes.
         for (let i = 0; i < 3; i++) yield* AmqpPublisher.publish({ routingKey: "handled", content: "x" })
         yield* Effect.forkScoped(
           AmqpConsumer.consumeBatch("handled", () => Effect.void, { size: 2, within: "10 seconds" })
@@ -144,17 +144,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker())
     )
 
-    it.effect("deliveries whose channel ended under their handler are counted as lost", () =>
+    it.effect("deliveries whose channel ended while their handler ran are counted as lost", () =>
       Effect.gen(function* () {
         yield* declare("lost")
         const broker = yield* TestBroker.TestBroker
         const started = yield* Deferred.make<AmqpConsumer.Delivery>()
-        const letGo = yield* Deferred.make<void>()
+        const release = yield* Deferred.make<void>()
         yield* Effect.forkScoped(
           AmqpConsumer.consume("lost", (delivery) =>
             delivery.redelivered
               ? Effect.void
-              : Effect.andThen(Deferred.succeed(started, delivery), Deferred.await(letGo))
+              : Effect.andThen(Deferred.succeed(started, delivery), Deferred.await(release))
           )
         )
         yield* AmqpPublisher.publish({ routingKey: "lost", content: "x" })
@@ -164,7 +164,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           Effect.sync(() => delivery.isSettled),
           (isSettled) => isSettled
         )
-        yield* Deferred.succeed(letGo, undefined)
+        yield* Deferred.succeed(release, undefined)
         const all = yield* until(settled, ({ acked, lost }) => acked === 1 && lost === 1)
         assert.deepInclude(all, { acked: 1, lost: 1 })
         assert.strictEqual(yield* count(AmqpMetrics.redeliveries), 1)
@@ -173,7 +173,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("outcomes", () => {
-    it.effect("channels are discarded for a reason", () =>
+    it.effect("channels are discarded with a reason", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const discarded = (reason: string) => count(AmqpMetrics.channelsDiscarded, { ...regular, reason })
@@ -204,7 +204,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker())
     )
 
-    it.effect("requests are counted by how they end, replies by what they say", () =>
+    it.effect("requests are counted by how they end, replies by their type", () =>
       Effect.gen(function* () {
         const Try = AmqpRpc.make("try", { payload: Schema.Finite, error: Schema.String })
         const attempt = AmqpRpc.client(Try)
@@ -233,7 +233,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(onBroker())
     )
 
-    it.effect("there are as many series after a hundred queues as before, and Prometheus reads them", () =>
+    it.effect("a hundred queues add no series, and Prometheus reads them all", () =>
       Effect.gen(function* () {
         const registry = yield* Metric.MetricRegistry
         const before = registry.size

@@ -1,4 +1,4 @@
-/** One suite for every store of positions. */
+/** One suite for every offset store. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpOffsetStore } from "@effect-amqp/core"
 import { NodeFileSystem, NodePath } from "@effect/platform-node"
@@ -36,7 +36,7 @@ for (const [name, make] of Object.entries(stores)) {
       })
     )
 
-    it.effect("is what was saved last under its name, also if it is lower, and zero is one", () =>
+    it.effect("is what was saved last under its name, also if it is lower, and zero is a position", () =>
       Effect.gen(function* () {
         const store = yield* make
         for (const offset of [7, 0, Number.MAX_SAFE_INTEGER, 3]) {
@@ -46,7 +46,7 @@ for (const [name, make] of Object.entries(stores)) {
       })
     )
 
-    it.effect("is apart from those of other names, whatever they have in them", () =>
+    it.effect("is independent of those with other names, whatever characters the names contain", () =>
       Effect.gen(function* () {
         const store = yield* make
         const names = ["orders", "orders/eu", "../orders", "Ören", "a b", "__proto__", "x".repeat(200)]
@@ -60,7 +60,7 @@ for (const [name, make] of Object.entries(stores)) {
 }
 
 describe("a position in a KeyValueStore", () => {
-  it.effect("survives the store that it was saved by", () =>
+  it.effect("outlives the store that saved it", () =>
     Effect.gen(function* () {
       const at = yield* folder
       const first = yield* ofKeyValueStore(ofFiles(at))
@@ -70,11 +70,11 @@ describe("a position in a KeyValueStore", () => {
     })
   )
 
-  it.effect("is the one before, where a save was cut off in the middle: whatever was written of it", () =>
+  it.effect("is the previous one if a save was cut off in the middle, after whichever write", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(KeyValueStore.layerMemory)
       const values = Effect.runSync(Effect.provideContext(KeyValueStore.KeyValueStore, context))
-      // The process dies after so many characters of a text were written.
+      // The process dies after `left` characters of a text were written.
       let left = Infinity
       const dying: KeyValueStore.KeyValueStore = {
         ...values,
@@ -94,7 +94,7 @@ describe("a position in a KeyValueStore", () => {
           const after = AmqpOffsetStore.fromKeyValueStore(dying, { prefix: "app/" })
           const expected = whole === 0 ? Option.none() : Option.some(99 + whole)
           assert.deepStrictEqual(yield* after.load(name), expected, name)
-          // And goes on from there.
+          // It continues from there.
           for (const offset of [7, 8]) {
             yield* after.save(name, offset)
             const next = AmqpOffsetStore.fromKeyValueStore(dying, { prefix: "app/" })
@@ -106,7 +106,7 @@ describe("a position in a KeyValueStore", () => {
     })
   )
 
-  it.effect("goes on where it was, also for a store that saves before it loads", () =>
+  it.effect("continues from its last value, also in a store that saves before it loads", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(KeyValueStore.layerMemory)
       const values = Effect.runSync(Effect.provideContext(KeyValueStore.KeyValueStore, context))
@@ -117,7 +117,7 @@ describe("a position in a KeyValueStore", () => {
     })
   )
 
-  it.effect("that is none is an error that says where", () =>
+  it.effect("that is malformed is an error that says where it is", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(KeyValueStore.layerMemory)
       const values = Effect.runSync(Effect.provideContext(KeyValueStore.KeyValueStore, context))
@@ -131,7 +131,7 @@ describe("a position in a KeyValueStore", () => {
     })
   )
 
-  it.effect("that fails is an OffsetStoreError with its cause", () =>
+  it.effect("that cannot be read or saved is an OffsetStoreError with its cause", () =>
     Effect.gen(function* () {
       const cause = new KeyValueStore.KeyValueStoreError({ message: "disk full", method: "set" })
       const failing = KeyValueStore.make({

@@ -1,18 +1,18 @@
-/** A pool whose application may open one channel: what one borrower returns goes to the place of another that waits. */
+/** A pool whose application may open one channel: a returned channel goes to another place, whose borrower waits. */
 import { assert, describe, it } from "@effect/vitest"
 import { type AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { linksOf } from "../src/internal/connection/links.ts"
+import { connectionInternals } from "../src/internal/connection/connectionInternals.ts"
 import { onScriptedBroker } from "./support/client.ts"
 import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 import { until } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
-/** The pool's only channel is lent; what `f` does with it when it has gone to another place. */
+/** The pool's only channel is borrowed. `f` runs with the channel after it has moved to another place. */
 const handedOver = <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
-    const { budget } = linksOf(yield* AmqpConnection.AmqpConnection)
+    const { budget } = connectionInternals(yield* AmqpConnection.AmqpConnection)
     budget.linkEnded(
       { channelMax: 0, closedBy: undefined },
       "number of channels opened for user 'u' has reached the maximum allowed user limit of (1)"
@@ -27,7 +27,7 @@ const handedOver = <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Eff
     assert.deepInclude(yield* AmqpPool.stats, { used: 0, created: 1 })
   })
 
-describe("a channel that goes to a place which waits for one", () => {
+describe("a channel that is handed to a place whose borrower waits", () => {
   it.effect("keeps its age", () =>
     onScriptedBroker({ pool: { max: 2, recycle: Duration.minutes(10) } }, function* () {
       yield* handedOver(() => TestClock.adjust("2 minutes"))
@@ -35,7 +35,7 @@ describe("a channel that goes to a place which waits for one", () => {
     })
   )
 
-  it.effect("is its borrower's: the end that an operation fails with is not logged as well", () =>
+  it.effect("belongs to its borrower: an end that an operation fails with is not logged as well", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const lines: Array<string> = []

@@ -1,6 +1,6 @@
 /**
- * A hundred thousand fibers, each interrupted at a moment of its own. Seeded: a failure can be run again. And one that is
- * interrupted at each of its operations.
+ * A hundred thousand fibers, each interrupted at its own moment, and one fiber that is interrupted at each of its
+ * operations. A seed makes a failure repeatable.
  */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
@@ -12,7 +12,7 @@ const fibers = 100_000
 const atOnce = 2_000
 const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000)
 
-/** A small generator with a seed (mulberry32), so that the moments can be had again. */
+/** A small generator with a seed (mulberry32), which makes the moments repeatable. */
 const generator = (seed: number) => () => {
   seed = (seed + 0x6d2b79f5) | 0
   let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
@@ -20,7 +20,7 @@ const generator = (seed: number) => () => {
   return ((t ^ (t >>> 14)) >>> 0) / 4294967296
 }
 
-/** Has a fiber yield once, at the operation with this number, and interrupts it there. */
+/** Makes a fiber yield once, at the operation with this number, and interrupts it there. */
 class InterruptAt extends Scheduler.MixedScheduler {
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   hasInterrupted = false
@@ -39,7 +39,7 @@ class InterruptAt extends Scheduler.MixedScheduler {
   }
 }
 
-/** Lets others run once, before this operation of one fiber. */
+/** Lets other fibers run once, before this operation of one fiber. */
 class YieldAt extends Scheduler.MixedScheduler {
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   hasYielded = false
@@ -72,7 +72,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               )
             )
           )
-          // What borrowers do: nothing, publish, take without settling, take and settle, ask, break the channel, fail.
+          // What borrowers do: nothing, publish, get without settling, get and settle, request, break the channel,
+          // fail.
           const uses = [
             AmqpChannel.use(() => Effect.void),
             AmqpChannel.use((channel) => channel.publish({ routingKey: "work", content: "x" })),
@@ -94,7 +95,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               const use = random() < 0.002 ? broken : uses[Math.floor(random() * uses.length)]!
               const fiber = yield* Effect.forkChild(Effect.scoped(use), { startImmediately: true })
               running.push(fiber)
-              // Some at once, some later, some never: they end in every state there is.
+              // Some are interrupted at once, some later, some never: they end in every possible state.
               const moment = random()
               if (moment < 0.3) fiber.interruptUnsafe()
               else if (moment < 0.35) yield* Effect.yieldNow
@@ -107,14 +108,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* Fiber.awaitAll(running)
             assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 }, `after wave ${wave}`)
           }
-          // What is being discarded holds its place until the broker has closed it; then the two counts agree.
+          // A channel that is being discarded holds its place until the broker has closed it. Then the two counts
+          // agree.
           yield* Effect.scoped(
             Effect.forEach(Array.from({ length: 8 }), () => AmqpPool.get, { concurrency: 8, discard: true })
           )
           const stats = yield* untilStats((now) => now.used === 0 && now.pending === 0)
           yield* awaitCensus({ connections: 1, channels: stats.idle, unacked: 0 })
           assert.isAtMost(stats.idle, 8)
-          // It was not all fair weather.
+          // Failures did occur.
           assert.isAbove(stats.discarded, 100)
         }).pipe(withPool(url, { pool: { max: 8, maxWaiting: fibers } }))
         yield* awaitCensus({ connections: 0, channels: 0 })
@@ -123,12 +125,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     120_000
   )
 
-  it.effect("a scope whose fiber was interrupted at any operation gives back what it borrows afterwards", () =>
+  it.effect("a scope whose fiber was interrupted at any operation returns its channel afterwards", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       yield* Effect.gen(function* () {
         const use = AmqpChannel.use(() => Effect.succeed("used"))
-        // The channel is open: what is interrupted does not wait.
+        // The channel is open, so the interrupted fiber does not wait.
         yield* Effect.scoped(use)
         for (let operation = 1, interrupted = true; interrupted; operation++) {
           const scope = yield* Scope.make()
@@ -143,7 +145,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.strictEqual(yield* ofScope, "used", `after operation ${operation}`)
           yield* Scope.close(scope, Exit.void)
           assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 }, `after operation ${operation}`)
-          // The steps between borrowing and the end were gone through.
+          // The steps between borrowing and the end were covered.
           if (!interrupted) assert.isAbove(operation, 10)
         }
       }).pipe(withPool(url, { pool: { max: 1 } }))
@@ -151,7 +153,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   it.effect(
-    "two fibers of a scope have one channel, whichever operation of the first the second comes in between",
+    "two fibers of a scope share one channel, whichever operation of the first the second interleaves with",
     () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -178,14 +180,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
   )
 
-  it.effect("a scope whose channel has died can be interrupted while it waits for another one", () =>
+  it.effect("a scope whose channel has died can be interrupted while it waits for another channel", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       yield* Effect.gen(function* () {
         const pool = yield* AmqpPool.AmqpPool
         const waiting = yield* Effect.gen(function* () {
           yield* Effect.ignore(AmqpChannel.use((channel) => channel.get("missing")))
-          // Takes the place that is given back.
+          // This borrower takes the place that is given back.
           yield* Effect.forkIn(
             pool.use(() => Effect.never),
             yield* Scope.Scope
@@ -193,7 +195,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* untilStats((now) => now.pending === 1)
           yield* AmqpChannel.use(() => Effect.void)
         }).pipe(Effect.scoped, Effect.forkChild)
-        // The first has been served, and the scope stands in line.
+        // The first borrower has been served, and the scope is in the wait queue.
         yield* untilStats((now) => now.discarded === 1 && now.used === 1 && now.pending === 1)
         yield* Effect.timeout(Fiber.interrupt(waiting), "10 seconds")
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })

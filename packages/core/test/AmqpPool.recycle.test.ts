@@ -1,4 +1,4 @@
-/** Recycling, on the test clock and a scripted broker; and the pool's least number of open channels. */
+/** Recycling, on the test clock and a scripted broker, and the pool's minimum of open channels. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Scope } from "effect"
@@ -19,13 +19,14 @@ describe("11. Recycling by age (with jitter) and by idleness are two settings; n
         yield* TestClock.adjust("1 minute")
       }
       const { created } = yield* AmqpPool.stats
-      // Idleness never comes to two minutes here, so every replacement is by age; being used does not make it younger.
+      // A channel is never idle for two minutes here, so every replacement is by age. Use does not make a channel
+      // younger.
       assert.isAtLeast(created, 10)
       assert.isAtMost(created, 12)
     })
   )
 
-  it.effect("channels opened together do not all come of age together", () =>
+  it.effect("channels that were opened together do not all reach their age together", () =>
     onScriptedBroker({ pool: { max: 32, recycle: minutes(10) } }, function* () {
       yield* borrowAll(32)
       yield* TestClock.adjust("8 minutes")
@@ -40,7 +41,7 @@ describe("11. Recycling by age (with jitter) and by idleness are two settings; n
     })
   )
 
-  it.effect("idle channels are closed after idleTimeout, however young, and those in use stay", () =>
+  it.effect("idle channels are closed after idleTimeout, however young, and borrowed channels stay", () =>
     onScriptedBroker({ pool: { max: 4, idleTimeout: minutes(2) } }, function* (broker) {
       yield* borrowAll(4)
       for (let minute = 0; minute < 3; minute++) {
@@ -53,7 +54,7 @@ describe("11. Recycling by age (with jitter) and by idleness are two settings; n
     })
   )
 
-  it.effect("neither cuts a borrower off: a channel held past its age is replaced when it comes back", () =>
+  it.effect("neither cuts a borrower off: a channel that is held past its age is replaced when it is returned", () =>
     onScriptedBroker({ pool: { max: 1, recycle: minutes(10), idleTimeout: minutes(2) } }, function* (broker) {
       const scope = yield* Scope.make()
       const channel = yield* Scope.provide(AmqpPool.get, scope)
@@ -67,7 +68,7 @@ describe("11. Recycling by age (with jitter) and by idleness are two settings; n
     })
   )
 
-  it.effect("an idle channel past its age is replaced at checkout when the sweep has not come by", () =>
+  it.effect("an idle channel past its age is replaced at checkout if the sweep has not reached it", () =>
     onScriptedBroker({ pool: { max: 1, recycle: minutes(10) } }, function* () {
       yield* borrowAll(1)
       yield* TestClock.setTime(Duration.toMillis(minutes(10)))
@@ -86,7 +87,7 @@ describe("11. Recycling by age (with jitter) and by idleness are two settings; n
 })
 
 describe("min", () => {
-  it.effect("channels are open before anybody asks, and are kept open", () =>
+  it.effect("channels are open before the first borrow, and are kept open", () =>
     onScriptedBroker({ pool: { min: 2, max: 4, idleTimeout: minutes(2) } }, function* (broker) {
       yield* untilStats((stats) => stats.idle === 2)
       yield* borrowAll(4)

@@ -1,4 +1,6 @@
-/** The pool's promises where no real broker will fail on command: one that never answers, answers late, or dies first. */
+/**
+ * The pool's promises where no real broker fails on command: a broker that never answers, answers late, or dies first.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpError, AmqpChannel, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { Deferred, Duration, Effect, Exit, Fiber, Random, Scope } from "effect"
@@ -8,10 +10,10 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
 
-/** Chance at its least: reconnecting takes no time. */
+/** Random numbers at their minimum: reconnecting takes no time. */
 const zero = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }
 
-/** Fills the pool: as many channels as it has places, all at once, each of which works. */
+/** Fills the pool: borrows as many channels as it has places, all at once, and uses each. */
 const fill = (places: number) =>
   Effect.scoped(
     Effect.forEach(
@@ -21,12 +23,12 @@ const fill = (places: number) =>
     )
   )
 
-/** Each step of an acquisition at which it can be stopped: how to bring it there, and how to know it is there. */
+/** Each step of an acquisition at which it can be stopped: how to bring it there, and how to know that it is there. */
 const steps: Record<
   string,
   (broker: ScriptedBroker.ScriptedBroker) => Effect.Effect<unknown, unknown, AmqpPool.AmqpPool>
 > = {
-  "in line": () =>
+  "in the wait queue": () =>
     Effect.gen(function* () {
       const stats = yield* AmqpPool.stats
       yield* untilStats((now) => now.pending > stats.pending)
@@ -35,16 +37,16 @@ const steps: Record<
 }
 
 describe("2. No reservation is lost: an open that fails, times out or is interrupted at any step gives its place back.", () => {
-  it.live("an acquisition interrupted in line or while its channel opens gives its place back", () =>
+  it.live("an acquisition that is interrupted in the wait queue or while its channel opens gives its place back", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       yield* Effect.gen(function* () {
         for (let round = 0; round < 3; round++) {
           const opening = yield* Effect.forEach([1, 2], () => Effect.forkChild(declare, { startImmediately: true }))
-          const inLine = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(declare, { startImmediately: true }))
+          const queued = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(declare, { startImmediately: true }))
           yield* untilStats((stats) => stats.used === 2 && stats.pending === 3)
           yield* broker.until((now) => now.held("channel.open") === 2)
-          yield* Fiber.interruptAll([...inLine, ...opening])
+          yield* Fiber.interruptAll([...queued, ...opening])
           assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
         }
         broker.off("channel.open")
@@ -68,7 +70,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
     })
   )
 
-  it.live("an open whose connection dies goes on with the next one, within the same acquireTimeout", () =>
+  it.live("an open whose connection dies continues on the next one, within the same acquireTimeout", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const config = { pool: { max: 2, acquireTimeout: Duration.millis(500) } }
@@ -87,7 +89,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
     })
   )
 
-  it.live("an open whose connection is closed by the broker over a mistake fails with that", () =>
+  it.live("an open whose connection the broker closes because of a mistake fails with that reason", () =>
     onScriptedBroker({ pool: { max: 2 } }, function* (broker) {
       broker.once("channel.open", (open) => open.closeConnection(530, "NOT_ALLOWED - scripted"))
       assert.strictEqual(yield* tagOf(declare), "ProtocolError")
@@ -126,7 +128,7 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
       const error = yield* Effect.flip(declare)
       assert.strictEqual(error.reason._tag, "AcquireTimeout")
       assert.include(error.message, "not connected, reconnecting (connection")
-      // Why it is reconnecting, in words and as data.
+      // The error gives the reason for reconnecting, as text and as data.
       const { cause } = error.reason as AmqpError.AcquireTimeout
       assert.isTrue(cause instanceof AmqpError.ConnectFailed || cause instanceof AmqpError.ConnectionClosed)
       assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
@@ -135,10 +137,10 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
     })
   )
 
-  it.live("however often it is stopped at each step, in any mixture", () =>
+  it.live("places are given back however often acquisitions are stopped at each step, in any mixture", () =>
     onScriptedBroker({ pool: { max: 3 } }, function* (broker) {
       for (let round = 0; round < 50; round++) {
-        const name = round % 2 === 0 ? "in line" : "while the channel opens"
+        const name = round % 2 === 0 ? "in the wait queue" : "while the channel opens"
         broker.on("channel.open", (open) => (round % 3 === 0 ? open.proceed() : open.hold()))
         const fibers = yield* Effect.forEach(Array.from({ length: 6 }), () =>
           Effect.forkChild(Effect.scoped(AmqpPool.get), { startImmediately: true })
@@ -156,13 +158,13 @@ describe("2. No reservation is lost: an open that fails, times out or is interru
 })
 
 describe("3. A channel that arrives after its opener gave up is closed.", () => {
-  it.live("when the opener's time was up: its place stays taken until that close is answered", () =>
+  it.live("when the opener has timed out: its place stays taken until that close is answered", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         broker.once("channel.open", (open) => open.hold())
         assert.strictEqual(yield* tagOf(declare), "ReplyTimeout")
-        // The place stays taken: the broker never holds the late channel beside the next one.
+        // The place stays taken, so the broker never has the late channel and its successor at the same time.
         assert.strictEqual(yield* tagOf(declare), "AcquireTimeout")
         assert.strictEqual(broker.count("channel.open"), 1)
         assert.strictEqual(broker.count("channel.close"), 0)
@@ -201,7 +203,7 @@ describe("3. A channel that arrives after its opener gave up is closed.", () => 
     })
   )
 
-  it.live("when the pool was closed meanwhile", () =>
+  it.live("when the pool has closed in the meantime", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "channel.open": (open) => open.hold() } })
       const waiting = yield* Effect.gen(function* () {
@@ -215,7 +217,7 @@ describe("3. A channel that arrives after its opener gave up is closed.", () => 
     })
   )
 
-  it.live("a channel that arrives when its borrower has left serves the next one: it is opened once", () =>
+  it.live("a channel that arrives after its borrower has left serves the next one: it is opened once", () =>
     onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
       broker.once("channel.open", (open) => open.hold())
       const opening = yield* Effect.forkChild(declare, { startImmediately: true })
@@ -236,7 +238,7 @@ describe("4. Open channels never exceed the pool's `max`, nor the negotiated cha
       (i) =>
         Effect.scoped(
           AmqpChannel.use((channel) => {
-            // A third break their channel, a third interrupt a request, a third are well behaved.
+            // One third breaks its channel, one third interrupts a request, one third behaves well.
             if (i % 3 === 0) return Effect.exit(channel.get("missing"))
             const declaring = channel.queueDeclare("q")
             if (i % 3 === 2) return declaring
@@ -261,7 +263,7 @@ describe("4. Open channels never exceed the pool's `max`, nor the negotiated cha
     })
   )
 
-  it.live("a pool larger than channel-max is cut to it", () =>
+  it.live("a pool larger than channel-max is reduced to it", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: missing, tune: { channelMax: 3 } })
       yield* Effect.gen(function* () {
@@ -272,7 +274,7 @@ describe("4. Open channels never exceed the pool's `max`, nor the negotiated cha
     })
   )
 
-  it.live("without pooling, one channel too many is ChannelMaxReached", () =>
+  it.live("without pooling, a channel beyond the limit is ChannelMaxReached", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ tune: { channelMax: 2 } })
       yield* Effect.scoped(
@@ -281,7 +283,7 @@ describe("4. Open channels never exceed the pool's `max`, nor the negotiated cha
           yield* AmqpPool.get
           const error = yield* Effect.flip(AmqpPool.get)
           assert.strictEqual(error.reason._tag, "ChannelMaxReached")
-          assert.include(error.message, "all 2 channels")
+          assert.include(error.message, "all channels of this connection are in use (channelMax 2)")
         })
       ).pipe(withPool(broker.url, { pool: false }))
     })
@@ -289,7 +291,7 @@ describe("4. Open channels never exceed the pool's `max`, nor the negotiated cha
 })
 
 describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClosed`, or the error of opening.", () => {
-  it.live("with the error of opening, for everyone who waits for that place", () =>
+  it.live("with the error of opening, for every caller that waits for that place", () =>
     onScriptedBroker({ pool: { max: 1 } }, function* (broker) {
       let refuse = () => {}
       broker.once("channel.open", (open) => {
@@ -307,7 +309,7 @@ describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClos
     })
   )
 
-  it.live("not with what the connection was closed for by others: the next one serves it", () =>
+  it.live("not with the code for which the broker closed the connection: the next connection serves it", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -349,7 +351,7 @@ describe("9. Business errors keep the channel; channel errors, defects in an ope
             yield* broker.received("queue.declare")
             yield* Fiber.interrupt(asking)
             broker.release("queue.declare")
-            // Replies come in order: with this one, the first has come too.
+            // Replies arrive in order: when this one is here, so is the first.
             yield* channel.queuePurge("asked")
           })
         )
@@ -360,7 +362,7 @@ describe("9. Business errors keep the channel; channel errors, defects in an ope
 })
 
 describe("a confirm channel on which the broker refuses messages", () => {
-  it.live("is discarded when it comes back: another may do better", () =>
+  it.live("is discarded when it is returned, since another one may be accepted", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       broker.on("basic.publish", ({ deliveryTag, proceed, reply }) =>
@@ -431,7 +433,7 @@ describe("10. Every close is bounded in time, whatever the broker or the network
     )
   )
 
-  it.live("borrowers in line are turned away at once, not after those who hold a channel", () =>
+  it.live("waiting borrowers fail at once, without waiting for those that hold a channel", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const scope = yield* Scope.make()
@@ -454,7 +456,7 @@ describe("10. Every close is bounded in time, whatever the broker or the network
     })
   )
 
-  it.live("a dead network: the peer's host takes nothing and says nothing", () =>
+  it.live("a dead network: the peer's host accepts and sends nothing", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const gone = Effect.gen(function* () {

@@ -1,4 +1,4 @@
-/** The pool's promises, on a real broker. Their numbers are those of docs/lifecycle.md. */
+/** The pool's promises, on a real broker. The numbers are those of docs/lifecycle.md. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -8,7 +8,7 @@ import type { Lease } from "../src/internal/channel/lease.ts"
 import { onTestBroker } from "./support/client.ts"
 import { tagOf, untilStats, withPool } from "./support/amqp.ts"
 
-/** The channel behind a handle: which one it is, and what listens to it. */
+/** The channel behind a handle: its identity, and its listeners. */
 const behind = (handle: AmqpChannel.AmqpChannel) => (handle as Lease).channel!
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
@@ -45,7 +45,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               assert.strictEqual(Exit.isSuccess(result), name === "success")
               const stats = yield* AmqpPool.stats
               assert.deepInclude(stats, { idle: 1, used: 0, created: 1, discarded: 0 })
-              // A pool of one: only a channel that has been given back can be borrowed, and it is the same one.
+              // The pool has one place: only a returned channel can be borrowed, and it is the same one.
               yield* Effect.scoped(
                 AmqpChannel.use((channel) => Effect.sync(() => assert.strictEqual(behind(channel), first)))
               )
@@ -57,7 +57,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }
     }
 
-    it.effect("a scope whose finalizers run in parallel gives back its channels too", () =>
+    it.effect("a scope whose finalizers run in parallel returns its channels, too", () =>
       onTestBroker({}, function* () {
         const scope = yield* Scope.make("parallel")
         yield* Scope.provide(Effect.all([AmqpPool.get, AmqpPool.get, AmqpPool.get]), scope)
@@ -66,7 +66,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a scope that ends while its fiber goes on leaves nothing borrowed", () =>
+    it.effect("a scope that ends while its fiber continues leaves nothing borrowed", () =>
       onTestBroker({}, function* () {
         const scope = yield* Scope.make()
         yield* Scope.close(scope, Exit.void)
@@ -83,7 +83,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("the channel of a scope", () => {
-    it.effect("is one, however often and from however many fibers it is used", () =>
+    it.effect("is the same, however often and from however many fibers it is used", () =>
       onTestBroker({ pool: { max: 1 } }, function* () {
         const channels = yield* Effect.scoped(
           Effect.all(
@@ -96,7 +96,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("is another in a scope within", () =>
+    it.effect("is another one in a nested scope", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.scoped(
@@ -109,7 +109,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("is a fresh one after it has died, in a pool of one too", () =>
+    it.effect("is replaced after it has died, in a pool of one, too", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.scoped(
@@ -124,7 +124,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("is borrowed by another fiber when the first to ask is interrupted", () =>
+    it.effect("is borrowed by another fiber when the first to request it is interrupted", () =>
       onTestBroker({ pool: { max: 1 } }, function* () {
         const held = yield* Scope.make()
         yield* Scope.provide(AmqpPool.get, held)
@@ -149,7 +149,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("5. A checkout always ends: with a channel, `AcquireTimeout`, `PoolClosed`, or the error of opening.", () => {
-    it.effect("with AcquireTimeout, which says how the pool stood", () =>
+    it.effect("with AcquireTimeout, which describes the state of the pool", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* Effect.scoped(
@@ -165,7 +165,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("with PoolExhausted at once when maxWaiting are in line", () =>
+    it.effect("with PoolExhausted at once when maxWaiting callers are in the wait queue", () =>
       onTestBroker({ pool: { max: 1, maxWaiting: 1 } }, function* () {
         const held = yield* Scope.make()
         yield* Scope.provide(AmqpPool.get, held)
@@ -176,7 +176,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("with PoolClosed, waiting or not, when the pool ends", () =>
+    it.effect("with PoolClosed when the pool ends, for waiting callers and for later ones", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const scope = yield* Scope.make()
@@ -193,8 +193,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("the pool after it has ended", () => {
-    it.effect("fails every use of a scope that goes on, and none hangs", () =>
+  describe("a pool that has ended", () => {
+    it.effect("fails every use in a scope that continues, and no use hangs", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const pool = yield* AmqpPool.AmqpPool.pipe(withPool(url))
@@ -245,7 +245,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("nobody who comes later is served before those in line", () =>
+    it.effect("no later caller is served before those in the wait queue", () =>
       onTestBroker({ pool: { max: 1 } }, function* () {
         const held = yield* Scope.make()
         yield* Scope.provide(AmqpPool.get, held)
@@ -284,7 +284,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("8. A lent channel is clean: no consumers, no unsettled deliveries, no pending confirms, default prefetch, no stray listeners. One that cannot be made clean is discarded.", () => {
-    it.effect("unsettled deliveries of the last borrower are back in their queue, and cannot be settled any more", () =>
+    it.effect("unsettled deliveries of the last borrower are back in their queue, and can no longer be settled", () =>
       onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
         let first: unknown
         const taken = yield* Effect.scoped(
@@ -316,7 +316,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("one whose deliveries cannot be given back is discarded, and the broker requeues them", () =>
+    it.effect("a channel whose deliveries cannot be given back is discarded, and the broker requeues them", () =>
       onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
         yield* Effect.scoped(
           AmqpChannel.use((channel) =>
@@ -324,7 +324,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               yield* channel.queueDeclare("stuck")
               yield* channel.publish({ routingKey: "stuck", content: "a" })
               yield* channel.get("stuck")
-              // What the driver does when a channel is on its way out.
+              // This is what the driver does when a channel is closing.
               Object.assign(behind(channel).driver, {
                 nack: () => {
                   throw new ChannelEnded("the channel is closed")
@@ -339,12 +339,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("borrowers leave no listener on it, whatever they did", () =>
+    it.effect("borrowers leave no listener on it, whatever they do", () =>
       onTestBroker({ pool: { max: 1 } }, function* () {
         const listeners = Effect.scoped(
           AmqpChannel.use((channel) => {
-            const { link, sent } = behind(channel)
-            return Effect.succeed([link.watchers.size, link.parties.size, Array.from(sent).length])
+            const { link, pendingRequests: sent } = behind(channel)
+            return Effect.succeed([link.watchers.size, link.channels.size, Array.from(sent).length])
           })
         )
         const before = yield* listeners
@@ -378,7 +378,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a channel error discards it, and touches no sibling", () =>
+    it.effect("a channel error discards it, and affects no sibling", () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
         yield* Effect.scoped(
@@ -398,7 +398,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a broker's error that no operation was told of is logged: it may be a lost message", () =>
+    it.effect("a broker's error that no operation has reported is logged, since it may mean a lost message", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const warned = yield* Deferred.make<string>()
@@ -415,7 +415,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("an interrupted request discards it: its reply reaches nobody else", () =>
+    it.effect("an interrupted request discards it: its reply reaches no other caller", () =>
       onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
         yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("asked", { autoDelete: false })))
         const asking = yield* Effect.forkChild(
@@ -451,7 +451,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("what cannot be encoded is refused before anything is sent, and keeps it", () =>
+    it.effect("a message that cannot be encoded is refused before anything is sent, and the channel is kept", () =>
       onTestBroker({ pool: { max: 1 } }, function* () {
         const reason = yield* tagOf(
           Effect.scoped(
@@ -498,7 +498,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("an operation under way when its scope closes ends, and its channel is not lent again", () =>
+    it.effect("an operation that runs when its scope closes ends, and its channel is not handed out again", () =>
       onTestBroker({ pool: { max: 1 } }, function* ({ awaitCensus }) {
         const started = yield* Deferred.make<Fiber.Fiber<unknown, unknown>>()
         yield* Effect.scoped(
@@ -513,7 +513,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
         const exit = yield* Fiber.await(yield* Deferred.await(started))
         assert.isTrue(Exit.isFailure(exit))
-        if (Exit.isFailure(exit)) assert.include(Cause.pretty(exit.cause), "given back when its scope ended")
+        if (Exit.isFailure(exit)) assert.include(Cause.pretty(exit.cause), "returned to its pool when its scope ended")
         yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
         assert.deepInclude(yield* AmqpPool.stats, { created: 2, discarded: 1 })
         yield* awaitCensus({ channels: 1 })
@@ -522,7 +522,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("without pooling", () => {
-    it.effect("each borrow has a channel of its own, closed when its scope ends", () =>
+    it.effect("each borrow has its own channel, which is closed when its scope ends", () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {

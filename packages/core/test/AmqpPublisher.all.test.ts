@@ -1,15 +1,15 @@
-/** Publishing sequences: streams, iterables, the sink. */
+/** Publishing sequences: streams, iterables and the sink. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Effect, Exit, Fiber, Option, Queue, Result, Stream, SubscriptionRef } from "effect"
 import { onScriptedBroker, onTestBroker } from "./support/client.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import { message, outcomeOf, published, start, startAll, untilStats } from "./support/publisher.ts"
 import type * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
 
-/** Refuses every message whose content is this. */
+/** Refuses every message with this content. */
 const refuses = (...refused: ReadonlyArray<string>): ScriptedBroker.Script => ({
   "basic.publish": (publish) =>
     refused.includes(String(publish.content!.body))
@@ -19,32 +19,37 @@ const refuses = (...refused: ReadonlyArray<string>): ScriptedBroker.Script => ({
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("publishAll on a real broker", () => {
-    it.effect("a queue has the messages of a stream in its order, though others publish meanwhile", () =>
-      onTestBroker({ publisher: { maxInFlight: 100 } }, function* () {
-        yield* Effect.scoped(
-          AmqpChannel.use((channel) =>
-            Effect.gen(function* () {
-              const { queue } = yield* channel.queueDeclare("", { exclusive: true })
-              const others = yield* startAll(
-                numbers(50).map((i) =>
-                  Effect.forever(AmqpPublisher.publish({ routingKey: "nowhere", content: `other ${i}` }))
+    it.effect(
+      "a queue has the messages of a stream in the stream's order, even if others publish at the same time",
+      () =>
+        onTestBroker({ publisher: { maxInFlight: 100 } }, function* () {
+          yield* Effect.scoped(
+            AmqpChannel.use((channel) =>
+              Effect.gen(function* () {
+                const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+                const others = yield* startAll(
+                  range(50).map((i) =>
+                    Effect.forever(AmqpPublisher.publish({ routingKey: "nowhere", content: `other ${i}` }))
+                  )
                 )
-              )
-              const to = (i: number): AmqpMessage.Message => ({ routingKey: queue, content: String(i) })
-              const stream = Stream.map(Stream.range(0, 1999), to)
-              const results = yield* Stream.runCollect(AmqpPublisher.publishAll(stream))
-              assert.strictEqual(results.length, 2000)
-              assert.deepStrictEqual(results[1999], { _tag: "Confirmed" })
-              assert.strictEqual(yield* Stream.run(Stream.map(Stream.range(2000, 2999), to), AmqpPublisher.sink), 1000)
-              yield* Fiber.interruptAll(others)
-              for (let i = 0; i < 3000; i++) {
-                const delivery = Option.getOrThrow(yield* channel.get(queue, { noAck: true }))
-                assert.strictEqual(Buffer.from(delivery.content).toString(), String(i))
-              }
-            })
+                const to = (i: number): AmqpMessage.Message => ({ routingKey: queue, content: String(i) })
+                const stream = Stream.map(Stream.range(0, 1999), to)
+                const results = yield* Stream.runCollect(AmqpPublisher.publishAll(stream))
+                assert.strictEqual(results.length, 2000)
+                assert.deepStrictEqual(results[1999], { _tag: "Confirmed" })
+                assert.strictEqual(
+                  yield* Stream.run(Stream.map(Stream.range(2000, 2999), to), AmqpPublisher.sink),
+                  1000
+                )
+                yield* Fiber.interruptAll(others)
+                for (let i = 0; i < 3000; i++) {
+                  const delivery = Option.getOrThrow(yield* channel.get(queue, { noAck: true }))
+                  assert.strictEqual(Buffer.from(delivery.content).toString(), String(i))
+                }
+              })
+            )
           )
-        )
-      })
+        })
     )
 
     it.effect("as values, the outcomes are in order, each with its message", () =>
@@ -52,7 +57,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const queue = yield* Effect.scoped(
           AmqpChannel.use((channel) => Effect.map(channel.queueDeclare(""), (q) => q.queue))
         )
-        const messages = numbers(500).map((i): AmqpMessage.Message => ({
+        const messages = range(500).map((i): AmqpMessage.Message => ({
           routingKey: i % 10 === 3 ? "nowhere" : queue,
           content: String(i)
         }))
@@ -73,24 +78,24 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 describe("publishAll", () => {
-  it.live("by default the first failure, in order, ends it, and nothing is sent after it is known", () =>
+  it.live("by default the first failure in order ends it, and nothing is sent after the failure is known", () =>
     onScriptedBroker({ broker: { on: refuses("5", "3") }, publisher: { maxInFlight: 10 } }, function* (broker) {
       const seen: Array<unknown> = []
-      const error = yield* AmqpPublisher.publishAll(numbers(1000).map(message)).pipe(
+      const error = yield* AmqpPublisher.publishAll(range(1000).map(message)).pipe(
         Stream.runForEach((result) => Effect.sync(() => seen.push(result))),
         Effect.flip
       )
       assert.strictEqual(error.reason._tag, "PublishNacked")
       assert.deepStrictEqual(
         seen,
-        numbers(3).map(() => ({ _tag: "Confirmed" }))
+        range(3).map(() => ({ _tag: "Confirmed" }))
       )
       assert.isAtMost(published(broker).length, 30)
-      assert.deepStrictEqual(published(broker), numbers(published(broker).length).map(String))
+      assert.deepStrictEqual(published(broker), range(published(broker).length).map(String))
     })
   )
 
-  it.live("what the source has not given is not waited for: outcomes come as they are known", () =>
+  it.live("outcomes are emitted as they are known, without waiting for further messages of the source", () =>
     onScriptedBroker({}, function* () {
       const source = yield* Queue.unbounded<AmqpMessage.Message>()
       const results = yield* Queue.unbounded<unknown>()
@@ -104,7 +109,7 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("a slow reader, or a broker that does not answer, stops it from taking more than maxInFlight", () =>
+  it.live("a slow reader, or a broker that does not answer, keeps it from taking more than maxInFlight messages", () =>
     onScriptedBroker({ publisher: { maxInFlight: 20, channels: 1 } }, function* (broker) {
       let taken = 0
       const endless = {
@@ -120,7 +125,7 @@ describe("publishAll", () => {
         )
       )
       yield* untilStats((stats) => stats.confirmed >= 10 && stats.inFlight === 0)
-      // One chunk is being read, and as many have been confirmed behind it.
+      // One chunk is being read, and one more chunk has been confirmed behind it.
       assert.isAtMost(taken, 40)
       broker.on("basic.publish", () => {})
       yield* Deferred.succeed(gate, undefined)
@@ -133,7 +138,7 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("while the broker takes nothing, one message waits, and no more are taken from the source", () =>
+  it.live("while the broker accepts nothing, one message waits and no more are taken from the source", () =>
     onScriptedBroker({}, function* (broker) {
       const { flow } = yield* AmqpPublisher.AmqpPublisher
       yield* AmqpPublisher.publish(message("first"))
@@ -148,12 +153,12 @@ describe("publishAll", () => {
       assert.strictEqual(taken, 1)
       broker.unblock()
       assert.strictEqual(yield* Fiber.join(all), 100)
-      assert.deepStrictEqual(published(broker), ["first", ...numbers(100).map(String)])
+      assert.deepStrictEqual(published(broker), ["first", ...range(100).map(String)])
     })
   )
 
   it.live(
-    "as values it goes on after each failure: of the broker's, of the message, of time, and after a lost connection",
+    "as values it continues after each failure: of the broker, of the message, of time, and after a lost connection",
     () =>
       onScriptedBroker(
         {
@@ -195,14 +200,14 @@ describe("publishAll", () => {
       )
   )
 
-  it.live("the source's own failure comes after the outcomes before it; a defect, too", () =>
+  it.live("the source's own failure or defect comes after the outcomes before it", () =>
     onScriptedBroker({}, function* () {
       const seen: Array<unknown> = []
       const all = <E>(source: Stream.Stream<AmqpMessage.Message, E> | Iterable<AmqpMessage.Message>) =>
         Effect.exit(
           Stream.runForEach(AmqpPublisher.publishAll(source), (result) => Effect.sync(() => seen.push(result)))
         )
-      const failing = Stream.concat(Stream.fromIterable(numbers(10).map(message)), Stream.fail("out of orders"))
+      const failing = Stream.concat(Stream.fromIterable(range(10).map(message)), Stream.fail("out of orders"))
       assert.deepStrictEqual(yield* all(failing), Exit.fail("out of orders"))
       assert.strictEqual(seen.length, 10)
       const throwing = function* () {
@@ -217,7 +222,7 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("left early, or interrupted, it ends its source and holds nothing back", () =>
+  it.live("when it is left early or interrupted, it ends its source and holds nothing back", () =>
     onScriptedBroker({ publisher: { maxInFlight: 10 } }, function* (broker) {
       let open = 0
       const endless = function* () {
@@ -255,14 +260,14 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("many at the same time, and single publishes beside them, all get their share", () =>
+  it.live("many runs at the same time, and single publishes among them, all make progress", () =>
     onScriptedBroker({ publisher: { maxInFlight: 7 } }, function* (broker) {
       const all = (prefix: string) =>
-        Stream.runCount(AmqpPublisher.publishAll(numbers(200).map((i) => message(`${prefix}${i}`))))
+        Stream.runCount(AmqpPublisher.publishAll(range(200).map((i) => message(`${prefix}${i}`))))
       const [counts, singles] = yield* Effect.all(
         [
           Effect.forEach(["a", "b", "c", "d", "e"], all, { concurrency: "unbounded" }),
-          Effect.forEach(numbers(100), (i) => outcomeOf(AmqpPublisher.publish(message(`s${i}`))), {
+          Effect.forEach(range(100), (i) => outcomeOf(AmqpPublisher.publish(message(`s${i}`))), {
             concurrency: "unbounded"
           })
         ],
@@ -273,7 +278,7 @@ describe("publishAll", () => {
       for (const prefix of ["a", "b", "c", "d", "e"]) {
         assert.deepStrictEqual(
           published(broker).filter((content) => content.startsWith(prefix)),
-          numbers(200).map((i) => `${prefix}${i}`)
+          range(200).map((i) => `${prefix}${i}`)
         )
       }
     })
@@ -297,7 +302,7 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("with a publisher of somebody else's making, one by one", () =>
+  it.live("with a publisher that was written by hand, it publishes one message after the other", () =>
     onScriptedBroker({}, function* () {
       const { flow, stats } = yield* AmqpPublisher.AmqpPublisher
       const published: Array<unknown> = []
@@ -313,7 +318,7 @@ describe("publishAll", () => {
           })
       }
       const provided = Effect.provideService(AmqpPublisher.AmqpPublisher, fake)
-      const all = numbers(4).map(message)
+      const all = range(4).map(message)
       assert.strictEqual(
         (yield* reasonOf(provided(Stream.runDrain(AmqpPublisher.publishAll(all)))))._tag,
         "PublishNacked"
@@ -329,7 +334,7 @@ describe("publishAll", () => {
 })
 
 describe("sink", () => {
-  it.live("counts what was confirmed, and fails with the first failure", () =>
+  it.live("counts the confirmed messages, and fails with the first failure", () =>
     onScriptedBroker({ broker: { on: refuses("500") } }, function* () {
       const stream = (n: number) => Stream.map(Stream.range(0, n - 1), message)
       assert.strictEqual(yield* Stream.run(stream(300), AmqpPublisher.sink), 300)

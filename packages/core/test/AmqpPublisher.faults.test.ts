@@ -1,4 +1,4 @@
-/** The publisher where something gives way at the worst moment: between two steps, or under its hands. */
+/** The publisher when something fails at the worst moment: between two steps, or during one. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpError, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { Clock, Deferred, Duration, Effect, Exit, Fiber, Queue, References, Stream } from "effect"
@@ -17,32 +17,34 @@ import {
   withPublisher
 } from "./support/publisher.ts"
 import { until } from "./support/polling.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { reasonOf } from "./support/amqp.ts"
 
 describe("a connection that dies", () => {
-  it.live("with several channels: what waits is not written to the last of them, but to the next connection", () =>
-    onScriptedBroker({ broker: { on: held }, publisher: { channels: 2, maxInFlight: 4 } }, function* (broker) {
-      const inFlight = yield* startAll([send("1"), send("2")])
-      yield* untilStats((stats) => stats.channels === 2)
-      inFlight.push(...(yield* startAll([send("3"), send("4")])))
-      yield* broker.received("basic.publish", 4)
-      assert.sameMembers(
-        broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.channel] : [])),
-        [1, 1, 2, 2]
-      )
-      const waiting = yield* startAll(["a", "b", "c", "d"].map((content) => send(content)))
-      yield* untilStats((stats) => stats.waiting === 4)
-      broker.off("basic.publish")
-      broker.destroy()
-      assert.deepStrictEqual(new Set(yield* joinAll(inFlight)), new Set(["PublishUnknown"]))
-      assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed", "Confirmed", "Confirmed"])
-      assert.sameMembers(published(broker).slice(4), ["a", "b", "c", "d"])
-    })
+  it.live(
+    "with several channels: waiting messages are not written to the last of them, but to the next connection",
+    () =>
+      onScriptedBroker({ broker: { on: held }, publisher: { channels: 2, maxInFlight: 4 } }, function* (broker) {
+        const inFlight = yield* startAll([send("1"), send("2")])
+        yield* untilStats((stats) => stats.channels === 2)
+        inFlight.push(...(yield* startAll([send("3"), send("4")])))
+        yield* broker.received("basic.publish", 4)
+        assert.sameMembers(
+          broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.channel] : [])),
+          [1, 1, 2, 2]
+        )
+        const waiting = yield* startAll(["a", "b", "c", "d"].map((content) => send(content)))
+        yield* untilStats((stats) => stats.waiting === 4)
+        broker.off("basic.publish")
+        broker.destroy()
+        assert.deepStrictEqual(new Set(yield* joinAll(inFlight)), new Set(["PublishUnknown"]))
+        assert.deepStrictEqual(yield* joinAll(waiting), ["Confirmed", "Confirmed", "Confirmed", "Confirmed"])
+        assert.sameMembers(published(broker).slice(4), ["a", "b", "c", "d"])
+      })
   )
 
-  it.live("while a channel opens, before the first message: it goes with the next", () =>
+  it.live("while a channel opens, before the first message: the message goes with the next connection", () =>
     onScriptedBroker({}, function* (broker) {
       broker.once("confirm.select", (select) => select.destroy())
       const waiting = yield* startAll([send("a"), send("b")])
@@ -51,27 +53,25 @@ describe("a connection that dies", () => {
     })
   )
 
-  it.live(
-    "and whose successor takes smaller frames: headers that do not fit any more are refused, the rest is sent",
-    () =>
-      onScriptedBroker({ broker: { tune: { frameMax: 8192 } } }, function* (broker) {
-        const { state } = yield* AmqpConnection.AmqpConnection
-        yield* broker.down
-        while (state.value._tag === "Open") yield* Effect.yieldNow
-        const large = { ...message("large"), headers: { h: "x".repeat(9000) } }
-        const tooLarge = yield* start(reasonOf(AmqpPublisher.publish(large)))
-        const small = yield* start(send("small"))
-        yield* untilStats((stats) => stats.waiting === 2)
-        yield* broker.up
-        assert.deepInclude(yield* Fiber.join(tooLarge), { _tag: "InvalidArgument", argument: "headers" })
-        assert.strictEqual(yield* Fiber.join(small), "Confirmed")
-        assert.deepStrictEqual(published(broker), ["small"])
-      })
+  it.live("and whose successor accepts smaller frames: headers that no longer fit are refused, the rest is sent", () =>
+    onScriptedBroker({ broker: { tune: { frameMax: 8192 } } }, function* (broker) {
+      const { state } = yield* AmqpConnection.AmqpConnection
+      yield* broker.down
+      while (state.value._tag === "Open") yield* Effect.yieldNow
+      const large = { ...message("large"), headers: { h: "x".repeat(9000) } }
+      const tooLarge = yield* start(reasonOf(AmqpPublisher.publish(large)))
+      const small = yield* start(send("small"))
+      yield* untilStats((stats) => stats.waiting === 2)
+      yield* broker.up
+      assert.deepInclude(yield* Fiber.join(tooLarge), { _tag: "InvalidArgument", argument: "headers" })
+      assert.strictEqual(yield* Fiber.join(small), "Confirmed")
+      assert.deepStrictEqual(published(broker), ["small"])
+    })
   )
 })
 
-describe("a message that was taken in without a connection", () => {
-  it.live("is measured by the limit of the broker that comes", () =>
+describe("a message that was accepted without a connection", () => {
+  it.live("is measured by the limit of the broker that is connected next", () =>
     onScriptedBroker(
       {
         broker: {
@@ -93,13 +93,13 @@ describe("a message that was taken in without a connection", () => {
   )
 })
 
-describe("a channel that the driver gives up over what the broker sends", () => {
-  it.live("takes no more messages: they go with the next one", () =>
+describe("a channel that the driver gives up because of what the broker sends", () => {
+  it.live("accepts no more messages: they go to the next one", () =>
     onScriptedBroker({ broker: { protocolErrors: "record" }, publisher: { channels: 1 } }, function* (broker) {
       assert.strictEqual(yield* send("first"), "Confirmed")
       broker.on("channel.close", (close) => close.hold())
       const deliver = { consumerTag: "c", deliveryTag: 1, exchange: "", routingKey: "" }
-      // A method that wants content, and has none.
+      // The method requires content, and has none.
       broker.connection().send(1, "basic.deliver", deliver)
       broker.connection().send(1, "basic.deliver", deliver)
       yield* broker.received("channel.close")
@@ -114,7 +114,7 @@ describe("a channel that the driver gives up over what the broker sends", () => 
 })
 
 describe("a channel that the driver gives up, and the broker does not close", () => {
-  it.live("gives its messages and their places up at once", () =>
+  it.live("releases its messages and their places at once", () =>
     onScriptedBroker(
       {
         broker: {
@@ -143,18 +143,18 @@ describe("a channel that the driver gives up, and the broker does not close", ()
 })
 
 describe("publishAll", () => {
-  it.live("does not miss an outcome that comes just before it waits for it", () =>
+  it.live("does not miss an outcome that arrives just before it waits for it", () =>
     onScriptedBroker({ publisher: { maxInFlight: 3 } }, function* () {
-      // A fiber that gives way after every few steps lets everything happen between any two of them.
+      // A fiber that yields after every few steps lets everything happen between any two of them.
       for (const steps of [3, 4, 5, 6, 7, 8]) {
-        const all = Stream.runCount(AmqpPublisher.publishAll(numbers(100).map(message)))
+        const all = Stream.runCount(AmqpPublisher.publishAll(range(100).map(message)))
         const counted = Effect.provideService(all, References.MaxOpsBeforeYield, steps)
         assert.strictEqual(yield* Effect.timeout(counted, "3 seconds"), 100, `${steps}`)
       }
     })
   )
 
-  it.live("after a failure is known, what waits for its turn is not sent either", () =>
+  it.live("sends no message that waits for its turn after a failure is known", () =>
     onScriptedBroker(
       { broker: { on: { "basic.publish": () => {} } }, publisher: { maxInFlight: 3, channels: 1 } },
       function* (broker) {
@@ -163,7 +163,7 @@ describe("publishAll", () => {
         const reading = yield* Deferred.make<void>()
         const gate = yield* Deferred.make<void>()
         const all = yield* start(
-          AmqpPublisher.publishAll(numbers(10).map(message)).pipe(
+          AmqpPublisher.publishAll(range(10).map(message)).pipe(
             Stream.runForEach(() => Effect.andThen(Deferred.succeed(reading, undefined), Deferred.await(gate))),
             outcomeOf
           )
@@ -173,7 +173,7 @@ describe("publishAll", () => {
         yield* Deferred.await(reading)
         yield* broker.received("basic.publish", 4)
         yield* untilStats((stats) => stats.inFlight === 3 && stats.waiting === 1)
-        // Its reader does not know yet.
+        // The reader of the sequence does not know yet.
         broker.send(1, "basic.nack", { deliveryTag: 3 })
         yield* untilStats((stats) => stats.nacked === 1 && stats.waiting === 0)
         broker.send(1, "basic.ack", { deliveryTag: 0, multiple: true })
@@ -186,7 +186,7 @@ describe("publishAll", () => {
     )
   )
 
-  it.live("left early, it sends nothing more, however long its source takes to end", () =>
+  it.live("sends nothing more when it is left early, however long its source takes to end", () =>
     onScriptedBroker({}, function* (broker) {
       yield* send("first")
       broker.block()
@@ -194,7 +194,7 @@ describe("publishAll", () => {
       const ending = yield* Deferred.make<void>()
       const gate = yield* Deferred.make<void>()
       const source = Stream.ensuring(
-        Stream.fromIterable(numbers(10).map(message)),
+        Stream.fromIterable(range(10).map(message)),
         Effect.andThen(Deferred.succeed(ending, undefined), Deferred.await(gate))
       )
       const all = yield* start(Stream.runDrain(AmqpPublisher.publishAll(source)))
@@ -210,7 +210,7 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("a message that throws when it is read ends it with that defect, and harms nobody else", () =>
+  it.live("ends with a message's defect when reading the message throws, and affects no other caller", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 2, channels: 1 } }, function* (broker) {
       const trap = {
         ...message(1),
@@ -220,7 +220,7 @@ describe("publishAll", () => {
       }
       const others = yield* startAll([send("other"), send("other")])
       yield* broker.received("basic.publish", 2)
-      // Read on hearing that there is room: in the midst of the driver's work.
+      // The message is read when the publisher is notified of free room, in the middle of the driver's work.
       const all = yield* start(Effect.exit(Stream.runCount(AmqpPublisher.publishAll([message(0), trap, message(2)]))))
       yield* untilStats((stats) => stats.waiting === 1)
       broker.off("basic.publish")
@@ -234,7 +234,7 @@ describe("publishAll", () => {
     })
   )
 
-  it.live("what is neither a stream nor an iterable is refused", () =>
+  it.live("refuses what is neither a stream nor an iterable", () =>
     onScriptedBroker({}, function* () {
       for (const messages of [undefined, null, 5, message(1), "text"]) {
         const all = Stream.runDrain(AmqpPublisher.publishAll(messages as never))
@@ -248,7 +248,7 @@ describe("publishAll", () => {
 })
 
 describe("sink", () => {
-  it.live("never counts as confirmed what was not: it takes no failures as values", () =>
+  it.live("counts no message as confirmed that was not: it does not accept failures as values", () =>
     onScriptedBroker(
       {
         broker: {
@@ -266,12 +266,12 @@ describe("sink", () => {
 })
 
 describe("a message that has to wait", () => {
-  it.live("is checked as closely as one that has not", () =>
+  it.live("is checked as strictly as one that does not", () =>
     onScriptedBroker({}, function* (broker) {
       const content = "x".repeat(10_000)
       const publish = (extra: object) => reasonOf(AmqpPublisher.publish({ routingKey: "k", content, ...extra }))
       const unknown = { prority: 5 }
-      // The first waits for the channel.
+      // The first message waits for the channel.
       assert.deepInclude(yield* publish(unknown), { _tag: "InvalidArgument", argument: "prority" })
       assert.strictEqual(yield* send(content), "Confirmed")
       assert.deepInclude(yield* publish(unknown), { _tag: "InvalidArgument", argument: "prority" })
@@ -279,7 +279,7 @@ describe("a message that has to wait", () => {
     })
   )
 
-  it.live("is sent with all of its properties, those it inherits too", () =>
+  it.live("is sent with all of its properties, including inherited ones", () =>
     onScriptedBroker({}, function* (broker) {
       const content = "x".repeat(10_000)
       const inherits = Object.assign(Object.create({ messageId: "inherited" }) as object, {
@@ -297,7 +297,7 @@ describe("a message that has to wait", () => {
 })
 
 describe("a message that kills its channel", () => {
-  it.live("by what the broker never takes is the first of its like, wherever others went before", () =>
+  it.live("by its size is the first one that is too large, whatever was sent before", () =>
     onScriptedBroker({ publisher: { channels: 1 } }, function* (broker) {
       assert.strictEqual(yield* send("before"), "Confirmed")
       broker.on("basic.publish", (publish) => {
@@ -310,8 +310,8 @@ describe("a message that kills its channel", () => {
   )
 })
 
-describe("a message that comes back", () => {
-  it.live("changed on its way, or since it was published, is told by where it was sent to", () =>
+describe("a message that is returned", () => {
+  it.live("with changes made on its way, or since it was published, is recognized by where it was sent", () =>
     onScriptedBroker({ broker: { on: { "basic.publish": () => {} } }, publisher: { channels: 1 } }, function* (broker) {
       const fibers = yield* startAll([
         send("a", { mandatory: true }),
@@ -332,8 +332,8 @@ describe("a message that comes back", () => {
   )
 })
 
-describe("a channel that cannot be had", () => {
-  it.live("beside one that can, is not asked for with every message", () =>
+describe("a channel that cannot be opened", () => {
+  it.live("is not requested again with every message while another one works", () =>
     onScriptedBroker(
       {
         broker: {
@@ -347,37 +347,39 @@ describe("a channel that cannot be had", () => {
         for (let i = 0; i < 50; i++) {
           assert.deepStrictEqual(yield* joinAll(yield* startAll([send("a"), send("b")])), ["Confirmed", "Confirmed"])
         }
-        // One a second, at most.
+        // At most one attempt per second is made.
         assert.isAtMost(broker.count("channel.open"), 10)
       }
     )
   )
 
-  it.live("since the broker closes each as soon as it is open, is not asked for at the speed of the network", () =>
-    onScriptedBroker(
-      {
-        broker: {
-          on: {
-            "confirm.select": (select) => {
-              select.proceed()
-              select.closeChannel(541, "INTERNAL_ERROR - scripted")
+  it.live(
+    "because the broker closes each as soon as it is open is not requested again at the speed of the network",
+    () =>
+      onScriptedBroker(
+        {
+          broker: {
+            on: {
+              "confirm.select": (select) => {
+                select.proceed()
+                select.closeChannel(541, "INTERNAL_ERROR - scripted")
+              }
             }
-          }
+          },
+          publisher: { channels: 1 }
         },
-        publisher: { channels: 1 }
-      },
-      function* (broker) {
-        assert.strictEqual(yield* send("a", { timeout: 350 }), "PublishTimeout")
-        assert.isAtMost(broker.count("channel.open"), 5)
-        broker.off("confirm.select")
-        assert.strictEqual(yield* send("b"), "Confirmed")
-      }
-    )
+        function* (broker) {
+          assert.strictEqual(yield* send("a", { timeout: 350 }), "PublishTimeout")
+          assert.isAtMost(broker.count("channel.open"), 5)
+          broker.off("confirm.select")
+          assert.strictEqual(yield* send("b"), "Confirmed")
+        }
+      )
   )
 })
 
 describe("a channel on which the broker refuses messages", () => {
-  it.live("is replaced by another, which may do better, and is closed", () =>
+  it.live("is closed and replaced by another, which may be accepted", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       broker.on("basic.publish", ({ deliveryTag, proceed, reply }) =>
@@ -393,7 +395,7 @@ describe("a channel on which the broker refuses messages", () => {
     })
   )
 
-  it.live("is replaced ever more seldom, if the others do no better", () =>
+  it.live("is replaced less and less often if its successors are refused, too", () =>
     onScriptedBroker(
       {
         broker: {
@@ -403,7 +405,7 @@ describe("a channel on which the broker refuses messages", () => {
       },
       function* (broker) {
         yield* Effect.forever(send("a")).pipe(Effect.timeoutOption("1500 millis"))
-        // After 100, 200, 400 and 800 ms, at the earliest.
+        // The channel is replaced after 100, 200, 400 and 800 ms at the earliest.
         assert.isAtLeast(broker.count("channel.open"), 3)
         assert.isAtMost(broker.count("channel.open"), 5)
       }
@@ -421,10 +423,10 @@ describe("a channel on which the broker refuses messages", () => {
         }
       }
     })
-    /** One message is on its way on a channel that has just refused another. */
+    /** One message is pending on a channel that has just refused another. */
     const begin = Effect.gen(function* () {
       const stays = yield* start(send("stays"))
-      // So old must a channel be to be replaced at once.
+      // A channel must be this old to be replaced at once.
       yield* Effect.sleep(150)
       assert.strictEqual(yield* send("refused"), "PublishNacked")
       const later = yield* startAll([send("later"), send("last")])
@@ -434,7 +436,7 @@ describe("a channel on which the broker refuses messages", () => {
     return { broker, begin }
   })
 
-  it.live("is not replaced before those on their way have their answers: a queue has messages in their order", () =>
+  it.live("is not replaced before the pending messages have their answers: a queue has the messages in order", () =>
     Effect.gen(function* () {
       const { begin, broker } = yield* refusing
       yield* Effect.gen(function* () {
@@ -450,7 +452,7 @@ describe("a channel on which the broker refuses messages", () => {
     })
   )
 
-  it.live("is kept beside its successor until its confirms are in: a slow queue makes no outcome unknown", () =>
+  it.live("stays open alongside its successor until its confirms are in: a slow queue makes no outcome unknown", () =>
     Effect.gen(function* () {
       const { begin, broker } = yield* refusing
       yield* Effect.gen(function* () {
@@ -467,33 +469,31 @@ describe("a channel on which the broker refuses messages", () => {
     })
   )
 
-  it.live(
-    "is kept until its confirms are due at the latest: a timeout is one, and gives the place in flight back",
-    () =>
-      Effect.gen(function* () {
-        const { begin, broker } = yield* refusing
-        broker.on("channel.close", (close) => close.hold())
-        yield* Effect.gen(function* () {
-          const { later, stays } = yield* begin
-          assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
-          assert.strictEqual(yield* Fiber.join(stays), "PublishTimeout")
-          yield* untilStats((stats) => stats.inFlight === 0)
-          yield* broker.received("channel.close")
-          // Too late: its outcome is known already.
-          broker.release("basic.publish")
-          assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, {
-            confirmed: 2,
-            unknown: 0,
-            timedOut: 1
-          })
-        }).pipe(
-          withPublisher(
-            broker.url,
-            { channels: 1 },
-            { closeTimeout: Duration.seconds(1), publishTimeout: Duration.seconds(3) }
-          )
+  it.live("stays open at most until its confirms are due: those that time out release their places in flight", () =>
+    Effect.gen(function* () {
+      const { begin, broker } = yield* refusing
+      broker.on("channel.close", (close) => close.hold())
+      yield* Effect.gen(function* () {
+        const { later, stays } = yield* begin
+        assert.deepStrictEqual(yield* joinAll(later), ["Confirmed", "Confirmed"])
+        assert.strictEqual(yield* Fiber.join(stays), "PublishTimeout")
+        yield* untilStats((stats) => stats.inFlight === 0)
+        yield* broker.received("channel.close")
+        // The confirm is too late: the outcome is known already.
+        broker.release("basic.publish")
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, {
+          confirmed: 2,
+          unknown: 0,
+          timedOut: 1
+        })
+      }).pipe(
+        withPublisher(
+          broker.url,
+          { channels: 1 },
+          { closeTimeout: Duration.seconds(1), publishTimeout: Duration.seconds(3) }
         )
-      })
+      )
+    })
   )
 
   it.live("is not overtaken by a sequence: its next message waits until the confirms before it are in", () =>
@@ -502,7 +502,7 @@ describe("a channel on which the broker refuses messages", () => {
       yield* Effect.gen(function* () {
         const publisher = yield* AmqpPublisher.AmqpPublisher
         const before: Record<string, Effect.Effect<unknown>> = {
-          // So old must a channel be to be replaced at once.
+          // A channel must be this old to be replaced at once.
           refused: Effect.sleep(150),
           next: until(publisher.stats, (stats) => stats.nacked === 1)
         }
@@ -526,7 +526,7 @@ describe("a channel on which the broker refuses messages", () => {
     })
   )
 
-  it.live("and dies while it is to be replaced: each message has one outcome, and another channel is opened", () =>
+  it.live("dies while it is being replaced: each message has one outcome, and another channel is opened", () =>
     Effect.gen(function* () {
       const { begin, broker } = yield* refusing
       yield* Effect.gen(function* () {
@@ -542,9 +542,9 @@ describe("a channel on which the broker refuses messages", () => {
   )
 })
 
-describe("a broker that takes and confirms nothing, on a connection that looks well", () => {
+describe("a broker that accepts and confirms nothing, on a connection that looks healthy", () => {
   it.live(
-    "has a backlog of maxWaitingBytes: what comes after a second of silence is turned away, nothing is lost",
+    "fills a backlog of maxWaitingBytes: what comes after a second of silence is refused, and nothing is lost",
     () =>
       onScriptedBroker(
         { broker: { on: held }, publisher: { maxInFlight: 1, maxWaitingBytes: 100 } },
@@ -564,7 +564,7 @@ describe("a broker that takes and confirms nothing, on a connection that looks w
           )
           const reason = yield* refused!
           assert.strictEqual(reason._tag, "PoolExhausted")
-          assert.include(reason.message, "1 messages with 5 bytes wait for their confirms already")
+          assert.include(reason.message, "1 message with 5 bytes is not confirmed yet")
           assert.include(reason.message, "maxWaitingBytes 100")
           broker.off("basic.publish")
           broker.release("basic.publish")
@@ -575,7 +575,7 @@ describe("a broker that takes and confirms nothing, on a connection that looks w
 })
 
 describe("places in flight", () => {
-  it.live("bytes are given back with each answer, not only when nothing is in flight", () =>
+  it.live("and their bytes are released with each answer, not only when nothing is in flight", () =>
     onScriptedBroker(
       {
         broker: {
@@ -596,27 +596,29 @@ describe("places in flight", () => {
     )
   )
 
-  it.live("one that is too large for now and gives up, by interruption or time, lets the next one pass", () =>
-    onScriptedBroker({ broker: { on: held }, publisher: { maxInFlightBytes: 100, channels: 1 } }, function* (broker) {
-      const first = yield* start(send("x".repeat(60)))
-      yield* broker.received("basic.publish")
-      const interrupted = yield* start(send("y".repeat(80)))
-      const small = yield* start(send("small"))
-      yield* untilStats((stats) => stats.waiting === 2)
-      yield* Fiber.interrupt(interrupted)
-      yield* broker.received("basic.publish", 2)
-      const late = yield* start(send("z".repeat(80), { timeout: 50 }))
-      const smaller = yield* start(send("s"))
-      assert.strictEqual(yield* Fiber.join(late), "PublishTimeout")
-      yield* broker.received("basic.publish", 3)
-      broker.release("basic.publish")
-      assert.deepStrictEqual(yield* joinAll([first, small, smaller]), ["Confirmed", "Confirmed", "Confirmed"])
-    })
+  it.live(
+    "do not stay with a message that waits for room and gives up, by interruption or timeout: the next one passes",
+    () =>
+      onScriptedBroker({ broker: { on: held }, publisher: { maxInFlightBytes: 100, channels: 1 } }, function* (broker) {
+        const first = yield* start(send("x".repeat(60)))
+        yield* broker.received("basic.publish")
+        const interrupted = yield* start(send("y".repeat(80)))
+        const small = yield* start(send("small"))
+        yield* untilStats((stats) => stats.waiting === 2)
+        yield* Fiber.interrupt(interrupted)
+        yield* broker.received("basic.publish", 2)
+        const late = yield* start(send("z".repeat(80), { timeout: 50 }))
+        const smaller = yield* start(send("s"))
+        assert.strictEqual(yield* Fiber.join(late), "PublishTimeout")
+        yield* broker.received("basic.publish", 3)
+        broker.release("basic.publish")
+        assert.deepStrictEqual(yield* joinAll([first, small, smaller]), ["Confirmed", "Confirmed", "Confirmed"])
+      })
   )
 })
 
-describe("a sequence and single messages, in line together", () => {
-  it.live("go first come, first served", () =>
+describe("a sequence and single messages in one wait queue", () => {
+  it.live("are served in the order of arrival", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 1, channels: 1 } }, function* (broker) {
       const first = yield* start(send("first"))
       yield* broker.received("basic.publish")
@@ -634,7 +636,7 @@ describe("a sequence and single messages, in line together", () => {
     })
   )
 
-  it.live("a channel that is stopped holds up its sequence alone", () =>
+  it.live("are independent of a stopped channel, which holds up its sequence only", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { channels: 2 } }, function* (broker) {
       const opening = yield* startAll([send("1"), send("2")])
       yield* untilStats((stats) => stats.channels === 2)
@@ -659,7 +661,7 @@ describe("a sequence and single messages, in line together", () => {
 })
 
 describe("timeout", () => {
-  it.live("of a message that was confirmed in time ends nothing, and keeps no other from its end", () =>
+  it.live("of a message that was confirmed in time ends nothing, and delays no other timeout", () =>
     onScriptedBroker({}, function* (broker) {
       assert.strictEqual(yield* send("in time", { timeout: 200 }), "Confirmed")
       broker.on("basic.publish", () => {})
@@ -669,7 +671,7 @@ describe("timeout", () => {
     })
   )
 
-  it.live("counts the time that passes, not what the clock on the wall is set to meanwhile", () =>
+  it.live("counts monotonic time, whatever the system clock is set to in the meantime", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: held })
       const clock = yield* Clock.Clock
@@ -681,7 +683,7 @@ describe("timeout", () => {
         const patient = yield* start(send("patient", { timeout: "10 minutes" }))
         yield* broker.received("basic.publish")
         setBy = 3_600_000
-        // Its timer looks at all deadlines.
+        // The timer of this publish checks all deadlines.
         assert.strictEqual(yield* send("late", { timeout: 20 }), "PublishTimeout")
         assert.isUndefined(patient.pollUnsafe())
         const late = yield* start(send("late", { timeout: 20 }))

@@ -1,4 +1,7 @@
-/** Back-pressure: a full write buffer, `connection.blocked` and `channel.flow`, as one state, and what publishers do in it. */
+/**
+ * Back-pressure: a full write buffer, `connection.blocked` and `channel.flow` as one state, and what publishers do in
+ * it.
+ */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -22,7 +25,7 @@ import {
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { bytesHeld } from "./support/heap.ts"
 
-/** Every state from now on, the present one first. */
+/** Every state from now on, the current one first. */
 const flows = Effect.gen(function* () {
   const { flow } = yield* AmqpPublisher.AmqpPublisher
   const seen = yield* Queue.unbounded<AmqpPublisher.Flow>()
@@ -33,29 +36,31 @@ const flows = Effect.gen(function* () {
 const takeTag = (seen: Queue.Dequeue<AmqpPublisher.Flow>) => Effect.map(Queue.take(seen), ({ _tag }) => _tag)
 
 describe("13. Blocked publishers wait or fail as configured; blocked state dies with its connection; consumers go on consuming and acking.", () => {
-  it.live("connection.blocked: those who wait are sent when it ends, in order; those who do not fail at once", () =>
-    onScriptedBroker({}, function* (broker) {
-      yield* send("first")
-      broker.block("low on disk")
-      assert.deepStrictEqual(yield* untilFlow("Blocked"), { _tag: "Blocked", reason: "low on disk" })
-      const waiting = yield* startAll([send("a"), send("b"), send("c")])
-      const reason = yield* reasonOf(AmqpPublisher.publish(message("now or never"), { onBlocked: "fail" }))
-      assert.strictEqual(reason._tag, "PublishForbidden")
-      assert.include(reason.message, "low on disk")
-      const late = yield* reasonOf(AmqpPublisher.publish(message("late"), { timeout: 30 }))
-      assert.deepInclude(late, { _tag: "PublishTimeout", sent: false })
-      assert.include(late.message, "low on disk")
-      assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { waiting: 3, forbidden: 1, timedOut: 1 })
-      broker.unblock()
-      assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
-      assert.deepStrictEqual(published(broker), ["first", "a", "b", "c"])
-      yield* untilFlow("Flowing")
-    })
+  it.live(
+    "connection.blocked: publishes that wait are sent in order when it ends; those that do not wait fail at once",
+    () =>
+      onScriptedBroker({}, function* (broker) {
+        yield* send("first")
+        broker.block("low on disk")
+        assert.deepStrictEqual(yield* untilFlow("Blocked"), { _tag: "Blocked", reason: "low on disk" })
+        const waiting = yield* startAll([send("a"), send("b"), send("c")])
+        const reason = yield* reasonOf(AmqpPublisher.publish(message("now or never"), { onBlocked: "fail" }))
+        assert.strictEqual(reason._tag, "PublishForbidden")
+        assert.include(reason.message, "low on disk")
+        const late = yield* reasonOf(AmqpPublisher.publish(message("late"), { timeout: 30 }))
+        assert.deepInclude(late, { _tag: "PublishTimeout", sent: false })
+        assert.include(late.message, "low on disk")
+        assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { waiting: 3, forbidden: 1, timedOut: 1 })
+        broker.unblock()
+        assert.deepStrictEqual(new Set(yield* joinAll(waiting)), new Set(["Confirmed"]))
+        assert.deepStrictEqual(published(broker), ["first", "a", "b", "c"])
+        yield* untilFlow("Flowing")
+      })
   )
 
   it.live("a connection that is blocked before there is a channel", () =>
     Effect.gen(function* () {
-      // As a broker does: it answers nothing on a blocked connection.
+      // A broker answers nothing on a blocked connection.
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         broker.block()
@@ -71,7 +76,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
   )
 
   it.live(
-    "a connection that is blocked while the channel opens: the wait goes on, longer than continuationTimeout",
+    "a connection that is blocked while the channel opens: the wait continues, for longer than continuationTimeout",
     () =>
       onScriptedBroker(
         { broker: { protocolErrors: "record" }, continuationTimeout: Duration.millis(1500) },
@@ -80,7 +85,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
           const waiting = yield* start(send("a"))
           yield* broker.received("channel.open")
           broker.block()
-          // Given up after continuationTimeout, and closed when it has been answered.
+          // The opening is given up after continuationTimeout, and closed when it has been answered.
           yield* Effect.sleep(1700)
           assert.strictEqual(broker.count("channel.close"), 0)
           broker.release("channel.open")
@@ -92,7 +97,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
       )
   )
 
-  it.live("those in line for another reason who do not want to wait are sent away when the broker blocks", () =>
+  it.live("publishes that wait for another reason and may not wait for a block fail when the broker blocks", () =>
     onScriptedBroker(
       { broker: { on: { "basic.publish": (publish) => publish.hold() } }, publisher: { maxInFlight: 1 } },
       function* (broker) {
@@ -103,7 +108,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
         broker.block()
         assert.strictEqual(yield* Fiber.join(impatient!), "PublishForbidden")
         assert.isUndefined(patient!.pollUnsafe())
-        // What is in flight is confirmed while the connection is blocked.
+        // A pending message is confirmed while the connection is blocked.
         broker.off("basic.publish")
         broker.release("basic.publish")
         assert.strictEqual(yield* Fiber.join(first), "Confirmed")
@@ -113,7 +118,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
     )
   )
 
-  it.live("blocked state dies with its connection: those who wait are sent on the next", () =>
+  it.live("blocked state dies with its connection: waiting publishes are sent on the next one", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.scoped(
@@ -134,7 +139,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
     })
   )
 
-  it.live("a new listener hears the present state first, and each change once", () =>
+  it.live("a new listener gets the current state first, and each change once", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.scoped(
@@ -158,7 +163,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
   )
 
   describe("channel.flow", () => {
-    it.live("stop, stop again, resume: answered each time; publishers wait, or fail", () =>
+    it.live("stop, stop again, resume: each is answered; publishes wait, or fail", () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
         yield* Effect.scoped(
@@ -191,7 +196,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
       })
     )
 
-    it.live("a connection that dies while it is stopped: those who wait are sent on the next", () =>
+    it.live("a connection that dies while it is stopped: waiting publishes are sent on the next one", () =>
       onScriptedBroker({ publisher: { channels: 1 } }, function* (broker) {
         yield* send("first")
         broker.flow(false)
@@ -204,7 +209,7 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
       })
     )
 
-    it.live("one channel of two that is stopped: the other one takes it all", () =>
+    it.live("one of two channels is stopped: the other one sends everything", () =>
       onScriptedBroker(
         { broker: { on: { "basic.publish": (publish) => publish.hold() } }, publisher: { channels: 2 } },
         function* (broker) {
@@ -229,14 +234,14 @@ describe("13. Blocked publishers wait or fail as configured; blocked state dies 
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("13. consumers go on consuming and acking", () => {
-    it.effect("while the broker is short of memory, and what waited is published afterwards", () =>
+    it.effect("during a memory alarm, and waiting messages are published afterwards", () =>
       onTestBroker({}, function* ({ awaitCensus, blockPublishers, unblockPublishers, url }) {
         const { queue } = yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("blocked")))
         const publish = (content: string, options?: AmqpChannel.PublishOptions) =>
           outcomeOf(AmqpPublisher.publish({ routingKey: queue, content }, options))
         yield* Effect.forEach(["1", "2", "3"], (content) => publish(content))
         yield* blockPublishers
-        // The broker tells a connection when it publishes; that very message is read when the alarm is over.
+        // The broker notifies a connection when it publishes. It reads that message when the alarm is over.
         const telling = yield* start(publish("telling"))
         yield* untilFlow("Blocked")
         const waiting = yield* start(publish("waiting"))
@@ -263,11 +268,11 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
 
 const mebibyte = 2 ** 20
 
-/** For those that will never be confirmed. */
+/** For publishers whose messages are never confirmed. */
 const stalled = { shutdownTimeout: Duration.millis(1), closeTimeout: Duration.millis(1) }
 
-describe("a connection that takes no more bytes", () => {
-  it.live("is Buffering, until it takes them", () =>
+describe("a connection that accepts no more bytes", () => {
+  it.live("is Buffering until it accepts them", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.scoped(
@@ -279,7 +284,7 @@ describe("a connection that takes no more bytes", () => {
           const content = new Uint8Array(mebibyte)
           const fibers = yield* startAll(Array.from({ length: 40 }, () => send(content)))
           assert.strictEqual(yield* takeTag(seen), "Buffering")
-          // A full buffer is no refusal of the broker's.
+          // A full buffer is not a refusal by the broker.
           const late = yield* reasonOf(AmqpPublisher.publish(message("late"), { onBlocked: "fail", timeout: 30 }))
           assert.deepInclude(late, { _tag: "PublishTimeout", sent: false })
           assert.include(late.message, "write buffer is full")
@@ -291,7 +296,7 @@ describe("a connection that takes no more bytes", () => {
     })
   )
 
-  it.live("a burst that the network takes in its stride is not Buffering", () =>
+  it.live("is not reported as Buffering for a burst that the network absorbs", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.scoped(
@@ -307,7 +312,7 @@ describe("a connection that takes no more bytes", () => {
     })
   )
 
-  it.live("takes into this process as much as writeBufferSize says, beyond what the system's own buffers take", () =>
+  it.live("keeps as much in the process as writeBufferSize allows, in addition to the system's buffers", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const taken = (writeBufferSize: number) =>
@@ -338,7 +343,7 @@ describe("a connection that takes no more bytes", () => {
     ["bytes", new Uint8Array(65_536)],
     ["text", "ü".repeat(32_768)]
   ] as const) {
-    it.live(`400 MB of ${what}, offered by 6,400 fibers, grow the process by less than 50 MB`, () =>
+    it.live(`grows the process by less than 50 MB when 6,400 fibers offer 400 MB of ${what}`, () =>
       onScriptedBroker(
         { publisher: { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, ...stalled },
         function* (broker) {
@@ -355,26 +360,28 @@ describe("a connection that takes no more bytes", () => {
     )
   }
 
-  it.live("400 MB offered by publishAll, too: what has no place is not taken from its source", () =>
-    onScriptedBroker(
-      { publisher: { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, ...stalled },
-      function* (broker) {
-        yield* send("first")
-        broker.pause()
-        const before = bytesHeld()
-        let taken = 0
-        const messages = function* () {
-          for (; taken < 400; taken++) yield message(Buffer.alloc(mebibyte))
+  it.live(
+    "grows it as little when publishAll offers 400 MB: it takes no message that has no place from its source",
+    () =>
+      onScriptedBroker(
+        { publisher: { maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 }, ...stalled },
+        function* (broker) {
+          yield* send("first")
+          broker.pause()
+          const before = bytesHeld()
+          let taken = 0
+          const messages = function* () {
+            for (; taken < 400; taken++) yield message(Buffer.alloc(mebibyte))
+          }
+          yield* Effect.forkChild(Stream.runDrain(AmqpPublisher.publishAll(messages())), { startImmediately: true })
+          yield* untilFlow("Buffering")
+          assert.isBelow((bytesHeld() - before) / mebibyte, 50)
+          assert.isBelow(taken, 40)
         }
-        yield* Effect.forkChild(Stream.runDrain(AmqpPublisher.publishAll(messages())), { startImmediately: true })
-        yield* untilFlow("Buffering")
-        assert.isBelow((bytesHeld() - before) / mebibyte, 50)
-        assert.isBelow(taken, 40)
-      }
-    )
+      )
   )
 
-  it.live("waiting is no recursion: 100,000 in line are sent one after the other", () =>
+  it.live("does not recurse: 100,000 waiting publishes are sent one after the other", () =>
     onScriptedBroker({ publishTimeout: Duration.seconds(60) }, function* (broker) {
       yield* send("first")
       broker.block()

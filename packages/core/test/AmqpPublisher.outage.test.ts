@@ -1,8 +1,8 @@
-/** Publishers while the connection dies under them, is blocked, or is away: what became of each message, and what it cost. */
+/** Publishers while the connection dies, is blocked, or is absent: the outcome of each message, and what it cost. */
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Duration, Effect, Fiber, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, Stream, SubscriptionRef, Schedule } from "effect"
 import { onScriptedBroker } from "./support/client.ts"
 import { reasonOf, untilState, withPool } from "./support/amqp.ts"
 import { encodeMessage } from "./support/frames.ts"
@@ -21,14 +21,14 @@ import {
   withPublisher
 } from "./support/publisher.ts"
 import { eventually, until } from "./support/polling.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import { takeAll } from "./support/queues.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { limitBodies } from "./support/versions.ts"
 
 const mebibyte = 2 ** 20
 
-/** A queue of the broker's, made and emptied by a connection that no fault reaches. */
+/** A queue of the broker, declared and emptied by a connection that no fault reaches. */
 const aQueue = Effect.fnUntraced(function* (url: string) {
   const name = `outage-${yield* Effect.sync(() => ++queues)}`
   yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(name))).pipe(withPool(url))
@@ -38,6 +38,17 @@ const aQueue = Effect.fnUntraced(function* (url: string) {
   return { name, contents }
 })
 let queues = 0
+
+/** Waits until the broker has sent nothing for a while. */
+const untilQuiet = ({ stats }: FaultProxy.FaultProxy) =>
+  Effect.suspend(() => {
+    let before = -1
+    return Effect.sync(() => {
+      const isQuiet = stats.down.dropped === before
+      before = stats.down.dropped
+      return isQuiet
+    }).pipe(Effect.repeat({ until: (isQuiet) => isQuiet, schedule: Schedule.spaced("200 millis") }))
+  })
 
 const figures: Array<ReadonlyArray<string | number>> = []
 const print = (title: string, rows: ReadonlyArray<ReadonlyArray<string | number>>) =>
@@ -54,8 +65,10 @@ const print = (title: string, rows: ReadonlyArray<ReadonlyArray<string | number>
   )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("a connection that dies with N unconfirmed publishes: each ends once, no success is not in its queue, and what was in line goes with the next connection", () => {
-    /** How it dies. `arrived`: all of them had reached the broker, whose confirms were lost on their way. */
+  describe("a connection that dies with N unconfirmed publishes: each ends once, each success is in its queue, and waiting messages are sent on the next connection", () => {
+    /**
+     * How the connection dies. `arrived`: all messages had reached the broker, and the confirms were lost on their way.
+     */
     const deaths = {
       "reset amid the last bytes": { arrived: false, by: undefined },
       "reset with all of them stored": { arrived: true, by: (proxy: FaultProxy.FaultProxy) => Effect.sync(proxy.rst) },
@@ -68,7 +81,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         by: (_: FaultProxy.FaultProxy, broker: TestBroker.TestBroker["Service"]) => broker.killConnections
       }
     }
-    const inLine = 20
+    const queued = 20
 
     for (const n of [1, 100, 10_000]) {
       for (const [death, { arrived, by }] of Object.entries(deaths)) {
@@ -82,17 +95,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ${"x".repeat(100)}` }))
               assert.strictEqual(yield* send(-1), "Confirmed")
               const before = proxy.stats.up.bytes
-              // What comes down is lost; what went up may be held, to be let go as far as the cut.
+              // What comes down is lost. What went up may be held, and is then released up to the cut.
               if (arrived) proxy.drop("down")
               else proxy.stall("up")
-              const sent = yield* startAll(numbers(n).map(send))
+              const sent = yield* startAll(range(n).map(send))
               yield* untilStats((stats) => stats.inFlight === n)
-              const waiting = yield* startAll(numbers(inLine).map((i) => send(n + i)))
-              yield* untilStats((stats) => stats.waiting === inLine)
+              const waiting = yield* startAll(range(queued).map((i) => send(n + i)))
+              yield* untilStats((stats) => stats.waiting === queued)
               if (by === undefined) {
                 proxy.heal()
                 proxy.drop("down")
-                // Half of the first message, or of all.
+                // The cut is halfway through the only message, or through all of them.
                 proxy.cutAfter(n === 1 ? 60 : n * 80, "up")
                 yield* proxy.until(({ reset }) => reset === 1)
                 proxy.heal()
@@ -102,12 +115,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   ({ messages, unconfirmed }) => messages >= n && unconfirmed === 0
                 )
                 yield* eventually("they arrive", arrivedAll)
+                // The last confirms are counted before they are sent, and would let waiting messages go out.
+                yield* untilQuiet(proxy)
                 proxy.heal()
                 yield* by(proxy, broker)
               }
               const outcomes = yield* joinAll(sent)
               const later = yield* joinAll(waiting)
-              assert.deepStrictEqual(tally(later), { Confirmed: inLine })
+              assert.deepStrictEqual(tally(later), { Confirmed: queued })
               const stored = yield* queue.contents
               const times = new Map<number, number>()
               for (const i of stored) times.set(i, (times.get(i) ?? 0) + 1)
@@ -116,17 +131,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                 if (outcome === "Confirmed") assert.strictEqual(times.get(i), 1, `${i} was confirmed`)
                 else assert.isAtMost(times.get(i) ?? 0, 1)
               }
-              // Never sent before: once.
-              for (const i of numbers(inLine)) assert.strictEqual(times.get(n + i), 1)
-              if (arrived) assert.strictEqual(stored.length, 1 + n + inLine)
-              // The last of them had not gone out, in any case.
+              // These were never sent before, so each is there once.
+              for (const i of range(queued)) assert.strictEqual(times.get(n + i), 1)
+              if (arrived) assert.strictEqual(stored.length, 1 + n + queued)
+              // The last of them had not been sent, in any case.
               else assert.isFalse(times.has(n - 1))
               const stats = yield* (yield* AmqpPublisher.AmqpPublisher).stats
               assert.deepInclude(stats, { inFlight: 0, waiting: 0, timedOut: 0, refused: 0 })
-              assert.strictEqual(stats.confirmed + stats.unknown, 1 + n + inLine)
+              assert.strictEqual(stats.confirmed + stats.unknown, 1 + n + queued)
               assert.isAbove(proxy.stats.up.bytes, before)
               const { Confirmed = 0, PublishUnknown = 0 } = tally(outcomes)
-              figures.push([n, death, Confirmed, PublishUnknown, stored.length - 1 - inLine, inLine])
+              figures.push([n, death, Confirmed, PublishUnknown, stored.length - 1 - queued, queued])
             }).pipe(withPublisher(proxy.through(broker.url), { maxInFlight: n, maxInFlightBytes: 2 ** 40 }))
           })
         )
@@ -137,7 +152,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.sync(() => {
         assert.strictEqual(figures.length, 12)
         print("Death with N unconfirmed publishes", [
-          ["N", "death", "confirmed", "unknown", "of these N stored", "in line, confirmed later"],
+          ["N", "death", "confirmed", "unknown", "of these N stored", "waiting, confirmed later"],
           ...figures
         ])
       })
@@ -145,62 +160,67 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("a write buffer that is full when the connection dies", () => {
-    it.effect("sent or not is told truly, what was in line is sent once on the next, and the memory comes back", () =>
-      Effect.gen(function* () {
-        const broker = yield* TestBroker.TestBroker
-        const proxy = yield* FaultProxy.make(broker.url)
-        const queue = yield* aQueue(broker.url)
-        yield* Effect.gen(function* () {
-          const padding = "x".repeat(16_384)
-          const send = (i: number, timeout: Duration.Input = "30 seconds") =>
-            Effect.match(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ${padding}` }, { timeout }), {
-              onFailure: ({ reason }) =>
-                reason._tag === "PublishTimeout" ? (`sent: ${reason.sent}` as const) : reason._tag,
-              onSuccess: () => "Confirmed" as const
-            })
-          assert.strictEqual(yield* send(-1), "Confirmed")
-          const before = bytesHeld()
-          proxy.stall("up")
-          const count = 3000
-          // Every tenth gives up before the connection does.
-          const patient = (i: number) => i % 10 !== 0
-          const fibers = yield* startAll(numbers(count).map((i) => send(i, patient(i) ? "30 seconds" : "300 millis")))
-          yield* untilFlow("Buffering")
-          yield* untilStats((stats) => stats.timedOut === count / 10)
-          const { inFlight, waiting } = yield* (yield* AmqpPublisher.AmqpPublisher).stats
-          assert.isAbove(inFlight, 10)
-          assert.isAbove(waiting, 100)
-          proxy.rst()
-          proxy.heal()
-          const outcomes = yield* joinAll(fibers)
-          const stored = yield* queue.contents
-          const times = new Map<number, number>()
-          for (const i of stored) times.set(i, (times.get(i) ?? 0) + 1)
-          for (const [i, outcome] of outcomes.entries()) {
-            const allowed = patient(i) ? ["Confirmed", "PublishUnknown"] : ["sent: true", "sent: false"]
-            assert.include(allowed, outcome)
-            if (outcome === "Confirmed") assert.strictEqual(times.get(i), 1, `${i} was confirmed`)
-            if (outcome === "sent: false") assert.isFalse(times.has(i), `${i} was not sent`)
-          }
-          const counts: Record<string, number> = tally(outcomes as ReadonlyArray<string>)
-          // Those in line were all sent; those in flight were all unknown, or had given up.
-          assert.strictEqual(counts["Confirmed"], waiting)
-          assert.strictEqual(counts["PublishUnknown"]! + counts["sent: true"]!, inFlight)
-          assert.isAbove(counts["sent: false"]!, 0)
-          assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
-          const grown = (bytesHeld() - before) / mebibyte
-          assert.isBelow(grown, 10)
-          print("Full write buffer, then death", [...Object.entries(counts), ["MB kept afterwards", grown.toFixed(1)]])
-        }).pipe(
-          withPublisher(proxy.through(broker.url), { channels: 1, maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 })
-        )
-      })
+    it.effect(
+      "each outcome says accurately whether it was sent, waiting messages are sent once on the next, and the memory is freed",
+      () =>
+        Effect.gen(function* () {
+          const broker = yield* TestBroker.TestBroker
+          const proxy = yield* FaultProxy.make(broker.url)
+          const queue = yield* aQueue(broker.url)
+          yield* Effect.gen(function* () {
+            const padding = "x".repeat(16_384)
+            const send = (i: number, timeout: Duration.Input = "30 seconds") =>
+              Effect.match(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ${padding}` }, { timeout }), {
+                onFailure: ({ reason }) =>
+                  reason._tag === "PublishTimeout" ? (`sent: ${reason.sent}` as const) : reason._tag,
+                onSuccess: () => "Confirmed" as const
+              })
+            assert.strictEqual(yield* send(-1), "Confirmed")
+            const before = bytesHeld()
+            proxy.stall("up")
+            const count = 3000
+            // Every tenth publish times out before the connection dies.
+            const patient = (i: number) => i % 10 !== 0
+            const fibers = yield* startAll(range(count).map((i) => send(i, patient(i) ? "30 seconds" : "300 millis")))
+            yield* untilFlow("Buffering")
+            yield* untilStats((stats) => stats.timedOut === count / 10)
+            const { inFlight, waiting } = yield* (yield* AmqpPublisher.AmqpPublisher).stats
+            assert.isAbove(inFlight, 10)
+            assert.isAbove(waiting, 100)
+            proxy.rst()
+            proxy.heal()
+            const outcomes = yield* joinAll(fibers)
+            const stored = yield* queue.contents
+            const times = new Map<number, number>()
+            for (const i of stored) times.set(i, (times.get(i) ?? 0) + 1)
+            for (const [i, outcome] of outcomes.entries()) {
+              const allowed = patient(i) ? ["Confirmed", "PublishUnknown"] : ["sent: true", "sent: false"]
+              assert.include(allowed, outcome)
+              if (outcome === "Confirmed") assert.strictEqual(times.get(i), 1, `${i} was confirmed`)
+              if (outcome === "sent: false") assert.isFalse(times.has(i), `${i} was not sent`)
+            }
+            const counts: Record<string, number> = tally(outcomes as ReadonlyArray<string>)
+            // All waiting publishes were sent. Those in flight are all unknown, or had timed out.
+            assert.strictEqual(counts["Confirmed"], waiting)
+            assert.strictEqual(counts["PublishUnknown"]! + counts["sent: true"]!, inFlight)
+            assert.isAbove(counts["sent: false"]!, 0)
+            assert.deepInclude(yield* (yield* AmqpPublisher.AmqpPublisher).stats, { inFlight: 0, waiting: 0 })
+            const grown = (bytesHeld() - before) / mebibyte
+            assert.isBelow(grown, 10)
+            print("Full write buffer, then death", [
+              ...Object.entries(counts),
+              ["MB kept afterwards", grown.toFixed(1)]
+            ])
+          }).pipe(
+            withPublisher(proxy.through(broker.url), { channels: 1, maxInFlight: 100_000, maxInFlightBytes: 2 ** 40 })
+          )
+        })
     )
   })
 
   describe("while the connection is away", () => {
     it.effect(
-      "400 MB offered grow the process by less than 50 MB; each publish ends in time or is sent, once, afterwards",
+      "400 MB offered grow the process by less than 50 MB; each publish times out or is sent once, afterwards",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -208,7 +228,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const queue = yield* aQueue(broker.url)
           yield* Effect.gen(function* () {
             const size = 100_000
-            // Each has a content of its own.
+            // Each message has its own content.
             const content = (i: number) => Buffer.alloc(size, " ").fill(`${i} `, 0, 8)
             const send = (i: number, options?: AmqpChannel.PublishOptions) =>
               Effect.suspend(() =>
@@ -220,16 +240,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             proxy.rst()
             yield* untilState((now) => now._tag === "Reconnecting")
 
-            // Those that may not wait.
+            // A publish that may not wait fails at once.
             const impatient = yield* reasonOf(
               AmqpPublisher.publish({ routingKey: queue.name, content: content(1) }, { onBlocked: "fail" })
             )
             assert.strictEqual(impatient._tag, "PublishForbidden")
             assert.include(impatient.message, "there is no connection")
 
-            // 300 MB by fibers, 100 MB by a source.
-            const short = yield* startAll(numbers(100).map((i) => send(10_000 + i, { timeout: "500 millis" })))
-            const fibers = yield* startAll(numbers(2900).map((i) => send(20_000 + i)))
+            // Fibers offer 300 MB, a source 100 MB.
+            const short = yield* startAll(range(100).map((i) => send(10_000 + i, { timeout: "500 millis" })))
+            const fibers = yield* startAll(range(2900).map((i) => send(20_000 + i)))
             let taken = 0
             const source = function* () {
               for (; taken < 1000; taken++) yield { routingKey: queue.name, content: content(30_000 + taken) }
@@ -242,13 +262,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               rss: (process.memoryUsage().rss - before.rss) / mebibyte
             }
             assert.isBelow(grown.held, 50)
-            // With what V8 has collected and not given back: 50 to 130 MB of the 400.
+            // This includes what V8 has collected and not returned to the system: 50 to 130 MB of the 400.
             assert.isBelow(grown.rss, 250)
             assert.isAtMost(taken, 1)
 
-            // Those that may wait, but not that long.
+            // Publishes with a short timeout end by it.
             assert.deepStrictEqual(tally(yield* joinAll(short)), { PublishTimeout: 100 })
-            // Those that found no room were told at once.
+            // Publishes that found no room failed at once.
             assert.deepStrictEqual(tally(yield* joinAll(turnedAway)), { PoolExhausted: turnedAway.length })
             assert.isAbove(turnedAway.length, 2500)
 
@@ -266,7 +286,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             print("400 MB offered while the connection is away", [
               ["MB more, heap and buffers", grown.held.toFixed(1)],
               ["MB more, resident", grown.rss.toFixed(1)],
-              ["in line", waiting],
+              ["waiting", waiting],
               ["turned away at once", turnedAway.length],
               ["sent afterwards, once", confirmed + 1000]
             ])
@@ -274,7 +294,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         })
     )
 
-    it.effect("those in line who do not want to wait are sent away when the connection is lost", () =>
+    it.effect("waiting publishes that may not wait for a connection fail when the connection is lost", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const proxy = yield* FaultProxy.make(broker.url)
@@ -304,7 +324,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a publisher that is closed while the broker blocks it", () => {
-    it.effect("ends in bounded time: what was in line is PoolClosed and never sent, what was sent is unknown", () =>
+    it.effect("ends in bounded time: waiting publishes are PoolClosed and never sent, sent ones are unknown", () =>
       Effect.gen(function* () {
         const broker = yield* TestBroker.TestBroker
         const queue = yield* aQueue(broker.url)
@@ -315,8 +335,8 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           yield* broker.blockPublishers
           const telling = yield* start(send(1))
           yield* until(SubscriptionRef.get(publisher.flow), ({ _tag }) => _tag === "Blocked", "the flow")
-          const waiting = yield* startAll(numbers(50).map((i) => send(100 + i)))
-          // A long time, for a publisher.
+          const waiting = yield* startAll(range(50).map((i) => send(100 + i)))
+          // This is a long time for a publisher.
           yield* Effect.sleep("1 second")
           assert.deepInclude(yield* publisher.stats, { inFlight: 1, waiting: 50, timedOut: 0 })
           const [time] = yield* Effect.timed(close)
@@ -342,9 +362,9 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     )
   })
 
-  describe("a message that is larger than the broker takes", () => {
+  describe("a message that is larger than the broker accepts", () => {
     it.effect(
-      "fails alone with MessageTooLarge and is not tried again; those beside it are unknown, the next is confirmed",
+      "fails with MessageTooLarge and is not retried; other pending ones are unknown, and the next one is confirmed",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -358,7 +378,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             for (let round = 1; round <= 5; round++) {
               const at = round * 100
               const fibers = yield* startAll([
-                ...numbers(10).map((i) => send(at + i)),
+                ...range(10).map((i) => send(at + i)),
                 send(at + 10, 200_000),
                 send(at + 11)
               ])
@@ -372,7 +392,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             assert.deepInclude(stats, { inFlight: 0, waiting: 0, refused: 5 })
             const stored = yield* queue.contents
             assert.isFalse(stored.some((i) => i % 100 === 10))
-            assert.isTrue(numbers(5).every((round) => stored.includes((round + 1) * 100 + 12)))
+            assert.isTrue(range(5).every((round) => stored.includes((round + 1) * 100 + 12)))
             assert.strictEqual(new Set(stored).size, stored.length)
           }).pipe(withPublisher(broker.url, { channels: 1 }))
         }).pipe(Effect.scoped)
@@ -380,7 +400,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   })
 
   describe("channel-max", () => {
-    /** For connections that are made while it runs. */
+    /** For connections that are opened while the effect runs. */
     const fewChannels = Effect.acquireRelease(
       Effect.flatMap(TestBroker.TestBroker, (broker) =>
         Effect.as(broker.evaluate("application:set_env(rabbit, channel_max, 3)."), broker)
@@ -389,7 +409,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     )
 
     it.effect(
-      "a publisher without a channel is ChannelMaxReached at once, on a connection that goes on; with one, it publishes",
+      "a publisher without a channel is ChannelMaxReached at once while the connection stays; with one, it publishes",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -400,7 +420,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
             const send = (i: number) => outcomeOf(AmqpPublisher.publish({ routingKey: queue.name, content: `${i} ` }))
             yield* Effect.scoped(
               Effect.gen(function* () {
-                const borrowed = yield* Effect.forEach(numbers(3), () => AmqpPool.get)
+                const borrowed = yield* Effect.forEach(range(3), () => AmqpPool.get)
                 assert.deepInclude(state.value, { channelMax: 3 })
                 for (let round = 0; round < 20; round++) {
                   assert.strictEqual(yield* send(0), "ChannelMaxReached")
@@ -412,9 +432,9 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 for (const channel of borrowed) yield* channel.queueDeclarePassive(queue.name)
               })
             )
-            // Closed behind their borrowers' backs, the first free number is the publisher's.
+            // The channels are closed without their borrowers' knowledge, so the first free number is the publisher's.
             yield* broker.awaitCensus({ channels: 0 })
-            assert.deepStrictEqual(tally(yield* joinAll(yield* startAll(numbers(100).map(send)))), { Confirmed: 100 })
+            assert.deepStrictEqual(tally(yield* joinAll(yield* startAll(range(100).map(send)))), { Confirmed: 100 })
             yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive(queue.name)))
             assert.deepInclude(state.value, { _tag: "Open", generation: 1 })
             yield* broker.awaitCensus({ connections: 1 })
@@ -424,7 +444,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
   })
 })
 
-describe("generations: what an old connection still says does nothing to the next, whose numbers are the same", () => {
+describe("generations: what an old connection still sends does nothing to the next one, whose numbers are the same", () => {
   plain.live("confirms that were held back, and returns, of channel 1 and tag 1", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": (publish) => publish.hold() } })
@@ -434,7 +454,7 @@ describe("generations: what an old connection still says does nothing to the nex
         const send = outcomeOf(AmqpPublisher.publish(message, { mandatory: true }))
         const first = yield* startAll([send, send])
         yield* broker.received("basic.publish", 2)
-        // We give the connection up; what the broker says then is still on its way when the next one is there.
+        // The library gives the connection up. What the broker then sends still arrives when the next one is open.
         broker.block()
         yield* untilFlow("Blocked")
         proxy.stall("down")

@@ -1,4 +1,6 @@
-/** The publisher where no real broker fails on command: silent ones, late ones, acks in any order, channels that die. */
+/**
+ * The publisher where no real broker fails on command: silent and late brokers, acks in any order, channels that die.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpConnection, type AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { Duration, Effect, Exit, Fiber } from "effect"
@@ -22,7 +24,7 @@ import { closedByRefusals, reasonOf } from "./support/amqp.ts"
 const millis = Duration.millis
 
 const never: ScriptedBroker.Script = { "basic.publish": () => {} }
-/** How many places are free: as many publishes are sent, no more. */
+/** Checks how many places are free: that many publishes are sent, and no more. */
 const placesFree = (broker: ScriptedBroker.ScriptedBroker, expected: number) =>
   Effect.gen(function* () {
     const before = broker.count("basic.publish")
@@ -34,7 +36,7 @@ const placesFree = (broker: ScriptedBroker.ScriptedBroker, expected: number) =>
   })
 
 describe("12. A confirmed publish resolves once, and never as success without the broker's ack.", () => {
-  it.live("a broker that never answers makes nobody succeed", () =>
+  it.live("without an answer of the broker no publish succeeds", () =>
     onScriptedBroker({ broker: { on: never }, publishTimeout: millis(500) }, function* (broker) {
       const outcomes = yield* joinAll(yield* startAll(Array.from({ length: 20 }, (_, i) => send(`${i}`))))
       assert.deepStrictEqual(new Set(outcomes), new Set(["PublishTimeout"]))
@@ -42,7 +44,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 
-  it.live("acks and nacks reach the messages they name: in any order, many at once, twice, or of nobody", () =>
+  it.live("acks and nacks reach the messages they name: in any order, many at once, twice, or for unknown tags", () =>
     onScriptedBroker({ broker: { on: never }, publisher: { channels: 1 } }, function* (broker) {
       const fibers = yield* startAll(Array.from({ length: 10 }, (_, i) => send(`${i}`)))
       yield* broker.received("basic.publish", 10)
@@ -67,7 +69,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 
-  it.live("an ack of everything does not confirm what is published on hearing it", () =>
+  it.live("an ack of everything does not confirm what is published in reaction to it", () =>
     onScriptedBroker({ broker: { on: never }, publisher: { channels: 1 } }, function* (broker) {
       const twice = Effect.andThen(send("first"), send("second"))
       const fibers = yield* startAll([twice, twice, twice])
@@ -80,7 +82,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     })
   )
 
-  it.live("a message that timed out keeps its place until the broker answers, and its late ack is told to nobody", () =>
+  it.live("a message that timed out keeps its place until the broker answers, and its late ack is not reported", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 3, channels: 1 } }, function* (broker) {
       const reasons = yield* Effect.forEach(
         [1, 2],
@@ -89,7 +91,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
       )
       for (const reason of reasons) assert.deepInclude(reason, { _tag: "PublishTimeout", sent: true })
       yield* placesFree(broker, 1)
-      // Those that were interrupted have theirs, too.
+      // Interrupted publishes keep their places, too.
       yield* placesFree(broker, 0)
       broker.release("basic.publish")
       yield* untilStats((stats) => stats.inFlight === 0)
@@ -121,7 +123,7 @@ describe("12. A confirmed publish resolves once, and never as success without th
     )
   )
 
-  it.live("the death of a channel is told to each of its messages once, and to none of another channel", () =>
+  it.live("the death of a channel is reported to each of its messages once, and to none of another channel", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { channels: 2 } }, function* (broker) {
       const fibers = yield* startAll(Array.from({ length: 10 }, (_, i) => send(`${i}`)))
       yield* untilStats((stats) => stats.channels === 2)
@@ -150,18 +152,18 @@ describe("a message that kills its channel", () => {
     }
   })
 
-  it.live("is not told apart from its like if their exchange was there before: all are unknown", () =>
+  it.live("is not distinguished from similar ones if their exchange existed before: all are unknown", () =>
     onScriptedBroker({ publisher: { channels: 1 } }, function* (broker) {
       assert.strictEqual(yield* send("before"), "Confirmed")
       broker.on("basic.publish", kills("NOT_FOUND - no exchange 'x' in vhost '/'")["basic.publish"]!)
       const outcomes = yield* joinAll(yield* startAll([send("innocent"), send("culprit"), send("innocent")]))
       assert.deepStrictEqual(outcomes, ["PublishUnknown", "PublishUnknown", "PublishUnknown"])
-      // On its own, it is: whoever tries again one by one learns the truth.
+      // A single publish is recognized: a caller that retries one by one learns the reason.
       assert.strictEqual(yield* send("culprit"), "NotFound")
     })
   )
 
-  it.live("is not guessed at: a close that names nobody makes all of them unknown, with its reason as cause", () =>
+  it.live("is not guessed: a close that names no message makes all of them unknown, with its reason as the cause", () =>
     onScriptedBroker(
       { broker: { on: kills("PRECONDITION_FAILED - something new") }, publisher: { channels: 1 } },
       function* () {
@@ -179,7 +181,7 @@ describe("a message that kills its channel", () => {
     )
   )
 
-  it.live("by its size is told by its size", () =>
+  it.live("by its size is recognized by its size", () =>
     onScriptedBroker(
       {
         broker: {
@@ -199,7 +201,7 @@ describe("a message that kills its channel", () => {
     )
   )
 
-  it.live("is followed by a new channel at once, on which what waited is sent, in order", () =>
+  it.live("is followed by a new channel at once, on which waiting messages are sent in order", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { channels: 1, maxInFlight: 2 } }, function* (broker) {
       const first = yield* startAll([send("a"), send("b")])
       const waiting = yield* startAll([send("c"), send("d"), send("e"), send("f")])
@@ -217,7 +219,7 @@ describe("a message that kills its channel", () => {
 })
 
 describe("waiting", () => {
-  it.live("first come, first served; no more than maxInFlight are on their way", () =>
+  it.live("is first come, first served, with at most maxInFlight messages in flight", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 5, channels: 1 } }, function* (broker) {
       const fibers = yield* startAll(Array.from({ length: 20 }, (_, i) => send(String(i))))
       for (let answered = 0; answered < 20; answered++) {
@@ -235,7 +237,7 @@ describe("waiting", () => {
     })
   )
 
-  it.live("a fiber that publishes on hearing of its confirm goes behind those who waited longer", () =>
+  it.live("puts a fiber that publishes in reaction to its confirm behind those that have waited longer", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 1 } }, function* (broker) {
       const fibers = yield* startAll([Effect.andThen(send("a"), send("d")), send("b"), send("c")])
       for (let i = 1; i <= 4; i++) {
@@ -247,7 +249,7 @@ describe("waiting", () => {
     })
   )
 
-  it.live("whoever gives up in line, by interruption or time, swallows no place and is never sent", () =>
+  it.live("ends by interruption or timeout without losing a place, and the message is never sent", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlight: 1 } }, function* (broker) {
       const first = yield* start(send("first"))
       yield* broker.received("basic.publish")
@@ -259,7 +261,7 @@ describe("waiting", () => {
       yield* Fiber.interrupt(interrupted[2]!)
       const reason = yield* Fiber.join(late)
       assert.deepInclude(reason, { _tag: "PublishTimeout", sent: false })
-      assert.include(reason.message, "1 messages with 5 bytes wait for their confirms already (maxInFlight 1")
+      assert.include(reason.message, "1 message with 5 bytes is not confirmed yet (maxInFlight 1")
       broker.off("basic.publish")
       broker.release("basic.publish")
       assert.deepStrictEqual(yield* joinAll([first, last]), ["Confirmed", "Confirmed"])
@@ -268,7 +270,7 @@ describe("waiting", () => {
     })
   )
 
-  it.live("the bytes on their way are bounded, and a message above the bound goes alone", () =>
+  it.live("bounds the bytes in flight, and a message above the bound goes alone", () =>
     onScriptedBroker({ broker: { on: held }, publisher: { maxInFlightBytes: 100, channels: 1 } }, function* (broker) {
       const fibers = yield* startAll([
         send("x".repeat(60)),
@@ -297,7 +299,7 @@ describe("waiting", () => {
 })
 
 describe("a connection that is not there", () => {
-  it.live("nothing is sent, and PublishTimeout says so and why", () =>
+  it.live("sends nothing, and PublishTimeout says so and why", () =>
     onScriptedBroker({}, function* (broker) {
       assert.strictEqual(yield* send("a"), "Confirmed")
       const { state } = yield* AmqpConnection.AmqpConnection
@@ -312,7 +314,7 @@ describe("a connection that is not there", () => {
     })
   )
 
-  it.live("one that is closed for good fails those in line and those who come, at once, with its reason", () =>
+  it.live("when it is closed for good, fails waiting and later publishes at once, with its reason", () =>
     onScriptedBroker(
       {
         broker: { on: { "basic.publish": (publish) => publish.hold() } },
@@ -321,12 +323,12 @@ describe("a connection that is not there", () => {
       },
       function* (broker) {
         const inFlight = yield* start(send("a"))
-        const inLine = yield* start(send("b"))
+        const queued = yield* start(send("b"))
         yield* broker.received("basic.publish")
         broker.on("connection.start-ok", ScriptedBroker.refuseLogin)
         broker.destroy()
         assert.strictEqual(yield* Fiber.join(inFlight), "PublishUnknown")
-        assert.strictEqual(yield* Fiber.join(inLine), "AuthenticationFailed")
+        assert.strictEqual(yield* Fiber.join(queued), "AuthenticationFailed")
         assert.strictEqual(yield* send("c"), "AuthenticationFailed")
         assert.strictEqual(yield* send("d"), "AuthenticationFailed")
       }
@@ -334,8 +336,8 @@ describe("a connection that is not there", () => {
   )
 })
 
-describe("a channel that cannot be had", () => {
-  it.live("the error of opening is that of everyone in line; the next publish tries again", () =>
+describe("a channel that cannot be opened", () => {
+  it.live("fails every waiting publish with the error of opening; the next publish tries again", () =>
     onScriptedBroker({}, function* (broker) {
       broker.once("channel.open", (open) => open.closeChannel(504, "CHANNEL_ERROR - scripted"))
       const outcomes = yield* joinAll(yield* startAll([send("a"), send("b")]))
@@ -345,7 +347,7 @@ describe("a channel that cannot be had", () => {
     })
   )
 
-  it.live("an open that is not answered is given up after continuationTimeout, and closed when it comes", () =>
+  it.live("without an answer is given up after continuationTimeout, and closed when it arrives", () =>
     onScriptedBroker({ continuationTimeout: millis(500) }, function* (broker) {
       broker.once("channel.open", (open) => open.hold())
       assert.strictEqual(yield* send("a"), "ReplyTimeout")
@@ -356,7 +358,7 @@ describe("a channel that cannot be had", () => {
     })
   )
 
-  it.live("a second one that cannot be had costs nobody anything", () =>
+  it.live("as the second channel affects no publish", () =>
     onScriptedBroker(
       { broker: { tune: { channelMax: 1 } }, publisher: { channels: 4, maxInFlight: 10 } },
       function* () {
@@ -366,7 +368,7 @@ describe("a channel that cannot be had", () => {
     )
   )
 
-  it.live("one that is opened and closed in one breath is opened again", () =>
+  it.live("since it is closed immediately after it was opened is opened again", () =>
     onScriptedBroker({}, function* (broker) {
       broker.once("confirm.select", (select) => {
         select.proceed()
@@ -379,15 +381,15 @@ describe("a channel that cannot be had", () => {
 })
 
 describe("closing", () => {
-  it.live("what is in flight may finish; what is in line and what comes is PoolClosed, and never sent", () =>
+  it.live("lets what is in flight finish; waiting and later publishes are PoolClosed, and never sent", () =>
     onScriptedBroker({ broker: { on: held } }, function* (broker) {
       const { close, publisher } = yield* closable({ maxInFlight: 2, channels: 1 })
       const publish = (content: string) => outcomeOf(publisher.publish(message(content)))
       const inFlight = yield* startAll([publish("a"), publish("b")])
-      const inLine = yield* startAll([publish("c"), publish("d")])
+      const queued = yield* startAll([publish("c"), publish("d")])
       yield* broker.received("basic.publish", 2)
       const closing = yield* start(close)
-      assert.deepStrictEqual(yield* joinAll(inLine), ["PoolClosed", "PoolClosed"])
+      assert.deepStrictEqual(yield* joinAll(queued), ["PoolClosed", "PoolClosed"])
       assert.strictEqual(yield* publish("e"), "PoolClosed")
       assert.isUndefined(closing.pollUnsafe())
       assert.strictEqual(broker.openChannels, 1)
@@ -422,7 +424,7 @@ describe("closing", () => {
     )
   )
 
-  it.live("while a channel opens, or the connection is away, gives that up", () =>
+  it.live("while a channel opens, or without a connection, gives up that wait", () =>
     onScriptedBroker({ broker: { on: { "channel.open": (open) => open.hold() } } }, function* (broker) {
       const one = yield* closable()
       const opening = yield* start(outcomeOf(one.publisher.publish(message("a"))))
@@ -468,7 +470,8 @@ describe("the size of a message", () => {
           }
         },
         function* () {
-          // Zeroed memory that nobody touches costs nothing; what is accepted is never sent, the publish is interrupted.
+          // Zeroed memory that is never touched costs nothing. An accepted message is never sent, because the publish
+          // is interrupted.
           const content = new Uint8Array(2 ** 27 + 1)
           const publish = (size: number) =>
             AmqpPublisher.publish({ routingKey: "k", content: content.subarray(0, size) })

@@ -17,7 +17,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       Effect.provide(Effect.scoped(program), Amqp.fromConfig(configOf(url)), { local: true })
     ).pipe(Effect.provideService(References.MinimumLogLevel, "Fatal"))
 
-  it.effect("bytes arrive as they were sent, with their type and encoding, both ways and as a failure", () =>
+  it.effect("bytes arrive as they were sent, with their type and encoding, in requests, replies and failures", () =>
     withAmqp(
       Effect.gen(function* () {
         yield* declare("turn")
@@ -40,7 +40,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("the reply of a peer that knows nothing but correlationId and replyTo is what it has sent", () =>
+  it.effect("a reply of a peer that supports only correlationId and replyTo is taken as it was sent", () =>
     withAmqp(
       Effect.gen(function* () {
         yield* declare("turn")
@@ -62,7 +62,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("within another schema it is JSON as any", () =>
+  it.effect("within another schema it is JSON like any value", () =>
     withAmqp(
       Effect.gen(function* () {
         const Nested = AmqpRpc.make("nested", { payload: { picture: AmqpRpc.Content }, success: Schema.String })

@@ -1,6 +1,6 @@
 /**
- * The two ways of a reply: behind its request, on the same channel, with the acknowledgement after it; and by the publisher,
- * with the acknowledgement after the confirm.
+ * The two ways of a reply: by its request's channel, followed by the acknowledgement; and by the publisher, with the
+ * acknowledgement after the confirm.
  */
 import { assert, describe, it, layer } from "@effect/vitest"
 import {
@@ -27,7 +27,7 @@ import {
 } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 import { until } from "./support/polling.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import { startAll, untilFlow, untilStats } from "./support/publisher.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { collecting, contextOf, parentOf, traced } from "./support/spans.ts"
@@ -37,7 +37,7 @@ import { limitBodies } from "./support/versions.ts"
 const Echo = AmqpRpc.make("echo", { payload: Schema.String, success: Schema.String })
 const Fill = AmqpRpc.make("fill", { payload: Schema.Int, success: Schema.String })
 
-/** Serves until the scope closes; what is in hand then is not waited for. */
+/** Serves until the scope closes. The end does not wait for running handlers. */
 const serving = <P extends Schema.Constraint, S extends Schema.Constraint>(
   procedure: AmqpRpc.Procedure<P, S, typeof Schema.Never>,
   handler: (payload: P["Type"], request: AmqpConsumer.Delivery) => Effect.Effect<S["Type"], never, Scope.Scope>,
@@ -51,16 +51,16 @@ const serving = <P extends Schema.Constraint, S extends Schema.Constraint>(
     >
   )
 
-// --- A broker that does what it is told -----------------------------------------------------------------------------------
+// --- A scripted broker ----------------------------------------------------------------------------------------------------
 
 const pid = Buffer.concat([Buffer.from([131, 88, 119, 11]), Buffer.from("rabbit@host"), Buffer.alloc(12)])
 const address = `amq.rabbitmq.reply-to.${pid.toString("base64")}.key`
 
-/** Puts a request into the queue, which is named by its word. */
+/** Puts a request into the queue. Its word is its name. */
 const ask = (broker: ScriptedBroker.ScriptedBroker, word: string, replyTo = address) =>
   broker.enqueue("echo", JSON.stringify(word), { correlationId: word.slice(0, 20), replyTo, type: "echo" })
 
-/** Everything that was sent on the server's channels or the publisher's, from some place in the log on. */
+/** Everything that was sent on the server's channels or the publisher's, from a position in the log. */
 const said = (broker: ScriptedBroker.ScriptedBroker, from = 0): ReadonlyArray<string> =>
   broker.log.slice(from).flatMap(({ args, channel, content, deliveryTag, method }) => {
     if (method === "basic.publish") {
@@ -79,7 +79,7 @@ const channelOf = (broker: ScriptedBroker.ScriptedBroker) =>
 const allSettled = (broker: ScriptedBroker.ScriptedBroker) =>
   broker.until(({ ready, unsettled }) => unsettled === 0 && ready("echo") === 0)
 
-/** One request and its reply, with nothing beside it: what was sent meanwhile. */
+/** One request and its reply, and nothing else: returns what was sent in the meantime. */
 const exchange = (broker: ScriptedBroker.ScriptedBroker, word: string, replyTo?: string) =>
   Effect.gen(function* () {
     const from = broker.log.length
@@ -99,7 +99,7 @@ const byChannel = (broker: ScriptedBroker.ScriptedBroker, word: string) => [
   `basic.ack on channel ${channelOf(broker)}`
 ]
 
-/** Many a test loses connections, and none is about how long to wait then. */
+/** Many tests lose connections, and none is about the delay after a loss. */
 const hasty: Overrides = {
   reconnect: {
     minDelay: Duration.millis(5),
@@ -137,7 +137,7 @@ const withPublisher = (
     yield* program(broker).pipe(Effect.scoped, Effect.provide(own, { local: true }), quietly)
   })
 
-/** A server that may reply: one reply was confirmed. */
+/** A server that may reply by its request's channel, since one reply was confirmed. */
 const proven =
   (
     handler: (word: string, request: AmqpConsumer.Delivery) => Effect.Effect<string> = Effect.succeed,
@@ -154,49 +154,51 @@ const proven =
 describe("a reply to an address of direct reply-to as LavinMQ writes it", () => {
   const ofLavin = "amq.direct.reply-to.ctag-0b1c"
 
-  it.live("goes to a client that is there, by the publisher, mandatory and confirmed, and is none to a queue", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make({
-        serverProperties: { product: "LavinMQ", version: "2.4.0", capabilities: { publisher_confirms: true } },
-        // What is delivered does not come back.
-        on: {
-          "basic.publish": (publish) =>
-            publish.reply("basic.ack", { deliveryTag: publish.deliveryTag, multiple: false })
-        }
+  it.live(
+    "goes by the publisher, mandatory and confirmed, to a client that is connected, and is not taken for a queue",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make({
+          serverProperties: { product: "LavinMQ", version: "2.4.0", capabilities: { publisher_confirms: true } },
+          // The broker does not return the delivered messages.
+          on: {
+            "basic.publish": (publish) =>
+              publish.reply("basic.ack", { deliveryTag: publish.deliveryTag, multiple: false })
+          }
+        })
+        const { ended, tracer } = collecting()
+        yield* Effect.gen(function* () {
+          const refused = (yield* Metric.value(AmqpRpc.refusedReplies)).count
+          const unroutable = (yield* Metric.value(AmqpRpc.unroutable)).count
+          yield* serving(Echo, Effect.succeed)
+          // None goes by the channel of the request, whatever was confirmed before.
+          for (const word of ["first", "second"]) {
+            assert.deepStrictEqual(yield* exchange(broker, word, ofLavin), byPublisher(broker, word))
+          }
+          const replies = broker.log.filter((received) => received.method === "basic.publish")
+          for (const { args } of replies) {
+            assert.deepInclude(args, { exchange: "", routingKey: ofLavin, mandatory: true })
+          }
+          assert.deepStrictEqual(
+            replies.map(({ content }) => Buffer.from(content?.body ?? []).toString()),
+            ['"first"', '"second"']
+          )
+          assert.strictEqual((yield* Metric.value(AmqpRpc.unroutable)).count, unroutable)
+          // The client is gone, and the reply is returned.
+          broker.off("basic.publish")
+          assert.deepStrictEqual(yield* exchange(broker, "gone", ofLavin), byPublisher(broker, "gone"))
+          assert.strictEqual((yield* Metric.value(AmqpRpc.unroutable)).count, unroutable + 1)
+          assert.strictEqual((yield* Metric.value(AmqpRpc.refusedReplies)).count, refused)
+          // All clients share one span name.
+          assert.lengthOf(yield* ended("publish amq.rabbitmq.reply-to", 3), 3)
+        }).pipe(withConsumers(broker.url, hasty), Effect.provideService(Tracer.Tracer, tracer))
       })
-      const { ended, tracer } = collecting()
-      yield* Effect.gen(function* () {
-        const refused = (yield* Metric.value(AmqpRpc.refusedReplies)).count
-        const unroutable = (yield* Metric.value(AmqpRpc.unroutable)).count
-        yield* serving(Echo, Effect.succeed)
-        // Neither by the channel of the request, whatever was confirmed before.
-        for (const word of ["first", "second"]) {
-          assert.deepStrictEqual(yield* exchange(broker, word, ofLavin), byPublisher(broker, word))
-        }
-        const replies = broker.log.filter((received) => received.method === "basic.publish")
-        for (const { args } of replies) {
-          assert.deepInclude(args, { exchange: "", routingKey: ofLavin, mandatory: true })
-        }
-        assert.deepStrictEqual(
-          replies.map(({ content }) => Buffer.from(content?.body ?? []).toString()),
-          ['"first"', '"second"']
-        )
-        assert.strictEqual((yield* Metric.value(AmqpRpc.unroutable)).count, unroutable)
-        // The client is gone, and its reply is given back.
-        broker.off("basic.publish")
-        assert.deepStrictEqual(yield* exchange(broker, "gone", ofLavin), byPublisher(broker, "gone"))
-        assert.strictEqual((yield* Metric.value(AmqpRpc.unroutable)).count, unroutable + 1)
-        assert.strictEqual((yield* Metric.value(AmqpRpc.refusedReplies)).count, refused)
-        // One name for all clients.
-        assert.lengthOf(yield* ended("publish amq.rabbitmq.reply-to", 3), 3)
-      }).pipe(withConsumers(broker.url, hasty), Effect.provideService(Tracer.Tracer, tracer))
-    })
   )
 })
 
 describe("a small reply by direct reply-to", () => {
   it.live(
-    "goes by the channel of its request, in front of the acknowledgement, once one on that connection was confirmed",
+    "goes by its request's channel, in front of the acknowledgement, after one on that connection was confirmed",
     () =>
       withServer((broker) =>
         Effect.gen(function* () {
@@ -206,7 +208,7 @@ describe("a small reply by direct reply-to", () => {
             const from = broker.log.length
             const publishes = broker.count("basic.publish")
             broker.on("basic.publish", (publish) => publish.hold())
-            // Nothing is confirmed: whatever comes goes by the publisher, and is not acknowledged.
+            // Nothing is confirmed: every reply goes by the publisher, and no request is acknowledged.
             for (const [i, word] of ["first", "second", "third"].entries()) {
               ask(broker, word)
               yield* broker.received("basic.publish", publishes + i + 1)
@@ -240,13 +242,13 @@ describe("a small reply by direct reply-to", () => {
           }
         )(broker)
         const from = broker.log.length
-        for (const i of numbers(100)) ask(broker, `word ${i}`)
+        for (const i of range(100)) ask(broker, `word ${i}`)
         yield* broker.until(({ unsettled }) => unsettled === 100)
         yield* Deferred.succeed(gate, undefined)
         yield* allSettled(broker)
         const publishes = broker.log.slice(from).filter(({ method }) => method === "basic.publish")
         assert.strictEqual(publishes.length, 100)
-        // An acknowledgement is behind the reply of each request that it settles.
+        // An acknowledgement follows the reply of each request that it settles.
         const replied = new Set<string>()
         let tag = 2
         for (const { args, channel, content, method } of broker.log.slice(from)) {
@@ -264,8 +266,11 @@ describe("a small reply by direct reply-to", () => {
   )
 })
 
-describe("a reply that may not go behind its request", () => {
-  /** It goes by the publisher, and is acknowledged after its confirm; another one, meanwhile, goes by the channel. */
+describe("a reply that may not follow its request's channel", () => {
+  /**
+   * The reply goes by the publisher, and its request is acknowledged after its confirm. Another reply in the meantime
+   * goes by the channel.
+   */
   const confirmedFirst = (broker: ScriptedBroker.ScriptedBroker, word: string, replyTo?: string) =>
     Effect.gen(function* () {
       const from = broker.log.length
@@ -286,11 +291,11 @@ describe("a reply that may not go behind its request", () => {
       return args
     })
 
-  it.live("goes by the publisher, and its request is acknowledged after the confirm: one of more than 4 KiB", () =>
+  it.live("goes by the publisher if it is larger than 4 KiB, and its request is acknowledged after the confirm", () =>
     withServer((broker) =>
       Effect.gen(function* () {
         yield* proven()(broker)
-        // With the quotation marks, 4096 bytes.
+        // With the quotation marks, this is 4096 bytes.
         const largest = "ü".repeat(2047)
         assert.deepStrictEqual(yield* exchange(broker, largest), byChannel(broker, largest.slice(0, 20)))
         assert.deepInclude(yield* confirmedFirst(broker, `${largest}x`), { routingKey: address, mandatory: false })
@@ -298,7 +303,7 @@ describe("a reply that may not go behind its request", () => {
     )
   )
 
-  it.live("so does one to a queue, which is mandatory", () =>
+  it.live("goes by the publisher, mandatory, if it is addressed to a queue", () =>
     withServer((broker) =>
       Effect.gen(function* () {
         yield* declareQueue({}, "answers")
@@ -310,12 +315,12 @@ describe("a reply that may not go behind its request", () => {
     )
   )
 
-  it.live("so does one whose request has come before", () =>
+  it.live("goes by the publisher if its request has been delivered before", () =>
     withServer((broker) =>
       Effect.gen(function* () {
         const pool = yield* AmqpPool.AmqpPool
         for (const word of ["warm", "again", "new"]) ask(broker, word)
-        // The first two have been in somebody's hands.
+        // The first two have been delivered before.
         yield* pool.use((channel) =>
           Effect.gen(function* () {
             const warm = yield* channel.get("echo")
@@ -342,7 +347,7 @@ describe("a reply that may not go behind its request", () => {
     )
   )
 
-  it.live("so does one whose request its handler has settled, and that is settled once", () =>
+  it.live("goes by the publisher if its handler has settled the request, which is settled once", () =>
     withServer((broker) =>
       Effect.gen(function* () {
         yield* proven((word, { ack }) => (word === "mine" ? Effect.as(Effect.orDie(ack), word) : Effect.succeed(word)))(
@@ -359,7 +364,7 @@ describe("a reply that may not go behind its request", () => {
     )
   )
 
-  it.live("so does one that the publisher finds too large (maxMessageSize), and its client is told", () =>
+  it.live("goes by the publisher if it exceeds its maxMessageSize, and the client gets an error", () =>
     withPublisher(
       () => AmqpPublisher.layerWith({ maxMessageSize: 1000 }),
       (broker) =>
@@ -369,13 +374,13 @@ describe("a reply that may not go behind its request", () => {
           assert.deepStrictEqual(yield* exchange(broker, largest), byChannel(broker, largest.slice(0, 20)))
           const said = yield* exchange(broker, `${largest}x`)
           assert.deepStrictEqual(said, byPublisher(broker, largest.slice(0, 20)))
-          const told = broker.log.findLast(({ method }) => method === "basic.publish")
-          assert.strictEqual(told?.content?.properties.type, "defect")
+          const lastPublish = broker.log.findLast(({ method }) => method === "basic.publish")
+          assert.strictEqual(lastPublish?.content?.properties.type, "defect")
         })
     )
   )
 
-  it.live("so does each where the publisher has another connection than the server: its user may be another", () =>
+  it.live("goes by the publisher if that has another connection than the server, since its user may be another", () =>
     withPublisher(
       (url) => AmqpPublisher.layer.pipe(Layer.provide(Layer.fresh(AmqpConnection.layer(configOf(url))))),
       (broker) =>
@@ -388,7 +393,7 @@ describe("a reply that may not go behind its request", () => {
     )
   )
 
-  it.live("waits while the broker blocks publishers, and its acknowledgement with it; both go out when that ends", () =>
+  it.live("waits with its acknowledgement while the broker blocks publishers; both go out when the block ends", () =>
     withServer((broker) =>
       Effect.gen(function* () {
         yield* proven()(broker)
@@ -408,10 +413,10 @@ describe("a reply that may not go behind its request", () => {
   )
 })
 
-describe("a broker that closes the channel for a reply", () => {
+describe("a broker that closes the channel because of a reply", () => {
   for (const code of [406, 403]) {
     it.live(
-      `is not told it that way again: the request comes again, its reply is confirmed, and serving goes on (${code})`,
+      `gets no second one that way: the request is redelivered, its reply is confirmed, and the server continues (${code})`,
       () =>
         withServer((broker) =>
           Effect.gen(function* () {
@@ -427,7 +432,7 @@ describe("a broker that closes the channel for a reply", () => {
             yield* broker.received("basic.consume", 2)
             yield* allSettled(broker)
             assert.deepStrictEqual(handled.slice(-2), ["bad false", "bad true"])
-            // Nothing is heard of the acknowledgement behind the first: the channel was closing.
+            // The broker does not read the acknowledgement after the first reply: the channel was closing.
             assert.deepStrictEqual(said(broker, from), [`bad by channel ${was}`, ...byPublisher(broker, "bad")])
             for (const word of ["a", "b"]) {
               assert.deepStrictEqual(yield* exchange(broker, word), byChannel(broker, word))
@@ -440,7 +445,7 @@ describe("a broker that closes the channel for a reply", () => {
     )
   }
 
-  it.live("and the publisher's, too, gets replies by that alone until one was confirmed", () =>
+  it.live("and also the publisher's channel, gets replies from the publisher only, until one was confirmed", () =>
     withServer((broker) =>
       Effect.gen(function* () {
         yield* proven()(broker)
@@ -465,11 +470,11 @@ describe("a broker that closes the channel for a reply", () => {
   )
 })
 
-// --- A real one -----------------------------------------------------------------------------------------------------------
+// --- A real broker --------------------------------------------------------------------------------------------------------
 
 type Client = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, AmqpRpc.AmqpRpc>>
 
-/** A client on a connection of its own, until the scope closes. */
+/** A client with its own connection, until the scope closes. */
 const clientOn = (url: string, overrides?: Overrides) =>
   Effect.map(
     Layer.build(Layer.fresh(AmqpRpc.layer.pipe(Layer.provide(AmqpConnection.layer(configOf(url, overrides)))))),
@@ -478,7 +483,7 @@ const clientOn = (url: string, overrides?: Overrides) =>
         Effect.provideContext(effect, context) as never
   ).pipe(quietly)
 
-/** What the broker calls the channels by which somebody consumes. */
+/** The broker's identifiers of the channels that have consumers. */
 const consumingChannels = Effect.flatMap(TestBroker.TestBroker, ({ evaluate, vhost }) =>
   evaluate(`[proplists:get_value(channel_pid, C) || C <- rabbit_amqqueue:consumers_all(<<"${vhost}">>)].`)
 )
@@ -487,7 +492,7 @@ const empty = { ready: 0, unacked: 0 }
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a reply", () => {
-    it.effect("that is larger than the broker takes costs its own call a RemoteFailure, and no other its reply", () =>
+    it.effect("that is larger than the broker accepts fails its own call with RemoteFailure, and no other call", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* limitBodies(1000)
@@ -502,7 +507,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
           const fill = AmqpRpc.client(Fill)
           assert.lengthOf(yield* client(fill(1)), 1)
           const channel = yield* consumingChannels
-          const calls = yield* startAll(numbers(100).map((i) => client(fill(i === 40 ? 3000 : i))))
+          const calls = yield* startAll(range(100).map((i) => client(fill(i === 40 ? 3000 : i))))
           for (const [i, call] of calls.entries()) {
             if (i !== 40) assert.lengthOf(yield* Fiber.join(call), i)
             else assert.strictEqual((yield* reasonOf(Fiber.join(call)))._tag, "RemoteFailure")
@@ -518,7 +523,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     )
 
     it.effect(
-      "of a user that may not reply costs it no channel: its requests are dead-lettered, one after the other",
+      "of a user that may not reply costs no channel: its requests are dead-lettered, one after the other",
       () =>
         Effect.gen(function* () {
           const { url } = yield* TestBroker.TestBroker
@@ -549,7 +554,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
               yield* untilQueue(queue, { ...empty, consumers: 1 })
               assert.deepStrictEqual(handled, ["a false", "b false", "c false"])
               assert.strictEqual(yield* consumingChannels, channel)
-              // As soon as it may, it does.
+              // The user replies as soon as it has the permission.
               yield* user.permit(".*", ".*", ".*")
               assert.strictEqual(yield* client(AmqpRpc.client(Ask)("d")), "d")
               assert.isUndefined(server.pollUnsafe())
@@ -558,55 +563,57 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         })
     )
 
-    it.effect("is held back by a memory alarm, while consumers go on; then each call gets its own, handled once", () =>
-      Effect.gen(function* () {
-        const { blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
-        yield* Effect.gen(function* () {
-          yield* declareQueue({}, "echo")
-          const work = yield* declareQueue()
-          const messages = 50
-          yield* send(work, ...numbers(messages).map(String))
-          const handled = new Map<string, number>()
-          const gates = { first: yield* Deferred.make<void>(), others: yield* Deferred.make<void>() }
-          yield* serving(
-            Echo,
-            (word) =>
-              Effect.gen(function* () {
-                handled.set(word, (handled.get(word) ?? 0) + 1)
-                if (word !== "warm") yield* Deferred.await(word === "first" ? gates.first : gates.others)
-                return word
-              }),
-            { concurrency: 100 }
-          )
-          const client = yield* clientOn(url)
-          const echo = AmqpRpc.client(Echo)
-          assert.strictEqual(yield* client(echo("warm")), "warm")
-          const first = yield* Effect.forkChild(client(echo("first")))
-          const words = numbers(40).map((i) => `word ${i}`)
-          const calls = yield* startAll(words.map((word) => client(echo(word))))
-          yield* untilQueue("echo", { ready: 0, unacked: 41 })
+    it.effect(
+      "waits for a memory alarm to end, while consumers continue; then each call gets its own, handled once",
+      () =>
+        Effect.gen(function* () {
+          const { blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
+          yield* Effect.gen(function* () {
+            yield* declareQueue({}, "echo")
+            const work = yield* declareQueue()
+            const messages = 50
+            yield* send(work, ...range(messages).map(String))
+            const handled = new Map<string, number>()
+            const gates = { first: yield* Deferred.make<void>(), others: yield* Deferred.make<void>() }
+            yield* serving(
+              Echo,
+              (word) =>
+                Effect.gen(function* () {
+                  handled.set(word, (handled.get(word) ?? 0) + 1)
+                  if (word !== "warm") yield* Deferred.await(word === "first" ? gates.first : gates.others)
+                  return word
+                }),
+              { concurrency: 100 }
+            )
+            const client = yield* clientOn(url)
+            const echo = AmqpRpc.client(Echo)
+            assert.strictEqual(yield* client(echo("warm")), "warm")
+            const first = yield* Effect.forkChild(client(echo("first")))
+            const words = range(40).map((i) => `word ${i}`)
+            const calls = yield* startAll(words.map((word) => client(echo(word))))
+            yield* untilQueue("echo", { ready: 0, unacked: 41 })
 
-          yield* Effect.acquireRelease(blockPublishers, () => Effect.orDie(unblockPublishers))
-          // The broker tells a connection when it publishes; that very reply is read when the alarm is over.
-          yield* Deferred.succeed(gates.first, undefined)
-          yield* untilFlow("Blocked")
-          yield* Deferred.succeed(gates.others, undefined)
-          yield* untilStats((stats) => stats.waiting === 40)
-          yield* Effect.forkScoped(AmqpConsumer.consume(work, () => Effect.void))
-          yield* untilQueue(work, { ...empty, consumers: 1 })
-          yield* untilQueue("echo", { ready: 0, unacked: 41 })
-          for (const call of [first, ...calls]) assert.isUndefined(call.pollUnsafe())
+            yield* Effect.acquireRelease(blockPublishers, () => Effect.orDie(unblockPublishers))
+            // The broker notifies a connection when it publishes. It reads that reply when the alarm is over.
+            yield* Deferred.succeed(gates.first, undefined)
+            yield* untilFlow("Blocked")
+            yield* Deferred.succeed(gates.others, undefined)
+            yield* untilStats((stats) => stats.waiting === 40)
+            yield* Effect.forkScoped(AmqpConsumer.consume(work, () => Effect.void))
+            yield* untilQueue(work, { ...empty, consumers: 1 })
+            yield* untilQueue("echo", { ready: 0, unacked: 41 })
+            for (const call of [first, ...calls]) assert.isUndefined(call.pollUnsafe())
 
-          yield* unblockPublishers
-          assert.strictEqual(yield* Fiber.join(first), "first")
-          for (const [i, call] of calls.entries()) assert.strictEqual(yield* Fiber.join(call), words[i])
-          yield* untilQueue("echo", empty)
-          assert.deepStrictEqual(handled, new Map(["warm", "first", ...words].map((word) => [word, 1])))
-        }).pipe((program) => onBroker(program))
-      })
+            yield* unblockPublishers
+            assert.strictEqual(yield* Fiber.join(first), "first")
+            for (const [i, call] of calls.entries()) assert.strictEqual(yield* Fiber.join(call), words[i])
+            yield* untilQueue("echo", empty)
+            assert.deepStrictEqual(handled, new Map(["warm", "first", ...words].map((word) => [word, 1])))
+          }).pipe((program) => onBroker(program))
+        })
     )
 
-    /** Callers, each with one call at a time, until the effect has ended. How many calls there were. */
+    /** Callers, each with one call at a time, until the effect has ended. Returns the number of calls. */
     const calling = <E, R>(
       call: (word: string) => Effect.Effect<string, unknown, R>,
       during: (answered: (more: number) => Effect.Effect<void>) => Effect.Effect<void, E, R>
@@ -616,7 +623,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         let calls = 0
         let replies = 0
         const callers = yield* startAll(
-          numbers(20).map(() =>
+          range(20).map(() =>
             Effect.gen(function* () {
               while (!stop.now) {
                 const word = String(calls++)
@@ -682,7 +689,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     )
 
     it.effect(
-      "that is lost with everybody's connections is that of the next try, and nothing is left in the queue",
+      "that is lost with every connection is replaced by the reply of the next try, and the queue ends empty",
       () =>
         Effect.gen(function* () {
           const { killConnections, url } = yield* TestBroker.TestBroker
@@ -718,7 +725,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
         })
     )
 
-    it.effect("has one span, below that of its handler, and its context travels, whichever way it goes", () =>
+    it.effect("has one span, below that of its handler, and its context travels, whichever way the reply goes", () =>
       traced(({ ended }) =>
         Effect.gen(function* () {
           yield* declareQueue({}, "fill")
@@ -729,7 +736,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
                 const replyTo = "amq.rabbitmq.reply-to"
                 const { deliveries } = yield* channel.consume(replyTo, { noAck: true })
                 const reply = "publish amq.rabbitmq.reply-to"
-                // By the publisher, by the channel, and by the publisher again.
+                // The first reply goes by the publisher, the second by the channel, the third by the publisher.
                 for (const [i, length] of [1, 2, 5000].entries()) {
                   yield* channel.publish({ routingKey: "fill", content: String(length), replyTo, type: "fill" })
                   const { content, properties } = yield* Queue.take(deliveries)

@@ -1,4 +1,4 @@
-/** Request and reply on a real broker: both sides, and peers that are neither. */
+/** Request and reply on a real broker: both sides, and peers that use another library. */
 import { assert, describe, layer } from "@effect/vitest"
 import {
   Amqp,
@@ -48,7 +48,7 @@ type All = Amqp.Amqp | AmqpRpc.AmqpRpc
 
 const layerOf = (url: string) => Amqp.fromConfig(configOf(url))
 
-/** Runs a program with everything it needs, none of which is left afterwards. Its log has errors only. */
+/** Runs a program with everything it needs, and closes all of it afterwards. The log contains only errors. */
 const withAll = <A, E>(
   program: Effect.Effect<A, E, All | Scope.Scope | TestBroker.TestBroker>,
   level: LogLevel.LogLevel = "Fatal"
@@ -87,14 +87,14 @@ const serving = <P extends Schema.Constraint, S extends Schema.Constraint, E ext
 const findAlice = ({ id }: { readonly id: number }) =>
   id === 1 ? Effect.succeed(alice) : Effect.fail(new NoSuchUser({ id }))
 
-/** Opens the client's channel, so that a short timeout is all a call's own. */
+/** Opens the client's channel, so that a short timeout is available to the call alone. */
 const warm = Effect.flip(AmqpRpc.client(AmqpRpc.make("nowhere"))())
 
-/** A handler's work, or a caller's: some milliseconds. */
+/** The work of a handler or a caller: some milliseconds. */
 const pause = (milliseconds: number) =>
   Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, milliseconds)))
 
-/** Messages in a queue, taken out: what nobody has settled is not among them. */
+/** Takes the messages of a queue out. Unsettled messages are not among them. */
 const drain = (queue: string) =>
   Effect.scoped(
     AmqpChannel.use((channel) =>
@@ -109,7 +109,7 @@ const drain = (queue: string) =>
     )
   )
 
-/** Waits until the broker holds no message of this queue, ready or handed out. */
+/** Waits until the broker holds no message of this queue, ready or unsettled. */
 const untilEmpty = (queue: string) =>
   Effect.gen(function* () {
     const broker = yield* TestBroker.TestBroker
@@ -136,7 +136,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("nothing, if nothing is what the procedure says", () =>
+    it.effect("undefined, if the procedure has no success schema", () =>
       withAll(
         Effect.gen(function* () {
           const Ping = AmqpRpc.make("ping")
@@ -169,7 +169,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("RequestTimeout, when nobody serves; the request is gone from its queue then", () =>
+    it.effect("RequestTimeout, when there is no server; the request has left its queue by then", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -177,7 +177,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const reason = yield* reasonOf(echo("nobody", { timeout: 300 }))
           assert.strictEqual(reason._tag, "RequestTimeout")
           assert.include(reason.message, "had queued the request")
-          // The time of the broker's copy began later than the client's.
+          // The broker's time to live started later than the client's timeout.
           yield* untilEmpty("echo")
           yield* reasonOf(echo("kept", { timeout: 300, expires: false }))
           assert.lengthOf(yield* drain("echo"), 1)
@@ -185,7 +185,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("RemoteFailure, when the handler dies or interrupts itself; its details stay there", () =>
+    it.effect("RemoteFailure, when the handler dies or interrupts itself; the details stay on the server", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -205,7 +205,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("RemoteFailure, when the server returns or fails with what its schemas do not know", () =>
+    it.effect("RemoteFailure, when the server returns or fails with a value that its schemas do not allow", () =>
       withAll(
         Effect.gen(function* () {
           const Age = AmqpRpc.make("age", { success: Schema.Int, error: Schema.Int })
@@ -240,7 +240,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("RemoteFailure, when the reply is larger than the server's broker takes", () =>
+    it.effect("RemoteFailure, when the reply is larger than the server's broker accepts", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -254,7 +254,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("MessageTooLarge, when the request is, which costs nobody else a reply", () =>
+    it.effect("MessageTooLarge, when the request is, which costs no other call its reply", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -268,26 +268,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("RemoteFailure, which says why, when the server cannot read the request or is another procedure's", () =>
-      withAll(
-        Effect.gen(function* () {
-          yield* declare("users.find")
-          yield* serving(FindUser, findAlice)
-          const Older = AmqpRpc.make("users.find", { payload: { id: Schema.String }, success: Schema.Void })
-          const unread = yield* reasonOf(AmqpRpc.client(Older)({ id: "a secret" }))
-          assert.strictEqual(unread._tag, "RemoteFailure")
-          assert.include(unread.message, "$.id")
-          assert.notInclude(unread.message, "a secret")
-          const Delete = AmqpRpc.make("users.delete", { payload: { id: Schema.Int }, queue: "users.find" })
-          const refused = yield* reasonOf(AmqpRpc.client(Delete)({ id: 1 }))
-          assert.strictEqual(refused._tag, "RemoteFailure")
-          assert.include(refused.message, "users.delete")
-          yield* untilEmpty("users.find")
-        })
-      )
+    it.effect(
+      "RemoteFailure, which says why, when the server cannot read the request or serves another procedure",
+      () =>
+        withAll(
+          Effect.gen(function* () {
+            yield* declare("users.find")
+            yield* serving(FindUser, findAlice)
+            const Older = AmqpRpc.make("users.find", { payload: { id: Schema.String }, success: Schema.Void })
+            const unread = yield* reasonOf(AmqpRpc.client(Older)({ id: "a secret" }))
+            assert.strictEqual(unread._tag, "RemoteFailure")
+            assert.include(unread.message, "$.id")
+            assert.notInclude(unread.message, "a secret")
+            const Delete = AmqpRpc.make("users.delete", { payload: { id: Schema.Int }, queue: "users.find" })
+            const refused = yield* reasonOf(AmqpRpc.client(Delete)({ id: 1 }))
+            assert.strictEqual(refused._tag, "RemoteFailure")
+            assert.include(refused.message, "users.delete")
+            yield* untilEmpty("users.find")
+          })
+        )
     )
 
-    it.effect("InvalidArgument before anything is sent, for what cannot be meant", () =>
+    it.effect("InvalidArgument before anything is sent, for invalid options", () =>
       withAll(
         Effect.gen(function* () {
           const argument = (call: Effect.Effect<unknown, unknown, AmqpRpc.AmqpRpc | AmqpConsumer.AmqpConsumer>) =>
@@ -368,7 +370,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
-          // In another order than they came in.
+          // The handlers finish in another order than the requests arrived in.
           yield* serving(
             Echo,
             (word) =>
@@ -386,7 +388,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a late reply is dropped and counted, and never another's", () =>
+    it.effect("a late reply is dropped and counted, and never reaches another call", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -394,7 +396,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* serving(Echo, (word) =>
             word === "late" ? Effect.as(Deferred.await(answer), word) : Effect.succeed(word)
           )
-          // So that the channels are open: the next is sent in its time.
+          // The channels are open now, so the next request is sent within its timeout.
           assert.strictEqual(yield* echo("first"), "first")
           assert.strictEqual((yield* reasonOf(echo("late", { timeout: 200, expires: false })))._tag, "RequestTimeout")
           yield* Deferred.succeed(answer, undefined)
@@ -406,7 +408,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("when connections die", () => {
-    it.effect("calls end with what is known of them, the server serves on, the next call is answered", () =>
+    it.effect("calls end with what is known of them, the server continues, the next call is answered", () =>
       withAll(
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -434,7 +436,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "whatever is interrupted, late or lost: each call gets its own reply or why not, and nothing is left",
+      "whatever is interrupted, late or lost: each call gets its own reply or a reason, and nothing is left",
       () =>
         withAll(
           Effect.gen(function* () {
@@ -471,7 +473,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
     )
 
-    it.effect("a network that stalls costs a request its timeout; its reply is nobody's when it flows again", () =>
+    it.effect("a network that stalls costs a request its timeout; its reply is dropped when the network recovers", () =>
       withAll(
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -516,12 +518,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("a server", () => {
-    it.effect("does not handle a request whose time was up before it was taken", () =>
+    it.effect("does not handle a request whose time was up before it was delivered", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
           yield* warm
           yield* Effect.forEach(["a", "b", "c"], (word) => reasonOf(echo(word, { timeout: 100 })), { concurrency: 3 })
+          // A request has arrived after its caller's time began, so the broker drops it a little later.
+          yield* untilEmpty("echo")
           const handled: Array<string> = []
           yield* serving(Echo, (word) => {
             handled.push(word)
@@ -573,7 +577,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
     )
 
-    it.effect("whose reply cannot be sent gets the request again, after pauses, until it is replied to", () =>
+    it.effect("whose reply cannot be sent gets the request again, after pauses, until it has replied", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -603,7 +607,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "replies to no queue unless it is told to: such a request is rejected, unhandled, counted, logged once",
+      "replies to no queue unless it is allowed to: such a request is rejected, unhandled, counted, logged",
       () =>
         logged((lines) =>
           withAll(
@@ -628,17 +632,50 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               assert.strictEqual((yield* Metric.value(AmqpRpc.refusedReplies)).count, before + 3)
               assert.lengthOf(yield* drain("payments"), 0)
               assert.lengthOf(yield* drain("dead"), 3)
-              const told = lines.filter(({ text }) => text.includes("AMQP RPC requests rejected"))
-              assert.lengthOf(told, 1)
-              assert.strictEqual(told[0]?.level, "Warn")
-              assert.include(told[0]?.text, "payments")
+              const warnings = lines.filter(({ text }) => text.includes("AMQP RPC request rejected"))
+              assert.lengthOf(warnings, 3)
+              assert.strictEqual(warnings[0]?.level, "Warn")
+              assert.include(warnings[0]?.text, "payments")
             }),
             "Warn"
           )
         )
     )
 
-    it.effect("replies to those queues that a function allows, and by direct reply-to in any case", () =>
+    it.effect("logs a few of many requests that it refuses or fails, and then their number", () =>
+      logged((lines) =>
+        withAll(
+          Effect.gen(function* () {
+            yield* declare("echo")
+            const send = (content: string, replyTo: string) =>
+              AmqpPublisher.publish({ routingKey: "echo", content, correlationId: "1", replyTo })
+            const server = yield* Effect.forkScoped(
+              AmqpRpc.serve(Echo, () => Effect.die("broken"), { replyTo: (queue) => queue === "nowhere" })
+            )
+            for (let i = 0; i < 12; i++) {
+              yield* send("{", "nowhere")
+              yield* send('"it"', "nowhere")
+              yield* send('"it"', "payments")
+            }
+            yield* untilEmpty("echo")
+            yield* Fiber.interrupt(server)
+            for (const [title, level] of [
+              ["AMQP RPC request refused", "Warn"],
+              ["AMQP RPC handler died", "Error"],
+              ["AMQP RPC request rejected", "Warn"]
+            ] as const) {
+              const written = lines.filter(({ text }) => text.startsWith(title))
+              assert.lengthOf(written, 6, title)
+              assert.strictEqual(written[5]?.level, level)
+              assert.match(written[5]?.text ?? "", /, and 7 more in the last .*"procedure":"echo"/)
+            }
+          }),
+          "Warn"
+        )
+      )
+    )
+
+    it.effect("replies to the queues that a function allows, and by direct reply-to in any case", () =>
       withAll(
         Effect.gen(function* () {
           for (const queue of ["echo", "replies.of.shop", "payments"]) yield* declare(queue)
@@ -661,7 +698,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("answers peers that have a reply queue of their own, by the wire format", () =>
+    it.effect("answers peers that have their own reply queue, by the wire format", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("users.find")
@@ -701,7 +738,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("counts the replies whose queue is gone or whose address is none, and goes on", () =>
+    it.effect("counts the replies whose queue is gone or whose address is invalid, and continues", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")
@@ -709,7 +746,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const before = (yield* Metric.value(AmqpRpc.unroutable)).count
           const addresses = [
             "a queue that was deleted",
-            // RabbitMQ 3.10 closes the connection of whoever publishes to one of these.
+            // RabbitMQ 3.10 closes the connection of a client that publishes to one of these.
             "amq.rabbitmq.reply-to.nobody.nothing",
             "amq.rabbitmq.reply-to.AAAA.AAAA",
             "amq.rabbitmq.reply-to.g2gA.AAAA",
@@ -730,7 +767,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("handles a request that wants no reply, and gets it again after a pause if the handler fails", () =>
+    it.effect("handles a request that needs no reply, and gets it again after a pause if the handler fails", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("users.find")
@@ -749,7 +786,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* findUser({ id: 1 })
           while (handled.length < 4) yield* pause(20)
           assert.deepStrictEqual(handled, [1, 2, 1, 2])
-          // What cannot be read stays, too.
+          // A message that cannot be read stays, too.
           const broker = yield* TestBroker.TestBroker
           const left = Effect.map(broker.queues, (all) => all.find(({ name }) => name === "users.find")?.messages)
           assert.strictEqual(yield* Effect.repeat(left, { until: (messages) => messages === 1 }), 1)
@@ -793,7 +830,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("is answered by a peer that knows nothing but correlationId and replyTo", () =>
+    it.effect("is answered by a peer that supports only correlationId and replyTo", () =>
       withAll(
         Effect.gen(function* () {
           yield* declare("echo")

@@ -1,11 +1,11 @@
-/** What a topology is, and what is a mistake in one, told without a broker. */
+/** What a topology is, and which mistakes `check` finds in it without a broker. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpTopology } from "@effect-amqp/core"
 
 const { exchange, queue, queueBinding: bind } = AmqpTopology
 
-describe("what is described", () => {
-  it("is plain data, and the same after a journey as JSON", () => {
+describe("a description", () => {
+  it("is plain data, and survives a round trip through JSON", () => {
     const topology = AmqpTopology.make(
       exchange("events", "topic", { alternateExchange: "lost" }),
       exchange("lost", "fanout"),
@@ -16,7 +16,7 @@ describe("what is described", () => {
     assert.deepStrictEqual(JSON.parse(JSON.stringify(topology)), topology as never)
   })
 
-  it("twice, in the same or in other words, is there once", () => {
+  it("that is repeated, in the same or in other words, counts once", () => {
     const events = exchange("events", "topic")
     const one = AmqpTopology.make(
       events,
@@ -41,15 +41,15 @@ describe("check", () => {
     string,
     { readonly of: ReadonlyArray<AmqpTopology.Part>; readonly says: ReadonlyArray<string> }
   > = {
-    "a binding from an exchange that nobody declares": {
+    "a binding from an exchange that is not declared": {
       of: [queue("q"), bind("q", "missing", "k")],
       says: ['binding of queue "q" to exchange "missing" by "k": exchange "missing" is not declared here']
     },
-    "a binding of a queue that nobody declares": {
+    "a binding of a queue that is not declared": {
       of: [exchange("x", "fanout"), bind("missing", "x")],
       says: ['binding of queue "missing" to exchange "x": queue "missing" is not declared here']
     },
-    "a binding of an exchange that nobody declares": {
+    "a binding of an exchange that is not declared": {
       of: [exchange("x", "fanout"), AmqpTopology.exchangeBinding("missing", "x")],
       says: ['exchange "missing" is not declared here']
     },
@@ -63,7 +63,7 @@ describe("check", () => {
         queue("b", { queueType: "classic", deliveryLimit: 5, delayedRetryType: "all", delayedRetryMin: 1 }),
         queue("c", { queueType: "stream", queueMode: "lazy", consumerDisconnectedTimeout: 1 }),
         queue("d", { queueType: "stream", arguments: { "x-delivery-limit": 3 } }),
-        // Of the virtual host's type, which may be the right one.
+        // This queue has the virtual host's default type, which may be the right one.
         queue("e", { maxPriority: 5, deliveryLimit: 5 }),
         queue("f", { queueType: "classic", deliveryLimit: "default" })
       ],
@@ -77,16 +77,16 @@ describe("check", () => {
         'queue "d": deliveryLimit is for queueType "quorum"'
       ]
     },
-    "delayed retries without their least pause, or with a most below it, or of no type": {
+    "delayed retries without a minimum, with a maximum below it, or without a type": {
       of: [
         queue("a", { queueType: "quorum", delayedRetryType: "all" }),
         queue("b", { queueType: "quorum", delayedRetryMin: "1 second" }),
         queue("c", { queueType: "quorum", delayedRetryType: "all", delayedRetryMin: 2, delayedRetryMax: 1 })
       ],
       says: [
-        'queue "a": delayedRetryMin: wants the shortest pause beside a delayedRetryType',
-        'queue "b": delayedRetryType: wants what is delayed',
-        'queue "c": delayedRetryMax: wants at least delayedRetryMin, 2 ms, got 1 ms'
+        'queue "a": delayedRetryMin: expected the shortest pause, which delayedRetryType requires',
+        'queue "b": delayedRetryType: expected "all", "failed" or "returned"',
+        'queue "c": delayedRetryMax: expected at least 2 ms (delayedRetryMin), got 1 ms'
       ]
     },
     "a binding from the default exchange": {
@@ -97,11 +97,11 @@ describe("check", () => {
       of: [AmqpTopology.exchangeBinding("", "amq.topic", "k")],
       says: ["the default exchange takes no bindings"]
     },
-    "a dead-letter exchange that nobody declares": {
+    "a dead-letter exchange that is not declared": {
       of: [queue("q", { deadLetterExchange: "missing" })],
       says: ['queue "q": deadLetterExchange: exchange "missing" is not declared here']
     },
-    "dead letters to a queue that nobody declares": {
+    "dead letters to a queue that is not declared": {
       of: [queue("q", { deadLetterExchange: "", deadLetterRoutingKey: "missing" })],
       says: ['queue "q": deadLetterRoutingKey: queue "missing" is not declared here']
     },
@@ -109,7 +109,7 @@ describe("check", () => {
       of: [queue("q", { deadLetterRoutingKey: "q" })],
       says: ['queue "q": deadLetterRoutingKey needs a deadLetterExchange']
     },
-    "an alternate exchange that nobody declares": {
+    "an alternate exchange that is not declared": {
       of: [exchange("x", "topic", { alternateExchange: "missing" })],
       says: ['exchange "x": alternateExchange: exchange "missing" is not declared here']
     },
@@ -121,7 +121,7 @@ describe("check", () => {
       of: [exchange("x", "topic"), exchange("x", "fanout")],
       says: ['exchange "x": described twice, with different type ("topic" and "fanout")']
     },
-    "dead-lettering at least once that RabbitMQ would not do": {
+    "at-least-once dead-lettering that RabbitMQ does not support": {
       of: [
         dead,
         queue("q", { queueType: "quorum", deadLetterStrategy: "at-least-once", deadLetterExchange: "dead" }),
@@ -136,9 +136,27 @@ describe("check", () => {
         'queue "v": deadLetterStrategy "at-least-once" needs queueType "quorum"'
       ]
     },
-    "a quorum queue that is to go with its node": {
+    "a quorum queue that is declared as transient": {
       of: [queue("q", { queueType: "quorum", durable: false }), AmqpTopology.retryQueues("w", [1], { durable: false })],
       says: ['queue "q": a quorum queue is durable', 'queue "w.delay.1": a quorum queue is durable']
+    },
+    "options of delay queues that do not exist, or are not valid": {
+      of: [
+        AmqpTopology.retryQueues("w", [1], { queuetype: "classic" } as {}),
+        AmqpTopology.retryQueues("v", [1], { durable: "no" as unknown as boolean }),
+        AmqpTopology.retryQueues("u", [1], { queueType: "exclusive" as "classic" }),
+        AmqpTopology.workQueue("t", { retryDelays: [1], retryQueueType: "stream" as "classic" })
+      ],
+      says: [
+        "AmqpTopology.retryQueues: queuetype: expected queueType (rename or remove it), got an unknown option",
+        'AmqpTopology.retryQueues: durable: expected true or false, got "no"',
+        'AmqpTopology.retryQueues: queueType: expected "classic" or "quorum", got "exclusive"',
+        'AmqpTopology.workQueue: retryQueueType: expected "classic" or "quorum", got "stream"'
+      ]
+    },
+    "values that are not parts": {
+      of: [undefined, "orders", [queue("orders")], { queue: "orders" }] as unknown as ReadonlyArray<AmqpTopology.Part>,
+      says: ["got undefined. ", 'got "orders". ', "got an array. ", "got an object. "]
     },
     "retries that are dropped while their work queue is full": {
       of: [
@@ -160,11 +178,11 @@ describe("check", () => {
         'queue "v.delay.1": its messages expire into queue "v", which refuses them when it is full'
       ]
     },
-    "retries that are dead-lettered and come back all the same": {
+    "retries that are dead-lettered and still come back": {
       of: [AmqpTopology.workQueue("w", { maxLength: 1, overflow: "reject-publish-dlx", retryDelays: [1] })],
       says: ['queue "w": with overflow "reject-publish-dlx"']
     },
-    "a dead-letter queue that loses what it has no room for": {
+    "a dead-letter queue that drops messages when it is full": {
       of: [
         AmqpTopology.workQueue("w", { queueType: "quorum", deadLetterQueue: { maxLength: 1 } }),
         AmqpTopology.workQueue("v", { deadLetterQueue: { maxLengthBytes: 1, overflow: "reject-publish" } })
@@ -172,8 +190,8 @@ describe("check", () => {
       says: ['queue "w.dlq": when it is full, it drops', 'queue "v.dlq": when it is full, it refuses']
     },
     "a queue without a name": { of: [queue("")], says: ["use AmqpChannel's queueDeclare"] },
-    "an exchange without a name": { of: [exchange("", "direct")], says: ["the default exchange exists always"] },
-    "a name of the broker's own": {
+    "an exchange without a name": { of: [exchange("", "direct")], says: ["the default exchange always exists"] },
+    "a name that is reserved for the broker": {
       of: [queue("amq.mine"), exchange("amq.topic", "topic")],
       says: ['exchange "amq.topic": names that begin with "amq."', 'queue "amq.mine": names that begin with "amq."']
     },
@@ -186,7 +204,7 @@ describe("check", () => {
       of: [exchange("x", "topic"), queue("q"), bind("q", "x", "k".repeat(256))],
       says: ["routingKey"]
     },
-    "options that are not what they should be": {
+    "options with wrong values": {
       of: [
         queue("q", { messageTtl: "soon" as never }),
         queue("r", { ttl: 1000 } as never),
@@ -195,7 +213,7 @@ describe("check", () => {
       ],
       says: ['exchange "x": durable', 'queue "q": messageTtl', 'queue "r": ttl', 'binding of queue "q"']
     },
-    "what is not even text": {
+    "values that are not text": {
       of: [
         exchange(1 as never, "topic"),
         queue("q", { deadLetterExchange: 2 as never }),
@@ -204,51 +222,51 @@ describe("check", () => {
       says: ["exchange 1: name", 'queue "q": deadLetterExchange', "routingKey", "exchange 3 is not declared"]
     },
     "an exchange without a type": { of: [exchange("x", undefined as never)], says: ['exchange "x": its type'] },
-    "bindings of exchanges that go round": {
+    "bindings of exchanges in a cycle": {
       of: [
         exchange("a", "topic"),
         exchange("b", "topic"),
         AmqpTopology.exchangeBinding("b", "a", "k"),
         AmqpTopology.exchangeBinding("a", "b", "l")
       ],
-      says: ['bindings of exchanges go round: "a" -> "b" -> "a"']
+      says: ['bindings of exchanges form a cycle: "a" -> "b" -> "a"']
     },
     "an exchange bound to itself": {
       of: [exchange("a", "topic"), AmqpTopology.exchangeBinding("a", "a", "#")],
       says: ['"a" -> "a"']
     },
-    "alternate exchanges that go round": {
+    "alternate exchanges in a cycle": {
       of: [
         exchange("a", "topic", { alternateExchange: "b" }),
         exchange("b", "topic", { alternateExchange: "c" }),
         exchange("c", "topic", { alternateExchange: "a" })
       ],
-      says: ['alternate exchanges go round: "a" -> "b" -> "c" -> "a"']
+      says: ['alternate exchanges form a cycle: "a" -> "b" -> "c" -> "a"']
     },
     "expired messages that expire again where they come from": {
       of: [
         queue("a", { messageTtl: 1000, deadLetterExchange: "", deadLetterRoutingKey: "b" }),
         queue("b", { messageTtl: 1000, deadLetterExchange: "", deadLetterRoutingKey: "a" })
       ],
-      says: ['dead letters go round, "a" -> "b" -> "a"']
+      says: ['dead letters form a cycle, "a" -> "b" -> "a"']
     },
-    "a retry circle of a queue that also dead-letters what is delivered too often": {
+    "a retry cycle of a queue that also dead-letters what is delivered too often": {
       of: [
         queue("a", { queueType: "quorum", deliveryLimit: 3, deadLetterExchange: "", deadLetterRoutingKey: "a.retry" }),
         queue("a.retry", { messageTtl: 1000, deadLetterExchange: "", deadLetterRoutingKey: "a" })
       ],
-      says: ["RabbitMQ drops a message that comes back so"]
+      says: ["RabbitMQ drops a message that returns this way"]
     },
-    "a retry circle of a queue with a maximum, whose overflow goes round": {
+    "a retry cycle of a queue with a maximum, whose overflow is part of a cycle": {
       of: [
         exchange("retry", "fanout"),
         queue("a", { maxLength: 10, deadLetterExchange: "retry" }),
         queue("a.retry", { messageTtl: 1000, deadLetterExchange: "", deadLetterRoutingKey: "a" }),
         bind("a.retry", "retry")
       ],
-      says: ["RabbitMQ drops a message that comes back so"]
+      says: ["RabbitMQ drops a message that returns this way"]
     },
-    "a circle through bound exchanges, patterns and an alternate exchange": {
+    "a cycle through bound exchanges, patterns and an alternate exchange": {
       of: [
         exchange("events", "topic"),
         exchange("inner", "direct", { alternateExchange: "rest" }),
@@ -261,7 +279,7 @@ describe("check", () => {
       ],
       says: ['"a" -> "a"']
     },
-    "a circle through an exchange bound to another": {
+    "a cycle through an exchange bound to another": {
       of: [
         exchange("outer", "topic"),
         exchange("inner", "direct"),
@@ -271,7 +289,7 @@ describe("check", () => {
       ],
       says: ['"a" -> "a"']
     },
-    "a circle through an alternate exchange": {
+    "a cycle through an alternate exchange": {
       of: [
         exchange("dlx", "direct", { alternateExchange: "rest" }),
         exchange("rest", "fanout"),
@@ -284,11 +302,11 @@ describe("check", () => {
     },
     "overflow that comes back at once, as a loss": {
       of: [queue("a", { maxLength: 1, deadLetterExchange: "", deadLetterRoutingKey: "a" })],
-      says: ["RabbitMQ drops a message that comes back so"]
+      says: ["RabbitMQ drops a message that returns this way"]
     },
     "dead letters to the default exchange by their own key": {
       of: [queue("a", { messageTtl: 1000, deadLetterExchange: "" })],
-      says: ['dead letters go round, "a" -> "a"']
+      says: ['dead letters form a cycle, "a" -> "a"']
     },
     "rejected messages that come back at once": {
       of: [
@@ -296,7 +314,7 @@ describe("check", () => {
         queue("a", { deadLetterExchange: "again", deadLetterRoutingKey: "k" }),
         bind("a", "again", "k")
       ],
-      says: ['dead letters go round without a pause, "a" -> "a"']
+      says: ['dead letters form a cycle without a pause, "a" -> "a"']
     }
   }
 
@@ -311,7 +329,7 @@ describe("check", () => {
   it("reports all mistakes at once", () => {
     const all = Object.values(mistakes).filter(({ says }) => says.length === 1)
     const parts = all.flatMap(({ of }, i) =>
-      // Names of their own, so that one mistake does not hide another.
+      // Each case has its own names, so that one mistake does not hide another.
       JSON.parse(
         JSON.stringify(of, (key, value) =>
           ["name", "source", "destination", "deadLetterExchange", "deadLetterRoutingKey", "alternateExchange"].includes(
@@ -329,21 +347,21 @@ describe("check", () => {
   })
 
   const correct: Record<string, ReadonlyArray<AmqpTopology.Part>> = {
-    "nothing at all": [],
-    "what is external": [
+    "an empty topology": [],
+    "external queues and exchanges": [
       dead,
       AmqpTopology.externalQueue("theirs"),
       queue("q", { deadLetterExchange: "dead" }),
       queue("r", { deadLetterExchange: "", deadLetterRoutingKey: "theirs" }),
       bind("theirs", "dead")
     ],
-    "what every virtual host has": [
+    "the exchanges of every virtual host": [
       queue("q", { deadLetterExchange: "amq.fanout" }),
       bind("q", "amq.topic", "#"),
       AmqpTopology.exchangeBinding("amq.direct", "amq.topic", "k"),
       exchange("x", "topic", { alternateExchange: "amq.fanout" })
     ],
-    "one module's external that another one declares": [
+    "a declaration of what another module calls external": [
       AmqpTopology.externalQueue("q"),
       queue("q"),
       bind("q", "amq.topic")
@@ -353,7 +371,7 @@ describe("check", () => {
       queue("b", { messageTtl: 1, deadLetterExchange: "", deadLetterRoutingKey: "c" }),
       queue("c", { maxLength: 1 })
     ],
-    "a retry circle: rejected, delayed, back": [
+    "a retry cycle: rejected, delayed, back": [
       exchange("orders", "topic"),
       exchange("orders.retry", "fanout"),
       queue("orders", { queueType: "quorum", deadLetterExchange: "orders.retry" }),
@@ -361,7 +379,7 @@ describe("check", () => {
       queue("orders.retry", { messageTtl: "10 seconds", deadLetterExchange: "orders" }),
       bind("orders.retry", "orders.retry")
     ],
-    "a retry circle of a queue with a maximum that turns publishers away": [
+    "a retry cycle of a queue with a maximum that refuses publishes": [
       queue("a", { maxLength: 1, overflow: "reject-publish", deadLetterExchange: "", deadLetterRoutingKey: "b" }),
       queue("b", {
         queueType: "quorum",
@@ -379,7 +397,7 @@ describe("check", () => {
     "a work queue whose overflow is dead-lettered": [
       AmqpTopology.workQueue("w", { maxLength: 1, retryDelays: [1], retryQueueType: "classic" })
     ],
-    "a full dead-letter queue whose dead letters wait in the work queue, or go on": [
+    "a full dead-letter queue whose dead letters wait in the work queue, or continue": [
       AmqpTopology.workQueue("w", {
         queueType: "quorum",
         deadLetterQueue: { maxLength: 1, overflow: "reject-publish" }
@@ -398,7 +416,7 @@ describe("check", () => {
       bind("a.dead", "dlx", "a.dead"),
       bind("b.dead", "dlx", "b.dead")
     ],
-    "a circle through an alternate exchange that is never needed": [
+    "a cycle through an alternate exchange that is never needed": [
       exchange("dlx", "direct", { alternateExchange: "rest" }),
       exchange("rest", "fanout"),
       queue("a", { messageTtl: 1000, deadLetterExchange: "dlx", deadLetterRoutingKey: "k" }),
@@ -419,7 +437,7 @@ describe("check", () => {
       exchange("b", "topic"),
       AmqpTopology.exchangeBinding("a", "b", "again.#")
     ],
-    "the shapes": [
+    "the usual shapes": [
       AmqpTopology.workQueue("w", { queueType: "quorum", deliveryLimit: 5, messageTtl: 1, retryDelays: [1, "1 hour"] }),
       AmqpTopology.publishSubscribe("p", { a: {}, b: { routingKeys: ["x", "y.*"] } }),
       AmqpTopology.publishSubscribe("f", { c: {} }, { type: "fanout" })
@@ -452,7 +470,16 @@ describe("check", () => {
     })
   }
 
-  it("takes a large topology in its stride", () => {
+  it("takes a single part", () => {
+    assert.deepStrictEqual(AmqpTopology.check(queue("orders")), [])
+    assert.deepStrictEqual(AmqpTopology.check(dead), [])
+    assert.lengthOf(AmqpTopology.check(bind("q", "x")), 2)
+    const [mistake, ...others] = AmqpTopology.check([queue("orders")] as unknown as AmqpTopology.Part)
+    assert.include(mistake, "combine them with AmqpTopology.make")
+    assert.lengthOf(others, 0)
+  })
+
+  it("checks a large topology quickly", () => {
     const parts = Array.from({ length: 1000 }, (_, i) => [
       exchange(`x${i}`, "topic"),
       queue(`q${i}`, { messageTtl: 1, deadLetterExchange: `x${(i + 1) % 1000}` }),

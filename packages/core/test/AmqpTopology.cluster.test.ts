@@ -1,4 +1,6 @@
-/** A node of a cluster stops, with queues that nobody else has: what their consumers and their topology do. */
+/**
+ * A node of a cluster stops, and with it queues that are on no other node: what their consumers and their topology do.
+ */
 import { AmqpConnection, AmqpConsumer, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Queue } from "effect"
@@ -8,9 +10,9 @@ import { withConsumers } from "./support/consumers.ts"
 import { eventually } from "./support/polling.ts"
 
 layer(Cluster.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) => {
-  describe("A node that stops", () => {
+  describe("A stopped node", () => {
     it.effect(
-      "a consumer waits for its node; a transient queue behind it in the topology is declared elsewhere",
+      "a consumer waits for its node; a transient queue after it in the topology is declared on another",
       () =>
         Effect.gen(function* () {
           const { forgetsTransients, nodes, ready, url } = yield* Cluster.Cluster
@@ -38,7 +40,8 @@ layer(Cluster.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) =
               assert.strictEqual(yield* Queue.take(got), queue)
             }
             yield* stopping.stop
-            // With Khepri, which 4.3 has in any case, it is there, on a node that is not: it waits, too.
+            // With Khepri, which 4.3 always uses, the queue still exists, on the stopped node, so its consumer waits as
+            // well.
             if (forgetsTransients) {
               yield* eventually("the transient queue", Effect.isSuccess(publish("moves")))
               assert.strictEqual(yield* Queue.take(got), "moves")

@@ -1,4 +1,4 @@
-/** How a topology is kept declared: declarations that the broker refuses, and queues and exchanges that have gone. */
+/** How a topology stays declared: declarations that the broker refuses, and queues and exchanges that were deleted. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -22,7 +22,7 @@ const withLayer = (topology: AmqpTopology.AmqpTopology, options?: AmqpTopology.L
   Effect.provide(AmqpTopology.layer(topology, options), { local: true })
 
 describe("on a scripted broker", () => {
-  /** The connection that a method came by, as the application calls it. */
+  /** The name of the connection that a method arrived on, as the application configures it. */
   const connections = (broker: ScriptedBroker.ScriptedBroker) =>
     broker.log.flatMap((received) =>
       received.method === "connection.start-ok" ? [String(received.args.clientProperties["connection_name"])] : []
@@ -47,7 +47,7 @@ describe("on a scripted broker", () => {
     bind("q", "plain", "k")
   )
 
-  it.live("a declaration that ends the connection is set aside, and all others go on", () =>
+  it.live("a declaration that ends the connection is set aside, and all others continue", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -70,7 +70,7 @@ describe("on a scripted broker", () => {
         const [condition] = yield* until(conditions, (all) => all.length > 0, "the conditions")
         assert.deepInclude(condition, { kind: "DeclarationSetAside", notReady: false })
         assert.include(condition!.message, "unknown exchange type")
-        // On a connection of its own, once and again; the shared one lives.
+        // It is tried again and again on its own connection, and the shared one stays open.
         yield* until(
           Effect.sync(() => connections(broker).filter((name) => name === "shop topology").length),
           (count) => count >= 2,
@@ -95,7 +95,7 @@ describe("on a scripted broker", () => {
     })
   )
 
-  it.live("one whose connection is lost each time without a word is set aside the second time", () =>
+  it.live("a declaration whose connection is lost each time without a reason is set aside the second time", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -135,7 +135,7 @@ describe("on a scripted broker", () => {
               declare.args.queue === "a" && refusing.now ? declare.closeChannel(code, text) : declare.proceed()
             )
             broker.destroy()
-            // The second one of both: what comes after it is declared, on another channel.
+            // The second declaration of `b` shows that what follows `a` is declared, on another channel.
             yield* until(
               Effect.sync(() => declared(broker)),
               (now) => now.filter((name) => name === "b").length === 2,
@@ -155,8 +155,8 @@ describe("on a scripted broker", () => {
             assert.lengthOf(yield* conditions, 1)
             refusing.now = false
             yield* noConditions
-            assert.isTrue(lines.some((line) => line.text.includes("has been made")))
-            // One connection was lost, and it was not for that.
+            assert.isTrue(lines.some((line) => line.text.includes("has succeeded")))
+            // One connection was lost, and for another reason.
             assert.strictEqual(broker.count("connection.open"), 2)
           }).pipe(
             withLayer(make(queue("a"), queue("b"))),
@@ -168,7 +168,7 @@ describe("on a scripted broker", () => {
     )
   }
 
-  it.live("what is set aside is no condition any more when the layer has ended", () =>
+  it.live("what is set aside is not a condition any more when the layer has ended", () =>
     onScriptedBroker({}, function* (broker) {
       const opened = yield* Latch.make()
       const fiber = yield* Effect.forkScoped(
@@ -192,7 +192,7 @@ describe("on a scripted broker", () => {
     })
   )
 
-  it.live("it looks at the interval that was given, or never", () =>
+  it.live("the check runs at the given interval, or never", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const passive = () =>
@@ -234,7 +234,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
   describe("A queue that was deleted is declared again, with its bindings", () => {
     for (const resubscribe of ["lost", "always"] as const) {
-      it.effect(`when its consumer is cancelled, which goes on (resubscribe: ${resubscribe})`, () =>
+      it.effect(`when its consumer is cancelled, and the consumer continues (resubscribe: ${resubscribe})`, () =>
         Effect.gen(function* () {
           const { name, topology } = pair()
           yield* Effect.gen(function* () {
@@ -255,7 +255,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("when nobody consumes it: by a look, by a 404 that a borrower gets, by a message that comes back", () =>
+    it.effect("when it has no consumer: found by a check, by a borrower's 404 or by a returned message", () =>
       Effect.gen(function* () {
         const remove = (name: string) => deleteQueue(name)
         const back = (name: string) =>
@@ -302,7 +302,59 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  it.effect("a consumer of a deleted queue that it declares itself goes on", () =>
+  describe("The warning that parts were missing names what was missing, and is logged only then", () => {
+    const warningsOf = (lines: ReadonlyArray<{ readonly text: string }>) =>
+      lines.flatMap(({ text }) => (text.startsWith("AMQP topology declared again") ? [text] : []))
+    const oneWarning = (lines: ReadonlyArray<{ readonly text: string }>) =>
+      until(
+        Effect.sync(() => warningsOf(lines)),
+        (all) => all.length > 0,
+        "the warnings"
+      )
+    const isRouted = (name: string) =>
+      eventually(
+        "its route",
+        Effect.map(Effect.exit(publish(name, true)), (exit) => exit._tag === "Success")
+      )
+
+    it.effect("not for a message that reaches no queue although every exchange and queue exists", () =>
+      Effect.gen(function* () {
+        const { name, topology } = pair()
+        yield* logged((lines) =>
+          Effect.gen(function* () {
+            yield* AmqpPool.AmqpPool.use((pool) => pool.use((channel) => channel.queueUnbind(name, name, "k")))
+            assert.strictEqual((yield* reasonOf(publish(name, true)))._tag, "PublishReturned")
+            // The round of declarations that the message has requested is over when the route is back.
+            yield* isRouted(name)
+            yield* deleteQueue(name)
+            const passive = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive(name)))
+            assert.strictEqual((yield* reasonOf(passive))._tag, "NotFound")
+            const [warning, ...others] = yield* oneWarning(lines)
+            assert.include(warning, `"missing":["queue \\"${name}\\""]`)
+            assert.deepStrictEqual(others, [])
+          }).pipe(withLayer(topology, { checkInterval: "never" }))
+        )
+      }).pipe(onBroker)
+    )
+
+    it.effect("for a message that reaches no queue because its queue is gone", () =>
+      Effect.gen(function* () {
+        const { name, topology } = pair()
+        yield* logged((lines) =>
+          Effect.gen(function* () {
+            yield* deleteQueue(name)
+            assert.strictEqual((yield* reasonOf(publish(name, true)))._tag, "PublishReturned")
+            yield* isRouted(name)
+            const [warning, ...others] = yield* oneWarning(lines)
+            assert.include(warning, `"missing":["queue \\"${name}\\""]`)
+            assert.deepStrictEqual(others, [])
+          }).pipe(withLayer(topology, { checkInterval: "never" }))
+        )
+      }).pipe(onBroker)
+    )
+  })
+
+  it.effect("a consumer of a deleted queue that it declares itself continues", () =>
     Effect.gen(function* () {
       const name = `own-${++count}`
       const got = yield* Queue.unbounded<void>()
@@ -319,52 +371,56 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(onBroker)
   )
 
-  it.effect("a consumer of a queue that is deleted and made again by others goes on, or ends with why", () =>
-    Effect.gen(function* () {
-      const name = `others-${++count}`
-      yield* AmqpTopology.declare(make(queue(name)))
-      const fiber = yield* Effect.forkScoped(reasonOf(AmqpConsumer.consume(name, () => Effect.void)))
-      yield* untilQueue(name, { consumers: 1 })
-      yield* deleteQueue(name)
-      const reason = yield* Fiber.join(fiber)
-      assert.strictEqual(reason._tag, "ConsumerCancelled")
-      assert.include(reason.message, "was deleted")
-      assert.include(reason.message, 'resubscribe: "always"')
-      // Without the layer: the 404 of the first start is final.
-      assert.strictEqual((yield* reasonOf(AmqpConsumer.consume(name, () => Effect.void)))._tag, "NotFound")
-    }).pipe(onBroker)
+  it.effect(
+    "a consumer of a queue that is deleted and declared again by others continues, or ends with the reason",
+    () =>
+      Effect.gen(function* () {
+        const name = `others-${++count}`
+        yield* AmqpTopology.declare(make(queue(name)))
+        const fiber = yield* Effect.forkScoped(reasonOf(AmqpConsumer.consume(name, () => Effect.void)))
+        yield* untilQueue(name, { consumers: 1 })
+        yield* deleteQueue(name)
+        const reason = yield* Fiber.join(fiber)
+        assert.strictEqual(reason._tag, "ConsumerCancelled")
+        assert.include(reason.message, "was deleted")
+        assert.include(reason.message, 'resubscribe: "always"')
+        // Without the layer, the 404 of the first start is final.
+        assert.strictEqual((yield* reasonOf(AmqpConsumer.consume(name, () => Effect.void)))._tag, "NotFound")
+      }).pipe(onBroker)
   )
 
-  it.effect("an exchange whose plugin is missing costs nobody else the connection, and is back with the plugin", () =>
-    Effect.gen(function* () {
-      const { closeConnections, evaluate } = yield* TestBroker.TestBroker
-      const type = "x-of-a-plugin"
-      const register = evaluate(`rabbit_registry:register(exchange, <<"${type}">>, rabbit_exchange_type_fanout).`)
-      yield* register
-      const { name, topology } = pair()
-      const odd = `${name}-odd`
-      const all = make(exchange(odd, type), topology, bind(name, odd))
-      yield* Effect.gen(function* () {
-        yield* publish(name, true)
-        yield* evaluate(`rabbit_registry:unregister(exchange, <<"${type}">>).`)
-        yield* closeConnections()
-        const isFatal = (yield* major) === 3
-        const generation = isFatal ? 3 : 2
-        yield* untilOpen(generation)
-        for (let i = 0; i < 20; i++) yield* publish(name, true)
-        yield* until(conditions, (now) => now.length > 0, "the conditions")
+  it.effect(
+    "an exchange whose plugin is missing costs no other client the connection, and is back with the plugin",
+    () =>
+      Effect.gen(function* () {
+        const { closeConnections, evaluate } = yield* TestBroker.TestBroker
+        const type = "x-of-a-plugin"
+        const register = evaluate(`rabbit_registry:register(exchange, <<"${type}">>, rabbit_exchange_type_fanout).`)
         yield* register
-        yield* noConditions
-        yield* eventually(
-          "its binding",
-          Effect.map(
-            Effect.exit(AmqpPublisher.publish({ exchange: odd, routingKey: "", content: "" }, { mandatory: true })),
-            (exit) => exit._tag === "Success"
+        const { name, topology } = pair()
+        const odd = `${name}-odd`
+        const all = make(exchange(odd, type), topology, bind(name, odd))
+        yield* Effect.gen(function* () {
+          yield* publish(name, true)
+          yield* evaluate(`rabbit_registry:unregister(exchange, <<"${type}">>).`)
+          yield* closeConnections()
+          const isFatal = (yield* major) === 3
+          const generation = isFatal ? 3 : 2
+          yield* untilOpen(generation)
+          for (let i = 0; i < 20; i++) yield* publish(name, true)
+          yield* until(conditions, (now) => now.length > 0, "the conditions")
+          yield* register
+          yield* noConditions
+          yield* eventually(
+            "its binding",
+            Effect.map(
+              Effect.exit(AmqpPublisher.publish({ exchange: odd, routingKey: "", content: "" }, { mandatory: true })),
+              (exit) => exit._tag === "Success"
+            )
           )
-        )
-        const { state } = yield* AmqpConnection.AmqpConnection
-        assert.deepInclude(state.value, { _tag: "Open", generation })
-      }).pipe(withLayer(all), onBroker)
-    })
+          const { state } = yield* AmqpConnection.AmqpConnection
+          assert.deepInclude(state.value, { _tag: "Open", generation })
+        }).pipe(withLayer(all), onBroker)
+      })
   )
 })

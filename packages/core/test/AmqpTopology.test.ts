@@ -1,4 +1,4 @@
-/** Topologies: what is declared, in which order, and when again. */
+/** Topologies: what is declared, in which order, and when it is declared again. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpConnection, type AmqpError, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -24,7 +24,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   describe("declare", () => {
-    it.effect("what is declared routes as described; declaring it again changes nothing and loses no message", () =>
+    it.effect("declared topology routes as described; declaring it again changes nothing and loses no message", () =>
       onTestBroker({}, function* ({ queues }) {
         yield* AmqpTopology.declare(shop)
         yield* AmqpChannel.use((channel) =>
@@ -40,6 +40,20 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* AmqpTopology.declare(shop)
         yield* AmqpTopology.declare(AmqpTopology.make(shop, shop))
         assert.deepStrictEqual(yield* queues, before)
+      })
+    )
+
+    it.effect("a single part is declared, verified and kept declared like a topology", () =>
+      onTestBroker({}, function* ({ queues }) {
+        const declared = Effect.map(queues, (rows) => rows.map(({ name }) => name))
+        yield* AmqpTopology.declare(queue("single"))
+        assert.include(yield* declared, "single")
+        yield* AmqpTopology.verify(queue("single"))
+        assert.strictEqual((yield* reasonOf(AmqpTopology.verify(queue("single.missing"))))._tag, "NotFound")
+        yield* Layer.build(AmqpTopology.layer(queue("single.kept")))
+        assert.include(yield* declared, "single.kept")
+        const nothing = AmqpTopology.layer(undefined as unknown as AmqpTopology.Part)
+        assert.strictEqual((yield* reasonOf(Layer.build(nothing)))._tag, "InvalidTopology")
       })
     )
 
@@ -112,7 +126,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.strictEqual(reason._tag, "PreconditionFailed")
           assert.deepInclude(reason, { ...names, replyCode: 406, isRetryable: false })
           for (const words of [
-            `'${is.name}' exists with another ${names.argument}: `,
+            `'${is.name}' exists with ${names.argument} `,
             names.argument,
             names.received,
             names.current,
@@ -128,7 +142,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("a 406 names the argument that the broker does not take", () =>
+    it.effect("a 406 names the argument that the broker does not accept", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         // The check does not know the values of arguments.
@@ -139,7 +153,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("what is external and does not exist is NotFound when it is bound to", () =>
+    it.effect("an external exchange or queue that does not exist is NotFound when it is bound to", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const topology = AmqpTopology.make(
@@ -172,7 +186,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("a user that may not declare may verify what another has declared", () =>
+    it.effect("a user that may not declare can verify what another user has declared", () =>
       Effect.gen(function* () {
         const { ctl, url, vhost } = yield* TestBroker.TestBroker
         yield* AmqpTopology.declare(AmqpTopology.make(exchange("v.theirs", "fanout"), queue("v.theirs"), wanted)).pipe(
@@ -194,7 +208,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("layer", () => {
-    it.effect("an exclusive queue and a deleted one are there again after a forced reconnect, bound as before", () =>
+    it.effect("an exclusive queue and a deleted one exist again after a forced reconnect, bound as before", () =>
       Effect.gen(function* () {
         const { closeConnections, queues, url } = yield* TestBroker.TestBroker
         const topology = AmqpTopology.make(
@@ -212,7 +226,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* untilOpen(generation + 1)
           }
           yield* until(queues, (rows) => rows.filter(({ name }) => name.startsWith("again.")).length === 2)
-          // Declared last, so that what it is bound to is bound as well.
+          // The binding is declared last, so when it works everything is bound.
           yield* until(
             Effect.andThen(
               pool.use((channel) => channel.publish({ exchange: "again", routingKey: "k", content: "" })),
@@ -225,7 +239,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("what cannot be declared fails the layer", () =>
+    it.effect("a declaration that fails at first fails the layer", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const build = (topology: AmqpTopology.AmqpTopology) =>
@@ -288,7 +302,7 @@ describe("on a scripted broker", () => {
     })
   )
 
-  /** Runs a program with the layer, and gives it what is logged at and above warnings. */
+  /** Runs a program with the layer, and passes it what is logged, from warnings up. */
   const withLayer = (
     broker: ScriptedBroker.ScriptedBroker,
     program: (
@@ -318,10 +332,10 @@ describe("on a scripted broker", () => {
       }
     })
 
-  // A channel is opened and used: the layer's fiber has had its turn by then.
+  // A channel is opened and used here: the layer's fiber has had its turn by then.
   const settled = Effect.scoped(AmqpChannel.use((channel) => channel.queuePurge("other")))
 
-  it.live("after a reconnect, what may pass is tried again, with a warning", () =>
+  it.live("after a reconnect, a temporary failure is retried, with a warning", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* withLayer(broker, (logged) =>
@@ -334,34 +348,32 @@ describe("on a scripted broker", () => {
           assert.match(yield* take(logged, "topology"), /^Warn/)
           yield* broker.received("queue.declare", 4)
           yield* settled
-          // Declared on the third connection, for the second one: once is enough.
+          // The third connection declares in place of the second one: once is enough.
           assert.strictEqual(broker.count("queue.declare"), 4)
         })
       )
     })
   )
 
-  it.live(
-    "after a reconnect, what will not pass is logged as an error, and the next connection gets the next try",
-    () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        yield* withLayer(broker, (logged) =>
-          Effect.gen(function* () {
-            broker.once("queue.declare", (context) =>
-              context.closeChannel(
-                406,
-                "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"
-              )
+  it.live("after a reconnect, a permanent failure is logged as an error, and retried on the next connection", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* withLayer(broker, (logged) =>
+        Effect.gen(function* () {
+          broker.once("queue.declare", (context) =>
+            context.closeChannel(
+              406,
+              "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"
             )
-            broker.destroy()
-            assert.match(yield* take(logged, "topology"), /^Error.*durable/s)
-            assert.strictEqual(broker.count("queue.declare"), 2)
-            broker.destroy()
-            yield* broker.received("queue.declare", 3)
-          })
-        )
-      })
+          )
+          broker.destroy()
+          assert.match(yield* take(logged, "topology"), /^Error.*durable/s)
+          assert.strictEqual(broker.count("queue.declare"), 2)
+          broker.destroy()
+          yield* broker.received("queue.declare", 3)
+        })
+      )
+    })
   )
 
   it.live("one connection gets one declaration", () =>
@@ -381,7 +393,7 @@ describe("on a scripted broker", () => {
     })
   )
 
-  it.live("it ends with its layer, in the midst of a declaration too", () =>
+  it.live("it ends with its layer, also during a declaration", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* withLayer(broker, () =>

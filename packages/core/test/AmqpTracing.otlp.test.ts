@@ -1,4 +1,4 @@
-/** What an OpenTelemetry collector gets of an application: over OTLP/HTTP, on a socket of its own. */
+/** What an OpenTelemetry collector receives from an application, over OTLP/HTTP. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -59,7 +59,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
           const { address } = yield* HttpServer.HttpServer
           const port = "port" in address ? address.port : 0
-          // The caller's own span, as its traceparent says.
+          // The caller's own span, as given by its traceparent.
           const post = HttpClientRequest.post(`http://127.0.0.1:${port}/orders`)
           const { status } = yield* Effect.withSpan(HttpClient.execute(post), "checkout")
           assert.strictEqual(status, 202)

@@ -1,4 +1,4 @@
-/** Spans and trace context: what is opened and what travels, where somebody traces, and that nothing is where nobody does. */
+/** Spans and trace context: what is opened and what is propagated with a tracer, and that nothing is without one. */
 import { assert, describe, layer } from "@effect/vitest"
 import {
   Amqp,
@@ -26,7 +26,7 @@ class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { item: 
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("one message", () => {
-    it.effect("its publish, its handler and what that does form one trace", () =>
+    it.effect("its publish, its handler and what the handler does form one trace", () =>
       traced(({ one, names }) =>
         Effect.gen(function* () {
           const { hostname, port } = new URL((yield* TestBroker.TestBroker).url)
@@ -114,7 +114,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a context that it has already stays, its publish links to it, and its handler is below it", () =>
+    it.effect("a context that it already has stays, its publish links to it, and its handler is below it", () =>
       traced(({ ended, one }) =>
         Effect.gen(function* () {
           yield* declare("own")
@@ -136,7 +136,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
           const process = yield* one("process own")
           assert.deepStrictEqual([process.traceId, parentOf(process)], [traceId, "b7ad6b7169203331"])
-          // What vendors have added goes on with the trace.
+          // Vendors' entries are propagated with the trace.
           const [next] = yield* ended("publish next")
           assert.deepStrictEqual(
             { ...(yield* take("next")).properties.headers },
@@ -151,41 +151,73 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect(
-      "a context that is none is passed over: its handler begins a trace; one that is not sampled is kept so",
-      () =>
-        traced(({ ended }) =>
-          Effect.gen(function* () {
-            yield* declare("odd")
-            const trace = "0af7651916cd43dd8448eb211c80319c"
-            const odd = [
-              `00-${"0".repeat(32)}-b7ad6b7169203331-01`,
-              `ff-${trace}-b7ad6b7169203331-01`,
-              `00-${trace}-b7ad6b7169203331-01-more`,
-              "no context",
-              7
-            ]
-            const even = [`00-${trace}-b7ad6b7169203331-00`, `cc-${trace}-b7ad6b7169203331-00-more`]
-            // Whatever span the consumer was started in: it may be that of the application.
-            yield* Effect.forkScoped(
-              Effect.withSpan(
-                AmqpConsumer.consume("odd", () => Effect.void),
-                "main"
-              )
-            )
-            for (const traceparent of [...odd, ...even, Buffer.from(even[0]!)]) {
-              yield* AmqpPublisher.publish({ routingKey: "odd", content: "x", headers: { traceparent } })
-            }
-            const spans = yield* ended("process odd", 8)
-            assert.deepStrictEqual(
-              spans.map((span) => [parentOf(span) ?? "none", span.sampled]),
-              [...odd.map(() => ["none", true]), ...[1, 2, 3].map(() => ["b7ad6b7169203331", false])]
-            )
+    it.effect("that is created now and published later is in the trace of its creation", () =>
+      traced(({ one }) =>
+        Effect.gen(function* () {
+          yield* declare("later")
+          const stored = yield* AmqpMessage.withCreateSpan(
+            { routingKey: "later", content: "x", headers: { a: 1 } },
+            (message) => AmqpMessage.toEncoded(message)
+          )
+          const create = yield* one("create later")
+          assert.strictEqual(create.kind, "producer")
+          assert.deepInclude(attributesOf(create), {
+            "messaging.operation.name": "create",
+            "messaging.operation.type": "create"
           })
-        )
+          const message = yield* AmqpMessage.fromEncoded(stored)
+          assert.deepStrictEqual({ ...message.headers }, { a: 1, traceparent: contextOf(create) })
+          const context = AmqpMessage.traceContext({ properties: message })!
+          yield* Effect.withParentSpan(AmqpPublisher.publish(message), context)
+          const publish = yield* one("publish later")
+          assert.deepStrictEqual([publish.traceId, parentOf(publish)], [create.traceId, create.spanId])
+          yield* Effect.forkScoped(AmqpConsumer.consume("later", () => Effect.void))
+          const process = yield* one("process later")
+          assert.deepStrictEqual([process.traceId, parentOf(process)], [create.traceId, create.spanId])
+        })
+      )
     )
 
-    it.effect("headers that have no room left are sent as they are", () =>
+    it.effect("that is created without a tracer stays as it is", () =>
+      Effect.gen(function* () {
+        const message = { routingKey: "later", content: "x" }
+        assert.strictEqual(yield* AmqpMessage.withCreateSpan(message, Effect.succeed), message)
+      })
+    )
+
+    it.effect("an invalid context is ignored: its handler begins a trace; an unsampled context stays unsampled", () =>
+      traced(({ ended }) =>
+        Effect.gen(function* () {
+          yield* declare("odd")
+          const trace = "0af7651916cd43dd8448eb211c80319c"
+          const odd = [
+            `00-${"0".repeat(32)}-b7ad6b7169203331-01`,
+            `ff-${trace}-b7ad6b7169203331-01`,
+            `00-${trace}-b7ad6b7169203331-01-more`,
+            "no context",
+            7
+          ]
+          const even = [`00-${trace}-b7ad6b7169203331-00`, `cc-${trace}-b7ad6b7169203331-00-more`]
+          // The span that the consumer was started in does not matter: it may be that of the application.
+          yield* Effect.forkScoped(
+            Effect.withSpan(
+              AmqpConsumer.consume("odd", () => Effect.void),
+              "main"
+            )
+          )
+          for (const traceparent of [...odd, ...even, Buffer.from(even[0]!)]) {
+            yield* AmqpPublisher.publish({ routingKey: "odd", content: "x", headers: { traceparent } })
+          }
+          const spans = yield* ended("process odd", 8)
+          assert.deepStrictEqual(
+            spans.map((span) => [parentOf(span) ?? "none", span.sampled]),
+            [...odd.map(() => ["none", true]), ...[1, 2, 3].map(() => ["b7ad6b7169203331", false])]
+          )
+        })
+      )
+    )
+
+    it.effect("headers that have no room left are sent unchanged", () =>
       traced(({ one }) =>
         Effect.gen(function* () {
           yield* declare("full")
@@ -197,7 +229,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("by a stream or a channel its context is there to be asked for", () =>
+    it.effect("the context of a delivery of a stream or a channel can be read", () =>
       traced(({ one }) =>
         Effect.gen(function* () {
           yield* declare("asked")
@@ -215,7 +247,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("failures", () => {
-    it.effect("a publish that fails tells the tag of its reason", () =>
+    it.effect("a publish that fails gives the tag of its reason", () =>
       traced(({ one, spans }) =>
         Effect.gen(function* () {
           yield* Effect.ignore(
@@ -224,7 +256,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const publish = yield* one("publish nobody")
           assert.strictEqual(publish.attributes.get("error.type"), "PublishReturned")
           assert.notStrictEqual(endOf(publish), "Success")
-          // What is no message is refused as ever.
+          // An invalid message is refused as without tracing.
           yield* Effect.ignore(AmqpPublisher.publish(undefined as never))
           yield* Effect.ignore(AmqpPublisher.publish({ routingKey: 7, content: 7, headers: 7 } as never))
           assert.deepStrictEqual(
@@ -238,7 +270,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a handler that fails tells its error's tag; the retry is in its span, the next try beside it", () =>
+    it.effect("a handler that fails gives its error's tag; the retry is in its span, and the next try next to it", () =>
       traced(({ ended, one }) =>
         Effect.gen(function* () {
           yield* declare("fails")
@@ -310,7 +342,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               yield* AmqpPublisher.publish(message)
               yield* Effect.ignore(AmqpPublisher.publish({ ...message, exchange: "not there" }))
               yield* ended("process secret")
-              const told = spans.map(({ attributes, events, links, name, status }) =>
+              const printed = spans.map(({ attributes, events, links, name, status }) =>
                 JSON.stringify(
                   [
                     name,
@@ -322,8 +354,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   (_, value) => (typeof value === "bigint" ? String(value) : value)
                 )
               )
-              assert.strictEqual(told.length, 3)
-              for (const line of told) assert.notInclude(line, "sesame")
+              assert.strictEqual(printed.length, 3)
+              for (const line of printed) assert.notInclude(line, "sesame")
             }),
           { credentials }
         )
@@ -371,7 +403,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("a batch whose handler fails tells its error's tag", () =>
+    it.effect("a batch whose handler fails gives its error's tag", () =>
       traced(({ one }) =>
         Effect.gen(function* () {
           yield* declare("batch fails")
@@ -403,7 +435,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           for (let i = 0; i < 100; i += 33) {
             assert.strictEqual((yield* take("all")).properties.headers["traceparent"], contextOf(publish))
           }
-          // Outcomes are those of the messages that were given.
+          // Each outcome has the message that was given, not the one with the context.
           const [outcome] = yield* AmqpPublisher.publishAll([messages[0]!], { failures: "values" }).pipe(
             Stream.runCollect,
             Effect.withSpan("values")
@@ -419,7 +451,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
-    it.effect("publishAll outside of any span opens none, and its messages are no trace", () =>
+    it.effect("publishAll outside any span opens none, and its messages have no trace", () =>
       traced(({ names }) =>
         Effect.gen(function* () {
           yield* declare("endless")
@@ -478,7 +510,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             "amqp.rpc.reply": "success",
             "messaging.message.conversation_id": conversation
           })
-          // The address of the client's channel is nobody's business.
+          // The address of the client's channel stays out of the span.
           assert.deepInclude(attributesOf(reply), {
             "messaging.destination.name": "amq.rabbitmq.reply-to",
             "messaging.destination.temporary": true
@@ -489,7 +521,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     it.effect(
-      "a declared failure is an answer for the server and a failure for the client; a defect is one for both",
+      "a declared failure is an answer for the server and a failure for the client; a defect is a failure for both",
       () =>
         traced(({ ended }) =>
           Effect.gen(function* () {
@@ -517,7 +549,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("where nobody traces", () => {
+  describe("without tracing", () => {
     const quiet = ["Effect's own tracer", "a tracer that is switched off", "propagation that is switched off"] as const
 
     for (const [i, how] of quiet.entries()) {

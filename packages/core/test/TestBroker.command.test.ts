@@ -1,4 +1,4 @@
-/** Commands that the broker of the tests is controlled by. */
+/** Commands that control the tests' broker. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
@@ -22,7 +22,7 @@ const gone = Effect.fnUntraced(function* (pid: number) {
 })
 
 describe("a command", () => {
-  it.effect("is told by its code and what it printed", () =>
+  it.effect("reports its exit code and what it printed", () =>
     Effect.gen(function* () {
       const outcome = yield* run("sh", ["-c", "echo out; echo err >&2; exit 3"])
       assert.deepStrictEqual(outcome, { code: 3, stdout: "out\n", stderr: "err\n" })
@@ -39,7 +39,7 @@ describe("a command", () => {
 
   it.effect("that does not end is killed at its deadline, in real time, and its children with it", () =>
     Effect.gen(function* () {
-      // The shell prints its pid, and that of a child that has its pipes.
+      // The shell prints its pid, and that of a child that holds its pipes.
       const outcome = yield* run("sh", ["-c", "echo $$; sleep 600 & echo $!; sleep 600"], { timeout: "300 millis" })
       assert.isUndefined(outcome.code)
       assert.include(outcome.stderr, "killed, because it had not ended after 300ms")

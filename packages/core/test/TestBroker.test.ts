@@ -16,7 +16,7 @@ import * as Operations from "../src/testing/internal/operations.ts"
 import * as Resolve from "../src/testing/internal/resolve.ts"
 import * as Url from "../src/testing/internal/url.ts"
 
-// A private broker on a busy machine may take half a minute.
+// A private broker on a busy machine may take half a minute to start.
 const patience = 120_000
 
 const connect = (url: string) =>
@@ -57,7 +57,7 @@ const remains = (broker: { readonly url: string; readonly processes: TestBroker.
 
 const nothing = { answering: false, server: false, epmd: false, folder: false }
 
-/** No event tells about other people's processes. */
+/** Polls, since no event reports the end of another process's children. */
 const awaitGone = (broker: Parameters<typeof remains>[0]) =>
   remains(broker).pipe(
     Effect.repeat({
@@ -67,7 +67,7 @@ const awaitGone = (broker: Parameters<typeof remains>[0]) =>
     Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => remains(broker) })
   )
 
-// A build of its own: the layer that the tests share is memoized.
+// The layer is built again: the one that the tests share is memoized.
 const build = <A, E>(layer: Layer.Layer<A, E>) => Layer.build(Layer.fresh(layer))
 
 const temporaryFolder = Effect.acquireRelease(
@@ -75,7 +75,7 @@ const temporaryFolder = Effect.acquireRelease(
   (folder) => Effect.sync(() => FileSystem.rmSync(folder, { recursive: true, force: true }))
 )
 
-/** A program of its own that starts a private broker, says where it is, and stays. */
+/** A separate program that starts a private broker, prints its address, and stays. */
 const privateProgram = `
   import { TestBroker } from "@effect-amqp/core/testing"
   import { Effect } from "effect"
@@ -96,7 +96,7 @@ interface PrivateReport {
   readonly uid: number
 }
 
-/** A program of its own that uses the shared broker, and ends. */
+/** A separate program that uses the shared broker, and ends. */
 const sharedProgram = `
   import { TestBroker } from "@effect-amqp/core/testing"
   import { Effect } from "effect"
@@ -116,7 +116,7 @@ interface SharedReport {
   readonly counted: number | string
 }
 
-/** A test run of its own: two workers at a time, and the end of the run. */
+/** A separate test run: two workers at a time, and the end of the run. */
 const runProgramText = `
   import setup from "./src/testing/vitest.ts"
   import { execFile } from "node:child_process"
@@ -130,7 +130,7 @@ const runProgramText = `
 
 const flags = ["--conditions=@effect-amqp/source", "--input-type=module"]
 
-/** Runs a program until it has printed its report, one line of JSON; ends it with the scope. */
+/** Runs a program until it has printed its report, one line of JSON, and ends it with the scope. */
 const run = <A>(
   program: string,
   options: { readonly uid?: number; readonly gid?: number; readonly env?: NodeJS.ProcessEnv } = {}
@@ -140,7 +140,7 @@ const run = <A>(
       ChildProcess.spawn(process.execPath, [...flags, "--eval", program], {
         ...options,
         cwd: Path.join(import.meta.dirname, ".."),
-        // Not the lobby of the run that this test belongs to.
+        // The program must not use the lobby of the run that this test belongs to.
         env: { ...(options.env ?? process.env), EFFECT_AMQP_TEST_LOBBY: undefined, NODE_OPTIONS: undefined },
         stdio: ["ignore", "pipe", "inherit"]
       })
@@ -158,7 +158,7 @@ const run = <A>(
     )
   )
 
-/** The code of a program that ends by itself. */
+/** The exit code of a program that ends on its own. */
 const ended = (child: ChildProcess.ChildProcess) =>
   Effect.callback<number | null>((resume) => {
     if (child.exitCode !== null) return resume(Effect.succeed(child.exitCode))
@@ -234,12 +234,12 @@ layer(TestBroker.layer, { timeout: patience })("TestBroker.layer", (it) => {
     })
   )
 
-  it.effect("says what the census stayed at, if it does not become what was expected", () =>
+  it.effect("reports what the census last was, if it does not become what was expected", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       const error = yield* Effect.flip(broker.awaitCensus({ connections: 7 }, { timeout: "50 millis" }))
       assert.strictEqual(error.reason, "CommandFailed")
-      assert.match(error.message, /"connections":7.*stayed.*"connections":0/)
+      assert.match(error.message, /"connections":7.*got.*"connections":0/)
     })
   )
 
@@ -273,7 +273,7 @@ layer(TestBroker.layer, { timeout: patience })("TestBroker.layer", (it) => {
     })
   )
 
-  it.effect("kills connections without a word", () =>
+  it.effect("kills connections without a close", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       yield* broker.awaitCensus({ connections: 0 })
@@ -287,7 +287,7 @@ layer(TestBroker.layer, { timeout: patience })("TestBroker.layer", (it) => {
     })
   )
 
-  it.effect("passes on what rabbitmqctl and Erlang answer, and what they refuse", () =>
+  it.effect("returns what rabbitmqctl and Erlang answer, and what they refuse", () =>
     Effect.gen(function* () {
       const broker = yield* TestBroker.TestBroker
       assert.strictEqual(yield* broker.evaluate("lists:sum([1, 2, 3])."), "6")
@@ -383,7 +383,7 @@ describe("TestBroker.layerPrivate", () => {
   )
 
   it.live(
-    "ends by itself when its supervisor is killed",
+    "ends automatically when its supervisor is killed",
     () =>
       Effect.gen(function* () {
         const broker = Context.get(yield* build(TestBroker.layerPrivate()), TestBroker.TestBroker)
@@ -465,7 +465,8 @@ describe("TestBroker.layer and the processes of a run", () => {
         assert.strictEqual(reached.report.origin, "url")
         assert.match(reached.report.vhost, /^test-/)
         assert.strictEqual(reached.report.counted, 0)
-        // It deletes its virtual host first. Killed meanwhile, it would leave a rabbitmqctl that waits for this broker.
+        // The program deletes its virtual host first. If it were killed then, a rabbitmqctl that waits for this broker
+        // would stay.
         assert.strictEqual(yield* ended(reached.child), 0)
       }),
     patience
@@ -486,8 +487,8 @@ describe("the ways to a broker", () => {
   it.effect("are AMQP_URL, the installed binary, a container, and the distribution's package, in this order", () =>
     Effect.sync(() => {
       const origins = (exclusive: boolean) => Resolve.ways({ exclusive }).map(({ origin }) => origin)
-      assert.deepStrictEqual(origins(false), ["url", "binary", "container", "package"])
-      assert.deepStrictEqual(origins(true), ["binary", "container", "package"])
+      assert.deepStrictEqual(origins(false), ["url", "binary", "container", "package", "memory"])
+      assert.deepStrictEqual(origins(true), ["binary", "container", "package", "memory"])
     })
   )
 
@@ -510,7 +511,7 @@ describe("the ways to a broker", () => {
           unavailable("url", "AMQP_URL is not set"),
           unavailable("binary", "no rabbitmq-server is installed"),
           broken("container", "no such image"),
-          unavailable("package", "installing a package takes root")
+          unavailable("package", "installing a package requires root")
         ])
       )
       assert.strictEqual(error.reason, "NoBroker")
@@ -518,7 +519,7 @@ describe("the ways to a broker", () => {
         "url: AMQP_URL is not set",
         "binary: no rabbitmq-server is installed",
         "container: no such image",
-        "package: installing a package takes root",
+        "package: installing a package requires root",
         "export AMQP_URL=",
         "apt-get install",
         "brew install rabbitmq",
@@ -529,7 +530,7 @@ describe("the ways to a broker", () => {
     })
   )
 
-  it.effect("do not go past a broker that was named in AMQP_URL", () =>
+  it.effect("stop at a broker that was named in AMQP_URL", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Resolve.first([broken("url", "nothing answers"), working("binary")]))
       assert.strictEqual(error.message, "nothing answers")
@@ -547,7 +548,7 @@ describe("the ways to a broker", () => {
     })
   )
 
-  it.effect("see through the wrapper that packages put on the PATH", () =>
+  it.effect("resolve the wrapper that packages put on the PATH", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const script = (path: string, text: string) => {

@@ -1,7 +1,8 @@
 /**
- * What we rely on in amqplib beside what it declares, and what its hazards are that our modules answer. Each title names the
- * module. Whoever updates amqplib reads what fails here, looks at that module, and then at amqplib's own changes of
- * `lib/connect.js`, `lib/connection.js`, `lib/channel.js`, `lib/channel_model.js`, `lib/mux.js` and `lib/heartbeat.js`.
+ * What the driver relies on in amqplib in addition to its declared API, and which hazards of amqplib the driver's
+ * modules handle. Each title names the module. When an update of amqplib makes a test fail, read that module, and then
+ * amqplib's own changes of `lib/connect.js`, `lib/connection.js`, `lib/channel.js`, `lib/channel_model.js`,
+ * `lib/mux.js` and `lib/heartbeat.js`.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { type Channel, type ChannelModel, connect } from "amqplib"
@@ -17,7 +18,7 @@ import { call, connected, nextEvent, openChannel, refusal } from "./support/amqp
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
-/** Hands amqplib all that is read, as our tap does with what is amqplib's; and who has called. */
+/** Passes everything that is read to amqplib, as the tap does with amqplib's part, and records the callers. */
 const reading = () => {
   const sockets = new Set<unknown>()
   return {
@@ -48,7 +49,7 @@ const tapped = Effect.fnUntraced(function* (broker: ScriptedBroker.ScriptedBroke
 const tagOf = (error: unknown, handshake = false) => classify(error, { operation: "connection", handshake })._tag
 
 describe("amqplib", () => {
-  it("is of the version that our modules were written for: 2.3.1", () => {
+  it("has the version that the driver was written for: 2.3.1", () => {
     const require = createRequire(import.meta.url)
     const { version } = createRequire(require.resolve("amqplib"))("./package.json") as { readonly version: string }
     assert.strictEqual(version, "2.3.1")
@@ -57,7 +58,7 @@ describe("amqplib", () => {
   // --- Channels ------------------------------------------------------------------------------------------------------
 
   it.live(
-    "hands a channel out with its number, ch, whichever of several is answered first (amqplib.ts, channel.ts)",
+    "hands out a channel with its number, ch, whichever of several is answered first (amqplib.ts, channel.ts)",
     () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make({ on: { "channel.open": (received) => received.hold() } })
@@ -72,33 +73,34 @@ describe("amqplib", () => {
       }).pipe(Effect.scoped)
   )
 
-  it("of another kind, whose channels have no number, is refused with its name and version (amqplib.ts)", () => {
+  it("of another shape, whose channels have no number, is refused with its name and version (amqplib.ts)", () => {
     for (const ch of [undefined, 0, -1, 1.5, "1", null]) {
-      assert.throws(() => numberOf({ ch } as unknown as Channel), /needs amqplib 2\.3\.1.*do not have a number/)
+      assert.throws(
+        () => numberOf({ ch } as unknown as Channel),
+        /amqplib: expected version 2\.3\.1.*have no number \(ch\)/
+      )
     }
-    assert.throws(() => numberOf({} as Channel), /needs amqplib 2\.3\.1/)
+    assert.throws(() => numberOf({} as Channel), /amqplib: expected version 2\.3\.1/)
   })
 
-  it.live(
-    "gives a channel the least number that is free, and one that closes keeps its own until close-ok (tap.ts)",
-    () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make()
-        const model = yield* connected(broker.url)
-        const open = Effect.map(openChannel(model), (channel) => ({ channel, number: numberOf(channel) }))
-        const [first, second, third] = [yield* open, yield* open, yield* open]
-        assert.deepStrictEqual([first.number, second.number, third.number], [1, 2, 3])
-        broker.once("channel.close", (received) => received.hold())
-        const closing = second.channel.close()
-        yield* broker.received("channel.close")
-        assert.strictEqual((yield* open).number, 4)
-        broker.release("channel.close")
-        yield* call(() => closing)
-        assert.strictEqual((yield* open).number, 2)
-      }).pipe(Effect.scoped)
+  it.live("gives a channel the lowest free number, and a closing channel keeps its own until close-ok (tap.ts)", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const model = yield* connected(broker.url)
+      const open = Effect.map(openChannel(model), (channel) => ({ channel, number: numberOf(channel) }))
+      const [first, second, third] = [yield* open, yield* open, yield* open]
+      assert.deepStrictEqual([first.number, second.number, third.number], [1, 2, 3])
+      broker.once("channel.close", (received) => received.hold())
+      const closing = second.channel.close()
+      yield* broker.received("channel.close")
+      assert.strictEqual((yield* open).number, 4)
+      broker.release("channel.close")
+      yield* call(() => closing)
+      assert.strictEqual((yield* open).number, 2)
+    }).pipe(Effect.scoped)
   )
 
-  it.live("refuses a channel beyond channel-max, sends nothing for it, and goes on (connection.ts)", () =>
+  it.live("refuses a channel beyond channel-max, sends nothing for it, and continues (connection.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ tune: { channelMax: 2 } })
       const model = yield* connected(broker.url)
@@ -111,7 +113,7 @@ describe("amqplib", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("sends channel.open in a later turn than it is asked to, so that a close overtakes it (channel.ts)", () =>
+  it.live("sends channel.open in a later turn than it is called in, so that a close overtakes it (channel.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { model } = yield* tapped(broker)
@@ -131,7 +133,7 @@ describe("amqplib", () => {
     "its connection is lost": (_: Channel, broker: ScriptedBroker.ScriptedBroker) => Effect.sync(() => broker.destroy())
   }
   for (const [when, end] of Object.entries(ends)) {
-    it.live(`says by the event close that a channel is gone when ${when} (channel.ts)`, () =>
+    it.live(`emits close on a channel that is gone when ${when} (channel.ts)`, () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()
         const model = yield* connected(broker.url)
@@ -139,7 +141,7 @@ describe("amqplib", () => {
         const closed = nextEvent(channel, "close")
         yield* end(channel, broker, model)
         yield* closed
-        // A connection.close of amqplib's overtakes what it has to answer.
+        // amqplib's connection.close overtakes the answer that it has to send.
         if (when === "the broker closes it") yield* broker.received("channel.close-ok")
       }).pipe(Effect.scoped)
     )
@@ -147,10 +149,10 @@ describe("amqplib", () => {
 
   // --- When it writes ------------------------------------------------------------------------------------------------
 
-  /** In bytes: what is around a frame, class and method, and the fields of basic.qos. */
+  /** In bytes: the frame's overhead, class and method, and the fields of basic.qos. */
   const sizeOfQos = 8 + 4 + 7
 
-  /** From where in the event loop methods are sent. */
+  /** The phases of the event loop in which methods are sent. */
   const phases: Record<string, (run: () => void) => void> = {
     "a microtask": (run) => queueMicrotask(run),
     "process.nextTick": (run) => process.nextTick(run),
@@ -171,7 +173,7 @@ describe("amqplib", () => {
               new Promise<number>((resolve) => {
                 from(() => {
                   for (const channel of channels) channel.prefetch(1).catch(() => {})
-                  // As `whenAmqplibHasWritten` looks.
+                  // `whenAmqplibHasWritten` checks in the same way.
                   setImmediate(() => setImmediate(() => resolve(socket.bytesWritten - before)))
                 })
               })
@@ -190,7 +192,7 @@ describe("amqplib", () => {
         const [first, second, third] = [yield* openChannel(model), yield* openChannel(model), yield* openChannel(model)]
         const message = encodeMessage(numberOf(third), "basic.publish", {}, { body: Buffer.alloc(1 << 20) }, 131_072)
         broker.pause()
-        // As we fill it ourselves.
+        // The driver fills the socket in the same way.
         while (!socket.writableNeedDrain) {
           socket.write(message)
           yield* Effect.promise(() => nextTurn())
@@ -227,9 +229,9 @@ describe("amqplib", () => {
     }).pipe(Effect.scoped)
   )
 
-  // --- How a connection begins ---------------------------------------------------------------------------------------
+  // --- How a connection opens ------------------------------------------------------------------------------------------
 
-  it.live("asks for the credentials' response once, as it begins to connect (open.ts)", () =>
+  it.live("requests the credentials' response once, when it begins to connect (open.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       let asked = 0
@@ -244,7 +246,7 @@ describe("amqplib", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("decodes a virtual host's percent signs once more (open.ts)", () =>
+  it.live("decodes a virtual host's percent signs a second time (open.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { host: hostname, port } = broker
@@ -255,7 +257,7 @@ describe("amqplib", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("hands onread to its socket (tap.ts)", () =>
+  it.live("passes onread to its socket (tap.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { onread, sockets } = reading()
@@ -266,7 +268,7 @@ describe("amqplib", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("hands onread to its socket with TLS, and gets what is decrypted (tap.ts)", () =>
+  it.live("passes onread to its socket with TLS, and gets what is decrypted (tap.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { port } = yield* TlsProxy.make(broker)
@@ -302,7 +304,7 @@ describe("amqplib", () => {
 
   // --- How a connection ends -----------------------------------------------------------------------------------------
 
-  it.live("says Socket closed abruptly of a socket that ends while it opens (classify.ts)", () =>
+  it.live("reports Socket closed abruptly for a socket that ends while it opens (classify.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "connection.start-ok": (received) => received.end() } })
       const error = yield* refusal(() => connect(broker.url))
@@ -318,7 +320,7 @@ describe("amqplib", () => {
     return { events, closed: nextEvent(model, "close") }
   })
 
-  it.live("says Unexpected close of a socket that ends, by error and close (classify.ts, connection.ts)", () =>
+  it.live("reports Unexpected close for a socket that ends, by error and close (classify.ts, connection.ts)", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { model } = yield* tapped(broker)
@@ -336,7 +338,7 @@ describe("amqplib", () => {
   )
 
   it.live(
-    "says Heartbeat timeout of a peer that is silent, by error and close, and leaves its socket open (classify.ts, connection.ts)",
+    "reports Heartbeat timeout for a silent peer, by error and close, and leaves its socket open (classify.ts, connection.ts)",
     () =>
       Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make({ tune: { heartbeat: 1 }, heartbeats: false })

@@ -1,13 +1,13 @@
-/** What waits to be sent is counted, kept in order, and sent by one loop. */
+/** The backlog is counted, kept in order, and sent by one loop. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Schema } from "effect"
-import { Backlog, type InBacklog, Load } from "../src/internal/waiting/backlog.ts"
-import { Line } from "../src/internal/waiting/line.ts"
+import { Backlog, type BacklogItem, Load } from "../src/internal/waiting/backlog.ts"
+import { WaitQueue } from "../src/internal/waiting/waitQueue.ts"
 
-class Item implements InBacklog<Item> {
-  line: Line<Item> | undefined = undefined
-  before: Item | undefined = undefined
-  after: Item | undefined = undefined
+class Item implements BacklogItem<Item> {
+  waitQueue: WaitQueue<Item> | undefined = undefined
+  previous: Item | undefined = undefined
+  next: Item | undefined = undefined
   readonly size: number
 
   constructor(size: number) {
@@ -18,24 +18,24 @@ class Item implements InBacklog<Item> {
 const unbounded = { maxCount: Infinity, maxBytes: Infinity }
 
 describe("a load", () => {
-  it("takes as many messages and bytes as its bounds say, and a first message of any size", () => {
+  it("accepts as many messages and bytes as its bounds allow, and a first message of any size", () => {
     const load = new Load({ maxCount: 2, maxBytes: 10 })
-    assert.isTrue(load.takes(11))
+    assert.isTrue(load.hasRoomFor(11))
     load.add(11)
-    assert.isFalse(load.takes(0))
+    assert.isFalse(load.hasRoomFor(0))
     load.remove(11)
     load.add(4)
-    assert.deepStrictEqual([load.takes(6), load.takes(7)], [true, false])
-    assert.isTrue(load.takes(7, { maxCount: 0, maxBytes: 1 }))
+    assert.deepStrictEqual([load.hasRoomFor(6), load.hasRoomFor(7)], [true, false])
+    assert.isTrue(load.hasRoomFor(7, { maxCount: 0, maxBytes: 1 }))
     load.add(0)
-    assert.isFalse(load.takes(0))
-    assert.isTrue(load.takes(0, { maxCount: 1, maxBytes: 0 }))
-    assert.isFalse(new Load({ maxCount: 0, maxBytes: 10 }).takes(0))
+    assert.isFalse(load.hasRoomFor(0))
+    assert.isTrue(load.hasRoomFor(0, { maxCount: 1, maxBytes: 0 }))
+    assert.isFalse(new Load({ maxCount: 0, maxBytes: 10 }).hasRoomFor(0))
   })
 })
 
 describe("a backlog", () => {
-  it.effect("holds what was added and not removed, in the order of each line, and knows how much that is", () => {
+  it.effect("holds what was added and not removed, in the order of each queue, and knows its size", () => {
     const step = Arbitrary.schema(
       Schema.Struct({
         does: Schema.Literals(["add", "addFirst", "remove"]),
@@ -49,7 +49,7 @@ describe("a backlog", () => {
         Arbitrary.array(step, { maxLength: 100 }),
         (steps) => {
           const backlog = new Backlog<Item>("items", unbounded)
-          const lines = [backlog.line, new Line<Item>()] as const
+          const lines = [backlog.queue, new WaitQueue<Item>()] as const
           const models: readonly [Array<Item>, Array<Item>] = [[], []]
           for (const { at, does, other, size } of steps) {
             const which = other ? 1 : 0
@@ -87,13 +87,13 @@ describe("a backlog", () => {
     )
   })
 
-  it("is drained by one loop, which sees to what is added meanwhile, and again after a defect", () => {
+  it("is drained by one loop, which handles what is added while it runs, and restarts after a defect", () => {
     const backlog = new Backlog<Item>("items", unbounded)
     const sent: Array<number> = []
     let depth = 0
     const sendNext = (): boolean => {
       assert.strictEqual(++depth, 1)
-      const item = backlog.line.first!
+      const item = backlog.queue.first!
       backlog.remove(item)
       sent.push(item.size)
       if (item.size === 1) backlog.add(new Item(3))

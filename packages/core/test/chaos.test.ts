@@ -1,28 +1,12 @@
-/** The short form of `npm run chaos`, and whether it would notice. */
+/** The short form of `npm run chaos`, and whether it detects faults. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { spawn } from "node:child_process"
 import { join } from "node:path"
-import { environment } from "./support/environment.ts"
+import { chaosRun } from "./support/chaosRun.ts"
 
 const program = join(import.meta.dirname, "../chaos/chaos.ts")
 
-/** Runs it to its end: its exit code, and what it has printed. */
-const chaos = (...options: ReadonlyArray<string>) =>
-  Effect.callback<{ readonly code: number | null; readonly output: string }>((resume) => {
-    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", program, "--seed", "1", ...options], {
-      env: environment(),
-      stdio: ["ignore", "pipe", "pipe"]
-    })
-    let output = ""
-    for (const stream of [child.stdout, child.stderr]) stream.on("data", (bytes) => void (output += String(bytes)))
-    child.once("close", (code) => resume(Effect.succeed({ code, output })))
-    // It ends its broker first.
-    return Effect.callback<void>((ended) => {
-      child.once("close", () => ended(Effect.void))
-      child.kill("SIGTERM")
-    })
-  })
+const chaos = (...options: ReadonlyArray<string>) => chaosRun(program, "--seed", "1", ...options)
 
 describe("through every kind of fault", () => {
   it.live(
@@ -40,7 +24,7 @@ describe("through every kind of fault", () => {
 
   for (const mutant of ["confirm-at-publish", "consume-without-acks"]) {
     it.live(
-      `a library that did as ${mutant} does is caught`,
+      `a library with the fault "${mutant}" is caught`,
       () =>
         Effect.gen(function* () {
           const { code, output } = yield* chaos("--messages", "5000", "--faults", "5", "--mutant", mutant)

@@ -1,4 +1,7 @@
-/** Copies and wrappers of services are what their originals are to all that is built on them; what is made by hand is foreign. */
+/**
+ * Copies and wrappers of services behave as their originals to everything that is built on them. Services that are
+ * written by hand are foreign.
+ */
 import { assert, describe, it, layer } from "@effect/vitest"
 import {
   AmqpChannel,
@@ -33,17 +36,17 @@ import { configOf, reasonOf, untilOpen } from "./support/amqp.ts"
 import { declareQueue, nextText, onBroker, untilQueue } from "./support/consumers.ts"
 import { until } from "./support/polling.ts"
 import { count, value } from "./support/metrics.ts"
-import { numbers } from "./support/numbers.ts"
+import { range } from "./support/ranges.ts"
 import { held, message, published, start, untilStats } from "./support/publisher.ts"
 
-/** What tests and applications make of a service. */
+/** Wrappers as tests and applications write them. */
 const ways: Record<string, <Service extends object>(service: Service) => Service> = {
   "a copy": (service) => ({ ...service }),
   "an object that inherits": (service) => Object.create(service),
   "a proxy": (service) => new Proxy(service, {})
 }
 
-/** Runs an effect with another service than the one in context. */
+/** Runs an effect with another service in place of the one in the context. */
 const replacing = <I, Service>(tag: Context.Key<I, Service>, replace: (service: Service) => Service) =>
   Effect.updateService(tag, replace)
 
@@ -58,7 +61,7 @@ const of = (name: string, outcome: string) => ({
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   for (const [way, replaced] of Object.entries(ways)) {
     describe(way, () => {
-      it.effect("of a connection carries a pool, a topology, a publisher, a consumer, a client and a server", () =>
+      it.effect("of a connection supports a pool, a topology, a publisher, a consumer, a client and a server", () =>
         Effect.gen(function* () {
           const queue = AmqpTopology.queue(`carried by ${way}`)
           const services = AmqpConsumer.layer.pipe(
@@ -151,7 +154,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   }
 
-  it.effect("a consumer whose publisher is wrapped publishes its retries by the wrapper", () =>
+  it.effect("a consumer whose publisher is wrapped publishes its retries through the wrapper", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
       const consumer = yield* AmqpConsumer.AmqpConsumer
@@ -178,7 +181,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(onBroker)
   )
 
-  it.effect("a server whose publisher is wrapped sends every reply by the wrapper", () =>
+  it.effect("a server whose publisher is wrapped sends every reply through the wrapper", () =>
     onTestBroker({}, function* () {
       yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("echo")))
       const consumer = yield* AmqpConsumer.AmqpConsumer
@@ -197,7 +200,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a publisher with a publish of its own has each message of publishAll go by that", () =>
+  it.effect("a publisher with its own publish sends each message of publishAll through it", () =>
     Effect.gen(function* () {
       const queue = yield* declareQueue()
       const wrapped = (publisher: AmqpPublisher.AmqpPublisher["Service"]) => ({
@@ -214,7 +217,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(onBroker)
   )
 
-  it.effect("nothing of what stands behind a service is shown with it", () =>
+  it.effect("a service does not show its internals when it is printed", () =>
     onTestBroker({}, function* () {
       yield* untilOpen()
       const services = [
@@ -233,7 +236,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 })
 
-describe("made by hand", () => {
+describe("written by hand", () => {
   const publish = () => Effect.succeed({ _tag: "Confirmed" as const })
 
   it.live("services report what they declare, and nothing more", () =>
@@ -242,7 +245,7 @@ describe("made by hand", () => {
       const publisher = yield* AmqpPublisher.AmqpPublisher
       const pool = yield* AmqpPool.AmqpPool
       const { confirm, transaction } = pool
-      // `Layer.mock` answers for every member that it was not given.
+      // `Layer.mock` provides every member that it was not given.
       const mocks = Layer.mergeAll(
         Layer.mock(AmqpConnection.AmqpConnection, { config, flow, state }),
         Layer.mock(AmqpPool.AmqpPool, { stats: pool.stats, confirm, transaction }),
@@ -275,7 +278,7 @@ describe("made by hand", () => {
     })
   )
 
-  it.live("a connection carries nothing: the defect says what does", () =>
+  it.live("a connection supports nothing: the defect says what to use", () =>
     onScriptedBroker({}, function* () {
       const { config, flow, state, updateSecret } = yield* AmqpConnection.AmqpConnection
       const fake = { config, flow, state, updateSecret }
@@ -292,11 +295,11 @@ describe("made by hand", () => {
     })
   )
 
-  it.live("a publisher publishes one message of publishAll after the other, where a copy has many on their way", () =>
+  it.live("a publisher publishes the messages of publishAll one after the other, where a copy has many in flight", () =>
     onScriptedBroker({ broker: { on: held }, shutdownTimeout: Duration.millis(100) }, function* (broker) {
       const publisher = yield* AmqpPublisher.AmqpPublisher
       const { flow, publish, stats } = publisher
-      const all = numbers(5).map(message)
+      const all = range(5).map(message)
       const publishing = (by: typeof publisher) =>
         start(Effect.provideService(Stream.runDrain(AmqpPublisher.publishAll(all)), AmqpPublisher.AmqpPublisher, by))
       const copy = yield* publishing({ ...publisher })
@@ -306,7 +309,7 @@ describe("made by hand", () => {
         "what was sent"
       )
       yield* Fiber.interrupt(copy)
-      // A function around it is another one.
+      // A wrapping function makes another publisher.
       yield* publishing({ flow, stats, publish: (...args) => publish(...args) })
       yield* untilStats(({ inFlight }) => inFlight === 6)
       yield* publishing({ ...publisher })

@@ -1,4 +1,4 @@
-/** The library and amqplib in one minified file, made by the commands of `docs/deployment.md`. */
+/** The library and amqplib in one minified file, built by the commands of `docs/deployment.md`. */
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
@@ -6,8 +6,8 @@ import { bundle, commands } from "./support/bundles.ts"
 import { node } from "./support/processes.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("A bundle of one file, minified, with amqplib in it", () => {
-    it("is documented as CommonJS and as an ES module", () => {
+  describe("A minified bundle of one file with amqplib in it", () => {
+    it("is built as documented, as CommonJS and as an ES module", () => {
       assert.deepStrictEqual(
         commands.map(([format]) => format),
         ["cjs", "esm"]
@@ -16,7 +16,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 
     for (const command of commands) {
       it.effect(
-        `connects, declares, publishes, consumes, tells errors apart and closes (${command[0]})`,
+        `connects, declares, publishes, consumes, distinguishes errors and closes (${command[0]})`,
         () =>
           Effect.gen(function* () {
             const { url } = yield* TestBroker.TestBroker

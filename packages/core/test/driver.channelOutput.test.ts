@@ -1,20 +1,20 @@
-/** What one channel has written and its connection has not taken. */
+/** The output of a channel: what the channel has written and its connection has not yet taken. */
 import { assert, describe, it } from "@effect/vitest"
 import { PassThrough } from "node:stream"
 import type { ChannelOutput } from "../src/internal/driver/channelOutput.ts"
-import { largestSlab } from "../src/internal/driver/slab.ts"
+import { maxSlabSize } from "../src/internal/driver/slabPool.ts"
 import { ManualOutput, outputOf, takeAll } from "./support/channelOutput.ts"
 
 const frame = (size: number) => Buffer.alloc(size, 1)
 
-/** Too large to be put together with others. */
+/** Too large to be combined with other frames. */
 const large = 5000
 
 const sum = (sizes: ReadonlyArray<number>) => sizes.reduce((sum, size) => sum + size, 0)
 
 const nextTick = () => new Promise<void>((resolve) => process.nextTick(resolve))
 
-/** The output of a channel, and how often it has said what. */
+/** The output of a channel, and how often it has called each listener. */
 const listening = (size: number) => {
   const connection = new ManualOutput()
   const heard = { drained: 0, taken: 0 }
@@ -28,7 +28,7 @@ const listening = (size: number) => {
 const sizesOf = (output: ChannelOutput) => takeAll(output).map(({ length }) => length)
 
 describe("the output of a channel", () => {
-  it("is full at its size in bytes, whatever the number of frames, and takes the frame that fills it", () => {
+  it("is full at its size in bytes, whatever the number of frames, and accepts the frame that fills it", () => {
     const { output } = listening(100)
     for (let i = 0; i < 9; i++) output.write(frame(11))
     assert.isFalse(output.isFull)
@@ -38,7 +38,7 @@ describe("the output of a channel", () => {
     assert.strictEqual(sum(sizesOf(output)), 9 * 11 + 1 + 1000)
   })
 
-  it("gives small frames together, also those of two channels by turns, and a large one as it is", () => {
+  it("returns small frames together, also those of two channels in turn, and a large one unchanged", () => {
     const connection = new ManualOutput()
     const [one, other] = [outputOf(connection), outputOf(connection)]
     for (let i = 0; i < 10; i++) one.write(frame(11))
@@ -51,7 +51,7 @@ describe("the output of a channel", () => {
     assert.deepStrictEqual(sizesOf(other), [7])
   })
 
-  it("announces itself once, until it has been taken to its end", () => {
+  it("announces itself once, until everything in it has been taken", () => {
     const { connection, output } = listening(100)
     output.write(frame(1))
     output.write(frame(1))
@@ -78,7 +78,7 @@ describe("the output of a channel", () => {
     assert.strictEqual(heard.drained, 0)
     takeAll(output)
     assert.strictEqual(heard.drained, 0)
-    // The next write is quicker than the event.
+    // The next write comes before the event.
     output.write(frame(large))
     assert.isTrue(output.isFull)
     await nextTick()
@@ -90,7 +90,7 @@ describe("the output of a channel", () => {
     assert.isFalse(output.isFull)
   })
 
-  it("drops at its end what was not taken; then it takes nothing, and says nothing more", async () => {
+  it("drops at its end what was not taken; then it accepts nothing and calls no listener", async () => {
     const { connection, heard, output } = listening(10)
     output.write(frame(20))
     const taken = output.take()
@@ -103,7 +103,7 @@ describe("the output of a channel", () => {
     assert.strictEqual(taken?.length, 20)
     assert.isFalse(output.isFull)
     const at = output.reserve(100)
-    output.room.fill(1, at, at + 100)
+    output.buffer.fill(1, at, at + 100)
     output.commit(100)
     output.write(frame(1))
     output.write(frame(large))
@@ -114,21 +114,21 @@ describe("the output of a channel", () => {
     assert.strictEqual(connection.announced, 1)
   })
 
-  it("uses the memory of what was dropped at an end again", () => {
+  it("reuses the memory of what was dropped at an end", () => {
     const connection = new ManualOutput()
     const rooms = new Set<ArrayBufferLike>()
     for (let i = 0; i < 200; i++) {
       const output = outputOf(connection)
       for (let j = 0; j < 20; j++) {
         output.write(frame(4000))
-        rooms.add(output.room.buffer)
+        rooms.add(output.buffer.buffer)
       }
       output.end()
     }
     assert.isBelow(rooms.size, 5)
   })
 
-  it("gives everything in order, once, though it is never empty", () => {
+  it("returns everything in order, once, though it is never empty", () => {
     const { output } = listening(1000)
     const sent: Array<Buffer> = []
     const got: Array<Buffer> = []
@@ -146,7 +146,7 @@ describe("the output of a channel", () => {
     assert.isTrue(Buffer.concat(got).equals(Buffer.concat(sent)))
   })
 
-  it("what it has given out does not change any more", () => {
+  it("does not change what it has returned", () => {
     const { output } = listening(1000)
     output.write(frame(100))
     const first = output.take()!
@@ -154,7 +154,7 @@ describe("the output of a channel", () => {
     assert.isTrue(first.equals(frame(100)))
   })
 
-  it("uses memory again when the socket has taken what was in it, and not before", () => {
+  it("reuses memory when the socket has taken what was in it, and not before", () => {
     const inSocket: Array<{ readonly piece: Buffer; readonly copy: Buffer }> = []
     const socket = Object.defineProperty(new PassThrough(), "writableLength", {
       get: () => sum(inSocket.map(({ piece }) => piece.length))
@@ -170,11 +170,11 @@ describe("the output of a channel", () => {
       const output = outputs[which]!
       const what = random(1000)
       if (what < 300) {
-        const size = random(i % 7 === 0 ? largestSlab : 4000)
+        const size = random(i % 7 === 0 ? maxSlabSize : 4000)
         const at = output.reserve(size)
-        output.room.fill(i % 251, at, at + size)
+        output.buffer.fill(i % 251, at, at + size)
         output.commit(size)
-        rooms.add(output.room.buffer)
+        rooms.add(output.buffer.buffer)
       } else if (what < 400) output.write(Buffer.alloc(large + random(100), i % 251))
       else if (what < 405) {
         output.end()
@@ -195,7 +195,7 @@ describe("the output of a channel", () => {
 })
 
 describe("a fence", () => {
-  it("at a mark: nothing behind it is taken until it is moved, and all before it is", () => {
+  it("holds what is behind it until it moves, and lets through what is before it", () => {
     const { output } = listening(1000)
     output.write(Buffer.from("before"))
     const mark = output.mark()
@@ -223,7 +223,7 @@ describe("a fence", () => {
     assert.deepStrictEqual(taken, ["", "a", "b", "", "c"])
   })
 
-  it("announces what may be taken when it is moved, and not when nothing is there", () => {
+  it("announces what can be taken when it moves, and nothing when there is nothing", () => {
     const { connection, output } = listening(1000)
     output.fenceAt(output.mark())
     output.fenceAt(Infinity)
@@ -239,7 +239,7 @@ describe("a fence", () => {
     assert.strictEqual(sum(sizesOf(output)), 2)
   })
 
-  it("says once that all before it is taken, to whoever has asked, when it is", () => {
+  it("notifies the caller that requested it once, when all before it is taken", () => {
     const { heard, output } = listening(1000)
     output.write(frame(large))
     output.write(frame(1))
@@ -259,7 +259,7 @@ describe("a fence", () => {
     assert.strictEqual(heard.taken, 1)
   })
 
-  it("says nothing to whoever has not asked", () => {
+  it("notifies no caller that has not requested it", () => {
     const { heard, output } = listening(1000)
     output.write(frame(1))
     output.fenceAt(output.mark())
@@ -269,7 +269,7 @@ describe("a fence", () => {
     assert.strictEqual(heard.taken, 0)
   })
 
-  it("may be moved by whoever is told that all before it is taken: what is behind it is taken in the same turn", () => {
+  it("can be moved by the caller that it notifies: what is behind it is taken in the same turn", () => {
     const connection = new ManualOutput()
     const output: ChannelOutput = outputOf(connection, 1000, {
       outputDrained: () => {},
@@ -292,34 +292,34 @@ describe("a fence", () => {
     assert.isTrue(output.isLast(position))
     output.mark()
     assert.isFalse(output.isLast(position))
-    assert.isFalse(output.takeBack(position, 10))
+    assert.isFalse(output.tryRetract(position, 10))
     output.write(frame(3))
-    assert.isFalse(output.takeBack(position, 10))
-    assert.isFalse(output.takeBack(output.position, 4))
+    assert.isFalse(output.tryRetract(position, 10))
+    assert.isFalse(output.tryRetract(output.position, 4))
     assert.isTrue(output.isLast(output.position))
-    assert.isTrue(output.takeBack(output.position, 3))
+    assert.isTrue(output.tryRetract(output.position, 3))
     assert.strictEqual(output.position, position)
     assert.deepStrictEqual(sizesOf(output), [10])
   })
 
-  it("what was taken is not taken back, nor what another channel has written behind", () => {
+  it("takes back nothing that was taken, and nothing that another channel has written behind it", () => {
     const connection = new ManualOutput()
     const [one, other] = [outputOf(connection), outputOf(connection)]
     one.write(frame(10))
     takeAll(one)
-    assert.isFalse(one.takeBack(one.position, 10))
+    assert.isFalse(one.tryRetract(one.position, 10))
     one.write(frame(10))
     other.write(frame(1))
-    assert.isFalse(one.takeBack(one.position, 10))
+    assert.isFalse(one.tryRetract(one.position, 10))
     assert.deepStrictEqual(sizesOf(one), [10])
   })
 
-  it("what is taken back out of the middle leaves what is behind it", () => {
+  it("keeps what is behind a part that is taken back out of the middle", () => {
     const { output } = listening(1000)
     output.write(Buffer.from("ab"))
     const position = output.position
     output.write(Buffer.from("cdef"))
-    assert.isTrue(output.takeBack(position, 1))
+    assert.isTrue(output.tryRetract(position, 1))
     assert.deepStrictEqual(takeAll(output).map(String), ["acdef"])
   })
 })

@@ -1,4 +1,4 @@
-/** What channels write to a socket: in order, in few pieces, by turns, and no more than it says that it will take. */
+/** What channels write to a socket: in order, in few pieces, in turns, and no more than the socket accepts. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary } from "effect"
 import { Duplex, PassThrough } from "node:stream"
@@ -7,7 +7,7 @@ import { ConnectionOutput } from "../src/internal/driver/connectionOutput.ts"
 import { holds, int } from "./support/arbitrary.ts"
 import { outputOf } from "./support/channelOutput.ts"
 
-/** A piece of the first or the second memory, right behind the last one of that, or with a gap. */
+/** A piece of the first or the second memory, adjacent to the previous one from there, or after a gap. */
 const piece = Arbitrary.all([int(0, 1), int(0, 3), int(1, 200)])
 
 /** A channel that has written these pieces. */
@@ -28,7 +28,7 @@ const cutter = () => {
   }
 }
 
-/** A socket that takes what it is given when it is told to. */
+/** A socket that takes data only when the test says so. */
 class Slow extends Duplex {
   readonly got: Array<Buffer> = []
   #done: (() => void) | undefined = undefined
@@ -45,7 +45,7 @@ class Slow extends Duplex {
     this.#done = done
   }
 
-  /** Takes what it was given last. */
+  /** Takes the last chunk that it was given. */
   swallow(): void {
     const done = this.#done
     this.#done = undefined
@@ -56,7 +56,7 @@ class Slow extends Duplex {
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 describe("pieces", () => {
-  it.effect("go out in order, whether or not they are next to each other in memory", () =>
+  it.effect("go out in order, whether or not they are adjacent in memory", () =>
     holds(
       Arbitrary.array(Arbitrary.array(piece, { maxLength: 12 }), { maxLength: 20 }),
       (turns) => {
@@ -76,7 +76,7 @@ describe("pieces", () => {
     )
   )
 
-  it("that follow one another are one", () => {
+  it("that are adjacent are one", () => {
     const memory = Buffer.alloc(1000)
     const stream = new PassThrough()
     const got: Array<number> = []
@@ -95,20 +95,20 @@ describe("pieces", () => {
     assert.deepStrictEqual(got, [301, 200, 1])
   })
 
-  it.effect("are taken until the socket is full, which then says when it is not", () =>
+  it.effect("are taken until the socket is full, and again when it drains", () =>
     holds(
       Arbitrary.array(piece, { maxLength: 60 }),
       (pieces) => {
         const cut = cutter()
         const stream = new PassThrough({ highWaterMark: 1000 })
-        // What it says is about what it holds, not about what is behind it.
+        // A corked stream reports what it holds itself, whatever the consumer behind it does.
         stream.cork()
         const output = new ConnectionOutput(stream)
         let given = 0
         for (const one of pieces.map(cut)) {
           output.announce(having([one]))
           output.flush()
-          // The rest stays where it is.
+          // The rest is not taken.
           if (given < 1000) given += one.length
           if (stream.writableLength !== given || stream.writableNeedDrain !== given >= 1000) return false
         }
@@ -120,7 +120,7 @@ describe("pieces", () => {
 })
 
 describe("channels", () => {
-  it("that write in one turn of the event loop are written once, behind it", async () => {
+  it("that write in one turn of the event loop are written once, after it", async () => {
     const socket = new Slow()
     const output = new ConnectionOutput(socket)
     const [one, other] = [outputOf(output), outputOf(output)]
@@ -129,11 +129,11 @@ describe("channels", () => {
     one.write(Buffer.from("c"))
     assert.strictEqual(socket.writableLength, 0)
     await turn()
-    // Each in its order, and in one piece, since it lies together.
+    // Each channel's writes are in order, and all are one piece, since they are adjacent in memory.
     assert.deepStrictEqual(socket.got.map(String), ["abc"])
   })
 
-  it("take turns when the socket is full: what is large holds up no other", async () => {
+  it("take turns when the socket is full: a large message holds up no other channel", async () => {
     const socket = new Slow({ highWaterMark: 10_000 })
     const output = new ConnectionOutput(socket)
     const [large, small] = [outputOf(output), outputOf(output)]
@@ -145,7 +145,7 @@ describe("channels", () => {
     socket.swallow()
     await turn()
     assert.strictEqual(got(), "ll")
-    // It has waited for one piece of the other.
+    // It has waited for one piece of the other channel.
     socket.swallow()
     await turn()
     assert.isTrue(got().startsWith("lls"), got())
@@ -156,7 +156,7 @@ describe("channels", () => {
     assert.strictEqual(got().replaceAll("s", ""), "l".repeat(10))
   })
 
-  it("a fence within what lies together in memory is kept: what is behind it goes out when it is moved", async () => {
+  it("keep a fence within adjacent memory: what is behind it goes out when it moves", async () => {
     const socket = new Slow()
     const output = new ConnectionOutput(socket)
     const taken: Array<string> = []
@@ -178,7 +178,7 @@ describe("channels", () => {
     assert.strictEqual(text(), "acb")
   })
 
-  it("whoever waits at a fence is told when the full socket has taken what is before it", async () => {
+  it("notify a caller that waits at a fence when the full socket has taken what is before it", async () => {
     const socket = new Slow({ highWaterMark: 100 })
     const output = new ConnectionOutput(socket)
     let taken = 0
@@ -199,7 +199,7 @@ describe("channels", () => {
     assert.strictEqual(Buffer.concat(socket.got).length, 10_000)
   })
 
-  it("that have ended are passed over", async () => {
+  it("that have ended are skipped", async () => {
     const socket = new Slow()
     const output = new ConnectionOutput(socket)
     const [one, other] = [outputOf(output), outputOf(output)]
@@ -243,7 +243,7 @@ describe("whenEmpty", () => {
     assert.strictEqual(given, 3)
   })
 
-  it("does not wait for what stands behind a fence", async () => {
+  it("does not wait for what is behind a fence", async () => {
     const socket = new Slow()
     const output = new ConnectionOutput(socket)
     const one = outputOf(output)
@@ -253,7 +253,7 @@ describe("whenEmpty", () => {
     assert.deepStrictEqual(socket.got, [])
   })
 
-  it("is not called back when it is stopped first", async () => {
+  it("is not called back if the output is stopped first", async () => {
     const output = new ConnectionOutput(new Slow())
     let called = 0
     output.whenEmpty(() => void called++)
@@ -264,9 +264,9 @@ describe("whenEmpty", () => {
 })
 
 describe("whenAmqplibHasWritten", () => {
-  it("calls back behind what is written in later turns, as amqplib does, and when a full socket is empty", async () => {
+  it("calls back after what is written in later turns, as amqplib does, and when a full socket is empty", async () => {
     const socket = new Slow({ highWaterMark: 10 })
-    // amqplib listens first, and writes in the next turn, and when the socket has drained.
+    // amqplib registers its listener first, and writes in the next turn and when the socket has drained.
     socket.once("drain", () => socket.write(Buffer.alloc(1)))
     const output = new ConnectionOutput(socket)
     let given = -1
@@ -279,7 +279,7 @@ describe("whenAmqplibHasWritten", () => {
     assert.strictEqual(given, 2)
   })
 
-  it("calls back although channels fill the socket up again whenever it is empty", async () => {
+  it("calls back although channels fill the socket again whenever it is empty", async () => {
     const socket = new Slow({ highWaterMark: 10 })
     const output = new ConnectionOutput(socket)
     const one = outputOf(output)
@@ -295,7 +295,7 @@ describe("whenAmqplibHasWritten", () => {
     assert.isTrue(socket.writableNeedDrain)
   })
 
-  it("calls back behind a stop, too: what amqplib was asked for is written in any case", async () => {
+  it("calls back after a stop, too: what amqplib has to send is written in any case", async () => {
     const socket = new Slow({ highWaterMark: 10 })
     const output = new ConnectionOutput(socket)
     socket.write(Buffer.alloc(20))

@@ -1,6 +1,6 @@
 /**
- * What one connection writes is one conversation: a large body on its way holds up nothing but its own channel, and what is
- * called on one channel leaves in the order of the calls.
+ * One connection is one conversation: a large body that is being sent holds up only its own channel, and the calls on
+ * one channel are sent in the order of the calls.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Duration, Effect } from "effect"
@@ -11,15 +11,15 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 const large = Buffer.alloc(moreThanFits, "x")
 
-/** A broker that ignores what is settled. */
+/** A broker that ignores settlements. */
 const unsettling = (tune: Partial<ScriptedBroker.Tune> = {}) =>
   ScriptedBroker.make({
     tune,
     on: { "basic.ack": () => {}, "basic.nack": () => {}, "basic.reject": () => {} }
   })
 
-describe("a large body on its way", () => {
-  it.live("holds up no other channel and no heartbeat, and what its own channel is asked for follows it in order", () =>
+describe("a large body that is being sent", () => {
+  it.live("holds up no other channel and no heartbeat, and the calls on its own channel follow it in order", () =>
     Effect.gen(function* () {
       const broker = yield* unsettling({ frameMax: 4096, heartbeat: 1 })
       const { connection, ends, open } = yield* driving(broker.url, { heartbeat: Duration.seconds(1) })
@@ -39,7 +39,7 @@ describe("a large body on its way", () => {
       outcomes.of(() => other.channel.publish(messageOf("b", "b")))
       outcomes.of(() => other.channel.get("b", true))
       outcomes.of(() => other.channel.select("confirm"))
-      // amqplib sends a heartbeat by the clock, when it has sent nothing else for so long.
+      // amqplib sends a heartbeat when it has sent nothing else for a certain time.
       yield* Effect.sleep("1200 millis")
       const { order } = broker.connection()
       broker.resume()
@@ -77,7 +77,7 @@ describe("a large body on its way", () => {
   )
 })
 
-/** What may be called on a channel, and what it sends. */
+/** The calls on a channel, and what each sends. */
 const calls: ReadonlyArray<readonly [string, (channel: DriverChannel, tag: number) => unknown]> = [
   ["basic.publish", (channel, tag) => channel.publish(messageOf(String(tag)))],
   ["basic.publish", (channel, tag) => channel.publish(messageOf(`${tag}${" ".repeat(5000)}`))],
@@ -91,10 +91,10 @@ const calls: ReadonlyArray<readonly [string, (channel: DriverChannel, tag: numbe
   ["channel.flow", (channel) => channel.flow(true)]
 ]
 
-/** Which call, and whether it is made in a turn of its own. */
+/** The call, and whether it is made in its own turn. */
 const step = Arbitrary.all([int(0, calls.length - 1), int(0, 2)])
 
-/** A frame that a call sends, with what tells it from others of its kind. */
+/** A frame that a call sends, with what distinguishes it from others of its kind. */
 const sentBy = (name: string, tag: number) =>
   name.startsWith("basic.") && name !== "basic.get" && name !== "basic.qos" ? `${name} ${tag}` : name
 
@@ -103,33 +103,35 @@ const received = ({ args, content, method }: ScriptedBroker.AnyReceived) => {
   return "deliveryTag" in args ? `${method} ${args.deliveryTag}` : method
 }
 
-describe("what is called on one channel", () => {
-  it.live("leaves in the order of the calls, whichever they are, and in whichever turns they are made", () =>
-    Effect.gen(function* () {
-      const broker = yield* unsettling({ frameMax: 4096 })
-      const { ends, open } = yield* driving(broker.url)
-      const isInOrder = Effect.fnUntraced(function* (steps: ReadonlyArray<readonly [number, number]>) {
-        const driven = yield* open
-        const { channel } = driven
-        const outcomes = new Outcomes()
-        const from = broker.log.length
-        for (const [i, [which, turn]] of steps.entries()) {
-          if (turn === 0) yield* turns()
-          outcomes.of(() => calls[which]![1](channel, i + 1))
-        }
-        yield* outcomes.untilSettled
-        channel.close()
-        yield* driven.untilGone
-        const expected = steps.map(([which], i) => sentBy(calls[which]![0], i + 1))
-        const sent = broker.log.slice(from).map(received)
-        return !outcomes.all.includes("ChannelEnded") && `${sent}` === `${[...expected, "channel.close"]}`
-      })
-      const result = yield* Arbitrary.checkEffect(Arbitrary.array(step, { maxLength: 30 }), isInOrder, {
-        runs: 100,
-        size: 30
-      })
-      assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
-      assert.deepStrictEqual(ends, [])
-    }).pipe(Effect.scoped)
+describe("calls on one channel", () => {
+  it.live(
+    "are sent in the order in which they are made, whichever they are, and in whichever turns they are made",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* unsettling({ frameMax: 4096 })
+        const { ends, open } = yield* driving(broker.url)
+        const isInOrder = Effect.fnUntraced(function* (steps: ReadonlyArray<readonly [number, number]>) {
+          const driven = yield* open
+          const { channel } = driven
+          const outcomes = new Outcomes()
+          const from = broker.log.length
+          for (const [i, [which, turn]] of steps.entries()) {
+            if (turn === 0) yield* turns()
+            outcomes.of(() => calls[which]![1](channel, i + 1))
+          }
+          yield* outcomes.untilSettled
+          channel.close()
+          yield* driven.untilGone
+          const expected = steps.map(([which], i) => sentBy(calls[which]![0], i + 1))
+          const sent = broker.log.slice(from).map(received)
+          return !outcomes.all.includes("ChannelEnded") && `${sent}` === `${[...expected, "channel.close"]}`
+        })
+        const result = yield* Arbitrary.checkEffect(Arbitrary.array(step, { maxLength: 30 }), isInOrder, {
+          runs: 100,
+          size: 30
+        })
+        assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
+        assert.deepStrictEqual(ends, [])
+      }).pipe(Effect.scoped)
   )
 })

@@ -1,7 +1,7 @@
 /**
- * A channel that ends, from either side, while frames are on their way in both directions: behind the end nothing is sent
- * for it, and the connection of all others stays open. The broker of these tests fails them when a client sends what AMQP
- * does not allow there.
+ * A channel that ends, from either side, while frames are being sent in both directions: after the end nothing is sent
+ * for it, and the connection stays open for all others. The broker of these tests fails them when a client sends what
+ * AMQP does not allow there.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -24,7 +24,7 @@ const small = messageOf("a")
 
 type Call = (channel: DrivenChannel["channel"]) => unknown
 
-/** What is called on a channel that the broker closes, in order. */
+/** The calls on a channel that the broker closes, in order. */
 const calls: ReadonlyArray<readonly [string, Call]> = [
   ["a publish", (channel) => channel.publish(small)],
   ["an ack", (channel) => channel.ack(1, false)],
@@ -43,7 +43,7 @@ const answersOnce = (driven: DrivenChannel) => {
   assert.strictEqual(driven.goings, 1)
 }
 
-/** A broker that keeps what is declared as `held` waiting, and ignores what is settled. */
+/** A broker that does not answer the declaration of `held`, and ignores settlements. */
 const holding = ScriptedBroker.make({
   on: {
     "queue.declare": (declare) => (declare.args.queue === "held" ? undefined : declare.proceed()),
@@ -53,14 +53,14 @@ const holding = ScriptedBroker.make({
   }
 })
 
-/** When the broker's close is read, by how it is made to cross what is called before it. */
+/** When the broker's close is read, by how it is made to cross earlier calls. */
 const crossings = {
-  "what is called before it has left": { isPaused: false, isSameTurn: false },
-  "it is read before what is called has left": { isPaused: false, isSameTurn: true },
-  "the socket takes no more": { isPaused: true, isSameTurn: false }
+  "earlier calls were sent before it": { isPaused: false, isSameTurn: false },
+  "it is read before earlier calls are sent": { isPaused: false, isSameTurn: true },
+  "the socket is full": { isPaused: true, isSameTurn: false }
 } as const
 
-describe("channel.close of the broker: nothing follows our close-ok, and all others go on", () => {
+describe("channel.close of the broker: nothing follows our close-ok, and all other channels continue", () => {
   for (const [crossing, { isPaused, isSameTurn }] of Object.entries(crossings)) {
     for (let point = 0; point <= calls.length; point++) {
       const where = point === 0 ? "before everything" : `behind ${calls[point - 1]![0]}`
@@ -81,7 +81,7 @@ describe("channel.close of the broker: nothing follows our close-ok, and all oth
             other.channel.publish(messageOf(large))
             yield* untilStuck
           }
-          // Another one writes in the same turns.
+          // Another channel writes in the same turns.
           other.channel.publish(small)
           if (isSameTurn) {
             yield* turns()
@@ -107,7 +107,7 @@ describe("channel.close of the broker: nothing follows our close-ok, and all oth
           yield* outcomes.untilSettled
           answersOnce(closed)
           assert.instanceOf(closed.ends[0], BrokerClose)
-          // What has no answer was sent, or is refused; what has one is told that the channel has ended.
+          // A call without an answer was sent or is refused. A call with an answer fails with the end of the channel.
           assert.notInclude(outcomes.all, "answered")
           assert.notInclude(outcomes.all.slice(point), "sent")
           const { order } = broker.connection()
@@ -117,7 +117,7 @@ describe("channel.close of the broker: nothing follows our close-ok, and all oth
               .length,
             isPaused ? 3 : 2
           )
-          // Its number is as good as new.
+          // Its number can be used again.
           const next = yield* open
           assert.strictEqual(next.channel.number, number)
           next.channel.publish(small)
@@ -166,7 +166,7 @@ const sentByBroker = (channel: number): ReadonlyArray<readonly [string, Buffer]>
 
 const framesOfBroker = sentByBroker(1).map(([name]) => name)
 
-describe("a close of ours: what was called before it has left in order, nothing follows, and what comes is nobody's", () => {
+describe("a close of ours: earlier calls are sent in order, nothing follows, and what arrives afterwards is dropped", () => {
   for (let point = 0; point <= framesOfBroker.length; point++) {
     for (const isCut of point < framesOfBroker.length ? [false, true] : [false]) {
       const where = isCut
@@ -200,7 +200,7 @@ describe("a close of ours: what was called before it has left in order, nothing 
           outcomes.of(() => channel.ack(1, false))
           channel.close()
           outcomes.of(() => channel.publish(small))
-          // The rest comes while the close is on its way, and before its answer.
+          // The rest arrives after the close was sent, and before its answer.
           broker.once("channel.close", (close) => {
             close.write(bytes.subarray(cut))
             close.proceed()
@@ -219,7 +219,7 @@ describe("a close of ours: what was called before it has left in order, nothing 
           assert.deepStrictEqual<ReadonlyArray<string>>(broker.connection().order.namesOf(number), [
             "channel.open",
             "queue.declare",
-            // They wait for the answer to what was called before.
+            // They wait for the answer to earlier calls.
             ...flowed,
             ...cancelled,
             "basic.publish",
@@ -228,11 +228,11 @@ describe("a close of ours: what was called before it has left in order, nothing 
             "basic.ack",
             "channel.close"
           ])
-          // It was closed by us: nothing is told of it any more.
+          // The library has closed the channel, so nothing is reported any more.
           assert.deepStrictEqual(closing.ends, [])
           assert.strictEqual(closing.goings, 1)
           assert.strictEqual(closing.deliveries.length, delivered)
-          // What is late for it goes to nobody, and not to the channel that has its number now.
+          // Late frames are dropped, and do not reach the channel that has its number now.
           broker.connection().write(Buffer.concat(frames.slice(0, 9).filter((_, i) => i !== 4)))
           broker.once("channel.open", (opening) => {
             opening.write(Buffer.concat(frames.slice(0, 4)))
@@ -250,7 +250,7 @@ describe("a close of ours: what was called before it has left in order, nothing 
   }
 })
 
-/** So many bytes are written at the most. */
+/** At most this many bytes are written. */
 const busyFor = 2 ** 20 * 400
 
 const untilEnded = (driven: DrivenChannel) =>
@@ -335,8 +335,8 @@ describe("a channel that both sides close", () => {
   }
 })
 
-describe("a close of ours waits for what was called before it", () => {
-  it.live("frames that wait for a method's answer leave before it, in order", () =>
+describe("a close of ours waits for earlier calls", () => {
+  it.live("frames that wait for a method's answer are sent before it, in order", () =>
     Effect.gen(function* () {
       const broker = yield* holding
       const { ends, open } = yield* driving(broker.url)
@@ -351,7 +351,7 @@ describe("a close of ours waits for what was called before it", () => {
       channel.close()
       yield* closing.untilGone
       yield* outcomes.untilSettled
-      // The second declaration was not sent: who called it is told so.
+      // The second declaration was not sent, and its caller gets an error.
       assert.deepStrictEqual(outcomes.all, ["ChannelEnded", "ChannelEnded"])
       assert.deepStrictEqual(broker.connection().order.namesOf(channel.number), [
         "channel.open",
@@ -367,7 +367,7 @@ describe("a close of ours waits for what was called before it", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("while the socket takes no more it has not left, and leaves when it takes more", () =>
+  it.live("while the socket is full it is not sent, and it is sent when the socket drains", () =>
     Effect.gen(function* () {
       const broker = yield* holding
       const { ends, open } = yield* driving(broker.url)

@@ -1,5 +1,5 @@
 /**
- * A connection that ends while there is data everywhere: in what channels have written, in amqplib's own queues, and in the
+ * A connection that ends while data is queued everywhere: in the channels' outputs, in amqplib's own queues, and in the
  * socket.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -17,17 +17,17 @@ const make = ScriptedBroker.make({
   on: { "basic.ack": () => {}, "queue.declare": (declare) => declare.hold() }
 })
 
-/** How far what is queued has come when the close is read. */
+/** How far the queued data has got when the close is read. */
 const moments = {
-  "nothing has left": { isPaused: false, turns: 0 },
+  "nothing was sent": { isPaused: false, turns: 0 },
   "a turn later": { isPaused: false, turns: 1 },
   "two turns later": { isPaused: false, turns: 2 },
-  "the socket takes no more": { isPaused: true, turns: 3 }
+  "the socket is full": { isPaused: true, turns: 3 }
 } as const
 
 describe("connection.close of the broker with data queued everywhere", () => {
   for (const [moment, { isPaused, turns: count }] of Object.entries(moments)) {
-    it.live(`is answered, nothing follows, and each channel and request is told once: ${moment}`, () =>
+    it.live(`is answered, nothing follows, and each channel and request gets it once: ${moment}`, () =>
       Effect.gen(function* () {
         const broker = yield* make
         const { ends, open, opening } = yield* driving(broker.url)
@@ -78,7 +78,7 @@ describe("connection.close of the broker with data queued everywhere", () => {
     )
   }
 
-  it.live("is told as such when the broker ends the socket right behind it", () =>
+  it.live("is reported as such when the broker ends the socket right behind it", () =>
     Effect.gen(function* () {
       const broker = yield* make
       const { ends, open } = yield* driving(broker.url)
@@ -95,7 +95,7 @@ describe("connection.close of the broker with data queued everywhere", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is a lost connection for everybody, once, and it comes back", () =>
+  it.live("is a lost connection for every user, once, and the connection is re-established", () =>
     Effect.gen(function* () {
       const broker = yield* make
       yield* Effect.gen(function* () {
@@ -124,7 +124,7 @@ describe("connection.close of the broker with data queued everywhere", () => {
 describe("connection.close of ours with data queued everywhere", () => {
   for (const isPaused of [false, true]) {
     const slow = isPaused ? ", when the socket takes it" : ""
-    it.live(`leaves behind all that was written${slow}`, () =>
+    it.live(`sends everything that was written before it${slow}`, () =>
       Effect.gen(function* () {
         const broker = yield* make
         const { connection, ends, open } = yield* driving(broker.url)
@@ -163,7 +163,37 @@ describe("connection.close of ours with data queued everywhere", () => {
     )
   }
 
-  it.live("ends within its time when the socket never takes it", () =>
+  it.live("is not held up by channels that would continue to write: they are refused", () =>
+    Effect.gen(function* () {
+      const broker = yield* make
+      const { connection, ends, open } = yield* driving(broker.url)
+      const one = yield* open
+      const two = yield* open
+      broker.pause()
+      one.channel.publish(messageOf(large))
+      yield* untilStuck
+      connection.close()
+      const outcomes = new Outcomes()
+      const write = () => {
+        outcomes.of(() => two.channel.publish(messageOf("late")))
+        outcomes.of(() => two.channel.ack(1, false))
+        outcomes.of(() => two.channel.get("q", true))
+      }
+      write()
+      one.onDrained = write
+      broker.resume()
+      yield* eventually(
+        "the end",
+        Effect.sync(() => ends.length === 1)
+      )
+      yield* outcomes.untilSettled
+      assert.deepStrictEqual([...new Set(outcomes.all)], ["ChannelEnded"])
+      assert.strictEqual(broker.count("basic.publish"), 1)
+      assert.strictEqual(broker.connection().order.frames.at(-1)?.name, "connection.close")
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("ends within its time when the socket accepts nothing", () =>
     Effect.gen(function* () {
       const broker = yield* make
       const began = yield* Effect.gen(function* () {

@@ -1,8 +1,8 @@
-/** Frames, in whatever pieces they come: those that were sent, and nothing that is no frame. */
+/** Frames, in whatever pieces they arrive: the frames that were sent, and nothing else. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect } from "effect"
 import { isDeepStrictEqual } from "node:util"
-import { ProtocolViolation } from "../src/internal/driver/ends.ts"
+import { ProtocolViolation } from "../src/internal/driver/errors.ts"
 import { Framing } from "../src/internal/driver/framing.ts"
 import { holds, int, pieces } from "./support/arbitrary.ts"
 import {
@@ -21,10 +21,10 @@ import { bytesHeld } from "./support/heap.ts"
 const frameMax = 4096
 const largestHeader = 2 ** 20 + 65_536
 
-/** Of a header: its class, its weight, and the size of the body. */
+/** The fixed part of a header: its class, its weight, and the size of the body. */
 const fixedPart = 12
 
-/** What was handed on. A body is one, in however many parts it came. */
+/** What was handed on. A body is one event, in however many parts it arrived. */
 type Event =
   | { readonly type: number; readonly channel: number; readonly payload: Buffer }
   | { readonly skipped: number; readonly channel: number; readonly payload: Buffer }
@@ -32,7 +32,7 @@ type Event =
 const isBody = (event: Event | undefined): event is Event & { readonly type: number } =>
   event !== undefined && "type" in event && event.type === FRAME_BODY
 
-/** What is handed on of these pieces, and what was thrown. Each piece is received in memory that is used again. */
+/** What is handed on for these pieces, and what was thrown. The pieces are received in memory that is reused. */
 const receiving = (received: ReadonlyArray<Uint8Array>) => {
   const events: Array<Event> = []
   const parts: Array<number> = []
@@ -48,7 +48,7 @@ const receiving = (received: ReadonlyArray<Uint8Array>) => {
           events[events.length - 1] = { ...last, payload: Buffer.concat([last.payload, payload]) }
         } else events.push({ type: FRAME_BODY, channel, payload: Buffer.from(payload) })
       },
-      largeHeader: (channel, bytes, start, size, most) => {
+      oversizedHeader: (channel, bytes, start, size, most) => {
         assert.strictEqual(most, largestHeader)
         events.push({ skipped: size, channel, payload: Buffer.from(bytes.subarray(start, start + fixedPart)) })
       }
@@ -71,7 +71,7 @@ const receiving = (received: ReadonlyArray<Uint8Array>) => {
   return { events, parts, taken, thrown }
 }
 
-/** The same events, read the simple way: frames one behind the other. */
+/** The same events, computed in the simple way: one frame after the other. */
 const expectedOf = (bytes: Buffer): ReadonlyArray<Event> => {
   const events: Array<Event> = []
   for (let at = 0; at < bytes.length;) {
@@ -91,14 +91,14 @@ const expectedOf = (bytes: Buffer): ReadonlyArray<Event> => {
   return events
 }
 
-/** A payload of so many bytes, each frame's end among them. */
+/** A payload of `size` bytes, some of which equal the frame end. */
 const payload = (size: number) => Buffer.from(Array.from({ length: size }, (_, i) => (i * 7 + FRAME_END) % 256))
 
 const frameOf = (type: number, size: number, channel = 1) => encodeFrame(type, channel, payload(size))
 
 const deliver = { consumerTag: "tag", deliveryTag: 1, redelivered: false, exchange: "", routingKey: "q" }
 
-/** Frames of every kind, and of every size where something changes; less than 30 KB. */
+/** Frames of every kind, and of every size at which something changes: less than 30 KB. */
 const usual: ReadonlyArray<Buffer> = [
   encodeMessage(0, "connection.blocked", { reason: "low on memory" }),
   encodeHeartbeat(),
@@ -112,7 +112,7 @@ const usual: ReadonlyArray<Buffer> = [
   encodeMessage(3, "basic.ack", { deliveryTag: 2 ** 40 + 7, multiple: true })
 ]
 
-/** Headers up to the largest that is read, and beyond. */
+/** Headers up to the largest that is read, and larger ones. */
 const headers: ReadonlyArray<Buffer> = [largestHeader, largestHeader + 1, 2 * largestHeader].map((size) =>
   frameOf(FRAME_HEADER, size, 5)
 )
@@ -134,13 +134,13 @@ describe("frames", () => {
     assert.isTrue(isWhole(bytewise(bytes), expected))
   })
 
-  it("are the same where the stream is cut at any byte", () => {
+  it("are the same wherever the stream is cut", () => {
     const bytes = Buffer.concat(usual.filter(({ length }) => length < 3000))
     const expected = expectedOf(bytes)
     for (let cut = 0; cut <= bytes.length; cut++) {
       assert.isTrue(isWhole([bytes.subarray(0, cut), bytes.subarray(cut)], expected), `cut at ${cut}`)
     }
-    // Those that are as large as may be, cut near where they begin and end.
+    // The largest frames, cut near their beginning and their end.
     for (const frame of [...usual.filter(({ length }) => length >= 3000), ...headers]) {
       const around = Buffer.concat([encodeHeartbeat(), frame, encodeHeartbeat()])
       const expected = expectedOf(around)
@@ -152,14 +152,14 @@ describe("frames", () => {
     }
   })
 
-  it.effect("are the same in whatever pieces the stream comes", () => {
+  it.effect("are the same in whatever pieces the stream arrives", () => {
     const bytes = Buffer.concat([...usual, ...usual])
     const expected = expectedOf(bytes)
     return holds(pieces(bytes), (pieces) => isWhole(pieces, expected), { runs: 500, size: 40 })
   })
 
   it.effect(
-    "are the same in whatever pieces they come, with headers up to the largest that is read, and beyond",
+    "are the same in whatever pieces they arrive, with headers up to the largest that is read, and beyond",
     () => {
       const bytes = Buffer.concat([...usual, ...headers, ...usual])
       const expected = expectedOf(bytes)
@@ -167,7 +167,7 @@ describe("frames", () => {
     }
   )
 
-  it.effect("are the same in whatever order they come, and in whatever pieces", () => {
+  it.effect("are the same in whatever order they arrive, and in whatever pieces", () => {
     const kinds = [FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT]
     const one = Arbitrary.map(Arbitrary.all([int(0, 3), int(0, 2), int(0, 60)]), ([kind, channel, size]) =>
       kinds[kind] === FRAME_HEARTBEAT ? encodeHeartbeat() : frameOf(kinds[kind]!, size, channel)
@@ -179,7 +179,7 @@ describe("frames", () => {
     )
   })
 
-  it("of large bodies are given out as they come, but whole with their end only", () => {
+  it("of large bodies are passed on as they arrive, but complete only with their end", () => {
     const bytes = frameOf(FRAME_BODY, 4096)
     const end = bytes.length - 1
     for (let cut = 8; cut <= end; cut++) {
@@ -190,9 +190,9 @@ describe("frames", () => {
     assert.deepStrictEqual(receiving([bytes]).parts, [4096])
   })
 
-  it("of which only a part has come keep no more than that part", () => {
+  it("of which only a part has arrived keep no more than that part", () => {
     const header = frameOf(FRAME_HEADER, largestHeader)
-    const sink = { frame: () => {}, body: () => {}, largeHeader: () => {} }
+    const sink = { frame: () => {}, body: () => {}, oversizedHeader: () => {} }
     const before = bytesHeld()
     const framings = Array.from({ length: 50 }, () => {
       const framing = new Framing(sink, frameMax)
@@ -206,11 +206,14 @@ describe("frames", () => {
   })
 })
 
-describe("what is no frame", () => {
+describe("bytes that are not a frame", () => {
   const before = Buffer.concat([encodeHeartbeat(), encodeMessage(1, "basic.deliver", deliver)])
   const behind = Buffer.concat([encodeHeartbeat(), encodeMessage(1, "basic.deliver", deliver)])
 
-  /** That it ends with a violation, behind what came before it, and with nothing of what follows. */
+  /**
+   * Checks that the stream ends with a violation after the frames before it, and that nothing of what follows is handed
+   * on.
+   */
   const isRefused = (received: ReadonlyArray<Buffer>, message: RegExp, where: string) => {
     const { events, thrown } = receiving(received)
     assert.instanceOf(thrown, ProtocolViolation, where)
@@ -240,8 +243,8 @@ describe("what is no frame", () => {
       const received = [[bytes], bytewise(bytes)]
       for (let cut = 0; cut <= bytes.length; cut++) received.push([bytes.subarray(0, cut), bytes.subarray(cut)])
       for (const [i, pieces] of received.entries()) {
-        const rest = isRefused(pieces, /^Invalid frame: it does not end/, `${what}, ${i}`)
-        // Of a body what has come before, but never all of it.
+        const rest = isRefused(pieces, /^Invalid frame: expected the frame-end octet/, `${what}, ${i}`)
+        // A part of a body may have been handed on, but never all of it.
         if (rest.length > 0) assert.isTrue(rest.length === 1 && isBody(rest[0]), what)
         assert.isBelow(rest[0]?.payload.length ?? -1, Math.max(0, frame.length - 8))
       }
@@ -254,7 +257,11 @@ describe("what is no frame", () => {
     const bytes = Buffer.concat([before, spoilt, behind])
     const end = before.length + spoilt.length
     for (const cut of [0, before.length + 7, before.length + 19, before.length + 20, end - 1, end]) {
-      const rest = isRefused([bytes.subarray(0, cut), bytes.subarray(cut)], /^Invalid frame: it does not end/, `${cut}`)
+      const rest = isRefused(
+        [bytes.subarray(0, cut), bytes.subarray(cut)],
+        /^Invalid frame: expected the frame-end octet/,
+        `${cut}`
+      )
       assert.deepStrictEqual(
         rest.map((event) => "skipped" in event && event.skipped),
         [largestHeader + 1]
@@ -265,18 +272,22 @@ describe("what is no frame", () => {
   it("a type that AMQP does not have", () => {
     for (let type = 0; type < 256; type++) {
       if ([FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT].includes(type)) continue
-      // Also where it does not end.
+      // The type is refused also if the frame does not end.
       for (const size of [0, 19, 20, 5000, 2 ** 32 - 1]) {
         const bytes = Buffer.concat([before, encodeFrame(type, 1, payload(20), size), behind])
         for (const pieces of [[bytes], bytewise(bytes)]) {
-          const rest = isRefused(pieces, new RegExp(`^Unknown frame type ${type}$`), `${type}, ${size} bytes`)
+          const rest = isRefused(
+            pieces,
+            new RegExp(`^Invalid frame: expected frame type 1, 2, 3 or 8, got ${type}$`),
+            `${type}, ${size} bytes`
+          )
           assert.deepStrictEqual(rest, [])
         }
       }
     }
   })
 
-  it("a frame that is too large is refused as soon as its size has come", () => {
+  it("a frame that is too large is refused as soon as its size has arrived", () => {
     const sizes: ReadonlyArray<readonly [type: number, size: number]> = [
       [FRAME_METHOD, frameMax + 1],
       [FRAME_BODY, frameMax + 1],
@@ -287,14 +298,18 @@ describe("what is no frame", () => {
     for (const [type, size] of sizes) {
       const bytes = Buffer.concat([before, encodeFrame(type, 1, payload(8), size), behind])
       for (const pieces of [[bytes], bytewise(bytes)]) {
-        const rest = isRefused(pieces, new RegExp(`^Frame size ${size} exceeds`), `${type}, ${size} bytes`)
+        const rest = isRefused(
+          pieces,
+          new RegExp(`^Invalid frame: expected a payload of at most \\d+ bytes, got ${size}$`),
+          `${type}, ${size} bytes`
+        )
         assert.deepStrictEqual(rest, [])
       }
       assert.strictEqual(receiving(bytewise(bytes)).taken, before.length + 6)
     }
   })
 
-  it.effect("bytes of any kind are frames, or refused: nothing else is thrown", () =>
+  it.effect("arbitrary bytes are frames, or are refused: nothing else is thrown", () =>
     Effect.gen(function* () {
       const some = Arbitrary.array(int(0, 255), { maxLength: 60 })
       const small = Arbitrary.array(int(0, 9), { maxLength: 60 })
@@ -310,7 +325,7 @@ describe("what is no frame", () => {
       }
       yield* holds(some, isSafe, { runs: 3000, size: 60 })
       yield* holds(small, isSafe, { runs: 3000, size: 60 })
-      // A stream of frames in which some bytes are others.
+      // A stream of frames in which some bytes are changed.
       const stream = Buffer.concat(usual.filter(({ length }) => length < 200))
       yield* holds(
         Arbitrary.array(Arbitrary.all([int(0, stream.length - 1), int(0, 255)]), { maxLength: 4 }),

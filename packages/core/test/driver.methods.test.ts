@@ -1,9 +1,9 @@
-/** The methods that are read here: what amqplib reads of them, or nothing. */
+/** The methods that the library reads itself: it reads what amqplib reads, or refuses. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect } from "effect"
 import { createRequire } from "node:module"
 import { isDeepStrictEqual } from "node:util"
-import { ProtocolViolation } from "../src/internal/driver/ends.ts"
+import { ProtocolViolation } from "../src/internal/driver/errors.ts"
 import { DeliverReader, readBit, readCancel, readClose, readGetOk, readReturn } from "../src/internal/driver/methods.ts"
 import {
   basicCancel,
@@ -14,7 +14,7 @@ import {
   channelFlow
 } from "../src/internal/wire/protocol.ts"
 import { holds, int } from "./support/arbitrary.ts"
-import { encodeMethod } from "./support/methodCodec.ts"
+import { encodeMethod } from "../src/testing/internal/memory/codec/methodCodec.ts"
 
 const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
 const defs = fromAmqplibFolder("./lib/defs") as {
@@ -26,7 +26,7 @@ type Read = (id: number, bytes: Buffer, start: number, end: number) => Fields
 
 const deliver = new DeliverReader()
 
-/** What is read of each method, by amqplib's names for its fields. */
+/** What is read of each method, with amqplib's names for its fields. */
 const readers: Record<string, readonly [id: number, read: Read]> = {
   "basic.deliver": [
     basicDeliver,
@@ -60,7 +60,7 @@ const readers: Record<string, readonly [id: number, read: Read]> = {
   ]
 }
 
-/** Within other bytes, as it comes from a socket. */
+/** Reads the fields surrounded by other bytes, as they come from a socket. */
 const reading = (id: number, read: Read, fields: Buffer): Fields | "refused" => {
   const bytes = Buffer.concat([Buffer.alloc(10, 0xee), fields, Buffer.alloc(300, 0xee)])
   try {
@@ -80,7 +80,7 @@ const byAmqplib = (id: number, fields: Buffer): Fields | "refused" => {
   }
 }
 
-// What is read better than by amqplib, `fieldTable.test.ts` is about: bytes that are not UTF-8.
+// Bytes that are not UTF-8 are read better than by amqplib: see `fieldTable.test.ts`.
 const alike = (fields: Fields) =>
   Object.fromEntries(
     Object.entries(fields)
@@ -93,9 +93,9 @@ const alike = (fields: Fields) =>
 
 const isSame = (id: number, read: Read, fields: Buffer): boolean => {
   const [ours, theirs] = [reading(id, read, fields), byAmqplib(id, fields)]
-  // What ends before its fields do, or behind them: amqplib takes some of that.
+  // The library refuses fields that are cut short, or followed by more bytes. amqplib accepts some of them.
   if (ours === "refused") return true
-  // A tag that no number can be.
+  // A tag that no number can represent.
   if (theirs === "refused") return Number(ours["deliveryTag"]) > Number.MAX_SAFE_INTEGER
   return isDeepStrictEqual(alike(ours), alike(theirs))
 }
@@ -131,7 +131,7 @@ const encoded = (method: keyof typeof readers): ReadonlyArray<Buffer> =>
 
 for (const [method, [id, read]] of Object.entries(readers)) {
   describe(method, () => {
-    it("is read as amqplib reads it, and never kept: the next one is read as well", () => {
+    it("is read as amqplib reads it, also right after another one", () => {
       for (const fields of encoded(method)) {
         const ours = reading(id, read, fields)
         assert.notStrictEqual(ours, "refused")
@@ -139,7 +139,7 @@ for (const [method, [id, read]] of Object.entries(readers)) {
       }
     })
 
-    it("that ends before its fields do, or behind them, is refused", () => {
+    it("whose fields are cut short, or followed by more bytes, is refused", () => {
       for (const fields of encoded(method).slice(0, 6)) {
         for (let length = 0; length < fields.length; length++) {
           assert.strictEqual(reading(id, read, fields.subarray(0, length)), "refused", `${length} bytes`)
@@ -148,7 +148,7 @@ for (const [method, [id, read]] of Object.entries(readers)) {
       }
     })
 
-    it.effect("of any bytes is read as amqplib reads it, or refused", () =>
+    it.effect("of arbitrary bytes is read as amqplib reads it, or refused", () =>
       Effect.gen(function* () {
         yield* holds(Arbitrary.array(int(0, 255), { maxLength: 60 }), (bytes) => isSame(id, read, Buffer.from(bytes)), {
           runs: 2000,

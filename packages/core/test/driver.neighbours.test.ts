@@ -1,13 +1,16 @@
-/** An application that uses amqplib itself, and OpenTelemetry's instrumentation of it, sees nothing of ours. */
+/**
+ * An application that uses amqplib itself, and OpenTelemetry's instrumentation of it, does not see the library's
+ * messages.
+ */
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
 import { program } from "./support/processes.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("An application that uses amqplib beside us, with OpenTelemetry's instrumentation of it,", () => {
+  describe("An application that uses amqplib alongside the library, with OpenTelemetry's instrumentation of it,", () => {
     it.effect(
-      "sees spans and headers of its own messages and none of ours, and finds amqplib as it was when we have closed",
+      "sees spans and headers of its own messages and none of ours, and finds amqplib unchanged after the library has closed",
       () =>
         Effect.gen(function* () {
           const { url } = yield* TestBroker.TestBroker

@@ -1,4 +1,7 @@
-/** Several channels that open at a time: each gets its own answer, whatever order they come in, and whoever gives up. */
+/**
+ * Several channels that open at the same time: each gets its own answer, in whatever order they arrive, and even if
+ * some are given up.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { BrokerClose } from "../src/internal/driver/driver.ts"
@@ -9,7 +12,7 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
 type Opening = ScriptedBroker.Context<"channel.open">
 
-/** Every order of three, of which each may be given up or not. */
+/** Every order of three openings, each of which may be given up or not. */
 const orders = [
   [0, 1, 2],
   [0, 2, 1],
@@ -22,7 +25,7 @@ const orders = [
 const delivery = (channel: number) =>
   encodeMessage(channel, "basic.deliver", { consumerTag: "c", deliveryTag: 1, routingKey: "q" }, { body: Buffer.of(1) })
 
-describe("channels that open at a time", () => {
+describe("channels that open at the same time", () => {
   for (const order of orders) {
     for (const isOneSegment of [true, false]) {
       const together = isOneSegment ? "in one segment" : "one by one"
@@ -40,10 +43,10 @@ describe("channels that open at a time", () => {
             yield* broker.received("channel.open", 4)
             givenUp.channel.close()
             unanswered.channel.close()
-            // Numbers that were in use before may get what is late.
+            // Late frames may arrive for numbers that were used before.
             for (const { channel } of openings) broker.connection().write(delivery(channel))
             const answers = [
-              // Deliveries may stand right behind.
+              // Deliveries may follow immediately.
               () => {
                 openings[0]!.proceed()
                 broker.connection().write(delivery(openings[0]!.channel))
@@ -95,7 +98,7 @@ describe("channels that open at a time", () => {
               channel.publish(messageOf("a"))
               yield* Effect.promise(() => channel.queueDeclare("q", {}))
             }
-            // The one that was never answered goes with its connection.
+            // The opening that was never answered ends with its connection.
             assert.strictEqual(unanswered.goings, 0)
             connection.destroy(new Error("over"))
             assert.strictEqual(unanswered.goings, 1)

@@ -1,6 +1,6 @@
 /**
- * Bun and Deno: a small application, bundled, on a broker. `npm run test:runtimes` installs both and runs this; without it
- * they are skipped.
+ * Bun and Deno: a small bundled application on a broker. `npm run test:runtimes` installs both and runs this file.
+ * Without them, the tests are skipped.
  */
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -12,12 +12,12 @@ import * as Certificates from "./support/certificates.ts"
 import { node } from "./support/processes.ts"
 import * as TlsProxy from "./support/TlsProxy.ts"
 
-/** The arguments with which each runs a file. */
+/** The arguments with which each runtime runs a file. */
 const runtimes = { bun: [], deno: ["run", "--allow-all"] } as const
 
 const bin = process.env["EFFECT_AMQP_RUNTIMES"] ?? ""
 
-/** The URL of the broker by way of TLS. */
+/** The broker's URL over TLS. */
 const secured = Effect.fnUntraced(function* (plain: string) {
   const url = new URL(plain)
   const { port } = yield* TlsProxy.make({ host: url.hostname, port: Number(url.port) })
@@ -54,7 +54,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   "closed"
                 ])
                 yield* awaitCensus({ channels: 0, connections: 0 })
-                // The queue went with its consumer, after the ack.
+                // The queue was deleted with its consumer, after the ack.
                 assert.deepStrictEqual(yield* queues, [])
               }).pipe(Effect.scoped),
             120_000

@@ -1,12 +1,12 @@
-/** The frames of a publish, byte by byte: they are those that amqplib writes. */
+/** The frames of a publish equal amqplib's, byte by byte. */
 import { assert, describe, it } from "@effect/vitest"
 import type { AmqpMessage } from "@effect-amqp/core"
 import { Arbitrary, Effect, Schema } from "effect"
 import { createRequire } from "node:module"
 import { InvalidArgument } from "../src/model/errorReason.ts"
-import { type Outgoing, toPublish } from "../src/internal/wire/properties.ts"
+import { type Outgoing, toOutgoing } from "../src/internal/wire/properties.ts"
 import { writePublish } from "../src/internal/driver/publishFrames.ts"
-import { slabSize } from "../src/internal/driver/slab.ts"
+import { slabSize } from "../src/internal/driver/slabPool.ts"
 import { contents, properties } from "./support/arbitraryMessages.ts"
 import { ManualOutput, outputOf, takeAll } from "./support/channelOutput.ts"
 
@@ -44,8 +44,8 @@ const byAmqplib = (outgoing: Outgoing, frameMax: number): Buffer => {
 const name = Arbitrary.map(Arbitrary.schema(Schema.String), (text) => text.slice(0, 80).toWellFormed())
 
 const outgoingOf = (message: AmqpMessage.Message): Outgoing => {
-  // amqplib writes a table where there is none.
-  const outgoing = toPublish({ ...message, headers: message.headers ?? {} })
+  // amqplib writes an empty table if there is none.
+  const outgoing = toOutgoing({ ...message, headers: message.headers ?? {} })
   if (outgoing instanceof InvalidArgument) throw outgoing
   return outgoing
 }
@@ -109,7 +109,7 @@ describe("the frames of a publish", () => {
     }
   })
 
-  it("stay as they are when others write to the same slab, also where it ends", () => {
+  it("do not change when others write to the same slab, also where it ends", () => {
     const connection = new ManualOutput()
     const [one, other] = [outputOf(connection), outputOf(connection)]
     const expected: [Array<Buffer>, Array<Buffer>] = [[], []]
@@ -123,7 +123,7 @@ describe("the frames of a publish", () => {
     assert.isTrue(Buffer.concat(takeAll(other)).equals(Buffer.concat(expected[1])))
   })
 
-  it("are not torn apart: what is read in one piece are whole frames, since another channel's may come next", () => {
+  it("are not split: what is read in one piece are whole frames, since another channel's may follow", () => {
     const output = outputOf()
     for (const size of [10, 60_000, 4096, 4097, 65_536, 200_000, 131_064, 131_065, 1_000_000]) {
       writePublish(output, channel, 131_072, outgoingOf({ routingKey: "q", content: Buffer.alloc(size, "x") }))

@@ -1,4 +1,4 @@
-/** Runtimes whose sockets do not hand over what they read as Node's do are refused, with what to do. */
+/** Runtimes whose sockets do not pass on what they read as Node.js does are refused, with advice. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import net from "node:net"
@@ -8,10 +8,10 @@ import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 type Onread = net.OnReadOpts
 
 const runtimes: Record<string, (onread: Onread) => Onread | undefined> = {
-  // Without the option the socket reads as always, and amqplib opens a connection that we know nothing of.
+  // Without the option the socket reads as usual, and amqplib opens a connection that the library cannot observe.
   "do not have the option onread": () => undefined,
   // Bun 1.4.
-  "do not say whose bytes they are": ({ buffer, callback }) => ({
+  "call back without the socket": ({ buffer, callback }) => ({
     buffer,
     callback: (bytesRead, bytes) => callback(bytesRead, bytes)
   })
@@ -35,7 +35,7 @@ const replaceConnect = (change: (onread: Onread) => Onread | undefined) =>
       })
   )
 
-describe("A connection by sockets that", () => {
+describe("A connection with sockets that", () => {
   for (const [which, change] of Object.entries(runtimes)) {
     it.live(`${which} fails at once, says that Node.js is needed, and leaves no socket`, () =>
       Effect.gen(function* () {
@@ -44,7 +44,7 @@ describe("A connection by sockets that", () => {
         const reason = yield* connecting(configOf(broker.url))
         assert.match(
           reason.message,
-          /this runtime does not hand over what its sockets read \(the option onread of node:net\): use Node\.js$/
+          /this runtime does not support the socket option onread of node:net: use Node\.js$/
         )
         assert.isFalse(reason.isRetryable)
         yield* broker.socketsClosed

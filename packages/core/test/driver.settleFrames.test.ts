@@ -1,4 +1,4 @@
-/** Acks that go out together: what a broker makes of them is what was settled, no more and no less, whatever the order. */
+/** Acks that are sent together: the broker settles exactly what was settled, whatever the order. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary } from "effect"
 import { SettleFrames } from "../src/internal/driver/settleFrames.ts"
@@ -8,7 +8,7 @@ import { ManualOutput, outputOf, takeAll } from "./support/channelOutput.ts"
 const frameSize = 21
 const publish = 0x003c0028
 
-/** Something else that the channel sends: of the size of an ack, which makes it easy to read. */
+/** Another frame of the channel, of the size of an ack, which makes it easy to read. */
 const replyTo = (tag: number): Buffer => {
   const frame = Buffer.alloc(frameSize)
   frame[0] = 1
@@ -20,12 +20,12 @@ const replyTo = (tag: number): Buffer => {
   return frame
 }
 
-/** A broker, as far as settling goes. */
+/** A broker, reduced to settling. */
 class Broker {
   readonly unsettled = new Set<number>()
   readonly acked: Array<number> = []
   readonly nacked: Array<number> = []
-  /** Deliveries that are to be replied to before they are acknowledged. */
+  /** Deliveries that need a reply before they are acknowledged. */
   readonly unanswered = new Set<number>()
   frames = 0
 
@@ -43,7 +43,7 @@ class Broker {
       }
       const multiple = (bytes[at + 19]! & 1) === 1
       const tags = [...this.unsettled].filter((tag) => (multiple ? tag <= last : tag === last))
-      // As RabbitMQ: a tag that it does not have closes the channel.
+      // RabbitMQ does the same: an unknown tag closes the channel.
       assert.isAbove(tags.length, 0, `tag ${last}`)
       for (const tag of tags) {
         this.unsettled.delete(tag)
@@ -59,7 +59,7 @@ const setup = () => {
   const broker = new Broker()
   const connection = new ManualOutput()
   const output = outputOf(connection)
-  /** Of another channel, in the same slab. */
+  /** The output of another channel, in the same slab. */
   const other = outputOf(connection)
   const frames = new SettleFrames(output, 7)
   const unsettled = new Set<number>()
@@ -92,10 +92,10 @@ const settlesAll = (steps: ReadonlyArray<readonly [what: number, which: number]>
     const waiting = [...unsettled]
     const tag = waiting[which % Math.max(1, waiting.length)]
     if (what < 3 || tag === undefined) {
-      // Several come at once.
+      // Several deliveries arrive at once.
       for (let i = 0; i <= which % 5; i++) delivered(++last)
     } else if (what < 8) {
-      // Mostly in order.
+      // Most are settled in order.
       const next = what < 7 ? waiting[0]! : tag
       acked.add(next)
       if (which % 3 === 0) reply(next)
@@ -110,7 +110,7 @@ const settlesAll = (steps: ReadonlyArray<readonly [what: number, which: number]>
       const piece = output.take()
       if (piece !== undefined) broker.receives(piece)
     } else if (what === 11) {
-      // A method of amqplib's comes behind what was written, and before what follows.
+      // A method of amqplib's is written after what was written before, and before what follows.
       output.fenceAt(output.mark())
     } else {
       output.fenceAt(Infinity)
@@ -128,14 +128,14 @@ const settlesAll = (steps: ReadonlyArray<readonly [what: number, which: number]>
 }
 
 describe("acks", () => {
-  it.effect("settle what was acknowledged, and nothing else, in whatever order and between whatever else", () =>
+  it.effect("settle what was acknowledged, and nothing else, in every order and with everything in between", () =>
     holds(Arbitrary.array(Arbitrary.all([int(0, 12), int(0, 200)]), { maxLength: 200 }), settlesAll, {
       runs: 2000,
       size: 200
     })
   )
 
-  /** What the broker has when so many were settled in order, a hundred in each turn. */
+  /** What the broker has received after `last` deliveries were settled in order, a hundred per turn. */
   const inTurnsOf100 = (how: "ack" | "reply", last: number) => {
     const { broker, delivered, flush, ...settle } = setup()
     for (let tag = 1; tag <= last; tag++) delivered(tag)
@@ -146,15 +146,15 @@ describe("acks", () => {
     return { acked: broker.acked.length, frames: broker.frames }
   }
 
-  it("of deliveries that are handled one after the other go out as one, once in each turn", () => {
+  it("of deliveries that are handled one after the other are sent as one, once per turn", () => {
     assert.deepStrictEqual(inTurnsOf100("ack", 300), { acked: 300, frames: 3 })
   })
 
-  it("go out as one also where each has a reply before it, behind all of these", () => {
+  it("are sent as one also if each has a reply before it, after all replies", () => {
     assert.deepStrictEqual(inTurnsOf100("reply", 300), { acked: 300, frames: 300 + 3 })
   })
 
-  it("never take along one that is still being handled, nor take back one that was", () => {
+  it("never include one that is still being handled, and never withdraw one", () => {
     const { ack, broker, delivered, flush } = setup()
     for (const tag of [1, 2, 3, 4, 5]) delivered(tag)
     for (const tag of [5, 2, 1, 4]) ack(tag)
@@ -163,7 +163,7 @@ describe("acks", () => {
     assert.sameMembers(broker.acked, [1, 2, 4, 5])
   })
 
-  it("neither grow nor move across a mark: a method of amqplib's may come there", () => {
+  it("neither grow nor move across a mark, since a method of amqplib may follow there", () => {
     const { ack, broker, delivered, flush, output, reply } = setup()
     for (let tag = 1; tag <= 6; tag++) delivered(tag)
     ack(1)

@@ -1,8 +1,8 @@
-/** What a tap makes of the bytes that a broker sends: what amqplib gets of them, what channels get, and what ends. */
+/** What a tap does with the bytes of a broker: what amqplib gets, what channels get, and what ends the connection. */
 import { assert, describe, it } from "@effect/vitest"
 import { isDeepStrictEqual } from "node:util"
 import { afterEach, beforeEach, vi } from "vitest"
-import { BrokerClose, MechanismRefused, ProtocolViolation } from "../src/internal/driver/ends.ts"
+import { BrokerClose, MechanismRefused, ProtocolViolation } from "../src/internal/driver/errors.ts"
 import { Tap } from "../src/internal/driver/tap.ts"
 import { holds, pieces } from "./support/arbitrary.ts"
 import {
@@ -13,7 +13,7 @@ import {
   FRAME_HEADER,
   FRAME_METHOD
 } from "./support/frames.ts"
-import { type FieldTable, typed } from "./support/fieldTable.ts"
+import { type FieldTable, typed } from "../src/testing/internal/memory/codec/fieldTable.ts"
 import { handshake, proposal, Tapped, tapped } from "./support/driverTap.ts"
 
 const [start, tune, openOk] = handshake() as [Buffer, Buffer, Buffer]
@@ -53,7 +53,7 @@ const after = (frames: ReadonlyArray<Buffer>, given: Partial<typeof proposal> = 
 const bytewise = (bytes: Buffer) => Array.from(bytes, (_, i) => bytes.subarray(i, i + 1))
 
 describe("the handshake", () => {
-  it("goes to amqplib as it came, whole and byte by byte, and what was agreed on is known", () => {
+  it("reaches amqplib unchanged, whole and byte by byte, and the agreed values are known", () => {
     const bytes = Buffer.concat([start, tune, openOk])
     for (const pieces of [[bytes], bytewise(bytes), [start, tune, openOk]]) {
       const connection = after(pieces)
@@ -61,12 +61,12 @@ describe("the handshake", () => {
       assert.isUndefined(connection.end)
       assert.isUndefined(connection.tap.failure)
       assert.strictEqual(connection.tap.address, "192.0.2.1")
-      assert.strictEqual(connection.tap.agreed?.product, "RabbitMQ")
-      assert.isTrue(connection.tap.first.equals(bytes.subarray(0, 128)))
+      assert.strictEqual(connection.tap.negotiated?.product, "RabbitMQ")
+      assert.isTrue(connection.tap.firstReceived.equals(bytes.subarray(0, 128)))
     }
   })
 
-  /** What each step waits for. */
+  /** The method that each step waits for. */
   const steps: ReadonlyArray<readonly [before: ReadonlyArray<Buffer>, expected: string]> = [
     [[], "connection.start"],
     [[start], "connection.tune"],
@@ -74,7 +74,7 @@ describe("the handshake", () => {
   ]
 
   for (const [before, expected] of steps) {
-    /** That this frame fails the opening, and that amqplib sees nothing of it or of what is behind it. */
+    /** Checks that this frame fails the opening, and that amqplib sees neither it nor what follows. */
     const fails = (frame: Buffer, message: string) => {
       for (const pieces of [[frame, heartbeat], [Buffer.concat([frame, openOk])], bytewise(frame)]) {
         const connection = after(before)
@@ -87,7 +87,7 @@ describe("the handshake", () => {
       return after([...before, frame]).tap.failure
     }
 
-    it(`another frame in place of ${expected} fails it, with its own text`, () => {
+    it(`fails, with its own text, if another frame comes in place of ${expected}`, () => {
       const wrong: Record<string, Buffer> = {
         "connection.start": start,
         "connection.tune": tune,
@@ -100,30 +100,42 @@ describe("the handshake", () => {
       }
       for (const [name, frame] of Object.entries(wrong)) {
         if (name === expected) continue
-        assert.instanceOf(fails(frame, `Expected ${expected}; got ${name}`), ProtocolViolation)
+        assert.instanceOf(fails(frame, `Unexpected frame: expected ${expected}, got ${name}`), ProtocolViolation)
       }
       const texts: ReadonlyArray<readonly [frame: Buffer, message: string]> = [
         [
           encodeMessage(1, "channel.open-ok"),
-          "Unexpected frame: channel.open-ok on channel 1 of a connection that is not open"
+          "Unexpected frame: got channel.open-ok on channel 1 of a connection that is not open"
         ],
-        [ack(7), "Unexpected frame: basic.ack on channel 7 of a connection that is not open"],
-        [encodeFrame(FRAME_HEADER, 1, Buffer.alloc(14)), "Unexpected frame: content on a connection that is not open"],
-        [encodeFrame(FRAME_BODY, 1, Buffer.alloc(1)), "Unexpected frame: content on a connection that is not open"],
-        [encodeFrame(FRAME_METHOD, 0, Buffer.alloc(3)), "Invalid frame: a method without a number"],
-        [encodeFrame(FRAME_METHOD, 1, Buffer.alloc(0)), "Invalid frame: a method without a number"]
+        [ack(7), "Unexpected frame: got basic.ack on channel 7 of a connection that is not open"],
+        [
+          encodeFrame(FRAME_HEADER, 1, Buffer.alloc(14)),
+          "Unexpected frame: got content on a connection that is not open"
+        ],
+        [encodeFrame(FRAME_BODY, 1, Buffer.alloc(1)), "Unexpected frame: got content on a connection that is not open"],
+        [
+          encodeFrame(FRAME_METHOD, 0, Buffer.alloc(3)),
+          "Invalid frame: expected a method number, got a shorter payload"
+        ],
+        [
+          encodeFrame(FRAME_METHOD, 1, Buffer.alloc(0)),
+          "Invalid frame: expected a method number, got a shorter payload"
+        ]
       ]
       for (const [frame, message] of texts) assert.instanceOf(fails(frame, message), ProtocolViolation)
     })
 
-    it(`content with a header too large to be read in place of ${expected} fails it`, () => {
+    it(`fails if content with a header too large to be read comes in place of ${expected}`, () => {
       const connection = after(before)
       connection.receive(largeHeader(1))
-      assert.strictEqual(connection.tap.failure?.message, "Unexpected frame: content on a connection that is not open")
+      assert.strictEqual(
+        connection.tap.failure?.message,
+        "Unexpected frame: got content on a connection that is not open"
+      )
       assert.strictEqual(connection.end, connection.tap.failure)
     })
 
-    it(`connection.close in place of ${expected} is the broker's, and amqplib answers it`, () => {
+    it(`takes connection.close in place of ${expected} for the broker's, and amqplib answers it`, () => {
       for (const pieces of [[close], bytewise(close), [Buffer.concat([close, heartbeat, ack(1)])]]) {
         const connection = after(before)
         void connection.pushed
@@ -133,20 +145,20 @@ describe("the handshake", () => {
         assert.deepInclude({ ...failure }, { of: "connection", code: 320, classId: 0, methodId: 0 })
         assert.strictEqual(failure.message, "CONNECTION_FORCED - restart")
         assert.deepStrictEqual(connection.pushed, [close])
-        // It is amqplib that ends the socket, behind its answer.
+        // amqplib ends the socket, after its answer.
         assert.isUndefined(connection.end)
       }
     })
 
-    it(`connection.secure in place of ${expected} is a violation: no mechanism of ours has another step`, () => {
+    it(`treats connection.secure in place of ${expected} as a violation: none of our mechanisms has another step`, () => {
       const failure = fails(
         encodeMessage(0, "connection.secure", { challenge: "?" }),
-        "the broker asks for another step of the SASL mechanism PLAIN, which has none"
+        "SASL mechanism PLAIN: expected no challenge, got connection.secure from the broker"
       )
       assert.instanceOf(failure, ProtocolViolation)
     })
 
-    it(`heartbeats before ${expected} are dropped`, () => {
+    it(`drops heartbeats before ${expected}`, () => {
       const connection = after(before)
       void connection.pushed
       connection.receive(heartbeat, ...bytewise(heartbeat))
@@ -154,7 +166,7 @@ describe("the handshake", () => {
     })
   }
 
-  it("a mechanism that the broker does not offer fails it, and names those that it offers", () => {
+  it("fails with a mechanism that the broker does not offer, and names those that it offers", () => {
     for (const [offered, isOffered] of [
       ["PLAIN", true],
       ["AMQPLAIN PLAIN EXTERNAL", true],
@@ -168,20 +180,20 @@ describe("the handshake", () => {
       else {
         assert.instanceOf(failure, MechanismRefused)
         const names = offered.replaceAll(" ", ", ")
-        assert.strictEqual(failure.message, `SASL mechanism PLAIN is not offered by the broker, which offers ${names}`)
+        assert.strictEqual(failure.message, `SASL mechanism: expected the broker to offer PLAIN, got ${names}`)
         assert.deepStrictEqual(connection.pushed, [])
       }
     }
   })
 
-  it("server properties that are nested too deep, or cannot be read, fail it before amqplib reads them", () => {
+  it("fails before amqplib reads server properties that are nested too deep, or cannot be read", () => {
     let deep: FieldTable = {}
     for (let i = 0; i < 600; i++) deep = { a: deep }
     const unreadable = encodeMessage(0, "connection.start", {
       serverProperties: { a: typed("t", true) },
       mechanisms: "PLAIN"
     })
-    // The type of its one value.
+    // This byte is the type of the only value.
     unreadable[7 + 4 + 2 + 4 + 2] = 0x5a
     for (const frame of [
       encodeMessage(0, "connection.start", { serverProperties: deep, mechanisms: "PLAIN" }),
@@ -196,7 +208,7 @@ describe("the handshake", () => {
     }
   })
 
-  it("connection.start and connection.tune that are cut short, or go on, fail it", () => {
+  it("fails if connection.start or connection.tune is cut short, or is followed by more bytes", () => {
     for (const [before, whole] of [
       [[], start],
       [[start], tune]
@@ -212,18 +224,21 @@ describe("the handshake", () => {
     }
   })
 
-  it("a frame-max below 4096 fails it; 0 is none", () => {
+  it("fails with a frame-max below 4096; 0 means no limit", () => {
     for (const frameMax of [1, 8, 4095]) {
       const { tap } = after([start, encodeMessage(0, "connection.tune", { frameMax })])
       assert.instanceOf(tap.failure, ProtocolViolation)
-      assert.strictEqual(tap.failure.message, `the broker's frame-max is ${frameMax}, and AMQP's least is 4096`)
+      assert.strictEqual(
+        tap.failure.message,
+        `frame-max: expected at least 4096 from the broker (AMQP's minimum), got ${frameMax}`
+      )
     }
     for (const frameMax of [0, 4096]) {
       assert.isUndefined(after([start, encodeMessage(0, "connection.tune", { frameMax })]).tap.failure)
     }
   })
 
-  it("what is agreed on is the lower of both limits; 0 is none, and a heartbeat of 0 of ours switches it off", () => {
+  it("agrees on the lower of both limits; 0 means no limit, and our heartbeat of 0 switches it off", () => {
     type Limits = readonly [channelMax: number, frameMax: number, heartbeat: number]
     const cases: ReadonlyArray<readonly [server: Limits, ours: Limits, agreed: Limits]> = [
       [
@@ -258,24 +273,27 @@ describe("the handshake", () => {
         handshake({ channelMax: serverChannels, frameMax: serverFrame, heartbeat: serverHeartbeat }),
         { channelMax, frameMax, heartbeat }
       )
-      const agreed = tap.agreed!
+      const agreed = tap.negotiated!
       assert.deepStrictEqual([agreed.channelMax, agreed.frameMax, agreed.heartbeat], expected)
     }
   })
 
-  it("frames up to what is agreed on are taken when it is, and before it up to what was proposed", () => {
+  it("accepts frames up to the agreed size once agreed, and up to the proposed size before", () => {
     const of = (size: number) => encodeFrame(FRAME_BODY, 1, Buffer.alloc(size))
-    const connection = tapped([1], { mostOfFrame: 200_000 }, { frameMax: 4096 })
+    const connection = tapped([1], { initialFrameMax: 200_000 }, { frameMax: 4096 })
     connection.receive(of(4096))
     assert.isUndefined(connection.end)
     connection.receive(of(4097))
-    assert.match(connection.end!.message, /^Frame size 4097 exceeds the 4096 bytes/)
+    assert.match(connection.end!.message, /^Invalid frame: expected a payload of at most 4096 bytes, got 4097$/)
     const greeting = encodeFrame(FRAME_METHOD, 0, Buffer.alloc(200_001))
-    assert.match(after([greeting], { mostOfFrame: 200_000 }).end!.message, /^Frame size 200001 exceeds the 200000/)
+    assert.match(
+      after([greeting], { initialFrameMax: 200_000 }).end!.message,
+      /^Invalid frame: expected a payload of at most 200000 bytes, got 200001$/
+    )
   })
 })
 
-describe("what stands behind connection.open-ok", () => {
+describe("data behind connection.open-ok", () => {
   const behind = Buffer.concat([
     heartbeat,
     encodeMessage(0, "connection.blocked", { reason: "low on memory" }),
@@ -302,22 +320,22 @@ describe("what stands behind connection.open-ok", () => {
     return isDeepStrictEqual(connection.pushed, [heartbeat, blocked, unblocked, close])
   }
 
-  it("waits until somebody listens, wherever it is cut", () => {
+  it("waits for a listener, wherever the stream is cut", () => {
     const before = Buffer.concat([start, tune, openOk])
     const bytes = Buffer.concat([before, behind])
     const near = bytes.length - 200
     for (let cut = 0; cut <= bytes.length; cut++) {
-      // All but the midst of what is large.
+      // Every cut is tried except those in the middle of the large part.
       if (cut > before.length + 700 && cut < near) continue
       assert.isTrue(isAsExpected([bytes.subarray(0, cut), bytes.subarray(cut)]), `cut at ${cut}`)
     }
   })
 
-  it.effect("waits until somebody listens, in whatever pieces it comes", () =>
+  it.effect("waits for a listener, in whatever pieces it arrives", () =>
     holds(pieces(Buffer.concat([start, tune, openOk, behind])), isAsExpected, { runs: 50, size: 40 })
   )
 
-  it("is read in its order before what comes later, also if a frame is in the midst of both", () => {
+  it("is read in its order before what comes later, also if the pieces meet in the middle of a frame", () => {
     const waiting = encodeMessage(0, "connection.blocked", { reason: "first" })
     const later = encodeMessage(0, "connection.blocked", { reason: "second" })
     for (let cut = 0; cut <= waiting.length; cut++) {
@@ -331,7 +349,7 @@ describe("what stands behind connection.open-ok", () => {
     }
   })
 
-  it("that is against the protocol is told to whoever listens, and ends it there", () => {
+  it("that breaks the protocol is reported to the listener, and ends it there", () => {
     const wrong = encodeMessage(0, "connection.tune")
     for (const received of [
       [Buffer.concat([openOk, wrong, close])],
@@ -345,7 +363,7 @@ describe("what stands behind connection.open-ok", () => {
         connection.heard.map(({ of }) => of),
         ["failed"]
       )
-      assert.strictEqual(connection.end?.message, "Unexpected frame: connection.tune on channel 0")
+      assert.strictEqual(connection.end?.message, "Unexpected frame: got connection.tune on channel 0")
       assert.deepStrictEqual(connection.pushed, [start, tune, openOk])
     }
   })
@@ -363,13 +381,13 @@ describe("heartbeats", () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ["performance"] }))
   afterEach(() => void vi.useRealTimers())
 
-  it("of the broker go to amqplib once the connection is open", () => {
+  it("of the broker reach amqplib once the connection is open", () => {
     const connection = tapped()
     connection.receive(heartbeat, Buffer.concat([heartbeat, heartbeat]))
     assert.deepStrictEqual(connection.pushed, [heartbeat, heartbeat, heartbeat])
   })
 
-  it("stand in for what amqplib does not see: one for each half of an interval in which bytes came, and none for it", () => {
+  it("are synthesized for traffic that amqplib does not see: one per half interval in which bytes arrived, none without", () => {
     const connection = tapped([1], { heartbeat: 10 }, { heartbeat: 10 })
     connection.receive(message(1))
     assert.deepStrictEqual(connection.pushed, [])
@@ -382,7 +400,7 @@ describe("heartbeats", () => {
     vi.advanceTimersByTime(4999)
     connection.receive(message(1))
     assert.deepStrictEqual(connection.pushed, [])
-    // What amqplib gets is traffic as well.
+    // What amqplib gets counts as traffic, too.
     connection.receive(heartbeat)
     vi.advanceTimersByTime(4999)
     connection.receive(message(1))
@@ -392,7 +410,7 @@ describe("heartbeats", () => {
     assert.deepStrictEqual(connection.pushed, [heartbeat])
   })
 
-  it("stand in for bytes of a frame that is not complete, however slowly it comes", () => {
+  it("are synthesized for bytes of an incomplete frame, however slowly it arrives", () => {
     const connection = tapped([1], { heartbeat: 10 }, { heartbeat: 10 })
     let stood = 0
     for (const byte of bytewise(message(1, 20))) {
@@ -403,7 +421,7 @@ describe("heartbeats", () => {
     assert.strictEqual(stood, message(1, 20).length)
   })
 
-  it("do not stand in where nothing comes, where there are none, or when it is over", () => {
+  it("are not synthesized if nothing arrives, if heartbeats are off, or after the end", () => {
     const silent = tapped([1], { heartbeat: 10 }, { heartbeat: 10 })
     vi.advanceTimersByTime(60_000)
     assert.deepStrictEqual(silent.pushed, [])
@@ -427,7 +445,7 @@ describe("a channel", () => {
     methodId: 10
   })
 
-  it("gets the frames of its number, in their order, and amqplib those that it asks for", () => {
+  it("gets the frames of its number, in their order, and amqplib gets those that it requested", () => {
     const connection = tapped([1, 2])
     connection.receive(ack(2), message(1), ack(1))
     assert.deepStrictEqual(
@@ -455,7 +473,7 @@ describe("a channel", () => {
     ])
   })
 
-  it("gets what came for it between its open-ok and its handing out, in the order in which it came", () => {
+  it("gets what arrived for it between its open-ok and its attachment, in the order of arrival", () => {
     const bytes = Buffer.concat([opened(1), ack(1), message(1), ack(1, 2), closed])
     const expected = ["method", "method", "header", "body", "method", "method"]
     for (let cut = 0; cut <= bytes.length; cut++) {
@@ -475,7 +493,7 @@ describe("a channel", () => {
     }
   })
 
-  it("that is attached in the midst of a body gets the rest behind what has waited", () => {
+  it("that is attached in the middle of a body gets the rest after what has waited", () => {
     const bytes = Buffer.concat([opened(1), message(1)])
     for (let cut = opened(1).length; cut <= bytes.length; cut++) {
       const connection = tapped()
@@ -490,7 +508,7 @@ describe("a channel", () => {
     }
   })
 
-  it("that is closed in place of its open-ok is opened for amqplib first, and is told of its close when it is attached", () => {
+  it("that is closed in place of its open-ok is opened for amqplib first, and gets its close when it is attached", () => {
     for (const pieces of [[closed], bytewise(closed)]) {
       const connection = tapped()
       connection.open()
@@ -505,20 +523,20 @@ describe("a channel", () => {
     }
   })
 
-  it("that nobody has asked for is not opened, and is a violation", () => {
+  it("that was not requested is not opened, and is a violation", () => {
     for (const frame of [opened(1), closed]) {
       const connection = tapped()
       connection.receive(frame)
-      assert.match(connection.end!.message, /^Unexpected frame: channel\.\S+ on channel 1, which is not open$/)
+      assert.match(connection.end!.message, /^Unexpected frame: got channel\.\S+ on channel 1, which is not open$/)
       assert.deepStrictEqual(connection.pushed, [])
     }
     const second = tapped()
     second.open()
     second.receive(opened(1), opened(2))
-    assert.strictEqual(second.end?.message, "Unexpected frame: channel.open-ok on channel 2, which is not open")
+    assert.strictEqual(second.end?.message, "Unexpected frame: got channel.open-ok on channel 2, which is not open")
   })
 
-  it("that is not open: its frames of messages are dropped, all others are violations", () => {
+  it("that is not open drops frames of messages; all other frames are violations", () => {
     const dropped = [message(5), ack(5), message(5, 0), largeHeader(5), encodeMessage(5, "basic.cancel")]
     const connection = tapped([1])
     for (const frame of dropped) connection.receive(frame)
@@ -533,7 +551,10 @@ describe("a channel", () => {
       const connection = tapped([1])
       connection.receive(Buffer.concat([frame, ack(1)]))
       assert.instanceOf(connection.end, ProtocolViolation)
-      assert.match(connection.end.message, /^Unexpected frame: (\S+-ok|channel\.flow) on channel 5, which is not open$/)
+      assert.match(
+        connection.end.message,
+        /^Unexpected frame: got (\S+-ok|channel\.flow) on channel 5, which is not open$/
+      )
       assert.deepStrictEqual(
         connection.heard.map(({ of }) => of),
         ["failed"]
@@ -552,7 +573,7 @@ describe("a channel", () => {
     assert.deepStrictEqual(connection.heard, [{ of: "method", channel: 1, bytes: ack(1, 2).subarray(7, -1) }])
   })
 
-  it("that ends in the midst of a message: the rest of it is dropped", () => {
+  it("that ends in the middle of a message drops the rest of it", () => {
     const bytes = message(1)
     for (let cut = 1; cut < bytes.length; cut++) {
       const connection = tapped([1])
@@ -569,13 +590,13 @@ describe("a channel", () => {
 
   it("that the broker has not opened cannot be attached, nor one twice", () => {
     const connection = tapped([1])
-    assert.throws(() => connection.attach(2), /handed out channel 2, which the broker has not opened/)
-    assert.throws(() => connection.attach(1), /handed out channel 1, which the broker has not opened/)
+    assert.throws(() => connection.attach(2), /expected a channel that the broker has opened, got channel 2/)
+    assert.throws(() => connection.attach(1), /expected a channel that the broker has opened, got channel 1/)
   })
 })
 
-describe("a connection that is open", () => {
-  it("tells what the broker says of it, before amqplib reads the same", () => {
+describe("an open connection", () => {
+  it("reports the broker's methods before amqplib reads them", () => {
     const connection = tapped()
     const frames = [
       encodeMessage(0, "connection.blocked", { reason: "low on disk" }),
@@ -602,18 +623,18 @@ describe("a connection that is open", () => {
     }
   })
 
-  it("any other method on channel 0 is a violation, and what amqplib gets does not change any more", () => {
+  it("takes any other method on channel 0 for a violation, and drops what was collected for amqplib", () => {
     const connection = tapped([1])
     connection.isForAmqplib = true
     const frames = Array.from({ length: 100 }, (_, i) => ack(1, i))
     connection.receive(...frames, Buffer.concat(frames))
     assert.deepStrictEqual(connection.pushed, [...frames, ...frames])
     connection.receive(Buffer.concat([encodeMessage(0, "queue.declare-ok"), ack(1)]))
-    assert.strictEqual(connection.end?.message, "Unexpected frame: queue.declare-ok on channel 0")
+    assert.strictEqual(connection.end?.message, "Unexpected frame: got queue.declare-ok on channel 0")
     assert.deepStrictEqual(connection.pushed, [])
   })
 
-  it("nothing that a listener throws leaves the callback of onread: it destroys the socket, and is told", () => {
+  it("is destroyed if a listener throws, and reports it: nothing leaves the callback of onread", () => {
     const defect = new Error("a defect")
     const thrower = () => {
       throw defect
@@ -635,7 +656,7 @@ describe("a connection that is open", () => {
         assert.deepStrictEqual(connection.heard, [{ of: "failed", cause: defect }])
       }
     }
-    // Also what has waited for its channel.
+    // The same applies to frames that have waited for their channel.
     const waiting = tapped()
     waiting.open()
     waiting.receive(opened(1), ack(1))
@@ -644,7 +665,7 @@ describe("a connection that is open", () => {
     assert.strictEqual(waiting.end, defect)
   })
 
-  it("reading goes on whatever comes: the callback of onread never asks Node to stop", () => {
+  it("keeps reading, whatever arrives: the callback of onread never stops Node", () => {
     const { callback, buffer } = new Tap(proposal).onread
     const socket = new Tapped()
     assert.isTrue(callback.call(socket, 0, buffer))

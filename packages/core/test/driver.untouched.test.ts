@@ -1,4 +1,4 @@
-/** Nothing of amqplib is touched: its prototypes are frozen here, and what is done to its objects is recorded. */
+/** The library does not modify amqplib: its prototypes are frozen here, and every access to its objects is recorded. */
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
@@ -11,9 +11,9 @@ const run = (mode: "innocent" | "guilty") =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) => Programs.program("untouched.ts", [mode], { AMQP_URL: url }))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  describe("amqplib beside an application that opens, declares, publishes, consumes, is cut off and closes", () => {
+  describe("amqplib in an application that opens, declares, publishes, consumes, is cut off and closes", () => {
     it.effect(
-      "is not written to, and no member that it does not declare is read but a channel's number",
+      "is not written to, and only one undeclared member is read: a channel's number",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -29,9 +29,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("What records that", () => {
+  describe("The recorder of these accesses", () => {
     it.effect(
-      "has recorded each write and each undeclared read, and has denied changes of prototypes and modules",
+      "records each write and each undeclared read, and denies changes of prototypes and modules",
       () =>
         Effect.gen(function* () {
           const guilty = yield* run("guilty")

@@ -1,6 +1,6 @@
 /**
- * A broker that breaks the protocol: what it does wrong on one channel ends that channel alone, with the reason, as far as
- * the stream can be read on; else the connection ends, and comes back.
+ * A broker that breaks the protocol: a violation on one channel ends only that channel, with the reason, as long as the
+ * stream can be read on. Otherwise the connection ends, and is re-established.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
@@ -9,7 +9,7 @@ import { ProtocolViolation } from "../src/internal/driver/driver.ts"
 import { quietly, reasonOf, untilOpen, withPool } from "./support/amqp.ts"
 import { driving, messageOf, Outcomes } from "./support/driverConnection.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from "./support/frames.ts"
-import { encodeMethod } from "./support/methodCodec.ts"
+import { encodeMethod } from "../src/testing/internal/memory/codec/methodCodec.ts"
 import { eventually } from "./support/polling.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
@@ -25,21 +25,21 @@ const cut = (channel: number, payload: Buffer) => encodeFrame(FRAME_METHOD, chan
 
 type Sent = (channel: number) => Buffer
 
-/** The broker answers the declaration with these instead. */
+/** The broker answers the declaration with these frames. */
 const wrongAnswers: Record<string, Sent> = {
   "the reply to another method": (channel) => encodeMessage(channel, "queue.bind-ok"),
   "a get-ok": (channel) => encodeMessage(channel, "basic.get-ok", {}, { body: Buffer.alloc(1) }),
   "a get-empty": (channel) => encodeMessage(channel, "basic.get-empty"),
-  "the reply to a method that we send ourselves": (channel) => encodeMessage(channel, "confirm.select-ok"),
+  "the reply to a method that the driver sends itself": (channel) => encodeMessage(channel, "confirm.select-ok"),
   "two replies": (channel) =>
     Buffer.concat([encodeMessage(channel, "queue.declare-ok"), encodeMessage(channel, "queue.declare-ok")])
 }
 
-/** The broker sends these when nothing is asked for. */
+/** The broker sends these without a request. */
 const unasked: Record<string, Sent> = {
-  "a reply that nobody asked for": (channel) => encodeMessage(channel, "queue.declare-ok", { queue: "q" }),
-  "a get-ok that nobody asked for": (channel) => encodeMessage(channel, "basic.get-ok", {}, { body: Buffer.alloc(1) }),
-  "a flow-ok that nobody asked for": (channel) => encodeMessage(channel, "channel.flow-ok"),
+  "a reply without a request": (channel) => encodeMessage(channel, "queue.declare-ok", { queue: "q" }),
+  "a get-ok without a request": (channel) => encodeMessage(channel, "basic.get-ok", {}, { body: Buffer.alloc(1) }),
+  "a flow-ok without a request": (channel) => encodeMessage(channel, "channel.flow-ok"),
   "a header without a method": (channel) => content(channel, 0, 0),
   "a body without a method": (channel) => encodeFrame(FRAME_BODY, channel, Buffer.alloc(1)),
   "a body in place of a header": (channel) =>
@@ -48,7 +48,7 @@ const unasked: Record<string, Sent> = {
   "more body than was announced": (channel) => Buffer.concat([deliver(channel), content(channel, 3, 4)])
 }
 
-/** Nobody can tell any more what the stream means, or who it is for. */
+/** After these, the meaning and the channel of what follows are unknown. */
 const unreadable: Record<string, Sent> = {
   "a delivery cut short": (channel) => cut(channel, encodeMethod("basic.deliver", { routingKey: "queue" })),
   "a return cut short": (channel) => cut(channel, encodeMethod("basic.return", { routingKey: "queue" })),
@@ -86,7 +86,7 @@ const endsAlone = (sent: Sent, isAnswer: boolean) =>
     assert.instanceOf(broken.ends[0], ProtocolViolation)
     assert.strictEqual(broken.goings, 1)
     assert.deepStrictEqual([broken.deliveries, broken.returns, broken.flows], [[], [], []])
-    // It was closed by us, and its number is as good as new.
+    // The library has closed it, and its number can be used again.
     assert.strictEqual(broker.connection().order.namesOf(channel.number).at(-1), "channel.close")
     const next = yield* open
     assert.strictEqual(next.channel.number, channel.number)
@@ -98,12 +98,12 @@ const endsAlone = (sent: Sent, isAnswer: boolean) =>
     return outcomes.all
   }).pipe(Effect.scoped)
 
-describe("a broker that breaks the protocol ends that channel alone", () => {
+describe("a broker that breaks the protocol ends only that channel", () => {
   for (const [name, sent] of Object.entries(wrongAnswers)) {
     it.live(`with ${name}`, () =>
       Effect.gen(function* () {
         const outcomes = yield* endsAlone(sent, true)
-        // Behind the first of two replies it is the get that waits for its own.
+        // After the first of two replies, the get waits for its own reply.
         const expected =
           name === "two replies" ? ["answered", "ProtocolViolation"] : ["ProtocolViolation", "ChannelEnded"]
         assert.deepStrictEqual(outcomes, expected)
@@ -112,7 +112,7 @@ describe("a broker that breaks the protocol ends that channel alone", () => {
   }
   for (const [name, sent] of Object.entries(unasked)) it.live(`with ${name}`, () => endsAlone(sent, false))
 
-  it.live("which is a ProtocolError for its borrower, and no other borrower's matter", () =>
+  it.live("which is a ProtocolError for its borrower, and does not affect other borrowers", () =>
     Effect.gen(function* () {
       const broker = yield* make
       yield* Effect.gen(function* () {
@@ -128,7 +128,7 @@ describe("a broker that breaks the protocol ends that channel alone", () => {
 
 describe("a broker that sends what cannot be read ends the connection", () => {
   for (const [name, sent] of Object.entries(unreadable)) {
-    it.live(`with ${name}: everybody is told once`, () =>
+    it.live(`with ${name}: each user of the connection gets the reason once`, () =>
       Effect.gen(function* () {
         const broker = yield* make
         const { ends, open } = yield* driving(broker.url)
@@ -159,7 +159,7 @@ describe("a broker that sends what cannot be read ends the connection", () => {
     )
   }
 
-  it.live("which is a lost connection that comes back", () =>
+  it.live("which is a lost connection that is re-established", () =>
     Effect.gen(function* () {
       const broker = yield* make
       yield* Effect.gen(function* () {

@@ -1,4 +1,4 @@
-/** Field tables and content headers, byte by byte: what is read is what was written, and nothing is read beyond it. */
+/** Field tables and content headers, byte by byte: what is read is what was written, and nothing beyond it is read. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, type AmqpMessage } from "@effect-amqp/core"
 import { Arbitrary, BigDecimal, Effect, Option } from "effect"
@@ -9,19 +9,19 @@ import type { HeaderFrame } from "../src/internal/wire/contentHeader.ts"
 import { ProtocolViolation } from "../src/internal/driver/driver.ts"
 import { Reader } from "../src/internal/wire/fieldReader.ts"
 import { toTable } from "../src/internal/wire/fieldTable.ts"
-import { readShortText, sizeOfShortText, writeShortText } from "../src/internal/wire/shortText.ts"
+import { readShortString, sizeOfShortString, writeShortString } from "../src/internal/wire/shortString.ts"
 import { withPool } from "./support/amqp.ts"
 import { holds as holdsFor, int } from "./support/arbitrary.ts"
-import { type FieldValue, typed, writeTable } from "./support/fieldTable.ts"
+import { type FieldValue, typed, writeTable } from "../src/testing/internal/memory/codec/fieldTable.ts"
 import { encodeFrame, encodeMessage, FRAME_BODY, FRAME_END, FRAME_HEADER } from "./support/frames.ts"
 import { deliveredTable, tables } from "./support/arbitraryMessages.ts"
-import { encodeProperties } from "./support/methodCodec.ts"
-import type { Properties } from "./support/methods.ts"
+import { encodeProperties } from "../src/testing/internal/memory/codec/methodCodec.ts"
+import type { Properties } from "../src/testing/internal/memory/codec/methods.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 import { tapped } from "./support/driverTap.ts"
-import { WireWriter } from "./support/wire.ts"
+import { WireWriter } from "../src/testing/internal/memory/codec/wire.ts"
 
-// The driver's own parts, which it does not export.
+// The driver's own modules, which it does not export.
 const fromAmqplibFolder = createRequire(createRequire(import.meta.url).resolve("amqplib"))
 const { encodeTable } = fromAmqplibFolder("./lib/codec") as {
   readonly encodeTable: (buffer: Buffer, table: object, offset: number) => number
@@ -58,7 +58,7 @@ const header = (properties: Buffer, size = 5n): Buffer => {
   return Buffer.concat([head, properties])
 }
 
-/** What a channel of a connection gets of these bytes, and what the connection ends with. */
+/** What a channel of a connection gets from these bytes, and the error that the connection ends with. */
 const receiving = (bytes: Uint8Array, { frameMax = 131_072, piece = bytes.length } = {}) => {
   const connection = tapped([1], {}, { frameMax })
   for (let at = 0; at < bytes.length; at += piece) connection.receive(bytes.subarray(at, at + piece))
@@ -66,14 +66,14 @@ const receiving = (bytes: Uint8Array, { frameMax = 131_072, piece = bytes.length
   return { headers, heard: connection.heard, end: connection.end }
 }
 
-/** The one header of these bytes. */
+/** The only header in these bytes. */
 const received = (bytes: Uint8Array): HeaderFrame => {
   const { end, headers } = receiving(bytes)
   assert.deepStrictEqual([headers.length, end], [1, undefined])
   return headers[0]!
 }
 
-/** What the connection ends with: nothing of these bytes is handed on. */
+/** The error that the connection ends with. Nothing of these bytes is handed on. */
 const refusalOf = (bytes: Uint8Array, frameMax?: number): string => {
   const { end, heard } = receiving(bytes, { frameMax })
   assert.deepStrictEqual(
@@ -86,11 +86,11 @@ const refusalOf = (bytes: Uint8Array, frameMax?: number): string => {
 }
 
 describe("tables", () => {
-  it.effect("what amqplib writes of a table is read as it was", () =>
+  it.effect("a table that amqplib has written is read to the same value", () =>
     holds(tables, (table) => isDeepStrictEqual(read(encoded(table)), deliveredTable(table)), 2000)
   )
 
-  it.effect("a table is refused exactly if it takes more room than there is", () =>
+  it.effect("a table is refused exactly if it needs more room than there is", () =>
     holds(
       tables,
       (table) => {
@@ -102,12 +102,12 @@ describe("tables", () => {
     )
   )
 
-  it("a flat table of texts, booleans and integers is sent as it is, without a copy", () => {
+  it("a flat table of texts, booleans and integers is sent without a copy", () => {
     const table = { text: "a", yes: true, attempt: 3, large: 2 ** 40, half: 0.5, nothing: null, absent: undefined }
     assert.strictEqual(toTable(table, "headers", "basic.publish"), table)
   })
 
-  it("what a header's object inherits is no header", () => {
+  it("inherited members of a header object are not headers", () => {
     const inherited = Object.assign(Object.create({ inherited: () => 1 }), { own: 1 })
     assert.instanceOf(toTable(inherited, "headers", "basic.publish"), InvalidArgument)
     const prototype: object = Object.prototype
@@ -126,7 +126,7 @@ describe("tables", () => {
     }
   })
 
-  it("what other publishers choose is read: every type tag, with its limits", () => {
+  it("values that other publishers choose are read: every type tag, with its limits", () => {
     const maximum = 2n ** 64n - 1n
     const cases: ReadonlyArray<readonly [FieldValue, AmqpMessage.FieldValue]> = [
       [typed("t", false), false],
@@ -166,7 +166,7 @@ describe("tables", () => {
     assert.strictEqual(read(beyond)["value"], maximum)
   })
 
-  it("bytes that were read are their own", () => {
+  it("bytes that were read have their own memory", () => {
     const bytes = written({ value: Uint8Array.of(1, 2) })
     const buffer = Buffer.from(bytes)
     const { value } = new Reader(buffer, 0, buffer.length).table()
@@ -174,13 +174,13 @@ describe("tables", () => {
     assert.deepStrictEqual(value, Uint8Array.of(1, 2))
   })
 
-  it("any number of tables may stand beside each other", () => {
+  it("any number of nested tables may follow each other", () => {
     const table = { many: Array.from({ length: 2000 }, (_, n) => ({ n })) }
     assert.isTrue(isDeepStrictEqual(read(encoded(table)), deliveredTable(table)))
   })
 
-  it("what is nested too deep is left as bytes, however deep", () => {
-    // A key without characters, a table's tag, its size.
+  it("values that are nested too deep stay bytes, however deep", () => {
+    // An empty key, the tag of a table, and the table's size.
     const levels = 20_000
     const bytes = Buffer.alloc(4 + levels * 6)
     for (let i = 0; i <= levels; i++) {
@@ -199,7 +199,7 @@ describe("tables", () => {
 })
 
 describe("large tables", () => {
-  it("100,000 keys are read in time, whatever they look like", () => {
+  it("100,000 keys are read in time, whatever the keys are", () => {
     const count = 100_000
     const entry = (name: string) => Buffer.concat([Buffer.of(name.length), Buffer.from(name), Buffer.from("V")])
     for (const name of [(i: number) => `key ${i}`, (i: number) => String(i * 7919)]) {
@@ -209,7 +209,7 @@ describe("large tables", () => {
       const bytes = Buffer.concat([size, entries])
       const start = performance.now()
       assert.strictEqual(Object.keys(read(bytes)).length, count)
-      // Some 50 ms. Were it quadratic, it would be minutes.
+      // This takes some 50 ms. If it were quadratic, it would take minutes.
       assert.isBelow(performance.now() - start, 5000)
     }
   })
@@ -234,7 +234,7 @@ describe("content headers", () => {
   }
   const whole = header(encodeProperties(properties))
 
-  /** What is not among the properties is there, as undefined: objects of one shape are read faster. */
+  /** Properties that are not set are present as undefined: objects of one shape are read faster. */
   const absent = Object.fromEntries(
     Object.keys(properties)
       .filter((name) => name !== "deliveryMode" && name !== "clusterId")
@@ -252,7 +252,7 @@ describe("content headers", () => {
         const expected = {
           ...absent,
           ...alike,
-          // Its own shape for what JSON does not have.
+          // The library's own shape for values that JSON does not have.
           headers:
             "headers" in given ? deliveredTable(properties.headers as AmqpMessage.FieldTable) : Object.create(null),
           persistent: deliveryMode === 2,
@@ -261,12 +261,12 @@ describe("content headers", () => {
         }
         const { fields, ...frameOf } = received(frame(header(encoded)))
         assert.isTrue(isDeepStrictEqual(fields, expected), inspect([name, fields, expected]))
-        assert.deepStrictEqual(frameOf, { id: 60, channel: 1, size: 5, undecodable: undefined })
+        assert.deepStrictEqual(frameOf, { id: 60, channel: 1, size: 5, decodeError: undefined })
       }
     }
   })
 
-  it("an expiration that is no number of milliseconds, and a timestamp beyond all dates, are not there", () => {
+  it("an expiration that is not a number of milliseconds, or a timestamp beyond all dates, is left out", () => {
     for (const expiration of ["", "soon", "-1", "1.5", "9".repeat(30)]) {
       assert.isUndefined(received(frame(header(encodeProperties({ expiration })))).fields.expiration)
     }
@@ -274,7 +274,7 @@ describe("content headers", () => {
     assert.isUndefined(received(frame(header(encodeProperties({ timestamp })))).fields.timestamp)
   })
 
-  it("a header comes in whatever pieces it comes", () => {
+  it("a header may arrive in any pieces", () => {
     const bytes = frame(whole)
     const body = encodeMessage(1, "basic.get-ok", {}, { properties, body: Buffer.from("hello") })
     for (let i = 0; i < bytes.length; i++) {
@@ -287,23 +287,26 @@ describe("content headers", () => {
     assert.deepStrictEqual(heard.at(-1), { of: "body", channel: 1, content: Buffer.from("hello") })
   })
 
-  it("frames that are wrong as frames end the connection", () => {
+  it("frames that are malformed end the connection", () => {
     const unended = frame(whole)
     unended[unended.length - 1] = 0
-    assert.match(refusalOf(unended), /^Invalid frame: it does not end/)
+    assert.match(refusalOf(unended), /^Invalid frame: expected the frame-end octet/)
     const large = encodeFrame(FRAME_BODY, 1, Buffer.alloc(4097))
-    assert.match(refusalOf(large, 4096), /^Frame size 4097 exceeds/)
-    assert.match(refusalOf(Uint8Array.of(7, 0, 0, 0, 0, 0, 0, FRAME_END)), /^Unknown frame type 7/)
+    assert.match(refusalOf(large, 4096), /^Invalid frame: expected a payload of at most 4096 bytes, got 4097$/)
+    assert.match(
+      refusalOf(Uint8Array.of(7, 0, 0, 0, 0, 0, 0, FRAME_END)),
+      /^Invalid frame: expected frame type 1, 2, 3 or 8, got 7$/
+    )
   })
 
   const undecodable = (payload: Uint8Array): string => {
     const { end, headers } = receiving(Buffer.concat([frame(payload), frame(whole)]))
-    // What is missing is not looked for in the next frame, which is met as if nothing had been.
-    assert.deepStrictEqual([headers.length, headers[1]?.undecodable, end], [2, undefined, undefined])
-    return headers[0]!.undecodable?.message ?? "it was read"
+    // Missing bytes are not taken from the next frame, which is read as usual.
+    assert.deepStrictEqual([headers.length, headers[1]?.decodeError, end], [2, undefined, undefined])
+    return headers[0]!.decodeError?.message ?? "it was read"
   }
 
-  it("a header larger than a frame is read, up to a bound; beyond it is skipped, and costs its own message", () => {
+  it("a header larger than a frame is read up to a bound; beyond it is skipped, and costs only its own message", () => {
     const most = 2 ** 20 + 65_536
     for (const size of [4097, most, most + 1, 3 * most]) {
       const bytes = Buffer.alloc(size - 25, "x")
@@ -317,34 +320,34 @@ describe("content headers", () => {
         const { end, headers } = receiving(Buffer.concat([frame(payload), frame(whole)]), { frameMax: 4096, piece })
         assert.deepStrictEqual([headers.length, end], [2, undefined])
         assert.strictEqual(headers[0]!.size, 5)
-        assert.isUndefined(headers[1]!.undecodable)
+        assert.isUndefined(headers[1]!.decodeError)
         if (size > most)
-          assert.include(headers[0]!.undecodable?.message, `it has ${size} bytes, at most ${most} are read`)
-        else assert.isUndefined(headers[0]!.undecodable)
+          assert.include(headers[0]!.decodeError?.message, `it has ${size} bytes, at most ${most} are read`)
+        else assert.isUndefined(headers[0]!.decodeError)
       }
     }
     const unended = frame(header(Buffer.alloc(3 * most)))
     unended[unended.length - 1] = 0
-    assert.match(receiving(unended, { frameMax: 4096 }).end!.message, /^Invalid frame: it does not end/)
+    assert.match(receiving(unended, { frameMax: 4096 }).end!.message, /^Invalid frame: expected the frame-end octet/)
     const endless = Buffer.concat([Buffer.of(2, 0, 1, 0xff, 0xff, 0xff, 0xff), Buffer.alloc(100)])
-    assert.match(refusalOf(endless, 4096), /^Frame size 4294967295 exceeds/)
+    assert.match(refusalOf(endless, 4096), /^Invalid frame: expected a payload of at most \d+ bytes, got 4294967295$/)
   })
 
-  it("a header that is cut short, or goes on, costs its own message at every byte", () => {
+  it("a header that is cut short, or is followed by more bytes, costs only its own message, at every byte", () => {
     const fixed = 12
     for (let length = 0; length < whole.length; length++) {
       if (length >= fixed) {
         assert.match(undecodable(whole.subarray(0, length)), /^Invalid frame: malformed content header: /)
         continue
       }
-      // Not what a publisher can write: the broker's own part. Nothing behind it is read.
+      // This is the broker's part, which no publisher can write. Nothing after it is read.
       const bytes = Buffer.concat([frame(whole.subarray(0, length)), frame(whole)])
       assert.match(refusalOf(bytes), /^Invalid frame: malformed content header: /, `${length} bytes`)
     }
     assert.match(undecodable(Buffer.concat([whole, Buffer.alloc(1)])), /left over/)
   })
 
-  it("a header of another class is refused, one with unknown types costs its own message", () => {
+  it("a header of another class is refused, one with unknown types costs only its own message", () => {
     const other = Buffer.from(whole)
     other.writeUInt16BE(61, 0)
     assert.match(refusalOf(frame(other)), /class 61/)
@@ -353,15 +356,17 @@ describe("content headers", () => {
     const flags = Buffer.of(0x20, 0)
     const short = written({ a: "text" })
     short.writeUInt32BE(short.readUInt32BE(0) - 1, 0)
-    assert.match(undecodable(header(Buffer.concat([flags, short]))), /4 bytes wanted where 3/)
+    assert.match(undecodable(header(Buffer.concat([flags, short]))), /expected 4 more bytes, got 3/)
     assert.match(undecodable(header(Buffer.concat([flags, table]))), /unexpected type tag "Z"/)
   })
 
-  it("what stands behind a table that cannot be read is read", () => {
+  it("what follows a table that cannot be read is read", () => {
     const table = written({ a: { b: [typed("t", true)] } })
     table[table.length - 2] = 0x5a
     const rest = Buffer.concat([Buffer.of(2), Buffer.from("\x09forty-two", "latin1")])
-    const { fields, undecodable } = received(frame(header(Buffer.concat([Buffer.of(0x34, 0), table, rest]))))
+    const { fields, decodeError: undecodable } = received(
+      frame(header(Buffer.concat([Buffer.of(0x34, 0), table, rest])))
+    )
     assert.isDefined(undecodable)
     assert.deepInclude(fields, { persistent: true, correlationId: "forty-two" })
     assert.deepStrictEqual(Object.keys(fields.headers), [])
@@ -375,12 +380,12 @@ describe("content headers", () => {
     }
     const contentType = Buffer.from("\x0atext/plain", "latin1")
 
-    it("which follow, as AMQP has it", () => {
+    it("which follow, as AMQP specifies", () => {
       for (const flags of [
         [0x8001, 0],
         [0x8001, 1, 0]
       ]) {
-        const { fields, undecodable } = of(flags, contentType)
+        const { fields, decodeError: undecodable } = of(flags, contentType)
         assert.isUndefined(undecodable)
         assert.include(fields, { contentType: "text/plain" })
       }
@@ -388,20 +393,20 @@ describe("content headers", () => {
 
     it("which do not follow, as RabbitMQ 3 ignores and passes on both flags", () => {
       for (const flags of [0x8001, 0x8002, 0x8003]) {
-        const { fields, undecodable } = of([flags], contentType)
+        const { fields, decodeError: undecodable } = of([flags], contentType)
         assert.isUndefined(undecodable)
         assert.include(fields, { contentType: "text/plain" })
       }
-      assert.isUndefined(of([1]).undecodable)
+      assert.isUndefined(of([1]).decodeError)
       assert.strictEqual(of([0x2001], written({ a: 1 })).fields.headers["a"], 1)
     })
 
     it("of properties that class basic does not have: the message cannot be read", () => {
-      assert.isDefined(of([0x8001, 0x8000], contentType, contentType).undecodable)
+      assert.isDefined(of([0x8001, 0x8000], contentType, contentType).decodeError)
     })
   })
 
-  it("a short string that is not UTF-8 is read as what can be written again, and no two as the same", () => {
+  it("a short string that is not UTF-8 is read as text that can be written again, and no two are equal", () => {
     const strings = [
       Buffer.of(0xff),
       Buffer.of(0xfe),
@@ -410,21 +415,21 @@ describe("content headers", () => {
       Buffer.of(0x61, 0xc3, 0xa9, 0xc3, 0xf0, 0x9f, 0x90, 0x87, 0x80, 0xed, 0xa0, 0x80),
       Buffer.from("grüße 🐇")
     ]
-    const texts = strings.map((bytes) => readShortText(bytes, 0, bytes.length))
+    const texts = strings.map((bytes) => readShortString(bytes, 0, bytes.length))
     assert.strictEqual(new Set(texts).size, strings.length)
     for (const [i, text] of texts.entries()) {
-      const size = sizeOfShortText(text)
+      const size = sizeOfShortString(text)
       assert.strictEqual(size, strings[i]!.length)
       const room = Buffer.alloc(size!)
-      assert.strictEqual(writeShortText(room, 0, text), size)
+      assert.strictEqual(writeShortString(room, 0, text), size)
       assert.isTrue(room.equals(strings[i]!))
     }
     assert.strictEqual(texts[5], "grüße 🐇")
-    assert.isUndefined(sizeOfShortText("\uD800"))
-    assert.isUndefined(sizeOfShortText("\uDC7F"))
+    assert.isUndefined(sizeOfShortString("\uD800"))
+    assert.isUndefined(sizeOfShortString("\uDC7F"))
   })
 
-  it.effect("whatever bytes come, they are read within their frame, or refused", () => {
+  it.effect("arbitrary bytes are read within their frame, or refused", () => {
     const bytes = Arbitrary.array(int(0, 255), { maxLength: 200 })
     const index = int(0, 10_000)
     const next = frame(whole)
@@ -432,14 +437,14 @@ describe("content headers", () => {
     const survives = (payload: Uint8Array) => {
       const { end, headers } = receiving(Buffer.concat([frame(payload), next]))
       if (end === undefined) return headers.length === 2 && isDeepStrictEqual(headers[1], expected)
-      // The broker's own part: its class, and the size of the content.
+      // The broker's part: the class, and the size of the content.
       return (
         headers.length === 0 && end instanceof ProtocolViolation && end.message.startsWith("Invalid frame: malformed")
       )
     }
     return Effect.gen(function* () {
       yield* holds(bytes, (bytes) => survives(Uint8Array.from(bytes)), 2000)
-      // Behind valid flags, and a header that is right but for some bytes.
+      // The bytes follow valid flags, or replace some bytes of a valid header.
       yield* holds(bytes, (bytes) => survives(header(Buffer.from([0xff, 0xfc, ...bytes]))), 2000)
       yield* holds(bytes, (bytes) => survives(header(Buffer.from([0x20, 0x00, 0, 0, 0, bytes.length, ...bytes]))), 2000)
       yield* holds(

@@ -18,7 +18,7 @@ describe("The queues an application has declared", () => {
     })
   )
 
-  it.effect("are at most 10,000: the one that was declared longest ago gives way", () =>
+  it.effect("are at most 10,000: the one that was declared longest ago is dropped", () =>
     Effect.sync(() => {
       const queues = new KnownQueues()
       for (let i = 0; i < 10_000; i++) queues.declared(`q${i}`, classic)

@@ -1,13 +1,13 @@
-/** Requests that wait for their replies, found by correlation id as a `Map` would find them. */
+/** Requests that wait for their replies, found by correlation id as in a `Map`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Schema } from "effect"
 import { correlationIdOf, numberOf } from "../src/internal/rpc/correlation.ts"
-import { type Numbered, Pending } from "../src/internal/rpc/pending.ts"
+import { type Numbered, PendingCalls } from "../src/internal/rpc/pendingCalls.ts"
 
 class Call implements Numbered<Call> {
   readonly correlationId: string
   readonly number: number
-  sibling: Call | undefined = undefined
+  nextInChain: Call | undefined = undefined
 
   constructor(correlationId: string) {
     this.correlationId = correlationId
@@ -20,13 +20,13 @@ describe("pending requests", () => {
     const step = Arbitrary.schema(
       Schema.Struct({ of: Schema.Literals(["a", "b-"]), number: Schema.Int, adds: Schema.Boolean })
     )
-    // Numbers near to one another and far apart, more than there are chains at first.
+    // The numbers are close together and far apart, and more than there are chains at first.
     const steps = Arbitrary.array(step, { maxLength: 400 })
     return Effect.map(
       Arbitrary.checkEffect(
         steps,
         (steps) => {
-          const pending = new Pending<Call>()
+          const pending = new PendingCalls<Call>()
           const model = new Map<string, Call>()
           for (const { adds, number, of } of steps) {
             const id = correlationIdOf(of, number % 1000)
@@ -38,7 +38,7 @@ describe("pending requests", () => {
               model.set(id, call)
             } else if (!adds && known !== undefined) {
               pending.delete(known)
-              // Twice does no harm.
+              // A second delete does no harm.
               pending.delete(known)
               model.delete(id)
             }
@@ -53,17 +53,17 @@ describe("pending requests", () => {
     )
   })
 
-  it("hold nothing of who has left", () => {
-    const pending = new Pending<Call>()
+  it("hold nothing of requests that have ended", () => {
+    const pending = new PendingCalls<Call>()
     const calls = Array.from({ length: 1000 }, (_, i) => new Call(correlationIdOf("x", i)))
     for (const call of calls) pending.add(call)
     for (const call of calls) pending.delete(call)
     assert.deepStrictEqual([...pending], [])
-    for (const { sibling } of calls) assert.isUndefined(sibling)
+    for (const { nextInChain: sibling } of calls) assert.isUndefined(sibling)
   })
 
-  it("are not found by an id that others have made up", () => {
-    const pending = new Pending<Call>()
+  it("are not found by an id that another client has made up", () => {
+    const pending = new PendingCalls<Call>()
     pending.add(new Call(correlationIdOf("x", 7)))
     for (const id of ["", "7", "y-7", "x-07", "x-7.0", "x-", "-", "x-1e400", "x-NaN"]) {
       assert.isUndefined(pending.find(id, numberOf(id)), id)

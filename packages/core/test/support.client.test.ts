@@ -1,4 +1,4 @@
-/** What most tests begin with. */
+/** The client with which most tests start. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { Effect, Exit, Metric } from "effect"
@@ -9,7 +9,7 @@ import { message } from "./support/publisher.ts"
 const declare = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("q")))
 
 describe("onScriptedBroker", () => {
-  it.live("gives settings to the broker, the connection, the pool and the publisher", () =>
+  it.live("passes settings to the broker, the connection, the pool and the publisher", () =>
     onScriptedBroker(
       {
         broker: { on: { "queue.declare": (declare) => declare.reply("queue.declare-ok", { queue: "scripted" }) } },
@@ -47,7 +47,7 @@ describe("onScriptedBroker", () => {
     })
   )
 
-  it.live("fails a test one of whose handlers threw", () =>
+  it.live("fails a test if one of its handlers threw", () =>
     Effect.gen(function* () {
       const exit = yield* Effect.exit(
         onScriptedBroker({}, function* (broker) {

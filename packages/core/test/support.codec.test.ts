@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { connect } from "amqplib"
 import { Effect } from "effect"
-import type { FieldTable } from "./support/fieldTable.ts"
-import { readTable, typed, writeTable } from "./support/fieldTable.ts"
+import type { FieldTable } from "../src/testing/internal/memory/codec/fieldTable.ts"
+import { readTable, typed, writeTable } from "../src/testing/internal/memory/codec/fieldTable.ts"
 import type { ClientEvent } from "./support/frames.ts"
 import { encodeFrame, encodeHeartbeat, encodeMessage, FrameReader, PROTOCOL_HEADER } from "./support/frames.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
-import { WireError, WireReader, WireWriter } from "./support/wire.ts"
+import { WireError, WireReader, WireWriter } from "../src/testing/internal/memory/codec/wire.ts"
 
 const roundTrip = (table: FieldTable) => {
   const writer = new WireWriter()
@@ -45,11 +45,11 @@ const everyValue: FieldTable = {
 }
 
 describe("the field-table codec", () => {
-  it("gives back what it was given", () => {
+  it("decodes what it has encoded", () => {
     assert.deepEqual(roundTrip(everyValue), Object.assign(Object.create(null), everyValue))
   })
 
-  it("encodes the type that is asked for", () => {
+  it("encodes the type that is requested", () => {
     const table = {
       b: typed("b", -128),
       B: typed("B", 255),
@@ -77,7 +77,7 @@ describe("the field-table codec", () => {
     assert.deepEqual(roundTrip(table), Object.assign(Object.create(null), values))
   })
 
-  it("takes __proto__ for a key like any other", () => {
+  it("treats __proto__ as a key like any other", () => {
     const table = roundTrip(JSON.parse('{"__proto__": {"polluted": "yes"}, "a": 1}'))
     assert.isNull(Object.getPrototypeOf(table))
     assert.deepEqual(Object.keys(table), ["__proto__", "a"])
@@ -137,7 +137,7 @@ describe("the frame reader", () => {
   ])
 
   for (const size of [1, 3, 4096, 1_000_000]) {
-    it(`makes the same messages of pieces of ${size} bytes`, () => {
+    it(`makes the same messages from pieces of ${size} bytes`, () => {
       const [header, heartbeat, full, empty, declare, ...rest] = read(conversation, size)
       assert.strictEqual(header?.event, "protocol-header")
       assert.strictEqual(heartbeat?.event, "heartbeat")

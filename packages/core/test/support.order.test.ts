@@ -1,4 +1,4 @@
-/** What a client may not send is found, and what it may send is not. */
+/** A frame that a client may not send is found, and one that it may send is not. */
 import { assert, describe, it } from "@effect/vitest"
 import { encodeFrame, encodeHeartbeat, encodeMessage, FRAME_BODY, PROTOCOL_HEADER } from "./support/frames.ts"
 import { FrameOrder } from "./support/FrameOrder.ts"
@@ -11,7 +11,7 @@ const endOk = encodeMessage(0, "connection.close-ok")
 const end = encodeMessage(0, "connection.close")
 const message = encodeMessage(1, "basic.publish", { routingKey: "q" }, { body: Buffer.alloc(200, "x") }, 100)
 const method = encodeMessage(1, "basic.publish", { routingKey: "q" })
-/** Its method, its header and the first of its three bodies. */
+/** The method, the header and the first of three bodies of a message. */
 const begun = message.subarray(0, -(100 + 24))
 const theBroker = { closes: "channel.close", answers: "channel.close-ok" } as const
 

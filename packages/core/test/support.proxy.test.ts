@@ -16,11 +16,11 @@ const proxiedBroker = Effect.fnUntraced(function* (options?: ScriptedBroker.Opti
 
 const nextError = (connection: ChannelModel) => nextEvent(connection, "error").pipe(Effect.map(String))
 
-/** A round trip past the proxy: time for bytes to pass it, if any did. */
+/** A round trip past the proxy: enough time for bytes to pass it, if any do. */
 const meanwhile = (broker: ScriptedBroker.ScriptedBroker) =>
   Effect.scoped(connected(broker.url).pipe(Effect.flatMap((direct) => call(() => direct.createChannel()))))
 
-/** A server that sends back what it gets, and ends when its client does. */
+/** A server that echoes what it gets, and ends when its client does. */
 const echoServer = Effect.acquireRelease(
   Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
     const sockets = new Set<Socket>()
@@ -39,7 +39,7 @@ const echoServer = Effect.acquireRelease(
   ({ close }) => Effect.sync(close)
 )
 
-/** Sends bytes and its end; gives what came back until the other end, or the error's code. */
+/** Sends bytes and ends. Returns what came back until the other side ended, or the error's code. */
 const echoed = (port: number, bytes: Buffer) =>
   Effect.callback<{ readonly bytes: Buffer; readonly chunks: number; readonly error: string | undefined }>((resume) => {
     const chunks: Array<Buffer> = []
@@ -84,7 +84,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("lets an AMQP client work through it byte by byte", () =>
+  it.live("lets an AMQP client work byte by byte", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       proxy.chop(1)
@@ -115,7 +115,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("stalls one direction alone", () =>
+  it.live("stalls only one direction", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       const connection = yield* connected(url)
@@ -148,7 +148,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("pushes back on the sender while it stalls", () =>
+  it.live("applies back-pressure to the sender while it stalls", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       const connection = yield* connected(url)
@@ -166,7 +166,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("holds no more than a mebibyte of what it cannot pass on", () =>
+  it.live("holds at most a mebibyte of what it cannot pass on", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       const connection = yield* connected(url)
@@ -182,7 +182,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("drops bytes, and the sender thinks all is well", () =>
+  it.live("drops bytes without the sender noticing", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       const connection = yield* connected(url)
@@ -209,7 +209,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("ends the client's half alone", () =>
+  it.live("ends only the client's half", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       const connection = yield* connected(url)
@@ -222,7 +222,7 @@ describe("a fault proxy", () => {
     })
   )
 
-  it.live("refuses new connections and leaves open ones alone", () =>
+  it.live("refuses new connections and keeps open ones", () =>
     Effect.gen(function* () {
       const { broker, proxy, url } = yield* proxiedBroker()
       const connection = yield* connected(url)

@@ -26,7 +26,7 @@ describe("a script", () => {
     })
   )
 
-  it.live("gives no held answer to a channel that is gone, nor to the one that has its number now", () =>
+  it.live("gives no held answer to a channel that is gone, nor to the channel that has its number now", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.get": (ctx) => ctx.hold() } })
       const connection = yield* connected(broker.url)
@@ -35,14 +35,14 @@ describe("a script", () => {
       yield* broker.received("basic.get")
       broker.closeChannels(541)
       yield* refusal(() => getting)
-      const heir = yield* openChannel(connection)
+      const successor = yield* openChannel(connection)
       assert.deepStrictEqual(broker.methods({ channel: 1 }).slice(-2), ["channel.close-ok", "channel.open"])
       broker.release("basic.get")
-      yield* call(() => heir.assertQueue("q")) // a stray get-empty would have been the end of it
+      yield* call(() => successor.assertQueue("q")) // a stray get-empty would have been the end of it
     })
   )
 
-  it.live("wakes who waits for a method only when its handler is done", () =>
+  it.live("wakes a caller that waits for a method only when the method's handler is done", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       let done = false
@@ -74,7 +74,7 @@ describe("a script", () => {
     })
   )
 
-  it.live("answers when the Effect of its handler says so", () =>
+  it.live("answers when the Effect of its handler does", () =>
     Effect.gen(function* () {
       const gate = yield* Deferred.make<void>()
       const broker = yield* ScriptedBroker.make()
@@ -89,7 +89,7 @@ describe("a script", () => {
     })
   )
 
-  it.live("takes its one-time handlers in turn, then the lasting one", () =>
+  it.live("runs its one-time handlers in turn, then the permanent one", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       broker.once("basic.publish", (ctx) => ctx.reply("basic.nack", { deliveryTag: ctx.deliveryTag }))
@@ -186,7 +186,7 @@ describe("a script", () => {
     )
   }
 
-  it.live("cuts after exactly the bytes it was told", () =>
+  it.live("cuts after exactly the configured number of bytes", () =>
     Effect.gen(function* () {
       for (const by of ["rst", "fin"] as const) {
         for (const bytes of [0, 1, 100]) {
@@ -200,7 +200,7 @@ describe("a script", () => {
     })
   )
 
-  it.live("writes rubbish", () =>
+  it.live("writes random bytes", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       broker.once("channel.open", (ctx) => ctx.write(Buffer.from("\x01\0\x01\0\0\0\x04rubbish")))

@@ -15,7 +15,7 @@ import {
 } from "./support/amqplibClient.ts"
 import * as ScriptedBroker from "./support/ScriptedBroker.ts"
 
-/** One of everything, as a client that expects no faults does it. */
+/** One of each operation, as a client does them that expects no faults. */
 const wholeStory = Effect.fnUntraced(function* (url: string) {
   const connection = yield* connected(url)
   const channel = yield* call(() => connection.createConfirmChannel())
@@ -55,7 +55,7 @@ describe("a scripted broker without a script", () => {
     })
   )
 
-  it.effect("does so under a TestClock, which it never looks at", () =>
+  it.effect("does so under a TestClock, which it never reads", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* wholeStory(broker.url)
@@ -160,7 +160,7 @@ describe("a scripted broker without a script", () => {
     })
   )
 
-  it.live("tells consumers when their queue is deleted, and answers a cancel", () =>
+  it.live("notifies consumers when their queue is deleted, and answers a cancel", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const connection = yield* connected(broker.url)
@@ -176,7 +176,7 @@ describe("a scripted broker without a script", () => {
     })
   )
 
-  it.live("counts the channels open now and the most that were", () =>
+  it.live("counts the channels that are open now, and the highest count", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const one = yield* connected(broker.url)
@@ -200,7 +200,7 @@ describe("a scripted broker without a script", () => {
   )
 })
 
-describe("what a broker does by itself", () => {
+describe("what a scripted broker does on its own", () => {
   it.live("blocks and unblocks, and forces connections closed", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
@@ -219,7 +219,7 @@ describe("what a broker does by itself", () => {
     })
   )
 
-  it.live("asks for flow to stop, and sees the flow-ok", () =>
+  it.live("requests flow to stop, and sees the flow-ok", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const client = yield* rawClient(broker)
@@ -234,7 +234,7 @@ describe("what a broker does by itself", () => {
     })
   )
 
-  it.live("sends heartbeats until it is told to stop", () =>
+  it.live("sends heartbeats until it is stopped", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ tune: { heartbeat: 1 } })
       const connection = yield* connected(broker.url)
@@ -315,7 +315,7 @@ describe("a client's protocol errors", () => {
     })
   )
 
-  it.live("are joined by a handler's own", () =>
+  it.live("are reported together with errors of handlers", () =>
     Effect.gen(function* () {
       const exit = yield* Effect.gen(function* () {
         const broker = yield* ScriptedBroker.make()

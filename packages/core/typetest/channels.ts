@@ -1,4 +1,7 @@
-/** What must not compile, each with what does beside it. `tsc -b` checks it: a line that compiles although it must not is an error. */
+/**
+ * Programs that must not compile, each next to one that does. `tsc -b` checks them: a line that compiles although it
+ * must not is an error.
+ */
 import { AmqpChannel, type AmqpError, AmqpLive, type AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { Effect, type Scope } from "effect"
 
@@ -16,11 +19,11 @@ const publish = AmqpChannel.use((channel) => channel.publish(message))
 is<Equals<Requirements<typeof publish>, Scope.Scope | AmqpPool.AmqpPool>>()
 
 void Effect.runPromise(Effect.scoped(publish).pipe(Effect.provide(AmqpLive)))
-// @ts-expect-error no scope ends, so the channel would never go back
+// @ts-expect-error no scope ends, so the channel would never be returned
 void Effect.runPromise(publish.pipe(Effect.provide(AmqpLive)))
-// @ts-expect-error a confirm channel neither
+// @ts-expect-error the same holds for a confirm channel
 void Effect.runPromise(AmqpChannel.useConfirm((channel) => channel.publish(message)).pipe(Effect.provide(AmqpLive)))
-// @ts-expect-error nor one that is borrowed by hand
+// @ts-expect-error and for a channel that is borrowed with `get`
 void Effect.runPromise(AmqpPool.get.pipe(Effect.provide(AmqpLive)))
 // A transaction ends with its effect.
 void Effect.runPromise(AmqpChannel.useTransaction((channel) => channel.publish(message)).pipe(Effect.provide(AmqpLive)))
@@ -32,20 +35,20 @@ void Effect.runPromise(Effect.scoped(publish))
 const confirming = AmqpChannel.useConfirm((channel) => channel.publish(message))
 is<Equals<Failures<typeof confirming>, AmqpError.AmqpError>>()
 const confirmed: Effect.Effect<AmqpChannel.Confirmed, AmqpError.AmqpError, Scope.Scope | AmqpPool.AmqpPool> = confirming
-// @ts-expect-error that it can fail is part of its type
+// @ts-expect-error its failure is part of its type
 const unfailing: Effect.Effect<AmqpChannel.Confirmed, never, Scope.Scope | AmqpPool.AmqpPool> = confirming
-// @ts-expect-error a publish that is not confirmed is no proof of a confirm
+// @ts-expect-error a publish without a confirm does not prove a confirm
 const unconfirmed: Effect.Effect<AmqpChannel.Confirmed, AmqpError.AmqpError, Scope.Scope | AmqpPool.AmqpPool> = publish
 
-// What goes on only with a message that the broker has.
+// This continues only with a message that the broker has confirmed.
 declare const tellCustomer: (proof: AmqpChannel.Confirmed) => Effect.Effect<void>
 Effect.flatMap(confirming, tellCustomer)
-// @ts-expect-error nothing is known of it
+// @ts-expect-error the outcome of this message is unknown
 Effect.flatMap(publish, tellCustomer)
-// @ts-expect-error an outcome is the value of an effect: it has to be run first
+// @ts-expect-error an outcome is the value of an effect, which has to be run first
 tellCustomer(confirming)
 
-// --- Kinds of channels are not mixed up -------------------------------------------------------------------------------
+// --- Kinds of channels are not interchangeable ------------------------------------------------------------------------
 
 declare const regular: AmqpChannel.AmqpChannel
 declare const confirm: AmqpChannel.ConfirmChannel
@@ -57,17 +60,17 @@ declare const needsAny: (channel: AmqpChannel.Operations) => Effect.Effect<void>
 
 AmqpChannel.useConfirm(needsConfirm)
 AmqpChannel.useTransaction(needsTransaction)
-// @ts-expect-error regular, where a confirm is needed
+// @ts-expect-error this is a regular channel, where a confirm channel is needed
 AmqpChannel.use(needsConfirm)
-// @ts-expect-error regular, where a transaction is needed
+// @ts-expect-error this is a regular channel, where a transaction is needed
 AmqpChannel.use(needsTransaction)
-// @ts-expect-error confirm, where a transaction is needed
+// @ts-expect-error this is a confirm channel, where a transaction is needed
 needsTransaction(confirm)
-// @ts-expect-error transaction, where a confirm is needed
+// @ts-expect-error this is a transaction, where a confirm channel is needed
 needsConfirm(transaction)
-// @ts-expect-error a publish of a transaction is none before its commit
+// @ts-expect-error a publish in a transaction is not confirmed before the commit
 needsRegular(transaction)
-// @ts-expect-error the returns of a confirm channel are its publishes' failures
+// @ts-expect-error returned messages of a confirm channel are failures of its publishes
 needsRegular(confirm)
 // @ts-expect-error there is nothing to commit
 void regular.commit
@@ -75,17 +78,17 @@ for (const channel of [regular, confirm, transaction]) needsAny(channel)
 
 // --- Names, options, values -------------------------------------------------------------------------------------------
 
-// @ts-expect-error a misspelt option
+// @ts-expect-error a misspelled option
 regular.queueDeclare("q", { maxLenght: 1 })
-// @ts-expect-error a misspelt type of queue
+// @ts-expect-error a misspelled queue type
 regular.queueDeclare("q", { queueType: "quorom" })
-// @ts-expect-error a misspelt property of a message
+// @ts-expect-error a misspelled property of a message
 regular.publish({ routingKey: "q", content: "", contenttype: "text/plain" })
-// @ts-expect-error a function is no value of a header
+// @ts-expect-error a function is not a header value
 regular.publish({ routingKey: "q", content: "", headers: { f: () => 1 } })
-// @ts-expect-error a message goes somewhere
+// @ts-expect-error a message needs a destination
 regular.publish({ content: "" })
-// @ts-expect-error what is not a delivery cannot be settled
+// @ts-expect-error only a delivery can be settled
 regular.ack(message)
 regular.ack(delivery)
 

@@ -1,8 +1,8 @@
 /**
- * A typed API in front of a queue: its endpoint asks a worker by request and reply, and its client is made of the same
- * description. One program here; server, worker and client could as well be three.
+ * A typed API in front of a queue. Its endpoint sends a request to a worker and waits for the reply, and its client is
+ * derived from the same description. Server, worker and client are one program here, and can be three.
  *
- * Run it with `npm start -- api`. It asks twice, and ends.
+ * Run it with `npm start -- api`. It sends two requests, and ends.
  */
 import { AmqpRpc, AmqpTopology } from "@effect-amqp/core"
 import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
@@ -29,7 +29,7 @@ const Prices = HttpApiGroup.make("prices")
       error: NoSuchArticle
     })
   )
-  // Handlers have AMQP, and the client knows what may go wrong with it.
+  // Handlers have AMQP, and the client knows how it can fail.
   .middleware(AmqpHttpApi.AmqpHttpApi)
 
 const Api = HttpApi.make("shop").add(Prices)
@@ -64,7 +64,7 @@ const Handlers = HttpApiBuilder.group(Api, "prices", (handlers) =>
     priceOf({ article: params.article }).pipe(
       Effect.map((price) => ({ price })),
       Effect.catchTag("UnknownArticle", () => Effect.fail(new NoSuchArticle())),
-      // Anything of AMQP: 503 with Retry-After, 504, 502, ..., as the API says.
+      // Failures of AMQP become 503 with Retry-After, 504, 502, ..., as the API declares.
       AmqpProblem.orProblem
     )
   )
@@ -89,7 +89,7 @@ const client = Effect.gen(function* () {
     yield* Console.log(`The price of "${article}" is ${BigDecimal.format(price)}.`)
   })
   yield* ask("tea")
-  // The errors have types at the client: the application's own, and those of AMQP.
+  // The errors are typed in the client: the application's own, and those of AMQP.
   yield* ask("unicorn").pipe(
     Effect.catchTag("NoSuchArticle", ({ title }) => Console.log(title)),
     Effect.catchTag("AmqpUnavailable", ({ retryAfter }) => Console.log(`Try again in ${retryAfter} seconds.`))
@@ -103,7 +103,7 @@ client.pipe(
   Effect.provide(Worker),
   Effect.provide(AmqpTopology.layer(AmqpTopology.make(AmqpTopology.queue(PriceOf.queue)))),
   Effect.provide(FetchHttpClient.layer),
-  // In an application: AmqpLive.
+  // In an application, use AmqpLive.
   Effect.provide(ExampleBroker.layer),
   NodeRuntime.runMain
 )

@@ -1,9 +1,9 @@
 /**
- * Request and reply over HTTP: a route asks a worker through its queue, and answers with what the worker replies. One
- * program here; the service and the worker could as well be two, and there may be any number of each.
+ * Request and reply over HTTP: a route sends a request to a worker through its queue, and answers with the worker's
+ * reply. The service and the worker are one program here. They can be two, with any number of instances of each.
  *
- * - `GET /prices/tea` is the price of tea; 404 for what has none.
- * - When no worker replies in time the answer is 504, when the broker is away 503 with `Retry-After`.
+ * - `GET /prices/tea` answers with the price of tea, and with 404 for an article without a price.
+ * - If no worker replies in time, the answer is 504. If there is no broker, it is 503 with `Retry-After`.
  *
  * Run it with `npm start -- ask`. Ctrl-C stops it.
  */

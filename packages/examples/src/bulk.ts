@@ -1,8 +1,8 @@
 /**
- * Bulk: 20,000 readings published from a stream, and consumed in batches of up to 500, as for a database that takes many
- * rows at once.
+ * Bulk: 20,000 readings are published from a stream, and consumed in batches of up to 500, as for a database that
+ * inserts many rows at once.
  *
- * Run it with `npm start -- bulk`. It ends when all have arrived.
+ * Run it with `npm start -- bulk`. It ends when all readings have arrived.
  */
 import { AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
@@ -23,7 +23,7 @@ const readings = Stream.map(Stream.range(1, total), (id): Reading => ({ id, cels
 
 const ReadingJson = AmqpMessage.json(Reading)
 
-// Read no faster than the broker confirms, and in order. The first reading that fails would end it.
+// The stream is read no faster than the broker confirms, and in order. The first reading that fails ends it.
 const publishing = readings.pipe(
   Stream.mapEffect(ReadingJson.encode({ routingKey: queue })),
   (messages) => AmqpPublisher.publishAll(messages, { mandatory: true }),
@@ -37,7 +37,7 @@ const consuming = Effect.gen(function* () {
   const complete = yield* Deferred.make<void>()
   let batches = 0
 
-  // A reading that comes twice is one row all the same: deliveries come at least once.
+  // A reading that is delivered twice is still one row: delivery is at least once.
   const insert = Effect.fn("insert")(function* (rows: ReadonlyArray<Reading>) {
     for (const { id, celsius } of rows) table.set(id, celsius)
     batches += 1
@@ -50,25 +50,26 @@ const consuming = Effect.gen(function* () {
     within: "100 millis"
   })
 
-  // It consumes for ever, or fails. The batch that is being handled is finished, and acknowledged.
+  // It consumes forever, or fails. The batch that is being handled is finished and acknowledged.
   yield* Effect.raceFirst(consumer, Deferred.await(complete))
   return { rows: table.size, batches }
 })
 
 // --- The program -------------------------------------------------------------------------------------------------------
 
+const count = (value: number) => value.toLocaleString("en")
 const seconds = (duration: Duration.Duration) => Duration.toSeconds(duration).toFixed(1)
 
 const program = Effect.gen(function* () {
   const [publishTime, confirmed] = yield* Effect.timed(publishing)
-  yield* Console.log(`${confirmed} readings confirmed in ${seconds(publishTime)} s.`)
+  yield* Console.log(`${count(confirmed)} readings confirmed in ${seconds(publishTime)} s.`)
   const [consumeTime, { batches, rows }] = yield* Effect.timed(consuming)
-  yield* Console.log(`${rows} rows inserted in ${batches} batches in ${seconds(consumeTime)} s.`)
+  yield* Console.log(`${count(rows)} rows inserted in ${count(batches)} batches in ${seconds(consumeTime)} s.`)
 })
 
 program.pipe(
   Effect.provide(AmqpTopology.layer(topology)),
-  // In an application: AmqpLive.
+  // In an application, use AmqpLive.
   Effect.provide(ExampleBroker.layer),
   NodeRuntime.runMain
 )

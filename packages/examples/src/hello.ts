@@ -1,5 +1,5 @@
 /**
- * The smallest program: publishes one message, and leaves nothing open. `AMQP_URL` says to which broker.
+ * The smallest program: it publishes one message to the broker of `AMQP_URL`, and leaves nothing open.
  *
  * Run it with `npm start -- hello`.
  */

@@ -1,7 +1,7 @@
 /**
- * Live updates: whatever is published to the exchange `news` appears in every browser that looks.
+ * Live updates: everything that is published to the exchange `news` appears in every browser that shows the page.
  *
- * - `GET /` is the page, `GET /news` its server-sent events, `POST /news` publishes a line.
+ * - `GET /` is the page, `GET /news` are its server-sent events, and `POST /news` publishes a line.
  *
  * Run it with `npm start -- live`. Ctrl-C stops it.
  */
@@ -32,7 +32,7 @@ const follow = Effect.gen(function* () {
   const consumer = yield* AmqpConsumer.AmqpConsumer
   const queue = queueOf()
   const news = AmqpConsumer.stream(queue, {
-    // A queue of this browser's own, which goes with it.
+    // This browser has its own queue, which is deleted with it.
     declare: (channel) =>
       Effect.andThen(
         channel.queueDeclare(queue, { exclusive: true, autoDelete: true }),
@@ -41,7 +41,7 @@ const follow = Effect.gen(function* () {
   }).pipe(
     Stream.tap((delivery) => delivery.ack),
     Stream.map((delivery) => `data: ${JSON.stringify(AmqpMessage.text(delivery))}\n\n`),
-    // So that the server need not wait for browsers when it stops.
+    // It ends when the server stops, so that the server does not wait for browsers.
     Stream.interruptWhen(AmqpHttpServer.stopping),
     Stream.provideService(AmqpConsumer.AmqpConsumer, consumer)
   )

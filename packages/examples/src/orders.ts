@@ -1,13 +1,14 @@
 /**
- * An order service: HTTP in front, a queue behind.
+ * An order service: an HTTP server in front of a queue.
  *
  * - `POST /orders` checks an order, publishes it to the queue `orders` through a channel of the pool, and answers 202.
- * - `GET /orders/next` takes the oldest order from the queue; 204 if there is none.
+ * - `GET /orders/next` takes the oldest order from the queue, and answers 204 if there is none.
+ * - `GET /health/live` and `GET /health/ready` are for orchestrators (packages/examples/deploy).
  *
  * Run it with `npm start`.
  */
 import { type Amqp, AmqpChannel, AmqpConnection, type AmqpError, AmqpMessage } from "@effect-amqp/core"
-import { AmqpHttp } from "@effect-amqp/http"
+import { AmqpHealth, AmqpHttp } from "@effect-amqp/http"
 import { ByteSize, Console, Effect, JsonPointer, Layer, Option, Schema, SchemaIssue, SubscriptionRef } from "effect"
 import {
   HttpIncomingMessage,
@@ -30,7 +31,7 @@ export const Order = Schema.Struct({
 
 const queue = "orders"
 
-// --- Answers to what is no order ---------------------------------------------------------------------------------------
+// --- Answers to a bad order --------------------------------------------------------------------------------------------
 
 /** One mistake: where it is, as a JSON pointer (RFC 6901), and what was expected there. */
 interface Mistake {
@@ -76,7 +77,7 @@ const postOrder = Effect.gen(function* () {
   Effect.catchTag("HttpServerError", badJson)
 )
 
-// Settled before it is answered: whoever asks and hangs up has taken the order all the same.
+// The message is settled before the answer is sent: a client that hangs up has still taken the order.
 const nextOrder = AmqpChannel.use((channel) =>
   Effect.gen(function* () {
     const delivery = yield* channel.get(queue)
@@ -89,7 +90,7 @@ const nextOrder = AmqpChannel.use((channel) =>
   })
 )
 
-/** The routes, with AMQP in their handlers. */
+/** The routes, whose handlers have AMQP. */
 export const OrdersRoutes: Layer.Layer<
   never,
   never,
@@ -98,12 +99,12 @@ export const OrdersRoutes: Layer.Layer<
   Layer.provide(AmqpHttp.layer)
 )
 
-// A message to a queue that is not there would be dropped.
+// A message to a queue that does not exist is dropped.
 const OrdersQueue = Layer.effectDiscard(Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue))))
 
-/** The service, for whatever HTTP server and broker it is given. */
+/** The service, for any HTTP server and broker. */
 export const OrdersService: Layer.Layer<never, AmqpError.AmqpError, Amqp.Amqp | HttpServer.HttpServer> =
-  HttpRouter.serve(OrdersRoutes, { disableListenLog: true }).pipe(
+  HttpRouter.serve(Layer.mergeAll(OrdersRoutes, AmqpHealth.layer()), { disableListenLog: true }).pipe(
     Layer.provide(OrdersQueue),
     Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.kibibytes(64)))
   )
@@ -124,7 +125,7 @@ The order service listens on ${url}${broker._tag === "Open" ? `, with ${broker.p
 
 Ctrl-C stops it.
 `)
-    // The first thing to be taken down: it was the last to be built.
+    // This is stopped first, because it was built last.
     yield* Effect.addFinalizer(() => Console.log("Stopping: finishing requests, returning channels ..."))
   })
 )

@@ -1,15 +1,15 @@
 /**
- * Request and reply: a procedure, its server and its client, in one program. They could as well be two: all they share is
+ * Request and reply: a procedure, its server and its client, in one program. They can be two programs: they share only
  * the procedure.
  *
- * Run it with `npm start -- rpc`. It asks three times, and ends.
+ * Run it with `npm start -- rpc`. It sends three requests, and ends.
  */
 import { AmqpRpc, AmqpTopology } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { BigDecimal, Console, Effect, Schema } from "effect"
 import * as ExampleBroker from "./support/ExampleBroker.ts"
 
-// --- What both sides know ----------------------------------------------------------------------------------------------
+// --- What both sides share ---------------------------------------------------------------------------------------------
 
 class UnknownArticle extends Schema.TaggedError<UnknownArticle>()("UnknownArticle", { article: Schema.String }) {}
 
@@ -47,7 +47,7 @@ const client = Effect.gen(function* () {
     { concurrency: "unbounded" }
   )
   yield* Console.log(`Three teas cost ${BigDecimal.format(tea)}, three lamps ${BigDecimal.format(lamps)}.`)
-  // The server's error, with its type.
+  // This is the server's error, with its type.
   yield* priceOf({ article: "unicorn", quantity: 1 }).pipe(
     Effect.catchTag("UnknownArticle", ({ article }) => Console.log(`There is no price of "${article}".`))
   )
@@ -55,10 +55,10 @@ const client = Effect.gen(function* () {
 
 // --- The program -------------------------------------------------------------------------------------------------------
 
-// The client ends it, and so does the server, should it fail.
+// The client ends the program, and so does the server if it fails.
 Effect.raceFirst(client, server).pipe(
   Effect.provide(AmqpTopology.layer(requests)),
-  // In an application: AmqpLive.
+  // In an application, use AmqpLive.
   Effect.provide(ExampleBroker.layer),
   NodeRuntime.runMain
 )

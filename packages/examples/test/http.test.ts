@@ -1,4 +1,4 @@
-/** The examples of HTTP with AMQP behind it, as programs. */
+/** The examples of HTTP in front of AMQP, run as programs. */
 import { assert, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
@@ -6,7 +6,7 @@ import { run } from "./support/program.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect(
-    "api.ts prints what its client gets, its typed error too, ends by itself, and leaves nothing open",
+    "api.ts prints what its client gets, including its typed error, ends automatically, and leaves nothing open",
     () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
@@ -17,11 +17,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.notMatch(program.output(), /WARN|ERROR/)
         yield* awaitCensus({ connections: 0, channels: 0, messages: 0 })
       }),
-    60_000
+    120_000
   )
 
   it.effect(
-    "live.ts shows every browser what is published, and ends at once though they look on",
+    "live.ts sends every browser what is published, and ends at once although browsers are connected",
     () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
@@ -47,6 +47,6 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.isBelow(performance.now() - since, 9000)
         yield* awaitCensus({ connections: 0, channels: 0, queues: 1 })
       }),
-    60_000
+    120_000
   )
 })

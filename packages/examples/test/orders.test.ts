@@ -34,7 +34,7 @@ const post = (body: string) => ask("/orders", { method: "POST", body })
 
 const next = ask("/orders/next")
 
-/** What the answer to a bad order says of it. */
+/** What the answer to a bad order says about it. */
 const mistakesIn = (body: string) =>
   Effect.map(post(body), (answer) => {
     assert.strictEqual(answer.status, 400)
@@ -45,7 +45,7 @@ const mistakesIn = (body: string) =>
 
 layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("POST /orders", () => {
-    it.effect("puts the order into the queue, by a channel that goes back, and answers 202 with its id", () =>
+    it.effect("puts the order into the queue, by a channel that is returned, and answers 202 with its id", () =>
       Effect.gen(function* () {
         const { status, body } = yield* post('{"product":"tea","quantity":2}')
         assert.strictEqual(status, 202)
@@ -53,7 +53,7 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
         assert.match(id, /^[0-9a-f-]{36}$/)
         assert.deepStrictEqual(rest, {})
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, created: 1 })
-        // Looked at from the other side.
+        // The queue is read from another connection.
         const delivery = yield* Effect.scoped(
           AmqpChannel.use((channel) =>
             Effect.tap(Effect.map(channel.get("orders"), Option.getOrThrow), (delivery) => channel.ack(delivery))
@@ -64,7 +64,7 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
       })
     )
 
-    it.effect("says where a bad order is wrong, all places at once, and what was expected there", () =>
+    it.effect("reports every mistake of a bad order at once: where it is, and what was expected there", () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(yield* mistakesIn('{"product":"","quantity":1.5,"price":1,"a/b":2}'), {
           problem: { type: "about:blank", title: "Bad Request", status: 400, detail: "The body is not an order." },
@@ -86,7 +86,7 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
       })
     )
 
-    it.effect("says where bad JSON goes wrong", () =>
+    it.effect("reports where JSON is malformed", () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(yield* mistakesIn('{"product":"tea"'), {
           problem: { type: "about:blank", title: "Bad Request", status: 400, detail: "The body is not JSON." },
@@ -101,7 +101,7 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
       })
     )
 
-    it.effect("publishes nothing of what it refuses, and borrows no channel for it", () =>
+    it.effect("does not publish an order that it refuses, and borrows no channel for it", () =>
       Effect.gen(function* () {
         const { created } = yield* AmqpPool.stats
         yield* Effect.forEach(["", "null", "{", '{"product":"tea","quantity":0}'], mistakesIn)
@@ -113,7 +113,7 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   })
 
   describe("GET /orders/next", () => {
-    it.effect("takes the orders out of the queue, oldest first, then answers 204", () =>
+    it.effect("takes the orders from the queue, oldest first, then answers 204", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         yield* Effect.forEach([1, 2, 3], (quantity) => post(`{"product":"tea","quantity":${quantity}}`))
@@ -127,7 +127,7 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
       })
     )
 
-    it.effect("hands each of many orders to one of many customers", () =>
+    it.effect("gives each of many orders to one of many customers", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const posts = yield* Effect.forEach(

@@ -1,4 +1,4 @@
-/** The examples as programs: what they print, do, and leave behind. */
+/** The examples as programs: what they print, what they do, and what they leave behind. */
 import { assert, describe, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Duration, Effect, Fiber, Schedule, type Scope } from "effect"
@@ -13,7 +13,7 @@ const ask = (url: string, init?: RequestInit) =>
 
 const order = { method: "POST", body: '{"product":"tea","quantity":2}' }
 
-/** The order service, once it listens. */
+/** The order service, when it listens. */
 const start = (env: Record<string, string>) =>
   Effect.gen(function* () {
     const program = yield* run("orders.ts", { PORT: "0", ...env })
@@ -21,7 +21,7 @@ const start = (env: Record<string, string>) =>
     return { program, url }
   })
 
-/** Tells the program to end, and for how long it took. It must end by itself, and well. */
+/** Signals the program to end, and returns how long it took. The program must end with success. */
 const stop = (program: Program, signal: NodeJS.Signals) =>
   Effect.gen(function* () {
     const [took, exit] = yield* Effect.timed(Effect.andThen(program.kill(signal), program.ended))
@@ -30,7 +30,7 @@ const stop = (program: Program, signal: NodeJS.Signals) =>
     return Duration.toMillis(took)
   })
 
-/** A TCP connection to the service, for clients that do not behave. */
+/** A TCP connection to the service, for clients that misbehave. */
 const socketTo = (url: string) =>
   Effect.acquireRelease(
     Effect.callback<Socket, Error>((resume) => {
@@ -41,7 +41,7 @@ const socketTo = (url: string) =>
     (socket) => Effect.sync(() => socket.destroy())
   )
 
-/** Everything that comes, until the other side ends. */
+/** Everything that arrives, until the other side ends. */
 const untilEnd = (socket: Socket) =>
   Effect.callback<string>((resume) => {
     let received = ""
@@ -60,7 +60,7 @@ const runs = (pid: number) => {
   }
 }
 
-/** No event tells of a process that is not ours. */
+/** Polls, since no event reports the end of another program's children. */
 const untilGone = (pid: number) =>
   Effect.repeat(
     Effect.sync(() => runs(pid)),
@@ -82,7 +82,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("orders.ts", () => {
-    it.effect("says where it listens, with which broker, and what to try, which works as printed", () =>
+    it.effect("prints its address, its broker, and a command to try, which works as printed", () =>
       Effect.gen(function* () {
         const { url: broker } = yield* TestBroker.TestBroker
         const { program, url } = yield* start({ AMQP_URL: broker })
@@ -100,30 +100,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
 
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
-      it.effect(`at ${signal}, finishes the request that has come, and then lets go of client and broker`, () =>
-        Effect.gen(function* () {
-          const { awaitCensus, queues, url: broker } = yield* TestBroker.TestBroker
-          const ordersIn = Effect.map(queues, (all) => all.find(({ name }) => name === "orders")?.messages ?? 0)
-          const before = yield* ordersIn
-          const { program, url } = yield* start({ AMQP_URL: broker })
-          const client = yield* socketTo(url)
-          const answer = yield* Effect.forkChild(untilEnd(client), { startImmediately: true })
-          const head = `POST /orders HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: ${order.body.length}\r\n\r\n`
-          // "100 Continue" means that the handler has begun to read.
-          yield* Effect.callback<void>((resume) => {
-            client.once("data", () => resume(Effect.void))
-            client.write(head)
+      it.effect(
+        `at ${signal}, finishes the request that has arrived, and then closes its connections to client and broker`,
+        () =>
+          Effect.gen(function* () {
+            const { awaitCensus, queues, url: broker } = yield* TestBroker.TestBroker
+            const ordersIn = Effect.map(queues, (all) => all.find(({ name }) => name === "orders")?.messages ?? 0)
+            const before = yield* ordersIn
+            const { program, url } = yield* start({ AMQP_URL: broker })
+            const client = yield* socketTo(url)
+            const answer = yield* Effect.forkChild(untilEnd(client), { startImmediately: true })
+            const head = `POST /orders HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: ${order.body.length}\r\n\r\n`
+            // "100 Continue" means that the handler has begun to read.
+            yield* Effect.callback<void>((resume) => {
+              client.once("data", () => resume(Effect.void))
+              client.write(head)
+            })
+            const stopping = yield* Effect.forkChild(stop(program, signal))
+            yield* program.until(/Stopping/)
+            client.write(order.body)
+            const received = yield* Fiber.join(answer)
+            assert.match(received, /^HTTP\/1\.1 202 Accepted/m)
+            assert.match(received, /^connection: close/im)
+            assert.isBelow(yield* Fiber.join(stopping), 4000)
+            assert.strictEqual(yield* ordersIn, before + 1)
+            yield* awaitCensus({ connections: 0, channels: 0 })
           })
-          const stopping = yield* Effect.forkChild(stop(program, signal))
-          yield* program.until(/Stopping/)
-          client.write(order.body)
-          const received = yield* Fiber.join(answer)
-          assert.match(received, /^HTTP\/1\.1 202 Accepted/m)
-          assert.match(received, /^connection: close/im)
-          assert.isBelow(yield* Fiber.join(stopping), 4000)
-          assert.strictEqual(yield* ordersIn, before + 1)
-          yield* awaitCensus({ connections: 0, channels: 0 })
-        })
       )
     }
 
@@ -132,7 +134,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const { awaitCensus, url: broker } = yield* TestBroker.TestBroker
         const { program, url } = yield* start({ AMQP_URL: broker })
         const request = "GET /orders/next HTTP/1.1\r\nHost: x\r\n\r\n"
-        // One has asked and keeps its connection, one never says anything, one never stops asking.
+        // One client has sent a request and keeps its connection, one never sends anything, one never stops sending
+        // requests.
         const kept = yield* socketTo(url)
         kept.write(request)
         yield* socketTo(url)
@@ -141,14 +144,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const cutOff = yield* Effect.forkChild(untilEnd(busy), { startImmediately: true })
         busy.write(request)
         yield* program.until(/Sent HTTP response[^]*Sent HTTP response[^]*Sent HTTP response/)
-        // Its patience with requests is 5 seconds, and none of these costs it.
+        // The service waits up to 5 seconds for requests, and none of these clients makes it wait that long.
         assert.isBelow(yield* stop(program, "SIGINT"), 4500)
         yield* Fiber.join(cutOff)
         yield* awaitCensus({ connections: 0, channels: 0 })
       })
     )
 
-    it.effect("says so, and ends, if its port is taken", () =>
+    it.effect("reports that its port is taken, and ends", () =>
       Effect.gen(function* () {
         const { awaitCensus, url: broker } = yield* TestBroker.TestBroker
         const taken = yield* Effect.acquireRelease(
@@ -166,7 +169,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("says so, and ends, if the broker of AMQP_URL is not there", () =>
+    it.effect("reports that the broker of AMQP_URL is not reachable, and ends", () =>
       Effect.gen(function* () {
         const program = yield* run("orders.ts", { AMQP_URL: "amqp://alice:s3cret@127.0.0.1:1" })
         assert.deepInclude(yield* program.ended, { code: 1 })
@@ -175,7 +178,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("takes its other settings from the environment, and says which is wrong", () =>
+    it.effect("reads its other settings from the environment, and reports invalid ones", () =>
       Effect.gen(function* () {
         const { url: broker } = yield* TestBroker.TestBroker
         const program = yield* run("orders.ts", { AMQP_URL: broker, AMQP_POOL_SIZE: "none", PORT: "0" })
@@ -186,7 +189,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("orders.ts without AMQP_URL", () => {
-    /** The service with a broker of its own, as `npm start` runs it. */
+    /** The service with its own broker, as `npm start` runs it. */
     const startAlone = Effect.gen(function* () {
       const { program, url } = yield* start({})
       const [, pid] = yield* program.until(/The broker is a private rabbitmq-server .*\(pid (\d+)\)/)
@@ -198,7 +201,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     const withOwnBroker = (title: string, body: Effect.Effect<void, unknown, Scope.Scope>) =>
       it.effect(title, (test) =>
         Effect.gen(function* () {
-          if (!(yield* isInstalled)) return test.skip("no rabbitmq-server is installed that it could start")
+          if (!(yield* isInstalled)) return test.skip("no rabbitmq-server is installed")
           return yield* body
         })
       )

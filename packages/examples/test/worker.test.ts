@@ -2,59 +2,100 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect } from "effect"
+import { Effect, type Scope } from "effect"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { Broker, drain } from "./support/broker.ts"
 import { run } from "./support/program.ts"
 
-/** The worker, once it has placed its five orders. */
-const start = Effect.gen(function* () {
+/** The worker, after it has placed its five orders. */
+const start = Effect.fn("start")(function* (env: Readonly<Record<string, string>> = {}) {
   const { url } = yield* TestBroker.TestBroker
-  const program = yield* run("worker.ts", { AMQP_URL: url })
+  const program = yield* run("worker.ts", { AMQP_URL: url, ...env })
   yield* program.until(/5 orders are placed/)
   return program
 })
+
+/** The path of a database file that is removed with the scope. */
+const databaseFile: Effect.Effect<string, never, Scope.Scope> = Effect.map(
+  Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "worker-"))),
+    (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+  ),
+  (folder) => join(folder, "shipments.db")
+)
+
+/** The orders whose shipment the database records, one per record. */
+const recorded = (path: string) =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => new DatabaseSync(path, { readOnly: true })),
+    (database) =>
+      Effect.sync(() =>
+        database
+          .prepare("SELECT order_id FROM shipments ORDER BY order_id")
+          .all()
+          .map((row) => row["order_id"])
+      ),
+    (database) => Effect.sync(() => database.close())
+  )
 
 /** Every line of an output that matches. */
 const lines = (output: string, pattern: RegExp) => output.split("\n").filter((line) => pattern.test(line))
 
 /**
- * So many orders shipped. The broker counts what is in a quorum queue, such as one with a delay, up to five seconds later:
- * its counts do not say that nothing waits for a retry.
+ * Matches when `count` orders were shipped, now or before. The broker counts what is in a quorum queue, such as one with a delay, up
+ * to five seconds late, so its counts do not show whether a message waits for a retry.
  */
-const shipments = (count: number) => new RegExp(`(?:: shipped[^]*){${count}}`)
+const shipments = (count: number) => new RegExp(`(?:: (?:shipped|was shipped before)\\n[^]*){${count}}`)
 
 const unicorn = '{"id":3,"product":"unicorn"}'
 
-// The program starts with Node's own pace, and the broker counts late.
+// The program takes its time to start Node.js, and the broker counts late.
 const timeout = 90_000
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("worker.ts", () => {
     it.effect(
-      "ships what can be shipped, after a retry too, and dead-letters the rest",
+      "ships what can be shipped, also after a retry, dead-letters the rest with its reason, and brings it back",
       () =>
         Effect.gen(function* () {
           const { awaitCensus, queues } = yield* TestBroker.TestBroker
-          const program = yield* start
-          yield* Effect.provide(AmqpPublisher.publish({ routingKey: "shipments", content: "no order" }), Broker)
+          const program = yield* start()
+          const anonymous = '{"id":6,"product":"sofa"}'
+          const strays = [{ content: "no order" }, { content: anonymous }]
+          yield* Effect.forEach(strays, (stray) => AmqpPublisher.publish({ routingKey: "shipments", ...stray })).pipe(
+            Effect.provide(Broker)
+          )
           yield* program.until(shipments(4))
-          // All that is left then are two dead letters.
+          // All that is left then are three dead letters.
+          yield* awaitCensus({ messages: 3, unacked: 0 }, { timeout: "20 seconds" })
+          yield* program.type("\n")
+          yield* program.until(/Unicorns are in stock again: 1 orders are back, 2 dead letters stay/)
+          const reasons = lines(program.output(), /^ {2}1 of shipments: /).map((line) => line.replace(/, last.*/, ""))
+          assert.deepStrictEqual(
+            reasons.toSorted(),
+            ["DecodeFailed", "NoMessageId", "OutOfStock"].map((error) => `  1 of shipments: ${error}`)
+          )
+          yield* program.until(/Order 3: shipped/)
           yield* awaitCensus({ messages: 2, unacked: 0 }, { timeout: "20 seconds" })
           yield* program.kill("SIGINT")
           assert.deepStrictEqual(yield* program.ended, { code: 130, signal: null }, program.output())
           assert.deepStrictEqual(
             lines(program.output(), /: shipped$/).toSorted(),
-            [1, 2, 4, 5].map((id) => `Order ${id}: shipped`)
+            [1, 2, 3, 4, 5].map((id) => `Order ${id}: shipped`)
           )
           assert.deepStrictEqual(lines(program.output(), /attempt 2$/), ["Order 2: shipping piano, attempt 2"])
-          assert.match(program.output(), /CarrierBusy: Not now\.[^]*OutOfStock: We are out of unicorns\./)
+          assert.match(program.output(), /CarrierBusy[^]*Not now\.[^]*OutOfStock: We are out of unicorns\./)
           assert.deepStrictEqual((yield* queues).map(({ name }) => name).toSorted(), [
             "shipments",
             "shipments.delay.1000",
             "shipments.delay.10000",
             "shipments.dlq"
           ])
-          assert.deepStrictEqual((yield* drain("shipments.dlq")).toSorted(), ["no order", unicorn])
+          assert.deepStrictEqual((yield* drain("shipments.dlq")).toSorted(), ["no order", anonymous])
           yield* awaitCensus({ connections: 0, channels: 0, messages: 0 })
         }),
       timeout
@@ -66,7 +107,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         () =>
           Effect.gen(function* () {
             const { awaitCensus } = yield* TestBroker.TestBroker
-            const first = yield* start
+            const DATABASE = yield* databaseFile
+            const first = yield* start({ DATABASE })
             yield* first.until(/shipping/)
             yield* first.kill(signal)
             assert.deepStrictEqual(yield* first.ended, { code: 130, signal: null }, first.output())
@@ -78,21 +120,55 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               { connections: 0, channels: 0, messages: 5 - shipped, unacked: 0 },
               { timeout: "20 seconds" }
             )
-            // A second one has what is left, and five more.
-            const second = yield* start
+            // A second worker gets what is left, and the same five orders, which it publishes again.
+            const second = yield* start({ DATABASE })
             yield* second.until(shipments(8 - shipped))
             yield* awaitCensus({ messages: 2, unacked: 0 }, { timeout: "20 seconds" })
             yield* second.kill(signal)
             assert.deepStrictEqual(yield* second.ended, { code: 130, signal: null }, second.output())
-            assert.deepStrictEqual(
-              lines(first.output() + second.output(), /: shipped$/).toSorted(),
-              [1, 1, 2, 2, 4, 4, 5, 5].map((id) => `Order ${id}: shipped`)
-            )
+            const output = first.output() + second.output()
+            for (const outcome of ["shipped", "was shipped before"]) {
+              assert.deepStrictEqual(
+                lines(output, new RegExp(`: ${outcome}$`)).toSorted(),
+                [1, 2, 4, 5].map((id) => `Order ${id}: ${outcome}`)
+              )
+            }
+            assert.deepStrictEqual(yield* recorded(DATABASE), [1, 2, 4, 5])
             assert.deepStrictEqual(yield* drain("shipments.dlq"), [unicorn, unicorn])
             yield* awaitCensus({ connections: 0, channels: 0, messages: 0 })
           }),
         timeout
       )
     }
+
+    it.effect(
+      "killed between the commit and the acknowledgement, ships each order once",
+      () =>
+        Effect.gen(function* () {
+          const { awaitCensus, url } = yield* TestBroker.TestBroker
+          const DATABASE = yield* databaseFile
+          const proxy = yield* FaultProxy.make(url)
+          const first = yield* start({ AMQP_URL: proxy.through(url), DATABASE })
+          yield* first.until(/shipping/)
+          // Nothing that the worker sends reaches the broker any more: neither acknowledgements nor retries.
+          proxy.drop("up")
+          yield* first.until(shipments(1))
+          yield* first.kill("SIGKILL")
+          assert.deepStrictEqual(yield* first.ended, { code: null, signal: "SIGKILL" }, first.output())
+          const committed = yield* recorded(DATABASE)
+          assert.isAtLeast(committed.length, 1)
+          yield* awaitCensus({ connections: 0, messages: 5, unacked: 0 }, { timeout: "20 seconds" })
+          // The second worker gets all of them again, and the same five orders, which it publishes again.
+          const second = yield* start({ DATABASE })
+          yield* second.until(shipments(8))
+          yield* awaitCensus({ messages: 2, unacked: 0 }, { timeout: "20 seconds" })
+          yield* second.kill("SIGTERM")
+          assert.deepStrictEqual(yield* second.ended, { code: 130, signal: null }, second.output())
+          assert.lengthOf(lines(second.output(), /: shipped$/), 4 - committed.length)
+          assert.deepStrictEqual(yield* recorded(DATABASE), [1, 2, 4, 5])
+          assert.deepStrictEqual(yield* drain("shipments.dlq"), [unicorn, unicorn])
+        }),
+      timeout
+    )
   })
 })

@@ -1,18 +1,20 @@
-/** Figures of tables without a plot: counts since the start. */
+/** Figures that have tables without a plot: counts since the start. */
 import type { Totals } from "../src/internal/dashboard/events.ts"
-import { figure, make, put, type Table, table } from "./elements.ts"
+import { figure, make, setName, setText, type Table, table } from "./elements.ts"
 import { kinds } from "./state.ts"
-import { count } from "./words.ts"
+import { count, duration } from "./format.ts"
 
 interface Contents {
   readonly head: ReadonlyArray<string>
-  readonly rows: ReadonlyArray<readonly [name: string, counts: ReadonlyArray<number>]>
+  readonly rows: ReadonlyArray<readonly [name: string, counts: ReadonlyArray<number | string>]>
 }
 
-/** A figure, as it is declared. */
+/** The declaration of a figure. */
 export interface Counts {
   readonly title: string
-  readonly tables: (totals: Totals) => ReadonlyArray<Contents>
+  readonly tables: (totals: Totals, now: number) => ReadonlyArray<Contents>
+  /** What to do about it. */
+  readonly advice?: string
 }
 
 const listed = (counts: Readonly<Record<string, number>>) =>
@@ -21,12 +23,12 @@ const listed = (counts: Readonly<Record<string, number>>) =>
   )
 
 export const published: Counts = {
-  title: "Published since the start",
+  title: "Published since start",
   tables: ({ published }) => [{ head: ["Outcome", "messages"], rows: listed(published) }]
 }
 
 export const channelsAndDeliveries: Counts = {
-  title: "Channels and deliveries since the start",
+  title: "Channels and deliveries since start",
   tables: ({ pools, settled }) => {
     const channels: Contents = {
       head: ["Channels", "opened", "recycled", "discarded", "timeouts"],
@@ -36,28 +38,64 @@ export const channelsAndDeliveries: Counts = {
   }
 }
 
-/** Makes the figure. The result fills it. */
-export const countsFigure = ({ tables, title }: Counts, id: string) => {
+export const failures: Counts = {
+  title: "Failures by queue and reason since start",
+  tables: ({ failures }) => [
+    {
+      head: ["Handlers", "failures"],
+      rows:
+        failures.length === 0
+          ? [["none", [0]]]
+          : failures.map(([queue, tag, count]) => [`${queue}: ${tag}`, [count]] as const)
+    }
+  ]
+}
+
+export const deadLetters: Counts = {
+  title: "Dead letters by queue and reason since start",
+  tables: ({ deadLetters }, now) => [
+    {
+      head: ["Failed in", "dead letters", "first", "last"],
+      rows:
+        deadLetters.length === 0
+          ? [["none", [0, "", ""]]]
+          : deadLetters.map(([queue, tag, count, firstAt, lastAt]) => [
+              `${queue}: ${tag}`,
+              [count, `${duration(now - firstAt)} ago`, `${duration(now - lastAt)} ago`]
+            ])
+    }
+  ],
+  advice:
+    "To see why: npx effect-amqp peek, with the name of the dead-letter queue. To bring them back: npx effect-amqp redrive."
+}
+
+/** Makes the figure. The returned function fills it. */
+export const countsFigure = ({ advice, tables, title }: Counts, id: string) => {
   const element = figure(title, undefined, id)
   const nothing = make("p", { class: "none" }, "no data")
   element.append(nothing)
   const made: Array<Table> = []
 
-  return (totals: Totals | undefined): void => {
+  return (totals: Totals | undefined, now: number): void => {
     if (totals === undefined) return
     nothing.remove()
-    tables(totals).forEach(({ head, rows }, t) => {
+    tables(totals, now).forEach(({ head, rows }, t) => {
       let present = made[t]
       if (present === undefined) {
         present = table(head)
         made.push(present)
         element.append(present.element)
+        if (advice !== undefined) element.append(make("p", { class: "advice" }, advice))
       }
       rows.forEach(([name, counts], i) => {
         const [heading, ...cells] = present.row(i)
-        put(heading!, name)
-        cells.forEach((cell, k) => put(cell, count(counts[k] ?? 0)))
+        setName(heading!, name)
+        cells.forEach((cell, k) => {
+          const value = counts[k] ?? 0
+          setText(cell, typeof value === "string" ? value : count(value))
+        })
       })
+      present.limit(rows.length)
     })
   }
 }

@@ -1,4 +1,5 @@
-/** Elements: made and changed without `innerHTML`, so that nothing that the server sends becomes markup. */
+/** Makes and changes elements without `innerHTML`, so that no text from the server becomes markup. */
+import { visible } from "./format.ts"
 
 type Attributes = Readonly<Record<string, string | number>>
 
@@ -14,44 +15,63 @@ export const make = <Tag extends keyof HTMLElementTagNameMap>(
   ...children: ReadonlyArray<Node | string>
 ): HTMLElementTagNameMap[Tag] => fill(document.createElement(tag), attributes, children)
 
-/** Makes an element of SVG. */
-export const draw = <Tag extends keyof SVGElementTagNameMap>(
+/** Makes an SVG element. */
+export const makeSvg = <Tag extends keyof SVGElementTagNameMap>(
   tag: Tag,
   attributes: Attributes,
   ...children: ReadonlyArray<Node | string>
 ): SVGElementTagNameMap[Tag] => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children)
 
-/** An element of `markup.ts`. */
+/** Returns an element of `markup.ts`. */
 export const byId = (id: string): HTMLElement => {
   const element = document.getElementById(id)
   if (element === null) throw new Error(`no element has the id ${id}`)
   return element
 }
 
-/** Sets text and class. What has not changed is left alone: screen readers lose their place otherwise. */
-export const put = (element: Element, text: string, className?: string): void => {
+/** Sets text and class. It writes only changes, because screen readers lose their position otherwise. */
+export const setText = (element: Element, text: string, className?: string): void => {
   if (element.textContent !== text) element.textContent = text
   if (className !== undefined && element.className !== className) element.className = className
 }
 
-/** Says it to those who do not see it. */
-export const say = (text: string): void => {
+/** Announces a text to screen readers. */
+export const announce = (text: string): void => {
   const log = byId("say")
   log.append(make("p", {}, text))
   while (log.children.length > 5) log.firstChild?.remove()
 }
 
+/** A longer name is clipped until the user opens it. */
+const clippedFrom = 33
+
+/**
+ * Shows a name that anyone may have chosen: isolated from the text around it, and clipped if it is long. A click or a
+ * key on a clipped name shows all of it.
+ */
+export const setName = (element: Element, name: string): void => {
+  const text = visible(name)
+  if (element.textContent === text && element.childElementCount === 1) return
+  const isolated = make("bdi", {}, text)
+  if (text.length < clippedFrom) return element.replaceChildren(isolated)
+  const button = make("button", { type: "button", class: "name", "aria-expanded": "false", title: text }, isolated)
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") === "false"))
+  })
+  element.replaceChildren(button)
+}
+
 export interface Table {
   readonly element: HTMLTableElement
-  /** The cells of its head. */
+  /** The cells of the head. */
   readonly head: ReadonlyArray<HTMLTableCellElement>
-  /** The cells of a row, which is made when it is asked for first. */
+  /** Returns the cells of a row. The first call for a row makes it. */
   readonly row: (index: number) => ReadonlyArray<HTMLTableCellElement>
-  /** Removes the rows behind these. */
+  /** Removes the rows after these. */
   readonly limit: (rows: number) => void
 }
 
-/** A table with a head, and with a heading in each row's first cell. */
+/** Makes a table with a head, and with a heading in the first cell of each row. */
 export const table = (names: ReadonlyArray<string>): Table => {
   const head = names.map((name) => make("th", { scope: "col" }, name))
   const body = make("tbody")
@@ -73,7 +93,7 @@ export const table = (names: ReadonlyArray<string>): Table => {
   }
 }
 
-/** A figure among the plots, named by its title. */
+/** Adds a figure to the plots. Its title is its accessible name. */
 export const figure = (title: string, unit: string | undefined, id: string): HTMLElement => {
   const heading = unit === undefined ? [title] : [`${title} `, make("small", {}, unit)]
   const element = make("figure", { "aria-labelledby": id }, make("h2", { id }, ...heading))

@@ -1,28 +1,28 @@
 /** The plots, each with a table of its numbers. */
 import type { Sample } from "../src/internal/dashboard/events.ts"
-import { draw, figure, make, put, table } from "./elements.ts"
+import { announce, makeSvg, figure, make, setText, table } from "./elements.ts"
 import { kinds, state } from "./state.ts"
 import { axis, follow, isNext, left, pointer, scale, type Scale, shown, top, type View } from "./view.ts"
-import { clock, count, rate, time } from "./words.ts"
+import { clock, count, rate, time } from "./format.ts"
 
 interface Series {
   readonly name: string
-  /** `undefined`: there is nothing to report of that moment. */
+  /** The value at a sample; `undefined` if there is nothing to report. */
   readonly value: (sample: Sample) => number | undefined
 }
 
-/** A plot, as it is declared. */
+/** The declaration of a plot. */
 export interface Plot {
   readonly title: string
   readonly unit?: string
   readonly format: (value: number) => string
-  /** Up to three. */
+  /** Up to three series. */
   readonly series: ReadonlyArray<Series>
-  /** A further column of the table: a value for each series. */
+  /** A further column of the table, with one value per series. */
   readonly idle?: ReadonlyArray<Series>
-  /** Shows the most channels of a kind as a line. */
+  /** Shows the maximum number of channels per kind as a line. */
   readonly hasLimit?: boolean
-  /** Shows what holds publishers up as its unit. */
+  /** Shows the publisher's flow next to the unit. */
   readonly hasFlow?: boolean
   readonly isLogarithmic?: boolean
 }
@@ -35,7 +35,7 @@ const listed = (
   names: ReadonlyArray<string>
 ): ReadonlyArray<Series> => names.map((name, i) => ({ name, value: (sample) => sample[key]?.[i] }))
 
-const ranks = ["median", "95 %", "99 %"]
+const ranks = ["median", "p95", "p99"]
 
 export const channels: Plot = {
   title: "Channels in use",
@@ -45,29 +45,29 @@ export const channels: Plot = {
   idle: ofKinds(1),
   hasLimit: true
 }
-export const borrowers: Plot = { title: "Borrowers in line", unit: "by kind", format: count, series: ofKinds(2) }
+export const borrowers: Plot = { title: "Borrowers waiting", unit: "by kind", format: count, series: ofKinds(2) }
 export const publisher: Plot = {
   title: "Publisher",
   unit: "messages",
   format: count,
-  series: listed("publisher", ["on their way", "in line"]),
+  series: listed("publisher", ["in flight", "waiting"]),
   hasFlow: true
 }
 export const published: Plot = {
   title: "Published",
-  unit: "a second",
+  unit: "per second",
   format: rate,
   series: listed("published", ["confirmed", "failed"])
 }
 export const confirming: Plot = {
-  title: "Time to the confirm",
+  title: "Time to confirm",
   format: time,
   series: listed("confirming", ranks),
   isLogarithmic: true
 }
 export const consumed: Plot = {
   title: "Consumed",
-  unit: "a second",
+  unit: "per second",
   format: rate,
   series: listed("consumed", ["delivered", "acknowledged", "otherwise settled"])
 }
@@ -78,16 +78,19 @@ export const handling: Plot = {
   isLogarithmic: true
 }
 
-/** How the first, second and third series of a plot look. */
-const looks = [
+/** Styles of the first, second and third series of a plot. */
+const seriesStyles = [
   { colour: "var(--a)", dashes: "", key: "" },
   { colour: "var(--b)", dashes: "6 3", key: " dash" },
   { colour: "var(--c)", dashes: "2 3", key: " dot" }
 ] as const
 
+/** Maximum number of rows in the table of all values. */
+const mostListed = 30
+
 const isKnown = (value: number | undefined): value is number => value !== undefined
 
-/** The end of an axis: a round number that is not less. */
+/** The end of an axis: the next round number. */
 const nice = (value: number): number => {
   if (!(value > 0)) return 1
   const power = Math.pow(10, Math.floor(Math.log10(value)))
@@ -105,7 +108,7 @@ const linear = (peak: number, isWhole: boolean, low: number): Axis => ({
   y: (value) => low - (value / peak) * (low - top)
 })
 
-// On a linear axis, what takes ten seconds after an outage would make all the rest flat.
+// On a linear axis, a value of ten seconds after an outage would flatten all others.
 const logarithmic = (least: number, most: number, low: number): Axis => {
   const floor = Math.floor(Math.log10(most > 0 ? Math.max(least, 0.01) : 1))
   const peak = Math.max(floor + 1, Math.ceil(Math.log10(Math.max(most, 0.01))))
@@ -115,18 +118,18 @@ const logarithmic = (least: number, most: number, low: number): Axis => {
   return { ticks, y: (value) => low - ((Math.log10(Math.max(value, 0.01)) - floor) / (peak - floor)) * (low - top) }
 }
 
-/** Where the connection was not open, every plot has a shade. */
+/** Shades every plot where the connection was not open. */
 const shades = (paper: DocumentFragment, size: Scale, seen: View): void => {
-  for (const { end, phase } of shown(state.phases, seen)) {
+  for (const { end, phase } of shown(state.data.phases, seen)) {
     if (phase.name === "open") continue
     const x = size.x(phase.at)
     const place = { x, y: top, width: Math.max(1, size.x(end) - x), height: size.low - top }
     const fill = phase.name === "blocked" ? "var(--warn)" : "var(--shade)"
-    paper.append(draw("rect", { ...place, fill, "fill-opacity": 0.13 }))
+    paper.append(makeSvg("rect", { ...place, fill, "fill-opacity": 0.13 }))
   }
 }
 
-/** The path of a series, and that of the area below it. A sample that is missing interrupts both. */
+/** The path of a series, and the path of the area below it. A missing sample interrupts both. */
 const paths = ({ value }: Series, samples: ReadonlyArray<Sample>, size: Scale, y: Axis["y"]) => {
   let path = ""
   let area = ""
@@ -144,7 +147,7 @@ const paths = ({ value }: Series, samples: ReadonlyArray<Sample>, size: Scale, y
     const x = size.x(sample.at).toFixed(1)
     const point = `${run === undefined ? "M" : "L"}${x} ${y(number).toFixed(1)}`
     area += point
-    // A single sample is a dot.
+    // A single sample becomes a dot.
     path += run === undefined ? `${point}h.1` : point
     if (run === undefined) run = { start: x, end: x }
     else run.end = x
@@ -153,25 +156,44 @@ const paths = ({ value }: Series, samples: ReadonlyArray<Sample>, size: Scale, y
   return { path, area }
 }
 
-/** Makes the figure. The result draws it: with these samples, and with that of the moment in its table. */
+/** Makes the figure. The returned function draws the samples, and shows the given sample in the table. */
 export const plotFigure = (plot: Plot, id: string, later: () => void) => {
   const { format, hasFlow = false, hasLimit = false, idle, isLogarithmic = false, series, title, unit } = plot
   const element = figure(title, unit, id)
   const small = element.querySelector("small")
-  const svg = draw("svg", { role: "img" })
+  const svg = makeSvg("svg", { role: "img" })
   const numbers = table(["", "now", "lowest", "highest", ...(idle === undefined ? [] : ["idle"])])
   numbers.head[0]!.append(make("span", { class: "vh" }, title))
   const rows = series.map(({ name }, k) => {
-    const key = make("span", { class: `key${looks[k]!.key}`, "aria-hidden": "true" })
-    key.style.borderColor = looks[k]!.colour
+    const key = make("span", { class: `key${seriesStyles[k]!.key}`, "aria-hidden": "true" })
+    key.style.borderColor = seriesStyles[k]!.colour
     const [heading, ...cells] = numbers.row(k)
     heading!.append(key, name)
     return cells
   })
-  element.append(svg, numbers.element)
+  const list = table(["Time", ...series.map(({ name }) => name)])
+  const details = make("details", {}, make("summary", {}, "All values", make("span", { class: "vh" }, ` of ${title}`)))
+  details.append(list.element)
+  details.addEventListener("toggle", later)
+  element.append(svg, numbers.element, details)
   follow(svg, later)
 
-  /** Fills the table. The result is what a screen reader says of the plot. */
+  /** Fills the table of all values, the latest first. */
+  const fillList = (samples: ReadonlyArray<Sample>): void => {
+    const step = Math.ceil(samples.length / mostListed)
+    const listed = samples.filter((_, i) => (samples.length - 1 - i) % step === 0).reverse()
+    listed.forEach((sample, i) => {
+      const [heading, ...cells] = list.row(i)
+      setText(heading!, clock(sample.at))
+      series.forEach(({ value }, k) => {
+        const number = value(sample)
+        setText(cells[k]!, isKnown(number) ? format(number) : "–")
+      })
+    })
+    list.limit(listed.length)
+  }
+
+  /** Fills the table. Returns the sentences that describe the plot to a screen reader. */
   const fill = (samples: ReadonlyArray<Sample>, moment: Sample | undefined): ReadonlyArray<string> =>
     series.map(({ name, value }, k) => {
       const values = samples.map(value).filter(isKnown)
@@ -181,22 +203,29 @@ export const plotFigure = (plot: Plot, id: string, later: () => void) => {
       const cells = rows[k]!
       ;[shownNow, isEmpty ? undefined : Math.min(...values), isEmpty ? undefined : Math.max(...values)].forEach(
         (number, i) => {
-          if (isKnown(number)) put(cells[i]!, format(number), "")
-          else put(cells[i]!, isEmpty ? (i === 0 ? "no data" : "") : "–", "none")
+          if (isKnown(number)) setText(cells[i]!, format(number), "")
+          else setText(cells[i]!, isEmpty ? (i === 0 ? "no data" : "") : "–", "none")
         }
       )
       const resting = moment === undefined ? undefined : idle?.[k]?.value(moment)
-      if (idle !== undefined) put(cells[3]!, isKnown(resting) ? format(resting) : "–")
+      if (idle !== undefined) setText(cells[3]!, isKnown(resting) ? format(resting) : "–")
       return `${name} ${cells[0]!.textContent}`
     })
 
   return (seen: View, samples: ReadonlyArray<Sample>, moment: Sample | undefined): void => {
-    const limit = hasLimit ? (state.hello.max ?? undefined) : undefined
-    const sentences = [...fill(samples, moment), ...(isKnown(limit) ? [`at most ${count(limit)} of each kind`] : [])]
-    if (hasFlow && small !== null && state.totals !== undefined) {
-      put(small, `messages, ${state.totals.flow.toLowerCase()}`)
+    const limit = hasLimit ? (state.data.hello.max ?? undefined) : undefined
+    const sentences = [...fill(samples, moment), ...(isKnown(limit) ? [`at most ${count(limit)} per kind`] : [])]
+    if (hasFlow && small !== null && state.data.totals !== undefined) {
+      setText(small, `messages, ${state.data.totals.flow.toLowerCase()}`)
     }
-    put(numbers.head[1]!, state.pointed === undefined || moment === undefined ? "now" : clock(moment.at))
+    if (details.open) fillList(samples)
+    if (state.speaking === svg) {
+      state.speaking = undefined
+      const at =
+        moment === undefined ? "no data" : series.map(({ name }, k) => `${name} ${rows[k]![0]!.textContent}`).join(", ")
+      announce(`${clock(moment?.at ?? state.pointed ?? seen.to)}: ${at}.`)
+    }
+    setText(numbers.head[1]!, state.pointed === undefined || moment === undefined ? "now" : clock(moment.at))
 
     const values = series.flatMap(({ value }) => samples.map(value).filter(isKnown))
     const most = Math.max(0, ...values)
@@ -211,24 +240,24 @@ export const plotFigure = (plot: Plot, id: string, later: () => void) => {
     shades(paper, size, seen)
     ticks.forEach((tick, i) => {
       const line = { x1: left, x2: width, y1: y(tick), y2: y(tick) }
-      paper.append(draw("line", { ...line, stroke: i === 0 ? "var(--line)" : "var(--grid)" }))
+      paper.append(makeSvg("line", { ...line, stroke: i === 0 ? "var(--line)" : "var(--grid)" }))
       if (most > 0 || isKnown(limit) || (i === 0 && !isLogarithmic)) {
         const place = { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }
-        paper.append(draw("text", place, tick === 0 ? "0" : format(tick).replace(",000", "k")))
+        paper.append(makeSvg("text", place, tick === 0 ? "0" : format(tick).replace(",000", "k")))
       }
     })
     if (isKnown(limit)) {
       const line = { x1: left, x2: width, y1: y(limit), y2: y(limit) }
-      paper.append(draw("line", { ...line, stroke: "var(--soft)", "stroke-dasharray": "2 4" }))
+      paper.append(makeSvg("line", { ...line, stroke: "var(--soft)", "stroke-dasharray": "2 4" }))
     }
-    // The first series is drawn last, above the others.
+    // The first series is drawn last, so that it is on top.
     for (let k = series.length - 1; k >= 0; k--) {
       const { area, path } = paths(series[k]!, samples, size, y)
       if (path === "") continue
-      const { colour, dashes } = looks[k]!
-      if (k === 0 && !isLogarithmic) paper.append(draw("path", { d: area, fill: colour, "fill-opacity": 0.14 }))
+      const { colour, dashes } = seriesStyles[k]!
+      if (k === 0 && !isLogarithmic) paper.append(makeSvg("path", { d: area, fill: colour, "fill-opacity": 0.14 }))
       paper.append(
-        draw("path", {
+        makeSvg("path", {
           d: path,
           fill: "none",
           stroke: colour,
@@ -241,7 +270,7 @@ export const plotFigure = (plot: Plot, id: string, later: () => void) => {
     }
     if (values.length === 0) {
       const place = { x: left + (width - left) / 2, y: (top + low) / 2 + 4, "text-anchor": "middle" }
-      paper.append(draw("text", place, "no data"))
+      paper.append(makeSvg("text", place, "no data"))
     }
     axis(paper, size, seen)
     pointer(paper, size)

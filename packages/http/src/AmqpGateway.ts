@@ -1,72 +1,91 @@
 /**
- * AMQP for clients that have HTTP only: publishing, consuming and requests as routes. None is there by default: the layer
- * wants somebody who decides what is allowed, and limits.
+ * AMQP for clients that have HTTP only: publishing, consuming and RPC requests as routes.
  *
- * `POST /amqp/publish/{exchange}/{routingKey}` publishes the body as it is, and answers 200 when the broker has confirmed it.
- * The exchange without a name is `amq.default`. Properties are headers:
+ * The routes exist only where the layer is built, and the layer requires limits and a function that decides what a
+ * request may do.
+ *
+ * **Publishing**
+ *
+ * `POST /amqp/publish/{exchange}/{routingKey}` publishes the body unchanged, and answers 200 once the broker has
+ * confirmed the message. The default exchange, whose name is empty, is written `amq.default`. Headers set the
+ * properties:
  *
  * | header | property |
  * | --- | --- |
- * | `content-type`, `content-encoding`; `amqp-content-type`, `amqp-content-encoding` go before them | `contentType`, `contentEncoding` |
+ * | `content-type`, `content-encoding`; `amqp-content-type`, `amqp-content-encoding` take precedence | `contentType`, `contentEncoding` |
  * | `amqp-message-id`, `amqp-correlation-id`, `amqp-reply-to`, `amqp-type`, `amqp-app-id`, `amqp-user-id` | the same |
  * | `amqp-persistent`: `true` (the default) or `false` | `persistent` |
  * | `amqp-priority`: 0 to 255 | `priority` |
  * | `amqp-expiration`: milliseconds | `expiration` |
  * | `amqp-timestamp`: a date in ISO 8601 | `timestamp` |
- * | `amqp-headers`: a JSON object | `headers`; `CC` and `BCC` are refused, since they lead elsewhere |
- * | `amqp-mandatory`: `true` (the default) or `false` | whether a message that no queue takes is answered with 422 |
+ * | `amqp-headers`: a JSON object | `headers`; `CC` and `BCC` are refused, because they send copies elsewhere |
+ * | `amqp-mandatory`: `true` (the default) or `false` | whether a message that reaches no queue is answered with 422 |
  *
  * With the content type `application/x-ndjson` each line is a message: `{"content":"text"}`, `{"base64":"..."}` or
- * `{"json":...}`, and `properties` beside it. The answer has a line for each, in the same order: `{"status":"confirmed"}`, or
- * `{"status":"refused","problem":{...}}`. The messages are in the queue in the order of the lines. The answer is streamed:
- * lines are published while it is read. If it breaks off, the messages without a result may have been published.
+ * `{"json":...}`, with an optional `properties` next to it. The answer has one line per message, in the same order:
+ * `{"status":"confirmed"}`, or `{"status":"refused","problem":{...}}`. The messages are in the queue in the order of
+ * the lines. The answer is streamed: lines are published while the client reads the answer. If the answer breaks off,
+ * the messages without a result may have been published.
  *
- * A client's mistake costs its own message alone. What RabbitMQ would close a channel for is refused with 400: a user other
- * than the one that this service logs in with (for users with the tag `impersonator`, too), and addresses of direct reply-to as
- * `amqp-reply-to`. What cannot be known goes by a channel of its own from the pool of confirm channels, at most four at a time:
- * the first message to an exchange, and each that is larger than 64 KiB and than those before. When the broker has taken it, others like it go
- * by the application's publisher, in whose counts those that went alone are not. An exchange that is missing, or that the broker
- * does not allow, is remembered for a second.
+ * A client's mistake affects its own message only. The gateway refuses with 400 what RabbitMQ would close a channel
+ * for: an `amqp-user-id` other than the user that this service logs in with (even if that user has the tag
+ * `impersonator`), and addresses of direct reply-to as `amqp-reply-to`. A message that the broker may refuse is
+ * published on a channel of its own from the pool of confirm channels, at most four at a time. These are the first
+ * message to an exchange, and each message that is larger than 64 KiB and larger than those accepted before. Once the
+ * broker has accepted such a message, similar ones use the application's publisher. The publisher's counts do not
+ * include the messages that had a channel of their own. An exchange that is missing, or that the broker does not allow,
+ * is remembered for one second.
  *
- * What the broker has taken once it may refuse later: an exchange was deleted, a permission taken away, or the user's topic
- * permissions allow one routing key of an exchange and not another. The first message that meets this ends a channel of the
- * publisher: messages of others that are in flight on it are answered with 504 and may have arrived. Those after it go alone
- * again; after a refused topic each routing key of that exchange does, until the broker has taken it.
+ * The broker may later refuse what it has accepted once: an exchange was deleted, a permission was revoked, or the
+ * user's topic permissions allow one routing key of an exchange and not another. The first message that meets such a
+ * change closes a channel of the publisher. Messages of other clients that are in flight on that channel are answered
+ * with 504 and may have arrived. The following messages use channels of their own again. After a refused topic this
+ * applies to each routing key of that exchange, until the broker has accepted it.
  *
- * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON, at last
- * `end` with a reason, unless the client leaves first; a comment as heartbeat in between. Queries: `ack=explicit` (the
- * default) or `ack=delivery`, and `prefetch`.
+ * **Consuming**
  *
- * - explicit: `POST /amqp/consume/{queue}/{id}/ack`, `.../requeue` or `.../reject` settles the delivery of an event's id, with
- *   204; 410 if it is settled already. At most `prefetch` are unsettled.
- * - on delivery: a delivery is acknowledged when its bytes have left this process. What lies in the buffers of the kernels by
- *   then, some megabytes, is lost with a client that never reads them. A client that comes back with `Last-Event-ID`, as an
- *   `EventSource` does, within `limits.resume` and to the same server, gets again what it has missed of the last `prefetch`
- *   events, as far as `limits.missed` holds them. It is at most once for a client that never comes back.
+ * `GET /amqp/consume/{queue}` is a stream of server-sent events: `open`, then `message` with a delivery as JSON,
+ * finally `end` with a reason, unless the client leaves first. Comments between the events are heartbeats. Query
+ * parameters: `ack=explicit` (the default) or `ack=delivery`, and `prefetch`.
  *
- * Each event is written when the one before it has left: a client that does not read has one of them in memory, beside the at
- * most `prefetch` messages that the broker has sent ahead or that are unsettled. So a stream takes up to `prefetch` times the
- * largest message (`maxInboundMessageBodySize` of the configuration). A client that neither reads nor settles is cut off
- * after `limits.idle`.
+ * - explicit: `POST /amqp/consume/{queue}/{id}/ack`, `.../requeue` or `.../reject` settles the delivery of an event's
+ *   id, and answers 204, or 410 if the delivery is already settled. At most `prefetch` deliveries are unsettled.
+ * - on delivery: a delivery is acknowledged when its bytes have left this process. If the client never reads them, the
+ *   messages that lie in the buffers of the kernels by then, some megabytes, are lost. A client that reconnects with
+ *   `Last-Event-ID`, as an `EventSource` does, within `limits.resumeTimeout` and to the same server, gets the events
+ *   again that it missed, out of the last `prefetch` events, as far as `limits.replayBuffer` holds them. A client that
+ *   never reconnects gets each message at most once.
  *
- * When the client leaves, whatever is unsettled goes back to the queue at once. With `Upgrade: websocket` the same route is a
- * WebSocket: the events are JSON texts (`{"event":"message",...}`), and the client sends `{"ack":"<id>"}`, `{"requeue":"<id>"}`
- * or `{"reject":"<id>"}` on it. A message of a client has at most 1 KiB: a longer one, however it is sent, closes the WebSocket
- * with 1009, one that is no settlement with 1008, each after one `{"event":"error",...}`. Pages of other origins are refused
- * (`origins`). WebSockets need `NodeHttpServer`; nothing is compressed on them.
+ * Each event is written after the previous one has left the process. For a client that does not read, one event is in
+ * memory, plus at most `prefetch` messages that the broker has sent ahead or that are unsettled. A stream therefore
+ * takes up to `prefetch` times the largest message (`maxInboundMessageBodySize` of the configuration). A client that
+ * neither reads nor settles is disconnected after `limits.idleTimeout`.
  *
- * Each route has one spelling: `/AMQP/publish`, `/%61mqp/publish` or `//amqp/publish` are not found, and neither are parts that
- * are `.` or `..`, so a proxy can guard a route by its path. Names are percent-encoded: `%2F` in a name is not a separator, and
- * a proxy must not make one of it. No other route than `GET /amqp/consume/{queue}` becomes a WebSocket: it answers 400.
+ * When the client leaves, its unsettled deliveries return to the queue immediately.
  *
- * `POST /amqp/rpc/{queue}` sends the body as it is, as a request of `AmqpRpc` or of any server that replies to `replyTo` with
- * the `correlationId`, and answers with the reply as it is: 200, or 422 for the procedure's own failure. Servers of `AmqpRpc`
- * want `content-type: application/json`; no body at all is their `null`. The procedure is `amqp-type` (default: the queue's
- * name); `amqp-headers`, `amqp-priority` and the content's type and encoding are as above. `amqp-timeout` (milliseconds) may
- * make the wait shorter than `limits.idle`.
+ * With `Upgrade: websocket` the same route is a WebSocket. The events are JSON texts (`{"event":"message",...}`), and
+ * the client sends `{"ack":"<id>"}`, `{"requeue":"<id>"}` or `{"reject":"<id>"}`. A message from a client has at most 1
+ * KiB. A longer one, however it is sent, closes the WebSocket with 1009, and one that is not a settlement closes it
+ * with 1008, each after one `{"event":"error",...}`. Pages of other origins are refused (`origins`). WebSockets need
+ * `NodeHttpServer`, and are not compressed.
  *
- * What goes wrong is answered with problem details, by the table of `AmqpHttpError`; besides, 404 for an exchange or a queue
- * that is not there, 403 for what the broker does not allow, and 400 for what AMQP does not.
+ * **RPC**
+ *
+ * `POST /amqp/rpc/{queue}` sends the body unchanged as a request to `AmqpRpc`, or to any server that replies to
+ * `replyTo` with the `correlationId`, and answers with the unchanged reply: 200, or 422 for the procedure's own
+ * failure. Servers of `AmqpRpc` expect `content-type: application/json`; a request without a body is sent as `null`.
+ * The procedure is `amqp-type` (default: the queue's name). `amqp-headers`, `amqp-priority`, and the type and encoding
+ * of the content are as above. `amqp-timeout` (milliseconds) can make the wait shorter than `limits.idleTimeout`.
+ *
+ * **Paths and errors**
+ *
+ * Each route has one spelling: `/AMQP/publish`, `/%61mqp/publish` and `//amqp/publish` are not found, and neither are
+ * paths with a part `.` or `..`. A proxy can therefore guard a route by its path. Names are percent-encoded: `%2F` in a
+ * name is not a separator, and a proxy must not decode it into one. No route except `GET /amqp/consume/{queue}` accepts
+ * a WebSocket; the others answer 400.
+ *
+ * Failures are answered as problem details, by the table of `AmqpHttpError`. In addition, 404 means an exchange or a
+ * queue that does not exist, 403 what the broker does not allow, and 400 what AMQP does not allow.
  *
  * @since 0.1.0
  */
@@ -75,50 +94,89 @@ import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type * as Layer from "effect/Layer"
-import * as calling from "./internal/gateway/calling.ts"
+import * as rpc from "./internal/gateway/rpc.ts"
 import * as consuming from "./internal/gateway/consuming.ts"
 import * as publish from "./internal/gateway/publishing.ts"
 import { originsOf } from "./internal/gateway/origins.ts"
 import { answering, boundsOf, guardOf, withoutUpgrade } from "./internal/gateway/requests.ts"
-import { Publishing } from "./internal/gateway/apart.ts"
+import { GatewayPublisher } from "./internal/gateway/gatewayPublisher.ts"
 import type { Rules } from "./internal/gateway/messages.ts"
 import { Sessions } from "./internal/gateway/sessions.ts"
 import { provider } from "./internal/handlers.ts"
+import { type Names, refuseUnknownNames } from "./internal/options.ts"
 import type { Access, Decision, Limits } from "./internal/gateway/contract.ts"
 
 export type { Access, Decision, Limits } from "./internal/gateway/contract.ts"
 
-/** What the gateway is, and to whom. */
+/**
+ * Options of the gateway: who may do what, limits, and where the routes are.
+ *
+ * **When to use**
+ *
+ * Use when you configure {@link layer}, or pass its options through a function of your own.
+ *
+ * **Details**
+ *
+ * `R` is the requirement of `authorize`. The layer takes it from the context in which it is built.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options<R = never> {
   /**
-   * Decides what a request may do. It is asked before anything of a body is read, and before the broker hears of it.
+   * Decides what a request may do. It runs before any part of the body is read, and before anything is sent to the
+   * broker.
    *
-   * Browsers send cookies along with forms of other sites: who is known by a cookie is to be asked for the `Origin`, too.
-   * WebSockets are checked before, see `origins`.
+   * Browsers send cookies with forms of other sites too. If you identify clients by a cookie, check the `Origin` header
+   * as well. For WebSockets the gateway checks it first, see `origins`.
    */
   readonly authorize: (
     request: HttpServerRequest.HttpServerRequest,
     access: Access
   ) => Effect.Effect<Decision, never, R>
+  /** What clients may ask for at most. */
   readonly limits: Limits
-  /** Where the routes are. Default: `/amqp`. */
+  /** The path prefix of the routes. Default: `/amqp`. */
   readonly prefix?: `/${string}` | undefined
   /**
-   * The pages that may open a WebSocket, by their origins: `["https://app.example.com"]`, without a path; `"null"` are pages
-   * that have none. Others are refused with 403. Requests without an `Origin` are none of a browser's, and pass. Default:
-   * pages of the host that the request names (`Host`), so a proxy must hand it on.
+   * The origins whose pages may open a WebSocket: `["https://app.example.com"]`, without a path. `"null"` means pages
+   * that have no origin. Pages of other origins get a 403. Requests without an `Origin` do not come from a browser, and
+   * are not checked. Default: pages of the host that the request names (`Host`), so a proxy must forward that header.
    *
-   * Other requests of foreign pages are up to CORS, and to `authorize`.
+   * Other requests of foreign pages are subject to CORS and to `authorize`.
    */
   readonly origins?: ReadonlyArray<string> | undefined
-  /** The `WWW-Authenticate` of a 401 (RFC 9110, section 11.6.1). Default: `Bearer`. */
+  /** The `WWW-Authenticate` header of a 401 (RFC 9110, section 11.6.1). Default: `Bearer`. */
   readonly challenge?: string | undefined
 }
 
+const optionNames: Names<Options> = { authorize: true, limits: true, prefix: true, origins: true, challenge: true }
+
 /**
- * The routes.
+ * Adds the gateway's routes to the `HttpRouter`: publish, consume, settle and RPC.
  *
- * @example
+ * **When to use**
+ *
+ * Use when clients must reach queues and exchanges over HTTP because they cannot use AMQP, such as browsers, webhooks
+ * and scripts. An application whose own handlers publish or consume uses `AmqpHttp` instead.
+ *
+ * **Details**
+ *
+ * - `authorize` runs once per request, with the services of the context in which the layer is built.
+ * - AMQP errors are logged with their reason and answered by the table of `AmqpHttpError`; 404, 403 and 400 are added
+ *   for names and properties that the client has chosen.
+ * - On a server that is wrapped in `AmqpHttpServer.graceful`, all streams end as soon as its shutdown begins, so the
+ *   shutdown does not wait for them.
+ *
+ * **Gotchas**
+ *
+ * - A limit or an origin that is not valid, or the name of an option that is unknown, makes the layer die while it is
+ *   built.
+ * - A client can publish to any queue if `authorize` allows it the default exchange (`exchange: ""`).
+ * - WebSockets need `NodeHttpServer` of `@effect/platform-node`.
+ *
+ * **Example** (Allowing clients with a token to publish orders)
+ *
  * ```ts
  * import { NodeHttpServer } from "@effect/platform-node"
  * import { AmqpLive } from "@effect-amqp/core"
@@ -136,7 +194,7 @@ export interface Options<R = never> {
  *           if (headers["authorization"] !== `Bearer ${Redacted.value(token)}`) return "authenticate"
  *           return access.action === "publish" && access.exchange === "orders" ? "allow" : "deny"
  *         }),
- *       limits: { body: "1 MiB", prefetch: 100, idle: "5 minutes", streams: 200 }
+ *       limits: { body: "1 MiB", prefetch: 100, idleTimeout: "5 minutes", streams: 200 }
  *     })
  *   })
  * )
@@ -146,12 +204,19 @@ export interface Options<R = never> {
  *   Layer.provide(AmqpLive)
  * )
  * ```
+ *
+ * @see {@link Options} for the settings
+ * @see {@link Limits} for the bounds on what clients may ask for
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = <R = never>(
   options: Options<R>
 ): Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp | R> =>
   HttpRouter.use((router) =>
     Effect.gen(function* () {
+      refuseUnknownNames<Options<R>>("AmqpGateway", options, optionNames)
       const bounds = boundsOf(options.limits)
       const prefix = options.prefix ?? "/amqp"
       const services = yield* Effect.context<R>()
@@ -159,12 +224,16 @@ export const layer = <R = never>(
       const { config } = yield* AmqpConnection.AmqpConnection
       const { credentials, publishTimeout } = config
       const rules: Rules = {
-        depth: bounds.depth,
+        depth: bounds.jsonDepth,
         user: credentials._tag === "Plain" ? credentials.username : undefined
       }
-      const publishing = new Publishing(yield* AmqpPublisher.AmqpPublisher, yield* AmqpPool.AmqpPool, publishTimeout)
+      const publishing = new GatewayPublisher(
+        yield* AmqpPublisher.AmqpPublisher,
+        yield* AmqpPool.AmqpPool,
+        publishTimeout
+      )
       const sessions = new Sessions(bounds, yield* Effect.scope)
-      // What the gateway is built with is for what decides; the request's own services besides.
+      // `authorize` gets the services that the layer is built with, in addition to those of the request.
       const guard = guardOf((request, access) => Effect.provideContext(options.authorize(request, access), services))
       const origins = originsOf(options.origins)
       const answer = answering(options.challenge ?? "Bearer", connection)
@@ -187,7 +256,7 @@ export const layer = <R = never>(
       yield* router.add(
         "POST",
         `${prefix}/rpc/*`,
-        provide(answer(withoutUpgrade(calling.route(at("rpc"), bounds, guard, rules))))
+        provide(answer(withoutUpgrade(rpc.route(at("rpc"), bounds, guard, rules))))
       )
     })
   )

@@ -1,10 +1,11 @@
 /**
  * AMQP in the handlers of `effect/http`'s `HttpRouter`.
  *
- * The layer gives every handler what `AmqpLive` provides, and answers its AMQP errors. The rest follows from the scope
- * that each request has: the first `AmqpChannel.use` in a handler borrows a channel, further ones use the same, and it
- * goes back when the response has ended, which is after the last byte of a streamed body, or when the client hangs up, or
- * when the handler fails or dies. A handler that never calls it costs no channel.
+ * The layer provides every handler with what `AmqpLive` provides, and turns its AMQP errors into responses. Channels
+ * follow from the scope that each request has. The first `AmqpChannel.use` in a handler borrows a channel, and further
+ * ones use the same channel. The channel returns to the pool when the response has ended: after the last byte of a
+ * streamed body, when the client disconnects, or when the handler fails or dies. A handler that never uses a channel
+ * does not borrow one.
  *
  * @since 0.1.0
  */
@@ -15,36 +16,77 @@ import type * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as AmqpHttpError from "./AmqpHttpError.ts"
 import { keyedProvider, logFailure, provider } from "./internal/handlers.ts"
+import { type Names, refuseUnknownNames } from "./internal/options.ts"
 
-/** What the layer does for the routes it is provided to: gives their handlers AMQP, and handles their AMQP errors. */
+/**
+ * The identifier of the middleware {@link layer}: it provides AMQP to handlers and handles their AMQP errors.
+ *
+ * **When to use**
+ *
+ * Use when you annotate a layer that provides or requires this middleware.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type AmqpHttp =
   | HttpRouter.Request.From<"Requires", Amqp.Amqp>
   | HttpRouter.Request.From<"Error", AmqpError.AmqpError>
 
-/** The same for several brokers. */
+/**
+ * The identifier of the middleware {@link layerKeyed}: it provides several brokers to handlers and handles AMQP errors.
+ *
+ * **When to use**
+ *
+ * Use when you annotate a layer that provides or requires this middleware. `Brokers` is the union of the
+ * brokers' identifiers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Keyed<Brokers> =
   | HttpRouter.Request.From<"Requires", Brokers>
   | HttpRouter.Request.From<"Error", AmqpError.AmqpError>
 
-/** How AMQP errors are answered. */
+/**
+ * Options that change how AMQP errors are answered.
+ *
+ * **When to use**
+ *
+ * Use with {@link layerWith} or {@link layerKeyed} when some AMQP errors need a response of your own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
   /**
-   * The answer to an AMQP error; `undefined` leaves it to `AmqpHttpError.toResponse`. It is called for errors that the
-   * handler has not handled itself.
+   * Makes the response to an AMQP error; `undefined` falls back to `AmqpHttpError.toResponse`. It is called only for
+   * errors that the handler has not handled itself. Default: `AmqpHttpError.toResponse`.
    */
   readonly toResponse?: ((error: AmqpError.AmqpError) => HttpServerResponse.HttpServerResponse | undefined) | undefined
 }
 
-/** What a middleware does with the AMQP errors that handlers fail with. */
+const optionNames: Names<Options> = { toResponse: true }
+
+/** Logs and answers the AMQP errors that handlers fail with. */
 const answering = (options: Options, connection: string | undefined) => (error: AmqpError.AmqpError) => {
   const response = options.toResponse?.(error) ?? AmqpHttpError.toResponse(error)
   return Effect.as(logFailure(error, response.status, connection), response)
 }
 
 /**
- * `layer`, with answers of one's own to AMQP errors.
+ * Makes the middleware of {@link layer} with responses of your own to AMQP errors.
  *
- * @example
+ * **When to use**
+ *
+ * Use when some AMQP errors need another status or another body than the table of `AmqpHttpError` gives them.
+ *
+ * **Details**
+ *
+ * Errors are logged once, with the status of the response that is sent. Each call makes a middleware of its own, so
+ * groups of routes can have different options and different brokers.
+ *
+ * **Example** (Answering a missing queue with 404)
+ *
  * ```ts
  * import { AmqpHttp, AmqpHttpError } from "@effect-amqp/http"
  * import { HttpServerResponse } from "effect/http"
@@ -56,33 +98,46 @@ const answering = (options: Options, connection: string | undefined) => (error: 
  *       : HttpServerResponse.setHeader(AmqpHttpError.toResponse(error), "x-served-by", "orders")
  * })
  * ```
+ *
+ * @see {@link layer} for the middleware with the default responses
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.Amqp> =>
-  // Fresh: layers are built once an application, and another group of routes may have another broker.
+  // Fresh, because a layer is built once per application, and another group of routes may have another broker.
   Layer.fresh(
     HttpRouter.middleware<{ provides: Amqp.Amqp; handles: AmqpError.AmqpError }>()(
-      Effect.map(
-        provider,
-        ({ connection, provide }) =>
-          (handler) =>
-            handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options, connection)))
-      )
+      Effect.map(provider, ({ connection, provide }) => {
+        refuseUnknownNames("AmqpHttp.layerWith", options, optionNames)
+        return (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options, connection)))
+      })
     ).layer
   )
 
 /**
- * Puts AMQP into the handlers of the routes that it is provided to.
+ * A middleware that provides AMQP to the handlers of the routes it is provided to, and answers their AMQP errors.
  *
- * - Handlers get all that `AmqpLive` provides, so `AmqpChannel.use` and `AmqpPublisher.publish` need nothing else.
+ * **When to use**
+ *
+ * Use in a service whose `HttpRouter` handlers publish, consume or call RPC servers. For the typed endpoints of an
+ * `HttpApi` use `AmqpHttpApi`, for several brokers {@link layerKeyed}.
+ *
+ * **Details**
+ *
+ * - Handlers get everything that `AmqpLive` provides, so `AmqpChannel.use` and `AmqpPublisher.publish` need nothing
+ *   else.
  * - AMQP errors that a handler fails with are logged once, with their reason, and answered by `AmqpHttpError`: 503 with
- *   `Retry-After` when the pool is exhausted or the broker is away or blocks, 504, 413, 422, else 500, without internals. Other
- *   errors are none of its business. A handler that wants to answer an AMQP error itself catches it.
- * - It needs them in turn: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`. Provided outside of the server, as
- *   below, they outlive it: at shutdown the requests are finished first, then the channels are closed, then the connection.
+ *   `Retry-After` when the pool is exhausted, or when the broker is unreachable or blocks publishers; 504, 413 or 422;
+ *   otherwise 500, without internals. Other errors pass through unchanged. A handler that answers an AMQP error itself
+ *   catches it.
+ * - The middleware requires the same services: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`. If they are provided
+ *   outside of the server, as in the example, they outlive it: a shutdown finishes the requests first, then closes the
+ *   channels, then the connection.
+ * - The effects of a streamed body run after the handler has returned. They use the channel that the handler borrowed.
  *
- * A streamed body is made of the channel that the handler borrowed, since its effects run when the handler has returned.
+ * **Example** (Publishing from a handler)
  *
- * @example
  * ```ts
  * import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
  * import { AmqpChannel, AmqpLive } from "@effect-amqp/core"
@@ -106,13 +161,29 @@ export const layerWith = (options: Options): Layer.Layer<AmqpHttp, never, Amqp.A
  *   NodeRuntime.runMain
  * )
  * ```
+ *
+ * @see {@link layerWith} for responses of your own
+ * @see {@link layerKeyed} for several brokers
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer: Layer.Layer<AmqpHttp, never, Amqp.Amqp> = layerWith({})
 
 /**
- * `layer` for several brokers: handlers choose by the key of a broker, and each of them costs a request one channel at most.
+ * Makes the middleware of {@link layer} for several brokers.
  *
- * @example
+ * **When to use**
+ *
+ * Use when handlers of one router talk to more than one broker, virtual host or user.
+ *
+ * **Details**
+ *
+ * A handler chooses a broker by its key (`Orders.provide`). A request borrows at most one channel per broker. AMQP
+ * errors of all brokers are logged and answered in the same way; the log lines do not name the connection.
+ *
+ * **Example** (Publishing to two brokers)
+ *
  * ```ts
  * import { AmqpBroker, AmqpChannel } from "@effect-amqp/core"
  * import { AmqpHttp } from "@effect-amqp/http"
@@ -129,7 +200,7 @@ export const layer: Layer.Layer<AmqpHttp, never, Amqp.Amqp> = layerWith({})
  *   "/orders",
  *   Effect.gen(function* () {
  *     yield* send("an order").pipe(Orders.provide)
- *     yield* send("somebody has ordered").pipe(Audit.provide)
+ *     yield* send("an order was placed").pipe(Audit.provide)
  *     return HttpServerResponse.empty({ status: 202 })
  *   })
  * ).pipe(
@@ -137,17 +208,20 @@ export const layer: Layer.Layer<AmqpHttp, never, Amqp.Amqp> = layerWith({})
  *   Layer.provide([Orders.layer({ host: "rabbit.internal" }), Audit.layer({ host: "audit.internal" })])
  * )
  * ```
+ *
+ * @see {@link layer} for one broker
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerKeyed = <const Brokers extends ReadonlyArray<AmqpBroker.Any>>(
   brokers: Brokers,
   options: Options = {}
 ): Layer.Layer<Keyed<AmqpBroker.Identifier<Brokers>>, never, AmqpBroker.Identifier<Brokers>> =>
-  // Where the brokers are a type parameter, the compiler cannot see that nothing is missing.
+  // The cast is needed because the brokers are a type parameter: the compiler cannot see that all of them are provided.
   HttpRouter.middleware<{ provides: AmqpBroker.Identifier<Brokers>; handles: AmqpError.AmqpError }>()(
-    Effect.map(
-      keyedProvider(brokers),
-      ({ connection, provide }) =>
-        (handler) =>
-          handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options, connection)))
-    )
+    Effect.map(keyedProvider(brokers), ({ connection, provide }) => {
+      refuseUnknownNames("AmqpHttp.layerKeyed", options, optionNames)
+      return (handler) => handler.pipe(provide, Effect.catchIf(AmqpError.isAmqpError, answering(options, connection)))
+    })
   ).layer as Layer.Layer<Keyed<AmqpBroker.Identifier<Brokers>>, never, AmqpBroker.Identifier<Brokers>>

@@ -1,11 +1,13 @@
 /**
  * AMQP in the typed endpoints of `effect/http-api`'s `HttpApi`.
  *
- * `AmqpHttpApi` is a middleware of an API, a group or an endpoint. It gives the handlers what `AmqpLive` provides, and
- * declares the problems of `AmqpProblem` as errors of the endpoints: they are in the types of the generated client, in the
- * OpenAPI document, and on the wire with their status and `Retry-After`. Handlers end with `AmqpProblem.orProblem`.
+ * `AmqpHttpApi` is a middleware of an API, a group or an endpoint. It provides the handlers with what `AmqpLive`
+ * provides, and declares the problems of `AmqpProblem` as errors of the endpoints. The problems are in the types of the
+ * generated client, in the OpenAPI document, and on the wire with their status and `Retry-After`. Handlers end with
+ * `AmqpProblem.orProblem`.
  *
- * @example
+ * **Example** (An endpoint that publishes)
+ *
  * ```ts
  * import { NodeHttpServer } from "@effect/platform-node"
  * import { AmqpLive, AmqpPublisher } from "@effect-amqp/core"
@@ -15,7 +17,7 @@
  * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup, HttpApiSchema } from "effect/http-api"
  * import { createServer } from "node:http"
  *
- * // What the server and its clients share.
+ * // The part that the server and its clients share.
  * const Greetings = HttpApiGroup.make("greetings").add(
  *   HttpApiEndpoint.post("send", "/greetings", {
  *     payload: Schema.Struct({ to: Schema.NonEmptyString }),
@@ -51,20 +53,45 @@ import * as Layer from "effect/Layer"
 import * as AmqpProblem from "./AmqpProblem.ts"
 import { keyedProvider, logFailure, provider } from "./internal/handlers.ts"
 
-/** The middleware: provides AMQP to handlers, and declares `AmqpProblem.schemas` as errors of their endpoints. */
+/**
+ * A middleware that provides AMQP to handlers, and declares `AmqpProblem.schemas` as errors of their endpoints.
+ *
+ * **When to use**
+ *
+ * Use as the middleware of an `HttpApi`, a group or an endpoint whose handlers use AMQP. The server provides its
+ * implementation with {@link layer}; clients need nothing.
+ *
+ * **Gotchas**
+ *
+ * An endpoint with this middleware cannot declare another problem of status 503 (see `AmqpProblem.schemas`).
+ *
+ * @see {@link Keyed} for several brokers
+ *
+ * @category middleware
+ * @since 0.1.0
+ */
 export class AmqpHttpApi extends HttpApiMiddleware.Service<AmqpHttpApi, { provides: Amqp.Amqp }>()(
   "@effect-amqp/http/AmqpHttpApi",
   { error: AmqpProblem.schemas }
 ) {}
 
 /**
- * The middleware's implementation, on the services in context: `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`.
+ * The server's implementation of {@link AmqpHttpApi}.
  *
- * A problem that was made of an AMQP error is logged once, with the error's reason, which the client is not told. AMQP errors
- * that get past a handler's types become problems as well.
+ * **When to use**
+ *
+ * Use on the server, next to the handlers of the API. Provide it with `AmqpLive`, `Amqp.layer` or `Amqp.layerConfig`.
+ *
+ * **Details**
+ *
+ * A problem that was made from an AMQP error is logged once, with the error's reason, which is not sent to the client.
+ * AMQP errors that get past a handler's types become problems as well.
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer: Layer.Layer<AmqpHttpApi, never, Amqp.Amqp> = Layer.fresh(
-  // Fresh: layers are built once an application, and another API may have another broker.
+  // Fresh, because a layer is built once per application, and another API may have another broker.
   Layer.effect(
     AmqpHttpApi,
     Effect.map(
@@ -76,7 +103,16 @@ export const layer: Layer.Layer<AmqpHttpApi, never, Amqp.Amqp> = Layer.fresh(
   )
 )
 
-/** A middleware for the endpoints of several brokers. */
+/**
+ * The class of a middleware that {@link Keyed} makes.
+ *
+ * **When to use**
+ *
+ * Use when you annotate a middleware for several brokers. Classes extend the result of {@link Keyed} instead.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface KeyedClass<Self, Id extends string, Provides> extends HttpApiMiddleware.ServiceClass<
   Self,
   Id,
@@ -89,14 +125,24 @@ export interface KeyedClass<Self, Id extends string, Provides> extends HttpApiMi
     security: never
   }
 > {
-  /** Its implementation. */
+  /** The server's implementation of the middleware. It requires the layers of all its brokers. */
   readonly layer: Layer.Layer<Self, never, Provides>
 }
 
 /**
- * Makes a middleware like `AmqpHttpApi` for several brokers. Handlers choose by the key of a broker.
+ * Makes a middleware like {@link AmqpHttpApi} for several brokers.
  *
- * @example
+ * **When to use**
+ *
+ * Use when handlers of one API talk to more than one broker, virtual host or user.
+ *
+ * **Details**
+ *
+ * A handler chooses a broker by its key (`Audit.provide`). The middleware's implementation is its static member
+ * `layer`.
+ *
+ * **Example** (An endpoint that publishes to one of two brokers)
+ *
  * ```ts
  * import { AmqpBroker, AmqpPublisher } from "@effect-amqp/core"
  * import { AmqpHttpApi, AmqpProblem } from "@effect-amqp/http"
@@ -110,7 +156,7 @@ export interface KeyedClass<Self, Id extends string, Provides> extends HttpApiMi
  * const Group = HttpApiGroup.make("audit").add(HttpApiEndpoint.post("note", "/notes")).middleware(Brokers)
  * const Api = HttpApi.make("api").add(Group)
  *
- * // Needs `Brokers.layer`, which needs the layers of both brokers.
+ * // Requires `Brokers.layer`, which requires the layers of both brokers.
  * const Handlers = HttpApiBuilder.group(Api, "audit", (handlers) =>
  *   handlers.handle("note", () =>
  *     AmqpPublisher.publish({ routingKey: "notes", content: "noted" }).pipe(
@@ -121,6 +167,11 @@ export interface KeyedClass<Self, Id extends string, Provides> extends HttpApiMi
  *   )
  * )
  * ```
+ *
+ * @see {@link AmqpHttpApi} for one broker
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const Keyed =
   <Self>() =>
@@ -145,8 +196,8 @@ export const Keyed =
 
 const withProblems = (connection: string | undefined) => (failure: unknown) => {
   const problem = AmqpError.isAmqpError(failure) ? AmqpProblem.fromError(failure) : failure
-  const told = Effect.fail(problem as AmqpProblem.Problem)
+  const failed = Effect.fail(problem as AmqpProblem.Problem)
   return AmqpProblem.isProblem(problem) && AmqpError.isAmqpError(problem.cause)
-    ? Effect.andThen(logFailure(problem.cause, AmqpProblem.statusOf(problem), connection), told)
-    : told
+    ? Effect.andThen(logFailure(problem.cause, AmqpProblem.statusOf(problem), connection), failed)
+    : failed
 }

@@ -1,17 +1,20 @@
 /**
- * An HTTP server that stops in order, so that a restart loses nothing.
+ * An HTTP server that shuts down in order, so that a restart loses no request.
  *
- * A server that is told to stop accepts no more connections and finishes the requests it has. But it goes on serving
- * clients that keep their connection and send one request after the other, until its patience ends and their requests are
- * cut off; and responses that never end by themselves (server-sent events, WebSockets) hold it up as long, as does a client
- * that has connected and said nothing yet. With `graceful`
+ * A server that stops accepts no more connections, and finishes the requests it has. But it continues to serve clients
+ * that keep their connection and send one request after another, until `gracefulShutdownTimeout` expires and cuts off
+ * their requests. Responses that never end on their own (server-sent events, WebSockets) delay the shutdown just as
+ * long, and so does a client that has connected and has not sent anything yet. With `graceful`
  *
- * 1. it is not ready any more (`AmqpHealth`), and accepts connections for `delay` longer, until load balancers know;
- * 2. every response from then on asks for its connection's end (`Connection: close`; RFC 9112, section 9.6), so that clients
- *    come back on another, to another server;
- * 3. endless responses are told (`stopping`), and end;
- * 4. connections on which nothing has come, as browsers make them in advance, are closed when they are a second old;
- * 5. requests are finished, channels go back, and what is provided outside of the server is closed: channels, connection.
+ * 1. the server reports that it is not ready (`AmqpHealth`), and accepts connections for `delay` longer, until load
+ *    balancers have noticed;
+ * 2. every response from then on asks the client to close the connection (`Connection: close`; RFC 9112, section 9.6),
+ *    so that clients reconnect and reach another server;
+ * 3. endless responses are notified (`stopping`), and end;
+ * 4. connections on which nothing was received, such as those that browsers open in advance, are closed when they are
+ *    one second old;
+ * 5. requests finish, their channels return to the pool, and the layers that are provided outside of the server close:
+ *    channels, connection.
  *
  * @since 0.1.0
  */
@@ -23,44 +26,55 @@ import * as HttpServer from "effect/http/HttpServer"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as SilentConnections from "./internal/silentConnections.ts"
+import { refuseUnknownNames } from "./internal/options.ts"
 import { Shutdown } from "./internal/shutdown.ts"
 
 export { Shutdown, stopping } from "./internal/shutdown.ts"
 
-/** How a server stops. */
+/**
+ * Options of a graceful shutdown.
+ *
+ * **When to use**
+ *
+ * Use when load balancers need longer than 250 milliseconds to notice that the service is not ready.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
   /**
-   * For how long the server goes on accepting connections when it is to stop: as long as load balancers need to notice that
-   * it is not ready. Clients that send something in this time are told to leave; a connection that is idle at its end is
-   * closed, and a request that is on its way on it then has to be sent again. Default: 250 ms.
+   * How long the server continues to accept connections after the shutdown has begun. Choose the time that load
+   * balancers need to notice that the server is not ready. Clients that send a request in this time are asked to close
+   * their connection. A connection that is idle at the end of this time is closed, and a request that is on its way to
+   * it then must be sent again. Default: 250 milliseconds.
    */
   readonly delay?: Duration.Input | undefined
 }
 
-const gracefully = Effect.fnUntraced(function* (
-  server: HttpServer.HttpServer["Service"],
-  { delay = "250 millis" }: Options
-) {
+const gracefully = Effect.fnUntraced(function* (server: HttpServer.HttpServer["Service"], options: Options) {
+  refuseUnknownNames("AmqpHttpServer.graceful", options, { delay: true })
+  const { delay = "250 millis" } = options
   const silent = yield* SilentConnections.watch(server.address)
   return HttpServer.make({
     address: server.address,
     serve: Effect.fnUntraced(function* (app, middleware) {
-      const told = Deferred.makeUnsafe<void>()
-      const shutdown = { hasBegun: false, begun: Deferred.await(told) }
-      const lettingGo = HttpEffect.withPreResponseHandler(app, (_, response) =>
-        Effect.succeed(shutdown.hasBegun ? HttpServerResponse.setHeader(response, "connection", "close") : response)
+      const begun = Deferred.makeUnsafe<void>()
+      const shutdown = { isStopping: false, stopping: Deferred.await(begun) }
+      const closingApp = HttpEffect.withPreResponseHandler(app, (_, response) =>
+        Effect.succeed(shutdown.isStopping ? HttpServerResponse.setHeader(response, "connection", "close") : response)
       )
-      // Around all of it, and not around the app: bodies are streamed when the app has returned.
+      // The service is provided to the whole server, not only to the app, because bodies are streamed after the app has
+      // returned.
       yield* Effect.provideService(
-        middleware === undefined ? server.serve(lettingGo) : server.serve(lettingGo, middleware),
+        middleware === undefined ? server.serve(closingApp) : server.serve(closingApp, middleware),
         Shutdown,
         shutdown
       )
-      // Added last, so run first: before the server stops listening.
+      // This finalizer is added last, so it runs first: before the server stops listening.
       yield* Effect.addFinalizer(() =>
         Effect.suspend(() => {
-          shutdown.hasBegun = true
-          Deferred.doneUnsafe(told, Effect.void)
+          shutdown.isStopping = true
+          Deferred.doneUnsafe(begun, Effect.void)
           return Effect.andThen(Effect.sleep(delay), silent.end)
         })
       )
@@ -69,13 +83,25 @@ const gracefully = Effect.fnUntraced(function* (
 })
 
 /**
- * A layer's HTTP server, which stops in order.
+ * Wraps the HTTP server of a layer so that it shuts down in order.
  *
- * How long requests may take that have begun by then is the server's own setting, `gracefulShutdownTimeout` of
- * `NodeHttpServer`; without it, 20 seconds. It waits as long for a client that has begun a request and does not go on, and
- * for one that has done nothing but TLS's handshake with it.
+ * **When to use**
  *
- * @example
+ * Use for every server that is restarted while clients use it, in particular one that serves event streams or
+ * WebSockets, such as `AmqpGateway` and `AmqpDashboard`.
+ *
+ * **Details**
+ *
+ * The server's own setting bounds how long the requests that have begun may take: `gracefulShutdownTimeout` of
+ * `NodeHttpServer`, 20 seconds by default.
+ *
+ * **Gotchas**
+ *
+ * The shutdown waits just as long for a client that has sent a part of a request and stops, and for one that has
+ * completed only the TLS handshake. The name of an option that is unknown makes the layer die while it is built.
+ *
+ * **Example** (Stopping behind a load balancer)
+ *
  * ```ts
  * import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
  * import { AmqpLive } from "@effect-amqp/core"
@@ -95,6 +121,12 @@ const gracefully = Effect.fnUntraced(function* (
  *   NodeRuntime.runMain
  * )
  * ```
+ *
+ * @see {@link stopping} for responses that never end on their own
+ * @see {@link Shutdown} for reading whether the server is stopping
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const graceful =
   (options: Options = {}) =>

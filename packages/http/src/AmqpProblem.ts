@@ -3,16 +3,16 @@
  *
  * | problem | status | when |
  * | --- | --- | --- |
- * | `Unavailable` | 503 | not connected, blocked, no channel free; `retryAfter` is sent as `Retry-After` |
- * | `TimedOut` | 504 | the broker, or the server of a request, did not answer in time; what was asked for may have been done |
- * | `TooLarge` | 413 | the message is larger than the broker takes |
- * | `Unroutable` | 422 | the message was mandatory, and no queue takes it |
- * | `BadGateway` | 502 | the server of a request failed |
- * | `InternalServerErrorProblem` (Effect's own) | 500 | every other |
+ * | `Unavailable` | 503 | not connected, blocked, or no channel is free; `retryAfter` is sent as `Retry-After` |
+ * | `TimedOut` | 504 | the broker or the RPC server did not answer in time; the operation may have taken effect |
+ * | `TooLarge` | 413 | the message is larger than the broker accepts |
+ * | `Unroutable` | 422 | the message was mandatory, and no queue receives it |
+ * | `BadGateway` | 502 | the RPC server failed |
+ * | `InternalServerErrorProblem` (Effect's own) | 500 | every other error |
  *
- * They say what `AmqpHttpError.toResponse` says, by the same table, and nothing else: an `AmqpError` names hosts and queues,
- * and must not be an endpoint's error itself. On the server a problem's `cause` is the `AmqpError` that it was made of; it
- * is not sent.
+ * The problems have the contents of `AmqpHttpError.toResponse`, by the same table. An `AmqpError` names hosts and
+ * queues, so it must not be an endpoint's error itself. On the server, a problem's `cause` is the `AmqpError` that it
+ * was made from; the cause is not sent.
  *
  * @since 0.1.0
  */
@@ -25,15 +25,35 @@ import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as Schema from "effect/Schema"
 import { about, type Answer, answerOf, responseOf, titles } from "./internal/answers.ts"
 
-/** The part of `Unavailable` that is in the body. Its name is that of the problem in an OpenAPI document. */
+/**
+ * The body of {@link Unavailable}, without the header.
+ *
+ * **When to use**
+ *
+ * Use when you read an OpenAPI document or a response by hand: this is the schema of a 503's body, and its name is the
+ * name of the problem in the document. Handlers and clients use {@link Unavailable}.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class UnavailableBody extends HttpApiError.Problem<UnavailableBody>()("AmqpUnavailable", about(503)) {}
 
-/** 503: the broker is not there, takes nothing, or no channel is free. Worth another try. */
+/**
+ * A problem of status 503: the broker is unreachable or blocks publishers, or no channel is free.
+ *
+ * **When to use**
+ *
+ * Use in clients to try again, after `retryAfter` seconds if it is given. The condition is temporary.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unavailable extends Schema.TaggedError<Unavailable>("@effect-amqp/http/AmqpUnavailable")(
   "AmqpUnavailable",
   {
+    /** A sentence about what happened and what the client can do. */
     detail: Schema.optionalKey(Schema.String),
-    /** After how many seconds; the header `Retry-After`. Absent if somebody on the way has taken it off. */
+    /** Seconds to wait, from the header `Retry-After`. Absent if an intermediary has removed the header. */
     retryAfter: Schema.optionalKey(Schema.Int)
   }
 ) {
@@ -46,19 +66,70 @@ export class Unavailable extends Schema.TaggedError<Unavailable>("@effect-amqp/h
   }
 }
 
-/** 504: no answer in time. Whether the request took effect is not known. */
+/**
+ * A problem of status 504: the broker or the RPC server did not answer in time.
+ *
+ * **When to use**
+ *
+ * Use in clients to tell an unknown outcome from a refusal.
+ *
+ * **Gotchas**
+ *
+ * The request may have taken effect. Repeat it only where a duplicate does no harm.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class TimedOut extends HttpApiError.Problem<TimedOut>()("AmqpTimedOut", about(504)) {}
 
-/** 413: the message is larger than the broker takes. */
+/**
+ * A problem of status 413: the message is larger than the broker accepts.
+ *
+ * **When to use**
+ *
+ * Use in clients to send a smaller message. The same message fails again.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class TooLarge extends HttpApiError.Problem<TooLarge>()("AmqpTooLarge", about(413)) {}
 
-/** 422: a mandatory message that no queue takes. */
+/**
+ * A problem of status 422: no queue receives the mandatory message.
+ *
+ * **When to use**
+ *
+ * Use in clients to detect a message that was not stored anywhere.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unroutable extends HttpApiError.Problem<Unroutable>()("AmqpUnroutable", about(422)) {}
 
-/** 502: the server of a request (`AmqpRpc`) failed. */
+/**
+ * A problem of status 502: the RPC server (`AmqpRpc`) failed while it handled the request.
+ *
+ * **When to use**
+ *
+ * Use in clients to tell a failure of a service behind this one from a failure of this service.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class BadGateway extends HttpApiError.Problem<BadGateway>()("AmqpBadGateway", about(502)) {}
 
-/** What an AMQP error is to a client. */
+/**
+ * The union of all problems that an AMQP error can become.
+ *
+ * **When to use**
+ *
+ * Use as the error type of a handler or a client that deals with all of them.
+ *
+ * @see {@link schemas} for the schemas of these problems
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type Problem =
   | Unavailable
   | TimedOut
@@ -67,7 +138,16 @@ export type Problem =
   | BadGateway
   | HttpApiError.InternalServerErrorProblem
 
-/** `Unavailable` as an endpoint's error: `retryAfter` travels as the header `Retry-After`. */
+/**
+ * The schema of {@link Unavailable} as an endpoint's error, with `retryAfter` in the header `Retry-After`.
+ *
+ * **When to use**
+ *
+ * Use as a type only, when you annotate a value that contains {@link schemas}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface UnavailableWithHeader extends HttpApiSchema.encodeToWithHeaders<
   typeof Unavailable,
   typeof UnavailableBody,
@@ -78,7 +158,7 @@ const UnavailableWithHeader: UnavailableWithHeader = Unavailable.pipe(
   HttpApiSchema.encodeToWithHeaders(
     {
       body: UnavailableBody,
-      // A date is allowed too (RFC 9110, section 10.2.3); somebody on the way may have put one there.
+      // The header may also be a date (RFC 9110, section 10.2.3), which an intermediary may have set.
       headers: { "retry-after": Schema.optionalKey(Schema.String) }
     },
     {
@@ -98,9 +178,20 @@ const UnavailableWithHeader: UnavailableWithHeader = Unavailable.pipe(
 )
 
 /**
- * The schemas of all problems, for an endpoint's `error`. `AmqpHttpApi` declares them for all endpoints it is a middleware of.
+ * The schemas of all problems, for the `error` of an endpoint.
  *
- * An endpoint that has them cannot have another problem of status 503: its header tells the two apart for nobody.
+ * **When to use**
+ *
+ * Use when an endpoint declares the problems without the middleware `AmqpHttpApi`, which declares them for all its
+ * endpoints.
+ *
+ * **Gotchas**
+ *
+ * An endpoint with these schemas cannot have another problem of status 503. A client could not distinguish the two,
+ * because the header `Retry-After` is optional and does not identify a problem.
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const schemas: readonly [
   UnavailableWithHeader,
@@ -120,10 +211,28 @@ const classes = [
   HttpApiError.InternalServerErrorProblem
 ] as const
 
-/** Whether a value is one of these problems. */
+/**
+ * Returns whether a value is one of the problems of this module.
+ *
+ * **When to use**
+ *
+ * Use to recognize a problem among unknown values, for example in a middleware.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
 export const isProblem = (u: unknown): u is Problem => classes.some((Class) => u instanceof Class)
 
-/** The HTTP status of a problem. */
+/**
+ * Returns the HTTP status of a problem.
+ *
+ * **When to use**
+ *
+ * Use when you log or count problems by their status.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
 export const statusOf = (problem: Problem): number => (problem._tag === "AmqpUnavailable" ? 503 : problem.status)
 
 const problemOf = (answer: Answer): Problem => {
@@ -146,32 +255,52 @@ const problemOf = (answer: Answer): Problem => {
 }
 
 /**
- * The problem that an AMQP error is to a client.
+ * Converts an AMQP error to the problem that the client gets.
  *
- * @example
+ * **When to use**
+ *
+ * Use when a handler deals with the error itself. {@link orProblem} converts the errors of a whole effect.
+ *
+ * **Details**
+ *
+ * The problem keeps the AMQP error as its `cause`, for the log of this process. The cause is not sent.
+ *
+ * **Example** (Converting an exhausted pool)
+ *
  * ```ts
  * import { AmqpError } from "@effect-amqp/core"
  * import { AmqpProblem } from "@effect-amqp/http"
  *
- * const error = AmqpError.fromReason(new AmqpError.PoolExhausted({ message: "10000 borrowers wait already" }))
+ * const error = AmqpError.fromReason(new AmqpError.PoolExhausted({ message: "10000 borrowers are waiting" }))
  *
  * console.log(AmqpProblem.fromError(error)) // AmqpUnavailable, with a retryAfter of 1
  * ```
+ *
+ * @see `AmqpHttpError.toResponse` for the same answer as a response
+ *
+ * @category conversions
+ * @since 0.1.0
  */
 export const fromError = (error: AmqpError.AmqpError): Problem => {
   const problem = problemOf(answerOf(error))
-  // For the log of this process: what is sent is made of the schemas' fields.
+  // The cause is for the log of this process. It is not sent, because responses contain the schemas' fields only.
   Object.defineProperty(problem, "cause", { value: error, enumerable: false })
   return problem
 }
 
 /**
- * Fails with the problem where an effect fails with an AMQP error; other failures stay as they are. What a handler of an
- * endpoint ends with.
+ * Converts the AMQP errors of an effect to problems. Other failures are unchanged.
  *
- * To answer a reason otherwise, catch it before: `Effect.catchReason("AmqpError", "PublishReturned", ...)`.
+ * **When to use**
  *
- * @example
+ * Use as the last step of an endpoint's handler, so that the error type of the handler matches the endpoint's.
+ *
+ * **Details**
+ *
+ * To answer a reason differently, catch it first: `Effect.catchReason("AmqpError", "PublishReturned", ...)`.
+ *
+ * **Example** (Ending a handler with problems)
+ *
  * ```ts
  * import { AmqpPublisher } from "@effect-amqp/core"
  * import { AmqpProblem } from "@effect-amqp/http"
@@ -180,6 +309,11 @@ export const fromError = (error: AmqpError.AmqpError): Problem => {
  * // Effect<Confirmed, AmqpProblem.Problem, AmqpPublisher>
  * const program = AmqpPublisher.publish({ routingKey: "orders", content: "an order" }).pipe(AmqpProblem.orProblem)
  * ```
+ *
+ * @see {@link fromError} for converting a single error
+ *
+ * @category error handling
+ * @since 0.1.0
  */
 export const orProblem = <A, E, R>(
   self: Effect.Effect<A, E, R>

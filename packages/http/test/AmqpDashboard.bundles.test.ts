@@ -1,4 +1,4 @@
-/** The dashboard in an application's bundle, where no file can be read beside the module. */
+/** The dashboard in an application's bundle, which has no files next to the module. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
@@ -8,10 +8,10 @@ import { node } from "../../core/test/support/processes.ts"
 import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { script } from "../src/internal/dashboard/script.generated.ts"
 
-describe("A bundle of one file, minified, of an application with a dashboard", () => {
+describe("a minified bundle of an application with a dashboard, in one file", () => {
   for (const command of commands) {
     it.live(
-      `serves the page with the very script of the sources, which its policy allows (${command[0]})`,
+      `serves the page with the script of the sources, which its policy allows (${command[0]})`,
       () =>
         Effect.gen(function* () {
           const { url } = yield* ScriptedBroker.make()

@@ -1,4 +1,4 @@
-/** The dashboard's routes, over sockets: who may look, and what comes. */
+/** The dashboard's routes over sockets: authorization, the page, the events and the shutdown. */
 import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { AmqpDashboard } from "@effect-amqp/http"
@@ -14,11 +14,12 @@ import { get, open, untilFlow } from "./support/service.ts"
 
 const path = "/amqp/dashboard"
 const events = `${path}/events`
+const known = { authorization: "Bearer open" }
 
 const withDashboard = (broker: ScriptedBroker.ScriptedBroker, options?: Options) =>
   Effect.provide(serveDashboard(broker.url, options), { local: true })
 
-/** A counter that counts how often it is looked at, where the dashboard looks for deliveries. */
+/** A metric in the place of the delivery counter that counts how often it is read. */
 const lookedAt = (registry: Metric.MetricRegistry, looked = (_times: number) => {}) => {
   let times = 0
   registry.set("looked at", {
@@ -46,15 +47,15 @@ const reconnect = {
   onRefused: "retry" as const
 }
 
-/** Everything that has come until an event of this name: of a stream that sends all at once, it is there already. */
+/** Reads events until one of this name. A stream that sends everything at once has sent it already. */
 const names = Effect.fnUntraced(function* (stream: Events, last: string) {
   const seen: Array<string> = []
   while (seen.at(-1) !== last) seen.push((yield* stream.next)?.event ?? "end")
   return seen
 })
 
-describe("dashboard: who may look", () => {
-  it.live("page and events are for those only whom the authorizer lets in, and nobody else makes it look", () =>
+describe("dashboard: authorization", () => {
+  it.live("only authorized requests get the page and the events, and no request of others causes a sample", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const registry: Metric.MetricRegistry = new Map()
@@ -72,10 +73,11 @@ describe("dashboard: who may look", () => {
             assert.notInclude(answer.text, "127.0.0.1")
           }
         }
-        assert.strictEqual(looks(), 0)
+        // The sample that is taken every ten seconds, whether or not there are viewers.
+        assert.strictEqual(looks(), 1)
         assert.strictEqual((yield* ask("GET", path)).status, 200)
         yield* Effect.scoped(Effect.flatMap(listen(events), (stream) => stream.until("sample")))
-        assert.isAtLeast(looks(), 1)
+        assert.isAtLeast(looks(), 2)
       }).pipe(
         withDashboard(broker, {
           registry,
@@ -88,7 +90,7 @@ describe("dashboard: who may look", () => {
     })
   )
 
-  it.live("what decides gets the services that the layer was built with", () =>
+  it.live("authorize gets the services that the layer was built with", () =>
     Effect.gen(function* () {
       class Guests extends Context.Service<Guests, { readonly names: ReadonlyArray<string> }>()("Guests") {}
       const broker = yield* ScriptedBroker.make()
@@ -103,26 +105,28 @@ describe("dashboard: who may look", () => {
     })
   )
 
-  it.live("events are for the dashboard's own page: no other site opens streams by its visitors' cookies", () =>
-    Effect.gen(function* () {
-      const broker = yield* ScriptedBroker.make()
-      yield* Effect.gen(function* () {
-        for (const site of ["cross-site", "same-site"]) {
-          const answer = yield* ask("GET", events, {
-            headers: { authorization: "Bearer open", "sec-fetch-site": site }
-          })
-          assert.strictEqual(answer.status, 403, site)
-        }
-        yield* Effect.scoped(
-          Effect.flatMap(listen(events, { "sec-fetch-site": "same-origin" }), (stream) => stream.until("hello"))
-        )
-        assert.strictEqual((yield* ask("HEAD", events)).status, 404)
-        assert.strictEqual((yield* ask("HEAD", path)).status, 200)
-      }).pipe(withDashboard(broker, { limits: { streams: 1 } }))
-    })
+  it.live(
+    "only the dashboard's own page gets events; another site cannot open streams with its visitors' cookies",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* ScriptedBroker.make()
+        yield* Effect.gen(function* () {
+          for (const site of ["cross-site", "same-site"]) {
+            const answer = yield* ask("GET", events, {
+              headers: { authorization: "Bearer open", "sec-fetch-site": site }
+            })
+            assert.strictEqual(answer.status, 403, site)
+          }
+          yield* Effect.scoped(
+            Effect.flatMap(listen(events, { "sec-fetch-site": "same-origin" }), (stream) => stream.until("hello"))
+          )
+          assert.strictEqual((yield* ask("HEAD", events)).status, 404)
+          assert.strictEqual((yield* ask("HEAD", path)).status, 200)
+        }).pipe(withDashboard(broker, { limits: { viewers: 1 } }))
+      })
   )
 
-  it.live("at most so many look at once; who leaves makes room", () =>
+  it.live("viewers are limited; a viewer that leaves frees its permit", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -131,35 +135,49 @@ describe("dashboard: who may look", () => {
         assert.strictEqual(refused.status, 503)
         assert.strictEqual(refused.headers["retry-after"], "10")
         yield* one.hangUp
-        // That somebody has left is heard a moment later.
+        // The server notices a moment later that a viewer has left.
         let three = yield* open(events)
         while (!three.first.includes("event: hello")) three = yield* open(events)
         yield* two.hangUp
         yield* three.hangUp
-      }).pipe(withDashboard(broker, { authorize: () => Effect.succeed("allow"), limits: { streams: 2 } }))
+      }).pipe(withDashboard(broker, { authorize: () => Effect.succeed("allow"), limits: { viewers: 2 } }))
     })
   )
 
-  it.live("limits that make no sense end the program where it is built", () =>
+  it.live("a limit out of bounds makes the layer die while it is built", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      for (const limits of [{ streams: 0 }, { streams: 1.5 }, { heartbeat: 0 }, { heartbeat: "30 days" }] as const) {
+      for (const limits of [
+        { viewers: 0 },
+        { viewers: 1.5 },
+        { heartbeatInterval: 0 },
+        { heartbeatInterval: "30 days" }
+      ] as const) {
         const exit = yield* Effect.exit(Effect.void.pipe(withDashboard(broker, { limits })))
         assert.isTrue(Exit.hasDies(exit), JSON.stringify(limits))
+      }
+      for (const queueCounts of [
+        { interval: "1 second" },
+        { interval: "2 hours" },
+        { queues: Array.from({ length: 101 }, (_, i) => `queue-${i}`) }
+      ] as const) {
+        const exit = yield* Effect.exit(Effect.void.pipe(withDashboard(broker, { queueCounts })))
+        assert.isTrue(Exit.hasDies(exit), JSON.stringify(queueCounts))
       }
     })
   )
 })
 
 describe("dashboard: the page", () => {
-  it.live("is one small response that may load nothing but its own events", () =>
+  it.live("is one small response that can load only its own events", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         const { headers, text } = yield* ask("GET", "/ops")
         assert.strictEqual(headers.get("content-type"), "text/html; charset=utf-8")
         assert.strictEqual(headers.get("x-content-type-options"), "nosniff")
-        assert.isBelow(Buffer.byteLength(text), 30_000)
+        assert.isBelow(Buffer.byteLength(text), 60_000)
+        assert.strictEqual(headers.get("vary"), "accept-encoding")
         const policy = Object.fromEntries(
           headers
             .get("content-security-policy")!
@@ -201,8 +219,32 @@ describe("dashboard: the page", () => {
   )
 })
 
+describe("dashboard: the page's encodings", () => {
+  it.live("it is compressed as the request accepts, always the same page", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        const plain = yield* ask("GET", path, { headers: { ...known, "accept-encoding": "identity" } })
+        for (const [accepted, encoding] of [
+          ["gzip, deflate, br", "br"],
+          ["gzip", "gzip"],
+          ["br;q=0.5, gzip;q=1", "gzip"],
+          ["br;q=0, *", "gzip"],
+          ["identity, br;q=0, gzip;q=0", null]
+        ] as const) {
+          // `fetch` decodes the body.
+          const { headers, text } = yield* ask("GET", path, { headers: { ...known, "accept-encoding": accepted } })
+          assert.strictEqual(headers.get("content-encoding"), encoding, accepted)
+          assert.strictEqual(text, plain.text, accepted)
+          if (encoding !== null) assert.isBelow(Number(headers.get("content-length")), 16_000)
+        }
+      }).pipe(withDashboard(broker, { authorize: () => Effect.succeed("allow") }))
+    })
+  )
+})
+
 describe("dashboard: its events", () => {
-  it.effect("a viewer gets what it is, all of the last five minutes, and then a sample a second", () =>
+  it.effect("a viewer gets the settings, the last five minutes, and then one sample per second", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -243,46 +285,95 @@ describe("dashboard: its events", () => {
     })
   )
 
-  it.effect("one fiber looks for all viewers, and none while there are none", () =>
+  it.effect("a sample has what stands in the outbox, if a relay of @effect-amqp/sql runs in this process", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const registry: Metric.MetricRegistry = new Map()
+      yield* Effect.gen(function* () {
+        const viewer = yield* listen(events)
+        assert.isNull((yield* viewer.until("sample")).data.outbox)
+        // As a relay sets them: packages/sql/test/AmqpOutbox.faults.test.ts.
+        const set = (name: string, value: number) =>
+          Effect.provideService(Metric.update(Metric.gauge(name), value), Metric.MetricRegistry, registry)
+        yield* set("amqp.outbox.waiting", 12)
+        yield* set("amqp.outbox.oldest_age", 3.5)
+        yield* set("amqp.outbox.set_aside", 1)
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual((yield* viewer.until("sample")).data.outbox, [12, 3.5, 1])
+      }).pipe(Effect.scoped, withDashboard(broker, { registry }))
+    })
+  )
+
+  it.effect("one fiber takes a sample per second for all viewers, and one per ten seconds is always taken", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const registry: Metric.MetricRegistry = new Map()
       const looks = lookedAt(registry)
       yield* Effect.gen(function* () {
-        yield* TestClock.adjust("1 minute")
-        assert.strictEqual(looks(), 0)
+        yield* TestClock.adjust("55 seconds")
+        assert.strictEqual(looks(), 6)
         yield* Effect.gen(function* () {
           const viewers = yield* Effect.forEach([1, 2, 3], () => listen(events))
-          for (const viewer of viewers) yield* viewer.until("totals")
-          assert.strictEqual(looks(), 1)
-          for (let second = 1; second <= 5; second++) {
+          for (const viewer of viewers) yield* viewer.until("sample")
+          assert.strictEqual(looks(), 7)
+          for (let second = 1; second <= 4; second++) {
             yield* TestClock.adjust("1 second")
             for (const viewer of viewers) yield* viewer.until("sample")
           }
-          assert.strictEqual(looks(), 6)
+          assert.strictEqual(looks(), 11)
         }).pipe(Effect.scoped)
-        // That somebody has left is heard a moment later.
-        let before = 0
+        // The server notices a moment later that a viewer has left.
+        let before = -1
         while (before !== looks()) {
           before = looks()
           yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 20)))
-          yield* TestClock.adjust("1 second")
+          yield* TestClock.adjust("10 seconds")
+          before++
         }
         yield* TestClock.adjust("1 minute")
-        assert.strictEqual(looks(), before)
+        assert.strictEqual(looks(), before + 6)
         const again = yield* listen(events)
-        yield* again.until("totals")
-        assert.strictEqual(looks(), before + 1)
-      }).pipe(Effect.scoped, withDashboard(broker, { registry, limits: { streams: 3 } }))
+        yield* again.until("sample")
+        assert.strictEqual(looks(), before + 7)
+      }).pipe(Effect.scoped, withDashboard(broker, { registry, limits: { viewers: 3 } }))
     })
   )
 
-  it.effect("a metric that cannot be read costs a sample, not the dashboard", () =>
+  it.effect("a first viewer gets the last hour, however long the service runs", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      yield* Effect.gen(function* () {
+        yield* TestClock.adjust("2 hours")
+        const { data } = yield* (yield* listen(events)).until("history")
+        assert.lengthOf(data, 360)
+        assert.deepStrictEqual([data.at(0).at, data.at(-1).at], [7_200_000 - 3_590_000, 7_200_000])
+        assert.isAtMost(JSON.stringify(data).length, 250_000)
+      }).pipe(Effect.scoped, withDashboard(broker))
+    })
+  )
+
+  it.effect("each run of the service has a name, a start, a process and a version", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make()
+      const read = (version?: string) =>
+        Effect.flatMap(listen(events), (viewer) => viewer.until("hello")).pipe(
+          Effect.scoped,
+          withDashboard(broker, { version }),
+          Effect.map(({ data }) => data.instance)
+        )
+      const [one, two] = [yield* read(), yield* read("1.2.3")]
+      assert.notStrictEqual(one.id, two.id)
+      assert.deepInclude(one, { startedAt: 0, pid: process.pid, version: null })
+      assert.deepInclude(two, { version: "1.2.3" })
+    })
+  )
+
+  it.effect("a metric that dies loses one sample, and the dashboard continues", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const registry: Metric.MetricRegistry = new Map()
       lookedAt(registry, (times) => {
-        if (times === 2) throw new Error("not now")
+        if (times === 3) throw new Error("not now")
       })
       yield* Effect.gen(function* () {
         const viewer = yield* listen(events)
@@ -294,7 +385,7 @@ describe("dashboard: its events", () => {
     })
   )
 
-  it.effect("rates and percentiles are those of the last second, of this connection and of no other", () =>
+  it.effect("rates and percentiles cover the last second of this connection only", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const registry: Metric.MetricRegistry = new Map()
@@ -325,7 +416,7 @@ describe("dashboard: its events", () => {
         yield* repeat(20, Effect.orDie(send))
         const refused = AmqpPublisher.publish({ exchange: "", routingKey: "x".repeat(300), content: "" })
         yield* repeat(10, Effect.ignore(refused))
-        // A hundred evenly in two buckets: 1 to 10 ms, and 10 to 100 ms.
+        // One hundred durations, evenly in two buckets: 1 to 10 ms, and 10 to 100 ms.
         yield* repeat(50, Metric.update(confirming, 0.005))
         yield* repeat(50, Metric.update(confirming, 0.05))
         for (const other of [asking, elsewhere, refusing]) yield* repeat(50, Metric.update(other, 1))
@@ -339,7 +430,7 @@ describe("dashboard: its events", () => {
         assert.deepStrictEqual(data.published, [20, 10])
         assert.deepStrictEqual(data.consumed, [40, 30, 5])
         assert.deepStrictEqual(data.confirming, [10, 91, 98.2])
-        // Longer than the longest bucket: at least that long.
+        // A duration above the last bucket counts as the boundary of that bucket.
         assert.deepStrictEqual(data.handling, [100, 100, 100])
 
         yield* TestClock.adjust("1 second")
@@ -352,14 +443,14 @@ describe("dashboard: its events", () => {
         assert.deepInclude(totals.published, { confirmed: 20, refused: 10 })
       }).pipe(
         Effect.scoped,
-        // Not for the layer: what the library measures itself goes elsewhere.
+        // The layer does not get this registry, because the library's own measurements belong elsewhere.
         Effect.provideService(Metric.MetricRegistry, registry),
         withDashboard(broker, { registry, amqp: { connectionName: "orders" } })
       )
     })
   )
 
-  it.effect("an outage is told when it begins, not a sample later, and so is its end", () =>
+  it.effect("the start and the end of an outage are sent immediately, not with the next sample", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -386,7 +477,7 @@ describe("dashboard: its events", () => {
     })
   )
 
-  it.live("what the connection goes through is remembered while nobody looks, each time of it once", () =>
+  it.live("the connection's history is recorded without viewers, each phase once", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -396,7 +487,7 @@ describe("dashboard: its events", () => {
         yield* untilState(({ _tag }) => _tag === "Open")
         broker.block("low on memory")
         yield* untilFlow("Blocked")
-        // Lost while it is blocked: it is not open in between.
+        // The connection is lost while it is blocked, so there is no phase `open` in between.
         broker.destroy()
         yield* untilState((state) => state._tag === "Open" && state.generation === 3)
         const viewer = yield* listen(events)
@@ -417,7 +508,7 @@ describe("dashboard: its events", () => {
     })
   )
 
-  it.live("what the consumers' own connection goes through is told as well, from there being none", () =>
+  it.live("the history of the consumers' own connection is sent too, starting without a connection", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -441,7 +532,7 @@ describe("dashboard: its events", () => {
         broker.destroy()
         assert.deepInclude(yield* untilPhase("reconnecting"), { reason: "ConnectionClosed" })
         yield* untilPhase("open", 2)
-        // Whoever comes later gets all of it.
+        // A later viewer gets the whole history.
         const later = (yield* (yield* listen(events)).until("hello")).data.consumers
         const named = later.map(({ name }: Record<string, unknown>) => name)
         assert.deepStrictEqual(
@@ -488,28 +579,46 @@ describe("dashboard: its events", () => {
         }
         yield* viewer.until("sample")
         assert.isAtLeast(viewer.heartbeats(), 2)
-      }).pipe(Effect.scoped, withDashboard(broker, { limits: { heartbeat: "300 millis" } }))
+      }).pipe(Effect.scoped, withDashboard(broker, { limits: { heartbeatInterval: "300 millis" } }))
     })
   )
 
-  it.live("what needs attention is among the totals, with its text, until it has passed", () =>
+  it.live("an ended consumer is in the table and among what is wrong, until one of its name runs again", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
         const viewer = yield* listen(events)
-        assert.deepStrictEqual((yield* viewer.until("totals")).data.conditions, [])
+        const first = (yield* viewer.until("totals")).data
+        assert.deepStrictEqual(first.findings, [])
+        assert.isNumber(first.calmSince)
+        assert.deepStrictEqual((yield* viewer.until("table")).data, { rows: [], more: 0 })
         yield* Effect.ignore(AmqpConsumer.consume("orders", () => Effect.void, { prefetch: -1 }))
-        let conditions: ReadonlyArray<readonly [string, string, number, boolean]> = []
-        while (conditions.length === 0) conditions = (yield* viewer.until("totals")).data.conditions
-        const [kind, message, since, notReady] = conditions[0]!
-        assert.deepStrictEqual([kind, notReady], ["ConsumerEnded", true])
-        assert.include(message, 'the consumer "orders" has ended: ')
+        let totals = first
+        while (totals.findings.length === 0) totals = (yield* viewer.until("totals")).data
+        assert.isNull(totals.calmSince)
+        const [{ since, ...finding }] = totals.findings
+        assert.deepStrictEqual(finding, {
+          rule: "ConsumerEnded",
+          subject: "orders",
+          what: "ended, one of its options is invalid",
+          todo: "Correct the option that the log names. Then start the consumer again, for example by a restart.",
+          notReady: true
+        })
         assert.isAtMost(since, Date.now())
+        const [row] = (yield* viewer.until("table")).data.rows
+        assert.deepInclude(row, { queue: "orders", state: "ended", running: 0, wanted: 1, rate: null })
+        assert.deepStrictEqual(row.end.slice(0, 2), ["failed", "one of its options is invalid (InvalidArgument)"])
+
+        const consumer = yield* Effect.forkChild(Effect.exit(AmqpConsumer.consume("orders", () => Effect.void)))
+        while (totals.findings.length > 0) totals = (yield* viewer.until("totals")).data
+        const [again] = (yield* viewer.until("table")).data.rows
+        assert.deepInclude(again, { state: "running", running: 1, wanted: 1, end: row.end })
+        yield* Fiber.interrupt(consumer)
       }).pipe(Effect.scoped, withDashboard(broker), quietly)
     })
   )
 
-  it.live("no user, no password and no text of an error is in what viewers get", () =>
+  it.live("viewers get no user, no password and no text of an error", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -519,12 +628,12 @@ describe("dashboard: its events", () => {
         const viewer = yield* listen(events)
         const hello = yield* viewer.until("hello")
         assert.deepInclude(hello.data.phases.at(-1), { name: "closed", reason: "AuthenticationFailed" })
-        const told = JSON.stringify([
+        const received = JSON.stringify([
           hello.data,
           (yield* viewer.until("sample")).data,
           (yield* viewer.until("totals")).data
         ])
-        for (const secret of ["operator-user", "operator-word", "ACCESS_REFUSED"]) assert.notInclude(told, secret)
+        for (const secret of ["operator-user", "operator-word", "ACCESS_REFUSED"]) assert.notInclude(received, secret)
       }).pipe(
         Effect.scoped,
         withDashboard(broker, {
@@ -538,8 +647,8 @@ describe("dashboard: its events", () => {
   )
 })
 
-describe("dashboard: its end", () => {
-  it.live("streams end with the layer, whatever serves it", () =>
+describe("dashboard: shutdown", () => {
+  it.live("streams end with the layer, with any server", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const { dispose, handler } = HttpRouter.toWebHandler(
@@ -555,13 +664,13 @@ describe("dashboard: its end", () => {
       assert.include((yield* read).value, "event: hello")
       const disposed = yield* Effect.forkChild(Effect.promise(dispose), { startImmediately: true })
       while (!(yield* read).done) {
-        // Samples that were on their way.
+        // Samples that were sent before the end.
       }
       yield* Fiber.join(disposed)
     })
   )
 
-  it.live("streams end when the server stops, which does not wait for viewers", () =>
+  it.live("streams end when the server stops, so the shutdown does not wait for viewers", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const scope = yield* Scope.make()
@@ -573,7 +682,7 @@ describe("dashboard: its end", () => {
         const ended = Effect.forEach(viewers, (viewer) =>
           Effect.repeat(viewer.next, { while: (event) => event !== undefined })
         )
-        // Its patience is 20 seconds.
+        // The server's graceful shutdown timeout is 20 seconds.
         yield* Effect.timeout(Effect.andThen(ended, Fiber.join(stopping)), "10 seconds")
       }).pipe(Effect.scoped, Effect.provideContext(services))
     })

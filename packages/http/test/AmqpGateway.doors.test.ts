@@ -1,4 +1,4 @@
-/** The gateway, for strangers: other spellings of its routes, upgrades, foreign pages, and clients that come back in masses. */
+/** The gateway's routes, upgrades, origins, and limits for clients that reconnect. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -31,7 +31,7 @@ const messagesIn = (queue: string) =>
     )
   )
 
-/** Sends a request byte by byte as it is, keeps its half of the connection open, and takes the answer until its end. */
+/** Sends a raw request, keeps its half of the connection open, and reads the answer to its end. */
 const raw = (text: string) =>
   Effect.gen(function* () {
     const { hostname, port } = new URL(yield* address)
@@ -67,7 +67,7 @@ const isGone = (socket: Socket) =>
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a route", () => {
-    it.effect("has one spelling: others, which a proxy would not guard, are not found and nobody is asked", () => {
+    it.effect("has one spelling; others, which a proxy would not guard, are 404, and authorize does not run", () => {
       const asked: Array<AmqpGateway.Access> = []
       return Effect.gen(function* () {
         const queue = yield* makeQueue(["one"])
@@ -99,7 +99,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }
         assert.isEmpty(asked)
         assert.strictEqual(yield* messagesIn(queue), 1)
-        // And the one spelling is there.
+        // The one spelling is found.
         assert.strictEqual((yield* send("POST", routes[0][1])).status, 200)
         assert.strictEqual(asked.length, 1)
       }).pipe(
@@ -115,7 +115,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     })
 
-    it.effect("does not become a WebSocket by POST: nothing is published, and the connection is closed", () =>
+    it.effect("refuses a WebSocket by POST: nothing is published, and the connection is closed", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue()
@@ -131,7 +131,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             assert.include(answer, "application/problem+json")
             yield* isGone(socket)
           }
-          // Without `Connection: Upgrade` it is no upgrade for Node, and has a body.
+          // Without `Connection: Upgrade` Node does not treat it as an upgrade, and reads its body.
           assert.strictEqual((yield* send("POST", path, "Upgrade: websocket\r\n", "it")).status, 400)
         }
         assert.strictEqual(yield* messagesIn(queue), 0)
@@ -139,7 +139,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow }), quietly)
     )
 
-    it.effect("that refuses a WebSocket does not keep the connection of a client that keeps its half open", () =>
+    it.effect("that refuses a WebSocket closes the connection of a client that keeps its half open", () =>
       Effect.gen(function* () {
         const { socket, status } = yield* raw(upgradeRequest("/amqp/consume/no-such-queue"))
         assert.strictEqual(status, 404)
@@ -162,45 +162,42 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         }).pipe(Effect.timeout("10 seconds"))
       }).pipe(Effect.scoped)
 
-    it.effect(
-      "is opened for the host's own pages, and refused to those of other origins, before anybody is asked",
-      () => {
-        let asked = 0
-        return Effect.gen(function* () {
-          const queue = yield* makeQueue()
-          for (const origin of [undefined, "https://shop.example.com", "http://SHOP.example.com"]) {
-            assert.strictEqual(yield* open(queue, origin), 101, origin)
-          }
-          assert.strictEqual(yield* open(queue, "http://localhost:3000", "localhost:3000"), 101)
-          const before = asked
-          for (const origin of [
-            "https://evil.example",
-            "https://shop.example.com.evil.example",
-            "https://shop.example.com:8443",
-            "https://evil.example/shop.example.com",
-            "null",
-            "shop.example.com",
-            "file://shop.example.com",
-            ""
-          ]) {
-            assert.strictEqual(yield* open(queue, origin), 403, origin)
-          }
-          assert.strictEqual(asked, before)
-        }).pipe(
-          Effect.scoped,
-          withGateway({
-            authorize: () =>
-              Effect.sync(() => {
-                asked++
-                return "allow"
-              })
-          }),
-          quietly
-        )
-      }
-    )
+    it.effect("is opened for the host's own pages, and refused to other origins before authorize runs", () => {
+      let asked = 0
+      return Effect.gen(function* () {
+        const queue = yield* makeQueue()
+        for (const origin of [undefined, "https://shop.example.com", "http://SHOP.example.com"]) {
+          assert.strictEqual(yield* open(queue, origin), 101, origin)
+        }
+        assert.strictEqual(yield* open(queue, "http://localhost:3000", "localhost:3000"), 101)
+        const before = asked
+        for (const origin of [
+          "https://evil.example",
+          "https://shop.example.com.evil.example",
+          "https://shop.example.com:8443",
+          "https://evil.example/shop.example.com",
+          "null",
+          "shop.example.com",
+          "file://shop.example.com",
+          ""
+        ]) {
+          assert.strictEqual(yield* open(queue, origin), 403, origin)
+        }
+        assert.strictEqual(asked, before)
+      }).pipe(
+        Effect.scoped,
+        withGateway({
+          authorize: () =>
+            Effect.sync(() => {
+              asked++
+              return "allow"
+            })
+        }),
+        quietly
+      )
+    })
 
-    it.effect("is opened for the origins that are allowed, and for no others", () =>
+    it.effect("is opened for the allowed origins only", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue()
         const codes = yield* Effect.forEach(
@@ -211,7 +208,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow, origins: ["https://app.example.com", "null"] }), quietly)
     )
 
-    it.effect("is asked for by origins as browsers send them: others are a mistake of the program", () =>
+    it.effect("an allowed origin that no browser sends makes the layer die", () =>
       Effect.gen(function* () {
         for (const wrong of ["app.example.com", "https://app.example.com/", "https://app.example.com/path", "*"]) {
           const exit = yield* Effect.exit(Effect.scoped(Layer.build(serveGateway({ origins: [wrong] }))))
@@ -225,7 +222,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     const path = (queue: string, id?: string) =>
       `/amqp/consume/${queue}?ack=delivery${id === undefined ? "" : `&lastEventId=${id}`}`
 
-    it.effect("counts a stream once that is resumed while its former connection is open", () =>
+    it.effect("counts a stream once if it is resumed while its former connection is open", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue(["1", "2"])
         const first = yield* listen(path(queue))
@@ -240,34 +237,32 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow, limits: { ...limits, streams: 1 } }), quietly)
     )
 
-    it.effect(
-      "lets a client that comes back wait until its former connection has gone, which is cut off for that",
-      () =>
-        Effect.gen(function* () {
-          // More than the kernel's buffers hold.
-          const queue = yield* makeQueue(Array.from({ length: 40 }, () => "x".repeat(1_000_000)))
-          const first = yield* listen(path(queue))
-          const { id } = yield* first.until("message")
-          // It reads nothing more, until nothing more leaves for it.
-          const look = Effect.andThen(Effect.sleep("300 millis"), messagesIn(queue))
-          let before = -1
-          yield* Effect.repeat(look, {
-            until: (now) => {
-              const isStuck = now === before
-              before = now
-              return isStuck
-            }
-          }).pipe(Effect.timeout("15 seconds"))
-          assert.isAbove(before, 0)
-          const since = performance.now()
-          const second = yield* listen(path(queue, id))
-          assert.deepInclude((yield* second.until("open")).data, { resumed: true })
-          // It was given a second to read that it is replaced.
-          assert.isAtLeast(performance.now() - since, 800)
-        }).pipe(Effect.scoped, withGateway({ authorize: allow, limits: { ...limits, streams: 1 } }), quietly)
+    it.effect("lets a reconnecting client wait until its former connection is closed, which the gateway forces", () =>
+      Effect.gen(function* () {
+        // More bytes than the kernel's buffers hold.
+        const queue = yield* makeQueue(Array.from({ length: 40 }, () => "x".repeat(1_000_000)))
+        const first = yield* listen(path(queue))
+        const { id } = yield* first.until("message")
+        // The client stops reading, until the gateway can write no more.
+        const look = Effect.andThen(Effect.sleep("300 millis"), messagesIn(queue))
+        let before = -1
+        yield* Effect.repeat(look, {
+          until: (now) => {
+            const isStuck = now === before
+            before = now
+            return isStuck
+          }
+        }).pipe(Effect.timeout("15 seconds"))
+        assert.isAbove(before, 0)
+        const since = performance.now()
+        const second = yield* listen(path(queue, id))
+        assert.deepInclude((yield* second.until("open")).data, { resumed: true })
+        // The former client had one second to read that it is replaced.
+        assert.isAtLeast(performance.now() - since, 800)
+      }).pipe(Effect.scoped, withGateway({ authorize: allow, limits: { ...limits, streams: 1 } }), quietly)
     )
 
-    it.effect("holds in a flood of clients that come back and read nothing; the newest has the stream", () =>
+    it.effect("holds in a flood of clients that reconnect and do not read; the newest has the stream", () =>
       Effect.gen(function* () {
         const { awaitCensus, census } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue(["1"])
@@ -287,7 +282,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           )
         )
         yield* Fiber.join(flood)
-        // It has its place, and a stranger none.
+        // The client has its permit, and another one gets none.
         assert.strictEqual((yield* ask("GET", path(queue))).status, 503)
         const newest = yield* listen(path(queue, id))
         assert.deepInclude((yield* newest.until("open")).data, { resumed: true })
@@ -297,12 +292,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.isAtMost(Math.max(...counts), 2)
       }).pipe(
         Effect.scoped,
-        withGateway({ authorize: allow, limits: { ...limits, streams: 2, heartbeat: "5 seconds" } }),
+        withGateway({ authorize: allow, limits: { ...limits, streams: 2, heartbeatInterval: "5 seconds" } }),
         quietly
       )
     )
 
-    it.effect("holds for streams that wait for their clients, too: one that had to go is found by nobody", () =>
+    it.effect("holds for streams that wait for their clients too; a stream that was dropped cannot be resumed", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue(["1", "2", "3"])
@@ -317,7 +312,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* awaitCensus({ consumers: 0 })
           return id
         })
-        // The last message is for the second.
+        // The last message is for the second stream.
         const first = yield* visit
         yield* makeQueue()
         const second = yield* post(`/amqp/publish/amq.default/${queue}`, "4").pipe(Effect.andThen(visit))
@@ -345,7 +340,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       ["1500 B", ["4"]],
       [0, []]
     ] as const) {
-      it.effect(`of ${missed} bounds what is kept for a client that comes back, in bytes`, () =>
+      it.effect(`of ${missed} bounds the events that are kept for a reconnecting client, in bytes`, () =>
         Effect.gen(function* () {
           const { awaitCensus } = yield* TestBroker.TestBroker
           const queue = yield* makeQueue(["0", "1", "2", "3", "4"].map((digit) => digit + "x".repeat(200)))
@@ -363,7 +358,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             contents.push(data.content[0])
           }
           assert.deepStrictEqual(contents, [...expected])
-        }).pipe(Effect.scoped, withGateway({ limits: { ...limits, missed } }), quietly)
+        }).pipe(Effect.scoped, withGateway({ limits: { ...limits, replayBuffer: missed } }), quietly)
       )
     }
   })

@@ -1,4 +1,6 @@
-/** The gateway when the broker hesitates, refuses or is lost, when clients come and go, and what it passes on unread. */
+/**
+ * The gateway when the broker is slow, refuses or is lost, when clients come and go, and with bodies that it forwards.
+ */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, type AmqpChannel, type AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -28,14 +30,14 @@ const onScript = (broker: ScriptedBroker.ScriptedBroker, overrides?: Overrides) 
 const to = "/amqp/publish/logs/info"
 
 describe("POST /publish/{exchange}/{routingKey}", () => {
-  it.live("is not answered before the broker has confirmed the message, and by what the broker says", () =>
+  it.live("is answered after the broker has confirmed the message, with the broker's outcome", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       yield* Effect.gen(function* () {
         const outcome = Effect.fnUntraced(function* (nth: number, tell: Effect.Effect<void>) {
           const asking = yield* Effect.forkChild(post(to, "it"), { startImmediately: true })
           yield* broker.received("basic.publish", nth)
-          // It has all that it could be answered by, were it not for the confirm.
+          // The gateway has everything that it needs for an answer, except the confirm.
           yield* Effect.sleep("50 millis")
           assert.isUndefined(asking.pollUnsafe())
           yield* tell
@@ -44,17 +46,17 @@ describe("POST /publish/{exchange}/{routingKey}", () => {
         })
         const tell = (channel: number, method: "basic.ack" | "basic.nack") =>
           Effect.sync(() => broker.send(channel, method, { deliveryTag: 1 }))
-        // The first to its exchange goes alone.
+        // The first message to an exchange has a channel of its own.
         assert.deepStrictEqual(yield* outcome(1, tell(1, "basic.ack")), [200, null])
         assert.deepStrictEqual(yield* outcome(2, tell(2, "basic.nack")), [503, "1"])
-        // Nobody knows whether it has arrived.
+        // It is unknown whether the message has arrived.
         const lost = Effect.sync(() => broker.destroy())
         assert.deepStrictEqual(yield* outcome(3, lost), [504, null])
       }).pipe(onScript(broker))
     })
   )
 
-  it.live("is a 503 with Retry-After while the broker takes nothing, and while it is away", () =>
+  it.live("is a 503 with Retry-After while the broker blocks publishers, and while it is unreachable", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -73,52 +75,50 @@ describe("POST /publish/{exchange}/{routingKey}", () => {
     })
   )
 
-  it.live(
-    "answers a batch line by line: what is confirmed is told while the rest is awaited, and what is lost is told too",
-    () =>
-      Effect.gen(function* () {
-        const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
-        yield* Effect.gen(function* () {
-          const lines = ["one", "two", "three"].map((content) => JSON.stringify({ content })).join("\n")
-          const ack = (channel: number) => Effect.sync(() => broker.send(channel, "basic.ack", { deliveryTag: 1 }))
-          // The first to its exchange goes alone.
-          const alone = yield* Effect.forkChild(post(to, "it"), { startImmediately: true })
-          yield* broker.received("basic.publish", 1)
-          yield* ack(1)
-          yield* Fiber.join(alone)
-          const first = Effect.andThen(broker.received("basic.publish", 4), ack(2))
-          const told = yield* Effect.forkChild(
+  it.live("answers a batch line by line: confirmed lines before the others are known, and lost ones too", () =>
+    Effect.gen(function* () {
+      const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
+      yield* Effect.gen(function* () {
+        const lines = ["one", "two", "three"].map((content) => JSON.stringify({ content })).join("\n")
+        const ack = (channel: number) => Effect.sync(() => broker.send(channel, "basic.ack", { deliveryTag: 1 }))
+        // The first message to an exchange has a channel of its own.
+        const isolated = yield* Effect.forkChild(post(to, "it"), { startImmediately: true })
+        yield* broker.received("basic.publish", 1)
+        yield* ack(1)
+        yield* Fiber.join(isolated)
+        const first = Effect.andThen(broker.received("basic.publish", 4), ack(2))
+        const answering = yield* Effect.forkChild(
+          Effect.andThen(
+            first,
             Effect.andThen(
-              first,
-              Effect.andThen(
-                Effect.sleep("50 millis"),
-                Effect.sync(() => broker.destroy())
-              )
+              Effect.sleep("50 millis"),
+              Effect.sync(() => broker.destroy())
             )
           )
-          const answer = yield* post(to, lines, { "content-type": "application/x-ndjson" })
-          yield* Fiber.join(told)
-          const results = answer.text
-            .trimEnd()
-            .split("\n")
-            .map((line) => JSON.parse(line))
-          assert.deepStrictEqual(
-            results.map(({ problem, status }) => [status, problem?.status]),
-            [
-              ["confirmed", undefined],
-              ["refused", 504],
-              ["refused", 504]
-            ]
-          )
-        }).pipe(onScript(broker))
-      })
+        )
+        const answer = yield* post(to, lines, { "content-type": "application/x-ndjson" })
+        yield* Fiber.join(answering)
+        const results = answer.text
+          .trimEnd()
+          .split("\n")
+          .map((line) => JSON.parse(line))
+        assert.deepStrictEqual(
+          results.map(({ problem, status }) => [status, problem?.status]),
+          [
+            ["confirmed", undefined],
+            ["refused", 504],
+            ["refused", 504]
+          ]
+        )
+      }).pipe(onScript(broker))
+    })
   )
 })
 
 const channel = <A, E, R>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, E, R>) =>
   Effect.flatMap(AmqpPool.AmqpPool, (pool) => pool.use(f))
 
-/** A queue of the test's own, with these messages. */
+/** Declares a queue for one test, with these messages. */
 const makeQueue = (contents: ReadonlyArray<string> = []) =>
   channel((it) =>
     Effect.gen(function* () {
@@ -128,7 +128,7 @@ const makeQueue = (contents: ReadonlyArray<string> = []) =>
     })
   )
 
-/** Two messages, as an `EventSource` gets them: it comes back until it is let in, and whenever its stream ends. */
+/** Gets two messages as an `EventSource` does: it reconnects until it is accepted, and whenever its stream ends. */
 const comeBack = (queue: string) =>
   Effect.gen(function* () {
     const events = yield* listen(`/amqp/consume/${queue}`)
@@ -142,7 +142,7 @@ const comeBack = (queue: string) =>
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("POST /publish/{exchange}/{routingKey}", () => {
-    it.effect("a body that is compressed is passed on as it is, and said to be", () =>
+    it.effect("a compressed body is forwarded unchanged, with its content encoding", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue()
         const body = gzipSync("it")
@@ -158,7 +158,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("POST /rpc/{queue}", () => {
-    it.effect("body and reply are passed on as they are, to and from a server of whatever kind", () =>
+    it.effect("body and reply are forwarded unchanged, for any kind of server", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue()
         const answers: ReadonlyArray<Omit<AmqpMessage.Message, "routingKey" | "exchange">> = [
@@ -211,7 +211,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               [odd.status, odd.headers.get("content-type"), odd.headers.get("set-cookie")],
               [200, "application/octet-stream", null]
             )
-            // What says that it is JSON has to be.
+            // A body that is declared as JSON must be valid.
             const wrong = yield* call("{", { "content-type": "application/json; charset=utf-8" })
             assert.strictEqual(wrong.status, 400)
             assert.strictEqual(asked.length, answers.length)
@@ -222,27 +222,29 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("GET /consume/{queue}", () => {
-    it.effect("ends with why when the broker is lost, and whoever comes back gets what was not settled", () =>
-      Effect.gen(function* () {
-        const { awaitCensus, killConnections } = yield* TestBroker.TestBroker
-        const queue = yield* makeQueue(["one", "two"])
-        const events = yield* listen(`/amqp/consume/${queue}`)
-        const { id } = yield* events.until("message")
-        const socket = yield* converse(`/amqp/consume/${yield* makeQueue()}`)
-        yield* socket.until("open")
-        yield* awaitCensus({ consumers: 2 })
-        yield* killConnections
-        const { data } = yield* events.until("end")
-        assert.deepInclude(data, { reason: "failed" })
-        assert.deepInclude(data.problem, { status: 503, title: "Service Unavailable" })
-        assert.deepInclude(yield* socket.until("end"), { reason: "failed" })
-        assert.strictEqual(yield* socket.closed, 1011)
-        assert.strictEqual((yield* ask("POST", `/amqp/consume/${queue}/${id}/ack`)).status, 410)
-        assert.deepStrictEqual(yield* comeBack(queue), ["one", "two"])
-      }).pipe(Effect.scoped, withGateway({ authorize: () => Effect.succeed("allow") }), quiet)
+    it.effect(
+      "ends with a reason when the broker is lost; a client that reconnects gets the unsettled deliveries",
+      () =>
+        Effect.gen(function* () {
+          const { awaitCensus, killConnections } = yield* TestBroker.TestBroker
+          const queue = yield* makeQueue(["one", "two"])
+          const events = yield* listen(`/amqp/consume/${queue}`)
+          const { id } = yield* events.until("message")
+          const socket = yield* converse(`/amqp/consume/${yield* makeQueue()}`)
+          yield* socket.until("open")
+          yield* awaitCensus({ consumers: 2 })
+          yield* killConnections
+          const { data } = yield* events.until("end")
+          assert.deepInclude(data, { reason: "failed" })
+          assert.deepInclude(data.problem, { status: 503, title: "Service Unavailable" })
+          assert.deepInclude(yield* socket.until("end"), { reason: "failed" })
+          assert.strictEqual(yield* socket.closed, 1011)
+          assert.strictEqual((yield* ask("POST", `/amqp/consume/${queue}/${id}/ack`)).status, 410)
+          assert.deepStrictEqual(yield* comeBack(queue), ["one", "two"])
+        }).pipe(Effect.scoped, withGateway({ authorize: () => Effect.succeed("allow") }), quiet)
     )
 
-    it.effect("as a WebSocket it acknowledges on delivery, resumes, has heartbeats, and ends when it is idle", () =>
+    it.effect("as a WebSocket it acknowledges on delivery, resumes, sends heartbeats, and ends when it is idle", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue(["1", "2", "3"])
@@ -266,12 +268,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         Effect.scoped,
         withGateway({
           authorize: () => Effect.succeed("allow"),
-          limits: { ...limits, idle: "1 second", heartbeat: "100 millis" }
+          limits: { ...limits, idleTimeout: "1 second", heartbeatInterval: "100 millis" }
         })
       )
     )
 
-    it.effect("clients that come and go, of both kinds, settle each message once, and leave nothing behind", () =>
+    it.effect("clients of both kinds that come and go settle each message once, and leave no message behind", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const contents = Array.from({ length: 120 }, (_, i) => `${i}`)
@@ -288,7 +290,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const socket = yield* converse(path)
           const { content, id } = yield* socket.until("message")
           yield* socket.send({ ack: id })
-          // Answered in order: what was sent before has been settled when this is.
+          // Answers come in order, so everything sent before is settled when this is.
           yield* socket.send({ ack: "of no stream" })
           yield* socket.until("error")
           settled.push(content)

@@ -1,4 +1,4 @@
-/** What the gateway does not do: for whom it is not allowed, and beyond its limits. */
+/** Requests that the gateway refuses: those that are not authorized, and those beyond its limits. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -24,7 +24,7 @@ const countOf = Effect.flatMap(AmqpPool.AmqpPool, (pool) =>
   )
 )
 
-/** A request that Node would not send: its answer, headers included. */
+/** Sends a raw request that Node's client would not send. Returns the answer with its headers. */
 const raw = (text: string) =>
   Effect.flatMap(address, (url) =>
     Effect.callback<string>((resume) => {
@@ -66,7 +66,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     ]
 
     for (const decision of ["deny", "authenticate"] as const) {
-      it.effect(`that says "${decision}" is heeded by every route, before the broker hears of anything`, () => {
+      it.effect(`that returns "${decision}" is obeyed by every route, before anything is sent to the broker`, () => {
         const asked: Array<AmqpGateway.Access> = []
         return Effect.gen(function* () {
           yield* declare
@@ -99,7 +99,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     }
 
-    it.effect("may need services, and sees the request; one that dies allows nothing", () =>
+    it.effect("can require services and read the request; one that dies allows nothing", () =>
       Effect.gen(function* () {
         class Users extends Context.Service<Users, ReadonlyMap<string, string>>()("test/Users") {}
         const authorize = ({ headers }: { readonly headers: Readonly<Record<string, string | undefined>> }) =>
@@ -131,17 +131,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(quietly)
     )
 
-    it.effect("and limits are demanded: without them there is no gateway, and with senseless ones neither", () =>
+    it.effect("and limits are required; a limit out of bounds makes the layer die", () =>
       Effect.gen(function* () {
         const senseless: ReadonlyArray<Partial<AmqpGateway.Limits>> = [
           { prefetch: 0 },
           { prefetch: 65_536 },
           { streams: 0.5 },
           { body: 0 },
-          { idle: 0 },
-          { idle: "30 days" },
-          { heartbeat: 0 },
-          { missed: -1 },
+          { idleTimeout: 0 },
+          { idleTimeout: "30 days" },
+          { heartbeatInterval: 0 },
+          { replayBuffer: -1 },
           { linse: 10 } as {}
         ]
         for (const wrong of senseless) {
@@ -152,28 +152,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             JSON.stringify(wrong)
           )
         }
-        // @ts-expect-error -- an authorizer is demanded
+        // @ts-expect-error -- an authorizer is required
         AmqpGateway.layer({ limits })
-        // @ts-expect-error -- limits are demanded
+        // @ts-expect-error -- limits are required
         AmqpGateway.layer({ authorize: () => Effect.succeed("allow") })
       }).pipe(quietly)
     )
   })
 
   describe("the limit of", () => {
-    it.effect("a body holds for what is told in advance, and for what is not; nothing is published", () =>
+    it.effect("a body holds with and without an announced length; nothing is published", () =>
       Effect.gen(function* () {
         yield* declare
         const to = `/amqp/publish/amq.default/${queue}`
         assert.strictEqual((yield* post(to, "x".repeat(100))).status, 200)
         for (const path of [to, `/amqp/rpc/${queue}`]) {
-          const told = yield* post(path, "x".repeat(101))
-          assert.strictEqual(told.status, 413)
-          assert.deepInclude(told.json, { title: "Content Too Large", status: 413 })
+          const answer = yield* post(path, "x".repeat(101))
+          assert.strictEqual(answer.status, 413)
+          assert.deepInclude(answer.json, { title: "Content Too Large", status: 413 })
         }
         const batch = yield* post(to, `{"content":"${"x".repeat(100)}"}`, { "content-type": "application/x-ndjson" })
         assert.strictEqual(batch.status, 413)
-        // In chunks, and so of a length that nobody has told.
+        // A chunked body does not announce its length.
         const chunked = yield* Effect.flatMap(address, (url) =>
           Effect.callback<number>((resume) => {
             const asking = request(
@@ -195,7 +195,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ limits: { ...limits, body: 100 } }), quietly)
     )
 
-    it.effect("time ends a request whose body does not come", () =>
+    it.effect("time ends a request whose body does not arrive", () =>
       Effect.gen(function* () {
         yield* declare
         const answer = yield* raw(
@@ -205,10 +205,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.match(answer, /^HTTP\/1\.1 408 /)
         assert.match(answer, /connection: close/i)
         assert.strictEqual(yield* countOf, 0)
-      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, idle: "300 millis" } }), quietly)
+      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, idleTimeout: "300 millis" } }), quietly)
     )
 
-    it.effect("prefetch cannot be exceeded by asking", () =>
+    it.effect("prefetch refuses a request for more", () =>
       Effect.gen(function* () {
         yield* declare
         for (const prefetch of ["11", "0", "-1", "1.5", "many", ""]) {
@@ -221,7 +221,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ limits: { ...limits, prefetch: 10 } }), quietly)
     )
 
-    it.effect("streams counts those that are open, of both kinds, and frees their places when they end", () =>
+    it.effect("streams counts the open ones of both kinds, and frees their permits when they end", () =>
       Effect.gen(function* () {
         yield* declare
         const path = `/amqp/consume/${queue}`

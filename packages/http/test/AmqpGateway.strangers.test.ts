@@ -1,4 +1,4 @@
-/** What one client of the gateway does wrong costs the others nothing. */
+/** Mistakes of one client of the gateway do not affect the others. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpConfig, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -13,7 +13,7 @@ import { gracefulServer, quiet } from "./support/server.ts"
 
 const ndjson = { "content-type": "application/x-ndjson" }
 
-/** A queue and a topic exchange of the test's own, which leads to it. */
+/** Declares a queue for one test, and a topic exchange that routes to it. */
 const makeWays = Effect.gen(function* () {
   const pool = yield* AmqpPool.AmqpPool
   const name = `strangers-${crypto.randomUUID()}`
@@ -35,7 +35,10 @@ const statuses = ({ text }: Answer): ReadonlyArray<unknown> =>
     .map((line) => JSON.parse(line))
     .map(({ problem, status }) => problem?.status ?? status)
 
-/** Publishes as honest clients do, many at a time, until the hostile one has done its worst; every status that is not 200. */
+/**
+ * Publishes many messages at once, as well-behaved clients do, until the hostile one is done. Returns every status
+ * except 200.
+ */
 const honestly = <A, R>(paths: ReadonlyArray<string>, hostile: Effect.Effect<A, never, R>) =>
   Effect.gen(function* () {
     const leaving = yield* Deferred.make<void>()
@@ -65,47 +68,53 @@ const honestly = <A, R>(paths: ReadonlyArray<string>, hostile: Effect.Effect<A, 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it) => {
   describe("a client that", () => {
     const cases: Record<string, (ways: Effect.Success<typeof makeWays>, nth: number) => ReturnType<typeof post>> = {
-      "names another user": ({ byQueue }) => post(byQueue, "it", { "amqp-user-id": "somebody-else" }),
+      "names another user": ({ byQueue }) => post(byQueue, "it", { "amqp-user-id": "another-user" }),
       "names another user in a batch": ({ byQueue }) =>
-        post(byQueue, '{"content":"it","properties":{"userId":"somebody-else"}}', ndjson),
-      "wants replies on a channel of its own": ({ byQueue }) =>
+        post(byQueue, '{"content":"it","properties":{"userId":"another-user"}}', ndjson),
+      "expects replies on its own channel": ({ byQueue }) =>
         post(byQueue, "it", { "amqp-reply-to": "amq.rabbitmq.reply-to" }),
-      "wants replies at a malformed address, in a batch": ({ byQueue }) =>
+      "expects replies on its own channel, by the name that LavinMQ has for it": ({ byQueue }) =>
+        post(byQueue, "it", { "amqp-reply-to": "amq.direct.reply-to" }),
+      "expects replies at an address of LavinMQ, in a batch": ({ byQueue }) =>
+        post(byQueue, '{"content":"it","properties":{"replyTo":"amq.direct.reply-to.ctag-0b1c"}}', ndjson),
+      "expects replies at a malformed address, in a batch": ({ byQueue }) =>
         post(byQueue, '{"content":"it","properties":{"replyTo":"amq.rabbitmq.reply-to.a.b"}}', ndjson),
-      "publishes to an exchange that is missing": () => post("/amqp/publish/missing/it", "it"),
-      "publishes to one missing exchange after the other": (_, nth) => post(`/amqp/publish/missing-${nth}/it`, "it"),
+      "publishes to a missing exchange": () => post("/amqp/publish/missing/it", "it"),
+      "publishes to one missing exchange after another": (_, nth) => post(`/amqp/publish/missing-${nth}/it`, "it"),
       "publishes to a missing exchange in batches": (_, nth) =>
         post(`/amqp/publish/missing-${nth}/it`, '{"content":"it"}\n'.repeat(20), ndjson)
     }
     for (const [what, misbehave] of Object.entries(cases)) {
-      it.effect(`${what}, in a loop, is refused, and costs no publish of others and no channel of the publisher`, () =>
-        Effect.gen(function* () {
-          const ways = yield* makeWays
-          const { confirmed, others, result } = yield* honestly(
-            [ways.byQueue, `${ways.byExchange}/a.topic`],
-            Effect.forEach(
-              Array.from({ length: 120 }, (_, i) => i),
-              (nth) => misbehave(ways, nth),
-              { concurrency: 4 }
+      it.effect(
+        `${what}, in a loop, is refused, and fails no publish of others and closes no channel of the publisher`,
+        () =>
+          Effect.gen(function* () {
+            const ways = yield* makeWays
+            const { confirmed, others, result } = yield* honestly(
+              [ways.byQueue, `${ways.byExchange}/a.topic`],
+              Effect.forEach(
+                Array.from({ length: 120 }, (_, i) => i),
+                (nth) => misbehave(ways, nth),
+                { concurrency: 4 }
+              )
             )
-          )
-          const wanted = what.includes("exchange") ? 404 : 400
-          for (const answer of result) {
-            const told = answer.status === 200 ? statuses(answer) : [answer.status]
-            assert.isTrue(
-              told.every((status) => status === wanted),
-              answer.text
-            )
-          }
-          assert.deepStrictEqual(others, [])
-          assert.isAbove(confirmed, 16)
-          const { refused, timedOut, unknown } = yield* ways.publisher.stats
-          assert.deepStrictEqual({ refused, timedOut, unknown }, { refused: 0, timedOut: 0, unknown: 0 })
-        }).pipe(Effect.scoped, withGateway(), quietly)
+            const wanted = what.includes("exchange") ? 404 : 400
+            for (const answer of result) {
+              const received = answer.status === 200 ? statuses(answer) : [answer.status]
+              assert.isTrue(
+                received.every((status) => status === wanted),
+                answer.text
+              )
+            }
+            assert.deepStrictEqual(others, [])
+            assert.isAbove(confirmed, 16)
+            const { refused, timedOut, unknown } = yield* ways.publisher.stats
+            assert.deepStrictEqual({ refused, timedOut, unknown }, { refused: 0, timedOut: 0, unknown: 0 })
+          }).pipe(Effect.scoped, withGateway(), quietly)
       )
     }
 
-    it.effect("publishes more than the broker was configured to take costs nobody else a publish", () =>
+    it.effect("publishes larger messages than the broker accepts fails no publish of others", () =>
       Effect.gen(function* () {
         const ways = yield* makeWays
         yield* limitBodies(100_000)
@@ -119,14 +128,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         assert.deepStrictEqual(new Set(result), new Set([413]))
         assert.deepStrictEqual(others, [])
         assert.deepInclude(yield* ways.publisher.stats, { unknown: 0, refused: 0 })
-        // What it takes goes beside others afterwards.
+        // Messages of an accepted size share channels afterwards.
         const { confirmed } = yield* ways.publisher.stats
         for (const _ of [1, 2]) assert.strictEqual((yield* post(ways.byQueue, "x".repeat(90_000))).status, 200)
         assert.deepInclude(yield* ways.publisher.stats, { confirmed: confirmed + 1 })
       }).pipe(Effect.scoped, withGateway({ limits: { ...limits, body: "1 MiB" } }), quietly)
     )
 
-    it.effect("publishes where the service's user may not costs nobody else a publish", () =>
+    it.effect("publishes where the service's user has no permission fails no publish of others", () =>
       Effect.gen(function* () {
         const user = yield* Users.make("secret")
         const { url } = yield* TestBroker.TestBroker
@@ -157,7 +166,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
   })
 
   describe("an exchange", () => {
-    it.effect("that is declared can be published to a second after it was missing", () =>
+    it.effect("that is declared can be published to one second after it was missing", () =>
       Effect.gen(function* () {
         const { name, pool } = yield* makeWays
         const exchange = `${name}-late`
@@ -173,7 +182,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
     )
 
     it.effect(
-      "that is deleted after it has taken messages is tried alone again, once some have an unknown outcome",
+      "that is deleted after it has accepted messages gets isolated ones again, once some have an unknown outcome",
       () =>
         Effect.gen(function* () {
           const { name, pool, publisher } = yield* makeWays
@@ -181,7 +190,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
           yield* pool.use((channel) => channel.exchangeDeclare(exchange, "fanout", { durable: false }))
           const path = `/amqp/publish/${exchange}/it`
           const batch = post(path, '{"content":"it"}\n'.repeat(50), { ...ndjson, "amqp-mandatory": "false" })
-          // On each channel of the publisher it is known by then.
+          // By then each channel of the publisher has met the missing exchange.
           for (let i = 0; i < 4; i++) assert.deepStrictEqual(new Set(statuses(yield* batch)), new Set(["confirmed"]))
           yield* pool.use((channel) => channel.exchangeDelete(exchange))
           const first = statuses(yield* batch)
@@ -194,7 +203,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
   })
 
   describe("a batch", () => {
-    it.effect("with lines that are nested too deep loses these lines alone", () =>
+    it.effect("with lines that are nested too deep loses these lines only", () =>
       Effect.gen(function* () {
         const { byQueue } = yield* makeWays
         const nested = (levels: number) => `{"json":${"[".repeat(levels)}${"]".repeat(levels)}}`
@@ -208,7 +217,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
       }).pipe(Effect.scoped, withGateway(), quietly)
     )
 
-    it.effect("of more lines than it may have is refused before anything is published", () =>
+    it.effect("with too many lines is refused before anything is published", () =>
       Effect.gen(function* () {
         const { byQueue, name, pool } = yield* makeWays
         const line = '{"content":"it"}\n'
@@ -218,10 +227,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         const answer = yield* post(byQueue, line.repeat(100), ndjson)
         assert.deepStrictEqual(new Set(statuses(answer)), new Set(["confirmed"]))
         assert.deepInclude(yield* pool.use((channel) => channel.queueDeclarePassive(name)), { messageCount: 100 })
-      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, lines: 100 } }), quietly)
+      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, batchLines: 100 } }), quietly)
     )
 
-    it.effect("of whatever lines lets other requests through while it is read", () =>
+    it.effect("of any lines lets other requests run while it is read", () =>
       Effect.gen(function* () {
         const { byQueue } = yield* makeWays
         yield* post(byQueue, "it")
@@ -241,7 +250,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "3 minutes" })((it
         assert.strictEqual(answer.text.split("\n").length, lines + 1)
         assert.isAbove(longest, 0)
         assert.isBelow(longest, took / 4)
-      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, body: "1 MiB", lines: 1_000_000 } }), quietly)
+      }).pipe(Effect.scoped, withGateway({ limits: { ...limits, body: "1 MiB", batchLines: 1_000_000 } }), quietly)
     )
   })
 })

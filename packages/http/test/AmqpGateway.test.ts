@@ -1,4 +1,4 @@
-/** The gateway, as clients that have HTTP only see it. */
+/** The gateway's routes, as HTTP clients use them. */
 import { assert, describe, layer } from "@effect/vitest"
 import { type AmqpChannel, AmqpMessage, AmqpPool, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -9,7 +9,7 @@ import { quietly } from "../../core/test/support/amqp.ts"
 import { ask, converse, listen, post, serveGateway, withGateway } from "./support/gateway.ts"
 import { address } from "./support/server.ts"
 
-/** A queue of the test's own, for as long as the scope is open. */
+/** Declares a queue for one test. It is deleted when the scope closes. */
 const makeQueue = Effect.acquireRelease(
   Effect.flatMap(AmqpPool.AmqpPool, (pool) =>
     Effect.map(
@@ -40,7 +40,7 @@ const fill = (queue: string, contents: ReadonlyArray<string>) =>
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("POST /publish/{exchange}/{routingKey}", () => {
-    it.effect("publishes the body as it is, with properties from headers, and answers when it is confirmed", () =>
+    it.effect("publishes the body unchanged, with properties from headers, and answers when it is confirmed", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         const content = Uint8Array.from({ length: 256 }, (_, i) => i)
@@ -82,14 +82,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           ["status", 200],
           ["__proto__", "kept"]
         ])
-        // RabbitMQ 4 sorts them by their names.
+        // RabbitMQ 4 sorts headers by name.
         const names =
           (yield* major) < 4 ? ["Size", "tags", "status", "__proto__"] : ["Size", "__proto__", "status", "tags"]
         assert.deepStrictEqual(Object.keys(headers), names)
       }).pipe(Effect.scoped, withGateway())
     )
 
-    it.effect("takes exchanges and keys with any characters, and no key", () =>
+    it.effect("accepts exchanges and keys with any characters, and an empty key", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         const exchange = "a/b ü"
@@ -115,7 +115,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway())
     )
 
-    it.effect("says what became of a message that nobody takes, and of one that cannot be sent", () =>
+    it.effect("reports a message that reaches no queue, and one that cannot be sent", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         const to = `/amqp/publish/amq.default/${queue}`
@@ -132,7 +132,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual(yield* status("/amqp/publish/amq.default/nowhere", { "amqp-mandatory": "false" }), 200)
         assert.strictEqual(yield* status("/amqp/publish/no-such-exchange/x"), 404)
         assert.strictEqual(yield* status(`/amqp/publish/${"x".repeat(256)}/x`), 400)
-        // The router knows no such path.
+        // The router has no route for this path.
         assert.strictEqual((yield* post("/amqp/publish/%ff/x", "it")).status, 404)
         assert.strictEqual(yield* status("/amqp/publish/a/b/c"), 404)
         const wrong: ReadonlyArray<Record<string, string>> = [
@@ -144,10 +144,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           { "amqp-mandatory": "1" },
           { "amqp-headers": "no JSON" },
           { "amqp-headers": "[]" },
-          // They would send copies to queues that nobody was asked about.
+          // They would send copies to queues that authorize has not seen.
           { "amqp-headers": '{"CC":["elsewhere"]}' },
           { "amqp-headers": '{"BCC":["elsewhere"]}' },
-          { "amqp-user-id": "somebody-else" },
+          { "amqp-user-id": "another-user" },
           { "amqp-message-id": "x".repeat(256) }
         ]
         for (const headers of wrong) assert.strictEqual(yield* status(to, headers), 400, JSON.stringify(headers))
@@ -155,7 +155,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway(), quietly)
     )
 
-    it.effect("takes a batch as NDJSON, and answers one result a line, in order", () =>
+    it.effect("accepts a batch as NDJSON, and answers one result per line, in order", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         const lines = [
@@ -196,13 +196,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             ["last", undefined, undefined]
           ]
         )
-        // Many keep their order, and their results.
+        // Many lines keep their order, and so do their results.
         const many = Array.from({ length: 500 }, (_, i) => (i % 7 === 3 ? "no JSON" : `{"json":${i}}`))
-        const told = yield* post(`/amqp/publish/amq.default/${queue}`, many.join("\n"), {
+        const ordered = yield* post(`/amqp/publish/amq.default/${queue}`, many.join("\n"), {
           "content-type": "application/x-ndjson"
         })
         assert.deepStrictEqual(
-          told.text
+          ordered.text
             .trimEnd()
             .split("\n")
             .map((line) => JSON.parse(line).status),
@@ -211,7 +211,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const valid = many.flatMap((line, i) => (line === "no JSON" ? [] : [String(i)]))
         const arrived = yield* Effect.replicateEffect(Effect.map(take(queue), AmqpMessage.text), valid.length)
         assert.deepStrictEqual(arrived, valid)
-        // Nobody takes them: all are told so.
+        // No queue receives these messages, and each line says so.
         const lost = yield* post("/amqp/publish/amq.default/nowhere", '{"content":"a"}\n{"content":"b"}', {
           "content-type": "application/x-ndjson; charset=utf-8"
         })
@@ -227,7 +227,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("GET /consume/{queue}", () => {
-    it.effect("streams deliveries; each is settled by a POST, once, and no more than prefetch come before that", () =>
+    it.effect("streams deliveries; a POST settles each once, and at most prefetch are unsettled", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         yield* fill(queue, ["one", "two", "three", "four"])
@@ -252,7 +252,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual(three.data.content, "three")
         assert.strictEqual(yield* settle(one.id, "ack"), 410)
         assert.strictEqual(yield* settle(two.id, "requeue"), 204)
-        // Back in its place, and so before the fourth.
+        // The delivery is back in its position in the queue, before the fourth.
         const again = yield* events.until("message")
         assert.deepInclude(again.data, { content: "two", redelivered: true })
         assert.strictEqual(yield* settle(again.id, "reject"), 204)
@@ -267,7 +267,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway())
     )
 
-    it.effect("gives back what is unsettled, and its channel, when the client leaves", () =>
+    it.effect("returns unsettled deliveries and its channel when the client leaves", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue
@@ -278,13 +278,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* events.hangUp
         yield* awaitCensus({ unacked: 0, consumers: 0 })
         yield* untilReady(queue, 3)
-        // What belongs to a stream that has ended is in the queue again.
+        // The delivery of an ended stream is in the queue again.
         assert.strictEqual((yield* ask("POST", `/amqp/consume/${queue}/${id}/ack`)).status, 410)
         assert.deepInclude(yield* AmqpPool.stats, { used: 0 })
       }).pipe(Effect.scoped, withGateway())
     )
 
-    it.effect("acknowledges on delivery; a client that comes back gets what it has missed, and nothing twice", () =>
+    it.effect("acknowledges on delivery; a reconnecting client gets the events it missed, and none twice", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue
@@ -296,7 +296,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* first.hangUp
         yield* awaitCensus({ consumers: 0 })
         yield* fill(queue, ["6"])
-        // It has got the second, and nothing after that.
+        // The client has received the second event, and none after it.
         const second = yield* listen(path, { "last-event-id": seen[1]!.id })
         assert.deepInclude((yield* second.until("open")).data, { resumed: true })
         const missed = yield* Effect.replicateEffect(second.until("message"), 4)
@@ -309,7 +309,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           seen.slice(2).map(({ id }) => id)
         )
         yield* awaitCensus({ unacked: 0, consumers: 1 })
-        // It comes back while this end still takes it to be there.
+        // The client reconnects before the gateway notices that it has left.
         const third = yield* listen(`${path}&lastEventId=${missed[2]!.id}`)
         assert.deepInclude((yield* third.until("open")).data, { resumed: true })
         assert.strictEqual((yield* third.until("message")).data.content, "6")
@@ -320,7 +320,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway())
     )
 
-    it.effect("sends heartbeats, and ends when nothing has come for as long as it may", () =>
+    it.effect("sends heartbeats, and ends after the idle timeout", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue
@@ -331,15 +331,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* awaitCensus({ consumers: 0 })
       }).pipe(
         Effect.scoped,
-        withGateway({ limits: { body: 1, prefetch: 1, streams: 1, idle: "1 second", heartbeat: "100 millis" } })
+        withGateway({
+          limits: { body: 1, prefetch: 1, streams: 1, idleTimeout: "1 second", heartbeatInterval: "100 millis" }
+        })
       )
     )
 
-    it.effect("takes back what it has sent to a client that does not read, and cuts it off", () =>
+    it.effect("returns the deliveries of a client that does not read, and disconnects it", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue
-        // More than the sockets' buffers hold.
+        // More bytes than the sockets' buffers hold.
         yield* fill(
           queue,
           Array.from({ length: 20 }, () => "x".repeat(1_000_000))
@@ -354,10 +356,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         socket.on("error", () => {})
         socket.once("close", () => Deferred.doneUnsafe(closed, Effect.void))
         yield* awaitCensus({ consumers: 1, unacked: 10 })
-        // At once, and not only when it is cut off.
+        // The deliveries return immediately, not only when the client is disconnected.
         yield* awaitCensus({ consumers: 0, unacked: 0 }, { timeout: "4 seconds" })
         yield* untilReady(queue, 20)
-        // Its place is free again, though it has not read a byte.
+        // Its permit is free again, although it has not read a byte.
         const other = yield* Effect.retry(listen(`/amqp/consume/${queue}`), {
           schedule: Schedule.spaced("50 millis"),
           times: 300
@@ -367,11 +369,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.timeout(Deferred.await(closed), "10 seconds")
       }).pipe(
         Effect.scoped,
-        withGateway({ limits: { body: 1, prefetch: 10, streams: 1, idle: "500 millis", heartbeat: "5 seconds" } })
+        withGateway({
+          limits: { body: 1, prefetch: 10, streams: 1, idleTimeout: "500 millis", heartbeatInterval: "5 seconds" }
+        })
       )
     )
 
-    it.effect("is not begun without a queue, and ends with why when the queue is gone", () =>
+    it.effect("does not start without a queue, and ends with a reason when the queue is deleted", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         assert.strictEqual((yield* ask("GET", "/amqp/consume/no-such-queue")).status, 404)
@@ -389,7 +393,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway(), quietly)
     )
 
-    it.effect("ends when the server stops, which does not wait for its client", () =>
+    it.effect("ends when the server stops, so the shutdown does not wait for its client", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const scope = yield* Scope.make()
@@ -414,7 +418,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("GET /consume/{queue} as a WebSocket", () => {
-    it.effect("tells deliveries, takes settlements on the same socket, and gives back the rest when it closes", () =>
+    it.effect("sends deliveries, accepts settlements on the same socket, and returns the rest when it closes", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue
@@ -440,7 +444,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("POST /rpc/{queue}", () => {
-    it.effect("answers with the reply, the procedure's failure, or why there is none", () =>
+    it.effect("answers with the reply, the procedure's failure, or the reason why there is no reply", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue
         class Divided extends Schema.TaggedError<Divided>()("Divided", { by: Schema.Int }) {}

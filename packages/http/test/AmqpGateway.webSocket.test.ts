@@ -1,4 +1,4 @@
-/** The gateway's WebSockets, for clients that do not read, and for those that send what they should not. */
+/** The gateway's WebSockets, for clients that do not read, and for those that send invalid messages. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpConfig, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -15,7 +15,7 @@ import { address, quiet, upgradeRequest } from "./support/server.ts"
 
 const allow = () => Effect.succeed("allow" as const)
 
-/** A queue of the test's own, with so many messages of this length. */
+/** Declares a queue for one test, with so many messages of this length. */
 const makeQueue = (count = 0, length = 1) =>
   Effect.flatMap(AmqpPool.AmqpPool, (pool) =>
     pool.use((channel) =>
@@ -42,13 +42,13 @@ const untilHas = (queue: string, count: number) =>
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("a client that does not read", () => {
-    // The kernel's buffers, here and at the client, take 4 and 6 MiB at most by Linux's defaults.
+    // By Linux's defaults, the kernel's buffers hold at most 4 MiB on this side and 6 MiB on the client's.
     const count = 300
     const length = 100_000
     const mostLost = 150
 
     for (const kind of ["WebSocket", "stream of events"] as const) {
-      it.effect(`has no more acknowledged on delivery than has left for it, and is cut off: a ${kind}`, () =>
+      it.effect(`has no delivery acknowledged that has not left the process, and is disconnected: a ${kind}`, () =>
         Effect.gen(function* () {
           const { awaitCensus } = yield* TestBroker.TestBroker
           const queue = yield* makeQueue(count, length)
@@ -67,12 +67,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* Effect.timeout(Deferred.await(closed), "10 seconds")
         }).pipe(
           Effect.scoped,
-          withGateway({ authorize: allow, limits: { ...limits, idle: "700 millis", heartbeat: "300 millis" } })
+          withGateway({
+            authorize: allow,
+            limits: { ...limits, idleTimeout: "700 millis", heartbeatInterval: "300 millis" }
+          })
         )
       )
     }
 
-    it.effect("is not read from while it does not read its answers, and is cut off", () =>
+    it.effect("is not read from while it does not read its answers, and is disconnected", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const client = yield* openRaw(`/amqp/consume/${yield* makeQueue()}`, { reads: false })
@@ -86,11 +89,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         flood()
         yield* awaitCensus({ consumers: 0 }, { timeout: "20 seconds" })
         yield* client.gone
-        // Its answers would be four times as long. The kernel has some megabytes of both.
+        // The answers would be four times as long. The kernel buffers some megabytes of both.
         assert.isBelow(taken, 32_000_000)
       }).pipe(
         Effect.scoped,
-        withGateway({ authorize: allow, limits: { ...limits, idle: "700 millis", heartbeat: "300 millis" } })
+        withGateway({
+          authorize: allow,
+          limits: { ...limits, idleTimeout: "700 millis", heartbeatInterval: "300 millis" }
+        })
       )
     )
   })
@@ -98,10 +104,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("a client that sends", () => {
     const giant = 99 * 1024 * 1024
     const cases: ReadonlyArray<readonly [what: string, bytes: Uint8Array, code: number]> = [
-      ["a message that announces more than it may have", frame("x", { announced: giant }), 1009],
-      ["one that is somewhat too long", frame("x".repeat(1025)), 1009],
+      ["a message that announces too many bytes", frame("x", { announced: giant }), 1009],
+      ["a message that is one byte too long", frame("x".repeat(1025)), 1009],
       [
-        "fragments that are too long together",
+        "fragments that are too long in total",
         Buffer.concat([
           frame("x".repeat(600), { first: 0x01 }),
           frame("", { first: 0x89 }),
@@ -114,34 +120,34 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         Buffer.concat([frame("x", { first: 0x01 }), ...Array.from({ length: 20 }, () => frame("", { first: 0x00 }))]),
         1008
       ],
-      ["no JSON", frame("nonsense"), 1008],
-      ["nothing", frame(""), 1008],
-      ["JSON that settles nothing", frame('{"ack":7}'), 1008],
-      ["two settlements at once", frame('{"ack":"a","reject":"b"}'), 1008],
-      ["much that is no JSON", Buffer.concat(Array.from({ length: 1000 }, () => frame("[1]"))), 1008]
+      ["a text that is not JSON", frame("nonsense"), 1008],
+      ["an empty message", frame(""), 1008],
+      ["JSON that is not a settlement", frame('{"ack":7}'), 1008],
+      ["two settlements in one message", frame('{"ack":"a","reject":"b"}'), 1008],
+      ["many messages that are not settlements", Buffer.concat(Array.from({ length: 1000 }, () => frame("[1]"))), 1008]
     ]
     for (const [what, bytes, code] of cases) {
-      it.effect(`${what} gets one error, is closed with ${code}, and does not keep its connection`, () =>
+      it.effect(`${what} gets one error, is closed with ${code}, and loses its connection`, () =>
         Effect.gen(function* () {
           const { awaitCensus } = yield* TestBroker.TestBroker
           const queue = yield* makeQueue(1)
           const client = yield* openRaw(`/amqp/consume/${queue}`)
           yield* awaitCensus({ unacked: 1 })
           client.socket.write(bytes)
-          const { code: told, texts } = yield* client.ended
-          assert.strictEqual(told, code)
+          const { code: closed, texts } = yield* client.ended
+          assert.strictEqual(closed, code)
           const errors = texts.map((text) => JSON.parse(text)).filter(({ event }) => event === "error")
           assert.strictEqual(errors.length, 1)
           assert.property(errors[0], "detail")
           yield* awaitCensus({ consumers: 0, unacked: 0 })
           yield* untilHas(queue, 1)
-          // It keeps its half open.
+          // The client keeps its half open.
           yield* client.gone
         }).pipe(Effect.scoped, withGateway({ authorize: allow }))
       )
     }
 
-    it.effect("what is not UTF-8 is closed with 1007", () =>
+    it.effect("invalid UTF-8 is closed with 1007", () =>
       Effect.gen(function* () {
         const client = yield* openRaw(`/amqp/consume/${yield* makeQueue()}`)
         client.socket.write(frame(Uint8Array.of(0xff, 0xfe)))
@@ -150,7 +156,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow }))
     )
 
-    it.effect("a settlement of what is not there is told so, and goes on", () =>
+    it.effect("a settlement of an unknown delivery gets an error, and the stream continues", () =>
       Effect.gen(function* () {
         const queue = yield* makeQueue(1)
         const socket = yield* converse(`/amqp/consume/${queue}`)
@@ -167,7 +173,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow }))
     )
 
-    it.effect("many settlements at once is answered little by little: others have their turn in between", () =>
+    it.effect("many settlements at once is answered in steps, and other fibers run in between", () =>
       Effect.gen(function* () {
         const client = yield* openRaw(`/amqp/consume/${yield* makeQueue()}`)
         const count = 2000
@@ -182,14 +188,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           if (answered >= count) Deferred.doneUnsafe(all, Effect.void)
         }
         client.socket.on("data", (bytes: Buffer) => {
-          // What the gateway, in this process, writes in one turn of the event loop is read in the next.
+          // The gateway runs in this process. Its writes of one turn of the event loop are read in the next turn.
           if (turn === 0) setImmediate(endTurn)
           const here = bytes.toString("latin1").split('"event":"error"').length - 1
           answered += here
           turn += here
         })
         const many = Buffer.concat(Array.from({ length: count }, () => frame(`{"ack":"${each}"}`)))
-        // One read of the gateway takes them all.
+        // One read of the gateway takes all of them.
         assert.isBelow(many.length, 65_536)
         client.socket.write(many)
         yield* Effect.timeout(Deferred.await(all), "20 seconds")
@@ -197,7 +203,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, withGateway({ authorize: allow }))
     )
 
-    it.effect("a settlement right before it closes has settled", () =>
+    it.effect("a settlement immediately before it closes is effective", () =>
       Effect.gen(function* () {
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* makeQueue(2)
@@ -214,7 +220,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  it.effect("nothing is compressed, whatever the server does elsewhere: short messages would become long", () => {
+  it.effect("nothing is compressed, even if the server compresses elsewhere: short messages would become long", () => {
     const server = Layer.orDie(
       NodeHttpServer.layerServer(createServer, {
         host: "127.0.0.1",
@@ -252,7 +258,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(Effect.scoped, Effect.provide(gateway, { local: true }))
   })
 
-  it.effect("frames are measured however they are cut into chunks", () =>
+  it.effect("the limits of frames hold for any division into chunks", () =>
     Effect.sync(() => {
       const fine = Buffer.concat([
         frame("x".repeat(1024)),

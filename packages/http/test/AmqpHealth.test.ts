@@ -1,4 +1,4 @@
-/** Health as an orchestrator asks for it, over a socket, while the connection goes through what it can go through. */
+/** Health checks over a socket, as an orchestrator sends them, in all states of the connection. */
 import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpBroker, AmqpChannel, AmqpConnection, AmqpConsumer, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth } from "@effect-amqp/http"
@@ -20,7 +20,7 @@ const withHealth = (
     ...overrides
   }: Parameters<typeof configOf>[1] & {
     readonly health?: AmqpHealth.Options
-    /** What the health checks look at in place of the application's own. */
+    /** The services that the health checks use in place of the application's own. */
     readonly services?: Layer.Layer<never, never, AmqpConnection.AmqpConnection | AmqpPool.AmqpPool>
   } = {}
 ) =>
@@ -40,11 +40,11 @@ const ask = Effect.fnUntraced(function* (name: "live" | "ready") {
   return { status, body: JSON.parse(body) as AmqpHealth.Report & { readonly status: string } }
 })
 
-/** Both status codes. */
+/** The status codes of both routes. */
 const health = Effect.map(Effect.all([ask("live"), ask("ready")]), ([live, ready]) => [live.status, ready.status])
 
 describe("health", () => {
-  it.live("is live and ready while the connection is open, and says what it has seen", () =>
+  it.live("is live and ready while the connection is open, and reports its state", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -67,7 +67,7 @@ describe("health", () => {
     })
   )
 
-  it.live("is live and not ready while the connection is away, and ready again when it is back", () =>
+  it.live("is live and not ready while the connection is lost, and ready again when it is restored", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -86,10 +86,10 @@ describe("health", () => {
     })
   )
 
-  it.live("is not ready before the first connect of a lazy one", () =>
+  it.live("is not ready before a lazy connection has connected", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
-      // Refused by a proxy: the port of a broker that does not listen may become somebody else's.
+      // A proxy refuses the connection. The port of a broker that does not listen may be reused by another program.
       const proxy = yield* FaultProxy.make(broker.url)
       proxy.refuse()
       yield* Effect.gen(function* () {
@@ -99,7 +99,7 @@ describe("health", () => {
     })
   )
 
-  it.live("is neither when the connection is closed for good, and names the reason, nothing else", () =>
+  it.live("is neither when the connection is closed permanently, and names only the reason", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -133,7 +133,7 @@ describe("health", () => {
     })
   )
 
-  it.live("is not ready while the broker blocks publishers, unless that is no matter", () =>
+  it.live("is not ready while the broker blocks publishers, unless the options say otherwise", () =>
     Effect.gen(function* () {
       for (const [blocked, expected] of [
         [undefined, 503],
@@ -154,7 +154,7 @@ describe("health", () => {
     })
   )
 
-  it.live("is live and not ready when a consumer has ended by itself, and says its kind, not its name", () =>
+  it.live("is live and not ready when a consumer has ended unexpectedly, and names the kind, not the queue", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -179,7 +179,7 @@ describe("health", () => {
     })
   )
 
-  it.live("of copies of the services is that of the originals", () =>
+  it.live("of copies of the services is the same as of the originals", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const copies = Layer.mergeAll(
@@ -206,7 +206,7 @@ describe("health", () => {
     })
   )
 
-  it.live("is not ready while the line before the pool is full", () =>
+  it.live("is not ready while the pool's wait queue is full", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -225,7 +225,7 @@ describe("health", () => {
     })
   )
 
-  it.live("has its paths as told", () =>
+  it.live("has the configured paths", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -236,7 +236,7 @@ describe("health", () => {
     })
   )
 
-  it.live("of several brokers is told of each, at paths of its own", () =>
+  it.live("of several brokers is reported for each, at its own paths", () =>
     Effect.gen(function* () {
       class Orders extends AmqpBroker.Service<Orders>()("test/Orders") {}
       class Audit extends AmqpBroker.Service<Audit>()("test/Audit") {}

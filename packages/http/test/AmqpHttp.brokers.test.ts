@@ -29,40 +29,42 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("with several brokers", () => {
-    it.effect("handlers choose by key, one channel of each a request, and AMQP errors of each are answered", () =>
-      Effect.gen(function* () {
-        const both = Effect.gen(function* () {
-          const names: Array<string> = []
-          for (let i = 0; i < 2; i++) {
-            yield* Orders.provide(touch)
-            yield* Audit.provide(touch)
-          }
-          names.push(`${yield* Orders.provide(used)} ${yield* Audit.provide(used)}`)
-          return HttpServerResponse.text(names.join())
-        })
-        const missing = Audit.provide(AmqpChannel.use((channel) => Effect.as(channel.get("missing"), ok)))
-        const routes = Layer.merge(HttpRouter.add("GET", "/both", both), HttpRouter.add("GET", "/missing", missing))
-        yield* Effect.gen(function* () {
-          assert.strictEqual((yield* get("/both")).body, "1 1")
-          assert.strictEqual((yield* get("/both")).body, "1 1")
-          assert.strictEqual((yield* get("/missing")).status, 500)
-          for (const { provide } of [Orders, Audit] as const) {
-            const stats = yield* provide(AmqpPool.stats) as Effect.Effect<AmqpPool.Stats, never, Orders | Audit>
-            assert.deepInclude(stats, { used: 0, created: 1 })
-          }
-        }).pipe(
-          Effect.provide(
-            HttpRouter.serve(routes.pipe(Layer.provide(AmqpHttp.layerKeyed([Orders, Audit]))), quiet).pipe(
-              Layer.provideMerge(server),
-              Layer.provideMerge(yield* twoBrokers)
-            ),
-            { local: true }
+    it.effect(
+      "handlers choose by key, with one channel per request and broker, and AMQP errors of each are answered",
+      () =>
+        Effect.gen(function* () {
+          const both = Effect.gen(function* () {
+            const names: Array<string> = []
+            for (let i = 0; i < 2; i++) {
+              yield* Orders.provide(touch)
+              yield* Audit.provide(touch)
+            }
+            names.push(`${yield* Orders.provide(used)} ${yield* Audit.provide(used)}`)
+            return HttpServerResponse.text(names.join())
+          })
+          const missing = Audit.provide(AmqpChannel.use((channel) => Effect.as(channel.get("missing"), ok)))
+          const routes = Layer.merge(HttpRouter.add("GET", "/both", both), HttpRouter.add("GET", "/missing", missing))
+          yield* Effect.gen(function* () {
+            assert.strictEqual((yield* get("/both")).body, "1 1")
+            assert.strictEqual((yield* get("/both")).body, "1 1")
+            assert.strictEqual((yield* get("/missing")).status, 500)
+            for (const { provide } of [Orders, Audit] as const) {
+              const stats = yield* provide(AmqpPool.stats) as Effect.Effect<AmqpPool.Stats, never, Orders | Audit>
+              assert.deepInclude(stats, { used: 0, created: 1 })
+            }
+          }).pipe(
+            Effect.provide(
+              HttpRouter.serve(routes.pipe(Layer.provide(AmqpHttp.layerKeyed([Orders, Audit]))), quiet).pipe(
+                Layer.provideMerge(server),
+                Layer.provideMerge(yield* twoBrokers)
+              ),
+              { local: true }
+            )
           )
-        )
-      }).pipe(Effect.scoped)
+        }).pipe(Effect.scoped)
     )
 
-    it.effect("typed endpoints choose by key as well, and have the problems of both", () =>
+    it.effect("typed endpoints choose by key too, and have the problems of both", () =>
       Effect.gen(function* () {
         class Brokers extends AmqpHttpApi.Keyed<Brokers>()("test/Brokers", [Orders, Audit]) {}
         const Group = HttpApiGroup.make("queues").add(
@@ -113,7 +115,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped)
     )
 
-    it.effect("a group of routes may have a broker of its own, as if it were the only one", () =>
+    it.effect("a group of routes can have its own broker", () =>
       Effect.gen(function* () {
         const vhost = Effect.map(
           AmqpChannel.use(() => AmqpPool.stats),
@@ -140,7 +142,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   describe("the application connects", () => {
     const routes = HttpRouter.add("GET", "/", Effect.as(touch, ok)).pipe(Layer.provide(AmqpHttp.layer))
 
-    it.effect("when it is built: not when routes are defined, and its configuration is not read before, either", () =>
+    it.effect("when it is built, not when routes are defined, and reads its configuration then", () =>
       Effect.gen(function* () {
         const { awaitCensus, census, url } = yield* TestBroker.TestBroker
         let reads = 0
@@ -166,13 +168,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           { local: true }
         )
         yield* awaitCensus({ connections: 0 })
-        // And anew each time it is built.
+        // It connects again each time it is built.
         yield* Effect.provide(get("/"), app, { local: true })
         assert.strictEqual(reads, 4)
       })
     )
 
-    it.effect("before the server listens; if it cannot, the server never does", () =>
+    it.effect("before the server listens; if it cannot connect, the server never listens", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const proxy = yield* FaultProxy.make(url)
@@ -201,7 +203,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
     )
 
-    it.effect("or in the background: it serves, is not ready, and answers 503 until the broker is there", () =>
+    it.effect("or in the background: it serves, is not ready, and answers 503 until the broker is reachable", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const proxy = yield* FaultProxy.make(url)

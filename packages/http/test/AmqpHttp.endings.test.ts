@@ -1,6 +1,6 @@
 /**
- * The ways in which a request can end, each of them many times at once over real sockets, with more requests than channels:
- * each gives its channel back, as the pool and the broker count.
+ * Every way in which a request can end, each many times at once over real sockets, with more requests than channels.
+ * Each request returns its channel, by the counts of the pool and of the broker.
  */
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, type AmqpChannel as Channel, AmqpChannel, AmqpPool } from "@effect-amqp/core"
@@ -22,19 +22,19 @@ const channels = 8
 const requests = 240
 const clients = 32
 
-// --- The service -------------------------------------------------------------------------------------------------------
+// --- The service ---
 
 const empty = "empty"
 
 const askOn = (channel: Channel.AmqpChannel) => channel.get(empty, { noAck: true })
 
-/** Asks the broker something by the request's channel. */
+/** Makes a round trip to the broker on the request's channel. */
 const touch = AmqpChannel.use(askOn)
 
-/** Clients that want to know when their request has its channel, by the request's name. */
+/** Clients that wait until their request has its channel, by the request's name. */
 const waiting = new Map<string, () => void>()
 
-/** The same, and tells the client that waits for it. */
+/** Makes a round trip, and notifies the client that waits for it. */
 const begin = Effect.gen(function* () {
   yield* touch
   const { name = "" } = yield* HttpRouter.params
@@ -51,7 +51,7 @@ const upload = Effect.gen(function* () {
   return HttpServerResponse.text(`${body.length}`)
 })
 
-/** Lines that are made of the request's channel: three, or without an end until the server stops. */
+/** Lines that need the request's channel: three lines, or endless ones until the server stops. */
 const lines = (many: number) =>
   Effect.andThen(
     begin,
@@ -154,11 +154,11 @@ const serve = (url: string) =>
     Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
   )
 
-// --- Its clients -------------------------------------------------------------------------------------------------------
+// --- Clients ---
 
 interface Target {
   readonly url: string
-  /** Of this request alone. */
+  /** A name for this request only. */
   readonly name: string
   /** Completes when the request has its channel. */
   readonly begun: Promise<void>
@@ -173,7 +173,7 @@ const send = (url: string, method = "GET") =>
     request(url, { method, agent }, resolve).once("error", reject).end()
   })
 
-/** Asks on a connection that is kept, as most clients do. */
+/** Sends a request on a keep-alive connection, as most clients do. */
 const asks =
   (path: string, status: number, body?: string): Client =>
   async ({ name, url }) => {
@@ -183,7 +183,7 @@ const asks =
     if (body !== undefined) assert.strictEqual(got, body)
   }
 
-/** Asks, and is gone as soon as its request has a channel. */
+/** Sends a request, and disconnects as soon as the request has a channel. */
 const leaves =
   (path: string): Client =>
   async ({ begun, name, url }) => {
@@ -196,7 +196,7 @@ const leaves =
     await gone
   }
 
-/** Is gone when it has read the first of a body. */
+/** Disconnects after the first part of a body. */
 const leavesAmidAnswer =
   (path: string): Client =>
   ({ name, url }) =>
@@ -210,7 +210,7 @@ const leavesAmidAnswer =
       asking.end()
     })
 
-/** Sends half a body, and is gone. */
+/** Sends half a body, and disconnects. */
 const leavesAmidBody: Client = async ({ begun, name, url }) => {
   const asking = request(`${url}/upload/${name}`, { method: "POST", agent: false })
   const gone = new Promise((resolve) => asking.once("close", resolve))
@@ -231,7 +231,7 @@ const uploads: Client = async ({ begun, name, url }) => {
   assert.strictEqual(await text(answer), "2000")
 }
 
-/** Says something by a WebSocket, hears it again, and closes in order; or waits until the server does. */
+/** Sends a text on a WebSocket, receives it again, and closes in order, or waits until the server closes. */
 const converses =
   (closing: "client" | "server"): Client =>
   ({ name, url }) =>
@@ -246,7 +246,7 @@ const converses =
       socket.addEventListener("close", () => (heard === "hello" ? resolve() : reject(new Error(`heard "${heard}"`))))
     })
 
-/** Becomes a WebSocket, and is gone without a word. */
+/** Opens a WebSocket, and disconnects without a close frame. */
 const tearsOff: Client = async ({ begun, name, url }) => {
   const { hostname, port } = new URL(url)
   const socket: NetSocket = connect(Number(port), hostname, () => {
@@ -271,30 +271,30 @@ const run = (client: Client) =>
     })
   )
 
-// --- What is left ------------------------------------------------------------------------------------------------------
+// --- Leftovers ---
 
-/** A request ends a moment after its client has the answer. */
+/** Waits, because a request ends a moment after its client has the answer. */
 const untilReturned = until(AmqpPool.stats, ({ pending, used }) => used === 0 && pending === 0, "the pool")
 
 const endings: ReadonlyArray<{
   readonly title: string
   readonly clients: ReadonlyArray<Client>
-  /** Whether channels are not fit for others afterwards. */
+  /** Whether its channels cannot be reused afterwards. */
   readonly discards?: boolean
 }> = [
   { title: "success", clients: [asks("/ok", 200, "ok"), asks("/api/ok", 200, '"ok"'), uploads] },
   { title: "failure", clients: [asks("/failing", 402, "refused"), asks("/api/failing", 402)] },
-  { title: "an AMQP error that has cost the channel", clients: [asks("/refused", 500)], discards: true },
+  { title: "an AMQP error that closes the channel", clients: [asks("/refused", 500)], discards: true },
   { title: "a defect", clients: [asks("/dying", 500, ""), asks("/api/dying", 500)] },
-  { title: "the client's hanging up", clients: [leaves("/hanging"), leaves("/api/hanging")] },
-  { title: "the client's hanging up mid-body", clients: [leavesAmidBody] },
+  { title: "a disconnect of the client", clients: [leaves("/hanging"), leaves("/api/hanging")] },
+  { title: "a disconnect during the request's body", clients: [leavesAmidBody] },
   { title: "the end of a streamed response", clients: [asks("/lines", 200, "1\n2\n3\n")] },
   {
-    title: "the client's hanging up amid a streamed response",
+    title: "a disconnect during a streamed response",
     clients: [leavesAmidAnswer("/endless"), leavesAmidAnswer("/api/endless")]
   },
   { title: "a WebSocket that is closed", clients: [converses("client")] },
-  { title: "a WebSocket that is torn off", clients: [tearsOff] }
+  { title: "a WebSocket that is disconnected", clients: [tearsOff] }
 ]
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
@@ -315,7 +315,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             if (!discards) assert.isAtMost(created - discarded, channels)
             else assert.strictEqual(discarded, requests)
             yield* awaitCensus({ connections: 1, channels: idle, unacked: 0, consumers: 0 })
-            // And it goes on.
+            // The service still works.
             yield* run(asks("/ok", 200, "ok"))
           }).pipe(Effect.provide(serve(url), { local: true }))
           yield* awaitCensus({ connections: 0, channels: 0 })
@@ -323,13 +323,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     }
 
-    it.effect("the server's shutdown, amid all of them", () =>
+    it.effect("the server's shutdown while they run", () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
         const scope = yield* Scope.make()
         const services = yield* Layer.buildWithScope(serve(url), scope)
         yield* Effect.gen(function* () {
-          // Some hold their channel until the server stops, the others take turns with what is left.
+          // Some requests hold their channel until the server stops. The others share the remaining channels.
           const counts = { held: 0, served: 0 }
           const holding =
             (client: Client): Client =>
@@ -350,7 +350,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                   const exit = yield* Effect.exit(run(client))
                   if (Exit.isFailure(exit)) {
                     const { code } = Object(Cause.squash(exit.cause)) as { readonly code?: string }
-                    // No longer there, or closing a connection that it had kept.
+                    // The server no longer listens, or is closing a keep-alive connection.
                     assert.include(["ECONNREFUSED", "ECONNRESET"], code, Cause.pretty(exit.cause))
                     return
                   }
@@ -362,8 +362,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           while (counts.served < requests) yield* Effect.sleep("1 millis")
           const since = performance.now()
           yield* Scope.close(scope, Exit.void)
-          assert.isBelow(performance.now() - since, 9000, "it lost patience")
-          // Whoever had its first byte got the last one; nobody waits.
+          assert.isBelow(performance.now() - since, 9000, "expected an end before the shutdown timeout")
+          // Every client that got a first byte got the last one, and no client waits.
           for (const holder of holders) yield* Fiber.join(holder)
           for (const load of loads) yield* Fiber.join(load)
           assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0, idle: 0 })

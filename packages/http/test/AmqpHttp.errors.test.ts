@@ -1,4 +1,4 @@
-/** What clients are told over a socket when AMQP fails, case by case: the whole answer, and nothing that is none of theirs. */
+/** The complete responses to AMQP errors over a socket, case by case. They contain no internals. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, type AmqpError, AmqpPool, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -11,7 +11,7 @@ import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { fullServer, quiet } from "./support/server.ts"
 import { type Answer, get, type Handler, type ServiceOptions, withService } from "./support/service.ts"
 
-// In the name of everything: none of it may reach a client.
+// Every name contains this text, and it must never reach a client.
 const canary = "c4n4ry"
 const named = (what: string) => `${canary}-${what}`
 
@@ -52,13 +52,14 @@ const isProblem = (answer: Answer, { detail, retryAfter, status }: Expected) => 
 
 const timedOut: Expected = {
   status: 504,
-  detail: "The message broker did not answer in time. Whether the request took effect is not known."
+  detail:
+    "The message broker did not answer in time. The request may have taken effect; repeat it only if that is safe."
 }
 
 const publish = (message: { readonly routingKey: string; readonly content: string }) =>
   Effect.as(AmqpPublisher.publish(message, { mandatory: true }), ok)
 
-/** Asks once, a service of its own. */
+/** Sends one request to a service of its own. */
 const answerOf = (url: string, handler: Handler, options: ServiceOptions = {}) =>
   get("/").pipe(
     withService(url, { "/": handler }, { ...options, amqp: { connectionName: named("service"), ...options.amqp } }),
@@ -67,7 +68,7 @@ const answerOf = (url: string, handler: Handler, options: ServiceOptions = {}) =
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("an AMQP error", () => {
-    it.effect("of a message that no queue takes is a 422, however it was published", () =>
+    it.effect("of a message that no queue receives is a 422, for every way to publish it", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const message = { routingKey: named("nowhere"), content: canary }
@@ -77,13 +78,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         for (const handler of [publish(message), confirmed]) {
           isProblem(yield* answerOf(url, handler), {
             status: 422,
-            detail: "There is nobody to take this message. Nothing was stored."
+            detail: "No queue receives this message. Nothing was stored."
           })
         }
       })
     )
 
-    it.effect("of a message that no queue takes is answered as the application is configured to", () =>
+    it.effect("of a message that no queue receives is answered as the application configures it", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const toResponse = ({ reason }: AmqpError.AmqpError) =>
@@ -95,16 +96,16 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("is answered by an endpoint's own problem where its handler says so, and as ever where it does not", () =>
+    it.effect("becomes an endpoint's own problem if its handler says so, and the default problem otherwise", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
-        class Nobody extends HttpApiError.Problem<Nobody>()("Nobody", {
-          type: "https://example.com/nobody",
+        class Unheard extends HttpApiError.Problem<Unheard>()("Unheard", {
+          type: "https://example.com/unheard",
           status: 409,
-          title: "Nobody listens"
+          title: "No listeners"
         }) {}
         const Group = HttpApiGroup.make("group").add(
-          HttpApiEndpoint.get("own", "/own", { error: Nobody }),
+          HttpApiEndpoint.get("own", "/own", { error: Unheard }),
           HttpApiEndpoint.get("other", "/other")
         )
         const Api = HttpApi.make("api").add(Group.middleware(AmqpHttpApi.AmqpHttpApi))
@@ -113,7 +114,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           all
             .handle("own", () =>
               unroutable.pipe(
-                Effect.catchReason("AmqpError", "PublishReturned", () => Effect.fail(new Nobody())),
+                Effect.catchReason("AmqpError", "PublishReturned", () => Effect.fail(new Unheard())),
                 AmqpProblem.orProblem
               )
             )
@@ -122,10 +123,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* Effect.gen(function* () {
           const own = yield* get("/own")
           assert.strictEqual(own.status, 409)
-          assert.deepInclude(JSON.parse(own.body), { type: "https://example.com/nobody", title: "Nobody listens" })
+          assert.deepInclude(JSON.parse(own.body), { type: "https://example.com/unheard", title: "No listeners" })
           isProblem(yield* get("/other"), {
             status: 422,
-            detail: "There is nobody to take this message. Nothing was stored."
+            detail: "No queue receives this message. Nothing was stored."
           })
         }).pipe(
           Effect.provide(
@@ -142,7 +143,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("of a message in a queue that is larger than this service takes in is the service's own, a 500", () =>
+    it.effect("of a message in a queue that is larger than this service accepts is a 500", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const queue = named("large")
@@ -163,7 +164,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("of a queue that is full is a 503, to be tried again", () =>
+    it.effect("of a full queue is a 503 with Retry-After", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const queue = named("full")
@@ -174,12 +175,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         isProblem(yield* answerOf(url, Effect.as(handler, ok)), {
           status: 503,
           retryAfter: "1",
-          detail: "The service could not do this at the moment. Try again in a moment."
+          detail: "The request failed for a temporary reason. Try again in a moment."
         })
       })
     )
 
-    it.effect("of a request is a 502 if its server dies of it, and a 504 if none answers in time", () =>
+    it.effect("of an RPC request is a 502 if its server dies, and a 504 if no server answers in time", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const Ask = AmqpRpc.make(named("ask"), { payload: Schema.Int })
@@ -190,10 +191,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* Effect.forkScoped(Effect.exit(AmqpRpc.serve(Ask, () => Effect.die(new Error(canary)))))
           return yield* ask(20_000)
         })
-        isProblem(yield* answerOf(url, served), { status: 502, detail: "A service behind this one failed." })
+        isProblem(yield* answerOf(url, served), {
+          status: 502,
+          detail: "A service behind this one failed to process the request."
+        })
         isProblem(yield* answerOf(url, Effect.andThen(declared, ask(300))), {
           ...timedOut,
-          detail: "The service did not answer in time. Whether the request took effect is not known."
+          detail:
+            "The service did not answer in time. The request may have taken effect; repeat it only if that is safe."
         })
       })
     )
@@ -201,7 +206,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
 })
 
 describe("an AMQP error on a broker that", () => {
-  it.live("takes a message and never confirms it is a 504", () =>
+  it.live("accepts a message and never confirms it is a 504", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       const handler = publish({ routingKey: named("queue"), content: canary })
@@ -209,7 +214,7 @@ describe("an AMQP error on a broker that", () => {
     })
   )
 
-  it.live("is gone before it has confirmed a message is a 504, since the message may have arrived", () =>
+  it.live("is lost before it has confirmed a message is a 504, because the message may have arrived", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       const handler = publish({ routingKey: named("queue"), content: canary })
@@ -223,7 +228,7 @@ describe("an AMQP error on a broker that", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("refuses a channel what it asks for is a 500, and the pool is whole afterwards", () =>
+  it.live("closes a channel over a refused request is a 500, and the pool replaces the channel", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       broker.on("queue.declare", (received) => received.closeChannel(403, `${canary}: access refused`))

@@ -1,4 +1,4 @@
-/** Hundreds of requests over real sockets, which end in every way a request can end: nothing stays borrowed. */
+/** Hundreds of requests over real sockets, which end in every way a request can end, leave no channel borrowed. */
 import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -12,11 +12,11 @@ import { untilStats } from "../../core/test/support/amqp.ts"
 import { address, echo, gracefulServer, quiet, upgradeRequest } from "./support/server.ts"
 import { get, open } from "./support/service.ts"
 
-// --- The service -------------------------------------------------------------------------------------------------------
+// --- The service ---
 
 const empty = "empty"
 
-/** Asks the broker something, and says what it was told to say. */
+/** Makes a round trip to the broker, and returns the given text. */
 const roundTripOn = Effect.fnUntraced(function* (channel: AmqpChannel.AmqpChannel, content: string) {
   const delivery = yield* channel.get(empty, { noAck: true })
   return Option.isNone(delivery) ? content : "a message"
@@ -63,7 +63,7 @@ const routes = Layer.mergeAll(
   HttpRouter.add("GET", "/short", Effect.map(roundTrip("short"), HttpServerResponse.text))
 ).pipe(Layer.provide(AmqpHttp.layer))
 
-// Before the routes, and gone with the connection.
+// The queue is declared before the routes are built, and the broker deletes it with the connection.
 const queue = Layer.effectDiscard(
   Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(empty, { exclusive: true })))
 )
@@ -75,9 +75,9 @@ const serve = (url: string) =>
     Layer.provideMerge(Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, { pool: { max: 16 } }), Amqp.fromConfig)))
   )
 
-// --- Its clients -------------------------------------------------------------------------------------------------------
+// --- Clients ---
 
-/** Sends a body in pieces, or hangs up amid it. */
+/** Sends a body in parts, or disconnects in the middle of it. */
 const sendBody = (ending: "end" | "hang up") =>
   Effect.flatMap(address, (url) =>
     Effect.callback<string>((resume) => {
@@ -100,7 +100,7 @@ const sendBody = (ending: "end" | "hang up") =>
     })
   )
 
-/** Says something by a WebSocket, hears it again, and tells so when the socket is closed. */
+/** Sends a text on a WebSocket, receives it again, and reports it when the socket is closed. */
 const converse = (whenHeard: (socket: WebSocket) => void) =>
   Effect.flatMap(address, (url) =>
     Effect.callback<string>((resume) => {
@@ -116,7 +116,7 @@ const converse = (whenHeard: (socket: WebSocket) => void) =>
     })
   )
 
-/** Becomes a WebSocket, says something, and is gone before it is answered. */
+/** Opens a WebSocket, sends a text, and disconnects before the answer. */
 const tearOff = Effect.flatMap(address, (url) =>
   Effect.callback<void>((resume) => {
     const { hostname, port } = new URL(url)
@@ -150,7 +150,7 @@ const clients = [
 ]
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("uploads, streams and WebSockets, whole and broken off, leave nothing borrowed and nothing open", () =>
+  it.effect("uploads, streams and WebSockets, complete and broken off, leave nothing borrowed and nothing open", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       yield* Effect.gen(function* () {
@@ -173,7 +173,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a server that stops amid uploads, streams and WebSockets gives all of it back", () =>
+  it.effect("a server that stops during uploads, streams and WebSockets returns all channels", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       const scope = yield* Scope.make()
@@ -193,8 +193,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* untilStats(({ used }) => used === 8)
         const since = performance.now()
         yield* Scope.close(scope, Exit.void)
-        assert.isBelow(performance.now() - since, 9000, "it lost patience")
-        // What had begun was finished; what would never end was ended, and not cut off.
+        assert.isBelow(performance.now() - since, 9000, "expected an end before the shutdown timeout")
+        // Requests that had begun were finished. Endless responses were ended, and not cut off.
         assert.strictEqual(yield* Fiber.join(uploading), "2000 characters")
         for (const { read } of endless) {
           while ((yield* read) !== "");

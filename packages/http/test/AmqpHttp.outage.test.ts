@@ -1,4 +1,4 @@
-/** Routes with AMQP while the broker is away, blocks, hangs or refuses: on a broker of this file's own. */
+/** Routes with AMQP while the broker is unreachable, blocks, hangs or refuses, on a broker for this file only. */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -12,7 +12,7 @@ const publish = (content: string, onBlocked?: "wait" | "fail") =>
     ok
   )
 
-/** The whole answer is a problem of this status, and says nothing more than this. */
+/** Checks that the whole answer is a problem of this status with this detail, and nothing more. */
 const isProblem = (
   { body, headers, status }: Answer,
   expected: { readonly status: number; readonly retryAfter?: string; readonly title: string; readonly detail: string }
@@ -28,7 +28,7 @@ const tooLate = {
   status: 503,
   retryAfter: "1",
   title: "Service Unavailable",
-  detail: "The service did not get to its message broker in time. Try again in a moment."
+  detail: "The service did not reach its message broker in time. Try again in a moment."
 }
 
 const disconnected = {
@@ -42,26 +42,27 @@ const blocked = {
   status: 503,
   retryAfter: "10",
   title: "Service Unavailable",
-  detail: "The message broker takes no messages at the moment. Try again later."
+  detail: "The message broker does not accept messages at the moment. Try again later."
 }
 
 const timedOut = {
   status: 504,
   title: "Gateway Timeout",
-  detail: "The message broker did not answer in time. Whether the request took effect is not known."
+  detail:
+    "The message broker did not answer in time. The request may have taken effect; repeat it only if that is safe."
 }
 
 const tooLarge = {
   status: 413,
   title: "Content Too Large",
-  detail: "The message is larger than the message broker takes."
+  detail: "The message is larger than the message broker accepts. Send a smaller one."
 }
 
 layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
   excludeTestServices: true,
   timeout: "2 minutes"
 })((it) => {
-  it.effect("a lost connection is a 503 with Retry-After, for the request it hits and until it is back", () =>
+  it.effect("a lost connection is a 503 with Retry-After, for the request it hits and until it is restored", () =>
     Effect.gen(function* () {
       const { awaitCensus, evaluate, killConnections, url } = yield* TestBroker.TestBroker
       const listening = (yes: boolean) =>
@@ -83,7 +84,7 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
         yield* untilState((state) => state._tag === "Reconnecting")
         yield* Deferred.succeed(goOn, undefined)
         isProblem(yield* Fiber.join(asking), disconnected)
-        // Until there is a connection again, a request waits for a channel, as long as it may.
+        // Until the connection is restored, a request waits for a channel up to the acquire timeout.
         isProblem(yield* get("/"), tooLate)
         assert.strictEqual((yield* get("/without")).status, 200)
         yield* listening(true)
@@ -101,33 +102,35 @@ layer(TestBroker.layerPrivate({ config: ["max_message_size = 10000"] }), {
     })
   )
 
-  it.effect("a blocked connection is a 503 with Retry-After, at once or after waiting, and only for publishers", () =>
-    Effect.gen(function* () {
-      const { blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
-      yield* Effect.gen(function* () {
-        yield* blockPublishers
-        // The broker tells a publisher, when it publishes.
-        assert.strictEqual((yield* get("/waiting")).status, 200)
-        yield* untilFlow("Blocked")
-        isProblem(yield* get("/waiting"), blocked)
-        isProblem(yield* get("/impatient"), blocked)
-        assert.strictEqual((yield* get("/without")).status, 200)
-        yield* unblockPublishers
-        yield* untilFlow("Flowing")
-        assert.strictEqual((yield* get("/waiting")).status, 200)
-        assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
-      }).pipe(
-        withService(
-          url,
-          {
-            "/waiting": publish("a message"),
-            "/impatient": publish("a message", "fail"),
-            "/without": Effect.succeed(ok)
-          },
-          { amqp: { publishTimeout: "100 millis" } }
+  it.effect(
+    "a blocked connection is a 503 with Retry-After, immediately or after a wait, and only for publishers",
+    () =>
+      Effect.gen(function* () {
+        const { blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
+        yield* Effect.gen(function* () {
+          yield* blockPublishers
+          // The broker sends connection.blocked when a client publishes.
+          assert.strictEqual((yield* get("/waiting")).status, 200)
+          yield* untilFlow("Blocked")
+          isProblem(yield* get("/waiting"), blocked)
+          isProblem(yield* get("/impatient"), blocked)
+          assert.strictEqual((yield* get("/without")).status, 200)
+          yield* unblockPublishers
+          yield* untilFlow("Flowing")
+          assert.strictEqual((yield* get("/waiting")).status, 200)
+          assert.deepInclude(yield* AmqpPool.stats, { used: 0, pending: 0 })
+        }).pipe(
+          withService(
+            url,
+            {
+              "/waiting": publish("a message"),
+              "/impatient": publish("a message", "fail"),
+              "/without": Effect.succeed(ok)
+            },
+            { amqp: { publishTimeout: "100 millis" } }
+          )
         )
-      )
-    })
+      })
   )
 
   it.effect("a message that is too large for the broker is a 413", () =>

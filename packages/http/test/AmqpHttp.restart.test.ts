@@ -1,4 +1,4 @@
-/** A rolling restart, under load: one process takes over from another while clients go on calling. */
+/** A rolling restart under load: one process takes over from another while clients continue to send requests. */
 import { assert, layer } from "@effect/vitest"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
@@ -8,7 +8,7 @@ import { makeClients, makeSwitch, start } from "./support/RestartableService.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   it.effect(
-    "a rolling restart loses no request that was answered with success, and fails none",
+    "a rolling restart fails no request, and loses none that was answered with success",
     () =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
@@ -23,7 +23,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const answers = (n: number) =>
           Effect.repeat(Effect.sleep("5 millis"), { until: () => tally.answered.size >= n || tally.failed.length > 0 })
         yield* answers(200)
-        // Browsers connect in advance, and say nothing.
+        // Browsers connect in advance and send nothing.
         yield* Effect.forEach([1, 2, 3], () =>
           Effect.acquireRelease(
             Effect.callback<Socket>((resume) => {
@@ -46,9 +46,9 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const queued = yield* drainQueue(queue)
         const lost = [...tally.answered].filter((id) => !queued.includes(id))
         assert.deepStrictEqual({ failed: tally.failed, lost, code }, { failed: [], lost: [], code: 0 }, first.output())
-        // Each client was told to leave the connection that it kept.
+        // Each client was asked to close its keep-alive connection.
         assert.isAtLeast(tally.letGo, 16)
-        assert.isBelow(took, 3000, "the server waited for its clients until it lost patience")
+        assert.isBelow(took, 3000, "the server waited for its clients until the shutdown timeout")
         yield* awaitCensus({ connections: 1 })
         assert.strictEqual(yield* second.stop, 0)
         yield* awaitCensus({ connections: 0, channels: 0 })
@@ -56,12 +56,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           [
             "rolling restart under load, 16 clients",
             `  answered ${tally.answered.size}, of these ${during} while the first stopped (${Math.round(took)} ms)`,
-            `  told to leave ${tally.letGo}, sent again ${tally.retried}, failed ${tally.failed.length}, lost ${lost.length}`,
+            `  asked to close ${tally.letGo}, sent again ${tally.retried}, failed ${tally.failed.length}, lost ${lost.length}`,
             `  duplicates ${queued.length - new Set(queued).size}`
           ].join("\n")
         )
       }).pipe(Effect.scoped),
-    // Two processes start, each reading its sources.
-    60_000
+    // Two processes start, and each one reads its sources.
+    120_000
   )
 })

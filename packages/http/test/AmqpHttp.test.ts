@@ -1,4 +1,4 @@
-/** Routes with AMQP, asked over a socket as clients do: who holds a channel, and until when. */
+/** Routes with AMQP over a socket: which request holds a channel, and until when. */
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, type AmqpConfig, AmqpConnection, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -21,7 +21,7 @@ import { until } from "../../core/test/support/polling.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("every handler gets AMQP by one Layer.provide", () => {
-    it.effect("the pool and the connection, the same in all", () =>
+    it.effect("the same pool and the same connection in all", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const seen = new Set<unknown>()
@@ -37,7 +37,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("and one that never touches AMQP costs no channel", () =>
+    it.effect("and one that does not use AMQP borrows no channel", () =>
       Effect.gen(function* () {
         const { census, url } = yield* TestBroker.TestBroker
         yield* Effect.gen(function* () {
@@ -51,7 +51,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("a request holds one channel", () => {
-    it.effect("however often its handler uses it, in a pool of one too", () =>
+    it.effect("for all uses in its handler, also in a pool of one", () =>
       Effect.gen(function* () {
         const { census, url } = yield* TestBroker.TestBroker
         const handler = Effect.gen(function* () {
@@ -71,7 +71,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("of its own: two requests at once have two", () =>
+    it.effect("of its own; two concurrent requests have two", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         let present = 0
@@ -95,8 +95,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  describe("the channel goes back at the response's end", () => {
-    /** Serves a handler that has borrowed the channel, and gives it back to the pool with the end of the request. */
+  describe("the channel returns to the pool at the end of the response", () => {
+    /** Serves a handler that borrows a channel, and checks that the channel returns with the end of the request. */
     const returns = <A>(handler: Handler, client: Effect.Effect<A, unknown, Service>) =>
       Effect.gen(function* () {
         const { awaitCensus, url } = yield* TestBroker.TestBroker
@@ -132,7 +132,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("when the client hangs up before the answer", () =>
+    it.effect("when the client disconnects before the answer", () =>
       Effect.gen(function* () {
         const reached = yield* Deferred.make<void>()
         const handler = Effect.andThen(Deferred.succeed(reached, undefined), Effect.never)
@@ -163,7 +163,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("when the client hangs up amid a streamed body", () =>
+    it.effect("when the client disconnects during a streamed body", () =>
       Effect.gen(function* () {
         const body = Stream.concat(Stream.make("first "), Stream.never).pipe(Stream.encodeText)
         const client = Effect.gen(function* () {
@@ -191,10 +191,10 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  it.effect("a streamed body may be made by the channel of its request", () =>
+  it.effect("a streamed body can use the channel of its request", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
-      // The queue's messages, one a line, until there are none.
+      // The queue's messages, one per line, until there are none.
       const lines = AmqpChannel.use((channel) =>
         Effect.gen(function* () {
           const { queue } = yield* channel.queueDeclare("")
@@ -242,7 +242,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("is logged once, with its reason and the route, and not with the request's own address", () =>
+    it.effect("is logged once, with its reason and the route, without the request's own URL", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const lines: Array<string> = []
@@ -265,7 +265,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("may be handled by the handler first", () =>
+    it.effect("can be handled by the handler first", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const handled = Effect.catchReason(missing, "AmqpError", "NotFound", () =>
@@ -276,7 +276,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("may be answered otherwise by the whole application, or as ever", () =>
+    it.effect("can be answered differently by the whole application, with the default as fallback", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const toResponse = (error: AmqpError.AmqpError) =>
@@ -291,7 +291,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("is told from the application's own failures, which are left as they are", () =>
+    it.effect("is distinguished from the application's own failures, which are unchanged", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const answer = yield* get("/").pipe(
@@ -309,7 +309,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("an exhausted pool", () => {
-    /** Two routes on a pool of one: `/hold` keeps the channel until it is told to let go. */
+    /** Two routes on a pool of one. `/hold` keeps the channel until the test releases it. */
     const held = <A, E>(amqp: AmqpConfig.Options["pool"], then: Effect.Effect<A, E, Service>) =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -344,15 +344,15 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     it.effect("is a 503 with Retry-After, after the acquire timeout", () =>
       held(
         { acquireTimeout: "1 second" },
-        isTurnedAway("The service did not get to its message broker in time. Try again in a moment.")
+        isTurnedAway("The service did not reach its message broker in time. Try again in a moment.")
       )
     )
 
-    it.effect("is a 503 with Retry-After, at once when enough requests wait", () =>
+    it.effect("is a 503 with Retry-After, immediately when the wait queue is full", () =>
       held({ maxWaiting: 0 }, isTurnedAway("The service is at capacity. Try again in a moment."))
     )
 
-    it.effect("makes others wait, and one that hangs up leaves the line", () =>
+    it.effect("makes others wait, and one that disconnects leaves the wait queue", () =>
       held(
         {},
         Effect.gen(function* () {
@@ -385,7 +385,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const asking = yield* Effect.forkChild(Effect.provide(get("/"), service))
         yield* Deferred.await(reached)
         const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
-        // It listens no more, but what has come in goes on.
+        // The server no longer listens, but accepted requests continue.
         assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.provide(get("/"), service))))
         yield* awaitCensus({ connections: 1, channels: 1 })
         yield* Deferred.succeed(finish, undefined)
@@ -397,7 +397,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  it.effect("requests that end in every way, many at once, leave nothing borrowed", () =>
+  it.effect("many concurrent requests that end in every way leave no channel borrowed", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       const forever = Stream.concat(Stream.make("first "), Stream.never).pipe(Stream.encodeText)
@@ -433,7 +433,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("AmqpHttpError answers an error that is handled by hand", () =>
+  it.effect("AmqpHttpError answers an error that a handler deals with itself", () =>
     Effect.sync(() => {
       const error = AmqpError.fromReason(new AmqpError.PoolExhausted({ message: "10000 borrowers wait already" }))
       const response = AmqpHttpError.toResponse(error)

@@ -1,4 +1,4 @@
-/** Typed endpoints with AMQP, called over a socket by the client that is made of the same API. */
+/** Typed endpoints with AMQP, called over a socket by a client that is generated from the same API. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -18,7 +18,7 @@ import {
 import { untilStats } from "../../core/test/support/amqp.ts"
 import { address, fullServer, quiet } from "./support/server.ts"
 import { get, touch } from "./support/service.ts"
-import { errors, secret } from "./support/tellingErrors.ts"
+import { errors, secret } from "./support/errorsWithSecrets.ts"
 
 class Refused extends HttpApiError.Problem<Refused>()("Refused", {
   type: "https://example.com/refused",
@@ -67,7 +67,7 @@ const handlersOf = ({ holding, letGo }: Gates) =>
               )
         )
         .handle("fail", ({ params }) => AmqpProblem.orProblem(Effect.fail(errorOf(params.tag))))
-        // What the types do not allow, and a cast does.
+        // The types do not allow this error, so the test casts.
         .handle("leak", ({ params }) => Effect.fail(errorOf(params.tag)) as unknown as Effect.Effect<void>)
         .handle(
           "touch",
@@ -125,7 +125,7 @@ const withApi =
 const makeClient = Effect.flatMap(address, (baseUrl) => HttpApiClient.make(Api, { baseUrl }))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("handlers of a group have AMQP, and one channel a request, which goes back at its end", () =>
+  it.effect("handlers of a group have AMQP, and one channel per request, which returns at its end", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       yield* withApi(url)(() =>
@@ -144,7 +144,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a confirmed publish succeeds; one that no queue takes is the client's AmqpUnroutable", () =>
+  it.effect("a confirmed publish succeeds; an unroutable one is AmqpUnroutable at the client", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       yield* withApi(url)(() =>
@@ -156,7 +156,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.instanceOf(error, AmqpProblem.Unroutable)
           assert.deepInclude(error, {
             status: 422,
-            detail: "There is nobody to take this message. Nothing was stored."
+            detail: "No queue receives this message. Nothing was stored."
           })
           const own = yield* Effect.flip(client.messages.send({ payload: { to: queue, content: "refuse me" } }))
           assert.instanceOf(own, Refused)
@@ -167,7 +167,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("an exhausted pool is the client's AmqpUnavailable, and tells it when to try again", () =>
+  it.effect("an exhausted pool is AmqpUnavailable at the client, with the time to wait", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       yield* withApi(url, { max: 1, maxWaiting: 0 })(({ holding, letGo }) =>
@@ -191,7 +191,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   it.effect(
-    "every AMQP error is on the wire what the router answers, and at the client a problem of its own type",
+    "every AMQP error has the same response as in a router, and is a problem of its own type at the client",
     () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
@@ -229,7 +229,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   )
 
   describe("the OpenAPI document", () => {
-    it.effect("has the problems at the endpoints of the group and at no others, and Retry-After at 503", () =>
+    it.effect("has the problems at the endpoints of the group only, and Retry-After at 503", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         yield* withApi(url)(() =>
@@ -259,7 +259,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   })
 
-  it.effect("an AMQP error is logged once, with its reason, which the client is not told", () =>
+  it.effect("an AMQP error is logged once, with its reason, which is not sent to the client", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const lines: Array<string> = []
@@ -276,7 +276,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a problem that a handler outside of an API fails with answers for itself", () =>
+  it.effect("a problem from a handler outside of an API becomes a response", () =>
     Effect.gen(function* () {
       const problem = AmqpProblem.fromError(errorOf("PoolExhausted"))
       const response = yield* HttpServerRespondable.toResponse(problem as AmqpProblem.Unavailable)

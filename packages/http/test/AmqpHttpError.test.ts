@@ -1,8 +1,8 @@
-/** Every AMQP error has an answer, and none gives anything away. */
+/** Every AMQP error has a response, and no response contains internals. */
 import { assert, describe, it } from "@effect/vitest"
 import { AmqpError } from "@effect-amqp/core"
 import { AmqpHttpError } from "@effect-amqp/http"
-import { errors, secret, secretParts } from "./support/tellingErrors.ts"
+import { errors, secret, secretParts } from "./support/errorsWithSecrets.ts"
 
 const bodyOf = (error: AmqpError.AmqpError) => {
   const { body } = AmqpHttpError.toResponse(error)
@@ -36,7 +36,7 @@ describe("AmqpHttpError.toResponse", () => {
     })
   }
 
-  it("tells those that wait, those that gave up, and those that are wrong apart", () => {
+  it("distinguishes errors that a retry can solve, timeouts and permanent errors", () => {
     assert.deepStrictEqual(
       Object.fromEntries(errors.map((error) => [error.reason._tag, Object.values(answerOf(error)).join(" ").trim()])),
       {
@@ -80,7 +80,7 @@ describe("AmqpHttpError.toResponse", () => {
     )
   })
 
-  it("blames whoever is late: the service that was asked, or the broker", () => {
+  it("names the late party: the RPC server or the broker", () => {
     const of = (tag: string) => bodyOf(errors.find(({ reason }) => reason._tag === tag)!)
     assert.include(of("RequestTimeout"), "The service did not answer in time.")
     assert.notInclude(of("RequestTimeout"), "broker")
@@ -89,7 +89,7 @@ describe("AmqpHttpError.toResponse", () => {
     }
   })
 
-  it("a publish that timed out with nothing sent may be tried again later", () => {
+  it("a publish that timed out with nothing sent has Retry-After", () => {
     const error = AmqpError.fromReason(new AmqpError.PublishTimeout({ message: secret, sent: false }))
     assert.deepStrictEqual(answerOf(error), { status: 503, retryAfter: "10" })
   })

@@ -1,4 +1,4 @@
-/** How a server stops, as its clients see it. */
+/** The shutdown of a server, as its clients see it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { AmqpHealth, AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
@@ -12,7 +12,7 @@ import * as ScriptedBroker from "../../core/test/support/ScriptedBroker.ts"
 import { gracefulServer, quiet } from "./support/server.ts"
 import { get, ok, open } from "./support/service.ts"
 
-/** A service that the test stops itself. */
+/** Starts a service that the test stops itself. */
 const start = Effect.fnUntraced(function* (
   routes: Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp>,
   options: AmqpHttpServer.Options = {}
@@ -30,7 +30,7 @@ const start = Effect.fnUntraced(function* (
   return { services, stop }
 })
 
-/** A client that keeps its one connection. */
+/** A client with one keep-alive connection. */
 const keeping = Effect.gen(function* () {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   yield* Effect.addFinalizer(() => Effect.sync(() => agent.destroy()))
@@ -64,7 +64,7 @@ const keeping = Effect.gen(function* () {
 const plain = HttpRouter.add("GET", "/", ok)
 
 describe("a server that stops", () => {
-  it.live("finishes the request that it has, and tells its client to leave the connection that it keeps", () =>
+  it.live("finishes its request, and asks the client to close its keep-alive connection", () =>
     Effect.gen(function* () {
       const reached = yield* Deferred.make<void>()
       const finish = yield* Deferred.make<void>()
@@ -95,7 +95,7 @@ describe("a server that stops", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("serves on while load balancers learn that it is not ready, and lets every client go", () =>
+  it.live("continues to serve while load balancers notice that it is not ready, and asks every client to close", () =>
     Effect.gen(function* () {
       const { services, stop } = yield* start(plain, { delay: "1 second" })
       yield* Effect.gen(function* () {
@@ -114,7 +114,7 @@ describe("a server that stops", () => {
         })
         assert.strictEqual((yield* get("/health/live")).status, 200)
         assert.deepInclude(yield* ask("/"), { status: 200, connection: "close", reused: true })
-        // On a new connection, and told again.
+        // The client uses a new connection, and is asked to close again.
         assert.deepInclude(yield* ask("/"), { status: 200, connection: "close", reused: false })
         yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
         assert.isTrue(Exit.isFailure(yield* Effect.exit(ask("/"))))
@@ -122,7 +122,7 @@ describe("a server that stops", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("tells responses without an end, so that it need not wait for them", () =>
+  it.live("notifies endless responses, so that it does not wait for them", () =>
     Effect.gen(function* () {
       const endless = HttpRouter.add(
         "GET",
@@ -151,46 +151,44 @@ describe("a server that stops", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live(
-    "does not wait for clients that have connected and say nothing, and still hears those that are just about to",
-    () =>
-      Effect.gen(function* () {
-        const { services, stop } = yield* start(plain, { delay: 0 })
-        yield* Effect.gen(function* () {
-          const url = new URL(HttpServer.formatAddress((yield* HttpServer.HttpServer).address))
-          const connected = Effect.acquireRelease(
-            Effect.callback<Socket>((resume) => {
-              const socket = connect(Number(url.port), url.hostname, () => resume(Effect.succeed(socket)))
-              socket.on("error", () => {})
-            }),
-            (socket) => Effect.sync(() => socket.destroy())
-          )
-          const untilClosed = (socket: Socket) => Effect.promise(() => text(socket).catch(() => "reset"))
-          const silent = yield* connected
-          const begun = yield* connected
-          begun.write("GET / HTTP/1.1\r\n")
-          // The server has them both.
-          yield* get("/")
-          yield* Effect.sleep("600 millis")
-          const late = yield* connected
-          yield* get("/")
-          const stopping = yield* stop
-          while (Exit.isSuccess(yield* Effect.exit(get("/")))) yield* Effect.sleep("1 millis")
-          late.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-          assert.match(yield* untilClosed(late), /^HTTP\/1\.1 200 OK[^]*\r\nconnection: close\r\n/i)
-          assert.strictEqual(yield* untilClosed(silent), "")
-          // Whoever has begun to speak is waited for.
-          begun.write("Host: x\r\n\r\n")
-          assert.match(yield* untilClosed(begun), /^HTTP\/1\.1 200 OK/)
-          yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
-        }).pipe(Effect.provideContext(services))
-      }).pipe(Effect.scoped)
+  it.live("does not wait for silent connections, and still accepts a request on one that is about to send it", () =>
+    Effect.gen(function* () {
+      const { services, stop } = yield* start(plain, { delay: 0 })
+      yield* Effect.gen(function* () {
+        const url = new URL(HttpServer.formatAddress((yield* HttpServer.HttpServer).address))
+        const connected = Effect.acquireRelease(
+          Effect.callback<Socket>((resume) => {
+            const socket = connect(Number(url.port), url.hostname, () => resume(Effect.succeed(socket)))
+            socket.on("error", () => {})
+          }),
+          (socket) => Effect.sync(() => socket.destroy())
+        )
+        const untilClosed = (socket: Socket) => Effect.promise(() => text(socket).catch(() => "reset"))
+        const silent = yield* connected
+        const begun = yield* connected
+        begun.write("GET / HTTP/1.1\r\n")
+        // The server has accepted both connections.
+        yield* get("/")
+        yield* Effect.sleep("600 millis")
+        const late = yield* connected
+        yield* get("/")
+        const stopping = yield* stop
+        while (Exit.isSuccess(yield* Effect.exit(get("/")))) yield* Effect.sleep("1 millis")
+        late.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert.match(yield* untilClosed(late), /^HTTP\/1\.1 200 OK[^]*\r\nconnection: close\r\n/i)
+        assert.strictEqual(yield* untilClosed(silent), "")
+        // The server waits for a client that has begun a request.
+        begun.write("Host: x\r\n\r\n")
+        assert.match(yield* untilClosed(begun), /^HTTP\/1\.1 200 OK/)
+        yield* Effect.timeout(Fiber.join(stopping), "10 seconds")
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
   )
 
-  it.live("without it nobody is told anything: the reference is that of a server that never stops", () =>
+  it.live("without graceful, the reference describes a server that never stops", () =>
     Effect.gen(function* () {
       const shutdown = Context.get(Context.empty(), AmqpHttpServer.Shutdown)
-      assert.isFalse(shutdown.hasBegun)
+      assert.isFalse(shutdown.isStopping)
       assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.timeout(AmqpHttpServer.stopping, "10 millis"))))
     })
   )

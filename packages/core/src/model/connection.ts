@@ -1,4 +1,8 @@
-/** A connection: its service, and what it is doing. */
+/**
+ * The connection: its service and its states.
+ *
+ * @since 0.1.0
+ */
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
@@ -8,92 +12,152 @@ import type { AmqpConfig } from "./config.ts"
 import type * as AmqpError from "./error.ts"
 import type { InsideId } from "./inside.ts"
 
-/** What the connection is doing. */
+/**
+ * The state of a connection.
+ *
+ * **When to use**
+ *
+ * Use to show or log the connection's state, or to wait for a change of it.
+ *
+ * **Details**
+ *
+ * - `Connecting`: the first connect is under way.
+ * - `Open`: there is a connection.
+ * - `Reconnecting`: the connection was lost, and the library makes another one.
+ * - `Closed`: the connection is closed for good: by its scope, by a refusal at the first connect, by
+ *   `reconnect.onRefused`, or because `reconnect.schedule` has ended. Only a new secret (`updateSecret`) reopens a
+ *   connection that a refused login or virtual host has closed.
+ *
+ * @see {@link AmqpConnection} for the service that has the present state
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type State =
   | {
       readonly _tag: "Connecting"
-      /** Attempts that have failed, if the first connect is made in the background (`lazyConnect`). */
+      /** Number of failed attempts, if the first connect is made in the background (`lazyConnect`). */
       readonly attempt: number
-      /** Why the last of them has failed. */
+      /** The failure of the last attempt. */
       readonly reason: AmqpError.AmqpErrorReason | undefined
     }
   | {
       readonly _tag: "Open"
-      /** The peer, as `host:port`. */
+      /** The broker's address, as `host:port`. */
       readonly peer: string
-      /** The broker's product and version, as it says. */
+      /** The broker's product and version, as the broker reports them. */
       readonly product: string
-      /** Counts the connections of this service: 1 is the first. */
+      /** The number of this connection, counted by this service: 1 is the first. */
       readonly generation: number
-      /** As negotiated. */
+      /** The negotiated maximum number of channels. */
       readonly channelMax: number
-      /** As negotiated, in bytes. */
+      /** The negotiated maximum size of a frame, in bytes. */
       readonly frameMax: number
-      /** As negotiated. Zero: none. */
+      /** The negotiated heartbeat interval. Zero: no heartbeats. */
       readonly heartbeat: Duration.Duration
     }
   | {
       readonly _tag: "Reconnecting"
-      /** Attempts that have failed since. */
+      /** Number of failed attempts since the loss. */
       readonly attempt: number
-      /** Why the connection was lost or, after an attempt, why that has failed. */
+      /** The reason of the loss or, after a failed attempt, the failure of that attempt. */
       readonly reason: AmqpError.AmqpErrorReason
     }
   | {
-      /**
-       * For good: by its scope, by a first connect that was refused, by `reconnect.onRefused`, or because `reconnect.schedule`
-       * has ended. Only a new secret opens one that a refused login or virtual host has closed.
-       */
+      /** The connection is closed for good. See the details of `State` for the exception. */
       readonly _tag: "Closed"
+      /** Why the connection is closed. */
       readonly reason: AmqpError.AmqpErrorReason
     }
 
-/** Whether the broker reads what is published (`connection.blocked`; https://www.rabbitmq.com/docs/connection-blocked). */
+/**
+ * Whether the broker accepts what is published on the connection.
+ *
+ * **When to use**
+ *
+ * Use to show or log that the broker has blocked the connection.
+ *
+ * **Details**
+ *
+ * `Blocked` is the broker's `connection.blocked`, with the broker's reason, such as a lack of memory or disk
+ * (https://www.rabbitmq.com/docs/connection-blocked).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Flow = { readonly _tag: "Flowing" } | { readonly _tag: "Blocked"; readonly reason: string }
 
 /**
- * The connection, as a service. Applications watch it; channels come from the `AmqpPool`.
+ * The connection, as a service.
  *
- * @example
+ * **When to use**
+ *
+ * Use to watch the connection or to replace its secret. Channels come from the `AmqpPool`.
+ *
+ * **Example** (Logging every change of state)
+ *
  * ```ts
  * import { Effect, Stream, SubscriptionRef } from "effect"
  * import { AmqpConnection } from "@effect-amqp/core"
  *
- * const logStates = Effect.gen(function*() {
+ * const logStates = Effect.gen(function* () {
  *   const connection = yield* AmqpConnection.AmqpConnection
  *   yield* Stream.runForEach(SubscriptionRef.changes(connection.state), (state) => Effect.log(state._tag))
  * })
  * ```
+ *
+ * @see {@link State} for the states
+ * @see {@link Flow} for the broker's back-pressure
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class AmqpConnection extends Context.Service<
   AmqpConnection,
   {
+    /** The configuration that the connection was made with. It keeps the original secret after `updateSecret`. */
     readonly config: AmqpConfig
-    /** The present state, and its changes as a stream. For reading: do not set it. */
+    /** The present state, and its changes as a stream. For reading only; do not set it. */
     readonly state: SubscriptionRef.SubscriptionRef<State>
-    /** The present flow state, and its changes as a stream. A lost connection is not blocked. For reading. */
+    /**
+     * The present flow state, and its changes as a stream. A lost connection is not blocked. For reading only; do not
+     * set it.
+     */
     readonly flow: SubscriptionRef.SubscriptionRef<Flow>
     /**
-     * Replaces the secret (the password, or the access token) without connecting again: with RabbitMQ's OAuth 2 backend,
-     * a token that is about to expire. One call is for this connection and that of the consumers.
+     * Replaces the secret (the password or the access token) without reconnecting.
      *
-     * Every later connect uses the new secret. A connection that is open tells its broker at once (AMQP's
-     * `connection.update-secret`) and waits for the answer; one that is lost has it when it comes back. One that waits after
-     * a refused login or virtual host, or is `Closed` for that (`reconnect.onRefused`), tries it at once; its state says how
-     * that ends. RabbitMQ's own user database takes any secret then, and checks it at the next connect.
+     * **When to use**
      *
-     * `reason` is for the broker's log: at most 255 bytes, default "refreshed". The user name stays as it is.
+     * Use for secrets that expire, such as the tokens of RabbitMQ's OAuth 2 backend. One call covers this connection
+     * and the consumers' connection.
      *
-     * Fails with `AuthenticationFailed` if the broker refuses the secret: RabbitMQ closes the connection, which comes
-     * back with the secret before, if that still holds; with `ReplyTimeout` if there is no answer within
-     * `continuationTimeout`, for instance because the broker has blocked the connection and reads nothing: later
-     * connects use the new secret all the same; with `InvalidArgument` for a secret that is empty or has a NUL, and for
-     * credentials External, which are the client's certificate; and with the reason of a connection that is `Closed` for
-     * anything else than a refused login or virtual host.
+     * **Details**
      *
-     * `config` keeps the secret that the connection began with.
+     * Every later connect uses the new secret. An open connection sends it to the broker immediately (AMQP's
+     * `connection.update-secret`) and waits for the answer; a lost connection logs in with it when it reconnects. A
+     * connection that waits after a refused login or virtual host, or that is `Closed` for that reason
+     * (`reconnect.onRefused`), tries the new secret immediately; its state shows the outcome.
      *
-     * @example
+     * `reason` is for the broker's log: at most 255 bytes, default "refreshed". The user name does not change. `config`
+     * keeps the secret that the connection began with.
+     *
+     * Fails with
+     *
+     * - `AuthenticationFailed` if the broker refuses the secret. RabbitMQ closes the connection, which reconnects with
+     *   the previous secret, if that is still valid.
+     * - `ReplyTimeout` if there is no answer within `continuationTimeout`, for instance because the broker has blocked
+     *   the connection and reads nothing. Later connects use the new secret nevertheless.
+     * - `InvalidArgument` for a secret that is empty or contains a NUL, and for the credentials `External`, whose
+     *   secret is the client's certificate.
+     * - the reason of the connection, if it is `Closed` for another reason than a refused login or virtual host.
+     *
+     * **Gotchas**
+     *
+     * RabbitMQ's own user database accepts any secret here, and checks it at the next connect.
+     *
+     * **Example** (Refreshing a token)
+     *
      * ```ts
      * import { Effect, type Redacted, Schedule } from "effect"
      * import { AmqpConnection } from "@effect-amqp/core"
@@ -106,27 +170,65 @@ export class AmqpConnection extends Context.Service<
      *   yield* connection.updateSecret(token, "the token expires in 10 minutes")
      * })
      *
-     * // Beside the rest of the application.
-     * const refreshing = refresh.pipe(Effect.retry(Schedule.spaced("10 seconds")), Effect.schedule(Schedule.spaced("50 minutes")))
+     * // Fork this next to the rest of the application.
+     * const refreshing = refresh.pipe(
+     *   Effect.retry(Schedule.spaced("10 seconds")),
+     *   Effect.schedule(Schedule.spaced("50 minutes"))
+     * )
      * ```
      */
     readonly updateSecret: (
       secret: Redacted.Redacted<string>,
       reason?: string | undefined
     ) => Effect.Effect<void, AmqpError.AmqpError>
-    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    /**
+     * For the library's internal use. A copy of the service keeps it; a service that is made by hand does not need it.
+     */
     readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpConnection") {}
 
-/** One condition. */
+/**
+ * Reports one condition of a part of the application, such as another package.
+ *
+ * **When to use**
+ *
+ * Use as the type of what `AmqpConnection.conditionReporter` returns.
+ *
+ * @see {@link Condition} for what is reported
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ConditionReporter {
+  /**
+   * Reports the condition. It replaces what this reporter has reported before; `since` stays if the kind is the same.
+   * After the scope of the reporter has closed, this does nothing.
+   */
+  readonly report: (condition: Omit<Condition, "since">) => Effect.Effect<void>
+  /** Clears the condition, because it has passed. Without one it does nothing. */
+  readonly clear: Effect.Effect<void>
+}
+
+/**
+ * A problem that needs an operator's attention, in addition to the connection's state.
+ *
+ * **When to use**
+ *
+ * Use to show or log what `conditions` reports.
+ *
+ * @see {@link State} for the connection's state
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Condition {
-  /** A stable word for programs, such as `ConsumerEnded` or `DeclarationSetAside`. It must contain no name or address. */
+  /** A stable word for programs, such as `ConsumerEnded` or `DeclarationSetAside`. It contains no name or address. */
   readonly kind: string
   /** The full text, for logs and operators. It may name queues and exchanges, but contains no secret. */
   readonly message: string
   /** Whether the application should get no requests while the condition lasts. */
   readonly notReady: boolean
-  /** When the condition began, in milliseconds since the epoch. */
+  /** Time at which the condition began, in milliseconds since the epoch. */
   readonly since: number
 }

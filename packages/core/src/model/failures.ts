@@ -1,4 +1,4 @@
-/** Failing with a reason. */
+/** An effect that fails with a reason. */
 import * as Effect from "effect/Effect"
 import * as AmqpError from "./error.ts"
 

@@ -1,18 +1,18 @@
 /**
- * What stands behind a service, for the library's own parts: the link of a connection, the channels of a publisher, the
- * times that a pool has measured.
+ * The internal part of a service: the link of a connection, the channels of a publisher, the durations that a pool has
+ * measured.
  *
- * It is a member of the service, so it goes where the service goes: a copy (`{ ...publisher, publish }`), an object that
- * inherits from the service and a proxy around it have the inside of the original. A service that was made by hand, such as
- * a test's, has none. What is built on that uses its declared members alone: it is not measured, and its channels,
- * declarations and conditions are not known.
+ * It is a member of the service, so it stays with the service: a copy (`{ ...publisher, publish }`), an object that
+ * inherits from the service and a proxy around it have the inside of the original. A service that was made by hand,
+ * such as a test's, has none. What is built on such a service uses its declared members only: it is not measured, and
+ * its channels, declarations and conditions are not known.
  */
 
 /** The member of a service that holds its inside. */
 export const InsideId = "~effect-amqp/core/Inside"
 
 /**
- * The inside of a service of one kind: each kind extends this class. Only `of` can read what is in it, so nothing of it
+ * The inside of one kind of service; each kind extends this class. Only `of` can read the content, so nothing of it
  * appears where a service is logged, compared or serialized.
  */
 export abstract class Inside<out Content> {
@@ -23,8 +23,8 @@ export abstract class Inside<out Content> {
   }
 
   /**
-   * The inside of a service; undefined if that was made by hand. The member is not trusted: `Layer.mock` answers for each
-   * one that it does not have.
+   * Returns the inside of a service, or undefined if the service was made by hand. The member is not trusted, because
+   * `Layer.mock` returns something for every member that it does not have.
    */
   static of<Content>(
     this: new (content: Content) => Inside<Content>,

@@ -1,15 +1,24 @@
-/** Where positions in streams are kept. */
+/** The interface of stores for positions in streams. */
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 
 /**
- * Keeps positions by name.
+ * Stores positions in streams by name.
  *
- * Implement it where positions belong: best in the database that the handlers write to. What `save` has succeeded with,
- * `load` finds after a restart. Both are interrupted after the connection's `continuationTimeout`, logged when they fail,
- * and tried again: a consumer does not begin before its position is loaded, and goes on while it cannot be saved.
+ * **When to use**
  *
- * @example
+ * Implement it where positions belong, best in the database that the handlers write to. `AmqpOffsetStore.memory` and
+ * `AmqpOffsetStore.fromKeyValueStore` are ready implementations.
+ *
+ * **Details**
+ *
+ * What `save` has succeeded with, `load` must find after a restart.
+ *
+ * Consumers interrupt both operations after the connection's `continuationTimeout`, log their failures, and try them
+ * again. A consumer does not begin before its position is loaded, and continues while its position cannot be saved.
+ *
+ * **Example** (Storing positions in a SQL database)
+ *
  * ```ts
  * import type { AmqpOffsetStore } from "@effect-amqp/core"
  * import { Effect, Option } from "effect"
@@ -29,10 +38,13 @@ import type * as Option from "effect/Option"
  *   return store
  * })
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface OffsetStore<out E = unknown> {
-  /** The position that was saved last under this name; none: there is no such name. From 0, an integer. */
+  /** Loads the position that was saved last under this name, an integer from 0; none if there is no such name. */
   readonly load: (name: string) => Effect.Effect<Option.Option<number | bigint>, E>
-  /** Saves a position. It replaces the one before, which may have been higher. */
+  /** Saves a position. It replaces the previous position, which may have been higher. */
   readonly save: (name: string, offset: number) => Effect.Effect<unknown, E>
 }

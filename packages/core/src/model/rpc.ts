@@ -10,7 +10,20 @@ import type { FieldTable } from "./message.ts"
 
 // --- Procedures ------------------------------------------------------------------------------------------------------
 
-/** What is asked, what is answered, and through which queue. Made by `make`, shared by client and server. */
+/**
+ * A remote procedure: its name, the schemas of its payload, success and error, and the route of its requests.
+ *
+ * **When to use**
+ *
+ * Use as the value that client and server share. `make` creates it; a copy or an object written by hand is refused with
+ * `InvalidArgument`.
+ *
+ * @see {@link make} for declaring a procedure
+ * @see {@link client} for calling it
+ * @see {@link serve} for serving it
+ * @category models
+ * @since 0.1.0
+ */
 export interface Procedure<
   out Payload extends Schema.Constraint,
   out Success extends Schema.Constraint,
@@ -20,34 +33,62 @@ export interface Procedure<
   readonly payloadSchema: Payload
   readonly successSchema: Success
   readonly errorSchema: Error
-  /** Where the server takes requests from. */
+  /** The queue that the server consumes requests from. */
   readonly queue: string
-  /** Where the client sends requests to. `""` is the default exchange, which routes to the queue named by `routingKey`. */
+  /**
+   * The exchange that the client publishes requests to. `""` is the default exchange, which routes to the queue named
+   * by `routingKey`.
+   */
   readonly exchange: string
+  /** The routing key of requests. */
   readonly routingKey: string
 }
 
-/** How a procedure is declared. */
+/**
+ * Options of `make`: the schemas of a procedure and the route of its requests.
+ *
+ * **When to use**
+ *
+ * Use when a procedure has a payload, a success or an error, or when its requests take another route than the queue
+ * with the procedure's name.
+ *
+ * @see {@link make} for the function that takes these options
+ * @category options
+ * @since 0.1.0
+ */
 export interface ProcedureOptions<
   Payload extends Schema.Constraint | Schema.Struct.Fields,
   Success extends Schema.Constraint,
   Error extends Schema.Constraint
 > {
-  /** What a request says: a schema, or the fields of a struct. Default: nothing, `Schema.Void`. */
+  /** The schema of a request's payload, or the fields of a struct. Default: `Schema.Void`, no payload. */
   readonly payload?: Payload | undefined
-  /** What a reply says. Default: nothing, `Schema.Void`. */
+  /** The schema of a success. Default: `Schema.Void`, no content. */
   readonly success?: Success | undefined
-  /** How it may fail; the client fails with the same. Default: not at all, `Schema.Never`. */
+  /**
+   * The schema of a failure; the client fails with the same value. Default: `Schema.Never`, the procedure does not
+   * fail.
+   */
   readonly error?: Error | undefined
-  /** The queue of its requests. Default: its name. */
+  /** The queue of the requests. Not empty, at most 255 bytes. Default: the procedure's name. */
   readonly queue?: string | undefined
-  /** The exchange that requests are published to. Default: `""`, the default exchange. */
+  /** The exchange that requests are published to, at most 255 bytes. Default: `""`, the default exchange. */
   readonly exchange?: string | undefined
-  /** Default: the queue's name. */
+  /** The routing key of requests, at most 255 bytes. Default: the queue's name. */
   readonly routingKey?: string | undefined
 }
 
-/** The schema of a payload that was given as a schema or as the fields of a struct. */
+/**
+ * The schema of a payload that is declared as a schema or as the fields of a struct.
+ *
+ * **When to use**
+ *
+ * Use in the types of functions that pass on the `payload` option of `make`.
+ *
+ * @see {@link make} for the function that returns a procedure with this schema
+ * @category utility types
+ * @since 0.1.0
+ */
 export type PayloadSchema<Payload extends Schema.Constraint | Schema.Struct.Fields> = Payload extends Schema.Constraint
   ? Payload
   : Payload extends Schema.Struct.Fields
@@ -56,31 +97,55 @@ export type PayloadSchema<Payload extends Schema.Constraint | Schema.Struct.Fiel
 
 // --- The client ------------------------------------------------------------------------------------------------------
 
-/** How a request is sent, and how long its reply is waited for. */
+/**
+ * Options of one call, or of all calls of a client: timeout, expiration, priority and headers of the request.
+ *
+ * **When to use**
+ *
+ * Use with `client` for the options of every call, and with a single call to override them.
+ *
+ * @see {@link client} for the function that takes these options
+ * @category options
+ * @since 0.1.0
+ */
 export interface CallOptions {
   /**
-   * The longest wait, from the call to the reply: for a channel, for room, for the broker, for the server. 1 ms to 24.8
-   * days. Default: 30 seconds.
+   * The longest wait from the call to the reply. It includes the waits for a channel, for room in flight, for the
+   * broker and for the server. 1 ms to 24.8 days. Default: 30 seconds.
    */
   readonly timeout?: Duration.Input | undefined
   /**
-   * What to do while the broker takes nothing from publishers (`connection.blocked`, `channel.flow`): wait, up to
-   * `timeout`, or fail at once with `PublishForbidden`. Without a connection it waits, at most `maxWaiting` requests.
-   * Default: `"wait"`.
+   * What a call does while the broker accepts no publishes (`connection.blocked`, `channel.flow`): `"wait"` waits for
+   * up to `timeout`, `"fail"` fails at once with `PublishForbidden`. Without a connection a call waits in both cases,
+   * and at most `maxWaiting` requests wait. Default: `"wait"`.
    */
   readonly onBlocked?: "wait" | "fail" | undefined
   /**
-   * Whether the broker drops the request if no server has taken it when the client's time is up, so that an overloaded
-   * server does not work on what nobody waits for. Default: `true`.
+   * Whether the broker drops the request when the call times out before a server has received it. An overloaded server
+   * then does no work for calls that have ended. Default: `true`.
    */
   readonly expires?: boolean | undefined
-  /** 0 to 255; queues with `x-max-priority` use it. */
+  /** The priority of the request, 0 to 255, for queues with `x-max-priority`. Default: none. */
   readonly priority?: number | undefined
-  /** For the handler to read. */
+  /** Headers of the request, which the handler can read. Default: none. */
   readonly headers?: FieldTable | undefined
 }
 
-/** A procedure, called like a function. */
+/**
+ * A procedure as a function from its payload to an effect with its success.
+ *
+ * **When to use**
+ *
+ * Use as the type of what `client` returns, such as in the interface of a service.
+ *
+ * **Details**
+ *
+ * The options of a call override those that were given to `client`.
+ *
+ * @see {@link client} for the errors of a call
+ * @category models
+ * @since 0.1.0
+ */
 export interface Client<
   in out Payload extends Schema.Constraint,
   out Success extends Schema.Constraint,
@@ -96,29 +161,58 @@ export interface Client<
   >
 }
 
-/** The counts of a client. The last three count from its start. */
+/**
+ * A point-in-time count of a client's requests and replies.
+ *
+ * **When to use**
+ *
+ * Use for health checks, tests and metrics. `AmqpMetrics` exports the same counts.
+ *
+ * **Details**
+ *
+ * `replied`, `timedOut` and `unclaimed` count from the start of the client.
+ *
+ * @see {@link stats} for reading these counts
+ * @category models
+ * @since 0.1.0
+ */
 export interface Stats {
-  /** Requests that were sent and wait for their reply. */
+  /** Requests that are sent and wait for their reply. */
   readonly inFlight: number
-  /** Requests in line: for a channel, for room, for publishers to be unblocked. */
+  /** Requests in the backlog: they wait for a channel, for room in flight, or until the broker unblocks publishers. */
   readonly waiting: number
-  /** Replies that reached the request they belong to. */
+  /** Replies that were matched to their request. */
   readonly replied: number
-  /** Requests that ran out of time. */
+  /** Requests that timed out. */
   readonly timedOut: number
-  /** Replies that nobody waited for: late ones, second ones, those of interrupted requests. They were dropped. */
+  /**
+   * Replies that matched no waiting request: late ones, duplicates and those of interrupted requests. They were
+   * dropped.
+   */
   readonly unclaimed: number
 }
 
 /**
- * The client side, as a service: the one channel that all requests of a program go out on, and their replies come in on.
+ * The client side as a service: one channel that carries all requests of a program and their replies.
  *
- * It is opened at the first request, and anew at the next one when it has died.
+ * **When to use**
+ *
+ * Use `client` to call procedures; it reads this service from the context. Use the service directly where a client is
+ * passed as a value.
+ *
+ * **Details**
+ *
+ * The channel opens with the first request. After the channel has died, the next request opens another one.
+ *
+ * @see {@link client} for a procedure as a function
+ * @see {@link layer} for providing this service
+ * @category services
+ * @since 0.1.0
  */
 export class AmqpRpc extends Context.Service<
   AmqpRpc,
   {
-    /** See `client`. */
+    /** Sends a request and completes with its reply. `client` lists the errors. */
     readonly call: <P extends Schema.Constraint, S extends Schema.Constraint, E extends Schema.Constraint>(
       procedure: Procedure<P, S, E>,
       payload: P["Type"],
@@ -128,59 +222,92 @@ export class AmqpRpc extends Context.Service<
       E["Type"] | AmqpError.AmqpError,
       P["EncodingServices"] | S["DecodingServices"] | E["DecodingServices"]
     >
+    /** The client's counts at this moment. */
     readonly stats: Effect.Effect<Stats>
-    /** For the library's own parts. A copy of the service keeps it, and one that is made by hand does without. */
+    /**
+     * For the library's own modules. A copy of the service keeps this member; a service that is written by hand lacks
+     * it.
+     */
     readonly [InsideId]?: object | undefined
   }
 >()("@effect-amqp/core/AmqpRpc") {}
 
-/** The bounds of a client. */
+/**
+ * Options of a client: bounds of its requests in flight and of its backlog.
+ *
+ * **When to use**
+ *
+ * Use with `makeClient` or `layerWith` where the default bounds do not fit.
+ *
+ * @see {@link layerWith} for a layer with these options
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
   /**
-   * Requests that are sent and not answered, at most; further ones wait in line. At least 1. Default: 10,000.
+   * The maximum number of requests that are sent and not answered; further ones wait in the backlog. At least 1.
+   * Default: 10,000.
    */
   readonly maxInFlight?: number | undefined
-  /** Requests in line, at most; who comes after that fails at once with `PoolExhausted`. At least 0. Default: 10,000. */
+  /**
+   * The maximum number of requests in the backlog; a request beyond that fails at once with `PoolExhausted`. At least
+   * 0. Default: 10,000.
+   */
   readonly maxWaiting?: number | undefined
   /**
-   * The bytes of the contents of requests that are sent and not yet both confirmed by the broker and answered, at most; a
-   * larger request goes alone. At least 1. Default: 64 MiB, as for `AmqpPublisher`.
+   * The maximum sum, in bytes, of the contents of requests in flight. A request counts until the broker has confirmed
+   * it and its call has ended. A request that is larger than this bound is sent while no other counts. At least 1.
+   * Default: 64 MiB, as for `AmqpPublisher`.
    */
   readonly maxInFlightBytes?: number | undefined
   /**
-   * The bytes of the contents of requests in line, at most; a request beyond that fails at once with `PoolExhausted`, so
-   * that a broker which takes nothing does not fill the memory. The first in line always has its place. At least 1.
-   * Default: 32 MiB, as for `AmqpPublisher`.
+   * The maximum sum, in bytes, of the contents of requests in the backlog. A request beyond that fails at once with
+   * `PoolExhausted`, so that a broker that accepts no publishes does not exhaust the memory. The first request in the
+   * backlog is always accepted. At least 1. Default: 32 MiB, as for `AmqpPublisher`.
    */
   readonly maxWaitingBytes?: number | undefined
   /**
-   * The largest content of a request in bytes; a larger one fails with `MessageTooLarge`, where the broker would close the
-   * channel. At least 1. Default: what the broker takes by default, as for `AmqpPublisher`.
+   * The maximum content of a request, in bytes. A larger one fails with `MessageTooLarge`, where the broker would close
+   * the channel. At least 1. Default: the broker's default limit, as for `AmqpPublisher`.
    */
   readonly maxMessageSize?: number | undefined
 }
 
 // --- The server ------------------------------------------------------------------------------------------------------
 
-/** How a server consumes requests. */
+/**
+ * Options of a server: those of its consumer, and the addresses that it replies to.
+ *
+ * **When to use**
+ *
+ * Use with `serve` to set how many requests are handled at once, or to accept clients that have reply queues of their
+ * own.
+ *
+ * @see {@link serve} for the function that takes these options
+ * @category options
+ * @since 0.1.0
+ */
 export interface ServeOptions extends Omit<
   AmqpConsumer.ConsumeOptions,
   "onFailure" | "onDefect" | "queueType" | "offset" | "offsets" | "retrySecret"
 > {
-  /** How many requests are handled at a time, at most. Default: 16. */
+  /** The maximum number of requests that are handled at once. 1 to 65,535. Default: 16. */
   readonly concurrency?: number | undefined
   /**
-   * How many requests the broker sends ahead. Those that wait here do not expire any more, and no other server takes them.
-   * At least `concurrency`. Default: as many as `concurrency`.
+   * The number of requests that the broker sends ahead, at least `concurrency`. Default: `concurrency`.
+   *
+   * Requests that wait in this process no longer expire, and no other server can take them.
    */
   readonly prefetch?: number | undefined
   /**
-   * Which addresses are replied to: `"direct"`, those of direct reply-to alone (RabbitMQ's and LavinMQ's); `"any"`, or those
-   * for whose name the function says `true`, queues as well. Default: `"direct"`.
+   * The reply addresses that the server accepts: `"direct"` accepts only those of direct reply-to (RabbitMQ's and
+   * LavinMQ's), `"any"` accepts every queue as well, and a function accepts the queues for whose name it returns
+   * `true`. Default: `"direct"`.
    *
-   * A reply goes where its request says, with the permissions of the server. Whoever can send a request chooses what this
-   * server writes to: with `"any"` every queue of the virtual host, such as another service's queue of work. Of clients that
-   * have reply queues of their own (Pika's RPC tutorial) choose the names, and let a function compare them.
+   * A reply is published to the address in its request, with the permissions of the server. A client that can send a
+   * request therefore chooses where this server writes to: with `"any"` that is every queue of the virtual host, such
+   * as the work queue of another service. If clients have reply queues of their own (as in Pika's RPC tutorial), choose
+   * the names of these queues and compare them in a function.
    */
   readonly replyTo?: "direct" | "any" | ((queue: string) => boolean) | undefined
 }

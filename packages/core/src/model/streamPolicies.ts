@@ -1,61 +1,150 @@
-/** What becomes of a delivery of a stream that was not handled, as plain values. */
+/** Policies of streams: what happens to a delivery of a stream that was not handled, as plain values. */
 
-/** The consumer ends there, with `StreamStopped`. See `stop`. */
+/**
+ * The policy that ends the consumer of a stream, with `StreamStopped`.
+ *
+ * **When to use**
+ *
+ * Use as the type of `stop`.
+ *
+ * @see {@link stop}
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Stop {
   readonly _tag: "Stop"
 }
 
-/** Logged and passed over. See `skip`. */
+/**
+ * The policy that logs and passes over a message of a stream.
+ *
+ * **When to use**
+ *
+ * Use as the type of `skip`.
+ *
+ * @see {@link skip}
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Skip {
   readonly _tag: "Skip"
 }
 
-/** Published elsewhere, confirmed, and then passed over. See `publishTo`. */
+/**
+ * The policy that publishes a copy of a message of a stream elsewhere, and passes over the message when the copy is
+ * confirmed.
+ *
+ * **When to use**
+ *
+ * Use as the type of what `publishTo` returns.
+ *
+ * @see {@link publishTo}
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface PublishTo {
   readonly _tag: "PublishTo"
+  /** The exchange of the copy; `""` is the default exchange. */
   readonly exchange: string
+  /** The routing key of the copy. */
   readonly routingKey: string
 }
 
-/** What becomes of a delivery of a stream that was not handled: `stop`, `skip` or `publishTo`. */
+/**
+ * What happens to a delivery of a stream that was not handled: `stop`, `skip` or `publishTo`.
+ *
+ * **When to use**
+ *
+ * Use as the result type of a function that chooses a policy by the error, for a consumer of a stream.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type StreamPolicy = Stop | Skip | PublishTo
 
 /**
- * The consumer of a stream ends at the message that was not handled, with `StreamStopped`, which has its offset and why:
- * the default for streams. Nothing is passed over: who consumes again, from that offset or with an offset store, meets
- * the message again.
+ * Ends the consumer of a stream at the message that was not handled.
+ *
+ * **When to use**
+ *
+ * Use when no message may be passed over. It is the default for streams.
+ *
+ * **Details**
+ *
+ * The consumer fails with `StreamStopped`, which has the offset of the message and the cause. No message is passed
+ * over: a consumer that starts again, from that offset or with an offset store, gets the message again.
+ *
+ * @see {@link skip}
+ * @see {@link publishTo}
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const stop: Stop = { _tag: "Stop" }
 
 /**
- * Passes over a message of a stream that was not handled. It stays in the stream, and this consumer does not see it again.
- * It is logged with its offset, and counted as `skipped` (`AmqpMetrics.settledMessages`).
+ * Passes over a message of a stream that was not handled.
+ *
+ * **When to use**
+ *
+ * Use for messages whose loss is acceptable.
+ *
+ * **Details**
+ *
+ * The message stays in the stream, and this consumer does not get it again. It is logged with its offset, and counted
+ * as `skipped` (`AmqpMetrics.settledMessages`).
+ *
+ * @see {@link publishTo} for keeping a copy
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const skip: Skip = { _tag: "Skip" }
 
 /**
- * Publishes a copy of a message of a stream that was not handled, and passes over it when the broker has confirmed the
- * copy: a dead-letter queue, since streams have none of their own.
+ * Publishes a copy of a message of a stream that was not handled, and passes over the message when the broker has
+ * confirmed the copy.
  *
- * The copy has the content, properties and headers of the message, and `x-failed-queue`, `x-failed-offset`,
- * `x-failed-exchange`, `x-failed-routing-key`, of the error its tag or name in `x-failed-error` and its message in
- * `x-failed-reason`, at most 1024 characters. An error's message goes to the broker with it: keep secrets out of errors.
- * Not kept are `expiration`, a `userId` other than the connection's, and the headers `CC` and `BCC`.
+ * **When to use**
+ *
+ * Use for a dead-letter queue of a stream, because streams have no dead-letter exchange of their own.
+ *
+ * **Details**
+ *
+ * The copy has the content, properties and headers of the message, and the headers `x-failed-queue`, `x-failed-offset`,
+ * `x-failed-exchange` and `x-failed-routing-key`, and from the error its tag or name in `x-failed-error` and its
+ * message in `x-failed-reason`, at most 1024 characters. `expiration`, a `userId` other than the connection's, and the
+ * headers `CC` and `BCC` are not kept.
  *
  * The copy is published with `mandatory`, at least once. While publishing is not possible it is tried again, after 1
- * second, doubled up to 30 seconds, and the message holds its worker. If publishing cannot succeed (no such exchange, no
- * queue that takes it, no permission), the consumer ends with `StreamStopped` instead of passing over it.
+ * second, doubled up to 30 seconds, and the message occupies its worker. If publishing cannot succeed (no such
+ * exchange, no queue that takes the copy, no permission), the consumer ends with `StreamStopped` instead of passing
+ * over the message.
  *
- * @example
+ * **Gotchas**
+ *
+ * An error's message is sent to the broker in a header: keep secrets out of errors.
+ *
+ * **Example** (Publishing failed messages to a queue)
+ *
  * ```ts
  * import { AmqpConsumer } from "@effect-amqp/core"
  *
  * // By the default exchange, straight to a queue.
  * const policy = AmqpConsumer.publishTo({ routingKey: "orders.failed" })
  * ```
+ *
+ * @see {@link stop} for ending the consumer instead
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const publishTo = (options: {
-  /** Default: `""`, the default exchange. */
+  /** The exchange of the copy. Default: `""`, the default exchange. */
   readonly exchange?: string | undefined
+  /** The routing key of the copy. */
   readonly routingKey: string
 }): PublishTo => ({ _tag: "PublishTo", exchange: options.exchange ?? "", routingKey: options.routingKey })

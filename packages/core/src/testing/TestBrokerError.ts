@@ -1,15 +1,25 @@
 import * as Schema from "effect/Schema"
 
 /**
- * Everything that can go wrong with a {@link TestBroker}, told apart by `reason`:
+ * The error of a {@link TestBroker}; `reason` says what failed.
  *
- * - `NoBroker`: no way of getting a broker works on this machine; the message lists each way, why it did not work, and
+ * **When to use**
+ *
+ * Use to handle a broker that cannot be started or controlled, for example to skip tests on a machine without one.
+ *
+ * **Details**
+ *
+ * - `NoBroker`: no source of a broker works on this machine. The message lists each source, why it did not work, and
  *   the commands that would make it work.
- * - `StartFailed`: a way that is there did not come up; the message ends with what the broker or the engine printed.
- * - `Unreachable`: nothing answers at `AMQP_URL`.
- * - `NotControllable`: the broker is not ours (`AMQP_URL`) and no `rabbitmqctl` reaches it, so it cannot be asked for
- *   a census or made to misbehave.
- * - `CommandFailed`: the broker refused a command, or an expectation about its census did not come true in time.
+ * - `StartFailed`: an available source did not start. The message ends with the output of the broker or of the
+ *   container engine.
+ * - `Unreachable`: there is no response at `AMQP_URL`.
+ * - `NotControllable`: the broker is external (`AMQP_URL`) and no `rabbitmqctl` reaches it, so it can neither return a
+ *   census nor cause faults.
+ * - `CommandFailed`: the broker refused a command, or its census did not become the expected one in time.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class TestBrokerError extends Schema.TaggedError<TestBrokerError>()("TestBrokerError", {
   reason: Schema.Literals(["NoBroker", "StartFailed", "Unreachable", "NotControllable", "CommandFailed"]),

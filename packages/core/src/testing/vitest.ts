@@ -5,10 +5,16 @@ import * as Lobby from "./internal/lobby.ts"
 import * as Resolve from "./internal/resolve.ts"
 
 /**
- * A `globalSetup` for vitest: one broker for the whole run, started when the first test file wants one, and stopped at
- * the end. Without it, every worker process starts its own.
+ * A `globalSetup` for vitest: one broker for the whole test run, started when the first test file needs one, and
+ * stopped at the end.
  *
- * @example
+ * **When to use**
+ *
+ * Use in a vitest configuration, so that the worker processes share a broker. Without it, every worker process starts
+ * its own.
+ *
+ * **Example** (A vitest configuration)
+ *
  * ```ts
  * import { defineConfig } from "vitest/config"
  *
@@ -16,6 +22,9 @@ import * as Resolve from "./internal/resolve.ts"
  *   test: { globalSetup: ["@effect-amqp/core/testing/vitest"] }
  * })
  * ```
+ *
+ * @category setup
+ * @since 0.1.0
  */
 export default async function setup(): Promise<() => Promise<void>> {
   const scope = Scope.makeUnsafe()

@@ -1,4 +1,4 @@
-/** An application on the broker of the tests, as a port of a Pika program would be. */
+/** An application on the tests' broker, as a port of a Pika program is. */
 import { Amqp, AmqpChannel, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, flow, Layer, References } from "effect"
@@ -10,23 +10,23 @@ export { contents, drain } from "../support/queues.ts"
 export const layerOf = (url: string, options?: AmqpConfig.Options): Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> =>
   Layer.unwrap(Effect.map(AmqpConfig.fromUrl(url, options), Amqp.fromConfig))
 
-/** Its log is not of interest: many of these tests are about failures. */
+/** The log is switched off: many of these tests are about failures. */
 export const quietly = Effect.provideService(References.MinimumLogLevel, "None")
 
-/** Provides a layer of one's own, gone afterwards. */
+/** Provides a separate layer, which is released afterwards. */
 export const provided = <A, E>(layer: Layer.Layer<A, E>) => flow(Effect.provide(layer, { local: true }), quietly)
 
 /** Runs a program on the broker of a URL. */
 export const connectedTo = (url: string, options?: AmqpConfig.Options) =>
   flow(Effect.scoped, provided(layerOf(url, options)))
 
-/** Runs a program on the broker of the test. */
+/** Runs a program on the test's broker. */
 export const connected =
   (options?: AmqpConfig.Options) =>
   <A, E, R>(program: Effect.Effect<A, E, R>) =>
     Effect.flatMap(TestBroker.TestBroker, ({ url }) => connectedTo(url, options)(program))
 
-/** The parts of the broker's URL, by the names of Pika. */
+/** The parts of the broker's URL, with Pika's names. */
 export const parameters = Effect.map(TestBroker.TestBroker, ({ url, vhost }) => {
   const { hostname, password, port, username } = new URL(url)
   return {
@@ -38,12 +38,12 @@ export const parameters = Effect.map(TestBroker.TestBroker, ({ url, vhost }) => 
   }
 })
 
-/** A new queue that goes with its connection. */
+/** A new queue that is deleted with its connection. */
 export const ownQueue = Effect.scoped(
   AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", { exclusive: true }), ({ queue }) => queue))
 )
 
-/** A new queue of the virtual host, which goes with the test's broker. */
+/** A new queue of the virtual host, which is deleted with the test's broker. */
 export const newQueue = (options?: AmqpChannel.QueueDeclareOptions) =>
   Effect.scoped(AmqpChannel.use((channel) => Effect.map(channel.queueDeclare("", options), ({ queue }) => queue)))
 

@@ -1,4 +1,4 @@
-/** Every method of Pika's channels, by ours. Rows of `docs/pika.md` name these tests. */
+/** Every method of Pika's channels, and its counterpart. Rows of `docs/pika.md` name these tests. */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpError, AmqpMessage, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -11,7 +11,7 @@ import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf, d
 
 type Channel = AmqpChannel.AmqpChannel
 
-/** Runs a program with a borrowed channel, and a queue that goes with its connection. */
+/** Runs a program with a borrowed channel, and a queue that is deleted with its connection. */
 const borrowed = <A, E, R>(program: (channel: Channel, queue: string) => Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const queue = yield* ownQueue
@@ -32,7 +32,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("BasicProperties stand beside the content, and arrive as they were sent", () =>
+  it.effect("BasicProperties are given next to the content, and arrive unchanged", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         const properties = {
@@ -56,7 +56,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("a message is persistent, and a queue or exchange durable, unless told otherwise", () =>
+  it.effect("a message is persistent, and a queue or exchange durable, by default", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         yield* channel.publish(message(queue, ""))
@@ -71,7 +71,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("basic_get takes one message, or tells that there is none", () =>
+  it.effect("basic_get takes one message, or returns none", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         yield* channel.publish(message(queue, "a"))
@@ -95,7 +95,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("auto_ack: what is delivered counts as acknowledged", () =>
+  it.effect("auto_ack: delivered messages count as acknowledged", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         yield* fill(queue, "a", "b")
@@ -107,7 +107,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("basic_cancel ends a consumer; what it had delivered stays to be settled", () =>
+  it.effect("basic_cancel ends a consumer; its deliveries can still be settled", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         yield* channel.publish(message(queue, "a"))
@@ -182,7 +182,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         yield* channel.qos(2, { global: true })
         const { deliveries } = yield* channel.consume(queue)
         const first = yield* Queue.take(deliveries)
-        // Where there is no bound of the channel, the last qos is that of the consumer.
+        // Where the channel has no bound of its own, the last qos applies to the consumer.
         const ready = (yield* hasGlobalPrefetch) ? 2 : 1
         assert.deepInclude(yield* channel.queueDeclarePassive(queue), { messageCount: ready })
         yield* channel.ack(first)
@@ -218,7 +218,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("queue_declare tells the name and the counts, passively too", () =>
+  it.effect("queue_declare returns the name and the counts, passively too", () =>
     borrowed((channel) =>
       Effect.gen(function* () {
         const { queue } = yield* channel.queueDeclare("limited", { exclusive: true, maxLength: 10 })
@@ -244,7 +244,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("queue_purge and queue_delete tell how many messages went", () =>
+  it.effect("queue_purge and queue_delete return the number of removed messages", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         yield* fill(queue, "a", "b")
@@ -285,7 +285,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("tx_rollback: a transaction that fails has done nothing, and commit and rollback can be called too", () =>
+  it.effect("tx_rollback: a transaction that fails has no effect, and commit and rollback can be called too", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       yield* Effect.ignore(
@@ -305,7 +305,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("add_on_return_callback: what comes back waits in returns", () =>
+  it.effect("add_on_return_callback: returned messages wait in returns", () =>
     borrowed((channel) =>
       Effect.gen(function* () {
         yield* channel.publish({ routingKey: "nobody", content: "a" }, { mandatory: true })
@@ -326,7 +326,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     )
   )
 
-  it.effect("add_on_close_callback: whoever uses or waits for the channel is told why it closed", () =>
+  it.effect("add_on_close_callback: every use of the channel and every wait fails with the reason of its close", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         const { deliveries } = yield* channel.consume(queue)
@@ -359,14 +359,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("close: the scope's end gives the channel back; a reply code and text cannot be given", () =>
+  it.effect("close: the scope's end returns the channel; a reply code and text cannot be given", () =>
     Effect.gen(function* () {
       yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
       assert.deepInclude(yield* AmqpPool.stats, { used: 0, idle: 1 })
     }).pipe(connected())
   )
 
-  it.effect("a channel may have several consumers, each with deliveries of its own", () =>
+  it.effect("a channel may have several consumers, each with its own deliveries", () =>
     borrowed((channel, queue) =>
       Effect.gen(function* () {
         const another = yield* ownQueue

@@ -1,4 +1,7 @@
-/** Connecting as Pika does: parameters, credentials, the life of a connection. Rows of `docs/pika.md` name these tests. */
+/**
+ * Connecting as Pika does: parameters, credentials, and the lifecycle of a connection. Rows of `docs/pika.md` name
+ * these tests.
+ */
 import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -19,7 +22,7 @@ import {
   untilState
 } from "./broker.ts"
 
-/** What the connection says of itself while it is open. */
+/** What the connection reports while it is open. */
 const open = Effect.gen(function* () {
   const { state } = yield* AmqpConnection.AmqpConnection
   const now = yield* SubscriptionRef.get(state)
@@ -30,19 +33,19 @@ const open = Effect.gen(function* () {
 const config = Effect.map(AmqpConnection.AmqpConnection, ({ config }) => config)
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("without parameters it is the broker of this machine, as guest", () =>
+  it.effect("without parameters it connects to the local broker, as guest", () =>
     Effect.gen(function* () {
       const config = yield* AmqpConfig.make()
       assert.deepStrictEqual(config.hosts, [{ host: "localhost", port: 5672 }])
       assert.strictEqual(config.vhost, "/")
       assert.deepInclude(config.credentials, { _tag: "Plain", username: "guest" })
-      // The broker of the tests has a port and a virtual host of its own; the rest is left to the defaults.
+      // The tests' broker has its own port and virtual host. The rest is left to the defaults.
       const { password, port, username, virtual_host: vhost } = yield* parameters
       yield* open.pipe(provided(Amqp.layer({ username, password, port, vhost })))
     })
   )
 
-  it.effect("host and port say where, and a list of hosts is tried in order", () =>
+  it.effect("host and port locate the broker, and a list of hosts is tried in order", () =>
     Effect.gen(function* () {
       const { host, password, port, username, virtual_host: vhost } = yield* parameters
       const refusing = yield* FaultProxy.make(1)
@@ -56,7 +59,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("the virtual host is where the broker counts the connection, and an unknown one is refused", () =>
+  it.effect("the broker counts the connection in its virtual host, and refuses an unknown one", () =>
     Effect.gen(function* () {
       const { awaitCensus, url, vhost } = yield* TestBroker.TestBroker
       yield* awaitCensus({ connections: 1 }).pipe(connectedTo(url, { vhost }))
@@ -65,7 +68,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a user name and a password log in, and wrong ones are told apart from a broker that is not there", () =>
+  it.effect("a user name and a password log in, and wrong ones fail differently from an absent broker", () =>
     Effect.gen(function* () {
       const { host, password, port, username, virtual_host: vhost } = yield* parameters
       const credentials = { _tag: "Plain", username, password: Redacted.make(password) } as const
@@ -76,7 +79,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("EXTERNAL logs in by the client's certificate", () =>
+  it.effect("EXTERNAL logs in with the client's certificate", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       broker.on("connection.start-ok", (start) => {
@@ -98,7 +101,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("the password is kept, for reconnecting, and printed nowhere", () =>
+  it.effect("the password is kept for reconnecting, and is never printed", () =>
     Effect.gen(function* () {
       const { password } = yield* parameters
       const { credentials } = yield* config
@@ -107,7 +110,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("channel_max, frame_max and heartbeat are proposed, and what was agreed on is told", () =>
+  it.effect("channel_max, frame_max and heartbeat are proposed, and the agreed values are reported", () =>
     Effect.gen(function* () {
       const agreed = yield* open.pipe(connected({ channelMax: 100, frameMax: 8192, heartbeat: "5 seconds" }))
       assert.deepInclude(agreed, { channelMax: 100, frameMax: 8192 })
@@ -115,7 +118,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("TLS is switched on by tls, and the broker's certificate is checked", () =>
+  it.effect("tls switches TLS on, and the broker's certificate is checked", () =>
     Effect.gen(function* () {
       const { host, port, ...login } = yield* parameters
       const behind: AmqpConfig.Options = {
@@ -146,7 +149,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a peer that falls silent while connecting is given up after socket_timeout", () =>
+  it.effect("connecting to a peer that falls silent fails after socket_timeout", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* FaultProxy.proxied
       proxy.stall()
@@ -155,7 +158,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("connecting to one host is given up after stack_timeout, however busy the peer looks", () =>
+  it.effect("connecting to one host fails after stack_timeout, even if the peer sends data", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* FaultProxy.proxied
       proxy.chop(1)
@@ -165,7 +168,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("the locale is what the handshake asks for", () =>
+  it.effect("the handshake requests the locale", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const asked = yield* Effect.forkChild(broker.received("connection.start-ok"))
@@ -174,7 +177,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("client properties and the connection's name are what the broker shows", () =>
+  it.effect("the broker shows the client properties and the connection's name", () =>
     Effect.gen(function* () {
       const { evaluate, vhost } = yield* TestBroker.TestBroker
       const shown = evaluate(
@@ -187,7 +190,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a new secret is told to the broker, and used when the connection is made again", () =>
+  it.effect("a new secret is sent to the broker, and used for reconnecting", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       yield* Effect.gen(function* () {
@@ -202,7 +205,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("TCP keep-alive is on, and set as tcp_options says", () =>
+  it.effect("TCP keep-alive is on, and has the delay of tcp_options", () =>
     Effect.gen(function* () {
       const byDefault = yield* config.pipe(connected())
       assert.deepStrictEqual(byDefault.tcp, {
@@ -215,7 +218,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("each parameter of URLParameters is one of our URLs", () =>
+  it.effect("each parameter of URLParameters is a parameter of our URLs", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const query =
@@ -246,7 +249,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("whether it is open is a state, with its changes as a stream", () =>
+  it.effect("the connection's state is a reference, with its changes as a stream", () =>
     Effect.gen(function* () {
       const { closeConnections } = yield* TestBroker.TestBroker
       const connection = yield* AmqpConnection.AmqpConnection
@@ -264,7 +267,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a lost connection is made again, and the next borrower notices nothing", () =>
+  it.effect("a lost connection is re-established, and the next borrower notices nothing", () =>
     Effect.gen(function* () {
       const { killConnections } = yield* TestBroker.TestBroker
       const lost = yield* Effect.forkChild(
@@ -280,7 +283,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("it is closed with the scope that made it, and tells its peer", () =>
+  it.effect("the connection closes with its scope, and notifies its peer", () =>
     Effect.gen(function* () {
       const { awaitCensus } = yield* TestBroker.TestBroker
       const { state } = yield* AmqpConnection.AmqpConnection.pipe(connected())
@@ -289,7 +292,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("connecting is given up by interruption, and leaves no socket", () =>
+  it.effect("an interruption stops connecting, and leaves no socket", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* FaultProxy.proxied
       proxy.stall()
@@ -312,14 +315,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("the server's product and version are told", () =>
+  it.effect("the server's product and version are available", () =>
     Effect.gen(function* () {
       const { product } = yield* open.pipe(connected())
       assert.match(product, /^RabbitMQ \d/)
     })
   )
 
-  it.effect("channels are numbered by the connection, and opened by whoever borrows them", () =>
+  it.effect("the connection numbers the channels, and a borrower opens them", () =>
     Effect.gen(function* () {
       const { awaitCensus } = yield* TestBroker.TestBroker
       const one = yield* AmqpPool.get
@@ -329,7 +332,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("an open channel is not asked whether it is open: an operation says why it is not", () =>
+  it.effect("there is no check whether a channel is open: an operation fails with the reason why it is not", () =>
     Effect.gen(function* () {
       const reasons = yield* AmqpChannel.use((channel) =>
         Effect.all([reasonOf(channel.queueDeclarePassive("missing")), reasonOf(channel.queueDeclare("q"))])

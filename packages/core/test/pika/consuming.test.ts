@@ -1,4 +1,4 @@
-/** Consuming as Pika's manual does it. Rows and examples of `docs/pika.md` are from these tests. */
+/** Consuming as in Pika's manual. Rows and examples of `docs/pika.md` are from these tests. */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConsumer, AmqpMessage, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -7,7 +7,7 @@ import { Worker } from "node:worker_threads"
 import { untilQueue } from "../support/consumers.ts"
 import { connected, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
-/** Handles ten messages; the number of those that were sent ahead and went back. */
+/** Handles ten messages. Returns the number of prefetched messages that went back. */
 const firstTen = (queue: string) =>
   Effect.gen(function* () {
     const ended = yield* Deferred.make<AmqpConsumer.End>()
@@ -20,7 +20,7 @@ const firstTen = (queue: string) =>
     return requeued
   })
 
-/** What takes a callback for each step in Pika. */
+/** In Pika, each of these steps takes a callback. */
 const firstOrder = AmqpChannel.use((channel) =>
   Effect.gen(function* () {
     yield* channel.exchangeDeclare("orders", "topic", { durable: false })
@@ -36,19 +36,19 @@ const firstOrder = AmqpChannel.use((channel) =>
 )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("the consumer as a generator: ten messages acknowledged, the loop left, the rest requeued", () =>
+  it.effect("the consumer as a generator: ten messages are acknowledged, the loop ends, the rest is requeued", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       yield* fill(queue, ...Array.from({ length: 15 }, (_, i) => String(i)))
       const requeued = yield* firstTen(queue)
       const left = yield* contents(queue)
       assert.deepStrictEqual(left, ["10", "11", "12", "13", "14"])
-      // Those that had not arrived when the consumer was cancelled were never the client's.
+      // Messages that had not arrived when the consumer was cancelled were never prefetched.
       assert.isAtMost(requeued, left.length)
     }).pipe(connected())
   )
 
-  it.effect("the number requeued is that of the deliveries sent ahead", () =>
+  it.effect("the number of requeued deliveries is that of the prefetched ones", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       yield* fill(queue, "a", "b", "c", "d", "e")
@@ -66,7 +66,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("inactivity_timeout: an error when nothing comes, or an end without one", () =>
+  it.effect("inactivity_timeout: without deliveries the stream fails, or ends without an error", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       const failing = AmqpConsumer.stream(queue, { inactivityTimeout: "20 millis" })
@@ -75,7 +75,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("get_waiting_message_count: on a borrowed channel, what waits can be counted", () =>
+  it.effect("get_waiting_message_count: on a borrowed channel, waiting deliveries can be counted", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       yield* fill(queue, "a", "b")
@@ -84,7 +84,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a handler for each delivery: success acknowledges, until the consumer is interrupted", () =>
+  it.effect("a handler runs per delivery, and its success acknowledges, until the consumer is interrupted", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       const handled = yield* Queue.unbounded<string>()
@@ -99,7 +99,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a handler that fails does not end the consumer: its delivery is settled by a policy", () =>
+  it.effect("a failing handler does not end the consumer: a policy settles its delivery", () =>
     Effect.gen(function* () {
       const dead = yield* newQueue()
       const queue = yield* newQueue({ deadLetterExchange: "", deadLetterRoutingKey: dead })
@@ -113,7 +113,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("prefetch bounds what is sent ahead, concurrency what is handled at a time", () =>
+  it.effect("prefetch bounds the unsettled deliveries, concurrency the running handlers", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       const gate = yield* Latch.make()
@@ -125,7 +125,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a delivery is acknowledged from any fiber, and knows whether its channel still can", () =>
+  it.effect("a delivery is acknowledged from any fiber, and knows whether it can still be settled", () =>
     Effect.gen(function* () {
       const { awaitCensus, killConnections } = yield* TestBroker.TestBroker
       const queue = yield* newQueue()
@@ -135,7 +135,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         Effect.forkChild
       )
       yield* fill(queue, "a", "b")
-      // Another fiber than the one that consumes.
+      // This fiber is not the one that consumes.
       yield* Effect.flatMap(Queue.take(deliveries), (delivery) => delivery.ack).pipe(
         Effect.forkChild,
         Effect.flatMap(Fiber.join)
@@ -157,7 +157,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const { awaitCensus } = yield* TestBroker.TestBroker
         const queue = yield* newQueue()
         const done = yield* Deferred.make<boolean>()
-        // The broker gives a silent client up after two intervals.
+        // The broker closes the connection of a silent client after two intervals.
         const handler = (delivery: AmqpConsumer.Delivery) =>
           Effect.andThen(Effect.sleep("4 seconds"), Deferred.succeed(done, delivery.redelivered))
         yield* Effect.forkScoped(AmqpConsumer.consume(queue, handler))
@@ -168,7 +168,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       }).pipe(connected({ heartbeat: "1 second" }))
   )
 
-  it.effect("a handler that computes without a pause computes in a worker thread, and acknowledges here", () =>
+  it.effect("a CPU-bound handler computes in a worker thread, and acknowledges in its fiber", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       const source = `const { parentPort, workerData } = require("node:worker_threads"); parentPort.postMessage(workerData * 2)`
@@ -189,7 +189,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("callbacks handed from one to the next become one program, read from top to bottom", () =>
+  it.effect("chained callbacks become one program that reads from top to bottom", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* firstOrder, "one")
     }).pipe(connected())

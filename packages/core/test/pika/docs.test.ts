@@ -1,4 +1,4 @@
-/** `docs/pika.md` says what these tests do: each row names a test, and its code is that test's. */
+/** `docs/pika.md` says what these tests do: each row names a test, and its code is that of the test. */
 import { assert, describe, it } from "@effect/vitest"
 import { globSync, readFileSync } from "node:fs"
 import { join } from "node:path"
@@ -6,18 +6,21 @@ import { join } from "node:path"
 const here = import.meta.dirname
 const page = readFileSync(join(here, "../../../../docs/pika.md"), "utf8")
 
-/** Formatting is not of interest. */
+/** Formatting is ignored. */
 const squeezed = (code: string) => code.replaceAll(/\s+/g, "").replaceAll('"', "'")
 
 const sources = globSync("{,programs/}*.ts", { cwd: here })
   .filter((name) => name !== "docs.test.ts")
   .map((name) => ({ name, text: readFileSync(join(here, name), "utf8") }))
 
-/** The programs that code names, to run them. */
+/** The programs that code names, in order to run them. */
 const programsOf = (text: string) =>
   sources.filter(({ name }) => name.startsWith("programs/") && text.includes(`"${name.slice("programs/".length)}"`))
 
-/** The code of each test, by its title, with what its file defines for all its tests, and the programs that it runs. */
+/**
+ * The code of each test, by its title, with the definitions that its file shares between its tests, and the programs
+ * that it runs.
+ */
 const tests = new Map<string, string>()
 const repeated: Array<string> = []
 for (const { text } of sources) {
@@ -52,7 +55,7 @@ const rows: ReadonlyArray<Row> = page
 
 const escaped = (text: string) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
-/** Whether code has an excerpt in it, in which `...` before a bracket, a quote or the end stands for anything. */
+/** Whether code contains an excerpt, in which `...` before a bracket, a quote or the end stands for anything. */
 const has = (code: string, excerpt: string) => {
   const parts = squeezed(excerpt).split(/\.\.\.(?![a-z])/)
   return new RegExp(parts.map(escaped).join("[^]*?")).test(code)
@@ -97,7 +100,7 @@ describe("docs/pika.md", () => {
     const missing: Array<string> = []
     for (const [, block] of page.matchAll(/^```ts\n([^]*?)^```/gm)) {
       for (const paragraph of block!.split(/\n\n/)) {
-        // Where it is in the page alone: imports, and a name for what is the test's.
+        // Only the page contains these: imports, and a name for what the test provides.
         if (/^(?:import|const queue = ")/.test(paragraph)) continue
         const code = squeezed(paragraph)
         if (!run.some((text) => text.includes(code))) missing.push(paragraph)

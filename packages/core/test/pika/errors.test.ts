@@ -1,4 +1,4 @@
-/** Pika's exceptions, by the reasons of `AmqpError`. Rows of `docs/pika.md` name these tests. */
+/** Pika's exceptions, and the reasons of `AmqpError` that replace them. Rows of `docs/pika.md` name these tests. */
 import { assert, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpConnection, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -8,7 +8,7 @@ import * as FaultProxy from "../support/FaultProxy.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
 import { connected, connectedTo, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
-/** Why the connection was lost. */
+/** The reason for which the connection was lost. */
 const lostFor = Effect.gen(function* () {
   const { state } = yield* AmqpConnection.AmqpConnection
   const [lost] = yield* SubscriptionRef.changes(state).pipe(
@@ -25,7 +25,7 @@ const publishing = (exchange: string, options?: AmqpChannel.PublishOptions) =>
   )
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("there is one error, with a reason that is caught by its name", () =>
+  it.effect("there is one error class, with a reason that is caught by its name", () =>
     Effect.gen(function* () {
       const program = AmqpChannel.use((channel) => channel.queueDeclarePassive("missing"))
       const caught = yield* program.pipe(
@@ -39,7 +39,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("nothing listens: ConnectFailed, of the severity connection, to be retried", () =>
+  it.effect("nothing listens: ConnectFailed, of the severity connection, retryable", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(AmqpPool.stats.pipe(connectedTo("amqp://guest:guest@127.0.0.1:1")))
       assert.strictEqual(error.reason._tag, "ConnectFailed")
@@ -47,14 +47,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a wrong password: AuthenticationFailed, not to be retried", () =>
+  it.effect("a wrong password: AuthenticationFailed, not retryable", () =>
     Effect.gen(function* () {
       const reason = yield* reasonOf(AmqpPool.stats.pipe(connected({ username: "nobody", password: "wrong" })))
       assert.deepInclude(reason, { _tag: "AuthenticationFailed", isRetryable: false })
     })
   )
 
-  it.effect("a virtual host that is not there: VirtualHostRefused", () =>
+  it.effect("a missing virtual host: VirtualHostRefused", () =>
     Effect.gen(function* () {
       const reason = yield* reasonOf(AmqpPool.stats.pipe(connected({ vhost: "nowhere" })))
       assert.deepInclude(reason, { _tag: "VirtualHostRefused", isRetryable: false })
@@ -65,7 +65,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     Effect.gen(function* () {
       const server = yield* Effect.acquireRelease(
         Effect.callback<Server>((resume) => {
-          // What a broker of AMQP 1.0 alone answers.
+          // This is the answer of a broker that speaks only AMQP 1.0.
           const answer = (socket: Socket) => {
             socket.on("error", () => {})
             socket.end(Buffer.from("AMQP\u0003\u0001\u0000\u0000", "latin1"))
@@ -81,21 +81,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a frame that the protocol does not allow: the connection is lost with ProtocolError, and made again", () =>
-    Effect.gen(function* () {
-      const { proxy, url } = yield* FaultProxy.proxied
-      yield* Effect.gen(function* () {
-        const lost = yield* Effect.forkChild(lostFor, { startImmediately: true })
-        proxy.corrupt(1, "down")
-        const broken = yield* reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(""))))
-        proxy.heal()
-        assert.strictEqual((yield* Fiber.join(lost))._tag, "ProtocolError", broken._tag)
-        yield* ownQueue.pipe(Effect.retry({ while: (error) => error.isRetryable }))
-      }).pipe(connectedTo(url))
-    })
+  it.effect(
+    "a frame that the protocol does not allow: the connection is lost with ProtocolError, and re-established",
+    () =>
+      Effect.gen(function* () {
+        const { proxy, url } = yield* FaultProxy.proxied
+        yield* Effect.gen(function* () {
+          const lost = yield* Effect.forkChild(lostFor, { startImmediately: true })
+          proxy.corrupt(1, "down")
+          const broken = yield* reasonOf(Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(""))))
+          proxy.heal()
+          assert.strictEqual((yield* Fiber.join(lost))._tag, "ProtocolError", broken._tag)
+          yield* ownQueue.pipe(Effect.retry({ while: (error) => error.isRetryable }))
+        }).pipe(connectedTo(url))
+      })
   )
 
-  it.effect("the stream is lost: ConnectionClosed, to be retried", () =>
+  it.effect("the stream is lost: ConnectionClosed, retryable", () =>
     Effect.gen(function* () {
       const { killConnections } = yield* TestBroker.TestBroker
       const lost = yield* Effect.forkChild(lostFor, { startImmediately: true })
@@ -120,12 +122,13 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a peer that sends no heartbeats: ConnectionClosed, which says so", () =>
+  it.effect("a peer that sends no heartbeats: ConnectionClosed, with a message that says so", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
         const lost = yield* Effect.forkChild(lostFor, { startImmediately: true })
-        proxy.drop()
+        // The broker still hears this client: it would otherwise close the connection at about the same time.
+        proxy.drop("down")
         const reason = yield* Fiber.join(lost)
         proxy.heal()
         assert.strictEqual(reason._tag, "ConnectionClosed")
@@ -134,19 +137,17 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect(
-    "the application itself has closed it: PoolClosed for whoever borrows, ChannelReleased for whoever has",
-    () =>
-      Effect.gen(function* () {
-        const { channel, pool } = yield* Effect.gen(function* () {
-          return { channel: yield* AmqpPool.get, pool: yield* AmqpPool.AmqpPool }
-        }).pipe(connected())
-        assert.strictEqual((yield* reasonOf(Effect.scoped(pool.get)))._tag, "PoolClosed")
-        assert.strictEqual((yield* reasonOf(channel.queueDeclare("")))._tag, "ChannelReleased")
-      })
+  it.effect("the application itself has closed it: PoolClosed for borrowers, ChannelReleased for holders", () =>
+    Effect.gen(function* () {
+      const { channel, pool } = yield* Effect.gen(function* () {
+        return { channel: yield* AmqpPool.get, pool: yield* AmqpPool.AmqpPool }
+      }).pipe(connected())
+      assert.strictEqual((yield* reasonOf(Effect.scoped(pool.get)))._tag, "PoolClosed")
+      assert.strictEqual((yield* reasonOf(channel.queueDeclare("")))._tag, "ChannelReleased")
+    })
   )
 
-  it.effect("more channels than the connection has numbers: ChannelMaxReached for that borrower, and no harm", () =>
+  it.effect("more channels than the connection has numbers: ChannelMaxReached for that borrower only", () =>
     Effect.gen(function* () {
       yield* AmqpPool.get
       yield* AmqpPool.get
@@ -155,7 +156,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected({ pool: false, channelMax: 2 }))
   )
 
-  it.effect("the broker closes a channel: a reason for each code, with the code and its text", () =>
+  it.effect("the broker closes a channel: one reason per code, with the code and its text", () =>
     Effect.gen(function* () {
       const queue = "mine"
       yield* AmqpChannel.use((channel) => channel.queueDeclare(queue, { exclusive: true }))
@@ -172,7 +173,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a channel that has died: ChannelClosed with what it died of, then the scope borrows another", () =>
+  it.effect("a dead channel fails with ChannelClosed and the reason, then the scope borrows another", () =>
     Effect.gen(function* () {
       const channel = yield* AmqpChannel.use(Effect.succeed)
       yield* Effect.ignore(channel.queueDeclarePassive("missing"))
@@ -182,7 +183,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a consumer tag that is taken is refused before it is sent", () =>
+  it.effect("a consumer tag that is in use is refused before it is sent", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       const reason = yield* AmqpChannel.use((channel) =>
@@ -192,7 +193,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         )
       )
       assert.deepInclude(reason, { _tag: "InvalidArgument", argument: "consumerTag" })
-      // The same for two that are started at the same time.
+      // The same applies to two consumers that are started at the same time.
       const exits = yield* AmqpChannel.use((channel) =>
         Effect.forEach([1, 2], () => Effect.exit(channel.consume(queue, { consumerTag: "another" })), {
           concurrency: "unbounded"
@@ -240,12 +241,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
       for (const reason of [long, wrong]) assert.deepInclude(reason, { _tag: "InvalidArgument", severity: "operation" })
       assert.deepInclude(yield* AmqpPool.stats, { created: 1 })
-      // The channel is as good as before.
+      // The channel still works.
       yield* AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
     }).pipe(connected())
   )
 
-  it.effect("a confirm that never comes because the channel died: PublishUnknown", () =>
+  it.effect("a confirm that never comes because the channel was lost: PublishUnknown", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make({ on: { "basic.publish": () => {} } })
       yield* Effect.gen(function* () {
@@ -267,7 +268,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("operations may be called from within any other: nothing is blocked, so nothing is re-entered", () =>
+  it.effect("operations may be called from within any other: nothing blocks, so nothing is re-entered", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       yield* AmqpChannel.use((channel) =>

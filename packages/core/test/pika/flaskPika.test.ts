@@ -1,4 +1,4 @@
-/** What Flask-Pika offers, by our means. Each row of `docs/pika.md` names one of these tests. */
+/** What Flask-Pika offers, with the means of this library. Rows of `docs/pika.md` name these tests. */
 import { assert, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConfig, AmqpLive, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -8,7 +8,7 @@ import { untilStats } from "../support/amqp.ts"
 import { until } from "../support/polling.ts"
 import { connected, connectedTo, ownQueue, parameters, provided, reasonOf } from "./broker.ts"
 
-/** Runs a program by a configuration. */
+/** Runs a program with a configuration. */
 const configured = (config: AmqpConfig.AmqpConfig) => provided(Amqp.fromConfig(config))
 
 const quiet = Layer.succeed(References.MinimumLogLevel, "Warn")
@@ -16,7 +16,7 @@ const quiet = Layer.succeed(References.MinimumLogLevel, "Warn")
 const declareOne = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true })))
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("Flask-Pika's two records are read as they are, and lead to the broker", () =>
+  it.effect("Flask-Pika's two records are read unchanged, and connect to the broker", () =>
     Effect.gen(function* () {
       const { host, password, port, username, virtual_host } = yield* parameters
       const config = yield* AmqpConfig.fromFlaskPika(
@@ -24,7 +24,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         { pool_size: 8, pool_recycle: 600 }
       )
       yield* declareOne.pipe(configured(config))
-      // The same, by the names of this library.
+      // The same settings, with the names of this library.
       const same = yield* AmqpConfig.make({
         host,
         port,
@@ -37,7 +37,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a ready configuration is taken as it is", () =>
+  it.effect("a ready configuration is used unchanged", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const config = yield* AmqpConfig.fromUrl(url, { connectionName: "shop" })
@@ -45,7 +45,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("mistakes in the records are told all at once, before anything is connected", () =>
+  it.effect("mistakes in the records are reported together, before connecting", () =>
     Effect.gen(function* () {
       const mistaken = { host: "localhost", vhost: "shop", username: "alice" }
       const reason = yield* reasonOf(AmqpConfig.fromFlaskPika(mistaken as never, { pool_size: 0, pool_recycle: 600 }))
@@ -71,7 +71,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(Effect.provideService(References.MinimumLogLevel, "Warn"))
   )
 
-  it.effect("outside of Effect a runtime holds the layer for the application, and ends it", () =>
+  it.effect("outside Effect, a runtime builds the layer for the application, and disposes it", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       const application = async () => {
@@ -80,7 +80,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         await Promise.all([handler(), handler(), handler()])
         await runtime.dispose()
       }
-      // What the process has in its environment.
+      // The setting is in the environment of the process.
       yield* Effect.acquireUseRelease(
         Effect.sync(() => {
           const before = process.env["AMQP_URL"]
@@ -98,7 +98,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("without pool settings each borrower gets a channel of its own, closed afterwards", () =>
+  it.effect("without pool settings each borrower gets its own channel, which is closed afterwards", () =>
     Effect.gen(function* () {
       const { awaitCensus } = yield* TestBroker.TestBroker
       const config = yield* AmqpConfig.fromFlaskPika(yield* parameters)
@@ -113,7 +113,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("at most pool_size channels are open, opened at first need, all on one connection", () =>
+  it.effect("at most pool_size channels are open, opened on first use, all on one connection", () =>
     Effect.gen(function* () {
       const { awaitCensus } = yield* TestBroker.TestBroker
       const config = yield* AmqpConfig.fromFlaskPika(yield* parameters, { pool_size: 2, pool_recycle: 600 })
@@ -138,7 +138,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a channel that is too old is replaced without being borrowed, too, but never while it is lent", () =>
+  it.effect("a channel that is too old is also replaced while idle, but never while it is borrowed", () =>
     Effect.gen(function* () {
       yield* Effect.gen(function* () {
         yield* declareOne
@@ -177,7 +177,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a channel is borrowed for a scope, such as that of a request, and goes back with it", () =>
+  it.effect("a channel is borrowed for a scope, such as that of a request, and returns when the scope closes", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       const handler = Effect.gen(function* () {
@@ -189,7 +189,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a second use in the same scope gets the same channel, so a handler cannot wait for itself", () =>
+  it.effect("a second use in the same scope gets the same channel, so a handler cannot deadlock", () =>
     Effect.gen(function* () {
       const one = yield* AmqpChannel.use(Effect.succeed)
       const two = yield* AmqpChannel.use(Effect.succeed)
@@ -206,7 +206,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("nothing has to be returned: the scope does it on success, failure, defect and interruption", () =>
+  it.effect("the scope returns the channel on success, failure, defect and interruption", () =>
     Effect.gen(function* () {
       for (const end of [Effect.void, Effect.fail("failure"), Effect.die("defect"), Effect.interrupt]) {
         yield* Effect.exit(Effect.scoped(AmqpChannel.use(() => end)))
@@ -215,7 +215,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a broken channel is discarded by itself, and the next borrower gets another", () =>
+  it.effect("a broken channel is discarded automatically, and the next borrower gets another", () =>
     Effect.gen(function* () {
       const reason = yield* reasonOf(
         Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive("missing")))
@@ -227,7 +227,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected({ pool: { max: 1 } }))
   )
 
-  it.effect("an exhausted pool makes borrowers wait for acquireTimeout, or turns them away", () =>
+  it.effect("an exhausted pool makes borrowers wait for acquireTimeout, or refuses them", () =>
     Effect.gen(function* () {
       const { url } = yield* TestBroker.TestBroker
       const second = Effect.gen(function* () {
@@ -241,25 +241,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect(
-    "a channel that was given back answers its former holder with ChannelReleased, and reaches nobody else",
-    () =>
-      Effect.gen(function* () {
-        const queue = yield* ownQueue
-        const kept = yield* Effect.scoped(AmqpChannel.use(Effect.succeed))
-        yield* Effect.scoped(
-          AmqpChannel.use((channel) =>
-            Effect.gen(function* () {
-              const reason = yield* reasonOf(kept.publish({ routingKey: queue, content: "too late" }))
-              assert.strictEqual(reason._tag, "ChannelReleased")
-              assert.deepInclude(yield* channel.queueDeclarePassive(queue), { messageCount: 0 })
-            })
-          )
+  it.effect("a returned channel answers its former holder with ChannelReleased, and sends nothing", () =>
+    Effect.gen(function* () {
+      const queue = yield* ownQueue
+      const kept = yield* Effect.scoped(AmqpChannel.use(Effect.succeed))
+      yield* Effect.scoped(
+        AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            const reason = yield* reasonOf(kept.publish({ routingKey: queue, content: "too late" }))
+            assert.strictEqual(reason._tag, "ChannelReleased")
+            assert.deepInclude(yield* channel.queueDeclarePassive(queue), { messageCount: 0 })
+          })
         )
-      }).pipe(connected({ pool: { max: 1 } }))
+      )
+    }).pipe(connected({ pool: { max: 1 } }))
   )
 
-  it.effect("a broker that is down at checkout costs no place: borrowers get channels when it is back", () =>
+  it.effect("no place is lost when the broker is down at checkout: borrowers get channels when it is back", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {
@@ -278,7 +276,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a hundred handlers of which none returns anything leak neither channel nor connection", () =>
+  it.effect("a hundred handlers that return nothing leak neither channel nor connection", () =>
     Effect.gen(function* () {
       const { awaitCensus } = yield* TestBroker.TestBroker
       yield* Effect.gen(function* () {

@@ -8,7 +8,7 @@ import { untilFlow } from "../support/publisher.ts"
 import * as ScriptedBroker from "../support/ScriptedBroker.ts"
 import { connected, connectedTo, contents, fill, newQueue, ownQueue, reasonOf } from "./broker.ts"
 
-/** Blocks publishers for the time of an effect. An alarm is told to connections that publish. */
+/** Blocks publishers while an effect runs. The broker reports an alarm to connections that publish. */
 const whileBlocked = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const { blockPublishers, unblockPublishers } = yield* TestBroker.TestBroker
@@ -32,7 +32,7 @@ const whileBlocked = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 const publisherFlow = Effect.map(AmqpPublisher.AmqpPublisher, ({ flow }) => flow)
 
 layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("a publisher waits while the broker takes nothing, and goes on when it does", () =>
+  it.effect("a publisher waits while the broker accepts nothing, and continues when it does", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       const waiting = yield* whileBlocked(
@@ -49,7 +49,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     }).pipe(connected())
   )
 
-  it.effect("told not to wait, it fails with PublishForbidden, and nothing was sent", () =>
+  it.effect("with onBlocked: fail it fails with PublishForbidden, and nothing was sent", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       yield* whileBlocked(
@@ -75,7 +75,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     }).pipe(connected())
   )
 
-  it.effect("what holds publishers up is a state, with its changes as a stream: blocked and flowing again", () =>
+  it.effect("the flow is a state, with its changes as a stream: blocked and flowing again", () =>
     Effect.gen(function* () {
       const flow = yield* publisherFlow
       const states = yield* Queue.unbounded<string>()
@@ -88,7 +88,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     }).pipe(connected())
   )
 
-  it.effect("the connection tells that it is blocked, why, and when it is not any more", () =>
+  it.effect("the connection reports that it is blocked, why, and when the block ends", () =>
     Effect.gen(function* () {
       const { flow } = yield* AmqpConnection.AmqpConnection
       yield* whileBlocked(
@@ -104,7 +104,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     }).pipe(connected())
   )
 
-  it.effect("consumers go on while publishers are blocked: they have a connection of their own", () =>
+  it.effect("consumers continue while publishers are blocked: they have their own connection", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       yield* fill(queue, "a", "b")
@@ -119,7 +119,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     }).pipe(connected())
   )
 
-  it.effect("a connection that stays blocked for longer than blockedConnectionTimeout is given up for another", () =>
+  it.effect("a connection that stays blocked for longer than blockedConnectionTimeout is replaced", () =>
     Effect.gen(function* () {
       const { state } = yield* AmqpConnection.AmqpConnection
       const lost = yield* SubscriptionRef.changes(state).pipe(
@@ -158,7 +158,7 @@ layer(TestBroker.layerPrivate(), { excludeTestServices: true, timeout: "2 minute
     })
   )
 
-  it.effect("TCP back-pressure: publishers wait for the socket, and the flow tells that it is Buffering", () =>
+  it.effect("TCP back-pressure: publishers wait for the socket, and the flow is Buffering", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* FaultProxy.proxied
       yield* Effect.gen(function* () {

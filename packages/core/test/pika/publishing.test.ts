@@ -1,4 +1,4 @@
-/** Publishing as Pika's manual does it. Rows and examples of `docs/pika.md` are from these tests. */
+/** Publishing as in Pika's manual. Rows and examples of `docs/pika.md` are from these tests. */
 import { assert, layer } from "@effect/vitest"
 import { AmqpLive, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -17,7 +17,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("a publish is confirmed, returned or nacked, each its own outcome", () =>
+  it.effect("a publish is confirmed, returned or nacked, and each is a separate outcome", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       const full = yield* newQueue({ exclusive: true, maxLength: 0, overflow: "reject-publish" })
@@ -32,7 +32,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("an exchange that is not there fails the publish that named it", () =>
+  it.effect("a missing exchange fails the publish that named it", () =>
     Effect.gen(function* () {
       const reason = yield* reasonOf(AmqpPublisher.publish({ exchange: "missing", routingKey: "a", content: "" }))
       assert.strictEqual(reason._tag, "NotFound")
@@ -53,7 +53,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("many messages of one source are published in order, and each that failed is told", () =>
+  it.effect("many messages of one source are published in order, and each failure is reported", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       const messages = ["1", "2", "3"].map((content) => ({
@@ -70,7 +70,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a body is text, bytes, or a value by its schema", () =>
+  it.effect("a body is text, bytes, or a value with a schema", () =>
     Effect.gen(function* () {
       const queue = yield* ownQueue
       const Order = AmqpMessage.json(Schema.Struct({ id: Schema.Int }))

@@ -1,4 +1,6 @@
-/** Running and stopping, alone and inside of something else. Rows and examples of `docs/pika.md` are from these tests. */
+/**
+ * Running and stopping, alone and inside another framework. Rows and examples of `docs/pika.md` are from these tests.
+ */
 import { assert, layer } from "@effect/vitest"
 import { type Amqp, AmqpChannel, AmqpConsumer, AmqpLive, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -17,7 +19,7 @@ const conditions = "--conditions=@effect-amqp/source"
 
 interface Program {
   readonly child: ChildProcess
-  /** Waits until it has printed this. */
+  /** Waits until the program has printed this. */
   readonly until: (text: string) => Effect.Effect<void>
   readonly ended: Effect.Effect<{ readonly code: number | null; readonly output: string }>
 }
@@ -53,7 +55,7 @@ const run = (name: string, url: string): Effect.Effect<Program, never, Scope.Sco
   })
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
-  it.effect("Ctrl-C: what is being handled is finished and acknowledged, the rest is back, nothing stays open", () =>
+  it.effect("Ctrl-C: running handlers finish and acknowledge, the rest is requeued, nothing stays open", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       yield* AmqpChannel.use((channel) => channel.queueDeclare("tasks")).pipe(connected())
@@ -71,7 +73,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("nobody runs a loop: deliveries and confirms come while the program waits for something else", () =>
+  it.effect("no loop has to run: deliveries and confirms arrive while the program waits for something else", () =>
     Effect.gen(function* () {
       const queue = yield* newQueue()
       const handled = yield* Queue.unbounded<string>()
@@ -80,7 +82,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
       yield* fill(queue, "a", "b")
       yield* Effect.callback<void>((resume) => {
-        // Whatever else the process does: here a timer.
+        // The process does other work: here, a timer.
         setTimeout(() => resume(Effect.void), 50)
       })
       assert.deepStrictEqual(yield* Queue.takeN(handled, 2), ["a", "b"])
@@ -120,7 +122,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     })
   )
 
-  it.effect("an AbortSignal of the framework interrupts what it has started, and its channel goes back", () =>
+  it.effect("an AbortSignal of the framework interrupts the effect, and its channel is returned", () =>
     Effect.gen(function* () {
       const context = yield* Effect.context<Amqp.Amqp>()
       const hasBegun = yield* Deferred.make<void>()
@@ -136,7 +138,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("any number of fibers use one connection at the same time, whatever they do", () =>
+  it.effect("any number of fibers use one connection at the same time, for any operation", () =>
     Effect.gen(function* () {
       const { awaitCensus } = yield* TestBroker.TestBroker
       const queue = yield* newQueue()
@@ -150,7 +152,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     }).pipe(connected())
   )
 
-  it.effect("a worker thread has a connection of its own, and ends by itself when its program does", () =>
+  it.effect("a worker thread has its own connection, and exits when its program ends", () =>
     Effect.gen(function* () {
       const { awaitCensus, url } = yield* TestBroker.TestBroker
       yield* AmqpChannel.use((channel) => channel.queueDeclare("threads")).pipe(connected())

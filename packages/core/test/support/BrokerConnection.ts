@@ -1,32 +1,32 @@
 /**
  * One client's connection as the broker sees it: its socket, its channels, and what the protocol allows next.
  *
- * The books are kept here, by what was received and what was sent, whatever a script answers: a channel is open from
- * its `open-ok` until its `close-ok` (or the broker's own `close`, or the end of the socket).
+ * The state is kept here, from what was received and sent, whatever a script answers. A channel is open from its
+ * `open-ok` until its `close-ok` (or the broker's own `close`, or the end of the socket).
  */
 import type { Socket } from "node:net"
 import type { Consumer, Unsettled } from "./BrokerQueues.ts"
 import type { ClientEvent, Content } from "./frames.ts"
 import { FrameOrder } from "./FrameOrder.ts"
 import { encodeHeartbeat, encodeMessage, FrameReader, PROTOCOL_HEADER } from "./frames.ts"
-import type { Args, ClientMethod, Properties, ServerMethod } from "./methods.ts"
-import { SocketOutput, reset, type Spoiling } from "./SocketOutput.ts"
-import { WireError } from "./wire.ts"
+import type { Args, ClientMethod, Properties, ServerMethod } from "../../src/testing/internal/memory/codec/methods.ts"
+import { SocketOutput, reset, type Corruption } from "./SocketOutput.ts"
+import { WireError } from "../../src/testing/internal/memory/codec/wire.ts"
 
-/** A client's method, or one of the things that happen beside methods. */
+/** A client's method, or another event of its connection. */
 export type BrokerEvent = ClientMethod | "accept" | "protocol-header" | "heartbeat" | "end"
 
 export type EventArgs<E extends BrokerEvent> = E extends ClientMethod ? Args<E> : Readonly<Record<string, never>>
 
 export interface Received<E extends BrokerEvent = BrokerEvent> {
   readonly connection: BrokerConnection
-  /** 0 for what belongs to the connection. */
+  /** 0 for methods of the connection. */
   readonly channel: number
   readonly method: E
   readonly args: EventArgs<E>
-  /** Of a `basic.publish`. */
+  /** The content of a `basic.publish`. */
   readonly content: Content | undefined
-  /** Of a `basic.publish` on a confirm channel: the tag that its ack carries. 0 otherwise. */
+  /** For a `basic.publish` on a confirm channel: the tag that its ack carries. Otherwise 0. */
   readonly deliveryTag: number
 }
 
@@ -42,7 +42,10 @@ export interface Tune {
 export interface BrokerChannel {
   readonly number: number
   readonly connection: BrokerConnection
-  /** `opening`: not answered yet. `leaving`: the client asked to close. `closing`: the broker closed, no `close-ok` yet. */
+  /**
+   * `opening`: not answered yet. `leaving`: the client asked to close. `closing`: the broker closed, and there is no
+   * `close-ok` yet.
+   */
   state: "opening" | "open" | "leaving" | "closing" | "closed"
   /** Whether it is among the connection's open channels. */
   counted: boolean
@@ -62,7 +65,7 @@ export interface Host {
   readonly sendsHeartbeats: boolean
   readonly chop: number
   readonly cutAfter: { readonly bytes: number; readonly by: "rst" | "fin" } | undefined
-  readonly spoiling?: Spoiling | undefined
+  readonly corruption?: Corruption | undefined
   readonly dispatch: (received: AnyReceived) => void
   readonly released: (channel: BrokerChannel) => void
   readonly changed: () => void
@@ -76,13 +79,13 @@ const alwaysAllowed = new Set<ClientMethod>(["connection.close", "connection.clo
 export class BrokerConnection {
   readonly id: number
   readonly channels = new Map<number, BrokerChannel>()
-  /** Channels open now, and the most that ever were. */
+  /** The number of channels open now, and the maximum so far. */
   openChannels = 0
   maxOpenChannels = 0
-  /** What the client's `tune-ok` settled on. */
+  /** The values of the client's `tune-ok`. */
   tuned: Tune | undefined
   isOpen = true
-  /** All frames of the client, and what is wrong with their order. */
+  /** All frames of the client, and the errors in their order. */
   readonly order = new FrameOrder()
 
   private readonly socket: Socket
@@ -90,10 +93,10 @@ export class BrokerConnection {
   private readonly output: SocketOutput
   private readonly reader = new FrameReader()
   private stage = 0
-  /** Set once either side said `connection.close`: the rest of what the client sends is not for us. */
+  /** Set once either side has sent `connection.close`: the broker ignores the rest of what the client sends. */
   private closing: "no" | "client" | "broker" = "no"
-  /** Set once what comes makes no sense any more. */
-  private deaf = false
+  /** Set once the client's bytes cannot be read any more. */
+  private unreadable = false
   private heartbeats: NodeJS.Timeout | undefined
 
   constructor(id: number, socket: Socket, host: Host) {
@@ -102,7 +105,7 @@ export class BrokerConnection {
     this.host = host
     this.output = new SocketOutput(socket, host)
     this.reader.frameMax = this.order.frameMax = host.tune.frameMax
-    socket.on("error", () => {}) // a reset of the client's: `close` follows
+    socket.on("error", () => {}) // The client may reset the connection: `close` follows.
     socket.on("close", () => this.closed())
   }
 
@@ -111,14 +114,14 @@ export class BrokerConnection {
     return [...this.channels.values()].reduce((sum, { unsettled }) => sum + unsettled.size, 0)
   }
 
-  /** Says that the connection was accepted, then reads. */
+  /** Reports that the connection was accepted, then reads. */
   start(): void {
     this.event("accept")
     this.socket.on("data", (bytes) => this.read(bytes))
     this.socket.on("end", () => this.event("end"))
   }
 
-  /** Sends a method, with content if it carries any, and keeps the books. */
+  /** Sends a method, with content if it carries any, and updates the state. */
   send<M extends ServerMethod>(
     channel: number,
     method: M,
@@ -139,7 +142,7 @@ export class BrokerConnection {
     this.output.write(bytes)
   }
 
-  /** What `sending` sends arrives together. */
+  /** Everything that `sending` sends arrives together. */
   inOneSegment(sending: () => void): void {
     this.socket.cork()
     sending()
@@ -156,7 +159,7 @@ export class BrokerConnection {
     reset(this.socket)
   }
 
-  /** Reads nothing more until `resume`: the client's writes fill the TCP window, then its own buffers. */
+  /** Stops reading until `resume`: the client's writes fill the TCP window, then its own buffers. */
   pause(): void {
     this.socket.pause()
   }
@@ -171,14 +174,14 @@ export class BrokerConnection {
 
   private read(bytes: Buffer): void {
     this.order.take(bytes)
-    if (this.deaf) return
+    if (this.unreadable) return
     try {
       this.reader.push(bytes, (event) => this.receive(event))
     } catch (error) {
       if (!(error instanceof WireError)) throw error
-      if (this.deaf) return
+      if (this.unreadable) return
       this.protocolError(501, `FRAME_ERROR - ${error.message}`)
-      this.deaf = true
+      this.unreadable = true
       this.end()
     }
   }
@@ -188,7 +191,7 @@ export class BrokerConnection {
       case "protocol-header":
         if (event.bytes.equals(PROTOCOL_HEADER)) return this.event("protocol-header")
         this.host.protocolError(`connection ${this.id}: protocol header ${event.bytes.toString("latin1")}`)
-        this.deaf = true
+        this.unreadable = true
         this.write(PROTOCOL_HEADER)
         return this.end()
       case "heartbeat":

@@ -1,10 +1,10 @@
 /**
- * The queues of a scripted broker: enough of them for a get, a consumer and a settlement to be answered truthfully.
+ * The queues of a scripted broker, which suffice to answer a get, a consumer and a settlement correctly.
  *
- * A queue exists as soon as it is named. Messages are routed to the queue that the default exchange's key names, and by
- * equal binding keys elsewhere, whatever the type of the exchange.
+ * A queue exists as soon as it is named. The default exchange routes messages to the queue with the name of the key.
+ * All other exchanges route by equal binding keys, whatever their type.
  */
-import type { Args, Properties, ServerMethod } from "./methods.ts"
+import type { Args, Properties, ServerMethod } from "../../src/testing/internal/memory/codec/methods.ts"
 
 export interface Message {
   readonly exchange: string
@@ -51,14 +51,14 @@ export class BrokerQueues {
     []
   private named = 0
 
-  /** The queue's name, made up where the client left it to the broker. */
+  /** The queue's name, chosen by the broker if the client left it empty. */
   declare(name: string): string {
     const given = name === "" ? this.nextName("amq.gen") : name
     this.queue(given)
     return given
   }
 
-  /** A name that the broker makes up. */
+  /** A name that the broker chooses. */
   nextName(prefix: string): string {
     return `${prefix}-${++this.named}`
   }
@@ -83,7 +83,7 @@ export class BrokerQueues {
     return this.queue(name).messages.splice(0).length
   }
 
-  /** Deletes a queue; its consumers are told with a `basic.cancel`. */
+  /** Deletes a queue. Its consumers get a `basic.cancel`. */
   delete(name: string): number {
     const { consumers, messages } = this.queue(name)
     this.queues.delete(name)
@@ -95,7 +95,7 @@ export class BrokerQueues {
     return messages.length
   }
 
-  /** Puts a message where it belongs; false if that is nowhere. */
+  /** Routes a message to its queues; false if there are none. */
   route(message: Message): boolean {
     const names =
       message.exchange === ""
@@ -135,7 +135,7 @@ export class BrokerQueues {
     if (at >= 0) consumers.splice(at, 1)
   }
 
-  /** Settles one delivery, or all up to it; false if the tag names none. */
+  /** Settles one delivery, or all up to it; false if there is no delivery with this tag. */
   settle(channel: QueueChannel, deliveryTag: number, multiple: boolean, requeue: boolean): boolean {
     const tags = multiple
       ? [...channel.unsettled.keys()].filter((tag) => deliveryTag === 0 || tag <= deliveryTag)
@@ -144,12 +144,12 @@ export class BrokerQueues {
     return tags.length > 0 || (multiple && deliveryTag === 0)
   }
 
-  /** Requeues what a channel has not settled. */
+  /** Requeues the deliveries that a channel has not settled. */
   recover(channel: QueueChannel): void {
     this.release(channel, [...channel.unsettled.keys()], true)
   }
 
-  /** A channel is gone: so are its consumers, and what it had not settled is ready again. */
+  /** Removes a channel: its consumers end, and its unsettled deliveries are ready again. */
   abandon(channel: QueueChannel): void {
     for (const tag of channel.consumers.keys()) this.cancel(channel, tag)
     this.recover(channel)
@@ -182,7 +182,7 @@ export class BrokerQueues {
     for (let consumer = consumers.find(hasRoom); consumer !== undefined; consumer = consumers.find(hasRoom)) {
       const message = messages.shift()
       if (message === undefined) return
-      // Turns: the one served goes to the end of the line.
+      // Round robin: the consumer that was served goes to the end of the list.
       consumers.push(...consumers.splice(consumers.indexOf(consumer), 1))
       const { channel, consumerTag, noAck } = consumer
       const deliveryTag = ++channel.delivered

@@ -1,18 +1,18 @@
-/**
- * What a test tells a broker to do: which handler answers a method, and which answers are held.
- */
+/** A test's script for a broker: which handler answers a method, and which answers are held. */
 import { Effect } from "effect"
 import type { AnyReceived, BrokerEvent, Received } from "./BrokerConnection.ts"
-import type { Args, Properties, ServerMethod } from "./methods.ts"
-import { causeOf } from "./methods.ts"
+import type { Args, Properties, ServerMethod } from "../../src/testing/internal/memory/codec/methods.ts"
+import { causeOf } from "../../src/testing/internal/memory/codec/methods.ts"
 
-/** What a handler gets: the method received, and everything that can be done about it. */
+/** What a handler gets: the received method, and every way to react to it. */
 export interface Context<E extends BrokerEvent = BrokerEvent> extends Received<E> {
-  /** How many of these the broker has received, this one included. */
+  /** How many of this method the broker has received, including this one. */
   readonly nth: number
-  /** Gives the answer the broker would have given without a script; none if the channel is gone by then. */
+  /**
+   * Gives the answer that the broker would have given without a script; none if the channel no longer exists by then.
+   */
   readonly proceed: () => void
-  /** Puts that answer aside until `broker.release(method)`. */
+  /** Holds that answer until `broker.release(method)`. */
   readonly hold: () => void
   /** Sends a method on the same channel. */
   readonly reply: <M extends ServerMethod>(
@@ -30,7 +30,7 @@ export interface Context<E extends BrokerEvent = BrokerEvent> extends Received<E
   readonly end: () => void
 }
 
-/** A handler that does nothing never answers. One that returns an Effect answers when that gets there. */
+/** A handler that does nothing never answers. One that returns an Effect answers when the Effect does. */
 export type Handler<E extends BrokerEvent> = (context: Context<E>) => void | Effect.Effect<void, unknown>
 
 export type Script = { readonly [E in BrokerEvent]?: Handler<E> }
@@ -52,7 +52,7 @@ const replyTexts: Readonly<Record<number, string>> = {
   541: "INTERNAL_ERROR"
 }
 
-/** The arguments of a close, whose text is RabbitMQ's word for the code unless one is given. */
+/** The arguments of a close, whose text is RabbitMQ's name of the code unless one is given. */
 export const closeArgs = (replyCode: number, replyText?: string, cause = "") => ({
   replyCode,
   replyText: replyText ?? `${replyTexts[replyCode] ?? "ERROR"} - scripted`,
@@ -99,7 +99,7 @@ export class BrokerScript {
     return this.holds.get(method)?.length ?? 0
   }
 
-  /** Lets the handler, or the default answer, do its work; gives back what is still to be run of it. */
+  /** Runs the handler, or the default answer, and returns the Effect that is still to be run, if any. */
   handle(received: AnyReceived, nth: number): Effect.Effect<void, unknown> | undefined {
     const context = this.context(received, nth)
     const handler = this.oneTime.get(received.method)?.shift() ?? this.lasting.get(received.method) ?? context.proceed
@@ -136,6 +136,6 @@ export class BrokerScript {
 export const refuseLogin = (context: Context<"connection.start-ok">): void =>
   context.closeConnection(403, "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN.")
 
-/** Says that the vhost does not exist, as RabbitMQ does. For `connection.open`. */
+/** Answers that the virtual host does not exist, as RabbitMQ does. For `connection.open`. */
 export const unknownVhost = (context: Context<"connection.open">): void =>
   context.closeConnection(530, `NOT_ALLOWED - vhost ${context.args.virtualHost} not found`)

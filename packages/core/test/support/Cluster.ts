@@ -1,14 +1,14 @@
 /**
  * Three private RabbitMQ nodes in one cluster with `pause_minority`, each of which can be killed, stopped, paused, cut
- * off from the others, and brought back. RabbitMQ 4.3 knows no partition handling: a minority goes on there, and commits
- * nothing.
+ * off from the others, and brought back. RabbitMQ 4.3 has no partition handling: a minority continues there, and
+ * commits nothing.
  *
- * A node that is cut off stands alone at Erlang's level only: its clients still reach it. That takes neither root nor
- * iptables, and is what a partition between the brokers of several data centres looks like to a client.
+ * A node that is cut off is alone at Erlang's level only: its clients still reach it. That needs neither root nor
+ * iptables, and a partition between the brokers of several data centers looks the same to a client.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { type TestBroker } from "@effect-amqp/core/testing"
-import { Context, type Duration, Effect, Exit, Layer, Result, Schedule, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Result, Schedule, Scope } from "effect"
 import * as Crypto from "node:crypto"
 import * as Net from "node:net"
 import { fromCoordinates } from "../../src/testing/internal/access.ts"
@@ -21,26 +21,26 @@ import * as Ports from "../../src/testing/internal/ports.ts"
 import * as PrivateNode from "../../src/testing/internal/privateNode.ts"
 import { TestBrokerError } from "../../src/testing/TestBrokerError.ts"
 
-/** One node. Each of these completes when it is done, not when its consequences are. */
+/** One node. Each of these effects completes when it is done, not when its consequences are. */
 export interface Node {
-  /** Among Erlang's nodes. */
+  /** The name among Erlang's nodes. */
   readonly name: string
   readonly host: { readonly host: string; readonly port: number }
-  /** Ends it at once. */
+  /** Kills it at once. */
   readonly kill9: Effect.Effect<void, TestBrokerError>
-  /** Ends it in order: it says goodbye to its clients. */
+  /** Stops it in order: it closes its clients' connections. */
   readonly stop: Effect.Effect<void, TestBrokerError>
-  /** Starts it again after `kill9` or `stop`; completes when it has its clients' port open. */
+  /** Starts it again after `kill9` or `stop`. Completes when its port for clients is open. */
   readonly start: Effect.Effect<void, TestBrokerError>
-  /** SIGSTOP: its sockets stay open, and nobody answers. */
+  /** Sends SIGSTOP: its sockets stay open, and it answers nothing. */
   readonly pause: Effect.Effect<void>
-  /** SIGCONT, not before the others have given it up; completes when it may come together with them again. */
+  /** Sends SIGCONT, but only after the other nodes have given it up. Completes when it may rejoin them. */
   readonly resume: Effect.Effect<void, TestBrokerError>
-  /** Neither this node nor the others will have anything to do with each other, until `heal`. */
+  /** Cuts the connections between this node and the others, and prevents new ones until `heal`. */
   readonly cut: Effect.Effect<void, TestBrokerError>
-  /** Not before it has stopped by itself, being a minority, where it does that. */
+  /** Lets it rejoin, but only after it has stopped as a minority, on versions that do that. */
   readonly heal: Effect.Effect<void, TestBrokerError>
-  /** The process and the folder, for those who want to make sure that they are gone. */
+  /** The process and the folder, to verify that they are gone. */
   readonly processes: TestBroker.Processes
   /** Evaluates Erlang in this node; see `TestBroker.evaluate`. */
   readonly evaluate: Broker["evaluate"]
@@ -53,30 +53,26 @@ export class Cluster extends Context.Service<
     readonly nodes: readonly [Node, Node, Node]
     /** Whether a node that is cut off ends its clients' connections. */
     readonly pausesMinority: boolean
-    /** Whether queues that are neither durable nor exclusive are gone when their node is down: not of Khepri. */
+    /**
+     * Whether queues that are neither durable nor exclusive are gone when their node is down. With Khepri they are not.
+     */
     readonly forgetsTransients: boolean
-    /** The virtual host at the first node. Others: by `hosts` of the configuration. */
+    /** The virtual host at the first node. For other nodes, use `hosts` of the configuration. */
     readonly url: string
-    /** Waits until every node has its clients' port open, knows the others, and the queues have their members. */
+    /**
+     * Waits until every node has its port for clients open and knows the others, and the queues have their members.
+     */
     readonly ready: Effect.Effect<void, TestBrokerError>
-    /** All nodes' connections and what is on them, counted by one of them. */
+    /** All nodes' connections and what is on them, as one of the nodes counts them. */
     readonly census: Effect.Effect<Operations.Census, TestBrokerError>
     /** Waits for these numbers for 10 seconds. */
     readonly awaitCensus: (expected: Partial<Operations.Census>) => Effect.Effect<Operations.Census, TestBrokerError>
-    /** The node on which a queue's leader is now, as one of the nodes that can be asked knows it. */
+    /** The node that has a queue's leader now, as one of the reachable nodes knows it. */
     readonly leader: (queue: string) => Effect.Effect<Node, TestBrokerError>
   }
 >()("@effect-amqp/core/test/Cluster") {}
 
 const failed = (message: string) => new TestBrokerError({ reason: "StartFailed", message })
-
-/** Why there can be no cluster here, if that is so: it takes `rabbitmq-server`, or leave to install it. */
-export const impossible = (): string => {
-  const found = Installation.find(process.env)
-  if (typeof found !== "string") return ""
-  const installable = DebianPackage.installable()
-  return installable === true ? "" : `${found}; ${installable}`
-}
 
 const installation = Effect.gen(function* () {
   if (typeof Installation.find(process.env) === "string") yield* DebianPackage.install("rabbitmq-server")
@@ -90,7 +86,10 @@ interface Managed extends Node {
   readonly isPaused: boolean
 }
 
-/** Whether each thread of a process stands still: the signal comes to them one after the other, and some go on meanwhile. */
+/**
+ * Whether all threads of a process are stopped: the signal reaches them one after the other, and some continue until
+ * then.
+ */
 const hasStopped = (pid: number): boolean =>
   !existsSync("/proc/self/task") ||
   readdirSync(`/proc/${pid}/task`).every((thread) =>
@@ -108,16 +107,16 @@ const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Manag
       process.kill(broker.processes!.server, name)
       isPaused = name === "SIGSTOP"
     })
-  // Another process answers after a start.
+  // After a restart another process answers.
   const evaluate: Broker["evaluate"] = (erlang) => Effect.suspend(() => broker.evaluate(erlang))
   const names = (peers: ReadonlyArray<Node>) => quoted(peers.map(({ name }) => name))
-  // The cookie that one node has for another must be what the other has for the one, or they stay apart.
+  // The cookie that one node has for another must equal the cookie that the other has for it, or they stay apart.
   const refuse = (peers: ReadonlyArray<Node>) =>
     Effect.forEach(peers, (peer) => peer.evaluate(`erlang:set_cookie('${node.name}', refused).`))
   /**
-   * Lets it come together with the others again, when it has noticed: has lost them and, being a minority, has stopped.
-   * A node that is connected to them again before that goes on with a Mnesia of its own, and RabbitMQ 3.10 does not mend
-   * that.
+   * Lets it rejoin the others after it has noticed the partition: it has lost them and, being a minority, has stopped.
+   * A node that is reconnected before that continues with a Mnesia of its own, from which RabbitMQ 3.10 does not
+   * recover.
    */
   const comeTogether = (peers: ReadonlyArray<Node>) =>
     Effect.andThen(
@@ -165,7 +164,7 @@ const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Manag
       )
     ),
     resume: wakeUp,
-    // Disconnected from one side only: from several at once is what RabbitMQ takes for a partial partition.
+    // Disconnects from one side only: RabbitMQ takes a disconnect from several sides at once for a partial partition.
     cut: Effect.suspend(() =>
       Effect.andThen(refuse(others()), evaluate(`[erlang:disconnect_node(N) || N <- ${names(others())}].`))
     ),
@@ -180,7 +179,7 @@ const manage = (node: PrivateNode.PrivateNode, others: () => ReadonlyArray<Manag
   }
 }
 
-/** Fast enough for tests to notice what is gone, slow enough for a busy machine. */
+/** Fast enough for tests to notice what is gone, and slow enough for a busy machine. */
 const netTick = 5
 
 const listening = (port: number) =>
@@ -222,6 +221,11 @@ const startNodes = Effect.gen(function* () {
   return nodes as unknown as readonly [Node, Node, Node]
 })
 
+const shown = (seen: Result.Result<unknown, TestBrokerError> | undefined) => {
+  if (seen === undefined) return "no answer yet"
+  return Result.isSuccess(seen) ? JSON.stringify(seen.success) : seen.failure.message
+}
+
 const eventually = <A>(
   what: string,
   within: Duration.Input,
@@ -239,39 +243,125 @@ const eventually = <A>(
     Effect.timeoutOrElse({
       duration: within,
       orElse: () =>
-        Effect.fail(new TestBrokerError({ reason: "CommandFailed", message: `${what}: ${JSON.stringify(last)}` }))
+        Effect.fail(
+          new TestBrokerError({
+            reason: "CommandFailed",
+            message: `${what} within ${Duration.format(Duration.fromInputUnsafe(within))}: ${shown(last)}`
+          })
+        )
     }),
     live
   )
 }
 
-// A node that is down does not answer, one that is paused not in time; a queue that has lost its majority neither.
+// A node that is down does not answer, a paused node does not answer in time, and neither does a queue without a
+// majority.
 const promptly = Effect.timeoutOrElse({
   duration: "2 seconds",
   orElse: () => Effect.fail(new TestBrokerError({ reason: "CommandFailed", message: "no answer" }))
 })
 
-// While RabbitMQ still ends the recovery from one partition, it does not notice the next.
-const isReady = (node: Node, vhost: string) =>
+interface NodeView {
+  readonly name: string
+  /** The nodes that it sees running, itself included. */
+  readonly running: number
+  readonly isRunning: boolean
+  /** Whether it recovers from a partition. While it does, it does not notice the next. */
+  readonly isRecovering: boolean
+  /** The state of its own member of each quorum queue, with the queue's members if it is the leader. */
+  readonly members: ReadonlyMap<string, { readonly state: string; readonly servers: ReadonlyArray<string> }>
+}
+
+/**
+ * What a node knows about itself. It asks no other node. In particular it does not ask its member of a queue for the
+ * leader: after a partition, a follower of an idle queue (RabbitMQ 4.3, Ra 3.1.10) holds such a call until the leader
+ * next sends something, which may be never.
+ */
+const viewOf = (node: Node, vhost: string): Effect.Effect<NodeView, TestBrokerError> =>
   node
     .evaluate(
-      `Members = [begin {_, _, queue, Name} = amqqueue:get_name(Q), _ = Name, {R, _} = amqqueue:get_pid(Q),
-         case ra:members({R, node()}, 1000) of
-           {ok, Servers, {_, Leader}} -> rabbit:is_running(Leader) andalso lists:all(fun({_, N}) ->
-               is_pid(rpc:call(N, erlang, whereis, [R], 1000)) end, Servers) andalso length(Servers) =:= 3;
-           _ -> false
+      `Queues = [begin {_, _, queue, Name} = amqqueue:get_name(Q), {R, _} = amqqueue:get_pid(Q), {Name, R} end ||
+         Q <- rabbit_amqqueue:list(<<"${vhost}">>), amqqueue:get_type(Q) =:= rabbit_quorum_queue],
+       Member = fun(R) ->
+         case {whereis(R), catch ets:lookup(ra_state, R)} of
+           {Pid, [Entry]} when is_pid(Pid), element(2, Entry) =:= leader ->
+             case catch ra:members({R, node()}, 1000) of
+               {ok, Servers, _} -> [leader | [N || {_, N} <- Servers]];
+               _ -> [unanswering]
+             end;
+           {Pid, [Entry]} when is_pid(Pid) -> [element(2, Entry)];
+           {Pid, _} when is_pid(Pid) -> [starting];
+           _ -> [missing]
          end
-       end || Q <- rabbit_amqqueue:list(<<"${vhost}">>), amqqueue:get_type(Q) =:= rabbit_quorum_queue],
-       {length(rabbit_nodes:all_running()), rabbit:is_running() andalso whereis(rabbit_outside_app_process) =:= undefined,
-         lists:all(fun(M) -> M end, Members)}.`
+       end,
+       Line = fun(Name, Atoms) -> [Name | [[" ", atom_to_binary(A)] || A <- Atoms]] end,
+       iolist_to_binary(lists:join("\n", [
+         Line(integer_to_binary(length(rabbit_nodes:all_running())),
+           [rabbit:is_running(), whereis(rabbit_outside_app_process) =/= undefined]) |
+         [Line(Name, Member(R)) || {Name, R} <- Queues]])).`
     )
-    .pipe(promptly)
+    .pipe(
+      promptly,
+      Effect.map((text) => {
+        const [[running, isRunning, isRecovering] = [], ...queues] = text.split("\n").map((line) => line.split(" "))
+        return {
+          name: node.name,
+          running: Number(running),
+          isRunning: isRunning === "true",
+          isRecovering: isRecovering === "true",
+          members: new Map(queues.map(([queue = "", state = "", ...servers]) => [queue, { state, servers }]))
+        }
+      })
+    )
+
+/** What is missing from a complete cluster: nothing, if it is ready. */
+const missingFrom = (nodes: ReadonlyArray<Node>, vhost: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.map(
+    Effect.forEach(nodes, (node) => Effect.result(viewOf(node, vhost)), { concurrency: "unbounded" }),
+    (results) => {
+      const views = results.flatMap((result) => (Result.isSuccess(result) ? [result.success] : []))
+      return [
+        ...results.flatMap((result, i) =>
+          Result.isFailure(result) ? [`${nodes[i]!.name} does not answer (${result.failure.message})`] : []
+        ),
+        ...views.flatMap(missingFromNode),
+        ...Array.from(new Set(views.flatMap(({ members }) => Array.from(members.keys())))).flatMap((queue) =>
+          missingFromQueue(queue, views)
+        )
+      ]
+    }
+  )
+
+const missingFromNode = ({ isRecovering, isRunning, name, running }: NodeView) => [
+  ...(running === 3 ? [] : [`${name} sees ${running} of 3 nodes`]),
+  ...(isRunning ? [] : [`${name} has stopped RabbitMQ`]),
+  ...(isRecovering ? [`${name} recovers from a partition`] : [])
+]
+
+const missingFromQueue = (queue: string, views: ReadonlyArray<NodeView>) => {
+  const members = views.map(({ members, name }) => ({
+    name,
+    ...(members.get(queue) ?? { state: "unknown", servers: [] })
+  }))
+  const leaders = members.filter(({ state }) => state === "leader")
+  const [leader] = leaders
+  return [
+    ...members.flatMap(({ name, state }) =>
+      state === "leader" || state === "follower" ? [] : [`the queue ${queue}: its member on ${name} is ${state}`]
+    ),
+    ...(leader === undefined || leaders.length > 1
+      ? [`the queue ${queue} has ${leaders.length} leaders`]
+      : leader.servers.length === 3
+        ? []
+        : [`the queue ${queue} has members only on ${leader.servers.join(", ")}`])
+  ]
+}
 
 const vhost = "cluster"
 
 const make = Effect.gen(function* () {
   const outer = yield* Effect.scope
-  // An attempt that fails takes along the nodes that it has started.
+  // An attempt that fails stops the nodes that it has started.
   const attempt = Effect.gen(function* () {
     const scope = yield* Scope.fork(outer, "parallel")
     return yield* startNodes.pipe(
@@ -280,19 +370,17 @@ const make = Effect.gen(function* () {
     )
   })
   const nodes = yield* Effect.retry(attempt, { times: 2, while: PrivateNode.isPortTaken })
-  const ready = Effect.forEach(nodes, (node) =>
-    eventually(
-      `the cluster is not whole for ${node.name}`,
-      "60 seconds",
-      isReady(node, vhost),
-      (seen) => seen === "{3,true,true}"
-    )
+  const ready = eventually(
+    "the cluster is not complete",
+    "60 seconds",
+    missingFrom(nodes, vhost),
+    (missing) => missing.length === 0
   ).pipe(Effect.asVoid)
-  /** Whichever can be asked. */
+  /** Any node that can be asked. */
   const ask = <A>(question: (node: Node) => Effect.Effect<A, TestBrokerError>) =>
     Effect.firstSuccessOf(nodes.map((node) => promptly(question(node))))
   const census = ask((node) => Operations.census(brokerOf(node), vhost))
-  yield* eventually("the nodes did not join", "60 seconds", isReady(nodes[0], vhost), (seen) => seen.startsWith("{3,"))
+  yield* eventually("the nodes did not join", "60 seconds", viewOf(nodes[0], vhost), ({ running }) => running === 3)
   yield* Operations.addVhost(brokerOf(nodes[0]), vhost, "guest")
   yield* ready
   const answers = (erlang: string) => Effect.map(nodes[0].evaluate(erlang), (text) => text === "true")
@@ -306,7 +394,7 @@ const make = Effect.gen(function* () {
     ready,
     census,
     awaitCensus: (expected) =>
-      eventually(`the census was to be ${JSON.stringify(expected)}`, "10 seconds", census, (seen) =>
+      eventually(`the census: expected ${JSON.stringify(expected)}`, "10 seconds", census, (seen) =>
         Object.entries(expected).every(([key, value]) => seen[key as keyof Operations.Census] === value)
       ),
     leader: (queue) =>
@@ -326,7 +414,5 @@ const make = Effect.gen(function* () {
 
 const brokerOf = (node: Node) => ({ evaluate: node.evaluate }) as Broker
 
-/**
- * A cluster of one's own, ready in some 20 seconds; gone when the layer is, and when this process is, however it dies.
- */
+/** A private cluster, ready in some 20 seconds. It ends with the layer, and with this process, however that dies. */
 export const layer: Layer.Layer<Cluster, TestBrokerError> = Layer.effect(Cluster, live(make))

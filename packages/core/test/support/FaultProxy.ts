@@ -1,9 +1,9 @@
 /**
- * A TCP proxy on the loopback that misbehaves when told to: it stands between a client and a broker and does to their
+ * A TCP proxy on the loopback that misbehaves on command: it stands between a client and a broker and does to their
  * bytes what networks do.
  *
- * `up` is towards the broker, `down` towards the client. Commands are plain calls, take effect at once, on open links
- * and on new ones, and stay until `heal`; whatever waits is an Effect, woken by events.
+ * `up` is towards the broker, `down` towards the client. Commands are plain calls. They take effect at once, on open
+ * links and on new ones, and last until `heal`. Everything that waits is an Effect, woken by events.
  */
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, type Scope } from "effect"
@@ -11,14 +11,14 @@ import type { AddressInfo, Socket } from "node:net"
 import { connect, createServer } from "node:net"
 import type { CutBy, Direction, Passed } from "./ProxiedDirection.ts"
 import { ProxiedDirection, noFaults } from "./ProxiedDirection.ts"
-import * as Watch from "./Watch.ts"
+import * as Watch from "./ConditionWatcher.ts"
 
 export interface Stats {
-  /** Connections accepted ever, those refused included. */
+  /** The number of connections accepted so far, including refused ones. */
   readonly accepted: number
-  /** Links open now. */
+  /** The number of links open now. */
   readonly open: number
-  /** Links reset by the proxy. */
+  /** The number of links that the proxy has reset. */
   readonly reset: number
   readonly refused: number
   readonly up: Readonly<Passed>
@@ -32,31 +32,34 @@ export interface FaultProxy {
   readonly through: (url: string) => string
   readonly stats: Stats
 
-  /** No byte passes, no end, no reset: the sender's TCP window fills. A black hole that forgets nothing. */
+  /** No byte, end or reset passes: the sender's TCP window fills. Nothing is lost. */
   readonly stall: (direction?: Direction | "both") => void
-  /** Swallows bytes; the sender thinks all is well. */
+  /** Swallows bytes. The sender does not notice. */
   readonly drop: (direction?: Direction | "both") => void
   readonly delay: (milliseconds: number, direction?: Direction | "both") => void
-  /** At most so many bytes a second. */
+  /** At most this many bytes per second. */
   readonly rate: (bytesPerSecond: number, direction?: Direction | "both") => void
-  /** Writes pieces of so many bytes, each read by itself. */
+  /** Writes pieces of this many bytes, each of which is read separately. */
   readonly chop: (bytes: number, direction?: Direction | "both") => void
   /** Flips one bit in every nth byte. */
   readonly corrupt: (everyNth: number, direction?: Direction | "both") => void
-  /** Cuts the link, for both sides, on which, after so many more bytes that way (of all links), the last of them passed. */
+  /**
+   * Cuts the link, for both sides, on which the last of this many further bytes in this direction (of all links)
+   * passed.
+   */
   readonly cutAfter: (bytes: number, direction?: Direction, by?: CutBy) => void
   /** Resets every new connection as soon as it is accepted. */
   readonly refuse: (on?: boolean) => void
   /** Resets every open link, on both sides. */
   readonly rst: () => void
-  /** Closes one half of every open link: FIN to the client, unless told `up`. */
+  /** Closes one half of every open link: by default FIN to the client, with `up` to the broker. */
   readonly fin: (direction?: Direction) => void
-  /** Ends all faults; what was stalled flows again. */
+  /** Ends all faults; stalled bytes continue. */
   readonly heal: () => void
 
   /** Completes when the nth connection has been accepted. */
   readonly accepted: (nth?: number) => Effect.Effect<void>
-  /** Completes as soon as the condition holds; looked at whenever bytes pass or a link opens or closes. */
+  /** Completes as soon as the condition holds. It is checked whenever bytes pass or a link opens or closes. */
   readonly until: (condition: (stats: Stats) => boolean) => Effect.Effect<void>
   /** Completes when no link is open. */
   readonly linksClosed: Effect.Effect<void>
@@ -78,7 +81,7 @@ const targetOf = (upstream: Upstream) => {
   return { host: hostname, port: Number(port) }
 }
 
-/** In front of a port of 127.0.0.1, of the broker of a URL, or of wherever it is told. */
+/** A proxy in front of a port of 127.0.0.1, of a URL's broker, or of the given address. */
 export const make = Effect.fnUntraced(function* (upstream: Upstream): Effect.fn.Return<FaultProxy, never, Scope.Scope> {
   const target = targetOf(upstream)
   const faults = { up: noFaults(), down: noFaults() }

@@ -1,5 +1,5 @@
 /**
- * The frames that one client sends, checked against AMQP 0-9-1 by what the client has sent before, whatever a broker makes
+ * Checks the frames that one client sends against AMQP 0-9-1 and the client's earlier frames, whatever a broker makes
  * of them: a channel is used from its `channel.open` until its `channel.close` or `channel.close-ok`, a content is
  * complete before the next method of its channel, and nothing follows the end of the connection.
  *
@@ -14,14 +14,14 @@ import {
   FRAME_OVERHEAD,
   PROTOCOL_HEADER
 } from "./frames.ts"
-import { decodeMethod } from "./methodCodec.ts"
-import type { ClientMethod } from "./methods.ts"
+import { decodeMethod } from "../../src/testing/internal/memory/codec/methodCodec.ts"
+import type { ClientMethod } from "../../src/testing/internal/memory/codec/methods.ts"
 
 /** A frame that a client has sent. */
 export interface SentFrame {
   readonly channel: number
   readonly name: ClientMethod | "header" | "body" | "heartbeat"
-  /** Bytes of its payload. */
+  /** The size of its payload in bytes. */
   readonly size: number
 }
 
@@ -32,7 +32,7 @@ interface Channel {
   isAnswerDue: boolean
 }
 
-/** What is still to come of the content of a `basic.publish`. */
+/** The bytes that are still missing from the content of a `basic.publish`. */
 interface Content {
   left: number | "unknown"
 }
@@ -42,19 +42,19 @@ const prefix = FRAME_OVERHEAD - 1
 export class FrameOrder {
   readonly frames: Array<SentFrame> = []
   readonly problems: Array<string> = []
-  /** The largest frame that was agreed on; 0: no limit. */
+  /** The largest negotiated frame; 0 means no limit. */
   frameMax = 0
-  /** Called behind each frame. */
+  /** Called after each frame. */
   onFrame: ((frame: SentFrame) => void) | undefined = undefined
   #rest: Buffer = Buffer.alloc(0)
   #isGreeted = false
   #isBroken = false
-  /** Which method of the client has ended the connection. */
+  /** The client's method that has ended the connection. */
   #ended: "connection.close" | "connection.close-ok" | undefined = undefined
   readonly #channels = new Map<number, Channel>()
   readonly #contents = new Map<number, Content>()
 
-  /** Takes bytes, however they are cut. */
+  /** Takes bytes, in pieces of any size. */
   take(bytes: Buffer): void {
     if (this.#isBroken) return
     this.#rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes])
@@ -72,7 +72,7 @@ export class FrameOrder {
     }
   }
 
-  /** The names of the frames of one channel. A body is one, in however many frames it was sent. */
+  /** The names of the frames of one channel. A body counts once, in however many frames it was sent. */
   namesOf(channel: number): ReadonlyArray<SentFrame["name"]> {
     return this.frames
       .filter((frame) => frame.channel === channel)
@@ -84,7 +84,7 @@ export class FrameOrder {
     this.problems.push(`${problem} (frame ${this.frames.length})`)
   }
 
-  /** What follows makes no sense any more. */
+  /** Later frames are meaningless. */
   #broken(problem: string): void {
     this.#isBroken = true
     this.#problem(problem)
@@ -148,7 +148,7 @@ export class FrameOrder {
     if (name === "channel.close-ok") {
       if (!isAnswerDue) this.#problem(`channel.close-ok on channel ${number}, which the broker has not closed`)
       channel.isAnswerDue = false
-      // The broker reads no content of a channel that it has closed: its rest need not come.
+      // The broker reads no content of a channel that it has closed: its rest need not arrive.
       this.#contents.delete(number)
       if (state === "open") channel.state = "closed"
       return

@@ -1,25 +1,23 @@
-/**
- * One direction of a proxied link: takes bytes from one socket and gives them to another, subject to faults.
- */
+/** One direction of a proxied link: takes bytes from one socket and writes them to another, subject to faults. */
 import type { Socket } from "node:net"
 
 export type Direction = "up" | "down"
 
-/** How both sides hear of a cut: by a reset, or by an end in order. */
+/** How both sides notice a cut: by a reset, or by an orderly end. */
 export type CutBy = "rst" | "fin"
 
-/** Faults of one direction. They belong to the proxy, so that new links have them too. */
+/** Faults of one direction. They belong to the proxy, so they apply to new links too. */
 export interface Faults {
   stalled: boolean
   dropping: boolean
   delayMs: number
-  /** Bytes a second; 0 is as fast as it goes. */
+  /** Bytes per second; 0 means no limit. */
   rate: number
-  /** Size of the pieces written; 0 leaves them as they come. */
+  /** Size of the written pieces; 0 leaves them as they arrive. */
   chop: number
-  /** Flips a bit of every so many-th byte; 0 leaves them alone. */
+  /** Flips a bit of every nth byte; 0 changes nothing. */
   corruptEvery: number
-  /** Cuts the link once so many more bytes have passed. */
+  /** Cuts the link once this many further bytes have passed. */
   cutAfter: number | undefined
   cutBy: CutBy
 }
@@ -37,7 +35,7 @@ export const noFaults = (): Faults => ({
 
 export interface Passed {
   bytes: number
-  /** Bytes read but not written yet, of all links. */
+  /** Bytes that are read but not written yet, of all links. */
   held: number
   dropped: number
   corrupted: number
@@ -50,7 +48,7 @@ interface Piece {
 
 const sizeOf = (bytes: Piece["bytes"]): number => (bytes === "fin" ? 0 : bytes.length)
 
-/** Bytes that a direction holds before it stops reading. */
+/** The number of bytes that a direction holds before it stops reading. */
 const HIGH_WATER = 1024 * 1024
 
 export class ProxiedDirection {
@@ -91,10 +89,10 @@ export class ProxiedDirection {
     this.kick()
   }
 
-  /** Looks at the faults again after they changed. */
+  /** Applies the faults again after they changed. */
   kick(): void {
     if (this.dead) return
-    // A stall hides the far side's end and reset too, as a dead link would.
+    // A stall also hides the far side's end and reset, as a dead link would.
     if (this.faults.stalled) {
       this.source.pause()
       return
@@ -117,7 +115,7 @@ export class ProxiedDirection {
       return
     }
     const { chop, rate } = this.faults
-    // A slow link trickles: a twentieth of a second's worth at a time.
+    // A slow link trickles: at most a twentieth of a second's worth of bytes at a time.
     const trickle = rate > 0 ? Math.max(1, Math.floor(rate / 20)) : bytes.length
     const size = Math.min(bytes.length, chop > 0 ? chop : bytes.length, trickle)
     for (let at = 0; at < bytes.length; at += size) {
@@ -166,7 +164,7 @@ export class ProxiedDirection {
 
   private write(bytes: Buffer): void {
     if (!this.sink.writable) {
-      // All at once: there may be more small pieces than the stack has frames.
+      // All at once: there can be more small pieces than stack frames.
       this.passed.dropped += bytes.length + this.queued
       this.pieces.length = 0
       this.hold(-this.queued)
@@ -182,7 +180,7 @@ export class ProxiedDirection {
     this.sink.write(sent, () => {
       this.onChanged()
       if (cut) setImmediate(() => this.onCut(this.faults.cutBy))
-      // Each piece gets a turn of the event loop, so that a receiver in this process reads it by itself.
+      // Each piece gets a turn of the event loop, so that a receiver in this process reads it separately.
       else if (this.faults.chop > 0) setImmediate(() => this.next())
       else this.next()
     })

@@ -1,12 +1,12 @@
 /**
- * A broker that does what a test tells it to: a TCP server on the loopback that plays AMQP 0-9-1.
+ * A broker that follows a test's script: a TCP server on the loopback that speaks AMQP 0-9-1.
  *
- * Without a script it is a small correct broker. `on` and `once` replace its answer to one method; `hold` puts an answer
- * aside until `release`. It records what it received, keeps its own count of open channels, and fails the test (at the
- * end of the scope) if a client broke the protocol or a handler threw.
+ * Without a script it is a small correct broker. `on` and `once` replace its answer to one method. `hold` delays an
+ * answer until `release`. It records what it received, counts open channels itself, and fails the test (at the end of
+ * the scope) if a client violated the protocol or a handler threw.
  *
- * Commands are plain calls and take effect at once; whatever waits is an Effect, woken by events and never by a clock,
- * so it works under a `TestClock` too.
+ * Commands are plain calls and take effect at once. Everything that waits is an Effect, woken by events and never by a
+ * clock, so it works under a `TestClock` too.
  */
 import type { Scope } from "effect"
 import { Cause, Effect, FiberSet } from "effect"
@@ -18,12 +18,12 @@ import { answer, defaultServerProperties } from "./brokerAnswers.ts"
 import type { AnyReceived, BrokerEvent, Host, Received, Tune } from "./BrokerConnection.ts"
 import { BrokerConnection } from "./BrokerConnection.ts"
 import { BrokerQueues } from "./BrokerQueues.ts"
-import type { FieldTable } from "./fieldTable.ts"
+import type { FieldTable } from "../../src/testing/internal/memory/codec/fieldTable.ts"
 import type { Handler, Script } from "./BrokerScript.ts"
 import { BrokerScript, closeArgs } from "./BrokerScript.ts"
-import type { Args, Properties, ServerMethod } from "./methods.ts"
-import { reset, type Spoiling } from "./SocketOutput.ts"
-import * as Watch from "./Watch.ts"
+import type { Args, Properties, ServerMethod } from "../../src/testing/internal/memory/codec/methods.ts"
+import { reset, type Corruption } from "./SocketOutput.ts"
+import * as Watch from "./ConditionWatcher.ts"
 
 export type { AnyReceived, BrokerConnection, BrokerEvent, Received, Tune } from "./BrokerConnection.ts"
 export type { Context, Handler, Script } from "./BrokerScript.ts"
@@ -32,15 +32,15 @@ export { refuseLogin, unknownVhost } from "./BrokerScript.ts"
 export interface Options {
   readonly tune?: Partial<Tune>
   readonly serverProperties?: FieldTable
-  /** Script in place from the start. */
+  /** The script that is in place from the start. */
   readonly on?: Script
-  /** Whether the broker sends the heartbeats that were agreed on. Default: true. */
+  /** Whether the broker sends the negotiated heartbeats. Default: true. */
   readonly heartbeats?: boolean
-  /** Writes in pieces of so many bytes, each read by itself. */
+  /** Writes pieces of this many bytes, each of which is read separately. */
   readonly chop?: number
-  /** Cuts each connection (RST unless told `fin`) once the broker has written so many bytes. */
+  /** Cuts each connection (by RST unless this says `fin`) once the broker has written this many bytes. */
   readonly cutAfter?: number | { readonly bytes: number; readonly by: "rst" | "fin" }
-  /** `record`: a client that breaks the protocol is what this test is about. Default: `fail`. */
+  /** `record` is for tests about clients that violate the protocol. Default: `fail`. */
   readonly protocolErrors?: "fail" | "record"
 }
 
@@ -50,38 +50,38 @@ export interface ScriptedBroker {
   readonly url: string
 
   readonly on: <E extends BrokerEvent>(method: E, handler: Handler<E>) => void
-  /** For the next such method only, before what `on` says. Several are taken in turn. */
+  /** For the next such method only, before what `on` says. Several are used in turn. */
   readonly once: <E extends BrokerEvent>(method: E, handler: Handler<E>) => void
-  /** Back to the default answer. */
+  /** Restores the default answer. */
   readonly off: (method: BrokerEvent) => void
-  /** Gives the answers that were held, all or the first `count`; says how many. */
+  /** Sends the held answers, all or the first `count`; returns their number. */
   readonly release: (method: BrokerEvent, count?: number) => number
-  /** Answers held now. */
+  /** The number of held answers. */
   readonly held: (method: BrokerEvent) => number
 
-  /** Open sockets. */
+  /** The number of open sockets. */
   readonly connections: number
   /** Channels open now: from `open-ok` until `close-ok`, the broker's own close, or the socket's end. */
   readonly openChannels: number
-  /** The most that were open at once. */
+  /** The maximum that were open at the same time. */
   readonly maxOpenChannels: number
   /** Everything received, in order. */
   readonly log: ReadonlyArray<AnyReceived>
   readonly count: (method: BrokerEvent) => number
-  /** Names of the methods received, in order, of one connection or channel or of all. */
+  /** The names of the received methods, in order, of one connection or channel or of all. */
   readonly methods: (of?: { readonly connection?: number; readonly channel?: number }) => ReadonlyArray<string>
-  /** What clients did that the protocol does not allow. */
+  /** The clients' violations of the protocol. */
   readonly protocolErrors: ReadonlyArray<string>
-  /** The connection that was accepted as the nth, from 1; the last one if left out. */
+  /** The connection that was accepted as the nth, from 1; the last one by default. */
   readonly connection: (nth?: number) => BrokerConnection
-  /** Messages ready in a queue. */
+  /** The number of ready messages in a queue. */
   readonly ready: (queue: string) => number
-  /** Deliveries that the client has not settled, on all channels that are open. */
+  /** The number of deliveries that the client has not settled, on all open channels. */
   readonly unsettled: number
 
   /** Completes when the nth such method has been received and handled, with that method. */
   readonly received: <E extends BrokerEvent>(method: E, nth?: number) => Effect.Effect<Received<E>>
-  /** Completes as soon as the condition holds; looked at after each event. */
+  /** Completes as soon as the condition holds. It is checked after each event. */
   readonly until: (condition: (broker: ScriptedBroker) => boolean) => Effect.Effect<void>
   /** Completes when no socket is open. */
   readonly socketsClosed: Effect.Effect<void>
@@ -90,13 +90,13 @@ export interface ScriptedBroker {
   readonly send: <M extends ServerMethod>(channel: number, method: M, args?: Partial<Args<M>>) => void
   readonly block: (reason?: string) => void
   readonly unblock: () => void
-  /** `channel.flow` on every open channel. */
+  /** Sends `channel.flow` on every open channel. */
   readonly flow: (active: boolean) => void
   readonly closeChannels: (replyCode: number, replyText?: string) => void
   readonly closeConnections: (replyCode?: number, replyText?: string) => void
   /** Resets every socket. */
   readonly destroy: () => void
-  /** FIN on every socket. */
+  /** Sends FIN on every socket. */
   readonly end: () => void
   readonly stopHeartbeats: () => void
   /** Stops reading from every socket, so that the clients' writes back up. */
@@ -104,8 +104,8 @@ export interface ScriptedBroker {
   readonly resume: () => void
   readonly enqueue: (queue: string, body: string | Uint8Array, properties?: Properties) => void
 
-  /** Takes a socket that another server has accepted. `spoiling`: what becomes of what is written to it. */
-  readonly accept: (socket: Socket, spoiling?: Spoiling) => void
+  /** Takes a socket that another server has accepted. `corruption` changes what is written to it. */
+  readonly accept: (socket: Socket, corruption?: Corruption) => void
 
   /** Stops listening and resets every socket: connecting is refused. */
   readonly down: Effect.Effect<void>
@@ -136,7 +136,7 @@ export const make = Effect.fnUntraced(function* (
 
   const changed = () => {
     maxOpenChannels = Math.max(maxOpenChannels, broker.openChannels)
-    // Never amid a handler: a test woken here would act on half of what the handler does.
+    // Never during a handler: a test that is woken here would see half of what the handler does.
     if (handling === 0) watch.changed()
   }
   const allOpen = (f: (connection: BrokerConnection) => void) => {
@@ -197,9 +197,9 @@ export const make = Effect.fnUntraced(function* (
     },
     protocolError: (message) => protocolErrors.push(message)
   }
-  const accept = (socket: Socket, spoiling?: Spoiling) => {
+  const accept = (socket: Socket, corruption?: Corruption) => {
     if (down) return void reset(socket)
-    const connection = new BrokerConnection(accepted.length + 1, socket, { ...connectionHost, spoiling })
+    const connection = new BrokerConnection(accepted.length + 1, socket, { ...connectionHost, corruption })
     accepted.push(connection)
     open.set(connection, socket)
     connection.start()
@@ -214,7 +214,7 @@ export const make = Effect.fnUntraced(function* (
         resume(Effect.void)
       })
     })
-  // Below those that systems give out (from 32768 on): nobody's connection takes it while this broker is down.
+  // Below the ports that systems assign (from 32768 on): no other connection takes it while this broker is down.
   const listenSomewhere = Effect.suspend(() => listen(randomInt(20_000, 32_000))).pipe(
     Effect.retry({ times: 20 }),
     Effect.orDie

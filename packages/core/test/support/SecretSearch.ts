@@ -1,6 +1,6 @@
 /**
- * A search for secrets: looks through everything that can be printed of a value, or reached from it, for a word in any
- * encoding in which a program could print it.
+ * A search for secrets: it looks for a word through everything that can be printed of a value or reached from it, in
+ * every encoding in which a program could print it.
  */
 import { Cause, Exit } from "effect"
 import { format, inspect } from "node:util"
@@ -8,7 +8,7 @@ import { isProxy, isTypedArray } from "node:util/types"
 
 const codes = (word: string) => Array.from(word, (character) => character.codePointAt(0)!)
 
-// Bytes without a Buffer of the pool: that memory is looked at too.
+// Bytes in a Buffer outside the pool: the search looks at the pool's memory too.
 const bytesOf = (...parts: ReadonlyArray<string>) => {
   const text = parts.join("")
   const bytes = Buffer.alloc(Buffer.byteLength(text))
@@ -16,7 +16,9 @@ const bytesOf = (...parts: ReadonlyArray<string>) => {
   return bytes
 }
 
-/** The part of a word's base64 that does not depend on its neighbours, for each place in a group of three bytes. */
+/**
+ * The part of a word's base64 that does not depend on the bytes around it, for each position in a group of three bytes.
+ */
 const base64Of = (word: string) =>
   [0, 1, 2].map((offset) =>
     bytesOf("\0".repeat(offset), word)
@@ -30,7 +32,7 @@ const forms = (word: string) => {
   const hex = bytesOf(word).toString("hex")
   const numbers = codes(word).join(",")
   const letters = lower.replaceAll(/[^a-z0-9]/g, "")
-  /** How a text holds the word, if it does. */
+  /** How a text contains the word, if it does. */
   return (text: string): string | undefined => {
     if (text.length < letters.length) return undefined
     const small = text.toLowerCase()
@@ -60,14 +62,14 @@ const everything = {
   maxStringLength: Number.POSITIVE_INFINITY
 }
 
-/** What `inspect` prints of a value, whole where that has an end in sight: what is shared is printed again and again. */
+/** What `inspect` prints of a value, in full where that is finite: shared values are printed again each time. */
 const inspected = (value: unknown) => [
   inspect(value),
   inspect(value, { ...everything, depth: 8 }),
   value instanceof Error || Exit.isExit(value) || Cause.isCause(value) ? inspect(value, everything) : ""
 ]
 
-/** What a program may print of a value. */
+/** What a program can print of a value. */
 const printed = (value: unknown): ReadonlyArray<string | undefined> => [
   attempt(() => String(value)),
   attempt(() => JSON.stringify(value)),
@@ -79,9 +81,9 @@ const printed = (value: unknown): ReadonlyArray<string | undefined> => [
 ]
 
 export class SecretSearch {
-  /** Where the word was found, and how it was spelt there. */
+  /** Where the word was found, and how it was encoded there. */
   readonly found: Array<string> = []
-  /** How many values it has seen. */
+  /** The number of values seen. */
   seen = 0
   readonly #holds: (text: string) => string | undefined
   readonly #visited = new WeakSet<object>()
@@ -90,7 +92,7 @@ export class SecretSearch {
     this.#holds = forms(word)
   }
 
-  /** Looks at all that is printed of a value, and at all that can be reached from it. */
+  /** Searches everything that is printed of a value, and everything that can be reached from it. */
   look(name: string, value: unknown): void {
     for (const text of printed(value)) this.text(name, text)
     this.reach(name, value)
@@ -103,7 +105,9 @@ export class SecretSearch {
     if (form !== undefined) this.found.push(`${name}: ${form}`)
   }
 
-  /** Every property of every object that can be reached, hidden ones, symbols and getters too; closures cannot. */
+  /**
+   * Every property of every reachable object, including hidden ones, symbols and getters; closures are out of reach.
+   */
   reach(name: string, value: unknown): void {
     const pending: Array<readonly [path: string, value: unknown]> = [[name, value]]
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {

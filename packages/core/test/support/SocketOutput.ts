@@ -1,19 +1,19 @@
 /**
- * What a broker writes to one socket, in order: at once, or in pieces that the client reads one by one, and cut off
- * after so many bytes where a test asks for that.
+ * Writes a broker's bytes to one socket, in order: at once, or in pieces that the client reads separately, and cut off
+ * after a number of bytes if a test asks for that.
  */
 import type { Socket } from "node:net"
 
-/** Resets a connection. A socket that is ending cannot: Node would forget its handle, and never close it. */
+/** Resets a connection. A socket that is ending cannot be reset: Node would forget its handle and never close it. */
 export const reset = (socket: Socket): void => {
   if (socket.writableEnded) socket.destroy()
   else socket.resetAndDestroy()
 }
 
-/** What changes bytes on their way. */
-export interface Spoiling {
+/** Changes bytes on their way. */
+export interface Corruption {
   readonly pass: (bytes: Uint8Array) => Uint8Array
-  /** Whether the socket is to be ended behind what has passed. */
+  /** Whether the socket is to be ended after the bytes that have passed. */
   readonly ends: boolean
 }
 
@@ -21,7 +21,7 @@ export interface SocketOutputOptions {
   /** Size of the pieces; 0 writes everything as it comes. */
   readonly chop: number
   readonly cutAfter: { readonly bytes: number; readonly by: "rst" | "fin" } | undefined
-  readonly spoiling?: Spoiling | undefined
+  readonly corruption?: Corruption | undefined
 }
 
 export class SocketOutput {
@@ -40,10 +40,10 @@ export class SocketOutput {
 
   write(bytes: Uint8Array): void {
     if (this.ended || !this.socket.writable) return
-    const { spoiling } = this.options
-    if (spoiling !== undefined) {
-      this.socket.write(spoiling.pass(bytes))
-      if (spoiling.ends) this.end()
+    const { corruption } = this.options
+    if (corruption !== undefined) {
+      this.socket.write(corruption.pass(bytes))
+      if (corruption.ends) this.end()
       return
     }
     if (this.options.chop === 0 && this.options.cutAfter === undefined) {
@@ -70,7 +70,8 @@ export class SocketOutput {
     if (size < next.length) this.waiting.unshift(next.subarray(size))
     this.budget -= size
     this.pumping = true
-    // The callback comes when the kernel has the piece; a turn of the event loop then lets a client in this process read it.
+    // The callback runs when the kernel has the piece. A turn of the event loop then lets a client in this process read
+    // it.
     this.socket.write(next.subarray(0, size), () => setImmediate(() => this.written()))
   }
 

@@ -1,6 +1,4 @@
-/**
- * A TLS listener of the broker under test: as many as a test wants, each with a certificate and demands of its own.
- */
+/** TLS listeners of the broker under test: any number, each with its own certificate and requirements. */
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
 import { createPrivateKey, X509Certificate } from "node:crypto"
@@ -8,9 +6,12 @@ import * as Ports from "../../src/testing/internal/ports.ts"
 import * as Certificates from "./certificates.ts"
 
 export interface Options {
-  /** What the broker shows. Default: `Certificates.server`. */
+  /** The broker's certificate. Default: `Certificates.server`. */
   readonly identity?: { readonly cert: string; readonly key: string }
-  /** Whether clients are asked for a certificate of `Certificates.ca`, and may go without. Default: they are not asked. */
+  /**
+   * Whether clients are asked for a certificate of `Certificates.ca`, and whether they may connect without one.
+   * Default: they are not asked.
+   */
   readonly clients?: "not asked" | "may show a certificate" | "must show a certificate"
   /** Default: TLS 1.2 and 1.3. */
   readonly versions?: ReadonlyArray<"tlsv1" | "tlsv1.1" | "tlsv1.2" | "tlsv1.3">
@@ -47,7 +48,7 @@ const listen = Effect.fnUntraced(function* (options: Options) {
   return port
 })
 
-/** Begins to listen on 127.0.0.1 and a free port, which it returns, until the broker ends. */
+/** Starts to listen on 127.0.0.1 and a free port, which it returns, until the broker ends. */
 export const make = (options: Options = {}) =>
-  // Somebody else may have taken the port meanwhile.
+  // Another process may have taken the port since then.
   Effect.retry(listen(options), { times: 2 })

@@ -1,10 +1,10 @@
-/** TLS in front of a broker that speaks none: a certificate and demands of its own, and the plain stream behind it. */
+/** TLS in front of a broker without TLS: with its own certificate and requirements, and the plain stream behind it. */
 import { Effect } from "effect"
 import { type AddressInfo, connect, type Socket } from "node:net"
 import { createServer, type Server, type TlsOptions } from "node:tls"
 import * as Certificates from "./certificates.ts"
 
-/** When one side of a connection ends the other one ends too, and has said before what it had to say. */
+/** When one side of a connection ends, the other one ends too, after all its bytes are written. */
 const joined = (client: Socket, upstream: Socket) => {
   client.pipe(upstream).pipe(client)
   for (const [one, other] of [
@@ -17,8 +17,8 @@ const joined = (client: Socket, upstream: Socket) => {
 }
 
 /**
- * Listens on 127.0.0.1, and shows `Certificates.server` unless the options say otherwise. Its sockets are gone when the
- * scope closes.
+ * Listens on 127.0.0.1, and presents `Certificates.server` unless the options say otherwise. Its sockets are closed
+ * with the scope.
  */
 export const make = Effect.fnUntraced(function* (
   upstream: { readonly host: string; readonly port: number },
@@ -28,7 +28,7 @@ export const make = Effect.fnUntraced(function* (
   const server = yield* Effect.acquireRelease(
     Effect.callback<Server>((resume) => {
       const server = createServer({ ...Certificates.server, ...options })
-      // The socket below, which is there before the handshake, and if that fails.
+      // The socket below TLS, which exists before the handshake, and if the handshake fails.
       server.on("connection", (socket: Socket) => {
         sockets.add(socket)
         socket.once("close", () => sockets.delete(socket))

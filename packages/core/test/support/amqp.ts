@@ -1,4 +1,7 @@
-/** The library under test, on a given broker: configurations with short deadlines, layers, states, and why something fails. */
+/**
+ * The library under test, on a given broker: configurations with short deadlines, layers, states, and reasons of
+ * failures.
+ */
 import { Duration, Effect, flow, Layer, Logger, Option, Redacted, References, Stream, SubscriptionRef } from "effect"
 import { type AmqpConfig, AmqpConnection, AmqpError, AmqpPool } from "@effect-amqp/core"
 import { until } from "./polling.ts"
@@ -19,7 +22,7 @@ export interface Overrides extends Partial<Omit<AmqpConfig.AmqpConfig, "pool">> 
   readonly pool?: false | Partial<AmqpConfig.PoolConfig>
 }
 
-/** The settings for a broker's URL, without the conveniences of `AmqpConfig.fromUrl`, which has tests of its own. */
+/** The settings for a broker's URL, without the conveniences of `AmqpConfig.fromUrl`, which has its own tests. */
 export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.AmqpConfig => {
   const { hostname, password, pathname, port, username } = new URL(url)
   return {
@@ -62,7 +65,7 @@ export const configOf = (url: string, overrides: Overrides = {}): AmqpConfig.Amq
   }
 }
 
-/** A refusal closes a connection that was open before, for good. */
+/** A refusal closes a connection for good, even if it was open before. */
 export const closedByRefusals = {
   reconnect: { ...configOf("amqp://127.0.0.1").reconnect, onRefused: "close" }
 } as const satisfies Overrides
@@ -74,14 +77,14 @@ export const layerWith = (config: AmqpConfig.AmqpConfig) =>
 /** A connection and its pool on the broker of a URL. */
 export const layerOf = (url: string, overrides?: Overrides) => layerWith(configOf(url, overrides))
 
-/** Runs a program with a connection and a pool of its own, all gone afterwards. Its log begins at warnings. */
+/** Runs a program with its own connection and pool, which are closed afterwards. Its log begins at warnings. */
 export const withPool = (url: string, overrides?: Overrides) =>
   flow(
     Effect.provide(layerOf(url, overrides), { local: true }),
     Effect.provideService(References.MinimumLogLevel, "Warn")
   )
 
-/** Waits until the state of the connection is as wanted: that state. At most 10 seconds, unless told otherwise. */
+/** Waits until the state of the connection is as expected, and returns it. Waits at most 10 seconds by default. */
 export const untilState: {
   <S extends AmqpConnection.State>(
     wanted: (state: AmqpConnection.State) => state is S,
@@ -104,7 +107,7 @@ export const untilState: {
     )
   )
 
-/** Waits until the connection is open, for the so manieth time at the least. */
+/** Waits until the connection is open, with at least this generation. */
 export const untilOpen = (generation = 1, within?: Duration.Input) =>
   untilState(
     (now): now is Extract<AmqpConnection.State, { readonly _tag: "Open" }> =>
@@ -112,13 +115,13 @@ export const untilOpen = (generation = 1, within?: Duration.Input) =>
     within
   )
 
-/** Nothing is logged, which most tests of failures would do. */
+/** Logs nothing. Most tests of failures would log. */
 export const quietly = Effect.provide(Logger.layer([]))
 
-/** Waits until the pool's counts are as wanted. */
+/** Waits until the pool's counts are as expected. */
 export const untilStats = (wanted: (stats: AmqpPool.Stats) => boolean) => until(AmqpPool.stats, wanted, "the pool")
 
-/** Why an effect failed. What is no AMQP error is a defect. */
+/** Why an effect failed. An error that is not an AMQP error becomes a defect. */
 export const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.flatMap(Effect.flip(effect), (error) =>
     AmqpError.isAmqpError(error) ? Effect.succeed(error.reason) : Effect.die(error)
@@ -128,5 +131,5 @@ export const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 export const tagOf = <A, R>(effect: Effect.Effect<A, AmqpError.AmqpError, R>) =>
   Effect.match(effect, { onFailure: (error) => error.reason._tag, onSuccess: () => "Success" as const })
 
-/** Why a connection is not made. */
+/** Why a connection cannot be opened. */
 export const connecting = (config: AmqpConfig.AmqpConfig) => reasonOf(Effect.scoped(AmqpConnection.make(config)))

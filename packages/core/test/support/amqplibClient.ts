@@ -1,6 +1,4 @@
-/**
- * amqplib as it comes, with its promises and events as effects: the client in tests of the test support itself.
- */
+/** Plain amqplib, with its promises and events as effects: the client in tests of the test support. */
 import type { Channel, ChannelModel, ConsumeMessage } from "amqplib"
 import { connect } from "amqplib"
 import { Effect } from "effect"
@@ -8,15 +6,15 @@ import type { Socket } from "node:net"
 import { connect as connectSocket } from "node:net"
 import { encodeMessage, PROTOCOL_HEADER } from "./frames.ts"
 import type { ScriptedBroker } from "./ScriptedBroker.ts"
-import * as Watch from "./Watch.ts"
+import * as Watch from "./ConditionWatcher.ts"
 
 export const call = <A>(f: () => PromiseLike<A>): Effect.Effect<A, Error> =>
   Effect.tryPromise({ try: f, catch: (error) => error as Error })
 
-/** The error that a call must end with. */
+/** The error with which a call must fail. */
 export const refusal = <A>(f: () => PromiseLike<A>): Effect.Effect<Error, A> => Effect.flip(call(f))
 
-/** A connection of this scope's. Its close is bounded: amqplib's own may never settle. */
+/** A connection that is closed with the scope. Its close is bounded, because amqplib's own may never settle. */
 export const connected = (url: string) =>
   Effect.acquireRelease(
     call(() => connect(url, { noDelay: true, timeout: 10_000 })),
@@ -26,7 +24,7 @@ export const connected = (url: string) =>
 export const openChannel = (connection: ChannelModel) =>
   call(() => connection.createChannel()).pipe(Effect.tap((channel) => Effect.sync(() => channel.on("error", () => {}))))
 
-/** Listens at once; the effect completes with the event. */
+/** Listens at once. The effect completes with the event. */
 export const nextEvent = (
   emitter: Pick<ChannelModel, "once"> | Pick<Channel, "once">,
   event: string
@@ -46,17 +44,17 @@ export const consuming = Effect.fnUntraced(function* (channel: Channel, queue: s
 
 export interface RawClient {
   readonly write: (...parts: Array<Buffer>) => void
-  /** All that came so far. */
+  /** All bytes received so far. */
   readonly seen: () => Buffer
-  /** In how many pieces it came. */
+  /** The number of pieces in which they arrived. */
   readonly reads: () => number
-  /** Completes when so many bytes have come. */
+  /** Completes when this many bytes have arrived. */
   readonly received: (bytes: number) => Effect.Effect<void>
-  /** Completes when the socket has closed; everything that came before is `seen` by then. */
+  /** Completes when the socket has closed. Everything that arrived before is in `seen` by then. */
   readonly closed: Effect.Effect<void>
 }
 
-/** A socket that says what it is told to and nothing else. */
+/** A socket that sends what the test gives it, and nothing else. */
 export const rawClient = (broker: ScriptedBroker) =>
   Effect.acquireRelease(
     Effect.callback<{ readonly client: RawClient; readonly socket: Socket }>((resume) => {
@@ -84,7 +82,7 @@ export const rawClient = (broker: ScriptedBroker) =>
     ({ socket }) => Effect.sync(() => socket.destroy())
   ).pipe(Effect.map(({ client }) => client))
 
-/** What a client says until its connection is open, all at once. */
+/** What a client sends until its connection is open, all at once. */
 export const clientHandshake: Buffer = Buffer.concat([
   PROTOCOL_HEADER,
   encodeMessage(0, "connection.start-ok", { mechanism: "PLAIN", response: "\0guest\0guest", locale: "en_US" }),

@@ -1,20 +1,23 @@
 /**
- * What others than amqplib do to amqplib, in one process: its prototypes and modules are frozen, and whatever reads or writes
- * something of its objects that it does not declare is recorded, with its place.
+ * Records what other code than amqplib does to amqplib, in one process: its prototypes and modules are frozen, and each
+ * access to a member of its objects that it does not declare is recorded, with its place.
  *
- * amqplib writes to its own objects all the time, by methods that others call. So the writer is told by the stack: it is who
- * stands nearest to the write. Node's `events` counts as amqplib, since to listen to an emitter is a declared use of it.
+ * amqplib writes to its own objects all the time, by methods that others call. So the stack determines the writer: it
+ * is the file nearest to the write. Node's `events` counts as amqplib, because to listen to an emitter is a declared
+ * use of it.
  */
 import type { Channel, ChannelModel, ConfirmChannel, Connection } from "amqplib"
 import { createRequire } from "node:module"
 import { dirname, join, sep } from "node:path"
 import { fileURLToPath } from "node:url"
 
-/** What was done, each once: the member, and the file that did it. `Channel.ch by packages/core/src/...`. */
+/**
+ * The recorded accesses, each once: the member, and the file that accessed it. `Channel.ch by packages/core/src/...`.
+ */
 export interface Recording {
-  /** Of members that are not declared. */
+  /** Reads of members that are not declared. */
   readonly reads: ReadonlySet<string>
-  /** Of any. */
+  /** Writes of any member. */
   readonly writes: ReadonlySet<string>
 }
 
@@ -38,7 +41,7 @@ const emitter = {
   setMaxListeners: true
 } as const
 
-// All that amqplib declares: a member that it adds or takes away does not compile here.
+// All members that amqplib declares: a member that it adds or removes does not compile here.
 const ofConnection: Names<Connection> = { serverProperties: true }
 
 const ofModel: Names<ChannelModel> = {
@@ -87,7 +90,7 @@ const folder = dirname(entry) + sep
 const own = fileURLToPath(import.meta.url)
 const root = join(dirname(own), "..", "..", "..", "..") + sep
 
-/** The file that is nearest on the stack and not this one; `undefined`: the engine itself. */
+/** The file that is nearest on the stack and not this one; `undefined` for the engine itself. */
 const caller = (below: Trap): string | undefined => {
   const holder: { stack?: string } = {}
   const { stackTraceLimit } = Error
@@ -116,7 +119,7 @@ const declared: Readonly<Record<string, object>> = {
   ConfirmChannel: ofConfirmChannel
 }
 
-/** Which of these an object of amqplib is. */
+/** The amqplib class of an object, if any. */
 const nameOf = (of: object): string => {
   let prototype: object | null = Object.getPrototypeOf(of)
   while (prototype !== null && !Object.hasOwn(declared, prototype.constructor.name)) {
@@ -125,10 +128,10 @@ const nameOf = (of: object): string => {
   return prototype?.constructor.name ?? "?"
 }
 
-/** Starts to record. To be called before anything else loads amqplib. */
+/** Starts to record. Must be called before any other module loads amqplib. */
 export const record = (): Recording => {
   if (Object.keys(require.cache).some((path) => path.startsWith(folder))) {
-    throw new Error("amqplib is loaded already: what has been taken of it cannot be recorded")
+    throw new Error("amqplib is already loaded: earlier accesses cannot be recorded")
   }
   const reads = new Set<string>()
   const writes = new Set<string>()
@@ -142,7 +145,7 @@ export const record = (): Recording => {
     if (Object.hasOwn(declared[name] ?? {}, key)) return
     const place = caller(trap)
     if (place !== undefined && isAmqplib(place)) return
-    // The engine looks for it where a promise is resolved, be it with nothing but Node's own code on the stack.
+    // The engine looks for `then` where a promise is resolved, possibly with only Node's own code on the stack.
     if (key === "then" && (place === undefined || place.startsWith("node:internal/"))) return
     reads.add(`${name}.${String(key)} by ${by(place)}`)
   }
@@ -198,8 +201,8 @@ export const record = (): Recording => {
     const module = load(path)
     module[name] = watched(module[name] as Constructor)
   }
-  // In this order: each is taken by the next one as it loads. Channels are classes that nothing but their own module can
-  // replace, so what they extend is watched.
+  // In this order: each is used by the next one as it loads. Channels are classes that only their own module can
+  // replace, so the class that they extend is watched.
   watch("./lib/connection.js", "Connection")
   watch("./lib/channel.js", "BaseChannel")
   watch("./lib/channel_model.js", "ChannelModel")
@@ -217,7 +220,7 @@ const freezeModule = (exports: unknown): void => {
   Object.freeze(exports)
 }
 
-/** Freezes a class and those that it extends. */
+/** Freezes a class and the classes that it extends. */
 const freezeClass = (of: object): void => {
   let prototype: object | null | undefined = (of as { prototype?: object }).prototype
   while (prototype !== null && prototype !== undefined && isOfAmqplib(prototype)) {
@@ -227,15 +230,15 @@ const freezeClass = (of: object): void => {
   Object.freeze(of)
 }
 
-/** Not Node's emitters and streams, nor what every function and object has. */
+/** Excludes Node's emitters and streams, and what every function and object has. */
 const isOfAmqplib = (prototype: object): boolean => {
   const text = Function.prototype.toString.call(prototype.constructor)
   return prototype !== Object.prototype && text.startsWith("class") && !text.includes("[native code]")
 }
 
 /**
- * amqplib's objects replace methods of their own (`this.accept = ...`), which a frozen data property of their prototype would
- * forbid: an accessor lets an object have its own, and throws for the prototype.
+ * amqplib's objects replace methods of their own (`this.accept = ...`), which a frozen data property of their prototype
+ * would forbid. An accessor lets an object have its own method, and throws for the prototype.
  */
 const freezePrototype = (prototype: object): void => {
   if (Object.isFrozen(prototype)) return

@@ -1,4 +1,7 @@
-/** The whole of `Amqp` as an application builds it, in a scope that a test closes; and what may be under way in it then. */
+/**
+ * All of `Amqp` as an application builds it, in a scope that a test closes, with every kind of work that may be under
+ * way then.
+ */
 import {
   Amqp,
   type AmqpChannel,
@@ -14,11 +17,11 @@ import { type Context, Deferred, Effect, Exit, Fiber, Layer, Option, Cause, Sche
 
 export interface Application {
   readonly context: Context.Context<Amqp.Amqp>
-  /** As the scope of its layer closes: how long it took, in milliseconds. */
+  /** Closes the scope of its layer, and returns how long that took, in milliseconds. */
   readonly close: Effect.Effect<number>
 }
 
-/** What `Amqp.fromConfig` puts together, with a publisher that soon has no room. */
+/** The layers of `Amqp.fromConfig`, with a publisher that soon has no capacity left. */
 const narrow = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> =>
   AmqpConsumer.layer.pipe(
     Layer.provideMerge(
@@ -27,7 +30,7 @@ const narrow = (config: AmqpConfig.AmqpConfig): Layer.Layer<Amqp.Amqp, AmqpError
     Layer.provideMerge(AmqpConnection.layer(config))
   )
 
-/** Builds the layer. It is closed at the end of the test, if the test has not done so. */
+/** Builds the layer. It is closed at the end of the test, if the test has not closed it. */
 export const start = Effect.fnUntraced(function* (
   config: AmqpConfig.AmqpConfig,
   layer: (config: AmqpConfig.AmqpConfig) => Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> = Amqp.fromConfig
@@ -44,7 +47,7 @@ export const start = Effect.fnUntraced(function* (
 
 export const startNarrow = (config: AmqpConfig.AmqpConfig) => start(config, narrow)
 
-/** How something has ended: `"done"`, the tag of its reason, or what else a test does not expect. */
+/** How an effect has ended: `"done"`, the tag of its reason, or a text that no test expects. */
 export const endOf = <A, E>(exit: Exit.Exit<A, E>): string => {
   if (Exit.isSuccess(exit)) return "done"
   const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
@@ -54,13 +57,13 @@ export const endOf = <A, E>(exit: Exit.Exit<A, E>): string => {
 
 const procedure = (name: string) => AmqpRpc.make(name, { payload: Schema.String, success: Schema.String })
 
-/** What an application does when it is asked to stop. Its fibers belong to nobody: only the layer can end them. */
+/** What an application does when it is asked to stop. Its fibers are detached: only the layer can end them. */
 export interface Doing {
-  /** How each has ended, in the order of its end. Waits for all. */
+  /** How each fiber has ended, in the order of the ends. Waits for all. */
   readonly ends: Effect.Effect<ReadonlyArray<readonly [name: string, end: string]>>
-  /** The channel of a borrower that never gives it back. */
+  /** The channel of a borrower that never returns it. */
   readonly kept: AmqpChannel.AmqpChannel
-  /** To be called when the weather has set in: what needs the broker begins. */
+  /** Starts the work that needs the broker. Call it once the condition is in force. */
   readonly ask: Effect.Effect<void>
 }
 
@@ -81,8 +84,8 @@ export type Queues = ReturnType<typeof queuesOf>
 const veryLong = "6 seconds"
 
 /**
- * Everything at once: consumers whose handlers end in time or not at all, borrowers that wait, ask and never return,
- * messages in flight and in line, a stream of them without an end, requests without a reply.
+ * Every kind of work at once: consumers whose handlers end in time or not at all, borrowers that wait, make requests
+ * and never return, messages in flight and in the wait queue, an endless stream of them, requests without a reply.
  */
 export const doEverything = Effect.fnUntraced(function* (queues: Queues, { context }: Application) {
   const ends: Array<readonly [string, string]> = []
@@ -103,7 +106,7 @@ export const doEverything = Effect.fnUntraced(function* (queues: Queues, { conte
     batch: yield* Deferred.make<void>(),
     served: yield* Deferred.make<void>()
   }
-  const tell = (name: keyof typeof begun) => Deferred.succeed(begun[name], undefined)
+  const started = (name: keyof typeof begun) => Deferred.succeed(begun[name], undefined)
   const pool = yield* Effect.provideContext(AmqpPool.AmqpPool, context)
   yield* pool.use((channel) =>
     Effect.forEach(Object.values(queues), (queue) => channel.queueDeclare(queue), { discard: true })
@@ -116,34 +119,34 @@ export const doEverything = Effect.fnUntraced(function* (queues: Queues, { conte
   )
   yield* background(
     "a consumer whose handler ends in time",
-    AmqpConsumer.consume(queues.quick, () => Effect.andThen(tell("quick"), Effect.sleep("300 millis")))
+    AmqpConsumer.consume(queues.quick, () => Effect.andThen(started("quick"), Effect.sleep("300 millis")))
   )
   yield* background(
     "a consumer whose handler is stuck",
     AmqpConsumer.consume(queues.stuck, () =>
-      Effect.uninterruptible(Effect.andThen(tell("stuck"), Effect.sleep(veryLong)))
+      Effect.uninterruptible(Effect.andThen(started("stuck"), Effect.sleep(veryLong)))
     )
   )
   yield* background(
     "a batch consumer whose handler waits",
-    AmqpConsumer.consumeBatch(queues.batch, () => Effect.andThen(tell("batch"), Effect.sleep(veryLong)), {
+    AmqpConsumer.consumeBatch(queues.batch, () => Effect.andThen(started("batch"), Effect.sleep(veryLong)), {
       size: 10,
       within: "1 millis"
     })
   )
   yield* background(
     "a stream of deliveries",
-    Stream.runForEach(AmqpConsumer.stream(queues.stream), () => tell("stream"))
+    Stream.runForEach(AmqpConsumer.stream(queues.stream), () => started("stream"))
   )
   yield* background(
     "a server at work",
     AmqpRpc.serve(procedure(queues.served), () =>
-      Effect.as(Effect.andThen(tell("served"), Effect.sleep(veryLong)), "!")
+      Effect.as(Effect.andThen(started("served"), Effect.sleep(veryLong)), "!")
     )
   )
   yield* background("its client", AmqpRpc.client(procedure(queues.served))("?", { timeout: "20 seconds" }))
   yield* Effect.forEach(Object.values(begun), Deferred.await, { discard: true })
-  // A pool of two: who comes after these waits in line.
+  // The pool has two places: later callers go to its wait queue.
   const keptScope = yield* Scope.make()
   const kept = yield* Scope.provide(pool.get, keptScope)
   const holding = yield* Deferred.make<void>()
@@ -160,8 +163,8 @@ export const doEverything = Effect.fnUntraced(function* (queues: Queues, { conte
     )
   )
   yield* Deferred.await(holding)
-  const line = ["a borrower in line", "another borrower in line"]
-  for (const name of line) yield* background(name, Effect.scoped(pool.get))
+  const waiting = ["a borrower in the wait queue", "another borrower in the wait queue"]
+  for (const name of waiting) yield* background(name, Effect.scoped(pool.get))
   const ask = Effect.gen(function* () {
     yield* Deferred.succeed(asking, undefined)
     for (const name of ["a publish", "a second publish", "a third publish", "a fourth publish"]) {

@@ -6,7 +6,7 @@ import { Arbitrary, Effect, Schema } from "effect"
 export const int = (minimum: number, maximum: number): Arbitrary.Arbitrary<number> =>
   Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum, maximum })))
 
-/** Fails with the smallest value that was found for which the property does not hold. */
+/** Fails with the smallest found value for which the property does not hold. */
 export const holds = <A>(
   self: Arbitrary.Arbitrary<A>,
   property: (value: A) => boolean,
@@ -16,7 +16,7 @@ export const holds = <A>(
     assert.strictEqual(Arbitrary.formatCheckFailure(result), undefined)
   )
 
-/** So many bytes, cut at up to 40 places. */
+/** This many bytes, cut at up to 40 positions. */
 export const pieces = (bytes: Buffer): Arbitrary.Arbitrary<ReadonlyArray<Buffer>> =>
   Arbitrary.map(Arbitrary.array(int(0, bytes.length), { maxLength: 40 }), (cuts) => {
     const at = [0, ...cuts.toSorted((a, b) => a - b), bytes.length]

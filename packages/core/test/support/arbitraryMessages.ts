@@ -1,4 +1,4 @@
-/** Messages of every kind, generated; and what they are to be when they arrive. */
+/** Generated messages of every kind, and their expected values on arrival. */
 import type { AmqpMessage } from "@effect-amqp/core"
 import { Arbitrary, BigDecimal, DateTime, Duration, Schema } from "effect"
 
@@ -94,7 +94,7 @@ const name = oneOf<string>(
 
 const maybe = <A>(value: Arbitrary.Arbitrary<A>) => oneOf<A | undefined>(Arbitrary.Constant(undefined), value)
 
-/** Properties of every kind, save `userId`, which is the broker's to check. */
+/** Properties of every kind except `userId`, which the broker checks. */
 export const properties: Arbitrary.Arbitrary<AmqpMessage.Properties> = Arbitrary.all({
   contentType: maybe(name),
   contentEncoding: maybe(name),
@@ -103,7 +103,7 @@ export const properties: Arbitrary.Arbitrary<AmqpMessage.Properties> = Arbitrary
   priority: maybe(int(0, 255)),
   correlationId: maybe(name),
   replyTo: maybe(name),
-  // Long enough to arrive.
+  // Long enough for the message to arrive.
   expiration: maybe<Duration.Input>(oneOf<Duration.Input>(int(600_000, 315_360_000_000), among("1 hour", "2 hours"))),
   messageId: maybe(name),
   timestamp: maybe(date),
@@ -118,7 +118,7 @@ export const contents: Arbitrary.Arbitrary<string | Uint8Array> = oneOf<string |
 const wholeSeconds = (value: Date | DateTime.DateTime): Date =>
   new Date(Math.floor((value instanceof Date ? value.getTime() : DateTime.toEpochMillis(value)) / 1000) * 1000)
 
-/** What a published value is when it is delivered. */
+/** The value that is delivered for a published one. */
 export const delivered = (value: unknown): unknown => {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : value
   if (typeof value !== "object" || value === null || BigDecimal.isBigDecimal(value)) return value
@@ -134,7 +134,7 @@ export const deliveredTable = (table: AmqpMessage.FieldTable): AmqpMessage.Field
   return copy as AmqpMessage.FieldTable
 }
 
-/** What published properties are when they are delivered. */
+/** The properties that are delivered for published ones. */
 export const deliveredProperties = (properties: AmqpMessage.Properties): AmqpMessage.DeliveredProperties => ({
   contentType: properties.contentType,
   contentEncoding: properties.contentEncoding,

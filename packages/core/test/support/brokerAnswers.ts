@@ -1,11 +1,9 @@
-/**
- * What a broker without a script answers: the shortest correct reply to each method.
- */
+/** The answers of a broker without a script: the shortest correct reply to each method. */
 import type { AnyReceived, BrokerChannel, Received, Tune } from "./BrokerConnection.ts"
 import type { BrokerQueues, Message } from "./BrokerQueues.ts"
-import type { FieldTable } from "./fieldTable.ts"
-import type { Args, ServerMethod } from "./methods.ts"
-import { causeOf } from "./methods.ts"
+import type { FieldTable } from "../../src/testing/internal/memory/codec/fieldTable.ts"
+import type { Args, ServerMethod } from "../../src/testing/internal/memory/codec/methods.ts"
+import { causeOf } from "../../src/testing/internal/memory/codec/methods.ts"
 
 export interface Answering {
   readonly queues: BrokerQueues
@@ -98,7 +96,7 @@ export const answer = (received: AnyReceived, broker: Answering): void => {
   }
 }
 
-/** The methods that work on a channel's own state. One that is gone, or going, gets no answer. */
+/** The methods that use a channel's own state. A channel that is closed, or closing, gets no answer. */
 const answerOnChannel = (received: AnyReceived, queues: BrokerQueues): void => {
   const { connection } = received
   const channel = connection.channels.get(received.channel)

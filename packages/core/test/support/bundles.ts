@@ -1,4 +1,6 @@
-/** Bundles of programs, of those in `test/support/programs` by their name, made by the commands that `docs/deployment.md` has. */
+/**
+ * Bundles of the programs in `test/support/programs`, by their name, built with the commands in `docs/deployment.md`.
+ */
 import { Effect, type Scope } from "effect"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -7,19 +9,22 @@ import { node } from "./processes.ts"
 
 const root = join(import.meta.dirname, "..", "..", "..", "..")
 
-/** The commands, each with the format of what it makes. */
+/** The commands, each with the format of its output. */
 export const commands = Array.from(
   readFileSync(join(root, "docs", "deployment.md"), "utf8").matchAll(/^esbuild app\.ts .*--format=(\w+).*$/gm),
   ([command, format]) => [format ?? "", command] as const
 )
 
-/** A folder that is gone when the scope closes. */
+/** A folder that is removed when the scope closes. */
 export const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-bundle-"))),
   (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
 )
 
-/** The file that such a command makes of a program, until the scope closes. From the sources, as all tests. */
+/**
+ * The file that such a command builds from a program, until the scope closes. It is built from the sources, as all
+ * tests are.
+ */
 export const bundle = (
   program: string,
   [format, command]: (typeof commands)[number]

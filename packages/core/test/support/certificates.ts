@@ -1,7 +1,7 @@
 /**
- * Certificates for tests, valid from 2020 to 2120 unless said otherwise: what an authority has signed for servers and
- * clients, and what it has not. Made with OpenSSL (P-256, `openssl ca -startdate -enddate`). They protect nothing; the
- * keys of the two authorities are not kept.
+ * Certificates for tests, valid from 2020 to 2120 unless stated otherwise: certificates that an authority has signed
+ * for servers and clients, and others. Made with OpenSSL (P-256, `openssl ca -startdate -enddate`). They protect
+ * nothing. The keys of the two authorities are not kept.
  */
 
 export const ca = `-----BEGIN CERTIFICATE-----
@@ -17,7 +17,7 @@ ASqdCU+Q
 -----END CERTIFICATE-----
 `
 
-/** An authority that nobody trusts. */
+/** An authority that is not trusted. */
 export const rogueCa = `-----BEGIN CERTIFICATE-----
 MIIBhTCCASqgAwIBAgIUYq4ta239F4cjcKpfJE6tx1mmdtgwCgYIKoZIzj0EAwIw
 HzEdMBsGA1UEAwwUZWZmZWN0LWFtcXAgcm9ndWUgQ0EwIBcNMjAwMTAxMDAwMDAw
@@ -100,7 +100,7 @@ c7cGFBZXFote1WiUw0epGat5D2OEKeEc0IOFtgj57Cn45fzg4yhuyGWh
 `
 }
 
-/** For `localhost` and `127.0.0.1`, signed by itself. */
+/** For `localhost` and `127.0.0.1`, self-signed. */
 export const selfSigned = {
   cert: `-----BEGIN CERTIFICATE-----
 MIIBiTCCAS+gAwIBAgIUGZLsQCxvUPuCtjJ7I4+IleT9QaMwCgYIKoZIzj0EAwIw
@@ -122,7 +122,7 @@ xp7b/nTSGZW8McabQQiFLaola2+hRANCAASs8de1DEosQK/1JgJRpduUOFoI99LI
 `
 }
 
-/** For `localhost` and `127.0.0.1`, signed by the authority that nobody trusts. */
+/** For `localhost` and `127.0.0.1`, signed by the authority that is not trusted. */
 export const rogueServer = {
   cert: `-----BEGIN CERTIFICATE-----
 MIIBtTCCAVugAwIBAgIUaF59yfDi1fiS6EakOZ6vpWv64tgwCgYIKoZIzj0EAwIw
@@ -191,7 +191,7 @@ adxViABtlKZarkPH1DcW+45OCAF3V/bsApTt9pySasoTAgEfOEQv4u+l
 `
 }
 
-/** The same names, signed by the authority that nobody trusts. */
+/** The same names, signed by the authority that is not trusted. */
 export const rogueClient = {
   cert: `-----BEGIN CERTIFICATE-----
 MIIBsTCCAVegAwIBAgIUXtJ6K3qUU+nn5w1efRR38GC/Mq4wCgYIKoZIzj0EAwIw

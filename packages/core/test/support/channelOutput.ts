@@ -1,12 +1,12 @@
-/** The output of channels where the test is the connection: it takes when it wants to. */
+/** The output of channels in a test that acts as the connection: it takes bytes when it chooses. */
 import type { Duplex } from "node:stream"
 import { PassThrough } from "node:stream"
 import { ChannelOutput, type OutputEvents } from "../../src/internal/driver/channelOutput.ts"
 import { ConnectionOutput } from "../../src/internal/driver/connectionOutput.ts"
 
-/** Takes nothing by itself. */
+/** Takes nothing automatically. */
 export class ManualOutput extends ConnectionOutput {
-  /** How often something was announced. */
+  /** How often output was announced. */
   announced = 0
 
   constructor(socket: Duplex = new PassThrough()) {
@@ -29,7 +29,7 @@ export const outputOf = (
   events = ignored
 ): ChannelOutput => new ChannelOutput(size, connection, events)
 
-/** All that may be taken now, piece by piece. */
+/** All that can be taken now, piece by piece. */
 export const takeAll = (output: ChannelOutput): ReadonlyArray<Buffer> => {
   const pieces: Array<Buffer> = []
   for (let piece = output.take(); piece !== undefined; piece = output.take()) pieces.push(piece)

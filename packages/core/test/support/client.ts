@@ -1,8 +1,8 @@
 /**
- * What most tests begin with: a broker, a client of it with all that `Amqp` has, and the body of the test as a generator.
+ * The start of most tests: a broker, a client of it with all of `Amqp`, and the body of the test as a generator.
  *
- * The body's scope closes first, then the client, then a scripted broker. Nothing is logged, since most of these tests are about
- * failures, and metrics are counted in a registry of the test's own.
+ * The body's scope closes first, then the client, then a scripted broker. Nothing is logged, because most of these
+ * tests are about failures, and metrics are counted in the test's own registry.
  */
 import {
   type Amqp,
@@ -19,19 +19,19 @@ import { Effect, Layer, Metric, References } from "effect"
 import { configOf, type Overrides } from "./amqp.ts"
 import * as ScriptedBroker from "./ScriptedBroker.ts"
 
-/** Settings of the client, beside its connection's and pool's. */
+/** Settings of the client, in addition to those of its connection and pool. */
 export interface Settings extends Overrides {
   readonly publisher?: AmqpPublisher.Options
 }
 
-/** And of the scripted broker. */
+/** Settings of the scripted broker. */
 export interface ScriptedSettings extends Settings {
   readonly broker?: ScriptedBroker.Options
 }
 
 type Yielded = Effect.Effect<unknown, unknown, unknown>
 
-/** What `Amqp.fromConfig` puts together, with a publisher's settings. */
+/** The layers of `Amqp.fromConfig`, with a publisher's settings. */
 const layerOf = (url: string, { publisher, ...overrides }: Settings): Layer.Layer<Amqp.Amqp, AmqpError.AmqpError> =>
   AmqpMetrics.layer.pipe(
     Layer.provideMerge(AmqpConsumer.layer),
@@ -47,7 +47,7 @@ const withClient = <A, E, R>(body: Effect.Effect<A, E, R>, url: string, settings
     Effect.provideService(References.MinimumLogLevel, "None")
   )
 
-/** Runs a test against a scripted broker of its own. */
+/** Runs a test against its own scripted broker. */
 export const onScriptedBroker = <Eff extends Yielded, A>(
   { broker: options, ...settings }: ScriptedSettings,
   body: (broker: ScriptedBroker.ScriptedBroker) => Generator<Eff, A, never>

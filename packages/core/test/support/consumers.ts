@@ -1,4 +1,4 @@
-/** Consumers under test: their layer, queues for them, and ways to wait for what the broker holds. */
+/** Consumers under test: their layer, queues for them, and ways to wait for the broker's counts. */
 import {
   type AmqpChannel,
   AmqpConnection,
@@ -10,7 +10,7 @@ import {
   AmqpPublisher
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, flow, Layer, Logger, Option, References, Schedule } from "effect"
+import { Cause, Effect, flow, Layer, Logger, Option, References, Schedule } from "effect"
 import { configOf, type Overrides } from "./amqp.ts"
 
 export const layerOf = (url: string, overrides?: Overrides) =>
@@ -20,7 +20,10 @@ export const layerOf = (url: string, overrides?: Overrides) =>
     Layer.provideMerge(AmqpConnection.layer(configOf(url, overrides)))
   )
 
-/** Runs a program with consumers of its own, all gone afterwards, and in silence: most of these tests are about failures. */
+/**
+ * Runs a program with its own consumers, which are closed afterwards, without a log: most of these tests are about
+ * failures.
+ */
 export const withConsumers = (url: string, overrides?: Overrides) =>
   flow(
     Effect.scoped,
@@ -32,16 +35,22 @@ export const withConsumers = (url: string, overrides?: Overrides) =>
 export const onBroker = <A, E, R>(effect: Effect.Effect<A, E, R>, overrides?: Overrides) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) => withConsumers(url, overrides)(effect))
 
-/** What is logged, with its annotations, while an effect runs. */
-export const logged = <A, E, R>(
-  f: (lines: ReadonlyArray<{ readonly level: string; readonly text: string }>) => Effect.Effect<A, E, R>
-) =>
+/** A line with its annotations. */
+export interface LogLine {
+  readonly level: string
+  readonly text: string
+  /** The cause as it is printed; empty if there is none. */
+  readonly cause: string
+}
+
+/** What is logged while an effect runs. */
+export const logged = <A, E, R>(f: (lines: ReadonlyArray<LogLine>) => Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
-    const lines: Array<{ readonly level: string; readonly text: string }> = []
-    const logger = Logger.make(({ fiber, logLevel, message }) => {
+    const lines: Array<LogLine> = []
+    const logger = Logger.make(({ cause, fiber, logLevel, message }) => {
       const annotations = fiber.getRef(References.CurrentLogAnnotations)
       const text = [...(Array.isArray(message) ? message : [message]), annotations].map(shown).join(" ")
-      lines.push({ level: logLevel, text })
+      lines.push({ level: logLevel, text, cause: Cause.pretty(cause) })
     })
     return f(lines).pipe(
       Effect.provide(Logger.layer([logger])),
@@ -59,7 +68,7 @@ export const declareQueue = (options?: AmqpChannel.QueueDeclareOptions, name = `
     Effect.as(name)
   )
 
-/** A queue, and one that takes what is dead-lettered in it. */
+/** A queue, and another one that gets its dead letters. */
 export const declareWithDeadLetters = Effect.fnUntraced(function* (options?: AmqpChannel.QueueDeclareOptions) {
   const deadLetters = yield* declareQueue()
   const queue = yield* declareQueue({ ...options, deadLetterExchange: "", deadLetterRoutingKey: deadLetters })

@@ -1,4 +1,4 @@
-/** The driver alone on a broker: connections and channels that record what they are told. */
+/** The driver alone on a broker: connections and channels that record their events. */
 import { Effect, type Scope } from "effect"
 import type {
   ChannelEnd,
@@ -13,7 +13,7 @@ import { Outgoing } from "../../src/internal/wire/properties.ts"
 import { configOf, type Overrides } from "./amqp.ts"
 import { until } from "./polling.ts"
 
-/** A channel, and all that it was told. */
+/** A channel, and all its events. */
 export class DrivenChannel implements ChannelEvents {
   isOpened = false
   readonly deliveries: Array<DeliveredMessage> = []
@@ -23,12 +23,12 @@ export class DrivenChannel implements ChannelEvents {
   readonly flows: Array<boolean> = []
   readonly cancels: Array<string> = []
   readonly refusals: Array<unknown> = []
-  /** With what it was closed, each time that it was told. */
+  /** The causes with which it was closed, one for each report. */
   readonly ends: Array<ChannelEnd | undefined> = []
   goings = 0
-  /** Called behind `isOpened`. */
+  /** Called after `isOpened`. */
   onOpened: (() => void) | undefined = undefined
-  /** Called when there is room again. */
+  /** Called when there is capacity again. */
   onDrained: (() => void) | undefined = undefined
   readonly channel: DriverChannel
 
@@ -61,7 +61,7 @@ export class DrivenChannel implements ChannelEvents {
   }
 }
 
-/** A connection, and with what it ended, each time that it was told. */
+/** A connection, and the causes with which it ended, one for each report. */
 export interface Driven {
   readonly connection: DriverConnection
   readonly ends: ReadonlyArray<unknown>
@@ -90,7 +90,7 @@ export const driving = (url: string, overrides: Overrides = {}): Effect.Effect<D
       connection.watch({
         blocked: () => {},
         unblocked: () => {},
-        secretTaken: () => {},
+        secretUpdated: () => {},
         ended: (cause) => void ends.push(cause)
       })
       const opening = () => new DrivenChannel(connection)
@@ -114,23 +114,26 @@ export const driving = (url: string, overrides: Overrides = {}): Effect.Effect<D
 export const messageOf = (content: Uint8Array | string, routingKey = "q"): Outgoing =>
   Object.assign(new Outgoing(), { routingKey, content: Buffer.from(content) })
 
-/** More than the system takes for a peer that does not read, in bytes. */
+/** More than the operating system buffers for a peer that does not read, in bytes. */
 export const moreThanFits = 2 ** 20 * 12
 
-/** The next turn of the event loop, or the so manieth. */
+/** Waits for the next turn of the event loop, or for this many. */
 export const turns = (count = 1): Effect.Effect<void> =>
   Effect.promise(async () => {
     for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve))
   })
 
-/** So many turns later the system has taken what it takes, from a peer that writes to one that does not read. */
+/**
+ * After this many turns the operating system has buffered what it can, between a peer that writes and one that does not
+ * read.
+ */
 export const untilStuck: Effect.Effect<void> = turns(100)
 
-/** What became of promises: `pending`, `answered`, or the name of the error. */
+/** The outcomes of promises: `pending`, `answered`, or the name of the error. */
 export class Outcomes {
   readonly #outcomes: Array<string> = []
 
-  /** Also of what throws. */
+  /** Records the outcome of a function that throws, too. */
   of(call: () => unknown): void {
     const index = this.#outcomes.push("pending") - 1
     const settle = (outcome: string) => {

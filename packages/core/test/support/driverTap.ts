@@ -1,27 +1,27 @@
 /**
- * A tap whose socket is the test: what "arrives" is handed over as Node does it, in memory that is used again, and what
- * amqplib would read is kept.
+ * A tap whose socket is the test: what "arrives" is passed as Node does it, in memory that is reused, and what amqplib
+ * would read is kept.
  */
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
 import type { HeaderFrame } from "../../src/internal/wire/contentHeader.ts"
-import type { BrokerClose } from "../../src/internal/driver/ends.ts"
+import type { BrokerClose } from "../../src/internal/driver/errors.ts"
 import { type ChannelFrames, type Proposal, Tap, type TapOwner } from "../../src/internal/driver/tap.ts"
 import { encodeMessage } from "./frames.ts"
-import type { Args } from "./methods.ts"
+import type { Args } from "../../src/testing/internal/memory/codec/methods.ts"
 
 export const proposal: Proposal = {
   mechanism: "PLAIN",
   channelMax: 2047,
   frameMax: 131_072,
   heartbeat: 0,
-  mostOfFrame: 131_072
+  initialFrameMax: 131_072
 }
 
-/** A socket that is a stream only: nothing is connected. */
+/** A socket that is only a stream: it is not connected. */
 class Quiet extends Duplex {
   readonly remoteAddress = "192.0.2.1"
-  /** What it was destroyed with. */
+  /** The error with which it was destroyed. */
   destroyedWith: Error | undefined = undefined
 
   override _read(): void {}
@@ -36,7 +36,7 @@ class Quiet extends Duplex {
   }
 }
 
-/** What a channel, or the owner of the connection, was handed. A body is one, in however many parts it came. */
+/** What a channel, or the owner of the connection, received. A body counts once, in however many parts it arrived. */
 export type Heard =
   | { readonly of: "method"; readonly channel: number; readonly bytes: Buffer }
   | { readonly of: "header"; readonly channel: number; readonly header: HeaderFrame }
@@ -51,7 +51,7 @@ export class Tapped {
   readonly heard: Array<Heard> = []
   /** How many `channel.open` have no answer. */
   opening = 0
-  /** Whether amqplib is to have what comes for a channel. */
+  /** Whether amqplib gets what arrives for a channel. */
   isForAmqplib = false
   readonly #socket = new Quiet()
   readonly #pushed: Array<Buffer> = []
@@ -66,17 +66,17 @@ export class Tapped {
     }
   }
 
-  /** What amqplib was given since this was asked for last, frame by frame. */
+  /** What amqplib received since the last call, frame by frame. */
   get pushed(): ReadonlyArray<Buffer> {
     return this.#pushed.splice(0)
   }
 
-  /** What the socket was destroyed with. */
+  /** The error with which the socket was destroyed. */
   get end(): Error | undefined {
     return this.#socket.destroyedWith
   }
 
-  /** Node calls this for what it has read. */
+  /** Node calls this with the bytes that it has read. */
   receive(...pieces: ReadonlyArray<Uint8Array>): void {
     const { buffer, callback } = this.tap.onread
     for (const piece of pieces) {
@@ -93,7 +93,7 @@ export class Tapped {
     const { heard } = this
     const opening = () => this.opening
     const owner: TapOwner = {
-      get opening() {
+      get pendingOpens() {
         return opening()
       },
       closed: (close, answer) => {
@@ -102,7 +102,7 @@ export class Tapped {
       },
       blocked: (reason) => void heard.push({ of: "blocked", reason }),
       unblocked: () => void heard.push({ of: "unblocked" }),
-      secretTaken: () => void heard.push({ of: "secretTaken" }),
+      secretUpdated: () => void heard.push({ of: "secretTaken" }),
       failed: (cause) => void heard.push({ of: "failed", cause })
     }
     this.tap.listen(owner)
@@ -113,7 +113,7 @@ export class Tapped {
     this.opening++
   }
 
-  /** amqplib hands the channel out. */
+  /** amqplib returns the channel to its caller. */
   attach(channel: number): void {
     const { heard } = this
     const frames: ChannelFrames = {
@@ -134,7 +134,7 @@ export class Tapped {
   }
 }
 
-/** What a broker says until a connection is open, frame by frame. */
+/** What a broker sends until a connection is open, frame by frame. */
 export const handshake = (
   tune: Partial<Args<"connection.tune">> = { channelMax: 2047, frameMax: 131_072, heartbeat: 0 }
 ): ReadonlyArray<Buffer> => [

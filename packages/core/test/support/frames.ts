@@ -4,9 +4,14 @@
  * `FrameReader` takes a client's bytes as they come and gives whole messages: a method with its arguments, and for
  * `basic.publish` with its content assembled. The encoders give the bytes of what a broker sends.
  */
-import type { Args, ClientMethod, Method, Properties } from "./methods.ts"
-import { decodeMethod, decodeProperties, encodeMethod, encodeProperties } from "./methodCodec.ts"
-import { WireError, WireReader } from "./wire.ts"
+import type { Args, ClientMethod, Method, Properties } from "../../src/testing/internal/memory/codec/methods.ts"
+import {
+  decodeMethod,
+  decodeProperties,
+  encodeMethod,
+  encodeProperties
+} from "../../src/testing/internal/memory/codec/methodCodec.ts"
+import { WireError, WireReader } from "../../src/testing/internal/memory/codec/wire.ts"
 
 export const FRAME_METHOD = 1
 export const FRAME_HEADER = 2
@@ -19,7 +24,7 @@ export const FRAME_OVERHEAD = 8
 
 const BASIC_CLASS = 60
 
-/** What a client of AMQP 0-9-1 says first; a broker that wants another version answers with its own. */
+/** A client of AMQP 0-9-1 sends this first. A broker that supports only another version answers with its own. */
 export const PROTOCOL_HEADER: Buffer = Buffer.from([0x41, 0x4d, 0x51, 0x50, 0, 0, 9, 1])
 
 export interface Content {
@@ -27,7 +32,7 @@ export interface Content {
   readonly body: Buffer
 }
 
-/** What a reader makes of a client's bytes. */
+/** What a reader gets from a client's bytes. */
 export type ClientEvent =
   | { readonly event: "protocol-header"; readonly bytes: Buffer }
   | { readonly event: "heartbeat"; readonly channel: number }
@@ -48,7 +53,7 @@ interface Assembly {
 }
 
 export class FrameReader {
-  /** The largest frame a client may send; 0 is without limit. */
+  /** The largest frame that a client may send; 0 means no limit. */
   frameMax = 0
   private buffered: Buffer = Buffer.alloc(0)
   private headerSeen = false
@@ -56,7 +61,7 @@ export class FrameReader {
   /** Channels whose content is not read. */
   private readonly dropped = new Set<number>()
 
-  /** Takes bytes and hands on each message they complete. Throws a `WireError` at the first malformed frame. */
+  /** Takes bytes and passes on each message that they complete. Throws a `WireError` at the first malformed frame. */
   push(bytes: Buffer, onEvent: (event: ClientEvent) => void): void {
     this.buffered = this.buffered.length === 0 ? bytes : Buffer.concat([this.buffered, bytes])
     for (;;) {
@@ -66,13 +71,15 @@ export class FrameReader {
     }
   }
 
-  /** Forgets the content that was on its way on a channel: what follows belongs to its next life. */
+  /** Discards the incomplete content of a channel: later bytes belong to the next use of its number. */
   forget(channel: number): void {
     this.assemblies.delete(channel)
     this.dropped.delete(channel)
   }
 
-  /** Reads no content of a channel until it is forgotten: the broker has closed it, and the rest is on its way. */
+  /**
+   * Reads no content of a channel until it is discarded: the broker has closed the channel, and the rest is on its way.
+   */
   drop(channel: number): void {
     this.assemblies.delete(channel)
     this.dropped.add(channel)

@@ -1,15 +1,15 @@
-/** What this process holds, its garbage aside. */
+/** The memory of this process, without its garbage. */
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 
 setFlagsFromString("--expose-gc")
 
-/** Collects what nobody refers to any more. */
+/** Collects everything that is not referenced any more. */
 export const collectGarbage = runInNewContext("gc") as () => void
 
 /** Bytes of the heap and of buffers. */
 export const bytesHeld = (): number => {
-  // What a finalizer lets go is collected by the next one.
+  // What a finalizer releases is collected by the next one.
   for (let i = 0; i < 3; i++) collectGarbage()
   const { arrayBuffers, heapUsed } = process.memoryUsage()
   return heapUsed + arrayBuffers

@@ -1,9 +1,9 @@
-/** What an application of its own has counted. */
+/** The metrics of a single application. */
 import { Amqp } from "@effect-amqp/core"
 import { Effect, Metric, References } from "effect"
 import { configOf, type Overrides } from "./amqp.ts"
 
-/** Runs a program with all of the library and a registry of its own. Nothing is logged. */
+/** Runs a program with all of the library and its own registry. Nothing is logged. */
 export const withAmqp =
   (url: string, overrides?: Overrides) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>

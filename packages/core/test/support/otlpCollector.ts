@@ -1,4 +1,6 @@
-/** An OpenTelemetry collector on loopback: takes what is exported to it over OTLP/HTTP as JSON, as long as the scope is open. */
+/**
+ * An OpenTelemetry collector on the loopback: accepts exports over OTLP/HTTP as JSON, as long as the scope is open.
+ */
 import { Effect } from "effect"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -36,13 +38,13 @@ interface OtlpMetric {
   readonly histogram?: { readonly dataPoints: ReadonlyArray<DataPoint> }
 }
 
-/** A series as it was exported last. */
+/** A series as it was last exported. */
 export interface OtlpSeries {
   readonly name: string
   readonly kind: "sum" | "gauge" | "histogram"
   readonly unit: string | undefined
   readonly attributes: Readonly<Record<string, string>>
-  /** Of a histogram its count. */
+  /** For a histogram, its count. */
   readonly value: number
 }
 
@@ -52,11 +54,11 @@ const seriesOf = (metric: OtlpMetric): ReadonlyArray<OtlpSeries> =>
       name: metric.name,
       kind,
       unit: metric.unit,
-      // Effect's exporter sends the unit as an attribute besides.
+      // Effect's exporter also sends the unit as an attribute.
       attributes: Object.fromEntries(
         attributes.filter(({ key }) => key !== "unit").map(({ key, value }) => [key, value.stringValue ?? ""])
       ),
-      // What is in the buckets is what was counted, or the export is wrong.
+      // The buckets add up to the count, or the export is wrong.
       value: Number(
         kind === "histogram" && bucketCounts?.reduce((sum, each) => sum + each, 0) === count
           ? count
@@ -67,12 +69,12 @@ const seriesOf = (metric: OtlpMetric): ReadonlyArray<OtlpSeries> =>
 
 export interface Collector {
   readonly url: string
-  /** To which something has been exported so far. */
+  /** The paths to which something has been exported so far. */
   readonly paths: ReadonlySet<string>
   readonly spans: ReadonlyArray<OtlpSpan>
-  /** What has come with the last export of metrics. */
+  /** The content of the last export of metrics. */
   readonly series: () => ReadonlyArray<OtlpSeries>
-  /** Exports of metrics so far. */
+  /** The number of exports of metrics so far. */
   readonly exports: () => number
 }
 

@@ -1,12 +1,12 @@
-/** Looking again and again, where no event tells that something is so. */
+/** Polling, where no event reports that a condition holds. */
 import { Effect, Schedule } from "effect"
 import { inspect } from "node:util"
 
 const pause = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
 
 /**
- * Looks until what is seen is as wanted, and returns it; after 10 seconds, or so many, a defect that tells what it has
- * stayed. The time is real, whatever the test's clock.
+ * Polls until the value is as expected, and returns it. After 10 seconds, or `seconds`, it dies with the last value. It
+ * uses real time, whatever the test's clock.
  */
 export const until = <A, E, R>(
   look: Effect.Effect<A, E, R>,
@@ -24,12 +24,12 @@ export const until = <A, E, R>(
     }
   })
 
-/** Looks until it holds; after 20 seconds, a defect that tells what was waited for. */
+/** Polls until the condition holds. After 20 seconds it dies with what was awaited. */
 export const eventually = <E, R>(what: string, holds: Effect.Effect<boolean, E, R>) =>
   holds.pipe(
     Effect.repeat({ until: (now) => now, schedule: Schedule.spaced("3 millis") }),
     Effect.timeoutOrElse({
       duration: "20 seconds",
-      orElse: () => Effect.die(new Error(`${what}: it never came to that`))
+      orElse: () => Effect.die(new Error(`${what}: not reached within 20 seconds`))
     })
   )

@@ -1,4 +1,4 @@
-/** A program of `test/support/programs`, or another one, run to its end in a process of its own. */
+/** A program of `test/support/programs`, or another one, run to its end in its own process. */
 import { Effect, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { join } from "node:path"
@@ -7,11 +7,11 @@ import { environment } from "./environment.ts"
 export interface Running {
   /** Waits for this line. Fails with the output if the program ends before. */
   readonly prints: (line: string) => Effect.Effect<void>
-  /** The lines that it has printed when it has ended as it should; a defect with all its output if it has not. */
+  /** The lines that the program printed, once it has ended as it should. Otherwise it dies with all the output. */
   readonly output: Effect.Effect<ReadonlyArray<string>>
 }
 
-/** Runs Node with these arguments until the scope closes at the latest. */
+/** Runs Node with these arguments, until the scope closes at the latest. */
 export const node = (
   args: ReadonlyArray<string>,
   env: Readonly<Record<string, string>>,
@@ -36,7 +36,7 @@ export const node = (
     ({ child, closed, said }) => {
       const lines = () => said.output.trim().split("\n")
       const failed = (what: string) => Effect.die(new Error(`${args.join(" ")} ${what}: ${said.output}${said.errors}`))
-      // On a machine with much else to do it takes seconds to start one.
+      // A process can take seconds to start on a busy machine.
       const inTime = Effect.timeoutOrElse({ duration: "1 minute", orElse: () => failed("takes too long") })
       return {
         prints: (line) =>

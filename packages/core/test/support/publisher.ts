@@ -12,7 +12,9 @@ import { configOf, type Overrides } from "./amqp.ts"
 import { until } from "./polling.ts"
 import type { Script, ScriptedBroker } from "./ScriptedBroker.ts"
 
-/** Runs a program with a connection, a publisher and a pool of its own, all gone afterwards. Its log begins at warnings. */
+/**
+ * Runs a program with its own connection, publisher and pool, which are closed afterwards. Its log begins at warnings.
+ */
 export const withPublisher = (url: string, options: AmqpPublisher.Options = {}, overrides?: Overrides) =>
   flow(
     Effect.provide(
@@ -25,7 +27,7 @@ export const withPublisher = (url: string, options: AmqpPublisher.Options = {}, 
     Effect.provideService(References.MinimumLogLevel, "Warn")
   )
 
-/** A publisher in a scope of its own, on the connection in context, and how to close that scope. */
+/** A publisher in its own scope, on the connection in context, and an effect that closes that scope. */
 export const closable = (options?: AmqpPublisher.Options) =>
   Effect.gen(function* () {
     const scope = yield* Scope.make()
@@ -46,18 +48,18 @@ export const tally = (outcomes: Iterable<string>): Record<string, number> => {
   return counts
 }
 
-/** A message of which only the content is of interest. */
+/** A message of which only the content matters. */
 export const message = (content: string | number | Uint8Array): AmqpMessage.Message => ({
   exchange: "x",
   routingKey: "k",
   content: typeof content === "number" ? String(content) : content
 })
 
-/** Publishes such a message: its outcome. */
+/** Publishes such a message, and returns its outcome. */
 export const send = (content: string | Uint8Array, options?: AmqpChannel.PublishOptions) =>
   outcomeOf(AmqpPublisher.publish(message(content), options))
 
-/** A broker that answers no publish until it is told to. */
+/** A broker that holds the answer to every publish. */
 export const held: Script = { "basic.publish": (publish) => publish.hold() }
 
 /** Starts an effect at once, in a fiber whose outcome is awaited with `Fiber.join`. */
@@ -68,7 +70,7 @@ export const startAll = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>
 
 export const joinAll = <A, E>(fibers: ReadonlyArray<Fiber.Fiber<A, E>>) => Effect.forEach(fibers, Fiber.join)
 
-/** Waits until the publisher's counts are as wanted. */
+/** Waits until the publisher's counts are as expected. */
 export const untilStats = (
   wanted: (stats: AmqpPublisher.Stats) => boolean,
   of?: AmqpPublisher.AmqpPublisher["Service"]
@@ -77,12 +79,12 @@ export const untilStats = (
     until(stats, wanted, "the publisher")
   )
 
-/** Waits until the publisher's flow is this. */
+/** Waits until the publisher's flow has this tag. */
 export const untilFlow = (tag: AmqpPublisher.Flow["_tag"]) =>
   Effect.flatMap(AmqpPublisher.AmqpPublisher, ({ flow }) =>
     until(SubscriptionRef.get(flow), (now) => now._tag === tag, "the flow")
   )
 
-/** The contents that a scripted broker was sent, in order. */
+/** The contents that a scripted broker received, in order. */
 export const published = (broker: ScriptedBroker) =>
   broker.log.flatMap((r) => (r.method === "basic.publish" ? [r.content!.body.toString()] : []))

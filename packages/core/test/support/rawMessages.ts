@@ -1,6 +1,6 @@
 /**
- * Messages whose properties are bytes, published to a real broker and taken from it, as programs do that use another
- * library: what a publisher of ours would refuse, or write in another way.
+ * Messages whose properties are bytes, published to a real broker and read from it, as programs with another library
+ * do: messages that this library would refuse to publish, or would encode differently.
  */
 import { Effect } from "effect"
 import { connect } from "node:net"
@@ -13,14 +13,14 @@ import {
   FRAME_OVERHEAD,
   PROTOCOL_HEADER
 } from "./frames.ts"
-import { WireWriter } from "./wire.ts"
+import { WireWriter } from "../../src/testing/internal/memory/codec/wire.ts"
 
 const frameMax = 131_072
 
 export interface RawMessage {
   readonly exchange?: string
   readonly routingKey: string | Uint8Array
-  /** Of a content header: the flags, and what they announce. */
+  /** The part of a content header with the flags and what they announce. */
   readonly properties: Uint8Array
   readonly body?: Uint8Array
 }
@@ -35,14 +35,14 @@ export const rawProperties = (flags: number, ...values: ReadonlyArray<Uint8Array
 /** A short string of these bytes. */
 export const shortBytes = (bytes: Uint8Array): Buffer => Buffer.concat([Buffer.of(bytes.length), bytes])
 
-/** A table of these entries: each a key, and a value with its tag. */
+/** A table with these entries: each has a key, and a value with its tag. */
 export const rawTable = (...entries: ReadonlyArray<readonly [key: string | Uint8Array, value: Uint8Array]>): Buffer => {
   const writer = new WireWriter()
   writer.longstr(Buffer.concat(entries.flatMap(([key, value]) => [shortBytes(Buffer.from(key as string)), value])))
   return writer.finish()
 }
 
-/** A value: its tag, and the bytes behind it. */
+/** A value: its tag, and the bytes after it. */
 export const rawValue = (tag: string, ...bytes: ReadonlyArray<Uint8Array>): Buffer =>
   Buffer.concat([Buffer.from(tag), ...bytes])
 
@@ -70,7 +70,7 @@ interface Session {
   readonly end: (outcome: Effect.Effect<Buffer>) => void
 }
 
-/** Opens channel 1, and does what it is told to. The channel's end is asked for by `channel.close`. */
+/** Opens channel 1 and runs a function on it. The channel is closed with `channel.close`. */
 const session = (
   url: string,
   onOpen: (session: Session) => void,
@@ -122,7 +122,7 @@ const session = (
     return Effect.sync(() => socket.destroy())
   })
 
-/** Completes when the broker has taken all of them; dies if it refuses one. */
+/** Completes when the broker has accepted all of them; dies if it refuses one. */
 export const rawPublish = (url: string, ...messages: ReadonlyArray<RawMessage>): Effect.Effect<void> =>
   Effect.asVoid(
     session(url, ({ write }) => {
@@ -139,7 +139,7 @@ export const rawPublish = (url: string, ...messages: ReadonlyArray<RawMessage>):
           write(encodeFrame(FRAME_BODY, 1, body.subarray(at, at + step)))
         }
       }
-      // Answered when all before it has been taken.
+      // It is answered when all methods before it have been handled.
       write(encodeMessage(1, "channel.close"))
     })
   )

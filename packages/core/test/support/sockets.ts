@@ -2,7 +2,7 @@
 import { Effect, Schedule } from "effect"
 import type { Socket } from "node:net"
 
-// Undocumented, and the only list that there is.
+// This is undocumented, and the only list that there is.
 const handles = () =>
   (process as unknown as { _getActiveHandles: () => ReadonlyArray<Partial<Socket>> })._getActiveHandles()
 
@@ -10,7 +10,7 @@ const handles = () =>
 export const handlesTo = (port: number): ReadonlyArray<Partial<Socket>> =>
   handles().filter((handle) => handle.remotePort === port && handle.destroyed === false)
 
-/** How many open sockets this process has to a port. */
+/** The number of open sockets of this process to a port. */
 const socketsTo = (port: number): number => handlesTo(port).length
 
 /** Waits until this process has no socket to a port; at most 4 seconds. */

@@ -1,18 +1,18 @@
-/** A tracer that keeps the spans it was asked for, and ways to find them. */
+/** A tracer that keeps its spans, and ways to find them. */
 import { Amqp } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Cause, Effect, Option, References, type Scope, Tracer } from "effect"
 import { configOf, type Overrides } from "./amqp.ts"
 
 export interface Collected {
-  /** In the order in which they began. */
+  /** The spans in the order of their beginning. */
   readonly spans: ReadonlyArray<Tracer.NativeSpan>
   readonly tracer: Tracer.Tracer
-  /** The names of those that have ended, in order of their beginning. */
+  /** The names of those that have ended, in the order of their beginning. */
   readonly names: () => ReadonlyArray<string>
-  /** Waits until so many spans of this name have ended; at most 5 seconds. */
+  /** Waits until this many spans of this name have ended; at most 5 seconds. */
   readonly ended: (name: string, many?: number) => Effect.Effect<ReadonlyArray<Tracer.NativeSpan>>
-  /** The only one of this name, once it has ended. */
+  /** The only span of this name, once it has ended. */
   readonly one: (name: string) => Effect.Effect<Tracer.NativeSpan>
 }
 
@@ -62,7 +62,7 @@ export const traced = <A, E, R>(program: (collected: Collected) => Effect.Effect
 /** The id of a span's parent. */
 export const parentOf = (span: Tracer.Span) => Option.getOrUndefined(span.parent)?.spanId
 
-/** As `traceparent` has it. */
+/** The ids in the format of `traceparent`. */
 export const contextOf = ({ sampled, spanId, traceId }: Tracer.AnySpan) =>
   `00-${traceId}-${spanId}-${sampled ? "01" : "00"}`
 

@@ -1,6 +1,7 @@
 /**
- * For each test file of `npm run test:untouched`: amqplib's prototypes and modules are frozen before anything loads it, and at
- * the end nobody may have written to its objects, nor read of them what it does not declare, but for a channel's number.
+ * For each test file of `npm run test:untouched`: amqplib's prototypes and modules are frozen before any module loads
+ * it. At the end, no other code may have written to its objects, or read from them what it does not declare, except a
+ * channel's number.
  */
 import { afterAll, assert } from "vitest"
 import { record } from "./amqplibRecorder.ts"

@@ -1,4 +1,4 @@
-/** What differs between the versions of RabbitMQ and Erlang that the tests run against. */
+/** Differences between the versions of RabbitMQ and Erlang that the tests run on. */
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
 
@@ -7,12 +7,15 @@ export const major = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
   Effect.map(evaluate(`list_to_integer(hd(string:lexemes(rabbit_misc:version(), "."))).`), Number)
 )
 
-/** The release of the Erlang that it runs on. */
+/** The Erlang release on which it runs. */
 export const erlang = Effect.flatMap(TestBroker.TestBroker, ({ evaluate }) =>
   Effect.map(evaluate("list_to_integer(erlang:system_info(otp_release))."), Number)
 )
 
-/** The broker refuses bodies of more bytes until the scope closes: on channels that are opened then (3), or at once (4). */
+/**
+ * Makes the broker refuse bodies of more bytes until the scope closes: on channels that are opened then (RabbitMQ 3),
+ * or at once (4).
+ */
 export const limitBodies = (bytes: number) =>
   Effect.gen(function* () {
     const { evaluate } = yield* TestBroker.TestBroker
@@ -34,20 +37,22 @@ export const isFrom = (version: string) =>
     )
   )
 
-/** Whether `basic.qos` with `global` bounds a channel: 4.3 bounds each consumer instead, unless it is configured otherwise. */
+/** Whether `basic.qos` with `global` bounds a channel. By default 4.3 bounds each consumer instead. */
 export const hasGlobalPrefetch = Effect.map(isFrom("4.3.0"), (is43) => !is43)
 
-/** The least frame-max that a broker agrees on. */
+/** The smallest frame-max that a broker accepts. */
 export const leastFrameMax = Effect.map(isFrom("4.1.0"), (is41) => (is41 ? 8192 : 4096))
 
 /**
- * What a delivery that is not settled within the consumer timeout ends: its channel (406), or, of quorum queues alone, the
- * consumer, by `basic.cancel`.
+ * What ends when a delivery is not settled within the consumer timeout: its channel (406) or, for quorum queues only,
+ * the consumer, by `basic.cancel`.
  */
 export const timeoutEnds = Effect.map(isFrom("4.3.0"), (is43) => (is43 ? "consumer" : "channel"))
 
-/** Whether a queue may have a consumer timeout of its own (`x-consumer-timeout`); earlier versions ignore it. */
+/** Whether a queue may have its own consumer timeout (`x-consumer-timeout`); earlier versions ignore it. */
 export const takesQueueTimeout = isFrom("3.11.15")
 
-/** Whether what a consumer gives back by `basic.nack` counts towards the delivery limit of a quorum queue. */
+/**
+ * Whether a delivery that a consumer returns with `basic.nack` counts towards the delivery limit of a quorum queue.
+ */
 export const countsNacks = Effect.map(isFrom("4.3.0"), (is43) => !is43)

@@ -1,8 +1,8 @@
-/** A second virtual host: to a client, another broker. */
+/** A second virtual host, which is another broker to a client. */
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect } from "effect"
 
-/** The URL of another virtual host of the same broker, for the time of the scope. */
+/** The URL of another virtual host of the same broker, until the scope closes. */
 export const anotherVhost = Effect.gen(function* () {
   const { evaluate, url, vhost } = yield* TestBroker.TestBroker
   const other = `${vhost}-other`

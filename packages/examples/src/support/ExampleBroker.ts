@@ -1,4 +1,6 @@
-/** The broker that an example runs against: the one that the environment names, else whatever this machine offers. */
+/**
+ * The broker that an example runs against: the one that the environment names, or else whatever this machine offers.
+ */
 import { type Amqp, type AmqpError, AmqpLive } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { type Config, ConfigProvider, Console, Effect, Layer } from "effect"
@@ -6,8 +8,8 @@ import { type Config, ConfigProvider, Console, Effect, Layer } from "effect"
 const isNamed = () => ["AMQP_URL", "AMQP_HOST", "AMQP_HOSTS"].some((name) => (process.env[name] ?? "") !== "")
 
 /**
- * A connection and a pool, configured by `AMQP_URL` and the other variables of `AMQP_*`. If they name no broker, one is
- * started for as long as the layer lives, and the settings of the pool apply all the same.
+ * A connection and a pool, configured by `AMQP_URL` and the other `AMQP_*` variables. If they name no broker, one is
+ * started for the lifetime of the layer, and the pool settings still apply.
  */
 export const layer: Layer.Layer<Amqp.Amqp, AmqpError.AmqpError | Config.ConfigError | TestBroker.TestBrokerError> =
   Layer.unwrap(

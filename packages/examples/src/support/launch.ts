@@ -1,16 +1,19 @@
-/** Runs an example as a program of its own. */
+/** Runs an example as a separate program. */
 import { NodeRuntime } from "@effect/platform-node"
-import { Cause, Console, Effect, Exit, Layer, Runtime } from "effect"
+import { Cause, Console, Effect, Exit, Layer, Logger, Runtime } from "effect"
 
 /**
- * Builds the layer, keeps it until Ctrl-C or SIGTERM, and takes it down again in order. To be stopped is no failure: the
- * exit code is 0 then, and 1 when the layer could not be built. Of an expected failure only the message is printed.
+ * Builds the layer, keeps it until Ctrl-C or SIGTERM, and releases it in order. An interruption is not a failure: the
+ * exit code is 0 then, and 1 if the layer could not be built. For an expected failure only the message is printed. Log
+ * lines are those of logfmt.
  */
 export const launch = <E extends { readonly message: string }>(layer: Layer.Layer<never, E>): void =>
   Layer.launch(layer).pipe(
     Effect.tapError((error) => Console.error(error.message)),
     Effect.tapDefect((defect) => Console.error(Cause.pretty(Cause.die(defect)))),
     Effect.onInterrupt(() => Console.log("Stopped.")),
+    // One line per event, also of those with many annotations.
+    Effect.provide(Logger.layer([Logger.consoleLogFmt])),
     NodeRuntime.runMain({
       disableErrorReporting: true,
       teardown: (exit, onExit) =>

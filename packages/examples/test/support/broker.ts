@@ -1,9 +1,9 @@
-/** The test's own way to the broker of an example, to see what the example has left there. */
+/** The test's own connection to the broker of an example, which shows what the example has left there. */
 import { Amqp, AmqpChannel, AmqpConfig, type AmqpError, AmqpMessage } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Option } from "effect"
 
-/** A connection and all on it, to the broker of the test. */
+/** A connection and everything on it, to the test's broker. */
 export const Broker: Layer.Layer<Amqp.Amqp, AmqpError.AmqpError, TestBroker.TestBroker> = Layer.unwrap(
   Effect.gen(function* () {
     const { url } = yield* TestBroker.TestBroker

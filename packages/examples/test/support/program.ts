@@ -1,7 +1,7 @@
-/** An example as its users run it: a process of its own, with its output and its end. */
+/** An example as its users run it: a separate process, with its output and its end. */
 import { Effect, type Scope } from "effect"
 import { spawn } from "node:child_process"
-import { join } from "node:path"
+import { resolve } from "node:path"
 
 export interface Exit {
   readonly code: number | null
@@ -9,31 +9,35 @@ export interface Exit {
 }
 
 export interface Program {
-  /** All that it has printed, on both outputs. */
+  /** Everything that it has printed, on both outputs. */
   readonly output: () => string
-  /** Waits until the output matches. Fails with the output if the program ends before. */
+  /** Waits until the output matches. Fails with the output if the program ends first. */
   readonly until: (pattern: RegExp) => Effect.Effect<RegExpExecArray, Error>
+  /** Sends a text to its input, as a terminal does. */
+  readonly type: (text: string) => Effect.Effect<void>
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<void>
-  /** Waits for its end. */
+  /** Waits for the end of the program. */
   readonly ended: Effect.Effect<Exit>
 }
 
-const sources = join(import.meta.dirname, "..", "..", "src")
+const sources = resolve(import.meta.dirname, "..", "..", "src")
 
-/** What would lead the program to another broker or port, or is the test runner's own. */
+/** Variables that would lead the program to another broker or port, or that belong to the test runner. */
 const foreign = /^(?:AMQP_|PORT$|NODE_|VITEST|EFFECT_AMQP_)/
 
-/** Runs `src/<file>` until the scope closes at the latest. */
+/** Runs `src/<file>`, or the file at an absolute path, as this user or another one, until the scope closes at the latest. */
 export const run = (
   file: string,
   env: Record<string, string>,
-  args: ReadonlyArray<string> = []
+  args: ReadonlyArray<string> = [],
+  user: { readonly uid?: number; readonly gid?: number } = {}
 ): Effect.Effect<Program, never, Scope.Scope> =>
   Effect.gen(function* () {
     const inherited = Object.entries(process.env).filter(([name]) => !foreign.test(name))
-    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", join(sources, file), ...args], {
+    const child = spawn(process.execPath, ["--conditions=@effect-amqp/source", resolve(sources, file), ...args], {
+      ...user,
       env: { ...Object.fromEntries(inherited), ...env },
-      stdio: ["ignore", "pipe", "pipe"]
+      stdio: ["pipe", "pipe", "pipe"]
     })
     let output = ""
     const onOutput = (chunk: Buffer) => {
@@ -41,7 +45,7 @@ export const run = (
     }
     child.stdout.on("data", onOutput)
     child.stderr.on("data", onOutput)
-    // All output has come by then, which "exit" does not promise.
+    // All output has arrived by then, which "exit" does not guarantee.
     const closed = new Promise<Exit>((resolve) => child.once("close", (code, signal) => resolve({ code, signal })))
     const program: Program = {
       output: () => output,
@@ -60,6 +64,7 @@ export const run = (
             child.stderr.off("data", look)
           })
         }),
+      type: (text) => Effect.sync(() => void child.stdin.write(text)),
       kill: (signal) => Effect.sync(() => void child.kill(signal)),
       ended: Effect.promise(() => closed)
     }

@@ -1,4 +1,6 @@
-/** What HTTP clients are told about AMQP errors: the one table that responses and typed problems are made of. */
+/**
+ * The table of the answers that HTTP clients get for AMQP errors. Responses and typed problems are both made from it.
+ */
 import type { AmqpError } from "@effect-amqp/core"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as ProblemDetails from "effect/http/ProblemDetails"
@@ -15,41 +17,44 @@ export const titles = {
 
 export type Status = keyof typeof titles
 
-/** A problem that says no more than its status. */
+/** A problem with a status and its title only. */
 export const about = <S extends Status>(status: S) => ({
   type: ProblemDetails.blankType,
   status,
   title: titles[status]
 })
 
-/** What a client is told. */
+/** An answer to a client. */
 export interface Answer {
   readonly status: Status
+  /** What happened, and what the client can do. */
   readonly detail?: string
-  /** Seconds. */
+  /** Seconds until the client should try again. */
   readonly retryAfter?: number
 }
 
 const unavailable = (retryAfter: number, detail: string): Answer => ({ status: 503, detail, retryAfter })
 
-// While the broker is away requests wait for a channel too, so this does not say that others have them all.
-const tooLate = unavailable(1, "The service did not get to its message broker in time. Try again in a moment.")
+// Requests wait for a channel while the broker is unreachable too, so this text must not say that all channels are in
+// use.
+const tooLate = unavailable(1, "The service did not reach its message broker in time. Try again in a moment.")
 
 const busy = unavailable(1, "The service is at capacity. Try again in a moment.")
 
 const disconnected = unavailable(5, "The service has no connection to its message broker. Try again later.")
 
-const blocked = unavailable(10, "The message broker takes no messages at the moment. Try again later.")
+const blocked = unavailable(10, "The message broker does not accept messages at the moment. Try again later.")
 
 const timedOut: Answer = {
   status: 504,
-  detail: "The message broker did not answer in time. Whether the request took effect is not known."
+  detail:
+    "The message broker did not answer in time. The request may have taken effect; repeat it only if that is safe."
 }
 
-// The broker has taken the request: it is the server that is late.
+// The broker has accepted the request. The RPC server is late.
 const unanswered: Answer = {
   status: 504,
-  detail: "The service did not answer in time. Whether the request took effect is not known."
+  detail: "The service did not answer in time. The request may have taken effect; repeat it only if that is safe."
 }
 
 const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } = {
@@ -65,17 +70,20 @@ const answers: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: Answer } 
   PublishUnknown: timedOut,
   ReplyTimeout: timedOut,
   RequestTimeout: unanswered,
-  RemoteFailure: { status: 502, detail: "A service behind this one failed." },
-  MessageTooLarge: { status: 413, detail: "The message is larger than the message broker takes." },
-  PublishReturned: { status: 422, detail: "There is nobody to take this message. Nothing was stored." }
+  RemoteFailure: { status: 502, detail: "A service behind this one failed to process the request." },
+  MessageTooLarge: {
+    status: 413,
+    detail: "The message is larger than the message broker accepts. Send a smaller one."
+  },
+  PublishReturned: { status: 422, detail: "No queue receives this message. Nothing was stored." }
 }
 
-const passing = unavailable(1, "The service could not do this at the moment. Try again in a moment.")
+const temporary = unavailable(1, "The request failed for a temporary reason. Try again in a moment.")
 
-// Nothing that the client could do, and nothing that it should know.
+// The client can do nothing about such an error, and must not learn its cause.
 const internal: Answer = { status: 500 }
 
-// A message that is too large to be taken in (`maxInboundMessageBodySize`) is none of the client's.
+// A message in a queue that is too large for this service (`maxInboundMessageBodySize`) is not the client's fault.
 const inbound: ReadonlySet<string | undefined> = new Set(["basic.get", "basic.consume"])
 
 const knownAnswerOf = (reason: AmqpError.AmqpErrorReason): Answer | undefined => {
@@ -90,7 +98,7 @@ const knownAnswerOf = (reason: AmqpError.AmqpErrorReason): Answer | undefined =>
 }
 
 export const answerOf = (error: AmqpError.AmqpError): Answer =>
-  knownAnswerOf(error.reason) ?? (error.isRetryable ? passing : internal)
+  knownAnswerOf(error.reason) ?? (error.isRetryable ? temporary : internal)
 
 export const responseOf = ({ detail, retryAfter, status }: Answer): HttpServerResponse.HttpServerResponse => {
   const response = ProblemDetails.toResponse(detail === undefined ? about(status) : { ...about(status), detail })

@@ -1,4 +1,4 @@
-/** What every HTTP handler with AMQP gets, and what is logged when it fails. */
+/** Provides AMQP to HTTP handlers, and logs their AMQP errors. */
 import {
   type Amqp,
   AmqpBaggage,
@@ -16,17 +16,18 @@ import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 
-/** What handlers get, and what the log calls the connection that it belongs to; several have no name in common. */
+/** Provides services to handlers. */
 interface Provider<Services> {
   readonly provide: <A, E, R>(handler: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Services>>
+  /** The connection's name in the log. `undefined` with several brokers, which have no common name. */
   readonly connection: string | undefined
 }
 
-/** As the core's log does: by its name, else by its first host. */
+/** The connection's name in the log, as the core writes it: its configured name, otherwise its first host. */
 const nameOf = ({ connectionName, hosts: [{ host, port }] }: AmqpConfig.AmqpConfig): string =>
   connectionName ?? `${host}:${port}`
 
-/** Gives a handler the baggage that came with its request. */
+/** Provides a handler with the baggage of its request. */
 const withBaggage = <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.withFiber((fiber) => {
     const request = Context.getOrUndefined(fiber.context, HttpServerRequest.HttpServerRequest)
@@ -35,9 +36,9 @@ const withBaggage = <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A,
     return Effect.provideService(handler, AmqpBaggage.Current, AmqpBaggage.fromHeader(header))
   })
 
-/** Puts the services in context into handlers. */
+/** Provides handlers with the services in context. */
 export const provider = Effect.gen(function* () {
-  // One by one: merging contexts would copy the request's.
+  // The services are provided one by one, because merging contexts would copy the request's context.
   const pool = yield* AmqpPool.AmqpPool
   const connection = yield* AmqpConnection.AmqpConnection
   const publisher = yield* AmqpPublisher.AmqpPublisher
@@ -54,7 +55,7 @@ export const provider = Effect.gen(function* () {
   return { provide, connection: nameOf(connection.config) } satisfies Provider<Amqp.Amqp>
 })
 
-/** Puts the services of these brokers into handlers, each by its key. */
+/** Provides handlers with the services of these brokers, each by its key. */
 export const keyedProvider = Effect.fnUntraced(function* <const Brokers extends ReadonlyArray<AmqpBroker.Any>>(
   brokers: Brokers
 ) {
@@ -69,7 +70,7 @@ export const keyedProvider = Effect.fnUntraced(function* <const Brokers extends 
   return { provide, connection: undefined } satisfies Provider<Identifier>
 })
 
-/** One line a failure, with what the client is not told. */
+/** Logs one line per failure, with the reason that is not sent to the client. */
 export const logFailure = Effect.fnUntraced(function* (
   error: AmqpError.AmqpError,
   status: number,
@@ -78,7 +79,7 @@ export const logFailure = Effect.fnUntraced(function* (
   const request = yield* HttpServerRequest.HttpServerRequest
   const { route } = yield* HttpRouter.RouteContext
   const level = status === 503 || status === 504 ? "Warn" : status < 500 ? "Info" : "Error"
-  const line = Effect.logWithLevel(level)("HTTP request failed on AMQP")
+  const line = Effect.logWithLevel(level)("HTTP request failed with an AMQP error")
   yield* Effect.annotateLogs(line, {
     "http.method": request.method,
     "http.route": route.path,

@@ -1,9 +1,10 @@
 /**
- * Connections on which nothing has come yet. Node's server closes idle ones when it stops, and does not take these for idle:
- * a browser that has connected in advance holds the server up until its patience ends.
+ * Connections on which nothing was received yet. When Node's server stops, it closes idle connections, but does not
+ * count these as idle. A browser that has connected in advance therefore delays the shutdown until
+ * `gracefulShutdownTimeout` expires.
  *
- * Effect's server does not show Node's, so connections are learnt of as Node tells them to whoever asks
- * (https://nodejs.org/api/diagnostics_channel.html). Where it does not, nothing changes.
+ * Effect's server does not expose Node's server, so this module learns of connections from Node's diagnostics channel
+ * (https://nodejs.org/api/diagnostics_channel.html). On a runtime without that channel nothing changes.
  */
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
@@ -17,10 +18,10 @@ import type { Server, Socket } from "node:net"
 const channel = "net.server.socket"
 
 /**
- * For how long a connection may say nothing once the server does not listen any more, in milliseconds, counted from when it
- * was made. A request follows its connection within a round trip: who has said nothing for longer has connected in advance.
+ * Age at which a silent connection is closed once the server no longer listens, in milliseconds. A request follows its
+ * connection within a round trip, so a client that is silent for longer has connected in advance.
  */
-const patience = 1000
+const maxSilence = 1000
 
 const addressOf = (server: Server): NetAddress.SocketAddress | undefined => {
   const address = server.address()
@@ -28,7 +29,7 @@ const addressOf = (server: Server): NetAddress.SocketAddress | undefined => {
   return address === null ? undefined : Result.getOrUndefined(inetAddressFromIpString(address.address, address.port))
 }
 
-/** Watches the connections of the server that listens at this address, and ends silent ones when that is asked for. */
+/** Watches the connections of the server that listens at this address. `end` closes the silent ones. */
 export const watch = (
   address: NetAddress.SocketAddress
 ): Effect.Effect<{ readonly end: Effect.Effect<void> }, never, Scope.Scope> =>
@@ -48,7 +49,7 @@ export const watch = (
       const end = () => {
         if (socket.bytesRead === 0) socket.destroy()
       }
-      setTimeout(end, Math.max(0, at + patience - performance.now())).unref()
+      setTimeout(end, Math.max(0, at + maxSilence - performance.now())).unref()
     }
     const onSocket = (message: unknown) => {
       const { socket } = message as { readonly socket: Socket & { readonly server?: Server } }

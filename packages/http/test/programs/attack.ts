@@ -1,8 +1,8 @@
 /**
- * Attacks a gateway for `SECONDS` (the first argument, default 60) on the broker at `AMQP_URL`, and prints what an honest client
- * beside it has seen. Ends with 1 unless nothing was lost, 99 of 100 publishes were answered and delivered within 100 ms, and
- * the gateway, with a heap of 128 MB, stayed below 300 MB. Further arguments name the hostile clients that take part; none
- * does by the name `nobody`.
+ * Attacks a gateway for `SECONDS` (the first argument, default 60) on the broker at `AMQP_URL`, and prints the results
+ * of a well-behaved client. It exits with 1 unless nothing was lost, 99 of 100 publishes were answered and delivered
+ * within 100 ms, and the gateway, with a heap of 128 MB, stayed below 300 MB. Further arguments name the hostile
+ * clients that take part. A name that does not exist, such as `none`, starts none of them.
  *
  *     AMQP_URL=amqp://guest:guest@127.0.0.1 node --conditions=@effect-amqp/source packages/http/test/programs/attack.ts 60
  */

@@ -1,6 +1,6 @@
 /**
- * An application that serves a dashboard, for a test to bundle. It asks for its own page, and prints the answer's status, how the
- * script in it hashes, and the sources of scripts that its policy names.
+ * An application that serves a dashboard, which a test bundles. It requests its own page, and prints the status of the
+ * answer, the hash of its script, and the script sources of its policy.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Amqp, AmqpConfig } from "@effect-amqp/core"

@@ -1,6 +1,6 @@
 /**
- * `npm run pictures`: takes the dashboard's pictures for the README, in a browser, in two minutes: a service with some load on a
- * real broker, through an outage and an alarm.
+ * `npm run pictures` takes the dashboard's pictures for the README in a browser. It takes two minutes, and shows a
+ * service under load on a real broker, during an outage and an alarm.
  */
 import { AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
@@ -18,7 +18,7 @@ const folder = fileURLToPath(new URL("../../../../docs/images", import.meta.url)
 
 const started = Date.now()
 const seconds = () => (Date.now() - started) / 1000
-/** Some load, that comes and goes. */
+/** A load that rises and falls, from 0 to 1. */
 const tide = (period: number) => 0.5 + 0.5 * Math.sin((seconds() * 2 * Math.PI) / period)
 
 const load = Effect.gen(function* () {
@@ -31,7 +31,10 @@ const load = Effect.gen(function* () {
   const handling = AmqpConsumer.consume(
     "orders",
     () =>
-      Effect.andThen(Effect.sleep(2 + Math.random() ** 4 * 30), Math.random() < 0.02 ? Effect.fail("no") : Effect.void),
+      Effect.andThen(
+        Effect.sleep(2 + Math.random() ** 4 * 30),
+        Math.random() < 0.02 ? Effect.fail({ _tag: "OutOfStock" }) : Effect.void
+      ),
     { concurrency: 10, onFailure: AmqpConsumer.deadLetter }
   )
   const borrowing = AmqpChannel.use(() => Effect.sleep(200 + Math.random() * 1500)).pipe(
@@ -40,6 +43,10 @@ const load = Effect.gen(function* () {
     Effect.andThen(Effect.suspend(() => Effect.sleep(Math.random() * 4000 * tide(70)))),
     Effect.forever
   )
+  for (const queue of ["invoices", "shipments"]) {
+    yield* AmqpChannel.use((channel) => channel.queueDeclare(queue))
+    for (let i = 0; i < 4; i++) yield* Effect.forkScoped(Effect.exit(AmqpConsumer.consume(queue, () => Effect.void)))
+  }
   yield* Effect.forkScoped(publishing)
   yield* Effect.forkScoped(handling)
   for (let i = 0; i < 20; i++) yield* Effect.forkScoped(borrowing)
@@ -47,8 +54,13 @@ const load = Effect.gen(function* () {
 
 const picture = Effect.fnUntraced(function* (page: Page, name: string, colorScheme: "light" | "dark") {
   yield* Effect.promise(() => page.emulateMedia({ colorScheme }))
+  // Texts of the page have 10 pixels or more in the README's column of 840 pixels.
   const path = Path.join(folder, `dashboard-${name}.png`)
-  yield* Effect.promise(() => page.screenshot({ path, fullPage: name !== "phone" }))
+  yield* Effect.promise(() =>
+    page.screenshot(
+      name === "phone" ? { path } : { path, fullPage: true, clip: { x: 0, y: 0, width: 960, height: 1430 } }
+    )
+  )
 })
 
 const program = Effect.gen(function* () {
@@ -59,6 +71,7 @@ const program = Effect.gen(function* () {
   const services = yield* Layer.build(
     serveDashboard(proxy.through(broker.url), {
       authorize: () => Effect.succeed("allow"),
+      version: "1.4.2",
       amqp: {
         connectionName: "orders",
         pool: { max: 16, acquireTimeout: Duration.seconds(30) },
@@ -81,7 +94,7 @@ const program = Effect.gen(function* () {
       yield* Effect.promise(() => page.goto(`${HttpServer.formatAddress(address)}/amqp/dashboard`))
       return page
     })
-    const desktop = yield* look(1280, 800, 1)
+    const desktop = yield* look(960, 800, 1.5)
     const phone = yield* look(375, 780, 2)
     yield* Effect.sleep("40 seconds")
     proxy.refuse()
@@ -92,7 +105,9 @@ const program = Effect.gen(function* () {
     yield* broker.blockPublishers
     yield* Effect.sleep("8 seconds")
     yield* broker.unblockPublishers
-    yield* Effect.sleep("28 seconds")
+    yield* Effect.sleep("20 seconds")
+    yield* AmqpChannel.use((channel) => channel.queueDelete("shipments"))
+    yield* Effect.sleep("8 seconds")
     FileSystem.mkdirSync(folder, { recursive: true })
     yield* picture(desktop, "light", "light")
     yield* picture(desktop, "dark", "dark")

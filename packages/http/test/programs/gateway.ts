@@ -1,6 +1,6 @@
 /**
- * A gateway in a process of its own, which lets everybody do everything. Prints where it listens, and again and again how it
- * fares: `state {"memory":200000000,...}`, see `State`. With `COLLECT=yes` it collects its garbage each time.
+ * A gateway in its own process, which allows every request. It prints its address, and repeatedly its state:
+ * `state {"memory":200000000,...}`, see `State`. With `COLLECT=yes` it collects garbage each time.
  */
 import { AmqpLive } from "@effect-amqp/core"
 import { AmqpGateway, AmqpHttpServer } from "@effect-amqp/http"
@@ -14,7 +14,14 @@ import { watchEventLoop } from "../support/eventLoop.ts"
 
 const gateway = AmqpGateway.layer({
   authorize: () => Effect.succeed("allow"),
-  limits: { body: "64 KiB", prefetch: 10, idle: "1 second", heartbeat: "500 millis", streams: 20, resume: "30 seconds" }
+  limits: {
+    body: "64 KiB",
+    prefetch: 10,
+    idleTimeout: "1 second",
+    heartbeatInterval: "500 millis",
+    streams: 20,
+    resumeTimeout: "30 seconds"
+  }
 })
 
 const server = NodeHttpServer.layerServer(createServer, {
@@ -27,7 +34,7 @@ const collects = process.env["COLLECT"] === "yes"
 
 const delay = watchEventLoop()
 
-/** The most that was held, and what was held before anything came. */
+/** Peak memory in use, and memory in use before the first request. */
 let held = 0
 let idle: number | undefined
 let begun: readonly [cpu: NodeJS.CpuUsage, at: number] | undefined

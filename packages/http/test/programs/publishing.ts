@@ -1,6 +1,6 @@
 /**
- * A service for the tests, in a process of its own: `POST /messages/{id}` publishes the id to the queue `QUEUE`, and answers
- * when the broker has it. Prints where it listens. `GRACEFUL=no` leaves out what the library does about stopping.
+ * A service for the tests, in its own process. `POST /messages/{id}` publishes the id to the queue `QUEUE`, and answers
+ * when the broker has confirmed it. It prints its address. `GRACEFUL=no` disables the library's graceful shutdown.
  */
 import { AmqpChannel, AmqpLive, AmqpPublisher } from "@effect-amqp/core"
 import { AmqpHttp, AmqpHttpServer } from "@effect-amqp/http"
@@ -14,7 +14,7 @@ const routes = HttpRouter.use((router) =>
     const queue = yield* Effect.orDie(Config.String("QUEUE"))
     const post = Effect.gen(function* () {
       const { id = "" } = yield* HttpRouter.params
-      // A channel of the request's own as well, to be returned.
+      // The request borrows a channel too, which must return to the pool.
       yield* AmqpChannel.use((channel) => channel.queueDeclare(queue, { durable: true }))
       yield* AmqpPublisher.publish({ routingKey: queue, content: id }, { mandatory: true })
       return HttpServerResponse.empty({ status: 202 })

@@ -1,7 +1,8 @@
 /**
- * Ten hostile clients of the gateway at `PORT`, in a process of their own, until it is stopped: they consume from the queue
- * `BAIT`, read nothing, and send what they should not; with `ONLY`, names with commas in between, those alone. Prints `listening on http://127.0.0.1:PORT` when all have begun, as
- * every program of the tests, and how often each has done it: `done {"giants":7}`.
+ * Ten hostile clients of the gateway at `PORT`, in their own process, until it is stopped. They consume from the queue
+ * `BAIT`, do not read, and send invalid messages. `ONLY` (names separated by commas) selects some of them. The program
+ * prints `listening on http://127.0.0.1:PORT` when all have begun, as every program of the tests does, and the number
+ * of attacks per client: `done {"giants":7}`.
  */
 import { connect, type Socket } from "node:net"
 import { frame } from "../support/rawWebSocket.ts"
@@ -14,7 +15,7 @@ const done: Record<string, number> = {}
 
 const pause = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis))
 
-/** Connects and sends a request; does what comes then when it is answered, and waits until the connection is gone. */
+/** Sends a request on a new connection, runs `then` on its answer, and waits until the connection is gone. */
 const visit = (request: string, millis: number, then: (socket: Socket, answer: string) => void = () => {}) =>
   new Promise<void>((resolve) => {
     const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true }, () => socket.write(request))
@@ -30,7 +31,7 @@ const visit = (request: string, millis: number, then: (socket: Socket, answer: s
     })
   })
 
-/** Writes the same again and again, as fast as it is taken. */
+/** Writes the same bytes repeatedly, as fast as the socket accepts them. */
 const flood = (socket: Socket, bytes: Buffer) => {
   const more = () => {
     while (!socket.destroyed && socket.write(bytes)) {}
@@ -44,7 +45,7 @@ const unknown = Buffer.concat(Array.from({ length: 1000 }, () => frame('{"ack":"
 const pings = Buffer.concat(Array.from({ length: 2000 }, () => frame("x".repeat(100), { first: 0x89 })))
 const zeros = Buffer.alloc(65_536)
 
-/** Events of one stream, in masses. */
+/** Opens a stream, and resumes it with many clients at once. */
 const resume = async () => {
   let id = ""
   await visit(`GET ${path}?ack=delivery HTTP/1.1\r\nHost: x\r\n\r\n`, 300, (socket, answer) => {

@@ -1,4 +1,4 @@
-/** Services that are restarted one after the other, behind one address, and clients that keep calling meanwhile. */
+/** Services that are restarted one after another behind one address, and clients that send requests all the time. */
 import { Deferred, Effect, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { Agent, request } from "node:http"
@@ -6,16 +6,16 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { resolve } from "node:path"
 import { environment } from "../../../core/test/support/environment.ts"
 
-// --- A service in a process of its own ---------------------------------------------------------------------------------
+// --- A service in its own process ---
 
 export interface Instance {
   readonly port: number
-  /** Sends SIGTERM, and waits for the end. */
+  /** Sends SIGTERM, and waits until the process has ended. */
   readonly stop: Effect.Effect<number | null>
   readonly output: () => string
 }
 
-/** Starts a program of `programs`, or a file; it is stopped with the scope at the latest. */
+/** Starts a program of `programs`, or a file. The program stops with the scope at the latest. */
 export const start = (
   env: Record<string, string>,
   name = "publishing.ts",
@@ -46,9 +46,9 @@ export const start = (
     return { port: yield* Deferred.await(listening), stop, output: () => output }
   })
 
-// --- What stands before it ---------------------------------------------------------------------------------------------
+// --- The load balancer ---
 
-/** A TCP switch: new connections go to the port that is set; those that are there stay where they are. */
+/** A TCP switch. New connections go to the port that is set. Existing ones keep their target. */
 export const makeSwitch: Effect.Effect<{ port: number; readonly to: (port: number) => void }, never, Scope.Scope> =
   Effect.gen(function* () {
     let target = 0
@@ -87,7 +87,7 @@ export const makeSwitch: Effect.Effect<{ port: number; readonly to: (port: numbe
     }
   })
 
-// --- Its clients -------------------------------------------------------------------------------------------------------
+// --- Clients ---
 
 type Outcome =
   | { readonly _tag: "Answered"; readonly status: number; readonly reused: boolean; readonly closes: boolean }
@@ -111,9 +111,9 @@ const post = (agent: Agent, port: number, path: string): Promise<Outcome> =>
   })
 
 /**
- * What any client may send again: what was not answered on a connection that had been used before, since the server may have
- * closed it before it has read the request (RFC 9112, section 9.3.1; Node's documentation of `reusedSocket`), what was not
- * even sent, and what is to be tried again later.
+ * Whether a client may send a request again. It may do so without an answer on a reused connection, because the server
+ * may have closed it before it read the request (RFC 9112, section 9.3.1; Node's documentation of `reusedSocket`), if
+ * the request was not sent at all, and after a 503.
  */
 const isRetriable = (outcome: Outcome) =>
   outcome._tag === "Answered"
@@ -123,15 +123,15 @@ const isRetriable = (outcome: Outcome) =>
 export interface Tally {
   /** The ids that were answered with success. */
   readonly answered: Set<string>
-  /** Requests sent again. */
+  /** Number of requests that were sent again. */
   retried: number
-  /** Requests that a client would not have sent again. */
+  /** Outcomes of requests that a client may not send again. */
   readonly failed: Array<Outcome>
-  /** Answers that asked for the connection's end. */
+  /** Number of answers with `Connection: close`. */
   letGo: number
 }
 
-/** Clients that send one request after the other, each on its own connection, which it keeps, until they are stopped. */
+/** Clients that send one request after another until they are stopped, each on its own keep-alive connection. */
 export const makeClients = (count: number, port: number) =>
   Effect.gen(function* () {
     const tally: Tally = { answered: new Set(), retried: 0, failed: [], letGo: 0 }

@@ -1,43 +1,48 @@
-/** An honest client of a gateway, beside hostile ones. Gateway and hostile clients are processes of their own. */
+/**
+ * A well-behaved client of a gateway, next to hostile ones. The gateway and the hostile clients have their own
+ * processes.
+ */
 import { Amqp, AmqpChannel, AmqpConfig } from "@effect-amqp/core"
 import { Effect, type Scope } from "effect"
 import { bundle, commands } from "../../../core/test/support/bundles.ts"
 import { type Delay, watchEventLoop } from "./eventLoop.ts"
 import { start } from "./RestartableService.ts"
 
-/** How a gateway fares, as it tells itself. */
+/** The state of a gateway, as its process reports it. */
 export interface State {
-  /** The most memory that the process has had, in bytes. */
+  /** Peak memory of the process, in bytes. */
   readonly memory: number
-  /** CPU seconds that it has taken since it listens, and of how many. */
+  /** CPU seconds used since the gateway listens, and seconds elapsed since then. */
   readonly cpu: readonly [taken: number, of: number]
-  /** How much more than before the attack it has held at most, garbage aside, in bytes. Undefined: it was not looked at. */
+  /**
+   * Peak growth of its memory over the value before the attack, without garbage, in bytes. Undefined if not measured.
+   */
   readonly growth: number | undefined
   readonly delay: Delay
 }
 
 export interface Outcome extends State {
-  /** Messages that the honest client has published, and been told so. */
+  /** Number of messages of the well-behaved client that were confirmed. */
   readonly published: number
-  /** Of these, messages that it was not delivered. */
+  /** Number of these messages that were not delivered to it. */
   readonly lost: number
-  /** Publishes that were answered with something else. */
+  /** Number of publishes with another answer. */
   readonly refused: number
-  /** Milliseconds from a publish to its answer, and to its delivery. */
+  /** Time from a publish to its answer, and to its delivery, in milliseconds. */
   readonly answered: { readonly p50: number; readonly p99: number }
   readonly delivered: { readonly p50: number; readonly p99: number }
-  /** The same of the honest client: what it measures is late by that, too. */
+  /** Delay of the well-behaved client's event loop. Its measured times include this delay. */
   readonly clientDelay: Delay
-  /** Messages that the hostile clients have got. */
+  /** Number of messages that the hostile clients have received. */
   readonly eaten: number
-  /** How often the hostile clients did what they do. */
+  /** Number of attacks per hostile client. */
   readonly hostile: Record<string, number>
 }
 
 /**
- * How the gateway is started. By default V8 lets garbage lie until it is some hundred megabytes: of the 400 MB that the process
- * takes under attack then, 25 are in use. The first flag alone would not do: the space for what is new grows to 96 MB by
- * itself, which leaves so little of 128 that V8 collects all the time.
+ * Flags for the gateway's process. By default V8 keeps some hundred megabytes of garbage: of the 400 MB that the
+ * process takes under attack then, 25 are in use. The first flag alone is not enough: the young generation grows to 96
+ * MB, which leaves so little of 128 that V8 collects all the time.
  */
 const heap = ["--max-old-space-size=128", "--max-semi-space-size=16"]
 
@@ -50,7 +55,7 @@ const quantiles = (values: ReadonlyArray<number>) => {
   return { p50: at(0.5), p99: at(0.99) }
 }
 
-/** Publishes one message after the other, four at a time, and consumes them, by a WebSocket that comes back. */
+/** Publishes one message after another, four at a time, and consumes them through a WebSocket that reconnects. */
 const honest = (port: number, signal: AbortSignal) => {
   const sent = new Map<string, number>()
   const answered: Array<number> = []
@@ -89,7 +94,7 @@ const honest = (port: number, signal: AbortSignal) => {
       missing.delete(event.content)
       socket?.send(JSON.stringify({ ack: event.id }))
     })
-    // All places may be taken by the others.
+    // The other clients may hold all permits for streams.
     socket.addEventListener("close", () => setTimeout(consume, 50))
   }
   consume()
@@ -112,19 +117,21 @@ const honest = (port: number, signal: AbortSignal) => {
 }
 
 export interface Options {
-  /** Whether the gateway collects its garbage all the time, to tell what it holds. It is slower then. */
+  /** Whether the gateway collects garbage all the time, to measure the memory in use. It is slower then. */
   readonly collects?: boolean
-  /** The gateway as one file, as docs/deployment.md makes it. From its sources it takes 90 MB more before anything comes. */
+  /**
+   * Whether the gateway is a bundle, as in docs/deployment.md. From its sources it uses 90 MB more before any request.
+   */
   readonly bundled?: boolean
-  /** How many messages the hostile clients have got before it ends: it goes on for a minute at most until they have. */
+  /** Minimum number of messages that the hostile clients receive. The attack is extended for that by up to a minute. */
   readonly eaten?: number
-  /** Names of the hostile clients. Default: all of them. */
+  /** Names of the hostile clients that take part. Default: all of them. */
   readonly only?: ReadonlyArray<string>
 }
 
 const bundled = bundle("../../../../http/test/programs/gateway.ts", commands[0]!)
 
-/** Attacks a gateway on the broker at `url` for so long. */
+/** Attacks a gateway on the broker at `url` for so many seconds. */
 export const attack = (
   url: string,
   seconds: number,
@@ -165,7 +172,7 @@ export const attack = (
     yield* Effect.repeat(Effect.sleep("100 millis"), { until: isEnough }).pipe(Effect.timeoutOption("1 minute"))
     leaving.abort()
     yield* Effect.promise(() => client.publishing)
-    // What is on its way arrives, though the others go on.
+    // Messages in flight arrive, although the hostile clients continue.
     yield* Effect.repeat(Effect.sleep("20 millis"), { until: () => client.missing.size === 0 }).pipe(
       Effect.timeoutOption("10 seconds")
     )

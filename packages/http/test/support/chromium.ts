@@ -1,6 +1,6 @@
 /**
- * The browser of this machine, for tests of pages: `CHROMIUM_PATH` if it is set; else an installed Chromium or Chrome; else, as
- * root on Debian or Ubuntu, the distribution's `chromium`, installed on the spot.
+ * The browser of this machine, for tests of pages: `CHROMIUM_PATH` if it is set, otherwise an installed Chromium or
+ * Chrome. Otherwise, as root on Debian or Ubuntu, the distribution's `chromium` is installed.
  */
 import { Effect } from "effect"
 import * as FileSystem from "node:fs"
@@ -22,7 +22,7 @@ const installed = () => {
   return undefined
 }
 
-/** Where it is, or why there is none. */
+/** The path of the browser, or the reason why there is none. */
 export interface Found {
   readonly path?: string
   readonly missing?: string
@@ -32,7 +32,7 @@ const missing = (why: string): Found => ({
   missing: `No browser to test pages with: ${why}. Install Chromium or Chrome, or set CHROMIUM_PATH.`
 })
 
-/** Finds it, and installs it if need be: that takes a minute. Says what it does. */
+/** Finds the browser, and installs it if necessary, which takes a minute and is logged. */
 export const find: Effect.Effect<Found> = Effect.gen(function* () {
   const path = installed()
   if (path !== undefined) return { path }
@@ -47,13 +47,13 @@ export const find: Effect.Effect<Found> = Effect.gen(function* () {
   Effect.tap((found) => (found.missing === undefined ? Effect.void : Effect.logWarning(found.missing)))
 )
 
-/** A browser of one's own, gone with the scope. */
+/** Launches a browser, which is closed with the scope. */
 export const launch = (path: string) =>
   Effect.acquireRelease(
     Effect.promise((): Promise<Browser> =>
       chromium.launch({
         executablePath: path,
-        // Root has no sandbox to be in; the only page it opens is ours.
+        // Chromium has no sandbox for root. It opens only the project's own pages.
         chromiumSandbox: process.getuid?.() !== 0,
         args: ["--disable-gpu", "--disable-dev-shm-usage"],
         timeout: 120_000

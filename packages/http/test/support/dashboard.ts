@@ -9,14 +9,14 @@ import { gracefulServer, quiet } from "./server.ts"
 
 export interface Options extends Partial<AmqpDashboard.Options> {
   readonly amqp?: Overrides
-  /** Where the dashboard looks for metrics; default: where all are. */
+  /** The registry in which the dashboard looks for metrics. Default: the global one. */
   readonly registry?: Metric.MetricRegistry
 }
 
-/** Whoever knows the word may look. */
+/** Allows requests with the token. */
 const known: AmqpDashboard.Options["authorize"] = (request) => authorize(request, { action: "consume", queue: "" })
 
-/** Serves a dashboard on a server that stops in order. */
+/** Serves a dashboard on a server that shuts down in order. */
 export const serve = (
   url: string,
   dashboard: Layer.Layer<never, never, HttpRouter.HttpRouter | Amqp.Amqp>,

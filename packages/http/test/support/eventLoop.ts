@@ -1,17 +1,17 @@
-/** By how much this process is late. */
+/** Measures the delay of this process's event loop. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
 
-/** Milliseconds by which the event loop was late. */
+/** Delay of the event loop, in milliseconds. */
 export interface Delay {
   readonly p50: number
   readonly p99: number
   readonly max: number
 }
 
-/** It looks every so many milliseconds. */
+/** Time between two measurements, in milliseconds. */
 const resolution = 5
 
-/** Looks from now on; says what it has seen. */
+/** Starts measuring. The returned function reads the result. */
 export const watchEventLoop = (): (() => Delay) => {
   const delays = monitorEventLoopDelay({ resolution })
   delays.enable()

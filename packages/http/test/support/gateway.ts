@@ -1,4 +1,4 @@
-/** A gateway under test, and clients of it over real sockets. */
+/** A gateway under test, and its clients over real sockets. */
 import { Amqp, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpGateway } from "@effect-amqp/http"
@@ -6,9 +6,9 @@ import { Deferred, Effect, Layer, type Scope } from "effect"
 import { HttpRouter, type HttpServer } from "effect/http"
 import { address, gracefulServer, quiet } from "./server.ts"
 
-export const limits: AmqpGateway.Limits = { body: "64 KiB", prefetch: 10, idle: "20 seconds", streams: 8 }
+export const limits: AmqpGateway.Limits = { body: "64 KiB", prefetch: 10, idleTimeout: "20 seconds", streams: 8 }
 
-/** Whoever knows the word may do all. */
+/** Allows everything to requests with the token. */
 export const authorize: AmqpGateway.Options["authorize"] = ({ headers }) =>
   Effect.succeed(headers["authorization"] === "Bearer open" ? "allow" : "authenticate")
 
@@ -51,7 +51,7 @@ const parse = (text: string): unknown => {
   }
 }
 
-/** Asks as somebody who is known, unless the headers say otherwise. */
+/** Sends a request with the token, unless the headers contain other credentials. */
 export const ask = (
   method: string,
   path: string,
@@ -68,7 +68,7 @@ export const ask = (
 export const post = (path: string, body: NonNullable<RequestInit["body"]>, headers: Record<string, string> = {}) =>
   ask("POST", path, { body, headers: { ...known, ...headers } })
 
-// --- Server-sent events ------------------------------------------------------------------------------------------------
+// --- Server-sent events ---
 
 export interface ServerSentEvent {
   readonly event: string
@@ -78,16 +78,16 @@ export interface ServerSentEvent {
 }
 
 export interface Events {
-  /** The next event, heartbeats left out; `undefined` at the end of the stream. */
+  /** The next event except heartbeats; `undefined` at the end of the stream. */
   readonly next: Effect.Effect<ServerSentEvent | undefined>
   /** The next event of this name. */
   readonly until: (event: string) => Effect.Effect<ServerSentEvent>
-  /** Heartbeats so far. */
+  /** Number of heartbeats so far. */
   readonly heartbeats: () => number
   readonly hangUp: Effect.Effect<void>
 }
 
-const eventOf = (block: string): ServerSentEvent | undefined => {
+const parsedEvent = (block: string): ServerSentEvent | undefined => {
   const fields = new Map(block.split("\n").map((line) => [line.split(": ", 1)[0]!, line.slice(line.indexOf(": ") + 2)]))
   const data = fields.get("data")
   return data === undefined
@@ -95,18 +95,24 @@ const eventOf = (block: string): ServerSentEvent | undefined => {
     : { event: fields.get("event") ?? "message", id: fields.get("id") ?? "", data: JSON.parse(data) }
 }
 
-/** Opens a stream, which is left with the scope at the latest. */
+/** Opens a stream, which is closed with the scope at the latest. */
 export const listen = (
   path: string,
   headers: Record<string, string> = {}
+): Effect.Effect<Events, Error, HttpServer.HttpServer | Scope.Scope> =>
+  eventsOf("GET", path, { headers: { ...known, ...headers } })
+
+/** The same for any request. */
+export const eventsOf = (
+  method: string,
+  path: string,
+  init: RequestInit
 ): Effect.Effect<Events, Error, HttpServer.HttpServer | Scope.Scope> =>
   Effect.gen(function* () {
     const url = yield* address
     const leaving = new AbortController()
     yield* Effect.addFinalizer(() => Effect.sync(() => leaving.abort()))
-    const response = yield* Effect.promise(() =>
-      fetch(url + path, { headers: { ...known, ...headers }, signal: leaving.signal })
-    )
+    const response = yield* Effect.promise(() => fetch(url + path, { method, ...init, signal: leaving.signal }))
     if (response.status !== 200) {
       return yield* Effect.fail(new Error(`${response.status} ${yield* Effect.promise(() => response.text())}`))
     }
@@ -120,7 +126,7 @@ export const listen = (
           const block = text.slice(0, end)
           text = text.slice(end + 2)
           if (block.startsWith(":")) heartbeats++
-          const event = eventOf(block)
+          const event = parsedEvent(block)
           if (event !== undefined) return event
           continue
         }
@@ -140,7 +146,7 @@ export const listen = (
     return { next, until, heartbeats: () => heartbeats, hangUp: Effect.sync(() => leaving.abort()) }
   })
 
-// --- WebSockets --------------------------------------------------------------------------------------------------------
+// --- WebSockets ---
 
 export interface Conversation {
   readonly send: (value: unknown) => Effect.Effect<void>
@@ -148,11 +154,11 @@ export interface Conversation {
   // oxlint-disable-next-line typescript/no-explicit-any
   readonly until: (event: string) => Effect.Effect<any>
   readonly close: Effect.Effect<void>
-  /** The code that it was closed with. */
+  /** The code of the close. */
   readonly closed: Effect.Effect<number>
 }
 
-/** Node's own client sends no headers of its choice, so who it is goes into the query. */
+/** Opens a WebSocket without credentials, because Node's client cannot send custom headers. */
 export const converse = (path: string): Effect.Effect<Conversation, never, HttpServer.HttpServer | Scope.Scope> =>
   Effect.gen(function* () {
     const url = yield* address

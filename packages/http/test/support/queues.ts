@@ -1,10 +1,10 @@
-/** What is in the broker's queues, as a client of the test's own sees it. */
+/** Reads the broker's queues through a connection of the test's own. */
 import { Amqp, AmqpConfig, type AmqpError } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer } from "effect"
 import { contents } from "../../../core/test/support/queues.ts"
 
-/** A connection of the test's own, for as long as the effect runs. */
+/** Provides an effect with its own connection. */
 export const asClient: <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ) => Effect.Effect<A, E | AmqpError.AmqpError, Exclude<R, Amqp.Amqp> | TestBroker.TestBroker> = Effect.provide(
@@ -14,7 +14,7 @@ export const asClient: <A, E, R>(
   { local: true }
 )
 
-/** Takes everything out of a queue, as text. */
+/** Takes all messages out of a queue, as text. */
 export const drainQueue = (
   queue: string
 ): Effect.Effect<ReadonlyArray<string>, AmqpError.AmqpError, TestBroker.TestBroker> => asClient(contents(queue))

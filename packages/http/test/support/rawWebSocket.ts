@@ -1,4 +1,4 @@
-/** Clients of WebSockets that do what no proper client does: their frames are bytes of the test's own. */
+/** WebSocket clients that violate the protocol: the tests write the bytes of their frames. */
 import { Deferred, Effect, type Scope } from "effect"
 import type { HttpServer } from "effect/http"
 import { connect, type Socket } from "node:net"
@@ -20,7 +20,7 @@ const header = (first: number, length: number): Buffer => {
 
 const noMask = Buffer.alloc(4)
 
-/** A frame of a text, or of part of one; `announced`: the length that its header says. */
+/** A frame with a text or a part of one. `announced` is the length in its header. */
 export const frame = (
   content: string | Uint8Array,
   { announced, first = 0x81 }: { readonly announced?: number; readonly first?: number } = {}
@@ -29,13 +29,13 @@ export const frame = (
   return Buffer.concat([header(first, announced ?? payload.length), noMask, payload])
 }
 
-/** What a server has sent: the texts, and the code of its close. */
+/** The texts that a server has sent, and the code of its close. */
 export interface Received {
   readonly texts: ReadonlyArray<string>
   readonly code: number | undefined
 }
 
-/** Reads the short and long frames of a server, which are neither masked nor in fragments. */
+/** Reads the frames of a server, short and long ones, which are neither masked nor fragmented. */
 export const readFrames = (bytes: Buffer): Received => {
   const texts: Array<string> = []
   let at = bytes.indexOf("\r\n\r\n") + 4
@@ -57,13 +57,13 @@ export const readFrames = (bytes: Buffer): Received => {
 export interface RawClient {
   readonly socket: Socket
   readonly received: () => Received
-  /** Completes when the gateway has closed: what it had sent until then. */
+  /** Completes when the gateway has closed the connection, with everything that it has sent. */
   readonly ended: Effect.Effect<Received>
-  /** Completes when the connection is gone, which a client that keeps its half open learns by writing. */
+  /** Completes when the connection is gone. A client that keeps its half open detects this by writing. */
   readonly gone: Effect.Effect<void>
 }
 
-/** Opens a WebSocket, and completes when there is one. `reads: false`: it reads the answer, and nothing more. */
+/** Opens a WebSocket. With `reads: false` the client reads the answer to the handshake, and nothing after it. */
 export const openRaw = (
   path: string,
   { reads = true }: { readonly reads?: boolean } = {}

@@ -1,4 +1,4 @@
-/** Servers on a free port of the loopback, and where that is. */
+/** Servers on a free port of the loopback interface, and their address. */
 import { AmqpHttpServer } from "@effect-amqp/http"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
@@ -8,31 +8,31 @@ import { createServer } from "node:http"
 
 const listen = { host: "127.0.0.1", port: 0 }
 
-/** Ends its connections when it stops. */
+/** A server that closes its connections when it stops. */
 export const server = Layer.orDie(NodeHttpServer.layerServer(createServer, listen))
 
-/** The same, with what an `HttpApi` needs besides. */
+/** The same server, with the other services that an `HttpApi` requires. */
 export const fullServer = Layer.orDie(NodeHttpServer.layer(createServer, listen))
 
-/** Stops in order; its patience is longer than any of these tests. */
+/** A server that shuts down in order. Its shutdown timeout is longer than any of these tests. */
 export const gracefulServer = (options: AmqpHttpServer.Options = { delay: 0 }) =>
   NodeHttpServer.layerServer(createServer, { ...listen, gracefulShutdownTimeout: "20 seconds" }).pipe(
     AmqpHttpServer.graceful(options),
     Layer.orDie
   )
 
-/** For `HttpRouter.serve`: nothing is logged. */
+/** Options of `HttpRouter.serve` that disable its log. */
 export const quiet = { disableLogger: true, disableListenLog: true }
 
 export const address = Effect.map(HttpServer.HttpServer, (server) => HttpServer.formatAddress(server.address))
 
-/** Asks for a WebSocket, as Node's own client would not let a test do. */
+/** A raw request for a WebSocket, which Node's client cannot send in this form. */
 export const upgradeRequest = (path: string): string =>
   `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 /**
- * Becomes a WebSocket, and once it is one, does what is to be done then. Each frame comes back as what is made of it, until
+ * Upgrades to a WebSocket, and runs `opened` once it is open. It answers each frame with the result of `answer`, until
  * the client leaves or the server stops.
  */
 export const echo = <E, R, E2 = never, R2 = never>(

@@ -1,4 +1,4 @@
-/** A service under test: routes with AMQP, on a broker, listening on a free port; and what its clients do to it. */
+/** A service under test, with AMQP routes on a free port, and its clients. */
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConnection, type AmqpError, type AmqpPool } from "@effect-amqp/core"
 import { AmqpHttp } from "@effect-amqp/http"
 import { Deferred, Effect, Layer, Schema, type Scope, Stream, SubscriptionRef } from "effect"
@@ -7,17 +7,17 @@ import { get as httpGet, type IncomingHttpHeaders, type IncomingMessage } from "
 import { text } from "node:stream/consumers"
 import { quiet, server, address } from "./server.ts"
 
-/** The context of a test: what the service runs on. */
+/** The context of a test: the services that the routes run on. */
 export type Service = HttpServer.HttpServer | Amqp.Amqp
 
-/** A failure of the application's own, which says itself how it is answered. */
+/** A failure of the application, which defines its own response. */
 export class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {
   [HttpServerRespondable.symbol]() {
     return Effect.succeed(HttpServerResponse.text("refused", { status: 402 }))
   }
 }
 
-/** What a route may fail with, and need. */
+/** A handler, with the errors and requirements that routes may have. */
 export type Handler = Effect.Effect<
   HttpServerResponse.HttpServerResponse,
   AmqpError.AmqpError | Refused,
@@ -31,7 +31,7 @@ export interface ServiceOptions {
   readonly http?: AmqpHttp.Options | undefined
 }
 
-/** The routes answer GET. */
+/** Serves the routes for GET requests. */
 export const serve = (
   url: string,
   routes: Routes,
@@ -45,26 +45,26 @@ export const serve = (
   return HttpRouter.serve(app, quiet).pipe(Layer.provideMerge(server), Layer.provideMerge(broker))
 }
 
-/** The answer of a route that has nothing to say. */
+/** The default answer of a route. */
 export const ok = HttpServerResponse.text("ok")
 
-/** Borrows the request's channel, and sees that it works. */
+/** Borrows the request's channel, and checks that it works. */
 export const touch: Effect.Effect<void, AmqpError.AmqpError, AmqpPool.AmqpPool | Scope.Scope> = Effect.asVoid(
   AmqpChannel.use((channel) => channel.queueDeclare("", { exclusive: true }))
 )
 
-/** Runs a test against a service of its own, all gone afterwards. */
+/** Runs a test against its own service, which is closed afterwards. */
 export const withService = (url: string, routes: Routes, options?: ServiceOptions) =>
   Effect.provide(serve(url, routes, options), { local: true })
 
-/** What a client got. */
+/** The answer that a client received. */
 export interface Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly body: string
 }
 
-/** Sends a request on a connection of its own. Interrupting it is the client hanging up. */
+/** Sends a request on its own connection. An interruption disconnects the client. */
 const ask = (path: string): Effect.Effect<IncomingMessage, Error, HttpServer.HttpServer> =>
   Effect.flatMap(address, (url) =>
     Effect.callback((resume) => {
@@ -74,7 +74,7 @@ const ask = (path: string): Effect.Effect<IncomingMessage, Error, HttpServer.Htt
     })
   )
 
-/** Asks, and reads the whole answer. */
+/** Sends a request, and reads the whole answer. */
 export const get = (path: string): Effect.Effect<Answer, Error, HttpServer.HttpServer> =>
   Effect.flatMap(ask(path), (response) =>
     Effect.map(
@@ -83,7 +83,7 @@ export const get = (path: string): Effect.Effect<Answer, Error, HttpServer.HttpS
     )
   )
 
-/** Asks, and reads of the body what has come first. */
+/** Sends a request, and reads the first part of the body. */
 export const open = (path: string) =>
   Effect.gen(function* () {
     const response = yield* ask(path)
@@ -96,11 +96,11 @@ export const open = (path: string) =>
     return { first: yield* read, read, hangUp: Effect.sync(() => response.destroy()) }
   })
 
-/** Tells when a request's scope has closed: run first in a handler, so that it closes last. */
+/** Reports when a request's scope has closed. Handlers run it first, so that its finalizer runs last. */
 export const atEnd = (ended: Deferred.Deferred<void>): Effect.Effect<void, never, Scope.Scope> =>
   Effect.addFinalizer(() => Deferred.succeed(ended, undefined))
 
-/** Waits until the broker has blocked the connection, or lets it go on; at most 10 seconds. */
+/** Waits until the broker has blocked or unblocked the connection, for at most 10 seconds. */
 export const untilFlow = (wanted: AmqpConnection.Flow["_tag"]) =>
   Effect.flatMap(AmqpConnection.AmqpConnection, ({ flow }) =>
     SubscriptionRef.changes(flow).pipe(

@@ -1,8 +1,9 @@
 /**
- * One AMQP channel, open or closed: what a place of the pool, a lane of a publisher or a consumer holds.
+ * One AMQP channel, open or closed. It is held by a pool place, a publisher channel or a subscription.
  *
- * It knows whether it is fit for the next borrower. Its listeners are put on once, when it is made, and come off when it
- * has closed; operations wait by `watch`, never by listeners of their own, so that none can be left behind.
+ * The channel records whether the next borrower may use it. It is the `ChannelEvents` of its driver channel, from its
+ * creation until the event `gone`. Operations wait through `watch` and never add listeners of their own, so no listener
+ * can be left behind.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,53 +11,57 @@ import { randomUUID } from "node:crypto"
 import * as AmqpError from "../../model/error.ts"
 import type { Returned } from "../../model/channel.ts"
 import type { DeliveredProperties } from "../../model/message.ts"
-import { type Blame, type Party, Sent } from "../connection/blame.ts"
+import { type Attribution, type LinkChannel, SentMethod } from "../connection/attribution.ts"
 import type { Link } from "../connection/link.ts"
 import * as Logging from "../telemetry/logging.ts"
-import { isFrom } from "../wire/versions.ts"
-import type { ChannelTicket } from "../connection/channelBudget.ts"
+import { isAtLeast } from "../wire/versions.ts"
+import type { ChannelPermit } from "../connection/channelBudget.ts"
 import { classify } from "../connection/classify.ts"
 import { Confirms } from "./confirms.ts"
-import { mustFit } from "../wire/declarations.ts"
-import { type Became, tooLarge, unreadable } from "./notTaken.ts"
+import { assertFits } from "../wire/declarations.ts"
+import { type Disposition, messageTooLarge, unreadable } from "./inboundFailures.ts"
 import {
   BrokerClose,
   type ChannelEnd,
   type ChannelEvents,
   type DeliveredMessage,
   type DriverChannel,
-  type Refused,
+  type DroppedMessage,
   type ReturnedMessage
 } from "../driver/driver.ts"
 import type { Outgoing } from "../wire/properties.ts"
 import { offsetName } from "../wire/streams.ts"
 import { classBasic } from "../wire/protocol.ts"
 import type { Kind, ConsumerStart } from "../../model/channel.ts"
+import type { DiscardReason } from "../metrics/measures.ts"
 
-/** Who takes the deliveries of one consumer. None of these may throw: that would end the connection. */
+/** Receives the deliveries of one consumer. No member may throw: an exception would end the connection. */
 export interface ConsumerSink {
-  /** In order, also before the start has been answered to its caller. */
+  /** Called in the order of the deliveries. Deliveries can arrive before the promise of `Channel.consume` resolves. */
   readonly deliver: (message: DeliveredMessage) => void
-  /** The broker has ended it (`basic.cancel`). */
+  /** The broker has cancelled the consumer (`basic.cancel`). */
   readonly cancelled: (consumerTag: string) => void
-  /** Its channel has died. */
+  /** The consumer's channel has closed. */
   readonly closed: (reason: AmqpError.AmqpErrorReason) => void
-  /** For a consumer whose deliveries nobody can take back: one was too large. Whether it is dealt with, and the channel may live. */
+  /**
+   * A delivery is larger than `maxInboundMessageBodySize`. Only consumers whose deliveries cannot be requeued (replies)
+   * have this. Returns whether the consumer has handled it, so that the channel can stay open.
+   */
   readonly oversized?: (properties: DeliveredProperties, reason: AmqpError.MessageTooLarge) => boolean
-  /** Whether its queue is known to be a stream, whose deliveries are settled by `basic.ack` alone. */
+  /** Whether the queue is known to be a stream, whose deliveries can only be settled with `basic.ack`. */
   readonly isOfStream?: boolean
-  /** The header of one could not be read, so that it is not delivered. It is settled already. */
+  /** The header of a delivery cannot be read. It is already settled and is not passed to `deliver`. */
   readonly undecodable?: (properties: DeliveredProperties, reason: AmqpError.DecodeFailed) => void
 }
 
-/** A consumer as its channel knows it. */
-interface Consuming {
+/** A consumer of the channel. */
+interface ActiveConsumer {
   readonly start: ConsumerStart
   readonly sink: ConsumerSink
 }
 
-/** Why an open channel is not lent again. */
-export type Unfit = "interrupted" | "defect" | "unclean" | "refused"
+/** Why a channel is not leased again although it may still be open. */
+type OpenDiscardReason = Exclude<DiscardReason, "channel_error" | "connection_lost">
 
 const returnedOf = (
   { exchange, properties, replyCode, replyText, routingKey }: Omit<ReturnedMessage, "content">,
@@ -68,83 +73,97 @@ const nothing = new Uint8Array(0)
 const ignore = () => {}
 
 /**
- * How many entries a chunk of a stream has at most: their number has 16 bits
- * (https://github.com/rabbitmq/osiris/blob/main/src/osiris_log.erl). RabbitMQ sends what is left of one beyond the prefetch.
+ * Maximum number of entries in one chunk of a stream. The field has 16 bits
+ * (https://github.com/rabbitmq/osiris/blob/main/src/osiris_log.erl). RabbitMQ completes a chunk that it has begun to
+ * send, even if that exceeds the prefetch.
  */
-const mostOfChunk = 65_535
+const maxChunkEntries = 65_535
 
-export class Channel implements Party, ChannelEvents {
+export class Channel implements LinkChannel, ChannelEvents {
   readonly kind: Kind
   readonly driver: DriverChannel
   readonly link: Link
-  /** What waits for its confirm; undefined unless this is a confirm channel. */
+  /** The publishes that wait for their confirms; undefined unless this is a confirm channel. */
   readonly confirms: Confirms | undefined
-  /** Why it has closed; undefined while it is open. */
+  /** Why the channel has closed; undefined while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
-  /** The message that it was closed for, since it was larger than may be taken in. */
-  refused: AmqpError.MessageTooLarge | undefined = undefined
-  /** Set by an operation that leaves the channel unfit for others although it may still be open. */
-  unfit: Unfit | undefined = undefined
-  /** Whether an operation has failed with `closedBy`: then the caller knows, and the pool need not say it again. */
-  told = false
-  /** Called once, when it has closed. */
+  /** The error of a message larger than `maxInboundMessageBodySize` that made the channel close. */
+  tooLarge: AmqpError.MessageTooLarge | undefined = undefined
+  /** Set by an operation after which the channel must not be leased again, although it may still be open. */
+  discardReason: OpenDiscardReason | undefined = undefined
+  /**
+   * Whether an operation has failed with `closedBy`. If so, its caller knows the reason, and the pool does not log it.
+   */
+  isReported = false
+  /** Called once, when the channel has closed. */
   onClosed: (() => void) | undefined = undefined
-  /** Whether it is to blame for the end of its connection. */
-  blame: Blame = "none"
-  /** Whether its write buffer is full: set by a publish, cleared by `drain`. */
-  full = false
-  /** Whether the broker has stopped publishers on it (`channel.flow`). */
-  stopped = false
-  /** Whether all that goes back waits for `giveBack`. */
-  collectsReturns = false
-  /** Whether `unsettled` lacks deliveries that the broker may still hold: then no ack may cover more than one. */
+  /** Whether a method on this channel caused the end of its connection: certainly, possibly or not. */
+  attribution: Attribution = "none"
+  /** Whether the write buffer is full. A publish sets it, and `drained` clears it. */
+  isWriteBufferFull = false
+  /** Whether the broker has stopped publishing on this channel (`channel.flow`). */
+  isFlowStopped = false
+  /** Whether requeues are collected in `deferredRequeues` until `requeueDeferred` sends them. */
+  defersRequeues = false
+  /**
+   * Whether `unsettled` lacks deliveries that the broker may still count as unsettled. An ack with `multiple` would
+   * acknowledge them too, so from then on each ack covers one delivery only.
+   */
   hasReleased = false
-  /** Tags of deliveries of streams that were unsettled at some time: see `holdsOfStream`. Made with the first stream. */
-  #ofStreams: Set<number> | undefined = undefined
-  /** Set by operations whose effect cannot be taken back without a round trip: prefetch, flow, an open transaction. */
-  altered = false
-  /** How many deliveries may be unsettled: with more, the broker does not heed `basic.qos`. Set where it is known. */
-  mostUnsettled = Infinity
-  /** Whether it takes what RabbitMQ sends of a stream beyond the prefetch. */
-  #isBeyondPrefetch = false
-  /** Takes what the channel gets back; without it a confirm channel finds the publish it belongs to. */
+  /**
+   * Tags of deliveries from streams, including settled ones that were not removed yet: see `trackStreamDelivery`.
+   * Undefined until the first one arrives.
+   */
+  #streamTags: Set<number> | undefined = undefined
+  /** Whether deliveries that cannot be read stay unsettled, so that they return to their queue with the channel. */
+  keepsUnreadable = false
+  /** Whether an operation has changed what only a round trip can undo: prefetch, flow, an open transaction. */
+  isAltered = false
+  /**
+   * Maximum number of unsettled deliveries. If there are more, the broker ignores `basic.qos`. Infinity unless the
+   * holder of the channel sets it.
+   */
+  maxUnsettled = Infinity
+  /** Whether `maxUnsettled` already includes the chunks of a stream that RabbitMQ sends beyond the prefetch. */
+  #includesStreamChunks = false
+  /** Receives returned messages. Without it, a confirm channel assigns each returned message to its publish. */
   onReturned: ((returned: Returned) => void) | undefined = undefined
-  /** Whether `onReturned` wants the content of what came back. */
+  /** Whether `onReturned` needs the content of returned messages. */
   readsReturns = false
 
-  // Made when they are needed: a pool has many channels, of which most are idle.
-  #sent: Set<Sent> | undefined = undefined
+  // These fields are created on first use, since a pool has many channels, and most of them are idle.
+  #pendingRequests: Set<SentMethod> | undefined = undefined
   #unsettled: Set<number> | undefined = undefined
-  #returning: Set<number> | undefined = undefined
+  #deferredRequeues: Set<number> | undefined = undefined
   #watchers: Set<() => void> | undefined = undefined
-  /** By their tags. */
-  #consumers: Map<string, Consuming> | undefined = undefined
-  /** `channel.open`, until it is answered. */
-  #opening: Sent | undefined = new Sent("channel.open", [])
-  /** Told once whether it has opened: with why not, if it has not. */
+  /** By consumer tag. */
+  #consumers: Map<string, ActiveConsumer> | undefined = undefined
+  /** The `channel.open` request, until it is answered. */
+  #opening: SentMethod | undefined = new SentMethod("channel.open", [])
+  /** Called once with the result of the opening: undefined if the channel has opened, otherwise the failure. */
   #onOpening: ((failure: unknown) => void) | undefined
   #closing = false
-  /** Whether nothing of it is left: also the broker knows that it has closed. */
+  /** Whether the close is complete: both sides have closed the channel, and its number is free again. */
   #isGone = false
 
-  readonly #ticket: ChannelTicket
+  readonly #permit: ChannelPermit
 
-  /** @param onOpening called once: when it has opened, with nothing; or with why it has not */
-  constructor(link: Link, kind: Kind, ticket: ChannelTicket, onOpening: (failure: unknown) => void) {
-    this.#ticket = ticket
-    ticket.isOwned = true
+  /** @param onOpening called once: with undefined when the channel has opened, or with the failure */
+  constructor(link: Link, kind: Kind, permit: ChannelPermit, onOpening: (failure: unknown) => void) {
+    this.#permit = permit
+    permit.isOwned = true
     this.kind = kind
     this.link = link
     this.confirms = kind === "confirm" ? new Confirms() : undefined
     this.#onOpening = onOpening
-    link.parties.add(this)
+    link.channels.add(this)
     this.driver = link.openChannel(this)
   }
 
-  // --- What the driver tells: see `ChannelEvents` ----------------------------------------------------------------------
+  // --- Events of the driver: see `ChannelEvents` ---------------------------------------------------------------------
 
   opened(): void {
-    this.#ticket.opened()
+    this.#permit.opened()
     this.#opening = undefined
     this.#openingEnded(undefined)
   }
@@ -156,18 +175,18 @@ export class Channel implements Party, ChannelEvents {
   }
 
   #openingEnded(failure: unknown): void {
-    const told = this.#onOpening
+    const onOpenResult = this.#onOpening
     this.#onOpening = undefined
-    told?.(failure)
+    onOpenResult?.(failure)
   }
 
   drained(): void {
-    this.full = false
+    this.isWriteBufferFull = false
     this.#changed()
   }
 
   flow(active: boolean): void {
-    this.stopped = !active
+    this.isFlowStopped = !active
     this.#changed()
   }
 
@@ -176,31 +195,34 @@ export class Channel implements Party, ChannelEvents {
   }
 
   delivered(message: DeliveredMessage): void {
-    const consuming = this.#consumers?.get(message.consumerTag)
-    if (consuming === undefined) {
-      // The broker invents consumers: whoever borrows the channel next must not get their messages.
-      this.unfit ??= "unclean"
+    const consumer = this.#consumers?.get(message.consumerTag)
+    if (consumer === undefined) {
+      // The broker delivers to a consumer that this channel does not have. The next borrower must not get its messages.
+      this.discardReason ??= "unclean"
       return
     }
-    if (!consuming.start.noAck) {
+    if (!consumer.start.noAck) {
       const { unsettled } = this
       unsettled.add(message.deliveryTag)
-      if (unsettled.size > this.mostUnsettled && this.#isFlooded(message, consuming.start.queue)) return
+      if (unsettled.size > this.maxUnsettled && this.#exceedsPrefetch(message, consumer.start.queue)) return
     }
-    consuming.sink.deliver(message)
+    consumer.sink.deliver(message)
   }
 
-  /** Whether the broker does not heed `basic.qos`. Closing the channel would leave it to the broker when that ends. */
-  #isFlooded({ properties }: DeliveredMessage, queue: string): boolean {
-    // It may not have been known that it is one.
-    if (properties.headers[offsetName] !== undefined && !this.#isBeyondPrefetch) {
-      this.#isBeyondPrefetch = true
-      this.mostUnsettled += 2 * mostOfChunk
+  /**
+   * Ends the connection if the broker ignores `basic.qos`, and returns whether it does. It is not enough to close the
+   * channel: the broker could continue to deliver until it answers the close.
+   */
+  #exceedsPrefetch({ properties }: DeliveredMessage, queue: string): boolean {
+    // The queue is a stream. This may not have been known before.
+    if (properties.headers[offsetName] !== undefined && !this.#includesStreamChunks) {
+      this.#includesStreamChunks = true
+      this.maxUnsettled += 2 * maxChunkEntries
       return false
     }
     this.link.destroy(
       new AmqpError.ProtocolError({
-        message: `basic.consume: the broker has delivered ${this.unsettled.size} messages of the queue ${JSON.stringify(queue)} that are not settled, more than the prefetch allows and RabbitMQ sends beyond it: the connection was ended, before they fill the memory`,
+        message: `basic.consume: the broker ignores the prefetch: expected at most ${this.maxUnsettled} unsettled deliveries, got ${this.unsettled.size} from queue ${JSON.stringify(queue)}. The connection was ended before they could fill the memory.`,
         operation: "basic.consume"
       })
     )
@@ -208,21 +230,24 @@ export class Channel implements Party, ChannelEvents {
   }
 
   cancelled(consumerTag: string): void {
-    const consuming = this.#consumers?.get(consumerTag)
-    if (consuming === undefined) return
+    const consumer = this.#consumers?.get(consumerTag)
+    if (consumer === undefined) return
     this.#consumers?.delete(consumerTag)
-    consuming.sink.cancelled(consumerTag)
-    if (isFrom(this.link.product, 4, 3)) this.#endCancelled(consumerTag)
+    consumer.sink.cancelled(consumerTag)
+    if (isAtLeast(this.link.product, 4, 3)) this.#endCancelled(consumerTag)
   }
 
   /**
-   * Since RabbitMQ 4.3 a consumer that it has cancelled for its timeout is still there, and waits for `basic.cancel-ok`: an ack
-   * would wake it up, and what it gets then would be stuck here. But a `cancel-ok` for a consumer that has gone with its queue
-   * breaks the channel (4.3.6), and the broker's words are the same for both. `basic.cancel` does for both.
+   * Sends `basic.cancel` for a consumer that the broker has cancelled.
+   *
+   * Since RabbitMQ 4.3 a consumer that was cancelled for its timeout still exists and waits for `basic.cancel-ok`. An
+   * ack would resume it, and its further deliveries would be stuck here. But a `basic.cancel-ok` for a consumer whose
+   * queue was deleted breaks the channel (4.3.6), and the broker's `basic.cancel` is the same in both cases. Our own
+   * `basic.cancel` works in both.
    */
   #endCancelled(consumerTag: string): void {
     if (this.#closing || !this.isOpen) return
-    // It is answered, or its channel ends.
+    // The result does not matter: the broker answers, or the channel ends.
     this.driver.cancel(consumerTag).then(ignore, ignore)
   }
 
@@ -233,63 +258,72 @@ export class Channel implements Party, ChannelEvents {
     else this.confirms?.returned(returned)
   }
 
-  // What came back too large has been read by whoever sent it, and a reply that is has no way back: these are dropped, if
-  // it is known whose they are.
-  oversized(refused: Refused): boolean {
-    const reason = tooLarge(refused, this.link.maxInboundMessageBodySize)
-    const { method, size } = refused
+  // A returned message is dropped if its publish is known, because its publisher already has the content. A reply is
+  // dropped if its call is known, because a reply cannot be requeued. In all other cases the channel is closed.
+  oversized(dropped: DroppedMessage): boolean {
+    const reason = messageTooLarge(dropped, this.link.maxInboundMessageBodySize)
+    const { method, size } = dropped
     if (method === "basic.return") {
-      const returned = returnedOf(refused.message, nothing)
+      const returned = returnedOf(dropped.message, nothing)
       if (this.onReturned === undefined) {
-        if (this.confirms === undefined || this.confirms.returnedUnread(returned, size)) return true
+        if (this.confirms === undefined || this.confirms.returnedOversized(returned, size)) return true
       } else if (!this.readsReturns) {
         this.onReturned(returned)
         return true
       }
     } else if (method === "basic.deliver") {
-      const { properties } = refused.message
+      const { properties } = dropped.message
       for (const { sink } of this.#consumers?.values() ?? [])
-        if (sink.oversized?.(properties, reason) === true) return true
+        if (sink.oversized?.(properties, reason) === true) {
+          if (this.keepsUnreadable) this.hasReleased = true
+          return true
+        }
     }
-    this.refused = reason
+    this.tooLarge = reason
     return false
   }
 
-  // Whoever has published it must not be able to end more than the message: it is settled here, and nobody sees it.
-  undecodable(refused: Refused, problem: Error): boolean {
-    const { method, size } = refused
-    const { exchange, properties, routingKey } = refused.message
-    const about = { exchange, routingKey, messageId: properties.messageId, size, ...Logging.ofChannel(this) }
+  // A publisher must not be able to affect other messages than its own with an unreadable header. So such a message is
+  // settled here and not delivered.
+  undecodable(dropped: DroppedMessage, problem: Error): boolean {
+    const { method, size } = dropped
+    const { exchange, properties, routingKey } = dropped.message
+    const about = { exchange, routingKey, messageId: properties.messageId, size, ...Logging.channelAnnotations(this) }
     if (method === "basic.return") {
-      const returned = returnedOf(refused.message, nothing)
+      const returned = returnedOf(dropped.message, nothing)
       this.link.undecodable(unreadable(method, "returned", problem), about)
       if (this.onReturned !== undefined) this.onReturned(returned)
       else if (this.confirms?.returnedUndecodable(returned, size) === false) return false
       return true
     }
-    const { consumerTag, deliveryTag } = refused.message
-    const consuming = method === "basic.get" ? undefined : this.#consumers?.get(consumerTag)
-    const start = consuming?.start
-    const queue = method === "basic.get" ? refused.queue : start?.queue
-    const became = this.#settleUnread(
+    const { consumerTag, deliveryTag } = dropped.message
+    const consumer = method === "basic.get" ? undefined : this.#consumers?.get(consumerTag)
+    const start = consumer?.start
+    const queue = method === "basic.get" ? dropped.queue : start?.queue
+    const disposition = this.#settleUnread(
       deliveryTag,
-      method === "basic.get" ? refused.noAck : (start?.noAck ?? false),
-      consuming?.sink.isOfStream ?? start?.arguments[offsetName] !== undefined
+      method === "basic.get" ? dropped.noAck : (start?.noAck ?? false),
+      consumer?.sink.isOfStream ?? start?.arguments[offsetName] !== undefined
     )
-    const reason = unreadable(method, became, problem)
+    const reason = unreadable(method, disposition, problem)
     this.link.undecodable(reason, { queue, deliveryTag, ...about })
-    if (method === "basic.get") refused.fail(AmqpError.fromReason(reason))
-    consuming?.sink.undecodable?.(properties, reason)
+    if (method === "basic.get") dropped.fail(AmqpError.fromReason(reason))
+    consumer?.sink.undecodable?.(properties, reason)
     return true
   }
 
-  #settleUnread(deliveryTag: number, noAck: boolean, isStream: boolean): Became {
+  #settleUnread(deliveryTag: number, noAck: boolean, isStream: boolean): Disposition {
     if (noAck) return "nothing"
+    if (this.keepsUnreadable) {
+      // `unsettled` lacks it, so an ack with `multiple` would remove it.
+      this.hasReleased = true
+      return "kept"
+    }
     try {
       if (isStream) this.ack(deliveryTag, false)
       else this.reject(deliveryTag, false)
     } catch {
-      // The channel is closing: the broker gives the message to somebody else.
+      // The channel is closing: the broker requeues the message.
     }
     return isStream ? "acked" : "rejected"
   }
@@ -303,9 +337,9 @@ export class Channel implements Party, ChannelEvents {
     const { link } = this
     this.#end(undefined)
     this.#isGone = true
-    // With its connection, it is the connection that leaves the budget.
-    if (link.closedBy === undefined) this.#ticket.release()
-    link.parties.delete(this)
+    // When the connection has ended, the budget has already removed all of its channels.
+    if (link.closedBy === undefined) this.#permit.release()
+    link.channels.delete(this)
     this.#changed()
   }
 
@@ -313,16 +347,16 @@ export class Channel implements Party, ChannelEvents {
     const { link } = this
     if (this.closedBy !== undefined) return
     this.closedBy = this.#closing
-      ? new AmqpError.ChannelClosed({ message: "the channel was closed by its pool" })
-      : this.refused !== undefined
-        ? this.refused
+      ? new AmqpError.ChannelClosed({ message: "the channel was closed by this application" })
+      : this.tooLarge !== undefined
+        ? this.tooLarge
         : end === undefined
           ? link.loss
           : classify(end, { operation: isByPublish(end) ? "basic.publish" : "channel", peer: link.peer })
     this.#unsettled?.clear()
-    this.#returning?.clear()
-    this.stopped = false
-    if (this.confirms !== undefined && this.confirms.size > 0) this.told = true
+    this.#deferredRequeues?.clear()
+    this.isFlowStopped = false
+    if (this.confirms !== undefined && this.confirms.size > 0) this.isReported = true
     this.confirms?.closed(this.closedBy, isByPublish(end))
     const consumers = Array.from(this.#consumers?.values() ?? [])
     this.#consumers?.clear()
@@ -334,45 +368,48 @@ export class Channel implements Party, ChannelEvents {
 
   #changed(): void {
     if (this.#watchers === undefined) return
-    // A copy: a watcher that goes back to waiting would be met again by this very loop.
+    // The loop uses a copy, because a watcher that is removed and added again during the loop would be called twice.
     for (const watcher of Array.from(this.#watchers)) watcher()
   }
 
-  /** What its link forbids or says has changed. */
+  /** The state of the link has changed, such as whether publishing is forbidden. */
   linkChanged(): void {
     this.#changed()
   }
 
-  /** Wakes whoever waits on this channel, to look again. */
+  /** Calls all watchers, so that they check their conditions again. */
   wake(): void {
     this.#changed()
   }
 
-  /** Calls `watcher` after every change of what decides about waiting; returns how to stop it. */
+  /** Calls `watcher` after every change that can end a wait. Returns a function that removes it. */
   watch(watcher: () => void): () => void {
     const watchers = (this.#watchers ??= new Set())
     watchers.add(watcher)
     return () => watchers.delete(watcher)
   }
 
-  /** Delivery tags that nobody has settled. */
+  /** Tags of unsettled deliveries. */
   get unsettled(): Set<number> {
     return (this.#unsettled ??= new Set())
   }
 
-  /** Those of them that go back to their queue by `giveBack`. They stay unsettled: no ack of others may cover them. */
-  get returning(): Set<number> {
-    return (this.#returning ??= new Set())
+  /**
+   * Deliveries that `requeueDeferred` will requeue. They stay in `unsettled`, so that no ack of other deliveries covers
+   * them.
+   */
+  get deferredRequeues(): Set<number> {
+    return (this.#deferredRequeues ??= new Set())
   }
 
-  /** Requests whose reply has not come, those of former borrowers included. */
-  get sent(): Iterable<Sent> {
-    return this.#opening === undefined ? (this.#sent ?? []) : [this.#opening]
+  /** Requests that are not answered yet, including those of earlier borrowers. */
+  get pendingRequests(): Iterable<SentMethod> {
+    return this.#opening === undefined ? (this.#pendingRequests ?? []) : [this.#opening]
   }
 
-  /** A request is sent; returns what to call when it is answered. */
-  sending(sent: Sent): () => void {
-    const all = (this.#sent ??= new Set())
+  /** Records a request that is being sent. Returns a function that must be called when the request is answered. */
+  trackRequest(sent: SentMethod): () => void {
+    const all = (this.#pendingRequests ??= new Set())
     all.add(sent)
     return () => all.delete(sent)
   }
@@ -381,33 +418,36 @@ export class Channel implements Party, ChannelEvents {
     return this.closedBy === undefined && this.link.closedBy === undefined
   }
 
-  /** Whether nothing of it is left. A channel that the broker has spoilt is closed before its number is free again. */
+  /**
+   * Whether the close is complete. After a channel error the channel is already closed, but its number is free only
+   * when both sides have closed it.
+   */
   get hasEnded(): boolean {
     return this.#isGone || this.link.closedBy !== undefined
   }
 
-  /** Why a publish would not be sent now; undefined when it would. */
-  get forbids(): string | undefined {
+  /** Why the broker forbids a publish now; undefined if it does not. */
+  get forbiddenReason(): string | undefined {
     return (
-      this.link.forbids ??
-      (this.stopped ? "the broker has stopped publishers on this channel (channel.flow)" : undefined)
+      this.link.publishForbiddenReason ??
+      (this.isFlowStopped ? "the broker has stopped publishing on this channel (channel.flow)" : undefined)
     )
   }
 
-  /** Writes a message. Throws before anything is written, if the channel is closed or closing. */
+  /** Writes a message. Throws, before it writes anything, if the channel is closed or closing. */
   publish(outgoing: Outgoing): void {
-    // `drained` takes that back.
-    if (!this.driver.publish(outgoing)) this.full = true
+    if (!this.driver.publish(outgoing)) this.isWriteBufferFull = true
   }
 
-  /** Sends `basic.ack`. Throws if the channel is closed or closing; so do the next three. */
+  /** Sends `basic.ack`. Throws if the channel is closed or closing. */
   ack(deliveryTag: number, multiple: boolean): void {
     this.driver.ack(deliveryTag, multiple)
   }
 
   /**
-   * Acknowledges one delivery of a channel on which nobody else settles. Acks that follow one another may go out as one, of
-   * several deliveries, unless some were released.
+   * Acknowledges one delivery. Use it only on a channel on which every delivery is acknowledged with this method:
+   * consecutive acks may be merged into one `basic.ack` with `multiple`, unless `hasReleased` is true. Throws if the
+   * channel is closed or closing.
    */
   acknowledge(deliveryTag: number): void {
     this.unsettled.delete(deliveryTag)
@@ -415,17 +455,17 @@ export class Channel implements Party, ChannelEvents {
     else this.driver.ackAmong(this.unsettled, deliveryTag)
   }
 
-  /** Sends `basic.nack`. */
+  /** Sends `basic.nack`. Throws if the channel is closed or closing. */
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {
     this.driver.nack(deliveryTag, multiple, requeue)
   }
 
-  /** Sends `basic.reject`. */
+  /** Sends `basic.reject`. Throws if the channel is closed or closing. */
   reject(deliveryTag: number, requeue: boolean): void {
     this.driver.reject(deliveryTag, requeue)
   }
 
-  /** `basic.get`. Its promise may fail with the reason why the message could not be read. */
+  /** Sends `basic.get`. The promise also rejects when the message cannot be read. */
   async get(queue: string, noAck: boolean): Promise<DeliveredMessage | undefined> {
     const message = await this.driver.get(queue, noAck)
     if (message !== undefined && !noAck) this.unsettled.add(message.deliveryTag)
@@ -433,54 +473,62 @@ export class Channel implements Party, ChannelEvents {
   }
 
   /**
-   * Gives back all that is `returning` by one `basic.nack` with `multiple`. That covers every unsettled delivery up to the
-   * last one, so nothing is sent while another delivery is in hand. Whether nothing is left unsettled.
+   * Requeues all `deferredRequeues` with one `basic.nack` with `multiple`. It would also requeue every other unsettled
+   * delivery up to the last tag, so nothing is sent while there is one. Returns whether no delivery is unsettled now.
    */
-  giveBack(): boolean {
-    const { returning, unsettled } = this
-    if (returning.size < unsettled.size || !this.isOpen) return unsettled.size === 0
-    if (returning.size === 0) return true
+  requeueDeferred(): boolean {
+    const { deferredRequeues, unsettled } = this
+    if (deferredRequeues.size < unsettled.size || !this.isOpen) return unsettled.size === 0
+    if (deferredRequeues.size === 0) return true
     try {
-      this.nack(Math.max(...returning), true, true)
+      this.nack(Math.max(...deferredRequeues), true, true)
     } catch {
-      // The channel is closing: the broker requeues them with it.
+      // The channel is closing: the broker requeues its deliveries.
     }
     unsettled.clear()
-    returning.clear()
+    deferredRequeues.clear()
     return true
   }
 
-  /** The queues of its consumers. */
+  /** The queues of the consumers. */
   get queues(): Iterable<string> {
     return Array.from(this.#consumers?.values() ?? [], ({ start }) => start.queue)
   }
 
-  /** How many consumers it has. */
+  /** The number of consumers. */
   get consumers(): number {
     return this.#consumers?.size ?? 0
   }
 
-  /** A delivery of a stream has come on it. What settles all at once must leave the channel alone then: it may kill. */
-  countOfStream(deliveryTag: number): void {
-    const tags = (this.#ofStreams ??= new Set())
-    // Those that are settled are of no interest: at most as many are kept as are unsettled, and some.
+  /**
+   * Records a delivery from a stream. While it is unsettled, `basic.recover` and any `basic.nack` that covers it must
+   * not be sent: RabbitMQ may close the connection.
+   */
+  trackStreamDelivery(deliveryTag: number): void {
+    const tags = (this.#streamTags ??= new Set())
+    // Tags of settled deliveries are removed from time to time, so that the set stays in proportion to `unsettled`.
     if (tags.size > 2 * this.unsettled.size + 1000) {
       for (const tag of tags) if (!this.unsettled.has(tag)) tags.delete(tag)
     }
     tags.add(deliveryTag)
   }
 
-  /** Whether an unsettled delivery up to this tag is known to be of a stream, which takes no `basic.nack`. */
-  holdsOfStream(upTo = Infinity): boolean {
-    for (const tag of this.#ofStreams ?? []) if (tag <= upTo && this.unsettled.has(tag)) return true
+  /**
+   * Whether an unsettled delivery up to this tag is known to come from a stream, which does not support `basic.nack`.
+   */
+  hasUnsettledStreamDelivery(upTo = Infinity): boolean {
+    for (const tag of this.#streamTags ?? []) if (tag <= upTo && this.unsettled.has(tag)) return true
     return false
   }
 
-  /** `basic.consume`. The sink hears everything until `cancel` or the end. Its tag: the one that is given, or ours. */
+  /**
+   * Sends `basic.consume`. The sink gets all events until `cancel` is answered or the channel ends. Resolves with the
+   * consumer tag: the given one, or a generated one if the given one is empty.
+   */
   consume(start: ConsumerStart, sink: ConsumerSink): Promise<string> {
-    // Deliveries may stand right behind the answer: the broker must not choose it.
+    // The library chooses the tag, not the broker: deliveries may follow the answer in the same read from the socket.
     const consumerTag = start.consumerTag === "" ? `ctag-${randomUUID()}` : start.consumerTag
-    mustFit("basic.consume", [start.queue, consumerTag], start.arguments, this.link.frameMax)
+    assertFits("basic.consume", [start.queue, consumerTag], start.arguments, this.link.frameMax)
     ;(this.#consumers ??= new Map()).set(consumerTag, { start, sink })
     return this.driver.consume(start.queue, consumerTag, start).then(
       () => consumerTag,
@@ -491,59 +539,64 @@ export class Channel implements Party, ChannelEvents {
     )
   }
 
-  /** `basic.cancel`. The sink hears nothing any more when it has been answered. */
+  /** Sends `basic.cancel`. The sink gets no further events after the answer. */
   async cancel(consumerTag: string): Promise<void> {
-    const consuming = this.#consumers?.get(consumerTag)
+    const consumer = this.#consumers?.get(consumerTag)
     await this.driver.cancel(consumerTag)
-    // If the broker has cancelled it meanwhile, the tag may be another consumer's now.
-    if (this.#consumers?.get(consumerTag) === consuming) this.#consumers?.delete(consumerTag)
+    // If the broker cancelled the consumer in the meantime, another consumer may have the tag now.
+    if (this.#consumers?.get(consumerTag) === consumer) this.#consumers?.delete(consumerTag)
   }
 
-  /** Whether the next borrower may have it as it is. */
-  get isFit(): boolean {
-    return this.unfit === undefined && (this.#sent?.size ?? 0) === 0 && this.isOpen
+  /** Whether the channel can be leased again in its present state. */
+  get isReusable(): boolean {
+    return this.discardReason === undefined && (this.#pendingRequests?.size ?? 0) === 0 && this.isOpen
   }
 
   /**
-   * Puts the channel into the state a borrower finds it in: unsettled deliveries go back to their queue, returned messages
-   * to nobody. Consumers, pending confirms, another prefetch and an open transaction would take a round trip to undo: a
-   * channel with these is discarded. Without a round
-   * trip, since a channel handles its methods in order. What cannot be put right is marked unfit.
+   * Resets the channel for the next borrower: requeues unsettled deliveries and drops returned messages.
+   *
+   * This needs no round trip, since a channel handles its methods in order. Consumers, pending confirms, a changed
+   * prefetch and an open transaction would need a round trip to undo, so a channel with any of these gets a discard
+   * reason. So does a channel whose reset fails.
    */
-  clean(): void {
+  reset(): void {
     this.onReturned = undefined
     this.readsReturns = false
-    if (this.altered || this.consumers > 0 || (this.confirms?.size ?? 0) > 0) this.unfit ??= "unclean"
-    // It may refuse all that follows: see `publisher/lane.ts`.
-    if (this.confirms?.hasRefused === true) this.unfit ??= "refused"
+    if (this.isAltered || this.consumers > 0 || (this.confirms?.size ?? 0) > 0) this.discardReason ??= "unclean"
+    // The broker may reject every further message on this channel: see `#onNacked` in `publisher/publisherChannel.ts`.
+    if (this.confirms?.hasNacked === true) this.discardReason ??= "refused"
     if ((this.#unsettled?.size ?? 0) > 0 && this.isOpen) {
-      // A stream takes no `basic.nack`, over which RabbitMQ 3.10 closes the connection. The channel's end gives them back.
-      const isHarmful = this.holdsOfStream()
+      // Streams do not support `basic.nack`; RabbitMQ 3.10 closes the connection over it. Closing the channel returns
+      // the deliveries instead.
+      const hasStreamDelivery = this.hasUnsettledStreamDelivery()
       this.unsettled.clear()
-      if (isHarmful) {
-        this.unfit ??= "unclean"
+      if (hasStreamDelivery) {
+        this.discardReason ??= "unclean"
         return
       }
       try {
         this.driver.nack(0, true, true)
       } catch {
-        this.unfit ??= "unclean"
+        this.discardReason ??= "unclean"
       }
     }
   }
 
-  /** `channel.close`, bounded by `timeout`. Never fails: a channel that does not answer is left to its connection's end. */
+  /**
+   * Closes the channel and waits for the broker's answer, at most for `timeout`. Never fails. A channel whose close is
+   * not answered ends with its connection.
+   */
   close(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (!this.hasEnded && this.closedBy === undefined) this.abandon()
       return this.ended
     }).pipe(
-      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.link.unanswered()) }),
+      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.link.recordUnanswered()) }),
       Effect.asVoid
     )
   }
 
-  /** Completes when nothing of it is left: the broker has answered `channel.close`, or the connection has ended. */
+  /** Waits until the close is complete: the broker has answered `channel.close`, or the connection has ended. */
   get ended(): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       if (this.hasEnded) return resume(Effect.void)
@@ -554,12 +607,14 @@ export class Channel implements Party, ChannelEvents {
     })
   }
 
-  /** Closes a channel that nobody wants any more, without waiting: at once or, if it is opening, when it has opened. */
+  /**
+   * Closes the channel without waiting for the answer. A channel that is still opening is closed once it has opened.
+   */
   abandon(): void {
     this.#closing = true
     this.driver.close()
   }
 }
 
-// Whether the broker closed the channel over a `basic.publish`.
+// Whether the broker closed the channel because of a `basic.publish` (class 60, method 40).
 const isByPublish = (end: unknown) => end instanceof BrokerClose && end.classId === classBasic && end.methodId === 40

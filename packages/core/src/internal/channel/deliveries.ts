@@ -1,4 +1,4 @@
-/** Deliveries, and to which channel each belongs: its tag means nothing on another. */
+/** Deliveries and the channels they belong to: a delivery tag is only valid on its own channel. */
 import type { DeliveredProperties, Delivery } from "../../model/message.ts"
 import type { Channel } from "./channel.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
@@ -38,17 +38,19 @@ class ChannelDelivery implements Delivery {
 export const makeDelivery = (channel: Channel, message: DeliveredMessage, ofStream = false): Delivery =>
   new ChannelDelivery(channel, message, ofStream)
 
-/** Whether a delivery is known to be of a stream, and so is settled by `basic.ack` alone. */
+/** Whether a delivery is known to come from a stream, and so can only be settled with `basic.ack`. */
 export const isOfStream = (delivery: Delivery): boolean => ChannelDelivery.isOfStream(delivery)
 
-/** Whether a delivery may be settled on this channel: if not, the broker would close it (406). */
+/**
+ * Whether a delivery may be settled on this channel. If not, settling it would make the broker close the channel (406).
+ */
 export const isUnsettled = (channel: Channel, delivery: Delivery): boolean =>
   typeof delivery === "object" &&
   delivery !== null &&
   ChannelDelivery.channelOf(delivery) === channel &&
   channel.unsettled.has(delivery.deliveryTag)
 
-/** What `multiple` means: the unsettled deliveries of a channel up to a tag. */
-export const upTo = (channel: Channel, deliveryTag: number): Array<number> =>
-  // They are in the order in which they came, save those that a rollback has put back.
+/** The deliveries that `multiple` covers: the unsettled deliveries of a channel up to a tag. */
+export const unsettledUpTo = (channel: Channel, deliveryTag: number): Array<number> =>
+  // The set is in the order of arrival, except for tags that a rollback has added back, so all of it is filtered.
   Array.from(channel.unsettled).filter((tag) => tag <= deliveryTag)

@@ -1,10 +1,10 @@
 /**
- * One borrow: the handle that a borrower works with, from the moment it has a channel until its scope ends.
+ * A lease: the handle that a borrower works with, from the moment it gets a channel until its scope closes.
  *
- * The handle is the borrower's; the channel is not. Once released, the handle knows no channel any more, so a late use
- * fails instead of touching the next borrower's.
+ * The borrower keeps the handle but not the channel. A released handle has no channel, so a late use fails and cannot
+ * affect the channel's next borrower.
  *
- * One class serves channels of all kinds; which of its methods a borrower sees is the business of the types.
+ * One class serves channels of all kinds. The types decide which of its methods a borrower sees.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -26,68 +26,68 @@ import type { Delivery, Message } from "../../model/message.ts"
 import type { Channel } from "./channel.ts"
 import * as Check from "../wire/declarations.ts"
 import { declareWithoutLimit } from "./deliveryLimits.ts"
-import { isOfStream, isUnsettled, makeDelivery, upTo } from "./deliveries.ts"
-import { diedOf, Handle, type Terms } from "./handle.ts"
+import { isOfStream, isUnsettled, makeDelivery, unsettledUpTo } from "./deliveries.ts"
+import { asChannelClosed, ChannelHandle, type ChannelTimeouts } from "./channelHandle.ts"
 import { LeaseConsumer, LeaseConsumers } from "./leaseConsumers.ts"
 import { declaringQueue, type Method, methods } from "./methodTable.ts"
 import { fail } from "../../model/failures.ts"
-import { type Outgoing, toPublish } from "../wire/properties.ts"
-import { refusesConsume, refusesGet } from "../connection/refusedByType.ts"
+import { type Outgoing, toOutgoing } from "../wire/properties.ts"
+import { checkTypeForConsume, checkTypeForGet } from "../connection/queueTypeChecks.ts"
 import {
   noteRefusal,
-  refusesConsumerTimeout,
-  refusesDeclare,
+  checkVersionForConsumerTimeout,
+  checkVersionForDeclare,
   warnOfGlobalPrefetch
-} from "../connection/refusedByVersion.ts"
+} from "../connection/versionChecks.ts"
 import { settledByAckOnly } from "../wire/streams.ts"
 import * as Tracing from "../telemetry/tracing.ts"
-import { forbidden, obstacle, Publication, timedOutBefore, timedOutInBuffer } from "./publishing.ts"
+import { publishForbidden, obstacle, PendingConfirm, timedOutUnsent, timedOutInBuffer } from "./publishing.ts"
 
 const released = new AmqpError.ChannelReleased({
   message:
-    "this channel was given back when its scope ended, and may be another borrower's now: use a channel inside the scope that borrowed it"
+    "this channel was returned to its pool when its scope ended, and another borrower may have it now. Use a channel only inside the scope that borrowed it."
 })
 
-// Returned messages that nobody has read: the oldest give way.
-const mostReturns = 10_000
+/** Maximum number of unread returned messages; beyond it the oldest are dropped. */
+const maxUnreadReturns = 10_000
 
-export class Lease extends Handle implements Operations {
-  /** Made with the first: a borrow that consumes nothing pays nothing. */
+export class Lease extends ChannelHandle implements Operations {
+  /** Created with the first consumer, so that leases without consumers have no cost. */
   #consumers: LeaseConsumers | undefined = undefined
   #returns: Queue.Queue<Returned, AmqpError.AmqpError> | undefined = undefined
-  /** What the open transaction has settled: a rollback takes it back. */
+  /** Tags that were settled in the open transaction: a rollback makes them unsettled again. */
   #settledInTransaction: Array<number> | undefined = undefined
-  /** Whether it has a prefetch for all consumers together. */
+  /** Whether the channel has a prefetch limit for all of its consumers together (`global`). */
   #hasGlobalPrefetch = false
 
-  constructor(terms: Terms) {
-    super(terms, released)
+  constructor(timeouts: ChannelTimeouts) {
+    super(timeouts, released)
   }
 
-  // --- Its beginning and end -----------------------------------------------------------------------------------------
+  // --- Beginning and end ---------------------------------------------------------------------------------------------
 
   get kind(): Channel["kind"] {
     return this.held?.kind ?? "regular"
   }
 
-  /** Begins the lease. */
+  /** Begins the lease on this channel. */
   begin(channel: Channel): void {
     this.held = channel
   }
 
-  /** Mandatory messages that came back and were not looked at. */
+  /** The number of returned messages that the borrower has not read. */
   get unreadReturns(): number {
     return this.#returns === undefined ? 0 : Queue.sizeUnsafe(this.#returns)
   }
 
-  /** Ends the lease: takes the channel from the handle, cleaned for the next borrower or marked unfit. */
+  /** Ends the lease. Returns the channel, which is either reset for the next borrower or has a discard reason. */
   end(): Channel | undefined {
     const channel = this.held
     if (channel === undefined) return undefined
     this.held = undefined
-    // A channel that died is the better explanation of why its handle does not work.
-    if (channel.closedBy !== undefined) this.endedBy = diedOf(channel.closedBy)
-    channel.clean()
+    // A late use fails with the reason why the channel closed, if it has closed: that explains more than the release.
+    if (channel.closedBy !== undefined) this.endedBy = asChannelClosed(channel.closedBy)
+    channel.reset()
     channel.wake()
     this.#consumers?.end(this.endedBy)
     if (this.#returns !== undefined) {
@@ -96,15 +96,15 @@ export class Lease extends Handle implements Operations {
     return channel
   }
 
-  /** Sends a method, unless its arguments were refused, or a queue of a known type refuses it. */
+  /** Sends a method. Fails without sending if its arguments are invalid or the known type of its queue refuses it. */
   #send<A>(method: Method<A> | AmqpError.InvalidArgument): Effect.Effect<A, AmqpError.AmqpError> {
-    if (Check.isRefused(method)) return fail(method)
+    if (Check.isInvalidArgument(method)) return fail(method)
     const { names, operation, refuses, send, table } = method
-    const { queues } = this.terms
+    const { queues } = this.timeouts
     const request = this.request(
       operation,
       (driver, channel) => {
-        if (table !== undefined) Check.mustFit(operation, names, table, channel.link.frameMax)
+        if (table !== undefined) Check.assertFits(operation, names, table, channel.link.frameMax)
         return send(driver, channel, queues)
       },
       names
@@ -122,7 +122,7 @@ export class Lease extends Handle implements Operations {
   publish(message: Message, options?: PublishOptions): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
     return Effect.withFiber((fiber) =>
       Tracing.isTraced(fiber)
-        ? Tracing.publishing(message, this.held?.link, (traced) => this.#publish(traced, options))
+        ? Tracing.withPublishSpan(message, this.held?.link, (traced) => this.#publish(traced, options))
         : this.#publish(message, options)
     )
   }
@@ -132,15 +132,15 @@ export class Lease extends Handle implements Operations {
     options: PublishOptions | undefined
   ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
     const settings = Check.readPublish(options)
-    if (Check.isRefused(settings)) return fail(settings)
-    const outgoing = toPublish(message, this.held?.link.frameMax)
-    if (Check.isRefused(outgoing)) return fail(outgoing)
+    if (Check.isInvalidArgument(settings)) return fail(settings)
+    const outgoing = toOutgoing(message, this.held?.link.frameMax)
+    if (Check.isInvalidArgument(outgoing)) return fail(outgoing)
     if (settings.mandatory) outgoing.mandatory = true
-    const timeout = settings.timeout ?? this.terms.publishTimeout
-    const channel = this.usable()
+    const timeout = settings.timeout ?? this.timeouts.publishTimeout
+    const channel = this.usableChannel()
     if ("_tag" in channel) return fail(channel)
     if (obstacle(channel) === undefined) return this.#write(channel, message, outgoing, timeout, timeout)
-    if (!settings.wait && channel.forbids !== undefined) return fail(forbidden(channel.forbids))
+    if (!settings.wait && channel.forbiddenReason !== undefined) return fail(publishForbidden(channel.forbiddenReason))
     return this.#sendLater(message, outgoing, timeout)
   }
 
@@ -149,19 +149,19 @@ export class Lease extends Handle implements Operations {
     outgoing: Outgoing,
     timeout: number
   ): Effect.Effect<Confirmed | void, AmqpError.AmqpError> {
-    const { deadlines } = this.terms
+    const { deadlines } = this.timeouts
     const dueAt = deadlines.now + timeout
-    const because = () => (this.held && obstacle(this.held)) ?? "others were always before it"
+    const because = () => (this.held && obstacle(this.held)) ?? "other publishes took the free capacity each time"
     const loop: Effect.Effect<Confirmed | void, AmqpError.AmqpError> = Effect.suspend(() => {
-      const channel = this.usable()
+      const channel = this.usableChannel()
       if ("_tag" in channel) return fail(channel)
       const left = dueAt - deadlines.now
       if (obstacle(channel) === undefined) return this.#write(channel, message, outgoing, timeout, Math.max(1, left))
       return Effect.andThen(
-        this.until(
+        this.waitUntil(
           (channel) => obstacle(channel) === undefined,
           left,
-          () => timedOutBefore(timeout, because())
+          () => timedOutUnsent(timeout, because())
         ),
         loop
       )
@@ -182,29 +182,29 @@ export class Lease extends Handle implements Operations {
       try {
         channel.publish(outgoing)
       } catch (cause) {
-        return fail(this.refused("basic.publish", channel, cause))
+        return fail(this.sendFailure("basic.publish", channel, cause))
       }
-      if (channel.kind === "transaction") channel.altered = true
-      return channel.full
-        ? this.until(
-            (channel) => !channel.full,
+      if (channel.kind === "transaction") channel.isAltered = true
+      return channel.isWriteBufferFull
+        ? this.waitUntil(
+            (channel) => !channel.isWriteBufferFull,
             left,
             () => timedOutInBuffer(timeout)
           )
         : Effect.void
     }
     return Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => {
-      // Looked at again: between the making of this effect and its run the channel may have ended.
-      const usable = this.usable()
+      // The channel may have closed between the creation of this effect and its run.
+      const usable = this.usableChannel()
       if ("_tag" in usable) return resume(fail(usable))
       try {
         channel.publish(outgoing)
       } catch (cause) {
-        return resume(fail(this.refused("basic.publish", channel, cause)))
+        return resume(fail(this.sendFailure("basic.publish", channel, cause)))
       }
-      const { deadlines } = this.terms
+      const { deadlines } = this.timeouts
       const dueAt = deadlines.now + left
-      const publication = new Publication(message, { mandatory, dueAt, timeout, deadlines }, resume)
+      const publication = new PendingConfirm(message, { mandatory, dueAt, timeout, deadlines }, resume)
       publication.begin(channel)
       return Effect.sync(() => publication.giveUp())
     })
@@ -212,9 +212,9 @@ export class Lease extends Handle implements Operations {
 
   get returns(): Queue.Dequeue<Returned, AmqpError.AmqpError> {
     if (this.#returns !== undefined) return this.#returns
-    const returns = Effect.runSync(Queue.sliding<Returned, AmqpError.AmqpError>(mostReturns))
+    const returns = Effect.runSync(Queue.sliding<Returned, AmqpError.AmqpError>(maxUnreadReturns))
     this.#returns = returns
-    const channel = this.usable()
+    const channel = this.usableChannel()
     if ("_tag" in channel) Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(channel)))
     else this.#listenForReturns(channel)
     return returns
@@ -228,7 +228,7 @@ export class Lease extends Handle implements Operations {
     const stop = channel.watch(() => {
       if (channel.isOpen) return
       stop()
-      const reason = channel.refused ?? diedOf(channel.closedBy ?? channel.link.loss)
+      const reason = channel.tooLarge ?? asChannelClosed(channel.closedBy ?? channel.link.loss)
       Queue.failCauseUnsafe(returns, Cause.fail(AmqpError.fromReason(reason)))
     })
   }
@@ -238,7 +238,7 @@ export class Lease extends Handle implements Operations {
   get commit(): Effect.Effect<void, AmqpError.AmqpError> {
     return this.request("tx.commit", (driver, channel) =>
       driver.commit().then(() => {
-        channel.altered = false
+        channel.isAltered = false
         this.#settledInTransaction = undefined
       })
     )
@@ -247,27 +247,27 @@ export class Lease extends Handle implements Operations {
   get rollback(): Effect.Effect<void, AmqpError.AmqpError> {
     return this.request("tx.rollback", (driver, channel) =>
       driver.rollback().then(() => {
-        channel.altered = false
+        channel.isAltered = false
         for (const tag of this.#settledInTransaction ?? []) channel.unsettled.add(tag)
         this.#settledInTransaction = undefined
       })
     )
   }
 
-  // --- Taking and settling -------------------------------------------------------------------------------------------
+  // --- Getting and settling ------------------------------------------------------------------------------------------
 
   get(
     queue: string,
     options?: { readonly noAck?: boolean | undefined }
   ): Effect.Effect<Option.Option<Delivery>, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.get", options, { noAck: false })
-    if (Check.isRefused(flags)) return fail(flags)
+    if (Check.isInvalidArgument(flags)) return fail(flags)
     const refused = Check.checkGet("basic.get", queue)
     return this.#send(
       refused ?? {
         operation: "basic.get",
         names: [queue],
-        refuses: (queues) => refusesGet(queues, queue),
+        refuses: (queues) => checkTypeForGet(queues, queue),
         send: (_driver, channel) =>
           channel
             .get(queue, flags.noAck)
@@ -281,7 +281,7 @@ export class Lease extends Handle implements Operations {
     options?: { readonly multiple?: boolean | undefined }
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.ack", options, { multiple: false })
-    if (Check.isRefused(flags)) return fail(flags)
+    if (Check.isInvalidArgument(flags)) return fail(flags)
     return this.#settle("basic.ack", delivery, flags.multiple, (channel, tag) => channel.ack(tag, flags.multiple))
   }
 
@@ -290,7 +290,7 @@ export class Lease extends Handle implements Operations {
     options?: { readonly multiple?: boolean | undefined; readonly requeue?: boolean | undefined }
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.nack", options, { multiple: false, requeue: true })
-    if (Check.isRefused(flags)) return fail(flags)
+    if (Check.isInvalidArgument(flags)) return fail(flags)
     return this.#settle("basic.nack", delivery, flags.multiple, (channel, tag) =>
       channel.nack(tag, flags.multiple, flags.requeue)
     )
@@ -301,7 +301,7 @@ export class Lease extends Handle implements Operations {
     options?: { readonly requeue?: boolean | undefined }
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.reject", options, { requeue: true })
-    if (Check.isRefused(flags)) return fail(flags)
+    if (Check.isInvalidArgument(flags)) return fail(flags)
     return this.#settle("basic.reject", delivery, false, (channel, tag) => channel.reject(tag, flags.requeue))
   }
 
@@ -312,29 +312,32 @@ export class Lease extends Handle implements Operations {
     send: (channel: Channel, deliveryTag: number) => void
   ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      const channel = this.usable()
+      const channel = this.usableChannel()
       if ("_tag" in channel) return fail(channel)
       if (!isUnsettled(channel, delivery)) {
         return fail(
           new AmqpError.DeliverySettled({
-            message: `${operation}: delivery ${String(delivery?.deliveryTag)} is not this borrower's to settle: it was settled before or needs no settling, or its own channel has ended and the broker has requeued it`,
+            message: `${operation}: expected an unsettled delivery of this channel, got delivery ${String(delivery?.deliveryTag)}: it is already settled, was taken with noAck, or belongs to a channel that has ended, whose deliveries the broker requeues. Nothing was sent.`,
             operation
           })
         )
       }
       const { deliveryTag } = delivery
-      if (operation !== "basic.ack" && (isOfStream(delivery) || (multiple && channel.holdsOfStream(deliveryTag)))) {
+      if (
+        operation !== "basic.ack" &&
+        (isOfStream(delivery) || (multiple && channel.hasUnsettledStreamDelivery(deliveryTag)))
+      ) {
         return fail(settledByAckOnly(operation))
       }
       try {
         send(channel, deliveryTag)
       } catch (cause) {
-        return fail(this.refused(operation, channel, cause))
+        return fail(this.sendFailure(operation, channel, cause))
       }
-      const settled = multiple ? upTo(channel, deliveryTag) : [deliveryTag]
+      const settled = multiple ? unsettledUpTo(channel, deliveryTag) : [deliveryTag]
       for (const tag of settled) channel.unsettled.delete(tag)
       if (channel.kind === "transaction") {
-        channel.altered = true
+        channel.isAltered = true
         ;(this.#settledInTransaction ??= []).push(...settled)
       }
       return Effect.void
@@ -343,11 +346,12 @@ export class Lease extends Handle implements Operations {
 
   get recover(): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      if (this.held?.holdsOfStream() === true) return fail(settledByAckOnly("basic.recover"))
+      if (this.held?.hasUnsettledStreamDelivery() === true) return fail(settledByAckOnly("basic.recover"))
       return Effect.asVoid(
         this.request("basic.recover", (driver, channel) => {
           const recovering = driver.recover()
-          // From here on the broker knows none of them: an ack in between would close the channel (406).
+          // From here on none of the deliveries is unsettled for the broker: an ack before the reply would close the
+          // channel (406).
           channel.unsettled.clear()
           return recovering
         })
@@ -362,15 +366,15 @@ export class Lease extends Handle implements Operations {
     options?: { readonly global?: boolean | undefined }
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = Check.readFlags("basic.qos", options, { global: false })
-    if (Check.isRefused(flags)) return fail(flags)
+    if (Check.isInvalidArgument(flags)) return fail(flags)
     const refused = Check.checkPrefetch("basic.qos", prefetchCount)
     const qos = this.#send(
       refused ?? {
         operation: "basic.qos",
         names: [],
         send: (driver, channel) => {
-          channel.altered = true
-          // Zero: no limit.
+          channel.isAltered = true
+          // A prefetch of 0 means no limit.
           if (flags.global) this.#hasGlobalPrefetch = prefetchCount > 0
           return driver.qos(prefetchCount, flags.global).then(() => channel.link)
         }
@@ -381,7 +385,7 @@ export class Lease extends Handle implements Operations {
 
   consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError.AmqpError> {
     const start = Check.readConsume(queue, options)
-    if (Check.isRefused(start)) return fail(start)
+    if (Check.isInvalidArgument(start)) return fail(start)
     const started = this.#startConsumer(start)
     if (start.consumerTag === "") return started
     return Effect.suspend(() => this.#withConsumers.startNamed(start.consumerTag, started))
@@ -393,9 +397,9 @@ export class Lease extends Handle implements Operations {
 
   #startConsumer(start: ConsumerStart): Effect.Effect<Consumer, AmqpError.AmqpError> {
     return Effect.flatMap(Queue.unbounded<Delivery, AmqpError.AmqpError | Cause.Done>(), (deliveries) => {
-      const { queues } = this.terms
+      const { queues } = this.timeouts
       const product = this.held?.link.product ?? ""
-      const refused = refusesConsume(queues, start, this.#hasGlobalPrefetch, product)
+      const refused = checkTypeForConsume(queues, start, this.#hasGlobalPrefetch, product)
       return this.#send(
         refused ?? {
           operation: "basic.consume",
@@ -416,11 +420,11 @@ export class Lease extends Handle implements Operations {
     return Effect.suspend(() => {
       const consumer = this.#consumers?.get(consumerTag)
       if (consumer === undefined) {
-        const usable = this.usable()
+        const usable = this.usableChannel()
         if ("_tag" in usable) return fail(usable)
         return fail(
           new AmqpError.InvalidArgument({
-            message: `basic.cancel: consumerTag: wants that of a consumer of this channel, got ${JSON.stringify(consumerTag)}. Nothing was sent.`,
+            message: `basic.cancel: consumerTag: expected the tag of a consumer of this channel, got ${JSON.stringify(consumerTag)}. Nothing was sent.`,
             operation: "basic.cancel",
             argument: "consumerTag"
           })
@@ -441,14 +445,14 @@ export class Lease extends Handle implements Operations {
       if (typeof active !== "boolean" || (!active && product.startsWith("RabbitMQ"))) {
         return fail(
           new AmqpError.InvalidArgument({
-            message: `channel.flow: active: wants true${typeof active === "boolean" ? ` (${product} closes the connection when it is asked to stop; limit deliveries by qos, or cancel the consumer)` : " or false"}, got ${String(active)}. Nothing was sent.`,
+            message: `channel.flow: active: expected true${typeof active === "boolean" ? ` (${product} closes the connection on false; limit deliveries with qos, or cancel the consumer)` : " or false"}, got ${String(active)}. Nothing was sent.`,
             operation: "channel.flow",
             argument: "active"
           })
         )
       }
       return this.request("channel.flow", (driver, channel) => {
-        if (!active) channel.altered = true
+        if (!active) channel.isAltered = true
         return driver.flow(active)
       })
     })
@@ -498,12 +502,12 @@ export class Lease extends Handle implements Operations {
 
   queueDeclare(queue: string, options?: QueueDeclareOptions): Effect.Effect<QueueDeclared, AmqpError.AmqpError> {
     const checked = Check.readQueueDeclare(options)
-    if (Check.isRefused(checked)) return fail(checked)
-    const refused = Check.checkNewQueue("queue.declare", queue)
+    if (Check.isInvalidArgument(checked)) return fail(checked)
+    const refused = Check.checkQueueOrEmpty("queue.declare", queue)
     if (refused !== undefined) return fail(refused)
-    const { queues } = this.terms
+    const { queues } = this.timeouts
     return Effect.suspend(() => {
-      const channel = this.usable()
+      const channel = this.usableChannel()
       if ("_tag" in channel) return this.#send(declaringQueue(queue, checked))
       const { link } = channel
       const declare = (declaration: typeof checked) =>
@@ -511,11 +515,12 @@ export class Lease extends Handle implements Operations {
           Effect.sync(() => noteRefusal(link.product, queues, reason))
         )
       const refused =
-        refusesDeclare(link.product, queues, checked) ?? refusesConsumerTimeout(link.product, queue, options)
+        checkVersionForDeclare(link.product, queues, checked) ??
+        checkVersionForConsumerTimeout(link.product, queue, options)
       if (refused !== undefined) return fail(refused)
       return options?.deliveryLimit === "default"
         ? declare(checked)
-        : declareWithoutLimit(this.terms, link, queue, checked, declare)
+        : declareWithoutLimit(this.timeouts, link, queue, checked, declare)
     })
   }
 }

@@ -1,4 +1,4 @@
-/** The consumers of one lease: each puts its deliveries into a queue that its borrower reads. */
+/** The consumers of one lease. Each puts its deliveries into a queue that the borrower reads. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -12,7 +12,7 @@ import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel, ConsumerSink } from "./channel.ts"
 import { cancelsForTimeout, consumerCancelled } from "./consumerCancelled.ts"
 import { makeDelivery } from "./deliveries.ts"
-import { diedOf } from "./handle.ts"
+import { asChannelClosed } from "./channelHandle.ts"
 
 type Deliveries = Queue.Queue<Delivery, AmqpError.AmqpError | Cause.Done>
 
@@ -32,13 +32,13 @@ export class LeaseConsumer implements ConsumerSink {
     this.#queues = queues
   }
 
-  /** Whether the broker knows it no more. */
+  /** Whether the broker has cancelled the consumer. */
   get hasEnded(): boolean {
     return this.#cancelledByBroker
   }
 
   deliver(message: DeliveredMessage): void {
-    if (this.isOfStream) this.#channel.countOfStream(message.deliveryTag)
+    if (this.isOfStream) this.#channel.trackStreamDelivery(message.deliveryTag)
     Queue.offerUnsafe(this.deliveries, makeDelivery(this.#channel, message, this.isOfStream))
   }
 
@@ -50,7 +50,7 @@ export class LeaseConsumer implements ConsumerSink {
   }
 
   closed(reason: AmqpError.AmqpErrorReason): void {
-    this.end(this.#channel.refused ?? diedOf(reason))
+    this.end(this.#channel.tooLarge ?? asChannelClosed(reason))
   }
 
   end(reason: AmqpError.AmqpErrorReason): void {
@@ -59,7 +59,7 @@ export class LeaseConsumer implements ConsumerSink {
 }
 
 export class LeaseConsumers {
-  /** By their tags. */
+  /** Running consumers by their tags. */
   readonly #running = new Map<string, LeaseConsumer>()
   /** The tags of consumers that are being started. */
   readonly #reserved = new Set<string>()
@@ -68,28 +68,31 @@ export class LeaseConsumers {
     return this.#running.get(consumerTag)
   }
 
-  /** Starts one with a name: the broker closes the whole connection for a tag that is taken (530), so it is reserved first. */
+  /**
+   * Starts a consumer with a given tag. The tag is reserved first, because the broker closes the whole connection if
+   * another consumer of the channel has it (530).
+   */
   startNamed<A>(
     consumerTag: string,
     start: Effect.Effect<A, AmqpError.AmqpError>
   ): Effect.Effect<A, AmqpError.AmqpError> {
     return Effect.acquireUseRelease(
       Effect.suspend(() => {
-        // The broker knows one that it has cancelled no more: its tag is free, and its entry is replaced.
+        // The tag of a consumer that the broker has cancelled is free again, and its entry is replaced.
         if (this.#running.get(consumerTag)?.hasEnded !== false && !this.#reserved.has(consumerTag)) {
           this.#reserved.add(consumerTag)
           return Effect.void
         }
         return fail(
           new AmqpError.InvalidArgument({
-            message: `basic.consume: consumerTag: wants one that no other consumer of this channel has, got ${JSON.stringify(consumerTag)}. Nothing was sent.`,
+            message: `basic.consume: consumerTag: expected a tag that no other consumer of this channel has, got ${JSON.stringify(consumerTag)}. Nothing was sent.`,
             operation: "basic.consume",
             argument: "consumerTag"
           })
         )
       }),
       () => start,
-      // Interrupted, it may have reached the broker.
+      // An interrupted start keeps its reservation, because `basic.consume` may have reached the broker.
       (_, exit) =>
         Effect.sync(() => {
           if (!Exit.hasInterrupts(exit)) this.#reserved.delete(consumerTag)
@@ -101,7 +104,7 @@ export class LeaseConsumers {
     this.#running.set(consumerTag, consumer)
   }
 
-  /** It was cancelled by its borrower: what has come can still be read. */
+  /** The borrower has cancelled the consumer. Deliveries that have arrived can still be read. */
   cancelled(consumerTag: string, consumer: LeaseConsumer): void {
     if (this.#running.get(consumerTag) === consumer) this.#running.delete(consumerTag)
     Queue.endUnsafe(consumer.deliveries)

@@ -1,38 +1,41 @@
 /**
  * The methods that declare, bind, purge and delete exchanges and queues, one row per operation of a borrowed channel.
  *
- * A row checks the arguments and says what is sent; a lease sends it. Its arguments and its result are those of the public
- * type, so an operation that the type has and the table lacks does not compile. `queueDeclare` stands in the lease: it
- * depends on the broker's version, and may take two methods.
+ * A row checks the arguments and describes the method; a lease sends it. Arguments and result have the types of the
+ * public interface, so a missing row does not compile. `queueDeclare` is part of the lease, because it depends on the
+ * broker's version and may need two methods.
  */
 import type * as Effect from "effect/Effect"
 import type { Operations, QueueDeclared } from "../../model/channel.ts"
 import type { InvalidArgument } from "../../model/errorReason.ts"
 import type { FieldTable } from "../../model/message.ts"
 import type { KnownQueue, KnownQueues } from "../connection/knownQueues.ts"
-import { refusesDelete, refusesPurge } from "../connection/refusedByType.ts"
+import { checkTypeForDelete, checkTypeForPurge } from "../connection/queueTypeChecks.ts"
 import type { DriverChannel } from "../driver/driver.ts"
 import * as Check from "../wire/declarations.ts"
 import type { Channel } from "./channel.ts"
 
-/** A method with a reply, whose arguments have been checked. */
+/** A method with a reply. Its arguments have been checked. */
 export interface Method<A> {
   readonly operation: string
-  /** What the broker quotes when it refuses the method. */
+  /** The names that the broker quotes when it refuses the method. */
   readonly names: ReadonlyArray<string>
-  /** Has to fit with the names into a frame. */
+  /** The arguments table, which must fit into one frame together with the names. */
   readonly table?: FieldTable | undefined
-  /** Why a queue of a known type refuses it: looked at when it is sent, since the queue may be declared before. */
+  /**
+   * Returns why the known type of the queue refuses the method. Called when the method is sent, since the queue may be
+   * declared between the check of the arguments and that moment.
+   */
   readonly refuses?: ((queues: KnownQueues) => InvalidArgument | undefined) | undefined
   readonly send: (driver: DriverChannel, channel: Channel, queues: KnownQueues) => Promise<A>
 }
 
-/** A row, for arguments that it was called with. */
+/** A row, applied to the arguments of one call. */
 interface Row<Settings, A> {
   readonly operation: string
-  /** Each is checked by what it is called. */
+  /** The names among the arguments. The key decides how a name is checked. */
   readonly names: { readonly [argument: string]: string }
-  /** Its options, read: what they become on the wire. */
+  /** Reads and checks the options. */
   readonly settings?: (operation: string) => Settings | InvalidArgument
   readonly table?: (settings: Settings) => FieldTable
   readonly refuses?: (queues: KnownQueues, settings: Settings) => InvalidArgument | undefined
@@ -41,14 +44,14 @@ interface Row<Settings, A> {
 
 const checkOf = (argument: string) => {
   if (argument === "queue") return (operation: string, value: string) => Check.checkQueue(operation, value)
-  const check = argument === "routingKey" ? Check.checkText : Check.checkName
+  const check = argument === "routingKey" ? Check.checkNameOrEmpty : Check.checkName
   return (operation: string, value: string) => check(operation, argument, value)
 }
 
 const method = <Settings, A>(row: Row<Settings, A>): Method<A> | InvalidArgument => {
   const { names, operation, refuses, send, table } = row
   const settings = row.settings?.(operation)
-  if (Check.isRefused(settings)) return settings
+  if (Check.isInvalidArgument(settings)) return settings
   for (const [argument, value] of Object.entries(names)) {
     const refused = checkOf(argument)(operation, value)
     if (refused !== undefined) return refused
@@ -135,7 +138,7 @@ export const methods: {
     method({
       operation: "queue.purge",
       names: { queue },
-      refuses: (queues) => refusesPurge(queues, queue),
+      refuses: (queues) => checkTypeForPurge(queues, queue),
       send: (driver) => driver.queuePurge(queue)
     }),
   queueDelete: (queue, options) =>
@@ -143,7 +146,7 @@ export const methods: {
       operation: "queue.delete",
       names: { queue },
       settings: (operation) => Check.readFlags(operation, options, { ifEmpty: false, ifUnused: false }),
-      refuses: (queues, flags) => refusesDelete(queues, queue, flags),
+      refuses: (queues, flags) => checkTypeForDelete(queues, queue, flags),
       send: (driver, flags, queues) =>
         driver.queueDelete(queue, flags).then((reply) => {
           queues.forget(queue)
@@ -152,7 +155,7 @@ export const methods: {
     })
 }
 
-/** `queue.declare`, of a name and options that have been checked. */
+/** The method `queue.declare`, for a name and options that have been checked. */
 export const declaringQueue = (queue: string, declaration: KnownQueue): Method<QueueDeclared> => ({
   operation: "queue.declare",
   names: [queue],

@@ -1,12 +1,12 @@
-/** What keeps a publish from being written, what is said of it then, and waiting for its confirm. */
+/** Why a publish cannot be written, the errors of publishing, and the wait for a confirm. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Confirmed } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Message } from "../../model/message.ts"
 import type { Channel } from "./channel.ts"
-import type { Unconfirmed } from "./confirms.ts"
-import type { Deadlines, Due } from "../waiting/deadlines.ts"
+import type { UnconfirmedPublish } from "./confirms.ts"
+import type { Deadlines, DeadlineEntry } from "../waiting/deadlines.ts"
 import { fail } from "../../model/failures.ts"
 
 const operation = "basic.publish"
@@ -15,13 +15,13 @@ const confirmed = Effect.succeed<Confirmed>({ _tag: "Confirmed" })
 
 const format = (milliseconds: number) => Duration.format(Duration.millis(milliseconds))
 
-export const forbidden = (because: string) =>
+export const publishForbidden = (because: string) =>
   new AmqpError.PublishForbidden({
-    message: `${operation}: nothing was sent: ${because}. Try again later, or wait (onBlocked: "wait").`,
+    message: `${operation}: ${because}. Nothing was sent. Try again later, or wait (onBlocked: "wait").`,
     operation
   })
 
-export const timedOutBefore = (timeout: number, because: string) =>
+export const timedOutUnsent = (timeout: number, because: string) =>
   new AmqpError.PublishTimeout({
     message: `${operation}: nothing was sent within ${format(timeout)}: ${because}`,
     operation,
@@ -30,28 +30,29 @@ export const timedOutBefore = (timeout: number, because: string) =>
 
 export const timedOutInBuffer = (timeout: number) =>
   new AmqpError.PublishTimeout({
-    message: `${operation}: the connection took no more bytes for ${format(timeout)}: the message is in the write buffer and may still be sent`,
+    message: `${operation}: the connection took no more bytes for ${format(timeout)}. The message is in the write buffer and may still be sent.`,
     operation,
     sent: true
   })
 
 export const timedOutUnconfirmed = (timeout: number) =>
   new AmqpError.PublishTimeout({
-    message: `${operation}: the broker did not confirm the message within ${format(timeout)}: it was sent, and may or may not have arrived`,
+    message: `${operation}: the broker did not confirm the message within ${format(timeout)}. It was sent, and may or may not have arrived.`,
     operation,
     sent: true
   })
 
-/** Why a publish would have to wait now; undefined when it would not. */
+/** Why a publish would have to wait now; undefined if it would be written at once. */
 export const obstacle = (channel: Channel): string | undefined =>
-  channel.forbids ?? (channel.full ? "the connection takes no more bytes, its write buffer is full" : undefined)
+  channel.forbiddenReason ??
+  (channel.isWriteBufferFull ? "the connection takes no more bytes: its write buffer is full" : undefined)
 
 type Resume = (effect: Effect.Effect<Confirmed, AmqpError.AmqpError>) => void
 
-/** A fiber that waits for a confirm. */
-export class Publication implements Unconfirmed, Due {
-  sooner: Due | undefined = undefined
-  later: Due | undefined = undefined
+/** The wait of one fiber for a confirm. */
+export class PendingConfirm implements UnconfirmedPublish, DeadlineEntry {
+  sooner: DeadlineEntry | undefined = undefined
+  later: DeadlineEntry | undefined = undefined
   readonly message: Message
   readonly mandatory: boolean
   readonly dueAt: number
@@ -77,7 +78,7 @@ export class Publication implements Unconfirmed, Due {
     this.#resume = resume
   }
 
-  /** To be called in the tick in which the message was written to the channel. */
+  /** Starts the wait. Must be called in the tick in which the message is written to the channel. */
   begin(channel: Channel): void {
     channel.confirms!.published(this)
     this.#deadlines.add(this)
@@ -92,7 +93,7 @@ export class Publication implements Unconfirmed, Due {
     this.#resume(fail(timedOutUnconfirmed(this.#timeout)))
   }
 
-  /** For a fiber that was interrupted: the confirm, when it comes, concerns nobody. */
+  /** Ends the wait of an interrupted fiber. A confirm that arrives later has no effect. */
   giveUp(): void {
     this.#deadlines.delete(this)
   }

@@ -1,4 +1,4 @@
-/** From what was given to the whole configuration: defaults, and the rules that span several settings. */
+/** Makes the whole configuration from a draft: fills in defaults, and checks the rules that span several settings. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
@@ -15,7 +15,7 @@ const listHosts = (draft: Draft): ReadonlyArray<HostAndPort> | undefined => {
   const several = draft.get("hosts")
   if (one === undefined && several === undefined) return [{ host: "localhost", port: undefined }]
   if (one !== undefined && several !== undefined) {
-    draft.report.add(one.setting, `a host beside ${several.setting}`, "one of the two")
+    draft.report.add(one.setting, "both", `either ${one.setting} or ${several.setting}`)
   }
   const host = draft.read("host")
   return draft.read("hosts") ?? (host === undefined ? undefined : [{ host, port: undefined }])
@@ -27,7 +27,7 @@ const readHosts = (draft: Draft, tls: boolean): readonly [Host, ...Array<Host>] 
   const given = draft.get("port")
   if (listed === undefined) return undefined
   if (given !== undefined && listed.every((host) => host.port !== undefined)) {
-    draft.report.show(given.setting, given.value, "not to be given: every host names its own port")
+    draft.report.addWithValue(given.setting, given.value, "no value, because every host has its own port")
   }
   const hosts = listed.map((host): Host => ({ host: host.host, port: host.port ?? port ?? (tls ? 5671 : 5672) }))
   return isNonEmpty(hosts) ? hosts : undefined
@@ -42,20 +42,20 @@ const readPlain = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): Creden
   const hasUsername = draft.get("username") !== undefined
   const hasPassword = draft.get("password") !== undefined
   if (hasUsername && !hasPassword) {
-    report.add(draft.nameOf("password"), "nothing", "the password of the user; none is assumed")
+    report.add(draft.nameOf("password"), "nothing", "a password for the user name (there is no default)")
   }
   if (hasPassword && !hasUsername) {
-    report.add(draft.nameOf("username"), "nothing", "the user name of the password; none is assumed")
+    report.add(draft.nameOf("username"), "nothing", "a user name for the password (there is no default)")
   }
   if (!hasUsername && !hasPassword) {
     if (hosts === undefined || hosts.every(({ host }) => isLoopback(host))) return guest
-    const wants = "a user name and a password: guest is assumed for a broker on this machine (localhost) only"
-    report.add(draft.nameOf("username"), "nothing", wants)
+    const expected = "a user name and a password (guest is the default only for a broker on localhost)"
+    report.add(draft.nameOf("username"), "nothing", expected)
   }
   return username === undefined || password === undefined ? undefined : { _tag: "Plain", username, password }
 }
 
-const ownIdentity = ["tls.cert", "tls.certFile", "tls.key", "tls.keyFile"] as const
+const clientCertificateKeys = ["tls.cert", "tls.certFile", "tls.key", "tls.keyFile"] as const
 
 const readCredentials = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): Credentials | undefined => {
   if (draft.read("authMechanism") !== "External") return readPlain(draft, hosts)
@@ -65,7 +65,7 @@ const readCredentials = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): 
     draft.report.add(
       given.setting,
       `a ${key === "username" ? "user name" : key}`,
-      "not to be given: EXTERNAL takes the user from the client certificate"
+      "no value, because EXTERNAL takes the user from the client certificate"
     )
   }
   return { _tag: "External" }
@@ -73,8 +73,8 @@ const readCredentials = (draft: Draft, hosts: ReadonlyArray<Host> | undefined): 
 
 const poolKeys = keys.filter((key) => key.startsWith("pool."))
 
-// Never is `Infinity` while it is read, and no timer at all where it is used.
-const unlessNever = (duration: Duration.Duration): Duration.Duration | undefined =>
+// The decoder reads "never" as `Infinity`. Code that uses the setting starts no timer for `undefined`.
+const finiteOrUndefined = (duration: Duration.Duration): Duration.Duration | undefined =>
   Duration.isFinite(duration) ? duration : undefined
 
 const readPool = (draft: Draft, channelMax: number): false | PoolConfig => {
@@ -83,11 +83,7 @@ const readPool = (draft: Draft, channelMax: number): false | PoolConfig => {
     for (const key of poolKeys) {
       const given = draft.get(key)
       if (given !== undefined)
-        draft.report.add(
-          given.setting,
-          "a setting of the pool",
-          `a pool, which ${off.setting} switches off, or not to be given`
-        )
+        draft.report.add(given.setting, "a pool setting", `no value, because ${off.setting} switches the pool off`)
     }
     return false
   }
@@ -96,23 +92,23 @@ const readPool = (draft: Draft, channelMax: number): false | PoolConfig => {
   const min = draft.read("pool.min") ?? 0
   const given = (key: Key) => draft.get(key)?.setting ?? draft.nameOf(key)
   if (max > channelMax) {
-    draft.report.show(
+    draft.report.addWithValue(
       given("pool.max"),
       max,
-      `at most ${channelMax}, the channels of a connection (${given("channelMax")})`
+      `at most ${channelMax}, the number of channels per connection (${given("channelMax")})`
     )
   }
   if (min > max && (size !== undefined || draft.get("pool.max") === undefined)) {
-    draft.report.show(given("pool.min"), min, `at most ${max}, the size of the pool (${given("pool.max")})`)
+    draft.report.addWithValue(given("pool.min"), min, `at most ${max}, the size of the pool (${given("pool.max")})`)
   }
   return {
     min,
     max,
-    recycle: unlessNever(draft.read("pool.recycle") ?? Duration.minutes(10)),
-    idleTimeout: unlessNever(draft.read("pool.idleTimeout") ?? Duration.minutes(5)),
+    recycle: finiteOrUndefined(draft.read("pool.recycle") ?? Duration.minutes(10)),
+    idleTimeout: finiteOrUndefined(draft.read("pool.idleTimeout") ?? Duration.minutes(5)),
     acquireTimeout: draft.read("pool.acquireTimeout") ?? Duration.seconds(5),
     maxWaiting: draft.read("pool.maxWaiting") ?? 10_000,
-    longBorrow: unlessNever(draft.read("pool.longBorrow") ?? Duration.seconds(30))
+    longBorrow: finiteOrUndefined(draft.read("pool.longBorrow") ?? Duration.seconds(30))
   }
 }
 
@@ -122,13 +118,13 @@ const readReconnect = (draft: Draft): ReconnectConfig => {
   const schedule = draft.read("reconnect.schedule")
   const given = draft.first(["reconnect.minDelay", "reconnect.maxDelay"])
   if (schedule !== undefined && given !== undefined) {
-    draft.report.add(given.setting, `a delay beside ${draft.nameOf("reconnect.schedule")}`, "one of the two")
+    draft.report.add(given.setting, "both", `either ${given.setting} or ${draft.nameOf("reconnect.schedule")}`)
   } else if (Duration.isGreaterThan(minDelay, maxDelay)) {
     const { setting, value } = draft.get("reconnect.maxDelay")!
-    draft.report.show(
+    draft.report.addWithValue(
       setting,
       value,
-      `at least ${Duration.format(minDelay)}, the first bound (${draft.get("reconnect.minDelay")?.setting ?? draft.nameOf("reconnect.minDelay")})`
+      `at least ${Duration.format(minDelay)}, the shortest delay (${draft.get("reconnect.minDelay")?.setting ?? draft.nameOf("reconnect.minDelay")})`
     )
   }
   return {
@@ -146,7 +142,7 @@ const readTcp = (draft: Draft): Tcp => ({
   keepAliveDelay: draft.read("tcp.keepAliveDelay") ?? Duration.seconds(30)
 })
 
-/** Pika sets a connection's name as a client property; it is the same setting. */
+/** Pika sets the connection's name as a client property. It is the same setting as `connectionName`. */
 const readName = (
   draft: Draft,
   { connection_name: fromProperties, ...properties }: Readonly<Record<string, unknown>>
@@ -154,20 +150,20 @@ const readName = (
   const clientProperties = Object.assign(Object.create(null) as Record<string, unknown>, properties)
   if (fromProperties === undefined) return { connectionName: draft.read("connectionName"), clientProperties }
   const setting = `${draft.get("clientProperties")?.setting ?? "clientProperties"}.connection_name`
-  draft.give("connectionName", { setting, value: fromProperties, form: "plain" })
+  draft.set("connectionName", { setting, value: fromProperties, form: "plain" })
   return { connectionName: draft.read("connectionName"), clientProperties }
 }
 
-/** The configuration, or every mistake in what was given. */
+/** Returns the configuration, or fails with every mistake in the draft. */
 export const assemble = Effect.fnUntraced(function* (draft: Draft) {
   const tlsOn = isTlsOn(draft)
   const hosts = readHosts(draft, tlsOn)
   const vhost = draft.read("vhost") ?? "/"
   const credentials = readCredentials(draft, hosts)
   const tls = yield* readTls(draft, tlsOn)
-  if (credentials?._tag === "External" && draft.first(ownIdentity) === undefined) {
-    const wants = "a client certificate and its private key: EXTERNAL logs in by them, and by nothing else"
-    draft.report.add(draft.nameOf("tls.cert"), "nothing", wants)
+  if (credentials?._tag === "External" && draft.first(clientCertificateKeys) === undefined) {
+    const expected = "a client certificate and its private key, because EXTERNAL authenticates with nothing else"
+    draft.report.add(draft.nameOf("tls.cert"), "nothing", expected)
   }
   const channelMax = draft.read("channelMax") ?? 2047
   const settings = {
@@ -189,7 +185,7 @@ export const assemble = Effect.fnUntraced(function* (draft: Draft) {
     publishTimeout: draft.read("publishTimeout") ?? Duration.seconds(10),
     writeBufferSize: draft.read("writeBufferSize") ?? 262_144,
     maxInboundMessageBodySize: draft.read("maxInboundMessageBodySize") ?? 134_217_728,
-    blockedConnectionTimeout: unlessNever(draft.read("blockedConnectionTimeout") ?? Duration.infinity),
+    blockedConnectionTimeout: finiteOrUndefined(draft.read("blockedConnectionTimeout") ?? Duration.infinity),
     tcp: readTcp(draft),
     shutdownTimeout: draft.read("shutdownTimeout") ?? Duration.seconds(10),
     pool: readPool(draft, channelMax)

@@ -1,26 +1,29 @@
-/** How the value of one setting is read, from an object's field or from text, and what is said of one that is refused. */
+/**
+ * How the value of one setting is decoded, from an object's field or from text, and how a refused value is described.
+ */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import { kind } from "./shown.ts"
+import { describeType } from "./formatValue.ts"
 
 /**
- * Where a value comes from: an object's field (`Duration.Input`, whose numbers are milliseconds), the text of a URL or
- * an environment variable (numbers are seconds), or a record of Pika's (numbers are seconds, text is read as text).
+ * The source of a value: `"plain"` is an object's field (a `Duration.Input`, whose numbers are milliseconds), `"text"`
+ * is the text of a URL or an environment variable (numbers are seconds), and `"pika"` is a field of one of Pika's
+ * records (numbers are seconds, and strings are read as `"text"`).
  */
 export type Form = "plain" | "text" | "pika"
 
 export interface Mistake {
-  /** Which part of the value, such as `[1]`. */
+  /** The part of the value that is wrong, such as `[1]`. */
   readonly at?: string
-  /** What was found, in words of this library, if the value itself would say too little or too much. */
+  /** What was found, in the library's own words, where the value itself would say too little or too much. */
   readonly got?: string
-  /** The value that was found, if it is not the whole one. */
+  /** The value that was found, if it is not the whole value. */
   readonly value?: unknown
-  /** Whether `at` holds names that the user made up. */
+  /** Whether `at` contains names that the user chose. */
   readonly named?: boolean
-  readonly wants: string
+  readonly expected: string
 }
 
 export type Decoded<A> = Result.Result<A, ReadonlyArray<Mistake>>
@@ -31,8 +34,8 @@ export interface Decoder<out A> {
   readonly decode: (value: unknown, form: Form) => Decoded<A>
 }
 
-export const refuse = (wants: string, got?: string): Decoded<never> =>
-  Result.fail([got === undefined ? { wants } : { wants, got }])
+export const refuse = (expected: string, got?: string): Decoded<never> =>
+  Result.fail([got === undefined ? { expected } : { expected, got }])
 
 export const decoder = <A>(decode: (value: unknown, form: Form) => Decoded<A>): Decoder<A> => ({
   secret: false,
@@ -48,7 +51,7 @@ export const integer = (least: number, most: number, hint = ""): Decoder<number>
     const number = isText(value, form) && /^\s*\d+\s*$/.test(value) ? Number(value) : value
     return typeof number === "number" && Number.isSafeInteger(number) && number >= least && number <= most
       ? Result.succeed(number)
-      : refuse(`a whole number from ${least} to ${most}${hint}`)
+      : refuse(`an integer from ${least} to ${most}${hint}`)
   })
 
 const booleans: ReadonlyMap<string, boolean> = new Map([
@@ -61,62 +64,64 @@ export const boolean: Decoder<boolean> = decoder((value, form) => {
   return typeof flag === "boolean" ? Result.succeed(flag) : refuse("true or false")
 })
 
-/** Off by the word `false` alone, where off is dangerous. */
+/** A boolean that only the word `false` turns off, for settings that are dangerous to turn off. */
 export const verification: Decoder<boolean> = decoder((value, form) => {
   const decoded = boolean.decode(value, form)
   const isOff = Result.isSuccess(decoded) && !decoded.success
   return isOff && isText(value, form) && value.trim().toLowerCase() !== "false" ? refuse("true or false") : decoded
 })
 
-/** One of a few words; `spellings` maps each that is understood to what it means. */
-export const choice = <A>(spellings: { readonly [word: string]: A }, wants: string): Decoder<A> =>
+/** One of a few words. `spellings` maps each accepted word to its meaning. */
+export const choice = <A>(spellings: { readonly [word: string]: A }, expected: string): Decoder<A> =>
   decoder((value) => {
     const word = typeof value === "string" ? value.trim() : ""
-    return Object.hasOwn(spellings, word) ? Result.succeed(spellings[word] as A) : refuse(wants)
+    return Object.hasOwn(spellings, word) ? Result.succeed(spellings[word] as A) : refuse(expected)
   })
 
-/** Whether a text can be sent as UTF-8: no half of a surrogate pair stands alone. */
+/** Whether a text can be sent as UTF-8: it has no lone surrogate. */
 export const isUnicode = (text: string): boolean => !/\p{Surrogate}/u.test(text)
 
-/** Text as AMQP's short strings carry it: at most 255 bytes, and no NUL, which ends a user name in SASL PLAIN. */
+/**
+ * A string that fits AMQP's short string: at most 255 bytes, and no NUL, because NUL ends a user name in SASL PLAIN.
+ */
 export const text = (noun: string): Decoder<string> =>
   decoder((value) => {
-    const wants = `${noun}: a text of 1 to 255 bytes without NUL`
-    if (typeof value !== "string" || value === "") return refuse(wants)
-    if (!isUnicode(value)) return refuse(wants, "a text that is not Unicode")
-    if (value.includes("\0")) return refuse(wants, "a text with NUL")
+    const expected = `${noun} (a string of 1 to 255 bytes without NUL)`
+    if (typeof value !== "string" || value === "") return refuse(expected)
+    if (!isUnicode(value)) return refuse(expected, "a string with a lone surrogate")
+    if (value.includes("\0")) return refuse(expected, "a string with NUL")
     const bytes = Buffer.byteLength(value)
-    return bytes > 255 ? refuse(wants, `a text of ${bytes} bytes`) : Result.succeed(value)
+    return bytes > 255 ? refuse(expected, `a string of ${bytes} bytes`) : Result.succeed(value)
   })
 
-/** The text inside a string or a `Redacted`, or `undefined` for anything else. */
-export const exposed = (value: unknown): string | undefined => {
+/** Returns the text inside a string or a `Redacted`, or `undefined` for anything else. */
+export const unredact = (value: unknown): string | undefined => {
   if (typeof value === "string") return value
   if (!Redacted.isRedacted(value)) return undefined
   try {
     const inside = Redacted.value(value)
     return typeof inside === "string" ? inside : undefined
   } catch {
-    // Wiped.
+    // The `Redacted` was wiped.
     return undefined
   }
 }
 
 export const secretText = (noun: string): Decoder<Redacted.Redacted<string>> =>
   secret((value) => {
-    const wants = `${noun}: a text, or a Redacted of one, that is not empty and has no NUL`
-    const inside = exposed(value)
+    const expected = `${noun} (a non-empty string without NUL, or a Redacted of one)`
+    const inside = unredact(value)
     if (inside === undefined) {
-      return refuse(wants, Redacted.isRedacted(value) ? "a Redacted without a text" : kind(value))
+      return refuse(expected, Redacted.isRedacted(value) ? "a Redacted without a string" : describeType(value))
     }
-    if (inside === "") return refuse(wants, "an empty text")
-    if (!isUnicode(inside)) return refuse(wants, "a text that is not Unicode")
-    if (inside.includes("\0")) return refuse(wants, "a text with NUL")
+    if (inside === "") return refuse(expected, "an empty string")
+    if (!isUnicode(inside)) return refuse(expected, "a string with a lone surrogate")
+    if (inside.includes("\0")) return refuse(expected, "a string with NUL")
     return Result.succeed(Redacted.make(inside))
   })
 
-// setTimeout fires at once when asked for more.
-const longestTimer = Duration.millis(2 ** 31 - 1)
+// setTimeout fires immediately for a longer delay.
+const maxTimer = Duration.millis(2 ** 31 - 1)
 
 const durationFields = new Set([
   "weeks",
@@ -131,7 +136,7 @@ const durationFields = new Set([
 
 const isNumber = (value: unknown): boolean => typeof value === "number" && !Number.isNaN(value)
 
-// `Duration.fromInput` reads NaN, and an object with a misspelt field, as zero.
+// `Duration.fromInput` reads NaN, and an object with a misspelled field, as zero.
 const isDurationInput = (value: unknown): value is Duration.Input => {
   switch (typeof value) {
     case "number":
@@ -166,39 +171,39 @@ const readDuration = (value: unknown, form: Form): Option.Option<Duration.Durati
 }
 
 export interface DurationBounds {
-  readonly least: Duration.Input
-  /** Default: the longest timer of Node, 24.8 days. */
-  readonly most?: Duration.Input
-  /** Whole seconds only, as AMQP's heartbeat is. */
-  readonly whole?: boolean
-  /** Whether "never" (`Duration.infinity`) may be said. */
-  readonly never?: boolean
-  /** Whether -1, Flask-Pika's never, may be said in seconds. */
-  readonly minusOne?: boolean
+  readonly min: Duration.Input
+  /** Default: Node's longest timer, 24.8 days. */
+  readonly max?: Duration.Input
+  /** Whether only whole seconds are accepted, as in AMQP's heartbeat. */
+  readonly wholeSeconds?: boolean
+  /** Whether "never" (`Duration.infinity`) is accepted. */
+  readonly allowsNever?: boolean
+  /** Whether -1, Flask-Pika's spelling of never, is accepted where numbers are seconds. */
+  readonly allowsMinusOne?: boolean
 }
 
-const durationWants = (bounds: DurationBounds, form: Form): string => {
-  const least = Duration.format(Duration.fromInputUnsafe(bounds.least))
-  const range = `from ${least} to ${Duration.format(Duration.fromInputUnsafe(bounds.most ?? longestTimer))}`
-  const whole = bounds.whole === true ? "whole seconds" : form === "plain" ? "a duration" : "seconds"
-  const spelling = form === "plain" ? "milliseconds or a text" : "a number of seconds or a text"
-  const never = bounds.never === true ? (form === "plain" ? `, or "Infinity" for never` : `, or "never"`) : ""
-  return `${whole} ${range} (${spelling} such as "10 seconds")${never}`
+const expectedDuration = (bounds: DurationBounds, form: Form): string => {
+  const least = Duration.format(Duration.fromInputUnsafe(bounds.min))
+  const range = `from ${least} to ${Duration.format(Duration.fromInputUnsafe(bounds.max ?? maxTimer))}`
+  const kind = bounds.wholeSeconds === true ? "a duration of whole seconds" : "a duration"
+  const spelling = form === "plain" ? "a number of milliseconds, or a string" : "a number of seconds, or a string"
+  const never = bounds.allowsNever === true ? (form === "plain" ? `, or "Infinity" for never` : `, or "never"`) : ""
+  return `${kind} ${range} (${spelling} such as "10 seconds")${never}`
 }
 
-/** A duration within bounds. Never is `Duration.infinity`. */
+/** Decodes a duration within bounds. Never is `Duration.infinity`. */
 export const duration = (bounds: DurationBounds): Decoder<Duration.Duration> => {
-  const least = Duration.toMillis(bounds.least)
-  const most = Duration.toMillis(bounds.most ?? longestTimer)
+  const least = Duration.toMillis(bounds.min)
+  const most = Duration.toMillis(bounds.max ?? maxTimer)
   return decoder((value, form) => {
     const isMinusOne = form !== "plain" && (value === -1 || (typeof value === "string" && value.trim() === "-1"))
-    if (bounds.minusOne === true && isMinusOne) return Result.succeed(Duration.infinity)
+    if (bounds.allowsMinusOne === true && isMinusOne) return Result.succeed(Duration.infinity)
     const read = readDuration(value, form)
-    if (Option.isNone(read)) return refuse(durationWants(bounds, form))
+    if (Option.isNone(read)) return refuse(expectedDuration(bounds, form))
     const millis = Duration.toMillis(read.value)
-    if (bounds.never === true && millis === Infinity) return Result.succeed(Duration.infinity)
-    return millis >= least && millis <= most && (bounds.whole !== true || millis % 1000 === 0)
+    if (bounds.allowsNever === true && millis === Infinity) return Result.succeed(Duration.infinity)
+    return millis >= least && millis <= most && (bounds.wholeSeconds !== true || millis % 1000 === 0)
       ? Result.succeed(read.value)
-      : refuse(durationWants(bounds, form))
+      : refuse(expectedDuration(bounds, form))
   })
 }

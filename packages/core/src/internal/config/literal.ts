@@ -1,16 +1,17 @@
 /**
- * JSON and Python literals, as Pika's URLs carry them: `{'product': 'shop', 'retries': 3, 'beta': True}`.
+ * JSON and Python literals, as in Pika's URLs: `{'product': 'shop', 'retries': 3, 'beta': True}`.
  *
- * A subset that only ever yields data: None, True, False, numbers, strings, lists, tuples and dicts with text keys.
+ * The accepted subset contains only data: None, True, False, numbers, strings, lists, tuples, and dicts whose keys are
+ * strings.
  */
 
 export type Literal = null | boolean | number | string | ReadonlyArray<Literal> | { readonly [key: string]: Literal }
 
-/** The longest text that is read, in characters: more than any configuration has. */
-const longest = 65_536
+/** Maximum length of a text, in characters: more than any configuration has. */
+const maxLength = 65_536
 
-// Deeper than any configuration, far shallower than the stack.
-const deepest = 16
+// Maximum nesting: deeper than any configuration, and far shallower than the stack.
+const maxDepth = 16
 
 const constants: ReadonlyMap<string, Literal> = new Map<string, Literal>([
   ["None", null],
@@ -43,7 +44,7 @@ const hexEscapes: ReadonlyMap<string, number> = new Map([
 
 class NotALiteral extends Error {}
 
-class Reader {
+class LiteralParser {
   #at = 0
   readonly #text: string
 
@@ -77,7 +78,7 @@ class Reader {
   }
 
   #value(depth: number): Literal {
-    if (depth > deepest) throw new NotALiteral()
+    if (depth > maxDepth) throw new NotALiteral()
     if (this.#next("{")) return this.#dict(depth)
     if (this.#next("[")) return this.#list("]", depth)
     if (this.#next("(")) return this.#tuple(depth)
@@ -92,7 +93,7 @@ class Reader {
 
   #number(digits: string): number {
     const number = Number(digits)
-    // A whole number that a double cannot hold would silently become another one.
+    // An integer that a double cannot represent exactly would silently become another one.
     if (!Number.isFinite(number) || (/^[-+]?\d+$/.test(digits) && !Number.isSafeInteger(number)))
       throw new NotALiteral()
     return number
@@ -109,7 +110,7 @@ class Reader {
     return items
   }
 
-  // Python: `(x)` is x, `(x,)` and `()` are tuples.
+  // In Python, `(x)` is x, and `(x,)` and `()` are tuples.
   #tuple(depth: number): Literal {
     if (this.#next(")")) return []
     const first = this.#value(depth + 1)
@@ -119,7 +120,7 @@ class Reader {
   }
 
   #dict(depth: number): Literal {
-    // Without a prototype, a key called `__proto__` is a key like any other.
+    // In an object without a prototype, `__proto__` is an ordinary key.
     const dict: Record<string, Literal> = Object.create(null)
     while (!this.#next("}")) {
       const quote = this.#next("'") ? "'" : this.#next('"') ? '"' : undefined
@@ -158,11 +159,11 @@ class Reader {
   }
 }
 
-/** The value that a text spells, or `undefined` if it spells none. */
+/** Returns the value of a literal, or `undefined` if the text is not a literal. */
 export const parseLiteral = (text: string): Literal | undefined => {
-  if (text.length > longest) return undefined
+  if (text.length > maxLength) return undefined
   try {
-    return new Reader(text).whole()
+    return new LiteralParser(text).whole()
   } catch (error) {
     if (error instanceof NotALiteral) return undefined
     throw error

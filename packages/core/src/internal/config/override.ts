@@ -1,8 +1,8 @@
-/** Options laid over a URL. */
+/** Options that override a URL. */
 import type { Draft } from "./draft.ts"
 import type { Key } from "./settings.ts"
 
-/** Settings that say the same in another way: an override of the first replaces the others as well. */
+/** Settings that express the same thing in different ways: an override of the first replaces the others as well. */
 const replaced: ReadonlyArray<readonly [Key, ...Array<Key>]> = [
   ["host", "hosts"],
   ["hosts", "host"],
@@ -14,14 +14,14 @@ const replaced: ReadonlyArray<readonly [Key, ...Array<Key>]> = [
   ["tls.keyFile", "tls.key"]
 ]
 
-/** Lays `options` over what a URL gave. Only TLS itself is not overridden: the URL's scheme says it in plain sight. */
+/** Overrides a URL's settings with `options`, except whether TLS is on: the URL's scheme says that visibly. */
 export const overrideUrl = (draft: Draft, options: Draft): void => {
   const scheme = draft.get("tls")
   const tls = options.get("tls")
   if (scheme !== undefined && tls !== undefined && scheme.value !== tls.value) {
-    const [got, wants] = tls.value === true ? ["TLS", "a URL of amqps://"] : ["TLS switched off", "a URL of amqp://"]
-    draft.report.add(tls.setting, `${got} beside a URL of ${scheme.value === true ? "amqps" : "amqp"}://`, wants)
-    // Their own complaints would only repeat this one.
+    const [got, expected] = tls.value === true ? ["TLS", "an amqps:// URL"] : ["TLS switched off", "an amqp:// URL"]
+    draft.report.add(tls.setting, `${got} with an ${scheme.value === true ? "amqps" : "amqp"}:// URL`, expected)
+    // Mistakes in the other TLS options would only repeat this one.
     for (const [key] of options.entries()) if (key.startsWith("tls")) options.forget(key)
   }
   for (const [key, ...others] of replaced) if (options.get(key) !== undefined) draft.forget(...others)

@@ -1,22 +1,22 @@
-/** Certificates and keys as PEM text (RFC 7468), and the paths of files that hold them. */
+/** Certificates and keys as PEM text (RFC 7468), and the paths of files that contain them. */
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { X509Certificate } from "node:crypto"
-import { type Decoded, decoder, type Decoder, exposed, refuse, secret } from "./decoder.ts"
-import { kind } from "./shown.ts"
+import { type Decoded, decoder, type Decoder, unredact, refuse, secret } from "./decoder.ts"
+import { describeType } from "./formatValue.ts"
 
-const wantsCertificates = "certificates as PEM text (-----BEGIN CERTIFICATE-----), and nothing else"
-const wantsKey = "a private key as PEM text (-----BEGIN PRIVATE KEY-----)"
+const expectedCertificates = "certificates as PEM text (-----BEGIN CERTIFICATE-----), and nothing else"
+const expectedKey = "a private key as PEM text (-----BEGIN PRIVATE KEY-----)"
 
 const certificateBegin = /-----BEGIN (?:X509 )?CERTIFICATE-----/g
 const certificateEnd = /-----END (?:X509 )?CERTIFICATE-----/g
 const keyBegin = /-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----/
 
-/** How many kinds of keys are looked for: there are five. */
-const mostKinds = 16
+/** Maximum number of kinds of keys that are searched for. There are five. */
+const maxKinds = 16
 
-// No expression from the beginning to the end of a block: with many beginnings and no end, each would be looked at to the end
-// of the text.
+// A single expression from the beginning to the end of a block would be slow: for a text with many beginnings and no
+// end, it would search to the end of the text from each beginning.
 const certificateBlocks = (pem: string): Array<string> => {
   const blocks: Array<string> = []
   let from = 0
@@ -38,12 +38,12 @@ const keyBlock = (pem: string): string | undefined => {
     const at = pem.indexOf(end, index + line.length)
     if (at >= 0) return pem.slice(index, at + end.length)
     unended.add(kind)
-    if (unended.size === mostKinds) break
+    if (unended.size === maxKinds) break
   }
   return undefined
 }
 
-/** The certificates in a PEM text, or `undefined` if there is none or one of them cannot be read. */
+/** Returns the certificates in a PEM text, or `undefined` if there are none or one of them cannot be read. */
 export const certificatesIn = (pem: string): ReadonlyArray<string> | undefined => {
   const blocks = certificateBlocks(pem)
   try {
@@ -53,7 +53,7 @@ export const certificatesIn = (pem: string): ReadonlyArray<string> | undefined =
   }
 }
 
-/** The private key in a PEM text, which may hold certificates beside it. */
+/** Returns the private key in a PEM text, which may also contain certificates. */
 export const privateKeyIn = (pem: string): Redacted.Redacted<string> | undefined => {
   const block = keyBlock(pem)
   return block === undefined ? undefined : Redacted.make(block)
@@ -64,20 +64,22 @@ const pemText = (value: unknown): string | undefined =>
 
 const certificatesOf = (value: unknown): Decoded<ReadonlyArray<string>> => {
   const pem = pemText(value)
-  if (pem === undefined) return refuse(wantsCertificates, kind(value))
-  // Kept, it would be printed with the configuration.
-  if (keyBegin.test(pem)) return refuse(wantsCertificates, "a private key among them")
+  if (pem === undefined) return refuse(expectedCertificates, describeType(value))
+  // A private key in this setting would be printed with the configuration.
+  if (keyBegin.test(pem)) return refuse(expectedCertificates, "a private key among them")
   const found = certificatesIn(pem)
   if (found !== undefined) return Result.succeed(found)
   return refuse(
-    wantsCertificates,
+    expectedCertificates,
     pem.includes("-----BEGIN")
       ? "PEM that cannot be read as certificates"
-      : `${kind(value)} that is no PEM; is it a path?`
+      : `${describeType(value)} that is not PEM (for a path, use the setting for files)`
   )
 }
 
-/** PEM text, or several. Certificates are read here: Node silently passes over a CA that is none. */
+/**
+ * One or several PEM texts. Certificates are parsed here, because Node silently ignores a CA that is not a certificate.
+ */
 export const certificates: Decoder<ReadonlyArray<string>> = decoder((value) => {
   if (!Array.isArray(value)) return certificatesOf(value)
   const all: Array<string> = []
@@ -86,17 +88,17 @@ export const certificates: Decoder<ReadonlyArray<string>> = decoder((value) => {
     if (Result.isFailure(found)) return found
     all.push(...found.success)
   }
-  return all.length > 0 ? Result.succeed(all) : refuse(wantsCertificates)
+  return all.length > 0 ? Result.succeed(all) : refuse(expectedCertificates)
 })
 
 export const privateKey: Decoder<Redacted.Redacted<string>> = secret((value) => {
-  const pem = exposed(value) ?? pemText(value)
-  if (pem === undefined) return refuse(wantsKey, kind(value))
+  const pem = unredact(value) ?? pemText(value)
+  if (pem === undefined) return refuse(expectedKey, describeType(value))
   const key = privateKeyIn(pem)
-  return key === undefined ? refuse(wantsKey, `${kind(value)} without one`) : Result.succeed(key)
+  return key === undefined ? refuse(expectedKey, `${describeType(value)} without a private key`) : Result.succeed(key)
 })
 
-/** The path of a file, or several. */
+/** The path of a file, or several paths. */
 export const paths: Decoder<ReadonlyArray<string>> = decoder((value) => {
   const items: ReadonlyArray<unknown> = Array.isArray(value) ? value : [value]
   const all = items.filter((item) => typeof item === "string" && item !== "" && !item.includes("\0")) as Array<string>

@@ -1,4 +1,4 @@
-/** Every setting: its key (the path of the option), its names elsewhere, and how it is read. */
+/** All settings: the key of each (the path of the option), its names in other sources, and its decoder. */
 import {
   boolean,
   choice,
@@ -17,9 +17,12 @@ import { certificates, paths, privateKey } from "./pem.ts"
 
 interface Setting<out A> {
   readonly decoder: Decoder<A>
-  /** The environment variable, without `AMQP_`. Absent: not a variable of its own. */
+  /** The environment variable, without `AMQP_`. Absent if the setting has no variable. */
   readonly env?: string
-  /** Names of URL parameters beside those that follow from `env`. `false`: its place in a URL is not the query. */
+  /**
+   * Names of URL parameters, in addition to those that follow from `env`. `false` if the setting is not in the query of
+   * a URL.
+   */
   readonly url?: ReadonlyArray<string> | false
   /** The field of Pika's ConnectionParameters. */
   readonly pika?: string
@@ -27,7 +30,7 @@ interface Setting<out A> {
 
 const setting = <A>(decoder: Decoder<A>, names: Omit<Setting<A>, "decoder">): Setting<A> => ({ decoder, ...names })
 
-const timeout = (bounds: Partial<DurationBounds> = {}) => duration({ least: 1, ...bounds })
+const timeout = (bounds: Partial<DurationBounds> = {}) => duration({ min: 1, ...bounds })
 
 export const settings = {
   host: setting(host, { env: "HOST", url: false, pika: "host" }),
@@ -59,7 +62,7 @@ export const settings = {
   }),
   "tls.ciphers": setting(text("cipher suites in OpenSSL's notation"), { env: "TLS_CIPHERS" }),
 
-  heartbeat: setting(duration({ least: 0, most: "65535 seconds", whole: true }), {
+  heartbeat: setting(duration({ min: 0, max: "65535 seconds", wholeSeconds: true }), {
     env: "HEARTBEAT",
     url: ["heartbeat_interval"],
     pika: "heartbeat"
@@ -67,14 +70,14 @@ export const settings = {
   channelMax: setting(integer(1, 65_535), { env: "CHANNEL_MAX", pika: "channel_max" }),
   frameMax: setting(integer(4096, 2 ** 32 - 1), { env: "FRAME_MAX", pika: "frame_max" }),
   locale: setting(text("a locale such as en_US"), { env: "LOCALE", pika: "locale" }),
-  connectionName: setting(text("a name"), { env: "CONNECTION_NAME" }),
+  connectionName: setting(text("a connection name"), { env: "CONNECTION_NAME" }),
   clientProperties: setting(clientProperties, { env: "CLIENT_PROPERTIES", pika: "client_properties" }),
   lazyConnect: setting(boolean, { env: "LAZY_CONNECT" }),
   connectionAttempts: setting(integer(1, 2 ** 31 - 1), { env: "CONNECTION_ATTEMPTS", pika: "connection_attempts" }),
-  retryDelay: setting(duration({ least: 0 }), { env: "RETRY_DELAY", pika: "retry_delay" }),
+  retryDelay: setting(duration({ min: 0 }), { env: "RETRY_DELAY", pika: "retry_delay" }),
   "reconnect.minDelay": setting(timeout(), { env: "RECONNECT_MIN_DELAY" }),
   "reconnect.maxDelay": setting(timeout(), { env: "RECONNECT_MAX_DELAY" }),
-  "reconnect.healthyAfter": setting(duration({ least: 0 }), { env: "RECONNECT_HEALTHY_AFTER" }),
+  "reconnect.healthyAfter": setting(duration({ min: 0 }), { env: "RECONNECT_HEALTHY_AFTER" }),
   "reconnect.schedule": setting(schedule, {}),
   "reconnect.onRefused": setting(choice({ retry: "retry", close: "close" } as const, "retry or close"), {
     env: "RECONNECT_ON_REFUSED"
@@ -86,29 +89,29 @@ export const settings = {
   publishTimeout: setting(timeout(), { env: "PUBLISH_TIMEOUT" }),
   writeBufferSize: setting(integer(4096, 2 ** 30), { env: "WRITE_BUFFER_SIZE" }),
   maxInboundMessageBodySize: setting(integer(1, 2 ** 32), { env: "MAX_INBOUND_MESSAGE_BODY_SIZE" }),
-  blockedConnectionTimeout: setting(timeout({ never: true }), {
+  blockedConnectionTimeout: setting(timeout({ allowsNever: true }), {
     env: "BLOCKED_CONNECTION_TIMEOUT",
     pika: "blocked_connection_timeout"
   }),
   "tcp.noDelay": setting(boolean, { env: "TCP_NO_DELAY" }),
   "tcp.keepAlive": setting(boolean, { env: "TCP_KEEP_ALIVE" }),
-  // TCP_KEEPIDLE is whole seconds, and Node reads less than one as the system's default.
-  "tcp.keepAliveDelay": setting(duration({ least: "1 second", most: "32767 seconds", whole: true }), {
+  // TCP_KEEPIDLE takes whole seconds, and Node treats less than one second as the system's default.
+  "tcp.keepAliveDelay": setting(duration({ min: "1 second", max: "32767 seconds", wholeSeconds: true }), {
     env: "TCP_KEEP_ALIVE_DELAY"
   }),
-  shutdownTimeout: setting(duration({ least: 0 }), { env: "SHUTDOWN_TIMEOUT" }),
+  shutdownTimeout: setting(duration({ min: 0 }), { env: "SHUTDOWN_TIMEOUT" }),
 
   pool: setting(boolean, { env: "POOL" }),
-  "pool.max": setting(integer(1, 65_535, "; pool: false, or AMQP_POOL=false, works without a pool"), {
+  "pool.max": setting(integer(1, 65_535, " (to work without a pool, set pool: false or AMQP_POOL=false)"), {
     env: "POOL_SIZE",
     url: ["pool_max", "poolMax"]
   }),
   "pool.min": setting(integer(0, 65_535), { env: "POOL_MIN" }),
-  "pool.recycle": setting(timeout({ never: true, minusOne: true }), { env: "POOL_RECYCLE" }),
-  "pool.idleTimeout": setting(timeout({ never: true }), { env: "POOL_IDLE_TIMEOUT" }),
+  "pool.recycle": setting(timeout({ allowsNever: true, allowsMinusOne: true }), { env: "POOL_RECYCLE" }),
+  "pool.idleTimeout": setting(timeout({ allowsNever: true }), { env: "POOL_IDLE_TIMEOUT" }),
   "pool.acquireTimeout": setting(timeout(), { env: "POOL_ACQUIRE_TIMEOUT" }),
   "pool.maxWaiting": setting(integer(0, Number.MAX_SAFE_INTEGER), { env: "POOL_MAX_WAITING" }),
-  "pool.longBorrow": setting(timeout({ never: true }), { env: "POOL_LONG_BORROW" })
+  "pool.longBorrow": setting(timeout({ allowsNever: true }), { env: "POOL_LONG_BORROW" })
 } as const
 
 type Settings = typeof settings
@@ -125,7 +128,10 @@ export const settingOf = (key: Key): Setting<unknown> => settings[key]
 
 const camel = (snake: string): string => snake.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
-/** URL parameters: each variable's name without `AMQP_`, in snake_case (Pika's) and camelCase (amqplib's), and others. */
+/**
+ * URL parameters: the name of each variable without `AMQP_`, in snake_case (as in Pika) and in camelCase (as in
+ * amqplib), and further names.
+ */
 export const urlParameters: ReadonlyMap<string, Key> = new Map(
   keys.flatMap((key) => {
     const { env, url } = settingOf(key)

@@ -1,7 +1,7 @@
-/** Which known name an unknown one was meant to be. */
+/** Finds the known name that an unknown name was meant to be. */
 
-/** Edits (insert, delete, replace, swap of neighbours) that turn one name into the other. */
-const distance = (a: string, b: string): number => {
+/** Number of edits (insert, delete, replace, swap of neighbors) that turn one name into the other. */
+const editDistance = (a: string, b: string): number => {
   let beforeLast: Array<number> = []
   let last = Array.from({ length: b.length + 1 }, (_, j) => j)
   for (let i = 1; i <= a.length; i++) {
@@ -20,16 +20,19 @@ const distance = (a: string, b: string): number => {
   return last[b.length]!
 }
 
-const normal = (name: string): string => name.replaceAll(/[_.-]/g, "").toLowerCase()
+const normalize = (name: string): string => name.replaceAll(/[_.-]/g, "").toLowerCase()
 
-/** The known name that `name` is a misspelling of, if there is one: a short name may be off by one edit, a longer by two. */
-export const suggestion = (name: string, known: Iterable<string>): string | undefined => {
-  const wanted = normal(name)
+/**
+ * Returns the known name that `name` misspells, if there is one. A short name may differ by one edit, a longer one by
+ * two.
+ */
+export const closestName = (name: string, known: Iterable<string>): string | undefined => {
+  const wanted = normalize(name)
   if (wanted.length > 60) return undefined
   let best: string | undefined
   let fewest = wanted.length < 6 ? 2 : 3
   for (const candidate of known) {
-    const edits = distance(wanted, normal(candidate))
+    const edits = editDistance(wanted, normalize(candidate))
     if (edits < fewest) {
       fewest = edits
       best = candidate

@@ -1,14 +1,13 @@
 /**
  * The addresses of a host, and how long each may be silent.
- *
- * Node takes the first address that accepts a connection. One that accepts and then says nothing, as a proxy without a
- * backend or a paused node does, would hide the others for as long as it stays so.
+ * Node uses the first address that accepts a connection. An address that accepts and then stays silent, such as a proxy
+ * without a backend or a paused node, would hide the other addresses.
  */
 import * as Effect from "effect/Effect"
 import dns, { type LookupAddress } from "node:dns"
 import { isIP, type LookupFunction } from "node:net"
 
-/** IPv4 and IPv6 by turns, beginning with the first (RFC 8305), as Node tries them. */
+/** Alternates IPv4 and IPv6, starting with the family of the first address (RFC 8305), as Node tries them. */
 const interleaved = (addresses: ReadonlyArray<LookupAddress>): Array<LookupAddress> => {
   const first = addresses.filter(({ family }) => family === addresses[0]?.family)
   const second = addresses.filter(({ family }) => family !== addresses[0]?.family)
@@ -19,19 +18,21 @@ const interleaved = (addresses: ReadonlyArray<LookupAddress>): Array<LookupAddre
   return result
 }
 
-/** The addresses of a name; of an address there are none to look up. */
+/** Resolves a host name to its addresses. An IP address resolves to an empty list. */
 export const addressesOf = (host: string): Effect.Effect<ReadonlyArray<LookupAddress>, NodeJS.ErrnoException> =>
   isIP(host) !== 0
     ? Effect.succeed([])
     : Effect.callback((resume) => {
-        // Read from the module at each call, so that what an application has put there is used.
+        // `dns.lookup` is read at each call, so that an application's replacement is used.
         dns.lookup(host, { all: true, hints: dns.ADDRCONFIG }, (error, found) =>
           resume(error === null ? Effect.succeed(interleaved(found)) : Effect.fail(error))
         )
       })
 
-/** The option of a socket that leads it to these addresses: to the first that accepts a connection. */
-export const lookupOf =
+/**
+ * Returns the socket option `lookup` that answers with these addresses. The socket connects to the first that accepts.
+ */
+export const makeLookup =
   (addresses: ReadonlyArray<LookupAddress>): LookupFunction =>
   (_, { all }, found) => {
     const [first] = addresses
@@ -39,9 +40,9 @@ export const lookupOf =
     else found(null, first.address, first.family)
   }
 
-/** The least time that an address gets, in milliseconds, where there is enough for two of them. */
-const leastShare = 2000
+/** Minimum time per address, in milliseconds, when there is enough for two addresses. */
+const minAddressTimeout = 2000
 
-/** How long the first of so many addresses may say nothing before the next one is tried. In milliseconds. */
-export const shareOf = (left: number, addresses: number): number =>
-  addresses <= 1 ? left : Math.max(left / addresses, Math.min(leastShare, left / 2))
+/** Returns how long the first of `addresses` may stay silent before the next one is tried, in milliseconds. */
+export const addressTimeout = (left: number, addresses: number): number =>
+  addresses <= 1 ? left : Math.max(left / addresses, Math.min(minAddressTimeout, left / 2))

@@ -1,4 +1,7 @@
-/** Whether the broker takes messages on a connection, by its own word (`connection.blocked`), and how long it may not. */
+/**
+ * Tracks whether the broker has blocked publishing on a connection (`connection.blocked`), and ends the connection
+ * after `blockedConnectionTimeout`.
+ */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -11,30 +14,32 @@ export class Blocking {
   readonly #flow: SubscriptionRef.SubscriptionRef<Flow>
   readonly #timeout: Duration.Duration | undefined
   readonly #fork: Fork
-  readonly #which: () => Readonly<Record<string, unknown>>
+  readonly #annotations: () => Readonly<Record<string, unknown>>
   #timer: { readonly interruptUnsafe: () => void } | undefined
 
   /**
-   * @param flow what applications see
+   * @param flow the state that applications observe
    * @param timeout `blockedConnectionTimeout`
-   * @param which what lines of the log say about where they belong
+   * @param annotations returns the log annotations of the current link
    */
   constructor(
     flow: SubscriptionRef.SubscriptionRef<Flow>,
     timeout: Duration.Duration | undefined,
     fork: Fork,
-    which: () => Readonly<Record<string, unknown>>
+    annotations: () => Readonly<Record<string, unknown>>
   ) {
     this.#flow = flow
     this.#timeout = timeout
     this.#fork = fork
-    this.#which = which
+    this.#annotations = annotations
   }
 
   blocked(reason: string, link: Link | undefined): void {
     if (this.#flow.value._tag === "Flowing") {
-      const log = Effect.logWarning("AMQP connection blocked: the broker takes no messages")
-      this.#set({ _tag: "Blocked", reason }, Effect.annotateLogs(log, { reason, ...this.#which() }))
+      const log = Effect.logWarning(
+        "AMQP connection blocked: the broker accepts no messages on it until it sends connection.unblocked"
+      )
+      this.#set({ _tag: "Blocked", reason }, Effect.annotateLogs(log, { reason, ...this.#annotations() }))
     }
     const timeout = this.#timeout
     if (timeout === undefined || this.#timer !== undefined) return
@@ -53,15 +58,20 @@ export class Blocking {
   }
 
   unblocked(): void {
-    this.#end(Effect.annotateLogs(Effect.logInfo("AMQP connection unblocked"), this.#which()))
+    this.#end(
+      Effect.annotateLogs(
+        Effect.logInfo("AMQP connection unblocked: the broker accepts messages on it again"),
+        this.#annotations()
+      )
+    )
   }
 
-  /** The connection has ended, and with it what the broker said on it. */
+  /** The connection has ended, so the block on it is over. */
   lost(): void {
     this.#end(Effect.void)
   }
 
-  /** Nobody waits for anything any more. */
+  /** Stops the timer. No log line follows. */
   stop(): void {
     this.#timer?.interruptUnsafe()
   }

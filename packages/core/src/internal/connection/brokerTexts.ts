@@ -1,32 +1,42 @@
-/** What RabbitMQ says in a reply text only: AMQP's codes and fields do not tell it. */
+/** Reads facts that RabbitMQ states only in a reply text: AMQP's codes and fields do not carry them. */
 
-// `number of channels opened for user 'u' has reached the maximum allowed user limit of (7)`, `... on node 'n' ...`.
+// Matches `number of channels opened for user 'u' has reached the maximum allowed user limit of (7)`, and `... on node
+// 'n' ...`.
 const channelLimit = /number of channels opened .* has reached the maximum allowed (?:user )?limit of \(?(\d+)/s
 
-/** The limit that the broker names when it closes a connection over one channel too many; `undefined`: another reason. */
+/**
+ * Returns the limit that the broker names when it closes a connection because of one channel too many; `undefined`: the
+ * text has another reason.
+ */
 export const channelLimitIn = (text: string): number | undefined => {
   const limit = channelLimit.exec(text)?.[1]
   return limit === undefined ? undefined : Number(limit)
 }
 
-/** `vhost connection limit (10) is reached`, `user connection limit ...`, `node connection limit ...`. */
+/**
+ * Whether the text is `vhost connection limit (10) is reached`, `user connection limit ...` or `node connection limit
+ * ...`.
+ */
 export const isConnectionLimit = (text: string): boolean => /connection limit .*is reached/.test(text)
 
-/** A message is above the broker's own limit: it says 406 then, not 311. */
+/** Whether a message exceeds the broker's own size limit. The broker then answers 406, not 311. */
 export const isMessageSize = (text: string): boolean => /message size \d+ is larger than/.test(text)
 
-// What RabbitMQ says of a declaration that it refuses: `inequivalent arg 'durable' for queue 'q' in vhost '/': received
-// 'false' but current is 'true'`, or `none`, or `the value '10' of type 'byte'`; `invalid arg 'x-max-priority' for queue 'q'`.
-// A reply text has at most 255 bytes: it ends in "..." where it was cut off, so every later part may be missing.
+// RabbitMQ's texts for a refused declaration: `inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false'
+// but current is 'true'`, or `none`, or `the value '10' of type 'byte'`; `invalid arg 'x-max-priority' for queue 'q'`.
+// A reply text has at most 255 bytes and ends in "..." where it was truncated, so every later part may be missing.
 const refusedArgument = /\b(inequivalent|invalid) (?:arg|property) '([^']*)' for ((?:queue|exchange) '.*)$/s
 const bothValues = /^(.*) in vhost '.*': received (.*) but current is (.*)$/s
 const printedValue = [/^the value '(.*)' of type '\w+'$/s, /^'(.*)'$/s]
 
-// These may be set by a policy, which changes them on a queue or exchange that exists (https://www.rabbitmq.com/docs/policies).
+// A policy can set these arguments on a queue or exchange that exists (https://www.rabbitmq.com/docs/policies).
 const isPolicy =
   /^(?:x-(?:message-ttl|expires|max-length|max-length-bytes|overflow|dead-letter-exchange|dead-letter-routing-key|dead-letter-strategy|delivery-limit|queue-mode|max-age)|alternate-exchange)$/
 
-/** Which argument of a declaration differs from what exists, with both values, and what to do about it. */
+/**
+ * Returns which argument of a declaration differs from the existing queue or exchange, with both values and what to do
+ * about it.
+ */
 export const differenceIn = (text: string, operation: string) => {
   const [, verdict, argument, rest = ""] = refusedArgument.exec(text) ?? []
   if (argument === undefined) return undefined
@@ -47,7 +57,7 @@ export const differenceIn = (text: string, operation: string) => {
     received,
     current,
     message:
-      `${operation}: ${subject} exists with another ${argument}: ${current}, where this declaration has ${received}. ` +
-      `Declare it as it is, or delete it first, with the messages in it${policy}. The broker said: ${text}`
+      `${operation}: ${subject} exists with ${argument} ${current}, and is declared here with ${received}. ` +
+      `Declare it with the existing value, or delete it first, which deletes its messages${policy}. The broker said: ${text}`
   }
 }

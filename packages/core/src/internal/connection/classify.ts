@@ -1,9 +1,9 @@
 /**
- * The one classifier of failures: what frames, Node and amqplib report becomes an `AmqpErrorReason`.
- *
- * What the broker says is an object of the driver, with its code and text. Node's codes arrive as a string in `code`. What
- * only amqplib knows, its three ways to find a connection gone, can be told by the message alone: those of amqplib 2.3,
- * and a test pins each of them.
+ * Classifies failures: everything that frames, Node and amqplib report becomes an `AmqpErrorReason`. No other module
+ * does this.
+ * A close by the broker is an object of the driver, with its code and text. Node's codes are a string in `code`.
+ * amqplib reports a lost connection in three ways that only their messages identify. The messages are those of amqplib
+ * 2.3, and a test pins each of them.
  */
 import * as Predicate from "effect/Predicate"
 import { channelLimitIn, differenceIn, isConnectionLimit, isMessageSize } from "./brokerTexts.ts"
@@ -11,20 +11,21 @@ import {
   BrokerClose,
   ChannelEnded,
   MechanismRefused,
-  NoChannelLeft,
-  OpeningTimedOut,
+  ChannelNumbersExhausted,
+  HandshakeTimedOut,
   ProtocolViolation
 } from "../driver/driver.ts"
 import * as Reason from "../../model/errorReason.ts"
-import { tlsCode, tlsFailed } from "./tlsFailures.ts"
+import { tlsCodePattern, tlsFailed } from "./tlsFailures.ts"
+import { withoutPeriod } from "../waiting/phrases.ts"
 
-/** Where the failure happened, for the message and for codes that mean different things in different places. */
+/** Where a failure happened: for the message, and for codes whose meaning depends on it. */
 export interface Context {
   readonly operation: string
   /** The peer, as `host:port`. */
   readonly peer?: string | undefined
   readonly vhost?: string | undefined
-  /** Whether the connection was not open yet: a 403 then means the login. */
+  /** Whether the connection was still opening: a 403 then refers to the login. */
   readonly handshake?: boolean | undefined
 }
 
@@ -36,7 +37,8 @@ const codeOf = (cause: unknown): string | number | undefined => {
 
 const messageOf = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)
-  // Both of "localhost"'s addresses were refused: the message of the aggregate is empty, its parts say which.
+  // Several addresses failed, such as both addresses of "localhost": the message of the aggregate is empty, and its
+  // parts have the details.
   if (cause instanceof AggregateError && cause.message === "") {
     return cause.errors.map((error) => messageOf(error)).join(", ")
   }
@@ -62,7 +64,8 @@ const byReplyCode = (
     case 402:
     case 530:
       if (context.handshake === true && isConnectionLimit(text)) return new Reason.BrokerError(fields)
-      // One channel too many for this user or node, which may pass, and which `channelBudget` learns from.
+      // There is one channel too many for this user or node. The condition may be transient, and `channelBudget` limits
+      // further openings.
       if (channelLimitIn(text) !== undefined) return new Reason.BrokerError(fields)
       return context.handshake === true
         ? new Reason.VirtualHostRefused({ ...fields, message: vhostRefused(context, text) })
@@ -104,7 +107,7 @@ const vhostRefused = (context: Context, text: string) =>
 const bySystemCode = (code: string, text: string, context: Context, cause: unknown) => {
   const { operation } = context
   const peer = context.peer ?? "the broker"
-  if (tlsCode.test(code)) return tlsFailed(code, text, context, cause)
+  if (tlsCodePattern.test(code)) return tlsFailed(code, text, context, cause)
   switch (code) {
     case "ECONNREFUSED":
     case "ENOTFOUND":
@@ -114,7 +117,7 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
     case "EADDRNOTAVAIL":
     case "EACCES":
       return new Reason.ConnectFailed({
-        message: `${operation}: cannot reach ${peer}: ${text}. Is the broker running there?`,
+        message: `${operation}: cannot reach ${peer}: ${withoutPeriod(text)}. Check that the broker is running there.`,
         operation,
         cause,
         code
@@ -134,7 +137,7 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
     case "ERR_BUFFER_OUT_OF_BOUNDS":
     case "ERR_OUT_OF_RANGE":
       return new Reason.ProtocolError({
-        message: `${operation}: ${peer} sent a frame that ends before its fields do: ${text}`,
+        message: `${operation}: ${peer} sent a frame whose size does not match its fields: ${text}`,
         operation,
         cause
       })
@@ -151,17 +154,17 @@ const byKind = (cause: unknown, text: string, context: Context): Reason.AmqpErro
     if (known !== undefined || cause instanceof ProtocolViolation) return known
     const Closed = cause.of === "channel" ? Reason.ChannelClosed : Reason.ConnectionClosed
     return new Closed({
-      message: `${operation}: the broker closed the ${cause.of}, with a code that AMQP does not have (${cause.code}): ${text}`,
+      message: `${operation}: the broker closed the ${cause.of} with reply code ${cause.code}, which AMQP does not define: ${text}`,
       operation,
       cause,
       replyCode: cause.code
     })
   }
-  if (cause instanceof OpeningTimedOut) {
-    const message = `${operation}: ${peer} accepted the connection or the address, but went silent: ${text}`
+  if (cause instanceof HandshakeTimedOut) {
+    const message = `${operation}: ${peer} stopped answering while the connection was opening: ${text}`
     return new Reason.ConnectTimeout({ message, operation, cause })
   }
-  if (cause instanceof NoChannelLeft) {
+  if (cause instanceof ChannelNumbersExhausted) {
     const message = `${operation}: ${text}: raise channelMax, or lower the pool's max`
     return new Reason.ChannelMaxReached({ message, operation, cause, channelMax: 0 })
   }
@@ -174,13 +177,14 @@ const byKind = (cause: unknown, text: string, context: Context): Reason.AmqpErro
   return undefined
 }
 
-// The heartbeat's, that of a socket that ended, and the same while it opens.
+// amqplib's messages for a missed heartbeat, for a socket that ended, and for a socket that ended while the connection
+// opened.
 const isGone = (text: string): boolean =>
   text.startsWith("Heartbeat timeout") ||
   text.startsWith("Unexpected close") ||
   text.startsWith("Socket closed abruptly")
 
-/** Tells what a failure of amqplib, of the system or of the broker means. */
+/** Classifies a failure of amqplib, of the system or of the broker. */
 export const classify = (cause: unknown, context: Context): Reason.AmqpErrorReason => {
   const { operation } = context
   const text = messageOf(cause)
@@ -192,7 +196,7 @@ export const classify = (cause: unknown, context: Context): Reason.AmqpErrorReas
     if (known !== undefined) return known
   }
   if (isGone(text)) {
-    const message = `${operation}: the connection to ${context.peer ?? "the broker"} is gone: ${text}`
+    const message = `${operation}: the connection to ${context.peer ?? "the broker"} was lost: ${text}`
     return new Reason.ConnectionClosed({ message, operation, cause })
   }
   return new Reason.UnknownError({

@@ -1,17 +1,17 @@
 /**
- * Conditions that need an operator's attention, by a key: what health checks, the dashboard and metrics report beside the
- * state of the connection. Whoever reports a condition clears it, with the same key, when it has passed.
+ * Conditions that need an operator's attention, by key. Health checks, the dashboard and metrics report them together
+ * with the state of the connection. The code that reports a condition clears it, with the same key, when it has passed.
  */
 import type { Condition } from "../../model/connection.ts"
 
 /** The conditions of one application. */
 export class Conditions {
   readonly #conditions = new Map<string, Condition>()
-  /** Every kind that has been reported, whether it lasts or not, and those that an alert should find at zero. */
+  /** Every kind that was ever reported, and the kinds for which an alert must find a zero from the start. */
   readonly #kinds = new Set<string>(["ConsumerEnded", "ConsumerNotStarted", "ConsumerInterrupted"])
   readonly #watchers = new Set<(kind: string) => void>()
 
-  /** Reports a condition. One with the same key is replaced, and keeps its beginning if its kind is the same. */
+  /** Reports a condition. It replaces one with the same key, and keeps its `since` if the kind is the same. */
   report(key: string, condition: Omit<Condition, "since">, now: number): void {
     const before = this.#conditions.get(key)
     this.#conditions.set(key, { ...condition, since: before?.kind === condition.kind ? before.since : now })
@@ -24,7 +24,10 @@ export class Conditions {
     this.#conditions.delete(key)
   }
 
-  /** Calls for each kind, of others than these as soon as it is reported for the first time. Returns how to end that. */
+  /**
+   * Calls `watcher` with each kind: with the known ones at once, with others when they are first reported. Returns a
+   * function that removes the watcher.
+   */
   watchKinds(watcher: (kind: string) => void): () => void {
     for (const kind of this.#kinds) watcher(kind)
     this.#watchers.add(watcher)

@@ -1,4 +1,4 @@
-/** Opens a link to a host, at one of its addresses. */
+/** Opens a link to one of a host's addresses. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -7,16 +7,17 @@ import type { LookupAddress } from "node:dns"
 import { createSecureContext } from "node:tls"
 import type { AmqpConfig, Host, Tls } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
-import { addressesOf, lookupOf, shareOf } from "./addresses.ts"
+import { addressesOf, makeLookup, addressTimeout } from "./addresses.ts"
 import { classify } from "./classify.ts"
-import { isOfLogin } from "./refusals.ts"
-import { codeOf, readAgain } from "../config/tlsFiles.ts"
-import { elapsed } from "../waiting/elapsed.ts"
+import { isLoginRefusal } from "./refusals.ts"
+import { errorCodeOf, reloadTls } from "../config/tlsFiles.ts"
+import { monotonicMillis } from "../waiting/monotonicMillis.ts"
 import * as Driver from "../driver/driver.ts"
 import { fail } from "../../model/failures.ts"
 import { closedByUs, Link, type LinkEvents } from "./link.ts"
 
-// The key and its passphrase go into the context, not among the options: a TLS socket keeps those.
+// The key and its passphrase go into the secure context, not into the options, because a TLS socket retains its
+// options.
 const tlsOptionsOf = (tls: Tls): Record<string, unknown> => {
   return {
     rejectUnauthorized: tls.verify,
@@ -35,10 +36,10 @@ const tlsOptionsOf = (tls: Tls): Record<string, unknown> => {
 const operation = "connection.open"
 
 /**
- * Opens a link to one host, within `connectTimeout`, and hands it to `own` in the tick in which it arrives. Given up, by
- * interruption or time, it leaves no socket behind.
- *
- * Of several addresses the next one is tried when one refuses, or has said nothing for its share of the time.
+ * Opens a link to one host within `connectTimeout`, and passes it to `own` in the tick in which it opens. Interruption
+ * or a timeout leaves no socket behind.
+ * When a host has several addresses, the next one is tried when one refuses, or has been silent for its share of the
+ * time.
  */
 export const connect = (
   config: AmqpConfig,
@@ -47,17 +48,17 @@ export const connect = (
   own: (link: Link) => void
 ): Effect.Effect<void, AmqpError.AmqpError> => {
   const name = `${host.host.includes(":") ? `[${host.host}]` : host.host}:${host.port}`
-  let attempt: Driver.Attempt | undefined
+  let attempt: Driver.ConnectAttempt | undefined
   let addresses: ReadonlyArray<LookupAddress> = []
 
-  /** The peer, for messages: with the address that has accepted the connection, or those that are left. */
+  /** The peer, for messages: with the address that accepted the connection, or with the addresses that are left. */
   const peerNow = () => {
     const tried = attempt?.address ?? addresses.map(({ address }) => address).join(", ")
     return tried === "" || tried === host.host ? name : `${name} (${tried})`
   }
 
   const notAmqp = () => {
-    const message = attempt === undefined ? undefined : Driver.foreignPeer(attempt.first, peerNow())
+    const message = attempt === undefined ? undefined : Driver.describeForeignPeer(attempt.first, peerNow())
     return message === undefined
       ? undefined
       : new AmqpError.ProtocolError({ message: `${operation}: ${message}`, operation })
@@ -72,65 +73,74 @@ export const connect = (
       handshake: true
     })
 
-  const tooLate = (limit: Duration.Duration, whose: string) =>
+  const timeoutReason = (limit: Duration.Duration, whose: string) =>
     notAmqp() ??
     new AmqpError.ConnectTimeout({
       message: `${operation}: ${peerNow()} did not finish TCP, TLS and the AMQP handshake within ${Duration.format(limit)} (${whose})`,
       operation
     })
 
-  const open = (tls: Record<string, unknown>): Effect.Effect<void, AmqpError.AmqpErrorReason> =>
+  const open = (
+    opener: typeof Driver.open,
+    tls: Record<string, unknown>
+  ): Effect.Effect<void, AmqpError.AmqpErrorReason> =>
     Effect.callback<void, AmqpError.AmqpErrorReason>((resume) => {
-      let givenUp = false
-      attempt = Driver.open(
+      let isAborted = false
+      attempt = opener(
         {
           config,
           host,
-          socketOptions: { ...(addresses.length === 0 ? undefined : { lookup: lookupOf(addresses) }), ...tls }
+          socketOptions: { ...(addresses.length === 0 ? undefined : { lookup: makeLookup(addresses) }), ...tls }
         },
         (connection) => {
           const link = new Link(connection, name, events, config)
-          if (givenUp) return link.destroy(closedByUs(name))
+          if (isAborted) return link.destroy(closedByUs(name))
           own(link)
-          link.begin()
-          // What the broker ends in the same breath in which it opens it was never open: that is a failed attempt.
+          link.listen()
+          // A connection that the broker closes immediately after it opens counts as a failed attempt.
           return resume(link.closedBy === undefined ? Effect.void : Effect.fail(failed(link.cause)))
         },
-        // What an attempt fails with that was given up is not what the present one fails with.
-        (cause) => (givenUp ? undefined : resume(Effect.fail(failed(cause))))
+        // The failure of an aborted attempt is not that of the current one.
+        (cause) => (isAborted ? undefined : resume(Effect.fail(failed(cause))))
       )
       const { abort } = attempt
       return Effect.sync(() => {
-        givenUp = true
+        isAborted = true
         abort()
       })
     })
 
   const all = Effect.gen(function* () {
     const clock = yield* Clock.Clock
-    const begun = elapsed(clock)
-    const tls = yield* secure(config.tls, failed)
-    addresses = yield* Effect.mapError(addressesOf(host.host), failed)
+    const opener = yield* Driver.Opener
+    const begun = monotonicMillis(clock)
+    const tls = yield* readTlsOptions(config.tls, failed)
+    // Without a socket there is no address.
+    if (opener === Driver.open) addresses = yield* Effect.mapError(addressesOf(host.host), failed)
     let passing: AmqpError.AmqpErrorReason | undefined
     while (true) {
-      const left = Duration.toMillis(config.connectTimeout) - (elapsed(clock) - begun)
-      const share = Duration.millis(shareOf(left, addresses.length))
+      const left = Duration.toMillis(config.connectTimeout) - (monotonicMillis(clock) - begun)
+      const share = Duration.millis(addressTimeout(left, addresses.length))
       const silent = Effect.andThen(
         Effect.sleep(share),
         Effect.suspend(() =>
-          attempt?.first.length === 0 ? Effect.fail(tooLate(share, "its share of connectTimeout")) : Effect.never
+          attempt?.first.length === 0 ? Effect.fail(timeoutReason(share, "its share of connectTimeout")) : Effect.never
         )
       )
-      const attempted = addresses.length > 1 ? Effect.raceFirst(open(tls), silent) : open(tls)
+      const attempted = addresses.length > 1 ? Effect.raceFirst(open(opener, tls), silent) : open(opener, tls)
       const reason = yield* Effect.match(attempted, { onFailure: (reason) => reason, onSuccess: () => undefined })
       if (reason === undefined) return
       if (reason.isRetryable) passing = reason
-      const rest = reason._tag === "ConnectFailed" || isOfLogin(reason) ? [] : after(addresses, attempt?.address)
-      if (rest.length === 0) return yield* Effect.fail(isOfLogin(reason) ? reason : (passing ?? reason))
-      yield* Effect.annotateLogs(Effect.logDebug("AMQP address not usable, trying the next"), {
-        peer: peerNow(),
-        reason: reason.message
-      })
+      const rest =
+        reason._tag === "ConnectFailed" || isLoginRefusal(reason) ? [] : addressesAfter(addresses, attempt?.address)
+      if (rest.length === 0) return yield* Effect.fail(isLoginRefusal(reason) ? reason : (passing ?? reason))
+      yield* Effect.annotateLogs(
+        Effect.logDebug("AMQP connection attempt failed at one address of the host, trying the next address"),
+        {
+          peer: peerNow(),
+          reason: reason.message
+        }
+      )
       addresses = rest
     }
   })
@@ -138,13 +148,19 @@ export const connect = (
     Effect.catch(fail),
     Effect.timeoutOrElse({
       duration: config.connectTimeout,
-      orElse: () => fail(tooLate(config.connectTimeout, "connectTimeout"))
+      orElse: () => fail(timeoutReason(config.connectTimeout, "connectTimeout"))
     })
   )
 }
 
-/** What is left of some addresses without that one; it is the first unless Node has passed over others, which come last. */
-const after = (addresses: ReadonlyArray<LookupAddress>, address: string | undefined): ReadonlyArray<LookupAddress> => {
+/**
+ * Returns the addresses without `address`. It is the first one unless Node has skipped others; the skipped ones come
+ * last.
+ */
+const addressesAfter = (
+  addresses: ReadonlyArray<LookupAddress>,
+  address: string | undefined
+): ReadonlyArray<LookupAddress> => {
   const i = Math.max(
     0,
     addresses.findIndex((one) => one.address === address)
@@ -152,18 +168,18 @@ const after = (addresses: ReadonlyArray<LookupAddress>, address: string | undefi
   return [...addresses.slice(i + 1), ...addresses.slice(0, i)]
 }
 
-/** The socket's options of TLS, by what the files hold now. */
-const secure = Effect.fnUntraced(function* (
+/** Reads the TLS options of the socket from the current contents of the files. */
+const readTlsOptions = Effect.fnUntraced(function* (
   tls: Tls | undefined,
   failed: (cause: unknown) => AmqpError.AmqpErrorReason
 ): Effect.fn.Return<Record<string, unknown>, AmqpError.AmqpErrorReason> {
   if (tls === undefined) return {}
   const unusable = (setting: string, why: string) =>
     new AmqpError.ConnectFailed({
-      message: `${operation}: ${setting}: ${why}. Files of TLS are read again at each connect.`,
+      message: `${operation}: ${setting}: ${why}. TLS files are read again at each attempt to connect.`,
       operation
     })
-  const now = yield* Effect.mapError(readAgain(tls), ({ path, remark, setting }) =>
+  const now = yield* Effect.mapError(reloadTls(tls), ({ path, remark, setting }) =>
     unusable(setting, `${JSON.stringify(path)} cannot be used (${remark})`)
   )
   try {
@@ -171,10 +187,10 @@ const secure = Effect.fnUntraced(function* (
   } catch (cause) {
     const { files } = tls
     if (files === undefined) return yield* Effect.fail(failed(cause))
-    // A certificate and its key may be two files, of which one has been renewed a moment before the other.
+    // A certificate and its key may be two files, of which only one has been renewed yet.
     const settings = new Set([...files.cert, ...files.key, ...files.ca].map(({ setting }) => setting))
     return yield* Effect.fail(
-      unusable([...settings].join(", "), `what they hold cannot be used together (${codeOf(cause)})`)
+      unusable([...settings].join(", "), `the files cannot be used together (${errorCodeOf(cause)})`)
     )
   }
 })

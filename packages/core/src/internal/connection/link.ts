@@ -1,75 +1,79 @@
-/** One open connection, as its channels and the supervisor know it: why it ends, whose failure that is, and who waits for it. */
+/**
+ * One open connection, for its channels and the supervisor: why it ends, which channel caused that, and who must be
+ * informed.
+ */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { ChannelBudget } from "./channelBudget.ts"
 import type { AmqpConfig } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
-import { assign, type Party } from "./blame.ts"
+import { attributeClose, type LinkChannel } from "./attribution.ts"
 import { classify } from "./classify.ts"
 import { BrokerClose, type ChannelEvents, type DriverChannel, type DriverConnection } from "../driver/driver.ts"
-import { bytesOf } from "../wire/secretBytes.ts"
+import { secretBytes } from "../wire/secretBytes.ts"
+import { withoutPeriod } from "../waiting/phrases.ts"
 
-/** What a link tells its owner. Called while bytes are read from the socket: must not throw. */
+/** The events of a link, for its owner. They are called while bytes are read from the socket, and must not throw. */
 export interface LinkEvents {
-  /** How many channels may be opened on it. */
+  /** The bound of channels that may be opened on the link. */
   readonly budget: () => ChannelBudget
   readonly onBlocked: (reason: string) => void
   readonly onUnblocked: () => void
-  /** The broker has closed one of its channels for this reason. */
+  /** The broker has closed one of the link's channels for this reason. */
   readonly onChannelClosed: (reason: AmqpError.AmqpErrorReason) => void
-  /** The broker has given back a message that reached no queue. */
+  /** The broker has returned a message that reached no queue. */
   readonly onReturned: (exchange: string, routingKey: string) => void
-  /** The header of a message could not be read. `about`: which message, for the log. */
+  /** The header of a message could not be decoded. `about` identifies the message, for the log. */
   readonly onUndecodable: (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => void
-  /** Once, when the link has ended, whoever ended it. */
+  /** The link has ended. Called once, whichever side ended it. */
   readonly onClosed: (reason: AmqpError.AmqpErrorReason) => void
 }
 
 /**
- * What became of a new secret: the broker has taken it, or the link ended before it said so, or it ended for that, as
- * RabbitMQ does it (530).
+ * The outcome of a new secret: the broker has accepted it; or the link ended before the broker answered; or the broker
+ * closed the link because of the secret, as RabbitMQ does (530).
  */
 export type SecretOutcome = "taken" | "lost" | (AmqpError.AmqpErrorReason & { readonly replyCode?: number | undefined })
 
 const isRefusal = (reason: AmqpError.AmqpErrorReason): reason is AmqpError.ProtocolError | AmqpError.AccessRefused =>
   (reason._tag === "ProtocolError" && reason.replyCode === 530) || reason._tag === "AccessRefused"
 
-type Named = Pick<AmqpConfig, "connectionName" | "maxInboundMessageBodySize">
+type LinkConfig = Pick<AmqpConfig, "connectionName" | "maxInboundMessageBodySize">
 
-/** One open connection. It never comes back to life: the next one is another link. */
+/** One open connection. A link that has ended is never reused: the next connection is another link. */
 export class Link {
   readonly peer: string
-  /** Of the connection, as the application calls it. */
+  /** The connection's configured name. */
   readonly name: string | undefined
-  /** Which of the connection's links it is; 0 before it is announced. */
+  /** The generation of the link on its connection; 0 before the link is announced. */
   generation = 0
   readonly channelMax: number
   readonly frameMax: number
   readonly heartbeat: number
   readonly product: string
-  /** Of the body of one message, in bytes. */
+  /** Maximum body size of one message, in bytes. */
   readonly maxInboundMessageBodySize: number
-  /** Why the link has ended; undefined while it is open. */
+  /** Why the link has ended; `undefined` while it is open. */
   closedBy: AmqpError.AmqpErrorReason | undefined = undefined
-  /** The broker's reason while it reads nothing from us (`connection.blocked`). */
+  /** The broker's reason while it blocks publishing on this link (`connection.blocked`); `undefined` otherwise. */
   blockedBy: string | undefined = undefined
-  /** Called on every change of `blockedBy` and `closedBy`. Who adds one removes it. */
+  /** Called on every change of `blockedBy` and `closedBy`. The code that adds a watcher removes it. */
   readonly watchers = new Set<() => void>()
-  /** Its channels, from before their `channel.open` until nothing of them is left. They remove themselves. */
-  readonly parties = new Set<Party>()
+  /** The link's channels, from before `channel.open` until they are released. They remove themselves. */
+  readonly channels = new Set<LinkChannel>()
 
   readonly events: LinkEvents
   readonly #driver: DriverConnection
   #cause: unknown = undefined
   #loss: AmqpError.AmqpErrorReason | undefined = undefined
   #closing = false
-  /** How much had been read when an end went unanswered. */
+  /** Number of bytes received when a close or a cancel went unanswered. */
   #readWhenUnanswered: number | undefined = undefined
-  // In the order in which they were sent, which is that of the answers.
+  // Callers of `updateSecret`, in the order of sending, which is that of the answers.
   readonly #secrets: Array<(outcome: SecretOutcome) => void> = []
 
-  constructor(driver: DriverConnection, peer: string, events: LinkEvents, config: Named) {
+  constructor(driver: DriverConnection, peer: string, events: LinkEvents, config: LinkConfig) {
     this.#driver = driver
     this.events = events
     this.peer = peer
@@ -81,15 +85,15 @@ export class Link {
     this.product = driver.product
   }
 
-  /** Why nothing can be published on any of its channels now; undefined when it can. */
-  get forbids(): string | undefined {
+  /** Why nothing can be published on any of the link's channels now; `undefined` if publishing is possible. */
+  get publishForbiddenReason(): string | undefined {
     return this.blockedBy === undefined
       ? undefined
-      : `the broker has blocked publishers on this connection: ${this.blockedBy}`
+      : `the broker has blocked publishers on this connection: ${withoutPeriod(this.blockedBy)}`
   }
 
-  /** Begins to hear of it: what has come behind the handshake is told now. */
-  begin(): void {
+  /** Starts the driver's events. Events that arrived after the handshake are reported now. */
+  listen(): void {
     this.#driver.watch({
       blocked: (reason) => {
         this.blockedBy = reason
@@ -101,42 +105,42 @@ export class Link {
         this.#changed()
         this.events.onUnblocked()
       },
-      secretTaken: () => this.#secrets.shift()?.("taken"),
+      secretUpdated: () => this.#secrets.shift()?.("taken"),
       ended: (cause) => {
-        if (cause instanceof BrokerClose) assign(cause, this.parties)
+        if (cause instanceof BrokerClose) attributeClose(cause, this.channels)
         this.#cause = cause
-        this.#end(this.endedBy)
+        this.#end(this.endReason)
       }
     })
   }
 
-  /** What it has ended with, as the driver says. */
+  /** The cause of the end, as the driver reported it. */
   get cause(): unknown {
     return this.#cause
   }
 
-  /** Why it has ended or, as far as is known yet, is about to. */
-  get endedBy(): AmqpError.AmqpErrorReason {
+  /** Why the link has ended or, as far as is known yet, is about to end. */
+  get endReason(): AmqpError.AmqpErrorReason {
     if (this.closedBy !== undefined) return this.closedBy
     if (this.#closing) return closedByUs(this.peer)
     if (this.#cause === undefined) {
-      return new AmqpError.ConnectionClosed({ message: `the connection to ${this.peer} is gone` })
+      return new AmqpError.ConnectionClosed({ message: `the connection to ${this.peer} was lost` })
     }
     return classify(this.#cause, { operation: "connection", peer: this.peer })
   }
 
-  /** The same for the party whose method the broker has closed it for. */
-  endedByMethod(operation: string): AmqpError.AmqpErrorReason {
-    if (this.#closing || this.#cause === undefined) return this.endedBy
+  /** The end reason for the channel whose method caused the close. */
+  endReasonFor(operation: string): AmqpError.AmqpErrorReason {
+    if (this.#closing || this.#cause === undefined) return this.endReason
     return classify(this.#cause, { operation, peer: this.peer })
   }
 
   /**
-   * The same for those who did not cause it: a lost connection, which comes back. Whatever the broker, or this client, has
-   * closed it for is in the message and the cause.
+   * The end reason for channels that did not cause the close: a lost connection, which is re-established. The message
+   * and the cause have the reason for which the broker, or this client, closed the connection.
    */
   get loss(): AmqpError.AmqpErrorReason {
-    const reason = this.endedBy
+    const reason = this.endReason
     if (reason._tag === "ConnectionClosed") return reason
     if (this.#loss?.cause === reason) return this.#loss
     return (this.#loss = new AmqpError.ConnectionClosed({
@@ -146,13 +150,13 @@ export class Link {
     }))
   }
 
-  /** To be called when the header of a message could not be read. */
+  /** Reports a message whose header could not be decoded. */
   undecodable(reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>): void {
     this.events.onUndecodable(reason, about)
   }
 
   #changed() {
-    for (const party of Array.from(this.parties)) party.linkChanged()
+    for (const channel of Array.from(this.channels)) channel.linkChanged()
     for (const watcher of Array.from(this.watchers)) watcher()
   }
 
@@ -160,15 +164,16 @@ export class Link {
     if (this.closedBy !== undefined) return
     this.closedBy = reason
     this.blockedBy = undefined
-    // The broker answers in order: what it refused is the first that it has not answered.
-    for (const [i, told] of this.#secrets.splice(0).entries()) told(i === 0 && isRefusal(reason) ? reason : "lost")
+    // The broker answers in order: a refusal concerns the first secret that it has not answered.
+    for (const [i, onOutcome] of this.#secrets.splice(0).entries())
+      onOutcome(i === 0 && isRefusal(reason) ? reason : "lost")
     this.#changed()
     this.watchers.clear()
-    this.parties.clear()
+    this.channels.clear()
     this.events.onClosed(reason)
   }
 
-  /** Sends `channel.open`. */
+  /** Opens a channel (`channel.open`). */
   openChannel(events: ChannelEvents): DriverChannel {
     return this.#driver.openChannel(events)
   }
@@ -177,30 +182,33 @@ export class Link {
     return this.events.budget()
   }
 
-  /** To be called when the broker has not answered a close or a cancel within its time. */
-  unanswered(): void {
+  /** Records that the broker has not answered a close or a cancel within its time. */
+  recordUnanswered(): void {
     this.#readWhenUnanswered = this.#driver.bytesRead
   }
 
-  /** Whether not a byte has come since then: who wants to end need not wait for another answer. */
+  /** Whether no byte has arrived since an answer was missed. A close then need not wait for another answer. */
   get isSilent(): boolean {
     return this.#readWhenUnanswered !== undefined && this.#readWhenUnanswered === this.#driver.bytesRead
   }
 
-  /** Sends `connection.update-secret`. `told` is called once, while bytes are read from the socket: it must not throw. */
-  updateSecret(secret: Redacted.Redacted<string>, reason: string, told: (outcome: SecretOutcome) => void): void {
-    if (this.closedBy !== undefined) return told("lost")
-    this.#secrets.push(told)
-    this.#driver.updateSecret(bytesOf(Redacted.value(secret)), reason)
+  /**
+   * Sends `connection.update-secret`. `onOutcome` is called once, while bytes are read from the socket, and must not
+   * throw.
+   */
+  updateSecret(secret: Redacted.Redacted<string>, reason: string, onOutcome: (outcome: SecretOutcome) => void): void {
+    if (this.closedBy !== undefined) return onOutcome("lost")
+    this.#secrets.push(onOutcome)
+    this.#driver.updateSecret(secretBytes(Redacted.value(secret)), reason)
   }
 
-  /** Ends the link at once, without a word to the broker. */
+  /** Destroys the link at once, without `connection.close`. */
   destroy(reason: AmqpError.AmqpErrorReason): void {
     this.#end(reason)
     this.#driver.destroy(new Error(reason.message))
   }
 
-  /** `connection.close`, bounded by `timeout`; the socket is destroyed in every case. */
+  /** Closes the link with `connection.close`, within `timeout`. The socket is destroyed in every case. */
   close(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       if (this.closedBy !== undefined) return resume(Effect.void)

@@ -1,6 +1,6 @@
 /**
- * What the connections of an application log in with, and how a new secret comes to all of them: to those that are
- * open, at once; to those that are made later, when they are.
+ * The credentials of an application's connections. A new secret reaches open connections at once, and later connections
+ * when they log in.
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -13,35 +13,36 @@ import type { Credentials } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { Link } from "./link.ts"
 import { secretText } from "../config/decoder.ts"
-import { checkText } from "../wire/declarations.ts"
-import { refused } from "../wire/fieldTable.ts"
+import { checkNameOrEmpty } from "../wire/declarations.ts"
+import { invalidArgument } from "../wire/fieldTable.ts"
 import { fail } from "../../model/failures.ts"
 
 const operation = "connection.update-secret"
 
-/** A connection that logs in. */
-export interface Member {
+/** A connection that uses the shared credentials. */
+export interface LoginMember {
   readonly current: () => Link | undefined
-  /** Called when there is a new secret, before its broker knows of it. Must not throw. */
+  /** Called when the secret is replaced, before it is sent to the broker. Must not throw. */
   readonly onReplaced: () => void
   readonly continuationTimeout: Duration.Duration
 }
 
-const tell = (
-  { continuationTimeout, current }: Member,
+const sendSecret = (
+  { continuationTimeout, current }: LoginMember,
   secret: Redacted.Redacted<string>,
   reason: string,
   onRefused: () => void
 ) =>
   Effect.callback<void, AmqpError.AmqpError>((resume) => {
     const link = current()
-    // The next one logs in with it.
+    // No connection is open. The next one logs in with the new secret.
     if (link === undefined) return resume(Effect.void)
     link.updateSecret(secret, reason, (outcome) => {
       if (outcome === "taken" || outcome === "lost") return resume(Effect.void)
-      // Before anybody connects again, so not when the fiber that waits here runs.
+      // Called here, in the tick of the close, and not when the waiting fiber runs: the previous secret must be
+      // restored before any reconnect.
       onRefused()
-      const message = `${operation}: ${link.peer} refused the new secret and closed the connection, which comes back with the one before: ${outcome.message}`
+      const message = `${operation}: ${link.peer} refused the new secret and closed the connection, which is reopened with the previous secret: ${outcome.message}`
       resume(fail(new AmqpError.AuthenticationFailed({ message, operation, replyCode: outcome.replyCode })))
     })
   }).pipe(
@@ -49,36 +50,36 @@ const tell = (
       duration: continuationTimeout,
       orElse: () => {
         const limit = `${Duration.format(continuationTimeout)} (continuationTimeout)`
-        const message = `${operation}: the broker did not answer within ${limit}. The new secret is used by the next connect.`
+        const message = `${operation}: the broker did not answer within ${limit}. The next login uses the new secret.`
         return fail(new AmqpError.ReplyTimeout({ message, operation }))
       }
     })
   )
 
 export class Login {
-  /** For the next connect. */
+  /** The credentials of the next login. */
   credentials: Credentials
-  /** Whether one of the connections has been open: from then on a refusal may pass. */
+  /** Whether one of the connections has ever been open: after that, a refusal may be transient. */
   wasAccepted = false
-  /** Done when the secret is replaced. */
+  /** Completed when the secret is replaced. */
   replaced = Deferred.makeUnsafe<void>()
-  readonly #members = new Set<Member>()
-  // A refusal puts back what was there before: with one at a time, that is not another one's.
-  readonly #turn = Semaphore.makeUnsafe(1)
+  readonly #members = new Set<LoginMember>()
+  // A refusal restores the previous credentials. Updates run one at a time, so that those are never another update's.
+  readonly #mutex = Semaphore.makeUnsafe(1)
 
   constructor(credentials: Credentials) {
     this.credentials = credentials
   }
 
-  join(member: Member): void {
+  join(member: LoginMember): void {
     this.#members.add(member)
   }
 
-  leave(member: Member): void {
+  leave(member: LoginMember): void {
     this.#members.delete(member)
   }
 
-  /** Tells a link that it was opened with a secret that has been replaced meanwhile. */
+  /** Sends the current secret to a link that was opened with an older one. */
   catchUp(link: Link): void {
     if (this.credentials._tag !== "Plain") return
     link.updateSecret(this.credentials.password, "replaced while connecting", () => {})
@@ -87,19 +88,19 @@ export class Login {
   update(secret: unknown, reason: unknown): Effect.Effect<void, AmqpError.AmqpError> {
     const decoded = secretText("a secret").decode(secret, "plain")
     if (decoded._tag === "Failure") {
-      const { got = "a secret that is not valid", wants } = decoded.failure[0]!
-      return fail(refused(operation, "secret", wants, got))
+      const { got = "a secret that is not valid", expected } = decoded.failure[0]!
+      return fail(invalidArgument(operation, "secret", expected, got))
     }
-    const wrong = checkText(operation, "reason", reason)
+    const wrong = checkNameOrEmpty(operation, "reason", reason)
     if (wrong !== undefined) return fail(wrong)
-    return this.#turn.withPermit(Effect.suspend(() => this.#replace(decoded.success, reason as string)))
+    return this.#mutex.withPermit(Effect.suspend(() => this.#replace(decoded.success, reason as string)))
   }
 
   #replace(password: Redacted.Redacted<string>, reason: string): Effect.Effect<void, AmqpError.AmqpError> {
     const before = this.credentials
     if (before._tag !== "Plain") {
-      const got = "one beside credentials External, which are the client's certificate"
-      return fail(refused(operation, "secret", "no secret", got))
+      const got = "one, although credentials External log in with the client's certificate"
+      return fail(invalidArgument(operation, "secret", "no secret", got))
     }
     const now = { ...before, password }
     this.credentials = now
@@ -110,13 +111,17 @@ export class Login {
     const putBack = () => {
       if (this.credentials === now) this.credentials = before
     }
-    return Effect.forEach(this.#members, (member) => Effect.exit(tell(member, password, reason, putBack)), {
+    return Effect.forEach(this.#members, (member) => Effect.exit(sendSecret(member, password, reason, putBack)), {
       concurrency: "unbounded"
-    }).pipe(Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.logInfo("AMQP secret updated")))
+    }).pipe(
+      Effect.flatMap(
+        (exits) => exits.find(Exit.isFailure) ?? Effect.logInfo("AMQP secret updated: later logins use it")
+      )
+    )
   }
 }
 
-/** The login that connections made here share with others; `undefined`: one of their own. */
+/** The login that connections share with others; `undefined`: a connection has its own. */
 export const SharedLogin: Context.Reference<Login | undefined> = Context.Reference<Login | undefined>(
   "@effect-amqp/core/internal/SharedLogin",
   { defaultValue: () => undefined }

@@ -1,17 +1,17 @@
 /**
- * What has to be on the broker before anything is published or consumed on a new connection: a message that comes before
- * its queue is confirmed and lost, and a consumer that does ends.
- *
- * Whoever prepares says for each link when it is done. Nobody waits longer than a bound for a link: what cannot be
- * prepared must not hold up what does not need it.
+ * Declarations that must be on the broker before anything is published or consumed on a new connection. A message that
+ * is published before its queue exists is confirmed and lost, and a consumer that starts before its queue exists fails.
+ * The code that prepares marks each link as done. Waiting for a link is bounded: a preparation that fails must not
+ * delay work that does not need it.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Link } from "./link.ts"
 
-/** Something that is prepared on each link anew. */
+/** Work that is repeated on each new link. */
 export class Preparation {
-  readonly #links = new WeakSet<Link>()
+  readonly #attemptedOn = new WeakSet<Link>()
+  readonly #doneOn = new WeakSet<Link>()
   readonly #changed: () => void
 
   constructor(changed: () => void) {
@@ -19,12 +19,22 @@ export class Preparation {
   }
 
   isDone(link: Link): boolean {
-    return this.#links.has(link)
+    return this.#doneOn.has(link)
   }
 
-  /** To be called when it is there, or will not be. */
-  done(link: Link): void {
-    this.#links.add(link)
+  /** Whether every part was attempted on this link, with or without success. */
+  isAttempted(link: Link): boolean {
+    return this.#attemptedOn.has(link) || this.isDone(link)
+  }
+
+  markAttempted(link: Link): void {
+    this.#attemptedOn.add(link)
+    this.#changed()
+  }
+
+  /** Marks the link as done: the preparation is complete, or will not succeed. */
+  markDone(link: Link): void {
+    this.#doneOn.add(link)
     this.#changed()
   }
 }
@@ -39,13 +49,13 @@ export class Preparations {
   }
 
   readonly #changed = () => {
-    for (const look of Array.from(this.#waiting)) look()
+    for (const check of Array.from(this.#waiting)) check()
   }
 
-  /** Begins with `link`, on which it is done. */
+  /** Adds a preparation, which counts as done on `link`. */
   add(link: Link | undefined): Preparation {
     const preparation = new Preparation(this.#changed)
-    if (link !== undefined) preparation.done(link)
+    if (link !== undefined) preparation.markDone(link)
     this.#all.add(preparation)
     return preparation
   }
@@ -55,7 +65,7 @@ export class Preparations {
     this.#changed()
   }
 
-  /** Whether there is nothing to wait for. */
+  /** Whether all preparations are done on the current link. */
   get areDone(): boolean {
     if (this.#all.size === 0) return true
     const link = this.#current()
@@ -64,26 +74,57 @@ export class Preparations {
     return true
   }
 
-  /** Waits until all is prepared on the present link, or the next one if there is none, for as long as `bound` at most. */
+  /**
+   * Waits until all preparations are done on the current link, or on the next one if there is none, for at most
+   * `bound`.
+   */
   wait(bound: Duration.Duration): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.areDone) return Effect.void
-      const prepared = Effect.callback<void>((resume) => {
-        const look = () => {
-          if (!this.areDone) return
-          this.#waiting.delete(look)
+      const link = this.#current()
+      return Effect.map(
+        this.#until(() => this.areDone, bound),
+        (areDone) => {
+          // Other callers on this link, and later ones, must not wait as long again. A link that was opened during this
+          // wait has not had the whole time.
+          if (areDone || link === undefined || link !== this.#current()) return
+          for (const preparation of this.#all) preparation.markDone(link)
+        }
+      )
+    })
+  }
+
+  /**
+   * Waits until the preparations that were added before this one were attempted on the link, for at most `bound`. A
+   * topology may refer to what an earlier one declares. The wait also ends when that link does and the next one is
+   * prepared.
+   */
+  waitForEarlier(preparation: Preparation, link: Link, bound: Duration.Duration): Effect.Effect<void> {
+    const isNext = () => {
+      if (this.#current() !== link) return true
+      for (const earlier of this.#all) {
+        if (earlier === preparation) return true
+        if (!earlier.isAttempted(link)) return false
+      }
+      return true
+    }
+    return Effect.asVoid(this.#until(isNext, bound))
+  }
+
+  /** Waits until the condition holds, for at most `bound`. Succeeds with whether it holds. */
+  #until(condition: () => boolean, bound: Duration.Duration): Effect.Effect<boolean> {
+    return Effect.suspend(() => {
+      if (condition()) return Effect.succeed(true)
+      const held = Effect.callback<void>((resume) => {
+        const check = () => {
+          if (!condition()) return
+          this.#waiting.delete(check)
           resume(Effect.void)
         }
-        this.#waiting.add(look)
-        look()
-        return Effect.sync(() => this.#waiting.delete(look))
+        this.#waiting.add(check)
+        check()
+        return Effect.sync(() => this.#waiting.delete(check))
       })
-      return Effect.map(Effect.timeoutOption(prepared, bound), (result) => {
-        if (result._tag === "Some") return
-        // The others on this link, and those who open again, have waited long enough, too.
-        const link = this.#current()
-        if (link !== undefined) for (const preparation of this.#all) preparation.done(link)
-      })
+      return Effect.map(Effect.timeoutOption(held, bound), (result) => result._tag === "Some")
     })
   }
 }

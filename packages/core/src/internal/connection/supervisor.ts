@@ -1,4 +1,4 @@
-/** Keeps a connection: makes it, and makes it again when it is lost. */
+/** Supervises a connection: opens it, and re-establishes it after a loss. */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,36 +13,53 @@ import { Blocking } from "./blocking.ts"
 import { ChannelBudget } from "./channelBudget.ts"
 import { Conditions } from "./conditions.ts"
 import { connect } from "./connect.ts"
-import { Keepers } from "./keepers.ts"
+import { TopologyRecovery } from "./topologyRecovery.ts"
 import { KnownQueues } from "./knownQueues.ts"
 import type { Link } from "./link.ts"
-import { ConnectionInside, type Links } from "./links.ts"
-import { elapsed } from "../waiting/elapsed.ts"
+import { OutageLog } from "./outageLog.ts"
+import { ConnectionInside, type ConnectionInternals } from "./connectionInternals.ts"
+import { monotonicMillis } from "../waiting/monotonicMillis.ts"
 import * as Logging from "../telemetry/logging.ts"
+import { LogLimiter } from "../telemetry/logLimiter.ts"
+import { Deadlines } from "../waiting/deadlines.ts"
+import { onClock } from "../waiting/onClock.ts"
 import { Login, SharedLogin } from "./login.ts"
 import { Preparations } from "./preparations.ts"
-import { isOfLogin, isRefusal, Pauses } from "./refusals.ts"
-import { roundsOver } from "./rounds.ts"
+import { isLoginRefusal, isRefusal, ReconnectBackoff } from "./refusals.ts"
+import { makeHostRotation } from "./hostRotation.ts"
 import { Shutdown } from "./shutdown.ts"
 import { type State, type Flow, AmqpConnection } from "../../model/connection.ts"
+import { counted } from "../waiting/phrases.ts"
 
 /**
- * Connects, and keeps connected until the scope closes.
+ * Connects to the broker, and reconnects after a loss until the scope closes.
  *
- * The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between the
- * rounds, and fails with the last reason; a refusal (login, virtual host, certificate, a peer that does not speak AMQP) fails
- * after the first round. A connection that is lost later is made again after waits by `reconnect`, without an end. A refusal is
- * then taken for one that passes, and tried again after longer waits, unless `reconnect.onRefused` is `"close"`.
+ * **When to use**
  *
- * Of several hosts one that refuses is passed over while another takes the connection, and logged at Warning. If none does,
- * a refused login or virtual host counts, since the nodes of a cluster share both; a certificate does if no host failed by
- * what may pass. Of several addresses of one host the next is tried when one refuses, or accepts and stays silent.
+ * Use when the lifetime of a connection differs from that of a layer. Otherwise use `layer`.
  *
- * Each change of state is logged once: at Debug while connecting, at Info when open, unblocked or closed by its scope, at
- * Warning when lost or blocked, at Error when refused or closed for good. Further attempts that fail are logged at Debug.
+ * **Details**
+ *
+ * - The first connect (without `lazyConnect`) tries every host, `connectionAttempts` times with `retryDelay` between
+ *   the rounds, and fails with the last reason. A refusal (login, virtual host, certificate, a peer that does not speak
+ *   AMQP) fails after the first round.
+ * - A connection that is lost later is re-established with the `reconnect` delays, indefinitely. A refusal is then
+ *   treated as temporary and retried after longer delays, unless `reconnect.onRefused` is `"close"`.
+ * - If one of several hosts refuses and another accepts the connection, the refusal is logged at Warning. If no host
+ *   accepts, the result is a refused login or virtual host if there is one, because the nodes of a cluster share both;
+ *   it is a refused certificate only if no host failed for a temporary reason.
+ * - If a host has several addresses, the next one is tried when one refuses, or accepts and does not respond.
+ * - Each change of state is logged once: at Debug while connecting; at Info when the connection is open, unblocked or
+ *   closed by its scope after that; at Warning when it is lost or blocked; at Error when it is refused or closed for
+ *   good. Further failed attempts are logged at Debug. While the connection stays lost, one of them is logged at Warning
+ *   after 30 seconds, and then after intervals that double up to 10 minutes, with the start of the outage, its duration
+ *   and the number of attempts.
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (config: AmqpConfig): Effect.Effect<AmqpConnection["Service"], AmqpError.AmqpError, Scope.Scope> =>
-  Effect.annotateLogs(start(config), Logging.ofConnection(config))
+  Effect.annotateLogs(start(config), Logging.connectionAnnotations(config))
 
 export const start = Effect.fnUntraced(function* (
   config: AmqpConfig
@@ -56,48 +73,61 @@ export const start = Effect.fnUntraced(function* (
   let current: Link | undefined
   let closedBy: AmqpError.AmqpErrorReason | undefined
   let generation = 0
+  /** Completed with the next link, or with the reason why there will be none. */
   let arrival = Deferred.makeUnsafe<Link, AmqpError.AmqpError>()
+  /** Completed with the reason when the current link ends. */
   let loss = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
-  /** Done when the secret of the last attempt is replaced. */
+  /** Completed when the secret that the last attempt used is replaced. */
   let { replaced } = login
-  /** Done when a connection that is closed for a refused login gets another secret: with that refusal. */
+  /**
+   * Completed when a connection that was closed because of a refused login gets another secret. The value is the
+   * refusal.
+   */
   let revived = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
   let hasEnded = false
 
-  /** Which of its links a line of the log is about. */
-  const which = () => ({ "amqp.connection.generation": generation })
+  /** The log annotation that identifies the current link. */
+  const generationAnnotation = () => ({ "amqp.connection.generation": generation })
 
-  const blocking = new Blocking(flow, config.blockedConnectionTimeout, runFork, which)
-  const pauses = new Pauses(clock, config.reconnect)
+  const blocking = new Blocking(flow, config.blockedConnectionTimeout, runFork, generationAnnotation)
+  const backoff = new ReconnectBackoff(clock, config.reconnect)
+  const deadlines = new Deadlines(clock, runFork)
+  const logLimiter = new LogLimiter(deadlines, runFork, {})
 
   const onUndecodable = (reason: AmqpError.DecodeFailed, about: Readonly<Record<string, unknown>>) => {
-    links.unread.undecodable++
+    internals.unread.undecodable++
+    const title = "AMQP message could not be read"
+    const { queue } = about
     runFork(
-      Effect.annotateLogs(Effect.logError("AMQP message could not be read"), { ...about, reason: reason.message })
+      logLimiter.write(
+        { title, isError: true, error: reason._tag, queue: typeof queue === "string" ? queue : undefined },
+        Effect.annotateLogs(Effect.logError(title), { ...about, reason: reason.message })
+      )
     )
   }
 
-  // Nothing that an application cannot reach at first is asked for again; what it has reached may be away for a while.
+  // A refusal is final before the first connection. Once the application has been connected, a refusal may be
+  // transient.
   const isFinal = (reason: AmqpError.AmqpErrorReason) =>
     isRefusal(reason) && (!login.wasAccepted || config.reconnect.onRefused === "close")
 
   const onLimited = (allowed: number | undefined, because: string) => {
-    const { conditions } = links
+    const { conditions } = internals
     if (allowed === undefined) return conditions.clear("channels")
-    const message = `the broker allows this application ${allowed} channels now: ${because}`
+    const message = `the broker allows this application ${counted(allowed, "channel")}: ${because}`
     conditions.report("channels", { kind: "ChannelLimit", message, notReady: false }, clock.currentTimeMillisUnsafe())
     runFork(
       Effect.annotateLogs(
         Effect.logWarning(
-          "AMQP channel limit reached: openings wait until a channel is free. Raise the user's max-channels, or lower the pool's max."
+          "AMQP channel limit reached: the broker refused another channel and closed the connection. New channels wait until one closes. Raise the user's max-channels, or lower the pool's max."
         ),
-        { allowed, reason: because, ...which() }
+        { allowed, reason: because, ...generationAnnotation() }
       )
     )
   }
 
   const connectTo = (host: Host): Effect.Effect<void, AmqpError.AmqpError> => {
-    let mine: Link | undefined
+    let attemptLink: Link | undefined
     const ended = Deferred.makeUnsafe<AmqpError.AmqpErrorReason>()
     const { credentials } = login
     replaced = login.replaced
@@ -105,33 +135,35 @@ export const start = Effect.fnUntraced(function* (
       { ...config, credentials },
       host,
       {
-        budget: () => links.budget,
+        budget: () => internals.budget,
         onBlocked: (reason) => blocking.blocked(reason, current),
         onUnblocked: () => blocking.unblocked(),
-        onChannelClosed: (reason) => links.keepers.closedBy(reason),
-        onReturned: (exchange, routingKey) => links.keepers.returned(exchange, routingKey),
+        onChannelClosed: (reason) => internals.topologyRecovery.closedBy(reason),
+        onReturned: (exchange, routingKey) => internals.topologyRecovery.returned(exchange, routingKey),
         onUndecodable,
         onClosed: (reason) => {
-          if (mine !== undefined) links.budget.linkEnded(mine, reason.message)
-          // At once, not when the supervisor runs: nobody may be handed a dead link in between.
-          if (mine !== undefined && mine === current) {
+          if (attemptLink !== undefined) internals.budget.linkEnded(attemptLink, reason.message)
+          // The link is cleared here and not in the supervisor's fiber, which runs later: no caller may get a closed
+          // link in between.
+          if (attemptLink !== undefined && attemptLink === current) {
             current = undefined
-            // One that died before it was announced leaves those waiting who waited for it.
+            // If the link ended before `markOpen` announced it, `arrival` is still pending, and the next link completes
+            // it.
             if (Deferred.isDoneUnsafe(arrival)) arrival = Deferred.makeUnsafe()
           }
           Deferred.doneUnsafe(ended, Effect.succeed(reason))
         }
       },
       (link) => {
-        mine = link
+        attemptLink = link
         current = link
         loss = ended
         if (credentials !== login.credentials) login.catchUp(link)
       }
     )
-    // It may have been blocked before it ended.
+    // The link may have been blocked before the attempt failed, and the next link is not blocked.
     const attempted = Effect.tapError(connected, () => Effect.sync(() => blocking.lost()))
-    // A secret that was replaced while it was being refused is no reason to give up.
+    // A refusal of a secret that was replaced during the attempt is retried with the new one.
     return Effect.catchIf(
       attempted,
       ({ reason }) => reason._tag === "AuthenticationFailed" && credentials !== login.credentials,
@@ -139,13 +171,13 @@ export const start = Effect.fnUntraced(function* (
     )
   }
 
-  const tryEveryHost = roundsOver(config.hosts, connectTo)
+  const tryEveryHost = makeHostRotation(config.hosts, connectTo)
 
-  const opened = Effect.suspend(() => {
+  const markOpen = Effect.suspend(() => {
     generation++
-    pauses.forgetRefusals()
+    backoff.forgetRefusals()
     login.wasAccepted = true
-    // It may have died already: then `loss` is done, and the supervisor goes on from there.
+    // If the link has already ended, `loss` is completed, and the supervisor continues with the loss.
     if (current === undefined) return Effect.void
     const link = current
     link.generation = generation
@@ -161,12 +193,12 @@ export const start = Effect.fnUntraced(function* (
         heartbeat: Duration.seconds(link.heartbeat)
       }),
       Effect.logInfo("AMQP connection open").pipe(
-        Effect.annotateLogs({ peer: link.peer, product: link.product, ...which() })
+        Effect.annotateLogs({ peer: link.peer, product: link.product, ...generationAnnotation() })
       )
     )
   })
 
-  const closedFor = (reason: AmqpError.AmqpErrorReason) =>
+  const markClosed = (reason: AmqpError.AmqpErrorReason) =>
     Effect.suspend(() => {
       closedBy = reason
       revived = Deferred.makeUnsafe()
@@ -174,48 +206,57 @@ export const start = Effect.fnUntraced(function* (
       return SubscriptionRef.set(state, { _tag: "Closed", reason })
     })
 
-  const givenUp = (reason: AmqpError.AmqpErrorReason) =>
+  const giveUp = (reason: AmqpError.AmqpErrorReason) =>
     Effect.as(
       Effect.andThen(
-        closedFor(reason),
-        Effect.annotateLogs(Effect.logError("AMQP connection closed for good"), { reason: reason.message })
+        markClosed(reason),
+        Effect.annotateLogs(Effect.logError("AMQP connection closed for good: no further attempts to connect"), {
+          reason: reason.message
+        })
       ),
       false
     )
 
-  const lost = (reason: AmqpError.AmqpErrorReason) =>
+  const markLost = (reason: AmqpError.AmqpErrorReason) =>
     Effect.suspend(() => {
       blocking.lost()
       return Effect.andThen(
         SubscriptionRef.set(state, { _tag: "Reconnecting", attempt: 0, reason }),
         Effect.logWarning("AMQP connection lost, reconnecting").pipe(
-          Effect.annotateLogs({ reason: reason.message, ...which() })
+          Effect.annotateLogs({ reason: reason.message, ...generationAnnotation() })
         )
       )
     })
 
-  /** Tries until there is a link; false: it was given up for good. Waits first if one was lost. */
+  /**
+   * Attempts to connect until a link is open. Returns `false` if the connection is closed for good. After a loss it
+   * waits before the first attempt.
+   */
   const establish = Effect.fnUntraced(function* (lostFor: AmqpError.AmqpErrorReason | undefined) {
     let reason = lostFor
-    let logged: string | undefined
+    let lastTag: string | undefined
+    const outage = new OutageLog(clock)
     for (let attempt = 1; ; attempt++) {
-      if (reason !== undefined && !(yield* pauses.wait(reason, replaced))) return yield* givenUp(reason)
+      if (reason !== undefined && !(yield* backoff.wait(reason, replaced))) return yield* giveUp(reason)
       const attempted = tryEveryHost(attempt > 1)
       const error = yield* Effect.match(attempted, { onFailure: (error) => error, onSuccess: () => undefined })
-      if (error === undefined) return yield* Effect.as(opened, true)
+      if (error === undefined) return yield* Effect.as(markOpen, true)
       reason = error.reason
-      if (isFinal(reason)) return yield* givenUp(reason)
+      if (isFinal(reason)) return yield* giveUp(reason)
       const isFirst = attempt === 1 && generation === 0
-      // Each refusal once: it may last for hours, and needs somebody.
-      const isNews = isRefusal(reason) && reason._tag !== logged
-      logged = reason._tag
+      // A refusal is logged at Error, because an operator must act, and not again while the next attempts fail for the
+      // same reason: that may last for hours.
+      const isNewRefusal = isRefusal(reason) && reason._tag !== lastTag
+      lastTag = reason._tag
       yield* SubscriptionRef.set(state, { _tag: generation === 0 ? "Connecting" : "Reconnecting", attempt, reason })
       yield* Effect.annotateLogs(
-        isNews
+        isNewRefusal
           ? Effect.logError("AMQP connection refused, trying again")
           : isFirst
-            ? Effect.logWarning("AMQP connection not made, trying again")
-            : Effect.logDebug("AMQP connection not made"),
+            ? Effect.logWarning("AMQP connection attempt failed, trying again")
+            : outage.isDue
+              ? outage.warn
+              : Effect.logDebug("AMQP connection attempt failed, trying again"),
         { attempt, reason: reason.message }
       )
     }
@@ -225,10 +266,10 @@ export const start = Effect.fnUntraced(function* (
     let isOpen = !config.lazyConnect || (yield* establish(undefined))
     while (true) {
       if (isOpen) {
-        const openedAt = pauses.now
+        const openedAt = backoff.now
         const reason = yield* Deferred.await(loss)
-        yield* lost(reason)
-        pauses.lost(openedAt)
+        yield* markLost(reason)
+        backoff.lost(openedAt)
         isOpen = yield* establish(reason)
       } else {
         const reason = yield* Deferred.await(revived)
@@ -236,14 +277,14 @@ export const start = Effect.fnUntraced(function* (
           state,
           generation === 0 ? { _tag: "Connecting", attempt: 0, reason } : { _tag: "Reconnecting", attempt: 0, reason }
         )
-        yield* Effect.logInfo("AMQP connection closed for a refused login: trying the new secret")
+        yield* Effect.logInfo("AMQP connection reopening with the new secret, after a refused login")
         isOpen = yield* establish(undefined)
       }
     }
   }).pipe(
-    // A schedule that dies must not leave those who wait for the next connection waiting for ever.
+    // If a schedule has a defect, callers must not wait forever for the next connection.
     Effect.catchDefect((defect) =>
-      givenUp(new AmqpError.UnknownError({ message: `reconnecting failed: ${String(defect)}`, cause: defect }))
+      giveUp(new AmqpError.UnknownError({ message: `reconnecting failed: ${String(defect)}`, cause: defect }))
     )
   )
 
@@ -259,27 +300,29 @@ export const start = Effect.fnUntraced(function* (
     if (closedBy !== undefined) return Effect.fail(AmqpError.fromReason(closedBy))
     return current === undefined ? Deferred.await(arrival) : Effect.succeed(current)
   })
-  const links: Links = {
-    current: () => current,
-    next,
+  const internals: ConnectionInternals = {
+    clock,
+    currentLink: () => current,
+    nextLink: next,
     login,
     preparations: new Preparations(() => current),
     shutdown: new Shutdown(config, clock),
     queues: new KnownQueues(),
-    keepers: new Keepers(),
+    topologyRecovery: new TopologyRecovery(),
     conditions: new Conditions(),
     unread: { undecodable: 0 },
-    budget: new ChannelBudget({ now: () => elapsed(clock), fork: runFork, limited: onLimited })
+    budget: new ChannelBudget({ now: () => monotonicMillis(clock), fork: runFork, limited: onLimited })
   }
 
   const member = {
     current: () => current,
     continuationTimeout: config.continuationTimeout,
     onReplaced: () => {
-      pauses.forgetRefusals()
-      if (closedBy === undefined || hasEnded || !isOfLogin(closedBy)) return
+      backoff.forgetRefusals()
+      if (closedBy === undefined || hasEnded || !isLoginRefusal(closedBy)) return
       const reason = closedBy
-      // Now, not when the supervisor runs: the caller of `updateSecret` may publish next.
+      // The state is changed here and not in the supervisor's fiber, which runs later: the caller of `updateSecret` may
+      // publish next.
       closedBy = undefined
       arrival = Deferred.makeUnsafe()
       Deferred.doneUnsafe(revived, Effect.succeed(reason))
@@ -290,30 +333,36 @@ export const start = Effect.fnUntraced(function* (
     hasEnded = true
     login.leave(member)
     blocking.stop()
-    links.budget.close()
-    if (current !== undefined) yield* current.close(Duration.millis(links.shutdown.closingOf(current)))
+    internals.budget.close()
+    if (current !== undefined) yield* current.close(Duration.millis(internals.shutdown.closeTimeLeftOf(current)))
     current = undefined
+    yield* logLimiter.end
+    deadlines.stop()
     if (closedBy === undefined) {
-      yield* closedFor(
+      yield* markClosed(
         new AmqpError.ConnectionClosed({
           message: "the connection was closed by this application: its scope has ended"
         })
       )
-      yield* Effect.logInfo("AMQP connection closed")
+      yield* generation === 0
+        ? Effect.logDebug("AMQP connecting ended: the connection was never open")
+        : Effect.logInfo("AMQP connection closed")
     }
   })
 
-  // In this order: the finalizer must exist before the first socket does.
-  yield* Effect.addFinalizer(() => links.shutdown.during(close))
-  yield* Effect.annotateLogs(Effect.logDebug("AMQP connection connecting"), { hosts: config.hosts.map(Logging.peerOf) })
-  if (!config.lazyConnect) yield* Effect.andThen(first, opened)
+  // The finalizer is added first, so that it exists before the first socket is opened.
+  yield* Effect.addFinalizer(() => internals.shutdown.during(close))
+  yield* Effect.annotateLogs(Effect.logDebug("AMQP connecting to the broker"), {
+    hosts: config.hosts.map(Logging.peerOf)
+  })
+  if (!config.lazyConnect) yield* Effect.andThen(first, markOpen)
   yield* Effect.forkScoped(supervise)
 
   const updateSecret = (secret: Redacted.Redacted<string>, reason = "refreshed") =>
     Effect.suspend(() =>
-      closedBy === undefined || (!hasEnded && isOfLogin(closedBy))
-        ? Effect.annotateLogs(login.update(secret, reason), Logging.ofConnection(config))
+      closedBy === undefined || (!hasEnded && isLoginRefusal(closedBy))
+        ? Effect.annotateLogs(onClock(clock, login.update(secret, reason)), Logging.connectionAnnotations(config))
         : Effect.fail(AmqpError.fromReason(closedBy))
     )
-  return AmqpConnection.of({ config, state, flow, updateSecret, [InsideId]: new ConnectionInside(links) })
+  return AmqpConnection.of({ config, state, flow, updateSecret, [InsideId]: new ConnectionInside(internals) })
 })

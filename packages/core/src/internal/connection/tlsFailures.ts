@@ -1,38 +1,41 @@
-/** How TLS fails: by a code of OpenSSL's or Node's, which says what an operator has to change. */
+/** Describes TLS failures. A code of OpenSSL or Node identifies what an operator must change. */
 import * as Predicate from "effect/Predicate"
 import { TlsFailed } from "../../model/errorReason.ts"
 
-/** What OpenSSL and Node call the ways in which a certificate or a TLS handshake can fail. */
-export const tlsCode =
+/** The codes with which OpenSSL and Node report a failed certificate or TLS handshake. */
+export const tlsCodePattern =
   /^(CERT_|ERR_TLS_|ERR_SSL_|ERR_OSSL_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|EPROTO)/
 
-// OpenSSL's message is a line of its source; what Node makes of it is beside it.
+// OpenSSL's message is a line of its source code. Node puts a readable text into `reason`.
 const tlsText = (code: string, text: string, cause: unknown): string =>
   code.startsWith("ERR_SSL_") && Predicate.hasProperty(cause, "reason") && Predicate.isString(cause.reason)
     ? cause.reason
     : text
 
 const tlsAdvice: ReadonlyArray<readonly [code: RegExp, advice: string]> = [
-  [/CERTIFICATE_REQUIRED$/, "The broker asks for a client certificate: give cert and key."],
+  [/CERTIFICATE_REQUIRED$/, "The broker requires a client certificate: give cert and key."],
   [
     /ALERT_HANDSHAKE_FAILURE$/,
-    "Either the broker asks for a client certificate (give cert and key), or no cipher suite is common to both."
+    "Either the broker requires a client certificate (give cert and key), or client and broker share no cipher suite."
   ],
   [
     /ALERT_(?:UNKNOWN_CA|\w*CERTIFICATE\w*)$/,
-    "The broker refuses the client's certificate (cert): who signed it, or when it expires."
+    "The broker refuses the client's certificate (cert): check its issuer and its expiry date."
   ],
-  [/PROTOCOL_VERSION$|UNSUPPORTED_PROTOCOL$/, "There is no TLS version, from minVersion up, that both speak."],
+  [/PROTOCOL_VERSION$|UNSUPPORTED_PROTOCOL$/, "Client and broker share no TLS version from minVersion up."],
   [
     /WRONG_VERSION_NUMBER$|HTTP_REQUEST$|PACKET_LENGTH_TOO_LONG$/,
-    "The peer answered without TLS. Is this the port of plain AMQP, or of HTTP? RabbitMQ's port with TLS is 5671, and 5672 the one without."
+    "The peer answered without TLS. Check that this is not the port of plain AMQP or HTTP: RabbitMQ listens on port 5671 with TLS, and on port 5672 without."
   ],
-  [/ALTNAME_INVALID$/, "Is this the broker's name? If its certificate has another one, say so by servername."],
-  [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/, "Renew the broker's certificate, or set this machine's clock."],
-  [/^(?:UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/, "If you trust the broker's authority, name its certificate in ca."]
+  [/ALTNAME_INVALID$/, "Check the host name. If the broker's certificate has another name, set servername to it."],
+  [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/, "Renew the broker's certificate, or correct this machine's clock."],
+  [
+    /^(?:UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/,
+    "If you trust the authority that signed the broker's certificate, give the authority's certificate in ca."
+  ]
 ]
 
-/** What such a failure is told as, with what to do about it. */
+/** Returns the error for a TLS failure, with advice. */
 export const tlsFailed = (
   code: string,
   text: string,

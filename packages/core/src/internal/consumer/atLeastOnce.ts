@@ -1,9 +1,10 @@
 /**
- * Whether the broker dead-letters at least once. RabbitMQ 3.10 and 3.11 do it only with the feature flag `stream_queue`, and
- * say nothing to a client that declares a queue without it. From 3.12 on the flag is required, 4.x knows it no more.
+ * Checks whether the broker dead-letters at least once. RabbitMQ 3.10 and 3.11 do so only with the feature flag
+ * `stream_queue`, and do not report its absence to a client that declares a queue. The flag is required from 3.12 on,
+ * and 4.x no longer has it.
  *
- * A client can tell by declaring an exclusive stream, which RabbitMQ refuses in any case: with the flag by 406, for streams
- * cannot be exclusive; without it by 541, which ends the connection. So that is done on a connection of its own.
+ * A client can find out by declaring an exclusive stream, which RabbitMQ always refuses: with the flag by 406, because
+ * streams cannot be exclusive; without it by 541, which ends the connection. So the check uses a connection of its own.
  */
 import * as Effect from "effect/Effect"
 import type { AmqpError } from "../../model/error.ts"
@@ -11,7 +12,7 @@ import type { AmqpConfig } from "../../model/config.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { versionOf } from "../wire/versions.ts"
-import type { Declaration, Declaring } from "./declaring.ts"
+import type { Declaration, QueueOperations } from "./queueOperations.ts"
 
 const exclusiveStream: Declaration = {
   durable: true,
@@ -20,8 +21,8 @@ const exclusiveStream: Declaration = {
   arguments: { "x-queue-type": "stream" }
 }
 
-const isEnabled = (declaring: Declaring): Effect.Effect<boolean | undefined, AmqpError> =>
-  declaring.aside((own) =>
+const isStreamQueueEnabled = (declaring: QueueOperations): Effect.Effect<boolean | undefined, AmqpError> =>
+  declaring.onOwnConnection((own) =>
     own.declare("effect-amqp.is-stream-queue-enabled", exclusiveStream).pipe(
       Effect.as(undefined),
       Effect.catch(({ reason }) =>
@@ -32,38 +33,51 @@ const isEnabled = (declaring: Declaring): Effect.Effect<boolean | undefined, Amq
     )
   )
 
-/** The applications, by what they share, for which the answer is known or being asked for. */
-const asked = new WeakSet<KnownQueues>()
+/** The applications for which the answer is known or requested, each identified by its `KnownQueues`. */
+const checkedApplications = new WeakSet<KnownQueues>()
 
-/** Logs a warning with the cure if the broker does not. Once per application, and for each consumer while it does not. */
-export const warnUnlessAtLeastOnce = (declaring: Declaring, config: AmqpConfig): Effect.Effect<void> =>
+/**
+ * Logs a warning that says what to do if the broker does not dead-letter at least once. A positive answer is checked
+ * once per application. A negative one is checked and logged again for each consumer.
+ */
+export const warnUnlessAtLeastOnce = (declaring: QueueOperations, config: AmqpConfig): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { links } = declaring
-    const [major, minor] = versionOf(links.current()?.product ?? "") ?? []
+    const { internals } = declaring
+    const [major, minor] = versionOf(internals.currentLink()?.product ?? "") ?? []
     if (major === undefined || minor === undefined || major > 3 || (major === 3 && minor > 11)) return Effect.void
-    const warn = (why: string, cure: string) =>
+    const warn = (why: string, remedy: string) =>
       Effect.annotateLogs(
-        Effect.logWarning(`AMQP delay queues hand their messages on at most once: ${why}. ${cure}`),
-        Logging.ofConnection(config)
+        Effect.logWarning(
+          `AMQP retries may be lost: delay queues dead-letter their messages at most once, because ${why}. ${remedy}`
+        ),
+        Logging.connectionAnnotations(config)
       )
     if (major < 3 || minor < 10) {
-      return warn(`RabbitMQ ${major}.${minor} cannot do better`, "Use RabbitMQ 3.10 or a later one.")
+      return warn(
+        `RabbitMQ ${major}.${minor} does not support dead-lettering at least once`,
+        "Upgrade to RabbitMQ 3.10 or later."
+      )
     }
-    if (asked.has(links.queues)) return Effect.void
-    asked.add(links.queues)
+    if (checkedApplications.has(internals.queues)) return Effect.void
+    checkedApplications.add(internals.queues)
     const forget = Effect.sync(() => {
-      asked.delete(links.queues)
+      checkedApplications.delete(internals.queues)
     })
-    return isEnabled(declaring).pipe(
+    return isStreamQueueEnabled(declaring).pipe(
       Effect.onInterrupt(() => forget),
       Effect.matchEffect({
         onFailure: (error) =>
           Effect.andThen(
             forget,
-            Effect.annotateLogs(Effect.logDebug("AMQP: the feature flag stream_queue could not be checked"), {
-              reason: error.message,
-              ...Logging.ofConnection(config)
-            })
+            Effect.annotateLogs(
+              Effect.logDebug(
+                "AMQP consumer could not check the broker's feature flag stream_queue; it checks again when the next delay queue is declared"
+              ),
+              {
+                reason: error.message,
+                ...Logging.connectionAnnotations(config)
+              }
+            )
           ),
         onSuccess: (enabled) =>
           enabled === false
@@ -71,7 +85,7 @@ export const warnUnlessAtLeastOnce = (declaring: Declaring, config: AmqpConfig):
                 forget,
                 warn(
                   "the broker's feature flag stream_queue is disabled",
-                  "Enable it (rabbitmqctl enable_feature_flag stream_queue). Queues that were declared before heed it after any change of their policy, or when they are empty, deleted and declared again."
+                  "Enable it: rabbitmqctl enable_feature_flag stream_queue. For existing delay queues, then change any policy that applies to them, or delete them when they are empty and let the consumer declare them again."
                 )
               )
             : Effect.void

@@ -1,59 +1,76 @@
 /**
- * How often the handlers of this application have failed at messages that went back to their queue.
+ * Counts how often this application's handlers have failed at messages that went back to their queue.
  *
- * The broker's counts are no use for that: they include deliveries that no handler has seen. Messages that nothing tells
- * apart share a key, so a key has a list of counts, and a delivery takes the lowest of them: no message is taken for one
- * that has failed more often.
+ * The broker's counts cannot be used for this: they include deliveries that no handler has seen. Indistinguishable
+ * messages share a key. So a key has a list of counts, and a delivery takes the lowest of them: no message is credited
+ * with more failures than its own.
  */
 
-/** How many counts are kept. The key that was noted first gives way. */
+/** Maximum number of counts. Beyond it, the counts of the key that was added first are removed. */
 const capacity = 10_000
 
 export class AttemptMemory {
   readonly #counts = new Map<string, Array<number>>()
-  /** The keys of messages that are counted for other processes too. */
+  /** When messages with these keys have failed first, in milliseconds since 1970. */
+  readonly #firstAt = new Map<string, number>()
+  /** The keys of messages whose attempts are also counted for other processes. */
   readonly #shared = new Set<string>()
-  /** The keys that several messages have. */
+  /** The keys that several messages share. */
   readonly #ambiguous = new Set<string>()
   #size = 0
 
-  /** How many counts there are. */
+  /** The number of counts. */
   get size(): number {
     return this.#size
   }
 
-  /** Notes a message that goes back after so many failures. `isShared`: it is the one that is counted for others. */
-  add(key: string, failures: number, isShared = false): void {
+  /**
+   * Records a message that goes back to its queue after `failures` failures. `isShared`: its attempts are also counted
+   * for other processes. `firstAt`: when it has failed first.
+   */
+  add(key: string, failures: number, isShared = false, firstAt?: number): void {
     const counts = this.#counts.get(key)
     if (!isShared && (counts !== undefined || this.#shared.has(key))) this.noteAmbiguous(key)
     if (counts === undefined) this.#counts.set(key, [failures])
     else counts.push(failures)
     this.#size++
+    if (firstAt !== undefined) this.#firstAt.set(key, Math.min(firstAt, this.#firstAt.get(key) ?? firstAt))
     while (this.#size > capacity) {
       const [first] = this.#counts
       this.#counts.delete(first![0])
+      this.#firstAt.delete(first![0])
       this.#size -= first![1].length
     }
   }
 
-  /** Takes out a message that was delivered again: how often handlers have failed at it, as far as is known. */
+  /**
+   * Removes the count of a message that was delivered again and returns it: how often handlers have failed at it, as
+   * far as is known.
+   */
   take(key: string): number {
     const counts = this.#counts.get(key)
     if (counts === undefined) return 0
     const failures = Math.min(...counts)
     this.#size--
-    if (counts.length === 1) this.#counts.delete(key)
-    else counts.splice(counts.indexOf(failures), 1)
+    if (counts.length === 1) {
+      this.#counts.delete(key)
+      this.#firstAt.delete(key)
+    } else counts.splice(counts.indexOf(failures), 1)
     return failures
   }
 
-  /** A message of this key is counted for other processes too, from now on or no longer. */
+  /** When a message with this key has failed first; `undefined` if that is not known. Read it before `take`. */
+  firstAt(key: string): number | undefined {
+    return this.#firstAt.get(key)
+  }
+
+  /** Sets whether a message with this key is also counted for other processes. */
   share(key: string, isShared: boolean): void {
     if (isShared) this.#shared.add(key)
     else this.#shared.delete(key)
   }
 
-  /** Whether several messages have this key: one count for all of them would be too high for each. */
+  /** Whether several messages share this key. One count for all of them would be too high for each. */
   isAmbiguous(key: string): boolean {
     return this.#ambiguous.has(key)
   }

@@ -1,4 +1,4 @@
-/** When a batch is complete: so many deliveries, or so long after the first of them. */
+/** Decides when a batch is complete: at `size` deliveries, or `within` milliseconds after the first of them. */
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { ConsumerDelivery } from "./delivery.ts"
@@ -32,7 +32,7 @@ export class Batches {
     return size >= this.#size || (this.#due && size > 0)
   }
 
-  /** Something has come or gone. Whether there is a batch to be taken. */
+  /** Reacts to a change in the source. Returns whether a batch can be taken. */
   changed(): boolean {
     this.#startTimer()
     return this.isReady
@@ -40,9 +40,9 @@ export class Batches {
 
   take(): ReadonlyArray<ConsumerDelivery> | undefined {
     if (!this.isReady) {
-      // Its time was up for deliveries that have gone with their channel.
+      // The time limit was reached for deliveries that are gone with their channel.
       this.#due = false
-      // Channels that are done with are closed when something is taken.
+      // The source closes drained channels when something is taken from it, so this takes nothing.
       this.#source.takeUpTo(0)
       return undefined
     }
@@ -54,7 +54,7 @@ export class Batches {
 
   #startTimer(): void {
     if (this.#timer !== undefined || this.#due || this.#source.size === 0) return
-    // Those left over by an earlier batch have waited already.
+    // Deliveries that an earlier batch left behind have waited already.
     const left = Math.max(0, this.#within - this.#source.waited)
     this.#timer = this.#fork(
       Effect.andThen(

@@ -1,4 +1,6 @@
-/** What all ways to consume have in common: from the connection to the source of deliveries, and the report when it has ended. */
+/**
+ * What all ways to consume have in common: from the connection to the source of deliveries, and the report of the end.
+ */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -13,56 +15,86 @@ import { type AmqpError, fromReason, type InvalidArgument } from "../../model/er
 import { fail } from "../../model/failures.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
 import type { Fork } from "../waiting/fork.ts"
-import type { Terms } from "../channel/handle.ts"
-import { type Links, linksOf } from "../connection/links.ts"
+import type { ChannelTimeouts } from "../channel/channelHandle.ts"
+import { type ConnectionInternals, connectionInternals } from "../connection/connectionInternals.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { AttemptTracking } from "./attemptTracking.ts"
-import { presenceOf, type Subscribing } from "./options.ts"
-import { type Access, attemptsOf, begin, isEndOfService, measuresOf, runningOf } from "./running.ts"
+import { healthOptionsOf, type SubscriptionSettings } from "./options.ts"
+import {
+  type Access,
+  attemptsOf,
+  registerHealth,
+  isEndOfService,
+  measuresOf,
+  runningConsumersOf
+} from "./runningConsumers.ts"
+import { errorTypeIn } from "../telemetry/tracing.ts"
+import type { AsCaller } from "../waiting/onClock.ts"
 import { Source } from "./source.ts"
 import type { StreamPosition } from "./streamPosition.ts"
-import { positionOf, type Reader, readerOf } from "./streamReader.ts"
+import { positionOf, type StreamReader, makeStreamReader } from "./streamReader.ts"
 
-/** Fails when the service ends, whether its consumers have or not. */
+/** Fails when the service ends, even if its consumers have not ended yet. */
 export const endOf = (consumer: AmqpConsumer["Service"]): Effect.Effect<never, AmqpError> =>
-  runningOf(consumer)?.ended ?? Effect.never
+  runningConsumersOf(consumer)?.ended ?? Effect.never
 
-/** Tells whoever wants to know that it has ended, and why if that was by itself: the log, and `onEnd`. */
-export const report = (
+/** Reports the end of a consumer to the log and to `onEnd`. An unexpected end is also reported as a condition. */
+export const reportEnd = (
   access: Access,
-  settings: Subscribing,
+  settings: SubscriptionSettings,
   end: Omit<End, "queue" | "reason">,
   cause: Cause.Cause<AmqpError> | undefined,
-  timeout: Duration.Input
+  timeout: Duration.Input,
+  asCaller: AsCaller
 ): Effect.Effect<void> => {
   const { onEnd } = settings
-  const { queue } = settings.start
-  const about = { queue, ...end, ...access.annotations }
+  const { consumerTag, queue } = settings.start
+  const about = { queue, consumerTag, ...end, ...access.annotations }
   const reason = cause === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(cause))
-  const title = "AMQP consumer ended"
+  const title = "AMQP consumer ended and does not subscribe again"
   const isAsked =
-    cause === undefined || Cause.hasInterruptsOnly(cause) || (reason !== undefined && isEndOfService(reason))
-  // Whoever sets an inactivity timeout asks for that end.
-  if (!isAsked && reason?.reason._tag !== "InactivityTimeout") {
-    access.presence?.failed(reason === undefined ? String(Cause.squash(cause)) : reason.message)
-  }
+    cause === undefined ||
+    Cause.hasInterruptsOnly(cause) ||
+    // An inactivity timeout is an end that the application asked for. The caller gets it as a failure.
+    (reason !== undefined && (isEndOfService(reason) || reason.reason._tag === "InactivityTimeout"))
+  if (!isAsked) {
+    access.health?.failed(
+      reason === undefined ? String(Cause.squash(cause)) : reason.message,
+      errorTypeIn(cause) ?? "_OTHER"
+    )
+  } else access.health?.stopped(reason?.reason._tag)
   const log = isAsked
-    ? Effect.annotateLogs(Effect.logDebug(title), about)
+    ? Effect.annotateLogs(
+        Effect.logDebug("AMQP consumer ended"),
+        reason === undefined ? about : { ...about, reason: reason.message }
+      )
     : reason === undefined
       ? Effect.annotateLogs(Effect.logError(title, cause), about)
       : Effect.annotateLogs(Effect.logError(title), { ...about, reason: reason.message })
   if (onEnd === undefined) return log
   return Effect.andThen(
     log,
-    Effect.suspend(() => onEnd({ queue, ...end, reason })).pipe(
-      Effect.timeoutOption(timeout),
-      Effect.catchCause((cause) => Effect.annotateLogs(Effect.logError("AMQP consumer: onEnd failed", cause), about))
+    asCaller(Effect.suspend(() => onEnd({ queue, ...end, reason }))).pipe(
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () =>
+          Effect.annotateLogs(Effect.logWarning("AMQP consumer ended, and its onEnd was interrupted by its timeout"), {
+            ...about,
+            timeout: Duration.format(Duration.millis(Math.round(Duration.toMillis(timeout))))
+          })
+      }),
+      Effect.catchCause((cause) =>
+        Effect.annotateLogs(Effect.logError("AMQP consumer ended, and its onEnd failed", cause), about)
+      )
     )
   )
 }
 
-/** What was given is refused. A consumer is often forked, and its failure awaited by nobody: its health reports it. */
-export const refuse = (
+/**
+ * Reports a consumer whose options are refused. A consumer is often forked and its failure awaited by no fiber, so its
+ * health reports it too.
+ */
+export const reportRefusal = (
   consumer: AmqpConsumer["Service"],
   access: Access,
   queue: string,
@@ -71,11 +103,12 @@ export const refuse = (
 ): Effect.Effect<never, AmqpError> =>
   Effect.andThen(
     Effect.sync(() => {
-      const { essential, name } = presenceOf(queue, options)
-      if (essential) runningOf(consumer)?.presences.enter(name).failed(refused.message)
+      const { requiredForReadiness, name } = healthOptionsOf(queue, options)
+      const registry = requiredForReadiness ? runningConsumersOf(consumer)?.health : undefined
+      registry?.register(String(queue), name, true).failed(refused.message, refused._tag)
     }),
     Effect.andThen(
-      Effect.annotateLogs(Effect.logError("AMQP consumer not started"), {
+      Effect.annotateLogs(Effect.logError("AMQP consumer not started: its options are refused"), {
         queue,
         reason: refused.message,
         ...access.annotations
@@ -84,8 +117,8 @@ export const refuse = (
     )
   )
 
-/** Waits while the connection is made for the first time; fails with why it is away. */
-const whenOpen = ({ state }: AmqpConnection["Service"]) =>
+/** Waits while the connection is opened for the first time. Fails with the reason if the connection is unavailable. */
+const awaitOpen = ({ state }: AmqpConnection["Service"]) =>
   SubscriptionRef.changes(state).pipe(
     Stream.filter((now) => now._tag !== "Connecting" || now.reason !== undefined),
     Stream.take(1),
@@ -95,80 +128,88 @@ const whenOpen = ({ state }: AmqpConnection["Service"]) =>
   )
 
 /**
- * The connection to consume by; if there is none, the consumer has ended before it began. One that does not subscribe again
- * does not wait for the broker to come back, either.
+ * The connection to consume on. If there is none, the consumer ends before it starts. A consumer that does not
+ * subscribe again does not wait for the broker to come back either.
  */
 const connectionOf = (
   consumer: AmqpConsumer["Service"],
   access: Access,
-  settings: Subscribing,
-  timeout: Duration.Input
+  settings: SubscriptionSettings,
+  timeout: Duration.Input,
+  asCaller: AsCaller
 ) => {
-  const enter = runningOf(consumer)?.enter ?? Effect.void
-  const connection = settings.resubscribe === "never" ? Effect.tap(access.connection, whenOpen) : access.connection
+  const enter = runningConsumersOf(consumer)?.enter ?? Effect.void
+  const connection = settings.resubscribe === "never" ? Effect.tap(access.connection, awaitOpen) : access.connection
   return Effect.andThen(enter, Effect.raceFirst(connection, endOf(consumer))).pipe(
-    Effect.tapCause((cause) => report(access, settings, { requeued: 0, unsettled: 0 }, cause, timeout))
+    Effect.tapCause((cause) => reportEnd(access, settings, { requeued: 0, unsettled: 0 }, cause, timeout, asCaller))
   )
 }
 
-/** A consumer that has begun. */
+/** A consumer that has started. */
 export interface Consuming {
   readonly access: Access
   readonly connection: AmqpConnection["Service"]
-  readonly links: Links
+  readonly internals: ConnectionInternals
   readonly clock: Clock.Clock
-  readonly terms: Terms
+  readonly timeouts: ChannelTimeouts
   readonly measures: ConsumerMeasures
   readonly source: Source
-  /** Of a stream. */
+  /** The position in the stream; `undefined` if the queue is not a stream. */
   readonly position: StreamPosition | undefined
-  readonly reader: Reader
+  readonly reader: StreamReader
 }
 
 /**
- * Begins to consume, until the scope closes: nothing is subscribed to yet, that is `source.run`.
+ * Starts a consumer, until the scope closes. Nothing is subscribed yet: `source.run` does that.
  *
- * @param maxDeliveries no more failures than these are believed of what headers say
+ * @param maxDeliveries the highest count of failures that is accepted from headers
  * @param timeout how long `onEnd` may take if there is no connection
  */
-export const consuming = Effect.fnUntraced(function* (
+export const startConsuming = Effect.fnUntraced(function* (
   consumer: AmqpConsumer["Service"],
   given: Access,
-  settings: Subscribing,
-  options: { readonly fork: Fork; readonly maxDeliveries: number; readonly timeout: Duration.Input }
+  settings: SubscriptionSettings,
+  options: {
+    readonly fork: Fork
+    readonly maxDeliveries: number
+    readonly timeout: Duration.Input
+    readonly asCaller: AsCaller
+  }
 ): Effect.fn.Return<Consuming, AmqpError, Scope.Scope> {
-  const { fork, maxDeliveries, timeout } = options
-  const access = yield* begin(consumer, given, settings)
-  const connection = yield* connectionOf(consumer, access, settings, timeout)
+  const { asCaller, fork, maxDeliveries, timeout } = options
+  const access = yield* registerHealth(consumer, given, settings)
+  const connection = yield* connectionOf(consumer, access, settings, timeout, asCaller)
   const clock = yield* Clock.Clock
-  const links = linksOf(connection)
+  const internals = connectionInternals(connection)
   const { config } = connection
-  const terms: Terms = {
+  const timeouts: ChannelTimeouts = {
     continuationTimeout: config.continuationTimeout,
     publishTimeout: Duration.toMillis(config.publishTimeout),
     deadlines: new Deadlines(clock, fork),
-    queues: links.queues
+    queues: internals.queues
   }
   const measures = measuresOf(consumer)
-  const position = positionOf(settings, clock, terms, measures)
+  const position = positionOf(settings, clock, timeouts, measures)
   const source = new Source({
     settings,
     position,
-    links,
-    terms,
+    internals,
+    timeouts,
     measures,
     tracking: new AttemptTracking({
       queue: settings.start.queue,
       secrets: settings.retrySecret,
       memory: attemptsOf(consumer),
-      maxDeliveries
+      maxDeliveries,
+      timeOfDay: () => clock.currentTimeMillisUnsafe()
     }),
     clock,
     config,
     fork,
-    alone: access.alone,
-    presence: access.presence
+    openDedicated: access.openDedicated,
+    health: access.health
   })
-  const reader = yield* readerOf(position, settings, connection, source)
-  return { access, connection, links, clock, terms, measures, source, position, reader }
+  access.health?.record.attach(source)
+  const reader = yield* makeStreamReader(position, settings, connection, source)
+  return { access, connection, internals, clock, timeouts, measures, source, position, reader }
 })

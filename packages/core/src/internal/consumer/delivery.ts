@@ -1,57 +1,59 @@
-/** A delivery of a consumer: it knows its channel, so that it is settled at most once, and nowhere else. */
+/** A delivery of a consumer. It holds its channel, so it is settled at most once, and only on that channel. */
 import * as Effect from "effect/Effect"
 import type { Delivery, Origin } from "../../model/consumer.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { DeliveredProperties, Headers } from "../../model/message.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel } from "../channel/channel.ts"
-import { isRefused, readFlags } from "../wire/optionTable.ts"
+import { isInvalidArgument, readFlags } from "../wire/optionTable.ts"
 import { fail } from "../../model/failures.ts"
-import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
+import type { ConsumerMeasures, SettlementOutcome } from "../metrics/measures.ts"
 import { type Failure } from "../message/failure.ts"
-import { type History, retryHeaders } from "./attempts.ts"
+import { type History, retryHeaders } from "./retryHeaders.ts"
 import { messageKey } from "./messageKey.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
 
 /**
- * The ways to settle. A delivery that is dropped or tried again later is acknowledged. One that is requeued or redelivered
- * has failed, which this library counts; one that is given back was not handled, or not to its end.
+ * The ways to settle a delivery. `drop`, `retry` and `deadLetter` acknowledge it: the latter two after a copy is confirmed. `requeue` and `redeliver` return a delivery whose
+ * handler has failed, which this library counts. `giveBack` returns one that was not handled, or not to the end.
  *
- * Since RabbitMQ 4.3 what `basic.reject` requeues counts towards the delivery limit of a quorum queue, and what `basic.nack`
- * requeues does not; before, both do.
+ * Since RabbitMQ 4.3, a requeue by `basic.reject` counts towards the delivery limit of a quorum queue, and one by
+ * `basic.nack` does not. Before 4.3 both count.
  */
-export type Settlement = "ack" | "drop" | "retry" | "requeue" | "redeliver" | "giveBack" | "discard"
+export type Settlement = "ack" | "drop" | "retry" | "deadLetter" | "requeue" | "redeliver" | "giveBack" | "discard"
 
-/** How a delivery that has failed goes back to its queue. */
-export type Return = Extract<Settlement, "requeue" | "redeliver">
+/** How a failed delivery is returned to its queue. */
+export type ReturnSettlement = Extract<Settlement, "requeue" | "redeliver">
 
 const operations = {
   ack: "basic.ack",
   drop: "basic.ack",
   retry: "basic.ack",
+  deadLetter: "basic.ack",
   requeue: "basic.reject",
   redeliver: "basic.nack",
   giveBack: "basic.nack",
   discard: "basic.nack"
 } as const
 
-const counted: Record<Settlement, Settled> = {
+const settledMetric: Record<Settlement, SettlementOutcome> = {
   ack: "acked",
   drop: "dropped",
   retry: "retried",
+  deadLetter: "dead_lettered",
   requeue: "requeued",
   redeliver: "requeued",
   giveBack: "requeued",
   discard: "dead_lettered"
 }
 
-/** A count of attempts that other processes see, of a message that is being handled. */
+/** A count of the attempts at a message in progress, which other processes can see. */
 export interface SharedCount {
-  /** The message does not come back. */
+  /** The message will not be delivered again. */
   readonly end: () => void
-  /** The message goes back, and this attempt counts. */
+  /** The message goes back to its queue, and this attempt counts. */
   readonly keep: () => void
-  /** The message goes back and this attempt does not count. */
+  /** The message goes back to its queue, and this attempt does not count. */
   readonly undo: () => void
 }
 
@@ -62,27 +64,29 @@ export class ConsumerDelivery implements Delivery {
   readonly routingKey: string
   readonly redelivered: boolean
   readonly offset: number | undefined = undefined
-  /** In milliseconds, as `now` of the deadlines. */
+  /** Arrival time in milliseconds, on the clock of the deadlines (`now`). */
   readonly arrivedAt: number
   readonly #channel: Channel
   readonly #tracking: AttemptTracking
   readonly #tag: number
   readonly #measures: ConsumerMeasures
   #settled = false
-  /** How often it was handled again without having gone back to its queue. */
-  #handledAgain = 0
+  /** How often it was handled again from memory, without returning to its queue. */
+  #inMemoryRetries = 0
   #history: History | undefined = undefined
   #key: string | undefined = undefined
-  /** How often handlers have failed at the message before; undefined until it is asked for. */
+  /** How often handlers have failed at the message before; computed on first use. */
   #failures: number | undefined = undefined
-  /** Those of them that this process has in mind, and nothing else. */
+  /** When a handler has failed at the message for the first time, as far as is known, in milliseconds since 1970. */
+  #firstFailedAt: number | undefined = undefined
+  /** The part of `#failures` that is only in the memory of this process. */
   #remembered = 0
   #shared: SharedCount | undefined = undefined
-  /** What other processes have recorded of it. */
-  #elsewhere = 0
-  /** Whether all of its failures, and this attempt, are recorded there. */
+  /** The number of failures that other processes have recorded. */
+  #sharedFailures = 0
+  /** Whether all known failures, including this attempt, are in the shared record. */
   #isRecorded = false
-  /** Whether its failures were noted, or are of no interest any more. */
+  /** Whether its failures were recorded, or are not needed any more. */
   #closed = false
 
   constructor(
@@ -112,58 +116,77 @@ export class ConsumerDelivery implements Delivery {
     return this.#past.origin
   }
 
-  /** How often it was tried again in this queue. */
+  /** The number of retries in this queue. */
   get retries(): number {
     return this.#past.retries
   }
 
-  /** The headers of the message that is published for the next try. */
+  /** The headers of the message that is published for the next retry. */
   headersOfRetry(failure: Failure | undefined, withOrigin: boolean): Headers {
-    return retryHeaders(this, this.#tracking.secrets, failure, withOrigin)
+    return retryHeaders(this, this.#tracking.secrets, failure, withOrigin, this.firstFailedAt ?? this.#tracking.time)
   }
 
   get attempt(): number {
-    return 1 + this.failures + this.#handledAgain
+    return 1 + this.failures + this.#inMemoryRetries
   }
 
-  /** It has failed, and is about to be handled again, from memory. */
-  countAgain(): void {
-    this.#handledAgain++
+  /** Counts an attempt that has failed and is about to be repeated from memory. */
+  countInMemoryRetry(): void {
+    this.#inMemoryRetries++
+    this.#firstFailedAt = this.firstFailedAt ?? this.#tracking.time
+  }
+
+  /** When a handler has failed at the message for the first time; `undefined` if no earlier failure is known. */
+  get firstFailedAt(): number | undefined {
+    // The memory is read together with the count.
+    if (this.#firstFailedAt === undefined && this.failures > 0) {
+      this.#firstFailedAt = this.#past.firstAt ?? this.#tracking.firstFailedAt(this)
+    }
+    return this.#firstFailedAt
   }
 
   /** How often handlers had failed at the message when it was delivered, as far as is known. */
   get failures(): number {
     if (this.#failures !== undefined) return this.#failures
     const { memory } = this.#tracking
-    // What is delivered for the first time is none of those that went back.
-    if (this.redelivered && memory.size > 0) this.#remembered = memory.take(this.key)
+    // A first delivery cannot be one of the messages that went back.
+    if (this.redelivered && memory.size > 0) {
+      this.#firstFailedAt = memory.firstAt(this.key)
+      this.#remembered = memory.take(this.key)
+    }
     return (this.#failures = this.#tracking.failuresOf(this, this.#past) + this.#remembered)
   }
 
-  /** Those of its failures that this process has in mind, and no header says. */
+  /** The failures that only this process remembers: no header records them. */
   get remembered(): number {
     return this.failures === 0 ? 0 : this.#remembered
   }
 
-  /** What identifies the message when it is delivered again. */
+  /** Identifies the message when it is delivered again. */
   get key(): string {
     return (this.#key ??= messageKey(this.#tracking.queue, this))
   }
 
-  /** Whether it is counted for other processes, too. */
+  /** Whether its attempts are also counted for other processes. */
   get isShared(): boolean {
     return this.#shared !== undefined
   }
 
-  /** Other processes have recorded `more` failures; `isRecorded`: what this process knows, this attempt included, is too. */
+  /**
+   * Connects the delivery to its shared count. Other processes have recorded `more` failures. `isRecorded`: all that
+   * this process knows, including this attempt, is recorded there too.
+   */
   share(more: number, isRecorded: boolean, count: SharedCount): void {
     this.#failures = this.failures + more
-    this.#elsewhere = more
+    this.#sharedFailures = more
     this.#shared = count
     this.#isRecorded = isRecorded
   }
 
-  /** Notes that it has failed, if its message comes back by itself or as `settle` says. Once. */
+  /**
+   * Records the failure of a delivery that goes back to its queue, either through `settle` or with its channel. Only
+   * the first call counts.
+   */
   remember(): void {
     this.#comesBack(1)
   }
@@ -174,22 +197,24 @@ export class ConsumerDelivery implements Delivery {
     const { memory } = this.#tracking
     const shared = this.#shared
     const known = this.remembered + by
-    if (shared === undefined) return this.#note(known + this.#handledAgain)
+    if (shared === undefined) return this.#note(known + this.#inMemoryRetries)
     if (memory.isAmbiguous(this.key)) {
-      // Another message would take the record for its own.
+      // With an ambiguous key, another message would use this record as its own.
       shared.end()
-      return this.#note(this.#elsewhere + known + this.#handledAgain)
+      return this.#note(this.#sharedFailures + known + this.#inMemoryRetries)
     }
     if (by === 1) shared.keep()
     else shared.undo()
-    this.#note(this.#handledAgain + (this.#isRecorded ? 0 : known))
+    this.#note(this.#inMemoryRetries + (this.#isRecorded ? 0 : known))
   }
 
   #note(failures: number): void {
-    if (failures > 0) this.#tracking.memory.add(this.key, failures, this.#shared !== undefined)
+    if (failures === 0) return
+    const { memory, time } = this.#tracking
+    memory.add(this.key, failures, this.#shared !== undefined, this.firstFailedAt ?? time)
   }
 
-  /** Its message is done with, and nothing has to be known about it any more. */
+  /** The message is finished: nothing about it has to be remembered. */
   forget(): void {
     if (this.#closed) return
     this.#closed = true
@@ -202,7 +227,7 @@ export class ConsumerDelivery implements Delivery {
     return this.#settled || !this.#channel.isOpen || !this.#channel.unsettled.has(this.tag)
   }
 
-  /** Whether its channel has ended before anybody settled it. */
+  /** Whether its channel ended, or the broker took it back, before it was settled. */
   get isLost(): boolean {
     return !this.#settled && this.isSettled
   }
@@ -219,7 +244,7 @@ export class ConsumerDelivery implements Delivery {
     return this.#tracking.queue
   }
 
-  /** Settles at once; what it returns is why it could not. */
+  /** Settles the delivery synchronously. Returns the reason if that was not possible. */
   settle(how: Settlement, operation: string = operations[how]): AmqpError.AmqpErrorReason | undefined {
     const channel = this.#channel
     if (this.isSettled) {
@@ -227,21 +252,21 @@ export class ConsumerDelivery implements Delivery {
         if (how === "ack") this.forget()
         else this.#comesBack(how === "giveBack" ? 0 : 1)
       }
-      return this.#late(operation)
+      return this.#alreadySettled(operation)
     }
     try {
       const isBack = how === "requeue" || how === "redeliver" || how === "giveBack"
       if (operation === "basic.reject") {
         channel.reject(this.tag, isBack)
         channel.unsettled.delete(this.tag)
-      } else if (isBack && channel.collectsReturns) channel.returning.add(this.tag)
+      } else if (isBack && channel.defersRequeues) channel.deferredRequeues.add(this.tag)
       else if (isBack || how === "discard") {
         channel.nack(this.tag, false, isBack)
         channel.unsettled.delete(this.tag)
       } else channel.acknowledge(this.tag)
     } catch {
-      // The channel is closing, and sends nothing any more.
-      return this.#late(operation)
+      // The channel is closing and sends nothing any more.
+      return this.#alreadySettled(operation)
     }
     this.#settled = true
     if (how === "requeue" || how === "redeliver") this.#comesBack(1)
@@ -249,11 +274,11 @@ export class ConsumerDelivery implements Delivery {
     else if (this.redelivered) this.forget()
     const { settled } = this.#measures
     if (how === "ack") settled.acked++
-    else settled[counted[how]]++
+    else settled[settledMetric[how]]++
     return undefined
   }
 
-  /** Acknowledges this one and all earlier ones of its channel, which are all of `settled`. */
+  /** Acknowledges this delivery and all earlier ones of its channel. `settled` must contain all of them. */
   settleUpTo(settled: ReadonlyArray<ConsumerDelivery>): void {
     try {
       this.#channel.ack(this.tag, true)
@@ -268,18 +293,18 @@ export class ConsumerDelivery implements Delivery {
     }
   }
 
-  /** It was handled, and cannot be settled any more. */
+  /** Counts a delivery that was handled and can no longer be settled. */
   countLost(): void {
     this.#measures.settled.lost++
   }
 
-  #late(operation: string): AmqpError.AmqpErrorReason {
+  #alreadySettled(operation: string): AmqpError.AmqpErrorReason {
     return new AmqpError.DeliverySettled({
       message: this.#settled
-        ? `${operation}: this delivery was settled before. Nothing was sent.`
+        ? `${operation}: expected an unsettled delivery, got one that was settled before. Nothing was sent.`
         : this.#channel.isOpen
-          ? `${operation}: the broker has taken this delivery back, since it was not settled within the consumer timeout: it will be delivered again. Nothing was sent.`
-          : `${operation}: the channel of this delivery has ended, and the broker has requeued it: it will be delivered again. Nothing was sent.`,
+          ? `${operation}: the broker has taken this delivery back, because it was not settled within the consumer timeout: it will be delivered again. Nothing was sent. Settle sooner, lower prefetch, or raise consumerTimeout.`
+          : `${operation}: the channel of this delivery has closed, and the broker has requeued it: it will be delivered again. Nothing was sent.`,
       operation
     })
   }
@@ -305,24 +330,24 @@ export class ConsumerDelivery implements Delivery {
 
   #refuse(
     operation: string,
-    back: Return,
+    back: ReturnSettlement,
     options: { readonly requeue?: boolean | undefined } | undefined
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const flags = readFlags(operation, options, { requeue: true })
-    if (isRefused(flags)) return fail(flags)
+    if (isInvalidArgument(flags)) return fail(flags)
     return this.#settling(flags.requeue ? back : "discard", operation)
   }
 }
 
 /**
- * Acknowledges what of a batch is not settled yet, with `multiple` as far as that covers nothing else. They are all of one
- * channel, in the order in which they came.
+ * Acknowledges the deliveries of a batch that are not settled yet, with `multiple` as far as that covers no other
+ * delivery. All deliveries of a batch belong to one channel and are in the order of their arrival.
  */
 export const acknowledgeAll = (batch: ReadonlyArray<ConsumerDelivery>): void => {
   const left = batch.filter((delivery) => !delivery.isSettled)
   if (left.length === 0) return
   const { hasReleased, unsettled } = left[0]!.channel
-  // The channel knows its unsettled deliveries in the order of their tags, as the batch is.
+  // The channel holds its unsettled deliveries in the order of their tags, like the batch.
   let covered = 0
   if (!hasReleased) {
     for (const tag of unsettled) {

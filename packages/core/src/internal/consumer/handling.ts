@@ -1,72 +1,88 @@
-/** Consuming by handlers: from the source of deliveries to the settled one, and the way back when it ends. */
+/** Consuming by handlers: from the source of deliveries to their settlement, and the shutdown of a consumer. */
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
-import type { AmqpConsumer, Delivery } from "../../model/consumer.ts"
+import type { AmqpConsumer, Delivery, InboxHandler } from "../../model/consumer.ts"
 import type { AmqpError } from "../../model/error.ts"
 import type { Deadlines } from "../waiting/deadlines.ts"
 import type { Fork } from "../waiting/fork.ts"
+import { type AsCaller, withCaller } from "../waiting/onClock.ts"
 import type { KnownQueue } from "../connection/knownQueues.ts"
-import type { Links } from "../connection/links.ts"
+import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import { Batches } from "./batches.ts"
-import { consuming, endOf, report } from "./consuming.ts"
+import { type Consuming, startConsuming, endOf, reportEnd } from "./consuming.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
-import { Copies } from "./copies.ts"
+import { Republisher } from "./republisher.ts"
+import type { ConsumerRecord } from "./consumerRecord.ts"
+import { DeadLetterPublisher } from "./deadLetterPublisher.ts"
 import { DelayQueues } from "./delayQueues.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
-import { Kept } from "./kept.ts"
-import type { Batching, Handling } from "./options.ts"
-import { Pauses } from "./pauses.ts"
-import { PublishingAgain } from "./publishingAgain.ts"
-import { Repeats } from "./repeats.ts"
-import { Retrying } from "./retrying.ts"
+import { RetainedDeliveries } from "./retainedDeliveries.ts"
+import type { BatchSettings, HandlerSettings } from "./options.ts"
+import { PausedDeliveries } from "./pausedDeliveries.ts"
+import { ForwardingPublisher } from "./forwardingPublisher.ts"
+import { LogLimiter } from "../telemetry/logLimiter.ts"
+import { RetryPublisher } from "./retryPublisher.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
-import { type Access, accessOf, attemptsOf, publishingAccessOf } from "./running.ts"
+import { type Access, accessOf, attemptsOf, clockOf, publishingAccessOf } from "./runningConsumers.ts"
 import { type Restore, Settling } from "./settling.ts"
 import { SharedCounts } from "./sharedCounts.ts"
 import type { Source } from "./source.ts"
 import type { Start } from "./start.ts"
 import { StreamSettling } from "./streamSettling.ts"
-import { warnOfWaiting } from "./waiting.ts"
+import { warnOfLongWaits } from "./longWaits.ts"
 import * as Tracing from "../telemetry/tracing.ts"
 import { Workers } from "./workers.ts"
 
-interface Parts {
+interface HandlingContext {
   readonly source: Source
   readonly settling: Pick<Settling, keyof Settling>
-  /** Undefined: attempts are counted in this process only. */
+  /** What handlers run inside of; `undefined`: nothing. */
+  readonly inbox: InboxHandler<unknown, unknown> | undefined
+  /** `undefined`: attempts are counted in this process only. */
   readonly counts: SharedCounts | undefined
   readonly fork: Fork
-  /** Whether handling is to have spans: as whoever consumes has, whose context all handlers run in. */
+  /** Whether handlers get spans. The consuming fiber decides, because all handlers run in its context. */
   readonly traced: boolean
   readonly measures: ConsumerMeasures
+  /** `undefined` for a service that was written by hand. */
+  readonly record: ConsumerRecord | undefined
   readonly deadlines: Deadlines
+  readonly asCaller: AsCaller
 }
 
-/** How the deliveries of a source become work, and how that is done. */
-interface Labour<Work> {
+/** Records a failure in the status of its consumer, unless it is an interruption. */
+const recordFailure = (record: ConsumerRecord | undefined, cause: Cause.Cause<unknown>): void => {
+  if (record === undefined) return
+  const type = Tracing.errorTypeIn(cause)
+  if (type !== undefined) record.handlerFailed(type)
+}
+
+/** How the deliveries of a source become work, and how the work is done. */
+interface WorkSource<Work> {
   readonly isReady: () => boolean
   readonly take: () => Work | undefined
-  /** What is to be handled again, from memory. */
-  readonly takeAgain: (kept: Kept) => Work | undefined
+  /** Takes retained deliveries that are due to be handled again. */
+  readonly takeRetained: (retained: RetainedDeliveries) => Work | undefined
   readonly handle: (work: Work, restore: Restore) => Effect.Effect<void>
-  /** Whether a worker is wanted for what has come. */
+  /** Reacts to a change in the source. Returns whether a worker is needed. */
   readonly changed: () => boolean
   readonly stop: () => void
 }
 
-// Half of the prefetch, so that good messages get by. Where one delivery comes at a time, or one consumer has them all,
-// going back early is of no use: it would be first in line again, and in no better order.
+// Half of the prefetch may pause in full, so that other messages get past. With a prefetch of 1, or with a single
+// active consumer, returning early is of no use: the delivery would be at the head of the queue again, in no better
+// order.
 const mostFullPauses = (queue: KnownQueue | undefined, { prefetch }: Start): number =>
   prefetch === 1 || queue?.arguments["x-single-active-consumer"] === true ? Infinity : Math.floor(prefetch / 2)
 
-/** What health checks say while a delivery is kept. */
-const pausedCondition = ({ conditions }: Links, { consumerTag, queue }: Start, clock: Clock.Clock) => {
+/** The condition that health checks report while a delivery is retained. */
+const pausedCondition = ({ conditions }: ConnectionInternals, { consumerTag, queue }: Start, clock: Clock.Clock) => {
   const key = `consumer paused: ${queue} ${consumerTag}`
-  const message = `The consumer of the queue ${JSON.stringify(queue)} is paused: a message has come back as often as the delivery limit of the queue allows, and is handled again and again. Let its handler succeed or choose another policy; give the queue a dead-letter exchange, or lift its limit.`
+  const message = `The consumer of the queue ${JSON.stringify(queue)} is paused: a message has come back so often that the delivery limit of the queue is reached, and the broker would remove it on a further return. It is handled again from memory until its handler succeeds, and nothing else is handled. Correct the handler, choose another policy, give the queue a dead-letter exchange, or raise its limit.`
   return {
     report: () =>
       conditions.report(key, { kind: "ConsumerPaused", message, notReady: false }, clock.currentTimeMillisUnsafe()),
@@ -74,49 +90,95 @@ const pausedCondition = ({ conditions }: Links, { consumerTag, queue }: Start, c
   }
 }
 
+/** Makes the inbox, in the scope of the consumer. Its failure is the end of the consumer, which has not subscribed yet. */
+const makeInbox = (
+  consumer: AmqpConsumer["Service"],
+  settings: HandlerSettings,
+  { access, internals }: Consuming,
+  asCaller: AsCaller
+): Effect.Effect<InboxHandler<unknown, unknown> | undefined, AmqpError, Scope.Scope> => {
+  const { concurrency, inbox, inboxName, shutdownTimeout, start } = settings
+  if (inbox === undefined) return Effect.succeed(undefined)
+  const { queue } = start
+  const make = asCaller(Effect.suspend(() => inbox.make({ queue, name: inboxName, concurrency })))
+  // Its requirements are in the context of the consuming fiber.
+  const made = make as Effect.Effect<InboxHandler<unknown, unknown>, AmqpError, Scope.Scope>
+  return Effect.tapCause(Effect.raceFirst(made, endOf(consumer)), (cause) =>
+    reportEnd(
+      access,
+      settings,
+      { requeued: 0, unsettled: 0 },
+      cause,
+      internals.shutdown.answerTimeLeft(shutdownTimeout),
+      asCaller
+    )
+  )
+}
+
 const run = <Work, R>(
   consumer: AmqpConsumer["Service"],
   given: Access,
-  settings: Handling,
-  labourOf: (parts: Parts, wake: () => void) => Labour<Work>
+  settings: HandlerSettings,
+  makeWorkSource: (parts: HandlingContext, wake: () => void) => WorkSource<Work>
+): Effect.Effect<never, AmqpError, R> =>
+  withCaller(clockOf(consumer), (asCaller) => runWith(asCaller, consumer, given, settings, makeWorkSource))
+
+const runWith = <Work, R>(
+  asCaller: AsCaller,
+  consumer: AmqpConsumer["Service"],
+  given: Access,
+  settings: HandlerSettings,
+  makeWorkSource: (parts: HandlingContext, wake: () => void) => WorkSource<Work>
 ): Effect.Effect<never, AmqpError, R> =>
   Effect.contextWith((context: Context.Context<R>) =>
     Effect.scoped(
       Effect.gen(function* () {
         const fork = Effect.runForkWith(context as Context.Context<never>)
-        // Of the timeout undefined: what is left of the one that all share.
+        // An `undefined` timeout stands for what is left of the shared shutdown budget.
         const { maxDeliveries, shutdownTimeout: timeout } = settings
-        const begun = yield* consuming(consumer, given, settings, { fork, maxDeliveries, timeout: timeout ?? 10_000 })
-        const { access, clock, links, measures, position, reader, source, terms } = begun
-        const { config } = begun.connection
-        const { shutdown } = links
+        const started = yield* startConsuming(consumer, given, settings, {
+          fork,
+          maxDeliveries,
+          timeout: timeout ?? 10_000,
+          asCaller
+        })
+        const { access, clock, internals, measures, position, reader, source, timeouts } = started
+        const { config } = started.connection
+        const { shutdown } = internals
+        const inbox = yield* makeInbox(consumer, settings, started, asCaller)
         const scope = yield* Effect.scope
         const delayQueues = new DelayQueues({
           queue: settings.start.queue,
-          links,
-          terms,
+          internals,
+          timeouts,
           config,
           scope
         })
-        const publisher = new PublishingAgain(consumer.publisher, links, terms, config).service
-        const retrying = new Retrying({ delayQueues, config, publisher })
+        const publisher = new ForwardingPublisher(consumer.publisher, internals, timeouts, config).service
+        const retrying = new RetryPublisher({ delayQueues, config, publisher })
         const { queue } = settings.start
         const memory = attemptsOf(consumer)
         const counts =
           maxDeliveries === Infinity || !settings.sharedCount
             ? undefined
-            : new SharedCounts({ links, terms, publisher, queue, memory, maxDeliveries, config, fork })
-        const { deadlines } = terms
-        const annotations = { queue: settings.start.queue, ...access.annotations }
-        const pauses = new Pauses(deadlines, () =>
-          mostFullPauses(links.queues.get(settings.start.queue), settings.start)
+            : new SharedCounts({ internals, timeouts, publisher, queue, memory, maxDeliveries, config, fork })
+        const { deadlines } = timeouts
+        const { consumerTag } = settings.start
+        const annotations = { queue, consumerTag, ...access.annotations }
+        const pauses = new PausedDeliveries(deadlines, () =>
+          mostFullPauses(internals.queues.get(settings.start.queue), settings.start)
         )
-        const repeats = new Repeats(deadlines, fork, annotations)
-        const paused = pausedCondition(links, settings.start, clock)
-        const kept = new Kept(deadlines, () => {
-          if (kept.isEmpty) {
+        const repeats = new LogLimiter(deadlines, fork, annotations)
+        const paused = pausedCondition(internals, settings.start, clock)
+        const retained = new RetainedDeliveries(deadlines, () => {
+          if (retained.isEmpty) {
             paused.clear()
-            fork(Effect.annotateLogs(Effect.logInfo("AMQP consumer goes on"), annotations))
+            fork(
+              Effect.annotateLogs(
+                Effect.logInfo("AMQP consumer continues: no delivery is retained any more"),
+                annotations
+              )
+            )
           }
           for (let i = 0; i < settings.concurrency && isReady(); i++) workers.wake()
         })
@@ -124,42 +186,69 @@ const run = <Work, R>(
           position === undefined || settings.ofStream === undefined
             ? new Settling({
                 settings,
-                retrying,
+                retryPublisher: retrying,
                 pauses,
-                kept,
-                copies: new Copies(publisher, config),
+                retained,
+                republisher: new Republisher(publisher, config),
+                deadLetters: new DeadLetterPublisher({
+                  queue,
+                  consumer: settings.name,
+                  mode: settings.deadLettering,
+                  secrets: settings.retrySecret,
+                  publisher,
+                  config,
+                  internals,
+                  deadlines,
+                  clock
+                }),
                 deadlines,
-                links,
-                repeats,
-                oldestAhead: () => (source.size > 0 ? deadlines.now - source.waited : Infinity),
-                onKept: paused.report
+                internals,
+                logLimiter: repeats,
+                oldestPrefetchedAt: () => (source.size > 0 ? deadlines.now - source.waited : Infinity),
+                onRetained: paused.report,
+                onDeadLetter: (tag) => access.health?.record.deadLettered(tag)
               })
             : new StreamSettling(position, settings.ofStream, publisher, config, repeats)
-        const traced = yield* Tracing.isOn
-        const labour = labourOf({ source, settling, counts, fork, traced, measures, deadlines }, () => workers.wake())
-        const isReady = () => (kept.isEmpty ? labour.isReady() : kept.isDue)
+        const traced = yield* Tracing.isTracingEnabled
+        const workSource = makeWorkSource(
+          {
+            source,
+            settling,
+            inbox,
+            counts,
+            fork,
+            traced,
+            measures,
+            record: access.health?.record,
+            deadlines,
+            asCaller
+          },
+          () => workers.wake()
+        )
+        const isReady = () => (retained.isEmpty ? workSource.isReady() : retained.isDue)
         const workers = new Workers<Work>({
           concurrency: settings.concurrency,
           fork,
           annotations,
           isReady,
-          take: () => (kept.isEmpty ? labour.take() : labour.takeAgain(kept)),
+          take: () => (retained.isEmpty ? workSource.take() : workSource.takeRetained(retained)),
           handle: (work, restore) =>
-            kept.isEmpty
-              ? labour.handle(work, restore)
+            retained.isEmpty
+              ? workSource.handle(work, restore)
               : Effect.ensuring(
-                  labour.handle(work, restore),
-                  Effect.sync(() => kept.sweep())
+                  workSource.handle(work, restore),
+                  Effect.sync(() => retained.sweep())
                 )
         })
         source.onChange = () => {
-          if (labour.changed()) workers.wake()
+          if (workSource.changed()) workers.wake()
         }
-        // What it has delivered ahead goes back when nothing else of it is left.
-        source.onLeave = (channel) => pauses.endOf(channel)
+        // The prefetched deliveries of a channel go back when no other delivery of it is unsettled, so its paused
+        // deliveries are released now.
+        source.onChannelEnd = (channel) => pauses.releaseChannel(channel)
         yield* Effect.forkScoped(
-          warnOfWaiting(source, deadlines, {
-            consumerTimeout: () => consumerTimeoutOf(links.queues, settings.start),
+          warnOfLongWaits(source, deadlines, {
+            consumerTimeout: () => consumerTimeoutOf(internals.queues, settings.start),
             prefetch: settings.start.prefetch,
             concurrency: settings.concurrency,
             leastPrefetch: settings.leastPrefetch,
@@ -167,13 +256,13 @@ const run = <Work, R>(
           })
         )
         const stop = Effect.gen(function* () {
-          // The broker delivers nothing any more: what goes back now goes to others.
+          // The broker delivers nothing more to this consumer, so what goes back now reaches other consumers.
           pauses.end()
-          kept.end()
+          retained.end()
           yield* workers.stop(shutdown, timeout, () => {
             settling.stopping = true
           })
-          yield* settling.leave(shutdown.closing)
+          yield* settling.giveBackRetained(shutdown.closeTimeLeft)
           paused.clear()
         })
         const prepare = Effect.andThen(settling.prepare, reader.prepare)
@@ -181,14 +270,14 @@ const run = <Work, R>(
         return yield* Effect.onExit(source.run(prepare, ended), (exit) =>
           shutdown.during(
             Effect.gen(function* () {
-              labour.stop()
-              const closing = () => shutdown.closingOf(links.current())
+              workSource.stop()
+              const closing = () => shutdown.closeTimeLeftOf(internals.currentLink())
               const end = yield* source.stop(Effect.andThen(stop, counts?.close(closing) ?? Effect.void))
-              yield* reader.finish(shutdown.answering(timeout))
+              yield* reader.finish(shutdown.answerTimeLeft(timeout))
               yield* repeats.end
               deadlines.stop()
               const cause = Exit.isFailure(exit) ? exit.cause : undefined
-              yield* report(access, settings, end, cause, shutdown.answering(timeout))
+              yield* reportEnd(access, settings, end, cause, shutdown.answerTimeLeft(timeout), asCaller)
             })
           )
         )
@@ -196,22 +285,23 @@ const run = <Work, R>(
     )
   )
 
-/** Runs a handler in a scope of its own, keeps its time, and settles its work by how it ends. */
-const handling =
+/** Runs a handler in a scope of its own, measures its duration, and settles its work according to the exit. */
+const runHandler =
   <Work, A, E, R>(
-    { deadlines, measures }: Parts,
+    { asCaller, deadlines, measures, record }: HandlingContext,
     succeeded: (work: Work) => Effect.Effect<void>,
     failed: (work: Work, cause: Cause.Cause<E>, restore: Restore) => Effect.Effect<void>
   ) =>
   (work: Work, restore: Restore, onFailure: Tracing.OnFailure | undefined, handler: Effect.Effect<A, E, R>) => {
-    const startedAt = deadlines.exact
-    return Effect.matchCauseEffect(restore(Effect.scoped(handler)), {
+    const startedAt = deadlines.nowExact
+    return Effect.matchCauseEffect(restore(asCaller(Effect.scoped(handler))), {
       onSuccess: () => {
-        measures.succeeded.record(deadlines.exact - startedAt)
+        measures.succeeded.record(deadlines.nowExact - startedAt)
         return succeeded(work)
       },
       onFailure: (cause) => {
-        measures.failed.record(deadlines.exact - startedAt)
+        measures.failed.record(deadlines.nowExact - startedAt)
+        recordFailure(record, cause)
         onFailure?.(cause)
         return failed(work, cause, restore)
       }
@@ -219,24 +309,36 @@ const handling =
   }
 
 /**
- * Each delivery by itself. `procedure`: that the handler serves, if it is a server; such a one takes requests by the
- * publishers' connection, so that it can reply on the channel that they come by.
+ * Handles each delivery individually.
+ *
+ * @param procedure the procedure that the handler serves, if it is a server. A server consumes on the publishers'
+ * connection, so that it can reply on the channel of the request
  */
 export const handleEach = <A, E, R, V, RD>(
   consumer: AmqpConsumer["Service"],
-  settings: Handling,
+  settings: HandlerSettings,
   decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>,
   procedure?: string
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> => {
   const access = procedure === undefined ? accessOf(consumer) : publishingAccessOf(consumer)
   return run<ConsumerDelivery, Exclude<R, Scope.Scope> | RD>(consumer, access, settings, (parts) => {
-    const { counts, settling, source, traced } = parts
-    const handled = handling<ConsumerDelivery, A, E, R>(
+    const { asCaller, counts, inbox, settling, source, traced } = parts
+    const handledAlone = runHandler<ConsumerDelivery, unknown, unknown, unknown>(
       parts,
       (delivery) => settling.succeeded(delivery),
       (delivery, cause, restore) => settling.failed(delivery, cause, restore)
     )
+    const handled: typeof handledAlone =
+      inbox === undefined
+        ? handledAlone
+        : (delivery, restore, onFailure, handler) =>
+            handledAlone(
+              delivery,
+              restore,
+              onFailure,
+              Effect.suspend(() => inbox(delivery, Effect.scoped(handler)))
+            )
     const handle =
       decode === undefined
         ? (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
@@ -247,7 +349,7 @@ export const handleEach = <A, E, R, V, RD>(
               Effect.suspend(() => handler(delivery as never))
             )
         : (delivery: ConsumerDelivery, restore: Restore, onFailure?: Tracing.OnFailure) =>
-            Effect.matchCauseEffect(restore(decode(delivery)), {
+            Effect.matchCauseEffect(restore(asCaller(decode(delivery))), {
               onSuccess: (value) =>
                 handled(
                   delivery,
@@ -257,30 +359,31 @@ export const handleEach = <A, E, R, V, RD>(
                 ),
               onFailure: (cause) => {
                 onFailure?.(cause)
+                recordFailure(parts.record, cause)
                 return settling.undecodable(delivery, cause, restore)
               }
             })
-    // What it needs is in the context of the fibers that run it.
+    // The handler's requirements are in the context of the fibers that run it.
     const run = handle as (...args: Parameters<typeof handle>) => Effect.Effect<void>
     const runTraced = (delivery: ConsumerDelivery, restore: Restore) =>
-      Tracing.handling(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
+      Tracing.withProcessSpan(delivery, procedure, (onFailure) => run(delivery, restore, onFailure))
     const attempt = (delivery: ConsumerDelivery, restore: Restore) =>
       settling.isPoison(delivery)
-        ? settling.poison(delivery)
+        ? settling.giveUpPoison(delivery, restore)
         : traced
           ? runTraced(delivery, restore)
           : run(delivery, restore)
     return {
       isReady: () => source.size > 0,
       take: () => source.take(),
-      takeAgain: (kept) => kept.takeDue(1)[0],
+      takeRetained: (retained) => retained.takeDue(1)[0],
       changed: () => source.size > 0,
       stop: () => {},
       handle:
         counts === undefined
           ? attempt
           : (delivery, restore) =>
-              counts.counts(delivery)
+              counts.shouldCount(delivery)
                 ? Effect.flatMap(counts.begin(delivery, restore), (isHere) =>
                     isHere ? attempt(delivery, restore) : Effect.void
                   )
@@ -289,10 +392,11 @@ export const handleEach = <A, E, R, V, RD>(
   })
 }
 
-// Each by itself and all together, so that one that waits for its retry holds up no other. Interruptible, so that an
-// interruption reaches the fiber of each, where it makes an end to waiting alone; what has no fiber yet goes back here.
-const allFailed = (
-  settling: Parts["settling"],
+// All deliveries of the batch are settled concurrently, so one that waits for its retry does not hold up the others.
+// The whole is interruptible, so that an interruption reaches the fiber of each delivery, where it ends only the
+// waiting. A delivery that has no fiber yet goes back here.
+const settleFailedBatch = (
+  settling: HandlingContext["settling"],
   batch: ReadonlyArray<ConsumerDelivery>,
   cause: Cause.Cause<unknown>,
   restore: Restore
@@ -314,10 +418,10 @@ const allFailed = (
     )
   )
 
-/** As many as there are, up to a number or a time. */
+/** Handles batches of up to `size` deliveries, collected for at most `within` milliseconds. */
 export const handleBatches = <A, E, R, V, RD>(
   consumer: AmqpConsumer["Service"],
-  settings: Batching,
+  settings: BatchSettings,
   decode: ((delivery: Delivery) => Effect.Effect<V, AmqpError, RD>) | undefined,
   handler: (...args: ReadonlyArray<never>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, AmqpError, Exclude<R, Scope.Scope> | RD> =>
@@ -326,12 +430,12 @@ export const handleBatches = <A, E, R, V, RD>(
     accessOf(consumer),
     settings,
     (parts, wake) => {
-      const { counts, fork, settling, source, traced } = parts
+      const { asCaller, counts, fork, record, settling, source, traced } = parts
       const batches = new Batches(source, settings.size, settings.within, fork, wake)
-      const handled = handling<ReadonlyArray<ConsumerDelivery>, A, E, R>(
+      const handled = runHandler<ReadonlyArray<ConsumerDelivery>, A, E, R>(
         parts,
         (batch) => settling.allSucceeded(batch),
-        (batch, cause, restore) => allFailed(settling, batch, cause, restore)
+        (batch, cause, restore) => settleFailedBatch(settling, batch, cause, restore)
       )
       const decodeAll = (
         batch: ReadonlyArray<ConsumerDelivery>,
@@ -343,13 +447,16 @@ export const handleBatches = <A, E, R, V, RD>(
           const values: Array<V> = []
           const decoded: Array<ConsumerDelivery> = []
           for (const delivery of batch) {
-            yield* Effect.matchCauseEffect(restore(decode(delivery)), {
+            yield* Effect.matchCauseEffect(restore(asCaller(decode(delivery))), {
               onSuccess: (value) => {
                 values.push(value)
                 decoded.push(delivery)
                 return Effect.void
               },
-              onFailure: (cause) => settling.undecodable(delivery, cause, restore)
+              onFailure: (cause) => {
+                recordFailure(record, cause)
+                return settling.undecodable(delivery, cause, restore)
+              }
             })
           }
           if (decoded.length > 0) {
@@ -366,7 +473,7 @@ export const handleBatches = <A, E, R, V, RD>(
         restore: Restore,
         onFailure: Tracing.OnFailure | undefined
       ) =>
-        // What it needs is in the context of the fibers that run it.
+        // The handler's requirements are in the context of the fibers that run it.
         (decode === undefined
           ? handled(
               sound,
@@ -379,19 +486,19 @@ export const handleBatches = <A, E, R, V, RD>(
         const sound: Array<ConsumerDelivery> = []
         const here = counts === undefined ? batch : yield* counts.beginAll(batch, restore)
         for (const delivery of here) {
-          if (settling.isPoison(delivery)) yield* settling.poison(delivery)
+          if (settling.isPoison(delivery)) yield* settling.giveUpPoison(delivery, restore)
           else sound.push(delivery)
         }
         if (sound.length === 0) return
         yield* traced
-          ? Tracing.handlingBatch(sound, (onFailure) => handleSound(sound, restore, onFailure))
+          ? Tracing.withBatchProcessSpan(sound, (onFailure) => handleSound(sound, restore, onFailure))
           : handleSound(sound, restore, undefined)
       })
       return {
         isReady: () => batches.isReady,
         take: () => batches.take(),
-        takeAgain: (kept) => {
-          const due = kept.takeDue(settings.size)
+        takeRetained: (retained) => {
+          const due = retained.takeDue(settings.size)
           return due.length > 0 ? due : undefined
         },
         changed: () => batches.changed(),

@@ -1,16 +1,16 @@
 /**
- * What identifies a message across its redeliveries.
+ * A key that identifies a message across its redeliveries.
  *
- * Nothing in AMQP does: delivery tags belong to a channel, and a message id is what its publisher says, so another message
- * may have the same. A hash of everything that the broker hands out unchanged identifies a message, up to messages that
- * nothing tells apart.
+ * AMQP has no such key: a delivery tag belongs to a channel, and a message id is chosen by the publisher, so another
+ * message may have the same one. A hash of everything that the broker delivers unchanged identifies a message, except
+ * among indistinguishable messages.
  */
 import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 import * as Crypto from "node:crypto"
 import type { DeliveredProperties, FieldTable, FieldValue } from "../../model/message.ts"
 
-/** A delivery, as far as it identifies its message. */
+/** The parts of a delivery that identify its message. */
 export interface Identified {
   readonly content: Uint8Array
   readonly properties: DeliveredProperties
@@ -18,10 +18,11 @@ export interface Identified {
   readonly routingKey: string
 }
 
-// Of larger contents the size, the beginning and the end: a hash of 128 KiB takes a tenth of a millisecond.
+// Of a content larger than twice this, only the size, the beginning and the end are hashed: hashing 128 KiB takes a
+// tenth of a millisecond.
 const mostBytes = 65_536
 
-// Each with its type and its length, so that no two messages look alike.
+// Each value is hashed with its type and length, so that no two different messages produce the same input.
 const add = (hash: Crypto.Hash, type: string, value: string | Uint8Array): void => {
   hash.update(`${type}${typeof value === "string" ? Buffer.byteLength(value) : value.byteLength};`).update(value)
 }
@@ -43,7 +44,7 @@ const addValue = (hash: Crypto.Hash, value: FieldValue | undefined): void => {
 
 const addTable = (hash: Crypto.Hash, table: FieldTable): void => {
   const keys = Object.keys(table)
-    // The broker counts with these.
+    // The broker changes these counts with every delivery.
     .filter((key) => key !== "x-delivery-count" && key !== "x-acquired-count")
     .sort()
   hash.update(`o${keys.length};`)

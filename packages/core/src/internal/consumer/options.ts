@@ -1,41 +1,44 @@
-/** Options of consumers, checked before anything is sent, and with their defaults. */
+/** Reads the options of consumers: checks them before anything is sent, and fills in defaults. */
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import * as Crypto from "node:crypto"
 import type * as AmqpError from "../../model/error.ts"
 import type {
   BatchOptions,
   ConsumeOptions,
+  DeadLettering,
   DecodeOptions,
+  Inbox,
+  InboxOptions,
   StreamOptions,
   SubscribeOptions
 } from "../../model/consumer.ts"
-import type * as Schema from "effect/Schema"
 import { checkQueue, consumeRules, consumerStartOf } from "../wire/declarations.ts"
-import { refused } from "../wire/fieldTable.ts"
+import { invalidArgument } from "../wire/fieldTable.ts"
 import {
   boolean,
   choice,
   duration,
   integer,
-  longestTimer,
-  isRefused,
+  maxTimerMillis,
+  isInvalidArgument,
   omit,
-  or,
+  withDefault,
   readerOf,
   required,
   type Rule,
   rule,
-  shown,
+  formatValue,
   type Table,
   type Values
 } from "../wire/optionTable.ts"
 import type { KnownQueues } from "../connection/knownQueues.ts"
 import { deadLetter, redeliver } from "../../model/policies.ts"
-import type { Secrets } from "./attempts.ts"
-import { argument } from "./consumerTimeout.ts"
-import { type Choice, finalPolicy, isPolicy, planOf, policy } from "./policyOptions.ts"
+import type { Secrets } from "./retryHeaders.ts"
+import { consumerTimeoutArgument } from "./consumerTimeout.ts"
+import { type PolicyChoice, finalPolicy, isPolicy, retryPlanOf, policy } from "./policyOptions.ts"
 import type { Resubscribe } from "./recovery.ts"
 import {
   notForStreams,
@@ -52,7 +55,7 @@ import type { Start } from "./start.ts"
 
 const operation = "basic.consume"
 
-// RabbitMQ's advice is 100 to 300 (https://www.rabbitmq.com/docs/confirms#channel-qos-prefetch-throughput).
+// RabbitMQ recommends 100 to 300 (https://www.rabbitmq.com/docs/confirms#channel-qos-prefetch-throughput).
 const defaultPrefetch = 250
 
 // --- Rules -----------------------------------------------------------------------------------------------------------
@@ -60,7 +63,7 @@ const defaultPrefetch = 250
 const callback = <F>(): Rule<F, F, undefined> =>
   rule("a function", (value) => (typeof value === "function" ? (value as F) : undefined))
 
-// RFC 2104: a key shorter than the hash weakens it. What people choose is shorter still.
+// RFC 2104: a key shorter than the hash weakens it. Secrets that people choose are often even shorter.
 const shortestSecret = 16
 
 const isSecret = (value: unknown): value is Redacted.Redacted<string> => {
@@ -69,7 +72,7 @@ const isSecret = (value: unknown): value is Redacted.Redacted<string> => {
   return typeof secret === "string" && secret.isWellFormed() && Buffer.byteLength(secret) >= shortestSecret
 }
 
-const secrets = rule<Secrets[number] | Secrets, Secrets>(
+export const secrets = rule<Secrets[number] | Secrets, Secrets>(
   `a Redacted string of at least ${shortestSecret} bytes, or an array of at least one of them`,
   (value) => {
     const several: ReadonlyArray<unknown> = Array.isArray(value) ? value : [value]
@@ -77,19 +80,30 @@ const secrets = rule<Secrets[number] | Secrets, Secrets>(
   }
 )
 
+const deadLettering = rule<DeadLettering>(
+  '"publish", "reject", or an object with exchange and routingKey of at most 255 bytes each',
+  (value) => {
+    if (value === "publish" || value === "reject") return value
+    if (typeof value !== "object" || value === null) return undefined
+    const isName = (name: unknown): name is string =>
+      typeof name === "string" && name.isWellFormed() && Buffer.byteLength(name) <= 255
+    const { exchange, routingKey } = value as { readonly exchange?: unknown; readonly routingKey?: unknown }
+    if (!isName(exchange) || (routingKey !== undefined && !isName(routingKey))) return undefined
+    return { exchange, routingKey }
+  }
+)
+
 // --- Tables ----------------------------------------------------------------------------------------------------------
 
-/** What every consumer takes. */
+/** The options of every consumer. */
 const subscribing = {
-  name: rule<string>("a text that is not empty", (value) =>
-    typeof value === "string" && value !== "" ? value : undefined
-  ),
-  essential: or(boolean, true),
+  name: rule<string>("a non-empty string", (value) => (typeof value === "string" && value !== "" ? value : undefined)),
+  requiredForReadiness: withDefault(boolean, true),
   prefetch: integer(1, 65_535),
   ...omit(consumeRules, "noAck"),
   consumerTimeout: rule<Duration.Input, number>(
-    // The broker takes whole milliseconds.
-    `a duration from 1 ms to ${Duration.format(Duration.millis(longestTimer))}, in whole milliseconds`,
+    // The broker accepts whole milliseconds only.
+    `a duration from 1 ms to ${Duration.format(Duration.millis(maxTimerMillis))}, in whole milliseconds`,
     (value, operation) => {
       const millis = duration(1).read(value, operation)
       return Number.isInteger(millis) ? millis : undefined
@@ -101,40 +115,53 @@ const subscribing = {
   ...streamRules
 }
 
-/** What is refused of a stream, which delivers nothing again: an option stands here, or streams heed it. */
+/**
+ * Options that are refused for a stream, because it does not deliver failed messages again. Every option is either
+ * listed here or applied to streams.
+ */
 const subscribingToQueues = {
-  retrySecret: or(secrets, [])
+  retrySecret: withDefault(secrets, [])
 }
 
 const subscribeRules = { ...subscribing, ...subscribingToQueues } satisfies Table<SubscribeOptions>
 
 const streamingRules = { ...subscribeRules, inactivityTimeout: duration(1) } satisfies Table<StreamOptions>
 
-/** What every handler takes. */
+/** The options of every handler. */
 const handling = {
-  concurrency: or(integer(1, 65_535), 1),
+  concurrency: withDefault(integer(1, 65_535), 1),
   onFailure: policy,
   onDefect: policy,
   onDecodeFailure: policy,
   shutdownTimeout: duration(0),
-  schema: rule<Schema.Constraint>("a Schema", (value) =>
-    (typeof value === "object" || typeof value === "function") && value !== null && "ast" in value
-      ? (value as Schema.Constraint)
-      : undefined
-  )
+  schema: rule<Schema.Constraint>("a Schema", (value) => (Schema.isSchema(value) ? value : undefined))
 }
 
-/** What is refused of a stream, which counts nothing: an option stands here, or `StreamSettling` heeds it. */
+/**
+ * Options that are refused for a stream, because it does not count deliveries. Every option is either listed here or
+ * applied by `StreamSettling`.
+ */
 const handlingOfQueues = {
-  maxDeliveries: or(integer(1, Number.MAX_SAFE_INTEGER), Infinity),
-  sharedCount: or(boolean, true),
-  onPoison: or(finalPolicy, deadLetter),
+  maxDeliveries: withDefault(integer(1, Number.MAX_SAFE_INTEGER), Infinity),
+  sharedCount: withDefault(boolean, true),
+  onPoison: withDefault(finalPolicy, deadLetter),
+  deadLettering: withDefault(deadLettering, "publish"),
   deliveryLimit: integer(-1, Number.MAX_SAFE_INTEGER)
 }
 
 export const handleRules = { ...subscribeRules, ...handling, ...handlingOfQueues } satisfies Table<
   ConsumeOptions & DecodeOptions<Schema.Constraint>
 >
+
+/** The options of consumers that handle each delivery individually. */
+const eachRules = {
+  ...handleRules,
+  inbox: rule<Inbox<unknown, unknown>>("an Inbox, an object with a function make", (value) =>
+    Predicate.hasProperty(value, "make") && typeof value.make === "function"
+      ? (value as unknown as Inbox<unknown, unknown>)
+      : undefined
+  )
+} satisfies Table<ConsumeOptions & DecodeOptions<Schema.Constraint> & InboxOptions<unknown, unknown>>
 
 const batchRules = {
   ...handleRules,
@@ -148,12 +175,12 @@ const onlyOfQueues = Object.keys({ ...subscribingToQueues, ...handlingOfQueues }
 
 type Subscribed = Values<typeof subscribeRules>
 
-/** What is read into `start` and `reading`. */
+/** The options that are read into `start` and `reading`. */
 type StartingWith = keyof typeof consumeRules | keyof typeof streamRules | "prefetch" | "consumerTimeout"
 
-/** How to subscribe. */
-export interface Subscribing extends Omit<Subscribed, StartingWith | "name" | "resubscribe"> {
-  /** What health checks call it. */
+/** How a consumer subscribes. */
+export interface SubscriptionSettings extends Omit<Subscribed, StartingWith | "name" | "resubscribe"> {
+  /** The consumer's name in health checks. */
   readonly name: string
   readonly resubscribe: Resubscribe
   readonly start: Start
@@ -161,27 +188,35 @@ export interface Subscribing extends Omit<Subscribed, StartingWith | "name" | "r
   readonly reading: StreamReading | undefined
 }
 
-export interface Streaming extends Subscribing, Pick<Values<typeof streamingRules>, "inactivityTimeout"> {}
+export interface StreamSettings
+  extends SubscriptionSettings, Pick<Values<typeof streamingRules>, "inactivityTimeout"> {}
 
-export interface Handling extends Subscribing, Omit<Values<typeof handleRules>, keyof Subscribed | keyof Policies> {
-  readonly onFailure: Choice
-  readonly onDefect: Choice
-  readonly onDecodeFailure: Choice
-  /** The policies of a stream, in the place of those above. */
+export interface HandlerSettings
+  extends SubscriptionSettings, Omit<Values<typeof handleRules>, keyof Subscribed | keyof Policies> {
+  readonly onFailure: PolicyChoice
+  readonly onDefect: PolicyChoice
+  readonly onDecodeFailure: PolicyChoice
+  /** The policies of a stream, which replace those above; `undefined` for other queues. */
   readonly ofStream: StreamHandling | undefined
-  /** The smallest prefetch: as many deliveries as are handled at a time. */
+  /** What handlers run inside of. */
+  readonly inbox?: Inbox<unknown, unknown> | undefined
+  /** The consumer's name for its inbox. */
+  readonly inboxName: string
+  /** The smallest prefetch: the number of deliveries that are handled at a time. */
   readonly leastPrefetch: number
 }
 
-export interface Batching extends Handling, Pick<Values<typeof batchRules>, "size" | "within"> {}
+export interface BatchSettings extends HandlerSettings, Pick<Values<typeof batchRules>, "size" | "within"> {}
 
 // --- Reading ---------------------------------------------------------------------------------------------------------
 
 const streamingOf = readerOf(streamingRules)
-const handleOf = readerOf(handleRules)
+const eachOf = readerOf(eachRules)
 const batchOf = readerOf(batchRules)
 
-/** What a consumer is called that nobody has named. A tag that was not given is another one each time. */
+/**
+ * The default name of a consumer. A generated consumer tag is not part of it, because each start generates another one.
+ */
 const nameOf = (queue: string, consumerTag: string) => (consumerTag === "" ? queue : `${queue} (${consumerTag})`)
 
 const subscribingOf = <Options extends Subscribed>(
@@ -191,25 +226,30 @@ const subscribingOf = <Options extends Subscribed>(
   resubscribe: Resubscribe,
   atLeast: number,
   queues: KnownQueues | undefined
-): (Omit<Options, StartingWith> & Subscribing) | AmqpError.InvalidArgument => {
+): (Omit<Options, StartingWith> & SubscriptionSettings) | AmqpError.InvalidArgument => {
   const consume = checkQueue(operation, queue) ?? consumerStartOf(operation, queue, { ...values, noAck: false })
-  if (isRefused(consume)) return consume
+  if (isInvalidArgument(consume)) return consume
   const reading = readingOf(queue, values, options?.arguments, queues)
-  if (isRefused(reading)) return reading
+  if (isInvalidArgument(reading)) return reading
   const { consumerTimeout, prefetch, queueType } = values
-  if (consumerTimeout !== undefined && consume.arguments[argument] !== undefined) {
-    return refused(operation, "consumerTimeout", `this option or ${argument} among the arguments`, "both")
+  if (consumerTimeout !== undefined && consume.arguments[consumerTimeoutArgument] !== undefined) {
+    return invalidArgument(
+      operation,
+      "consumerTimeout",
+      `this option or ${consumerTimeoutArgument} among the arguments`,
+      "both"
+    )
   }
   if (prefetch !== undefined && prefetch < atLeast) {
-    const wants = `at least ${atLeast}, as many deliveries as are handled at a time`
-    return refused(operation, "prefetch", wants, shown(prefetch))
+    const expected = `at least ${atLeast}, as many deliveries as are handled at a time`
+    return invalidArgument(operation, "prefetch", expected, formatValue(prefetch))
   }
   const unheeded =
     reading === undefined
       ? undefined
       : onlyOfQueues.find((name) => Predicate.hasProperty(options, name) && options[name] !== undefined)
   if (unheeded !== undefined) {
-    return notForStreams(unheeded, "nothing: a stream does not deliver again what failed")
+    return notForStreams(unheeded, "no value: a stream does not deliver failed messages again")
   }
   return {
     ...values,
@@ -227,15 +267,20 @@ const subscribingOf = <Options extends Subscribed>(
   }
 }
 
-/** What health checks know of a consumer whose options are refused. */
-export const presenceOf = (queue: unknown, options: unknown): Pick<Subscribing, "name" | "essential"> => {
-  const { consumerTag, essential, name } = (options ?? {}) as Partial<Record<keyof SubscribeOptions, unknown>>
+/** The health options of a consumer whose options are refused. */
+export const healthOptionsOf = (
+  queue: unknown,
+  options: unknown
+): Pick<SubscriptionSettings, "name" | "requiredForReadiness"> => {
+  const { consumerTag, requiredForReadiness, name } = (options ?? {}) as Partial<
+    Record<keyof SubscribeOptions, unknown>
+  >
   return {
     name:
       typeof name === "string" && name !== ""
         ? name
         : nameOf(String(queue), typeof consumerTag === "string" ? consumerTag : ""),
-    essential: essential !== false
+    requiredForReadiness: requiredForReadiness !== false
   }
 }
 
@@ -243,13 +288,13 @@ export const readStream = (
   queue: string,
   options: StreamOptions | undefined,
   queues: KnownQueues | undefined
-): Streaming | AmqpError.InvalidArgument => {
+): StreamSettings | AmqpError.InvalidArgument => {
   const values = streamingOf(operation, options)
-  return isRefused(values) ? values : subscribingOf(queue, options, values, "never", 1, queues)
+  return isInvalidArgument(values) ? values : subscribingOf(queue, options, values, "never", 1, queues)
 }
 
-// Without this check each delivery would die of it, and come back forever.
-const noHandler = (value: unknown) => refused(operation, "handler", "a function", shown(value))
+// Without this check every delivery would fail with a defect and be redelivered forever.
+const noHandler = (value: unknown) => invalidArgument(operation, "handler", "a function", formatValue(value))
 
 const handlingOf = <Options extends Values<typeof handleRules>>(
   queue: string,
@@ -259,21 +304,22 @@ const handlingOf = <Options extends Values<typeof handleRules>>(
   queues: KnownQueues | undefined
 ) => {
   const subscribing = subscribingOf(queue, options, values, "lost", atLeast, queues)
-  if (isRefused(subscribing)) return subscribing
+  if (isInvalidArgument(subscribing)) return subscribing
   const ofStream = subscribing.reading === undefined ? refuseStreamPolicies(values) : streamHandlingOf(values)
-  if (isRefused(ofStream)) return ofStream
+  if (isInvalidArgument(ofStream)) return ofStream
   for (const name of policyNames) {
     const given = values[name]
     if (!isPolicy(given) || given._tag !== "Retry") continue
-    const plan = planOf(queue, given.options, name)
-    if (isRefused(plan)) return plan
+    const plan = retryPlanOf(queue, given.options, name)
+    if (isInvalidArgument(plan)) return plan
   }
   return {
     ...subscribing,
-    onFailure: (values.onFailure as Choice | undefined) ?? redeliver,
-    onDefect: (values.onDefect as Choice | undefined) ?? redeliver,
-    onDecodeFailure: (values.onDecodeFailure as Choice | undefined) ?? redeliver,
+    onFailure: (values.onFailure as PolicyChoice | undefined) ?? redeliver,
+    onDefect: (values.onDefect as PolicyChoice | undefined) ?? redeliver,
+    onDecodeFailure: (values.onDecodeFailure as PolicyChoice | undefined) ?? redeliver,
     ofStream,
+    inboxName: values.name ?? queue,
     leastPrefetch: atLeast
   }
 }
@@ -283,9 +329,9 @@ export const readHandling = (
   options: ConsumeOptions<never> | undefined,
   handler: unknown,
   queues: KnownQueues | undefined
-): Handling | AmqpError.InvalidArgument => {
-  const values = handleOf(operation, options)
-  if (isRefused(values)) return values
+): HandlerSettings | AmqpError.InvalidArgument => {
+  const values = eachOf(operation, options)
+  if (isInvalidArgument(values)) return values
   if (typeof handler !== "function") return noHandler(handler)
   return handlingOf(queue, options, values, values.concurrency, queues)
 }
@@ -295,17 +341,17 @@ export const readBatching = (
   options: ConsumeOptions<never> & BatchOptions,
   handler: unknown,
   queues: KnownQueues | undefined
-): Batching | AmqpError.InvalidArgument => {
+): BatchSettings | AmqpError.InvalidArgument => {
   const values = batchOf(operation, options)
-  if (isRefused(values)) return values
+  if (isInvalidArgument(values)) return values
   if (typeof handler !== "function") return noHandler(handler)
   const atLeast = values.size * values.concurrency
   if (atLeast > 65_535) {
-    return refused(
+    return invalidArgument(
       operation,
       "size",
       "size times concurrency to be at most 65535, the largest prefetch",
-      shown(atLeast)
+      formatValue(atLeast)
     )
   }
   return handlingOf(queue, options, values, atLeast, queues)

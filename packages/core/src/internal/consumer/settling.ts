@@ -1,116 +1,137 @@
-/** How a handler's end settles its delivery. Nothing here fails: whatever goes wrong, a delivery is settled or requeued. */
+/**
+ * Settles a delivery according to the exit of its handler. Settling never fails: if an operation fails, the delivery is
+ * settled in another way, or returned to its queue.
+ */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { AmqpError } from "../../model/error.ts"
 import { type Failure, failureOf } from "../message/failure.ts"
-import { acknowledgeAll, type ConsumerDelivery, type Return } from "./delivery.ts"
-import type { Handling } from "./options.ts"
-import { type Choice, isPolicy, type Plan, planOf } from "./policyOptions.ts"
+import { acknowledgeAll, type ConsumerDelivery, type ReturnSettlement } from "./delivery.ts"
+import type { HandlerSettings } from "./options.ts"
+import { formatValue } from "../wire/optionTable.ts"
+import { type PolicyChoice, isPolicy, type RetryPlan, retryPlanOf } from "./policyOptions.ts"
 import type { Deadlines } from "../waiting/deadlines.ts"
-import { returnsLeft } from "../channel/deliveryLimits.ts"
-import type { Links } from "../connection/links.ts"
+import { requeuesLeft } from "../channel/deliveryLimits.ts"
+import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
-import type { Copies } from "./copies.ts"
-import type { Kept } from "./kept.ts"
-import { pauseAfter, type Pauses } from "./pauses.ts"
+import type { Republisher } from "./republisher.ts"
+import type { DeadLetterPublisher, RejectedBecause } from "./deadLetterPublisher.ts"
+import type { RetainedDeliveries } from "./retainedDeliveries.ts"
+import { pauseAfter, type PausedDeliveries } from "./pausedDeliveries.ts"
 import { drop, type FinalPolicy, type Policy, redeliver, type RetryOptions } from "../../model/policies.ts"
 import * as Logging from "../telemetry/logging.ts"
-import { isRefusal } from "./publishingAgain.ts"
-import type { Repeats } from "./repeats.ts"
-import type { Retrying } from "./retrying.ts"
+import { isRefusal } from "./forwardingPublisher.ts"
+import type { LogLimiter } from "../telemetry/logLimiter.ts"
+import type { RetryPublisher } from "./retryPublisher.ts"
 
-/** Makes interruptible what may be, in an uninterruptible region. */
+/** Makes a part of an uninterruptible region interruptible. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-/** How much of the consumer timeout a delivery may be held by us: the rest is for those that wait behind it. */
-const heldPart = 3 / 4
+/**
+ * The fraction of the consumer timeout for which a paused or retained delivery may be held. The rest of the time is
+ * left for the deliveries that wait behind it.
+ */
+const maxHeldFraction = 3 / 4
+
+/** Longest message of a failure in a line of the log, in characters. */
+const longestReason = 1000
 
 export class Settling {
-  /** Whether handlers are being interrupted by the consumer's end. */
+  /** Whether handlers are being interrupted because the consumer ends. */
   stopping = false
   readonly #queue: string
-  readonly #settings: Handling
-  readonly #retrying: Retrying
-  readonly #pauses: Pauses
-  readonly #kept: Kept
-  readonly #copies: Copies
+  readonly #settings: HandlerSettings
+  readonly #retryPublisher: RetryPublisher
+  readonly #pauses: PausedDeliveries
+  readonly #retained: RetainedDeliveries
+  readonly #republisher: Republisher
+  readonly #deadLetters: DeadLetterPublisher
+  /** Why dead letters were rejected instead of published, as far as the log says so. */
+  readonly #said = new Set<RejectedBecause>()
   readonly #deadlines: Deadlines
-  readonly #links: Links
-  readonly #repeats: Repeats
-  readonly #oldestAhead: () => number
-  readonly #onKept: () => void
-  readonly #plans = new WeakMap<RetryOptions, Plan>()
+  readonly #internals: ConnectionInternals
+  readonly #logLimiter: LogLimiter
+  readonly #oldestPrefetchedAt: () => number
+  readonly #onRetained: () => void
+  readonly #onDeadLetter: (tag: string) => void
+  readonly #plans = new WeakMap<RetryOptions, RetryPlan>()
 
   constructor(options: {
-    readonly settings: Handling
-    readonly retrying: Retrying
-    readonly pauses: Pauses
-    readonly kept: Kept
-    readonly copies: Copies
+    readonly settings: HandlerSettings
+    readonly retryPublisher: RetryPublisher
+    readonly pauses: PausedDeliveries
+    readonly retained: RetainedDeliveries
+    readonly republisher: Republisher
+    readonly deadLetters: DeadLetterPublisher
     readonly deadlines: Deadlines
-    readonly links: Links
-    readonly repeats: Repeats
-    /** When the first of the deliveries arrived that wait to be handled; Infinity: none waits. */
-    readonly oldestAhead: () => number
-    /** Called when a delivery is kept. */
-    readonly onKept: () => void
+    readonly internals: ConnectionInternals
+    readonly logLimiter: LogLimiter
+    /** Arrival time of the oldest delivery that waits to be handled; `Infinity` if none waits. */
+    readonly oldestPrefetchedAt: () => number
+    /** Called when the first delivery is retained. */
+    readonly onRetained: () => void
+    /** Called with the tag of the failure when a delivery is dead-lettered. */
+    readonly onDeadLetter: (tag: string) => void
   }) {
     this.#queue = options.settings.start.queue
     this.#settings = options.settings
-    this.#retrying = options.retrying
+    this.#retryPublisher = options.retryPublisher
     this.#pauses = options.pauses
-    this.#kept = options.kept
-    this.#copies = options.copies
+    this.#retained = options.retained
+    this.#republisher = options.republisher
+    this.#deadLetters = options.deadLetters
     this.#deadlines = options.deadlines
-    this.#links = options.links
-    this.#repeats = options.repeats
-    this.#oldestAhead = options.oldestAhead
-    this.#onKept = options.onKept
+    this.#internals = options.internals
+    this.#logLimiter = options.logLimiter
+    this.#oldestPrefetchedAt = options.oldestPrefetchedAt
+    this.#onRetained = options.onRetained
+    this.#onDeadLetter = options.onDeadLetter
   }
 
-  /** Whether this delivery is settled later, without the help of the worker that has handled it. */
+  /** Whether this delivery is paused or retained: it is settled later, and not by the worker that has handled it. */
   isHeld(delivery: ConsumerDelivery): boolean {
-    return this.#pauses.has(delivery) || this.#kept.has(delivery)
+    return this.#pauses.has(delivery) || this.#retained.has(delivery)
   }
 
-  /** Declares the delay queues of the policies that are known beforehand. */
+  /** Declares the delay queues of the policies that are known in advance. */
   readonly prepare: Effect.Effect<void, AmqpError> = Effect.suspend(() => {
     const { onDecodeFailure, onDefect, onFailure } = this.#settings
     const delays = [onFailure, onDefect, onDecodeFailure].flatMap((choice) =>
       typeof choice === "object" && choice._tag === "Retry" ? this.#planOf(choice.options).delays : []
     )
-    return Effect.forEach(delays, (delay) => this.#retrying.declare(delay), { discard: true })
+    return Effect.forEach(delays, (delay) => this.#retryPublisher.declare(delay), { discard: true })
   })
 
-  // Throws for what `retry` was given by a function: the others were checked before.
-  #planOf(options: RetryOptions): Plan {
+  // Throws if the `retry` options are invalid. That is possible only for a policy that a function returned: the other
+  // policies are checked when the consumer starts.
+  #planOf(options: RetryOptions): RetryPlan {
     const known = this.#plans.get(options)
     if (known !== undefined) return known
-    const plan = planOf(this.#queue, options, "retry")
+    const plan = retryPlanOf(this.#queue, options, "retry")
     if ("argument" in plan) throw plan
     this.#plans.set(options, plan)
     return plan
   }
 
-  /** A handler has succeeded, or has settled the delivery itself. */
+  /** Settles a delivery whose handler has succeeded, unless the handler has settled it. */
   succeeded(delivery: ConsumerDelivery): Effect.Effect<void> {
     if (!delivery.isSettled) delivery.settle("ack")
-    return delivery.isLost ? this.#tooLate([delivery]) : Effect.void
+    return delivery.isLost ? this.#countLost([delivery]) : Effect.void
   }
 
   allSucceeded(batch: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
     acknowledgeAll(batch)
     const lost = batch.filter((delivery) => delivery.isLost)
-    return lost.length > 0 ? this.#tooLate(lost) : Effect.void
+    return lost.length > 0 ? this.#countLost(lost) : Effect.void
   }
 
-  /** A handler has failed, died or been interrupted. */
+  /** Settles a delivery whose handler has failed, died or been interrupted. */
   failed(delivery: ConsumerDelivery, cause: Cause.Cause<unknown>, restore: Restore): Effect.Effect<void> {
     return this.#notHandled(delivery, cause, this.#settings.onFailure, "AMQP delivery failed", restore)
   }
 
-  /** Its content is not what the schema wants. */
+  /** Settles a delivery whose content does not match the schema. */
   undecodable(delivery: ConsumerDelivery, cause: Cause.Cause<unknown>, restore: Restore): Effect.Effect<void> {
     return this.#notHandled(
       delivery,
@@ -121,22 +142,25 @@ export class Settling {
     )
   }
 
-  /** Whether it has been delivered too often to be handled once more. */
+  /** Whether the delivery has been handled too often to be handled again. */
   isPoison(delivery: ConsumerDelivery): boolean {
     const { maxDeliveries } = this.#settings
     return maxDeliveries !== Infinity && delivery.attempt > maxDeliveries
   }
 
-  poison(delivery: ConsumerDelivery): Effect.Effect<void> {
-    const { onPoison } = this.#settings
-    this.#finish(delivery, onPoison)
-    return this.#log("AMQP delivery given up, delivered too often", delivery, onPoison)
+  giveUpPoison(delivery: ConsumerDelivery, restore: Restore): Effect.Effect<void> {
+    const { maxDeliveries, onPoison } = this.#settings
+    const message = `${maxDeliveries} attempts to handle the message have begun without success (maxDeliveries)`
+    return Effect.andThen(
+      this.#log("AMQP delivery given up: maxDeliveries is reached", delivery, this.#outcomeOf(onPoison, delivery)),
+      this.#finish(delivery, onPoison, { tag: "MaxDeliveries", message }, restore)
+    )
   }
 
   #notHandled(
     delivery: ConsumerDelivery,
     cause: Cause.Cause<unknown>,
-    onFailure: Choice,
+    onFailure: PolicyChoice,
     title: string,
     restore: Restore
   ): Effect.Effect<void> {
@@ -147,42 +171,60 @@ export class Settling {
     const error = Cause.findError(cause)
     const defect = Cause.findDefect(cause)
     if (Result.isFailure(error) && Result.isFailure(defect)) {
-      // It has interrupted itself, or joined a fiber that was interrupted.
+      // The handler has interrupted its own fiber, or joined a fiber that was interrupted.
       return Effect.andThen(
-        this.#log("AMQP handler interrupted, delivery requeued", delivery, redeliver),
+        this.#log(
+          "AMQP handler was interrupted before it finished, although its consumer is not stopping",
+          delivery,
+          this.#outcomeOf(redeliver, delivery)
+        ),
         this.#redeliver(delivery, restore)
       )
     }
     const isExpected = Result.isSuccess(error)
     const value = isExpected ? error.success : (defect as Result.Success<unknown, never>).success
     const failure = failureOf(value)
-    const log = (policy: Policy | Misfit | undefined) =>
-      this.#log(title, delivery, policy, { cause, isError: !isExpected, error: failure.tag })
-    // The handler has settled it, or its channel has ended: there is nothing to choose.
+    const log = (outcome: string) =>
+      // A planned retry is part of normal operation: the handler's failure matters when it has failed for the last time.
+      outcome === "retried" && isExpected
+        ? this.#log(title, delivery, outcome, { isPlanned: true, failure })
+        : this.#log(title, delivery, outcome, { cause, isError: !isExpected, error: failure.tag })
+    // The handler has settled the delivery, or its channel has ended: no policy applies.
     if (delivery.isSettled) {
       if (delivery.isLost) {
         delivery.countLost()
         delivery.remember()
+        return log("requeued by the broker")
       }
-      return log(undefined)
+      return log("settled by the handler")
     }
     const policy = this.#choose(isExpected ? onFailure : this.#settings.onDefect, value, delivery)
-    return Effect.andThen(log(policy), this.#apply(delivery, policy, failure, restore))
+    const outcome = this.#outcomeOf(policy._tag === "InvalidPolicy" ? redeliver : policy, delivery)
+    return Effect.andThen(log(outcome), this.#apply(delivery, policy, failure, restore))
   }
 
-  #choose(choice: Choice, value: unknown, delivery: ConsumerDelivery): Policy | Misfit {
+  #choose(choice: PolicyChoice, value: unknown, delivery: ConsumerDelivery): Policy | InvalidPolicy {
     if (typeof choice !== "function") return choice
     try {
       const policy: unknown = choice(value as never, delivery)
-      if (!isPolicy(policy)) throw new TypeError("a policy must be redeliver, requeue, deadLetter, drop or retry")
+      if (!isPolicy(policy)) {
+        throw new TypeError(
+          `policy: expected redeliver, requeue, deadLetter, drop or retry, got ${formatValue(policy)}`
+        )
+      }
       if (policy._tag === "Retry") this.#planOf(policy.options)
       return policy
     } catch (cause) {
-      return { _tag: "Misfit", cause }
+      return { _tag: "InvalidPolicy", cause }
     }
   }
 
-  #apply(delivery: ConsumerDelivery, policy: Policy | Misfit, failure: Failure, restore: Restore): Effect.Effect<void> {
+  #apply(
+    delivery: ConsumerDelivery,
+    policy: Policy | InvalidPolicy,
+    failure: Failure,
+    restore: Restore
+  ): Effect.Effect<void> {
     switch (policy._tag) {
       case "Redeliver":
         return this.#redeliver(delivery, restore)
@@ -190,15 +232,15 @@ export class Settling {
         return this.#pause(delivery, "requeue")
       case "DeadLetter":
       case "Drop":
-        this.#finish(delivery, policy)
-        return Effect.void
-      case "Misfit":
+        return this.#finish(delivery, policy, failure, restore)
+      case "InvalidPolicy":
         return Effect.andThen(
-          this.#log("AMQP consumer has no policy for a failure: choosing it failed", delivery, redeliver, {
-            cause: Cause.die(policy.cause),
-            isError: true,
-            error: failureOf(policy.cause).tag
-          }),
+          this.#log(
+            "AMQP consumer uses the policy redeliver: the function that chooses a policy threw, or returned no policy. Correct the function",
+            delivery,
+            this.#outcomeOf(redeliver, delivery),
+            { cause: Cause.die(policy.cause), isError: true, error: failureOf(policy.cause).tag }
+          ),
           this.#redeliver(delivery, restore)
         )
       case "Retry":
@@ -206,20 +248,83 @@ export class Settling {
     }
   }
 
-  #finish(delivery: ConsumerDelivery, policy: FinalPolicy): void {
-    delivery.settle(policy._tag === drop._tag ? "drop" : "discard")
+  #finish(delivery: ConsumerDelivery, policy: FinalPolicy, failure: Failure, restore: Restore): Effect.Effect<void> {
+    if (policy._tag === drop._tag) {
+      delivery.settle("drop")
+      return Effect.void
+    }
+    if (!delivery.isSettled) {
+      this.#onDeadLetter(failure.tag)
+      return this.#deadLetter(delivery, failure, restore)
+    }
+    // Its channel has ended: the failure is recorded for the next delivery.
+    delivery.settle("discard")
+    return Effect.void
   }
 
-  #retry(delivery: ConsumerDelivery, plan: Plan, failure: Failure, restore: Restore): Effect.Effect<void> {
+  /**
+   * Publishes a dead letter with its reason, and acknowledges the delivery when that is confirmed. If it cannot be
+   * published, rejects the delivery: the broker then makes a dead letter without a reason.
+   *
+   * The same is done if the outcome is unknown, or if this is interrupted, because a further attempt to handle the
+   * message is what the policy has excluded. The dead letter may then exist twice.
+   */
+  #deadLetter(delivery: ConsumerDelivery, failure: Failure, restore: Restore): Effect.Effect<void> {
+    const { target } = this.#deadLetters
+    if (typeof target === "string") {
+      delivery.settle("discard")
+      return this.#sayRejected(target)
+    }
+    return Effect.matchCauseEffect(restore(this.#deadLetters.publish(delivery, target, failure)), {
+      onSuccess: () => {
+        // If the channel has ended in the meantime, the broker delivers the original again, in addition to the copy.
+        delivery.settle("deadLetter")
+        return Effect.void
+      },
+      onFailure: (cause) => {
+        delivery.settle("discard")
+        const error = Cause.findError(cause)
+        const tag = Result.isSuccess(error) ? error.success.reason._tag : undefined
+        return this.#log(
+          "AMQP dead letter has no reason: it could not be published to the dead-letter exchange, and was rejected",
+          delivery,
+          this.#rejected,
+          {
+            cause,
+            isError: tag !== "PublishForbidden" && !Cause.hasInterrupts(cause),
+            ...(tag !== undefined && { error: tag })
+          }
+        )
+      }
+    })
+  }
+
+  /** Says once why dead letters of this queue have no reason. */
+  #sayRejected(because: RejectedBecause): Effect.Effect<void> {
+    if (because !== "unknownQueue" || this.#said.has(because)) return Effect.void
+    this.#said.add(because)
+    return Effect.annotateLogs(
+      Effect.logInfo(
+        'AMQP dead letters of this queue have no reason: its dead-letter exchange is not known, because this application has not declared the queue. Declare it with AmqpTopology, or set deadLettering to the exchange, or to "reject"'
+      ),
+      { queue: this.#queue, consumerTag: this.#settings.start.consumerTag }
+    )
+  }
+
+  #retry(delivery: ConsumerDelivery, plan: RetryPlan, failure: Failure, restore: Restore): Effect.Effect<void> {
     const { retries } = delivery
     if (retries >= plan.times) {
-      this.#finish(delivery, plan.then)
-      return this.#log("AMQP delivery given up, all retries failed", delivery, plan.then)
+      return Effect.andThen(
+        this.#log("AMQP delivery given up: all retries failed", delivery, this.#outcomeOf(plan.onExhausted, delivery), {
+          failure
+        }),
+        this.#finish(delivery, plan.onExhausted, failure, restore)
+      )
     }
     const delay = plan.delays[Math.min(retries, plan.delays.length - 1)]!
-    return Effect.matchCauseEffect(restore(this.#retrying.publish(delivery, delay, failure)), {
+    return Effect.matchCauseEffect(restore(this.#retryPublisher.publish(delivery, delay, failure)), {
       onSuccess: () => {
-        // If its channel has ended meanwhile, the broker delivers it again, beside the retry.
+        // If the channel has ended in the meantime, the broker delivers the original again, in addition to the retry.
         delivery.settle("retry")
         return Effect.void
       },
@@ -230,19 +335,25 @@ export class Settling {
         }
         const error = Cause.findError(cause)
         if (Result.isSuccess(error) && isRefusal(error.success.reason)) {
-          this.#finish(delivery, plan.then)
           const { message, reason } = error.success
-          return Effect.annotateLogs(
-            this.#log("AMQP delivery given up, its retry is refused", delivery, plan.then, {
-              cause,
-              isError: true,
-              error: reason._tag
-            }),
-            { reason: message }
+          return Effect.andThen(
+            Effect.annotateLogs(
+              this.#log(
+                "AMQP delivery given up: its retry was refused",
+                delivery,
+                this.#outcomeOf(plan.onExhausted, delivery),
+                { cause, isError: true, error: reason._tag }
+              ),
+              { reason: message }
+            ),
+            this.#finish(delivery, plan.onExhausted, failure, restore)
           )
         }
         return Effect.andThen(
-          this.#log("AMQP retry not confirmed, delivery requeued", delivery, redeliver, { cause, isError: true }),
+          this.#log("AMQP retry was not confirmed", delivery, this.#outcomeOf(redeliver, delivery), {
+            cause,
+            isError: true
+          }),
           this.#redeliver(delivery, restore)
         )
       }
@@ -251,18 +362,20 @@ export class Settling {
 
   /** How long a delivery may be held, in milliseconds from its arrival. */
   get #longestHeld(): number {
-    return heldPart * consumerTimeoutOf(this.#links.queues, this.#settings.start)
+    return maxHeldFraction * consumerTimeoutOf(this.#internals.queues, this.#settings.start)
   }
 
-  // Back to its queue after a pause, whatever the broker makes of it.
-  #pause(delivery: ConsumerDelivery, how: Return): Effect.Effect<void> {
+  // Returns the delivery to its queue after a pause. This does not check the delivery limit, so the broker may remove
+  // the message then.
+  #pause(delivery: ConsumerDelivery, how: ReturnSettlement): Effect.Effect<void> {
     if (delivery.isSettled) return Effect.void
     const dueAt = this.#deadlines.now + pauseAfter(delivery.attempt)
-    // Now, since its channel may end before its pause does.
+    // The failure is recorded now, because the channel may end before the pause ends.
     delivery.remember()
     this.#pauses.add(delivery, Math.min(dueAt, delivery.arrivedAt + this.#longestHeld), how)
-    // It may have been kept: while it is, the consumer takes nothing else.
-    this.#kept.forget(delivery)
+    // The delivery may be a retained one. It must not stay in that list, because the consumer handles nothing else
+    // while a delivery is retained.
+    this.#retained.release(delivery)
     return Effect.void
   }
 
@@ -270,64 +383,104 @@ export class Settling {
     if (delivery.isSettled) return Effect.void
     if (this.#returnsLeft(delivery) > 1) return this.#pause(delivery, "redeliver")
     const dueAt = this.#deadlines.now + pauseAfter(delivery.attempt)
-    const timeout = this.#longestHeld
-    // What waits behind it must not outlive the timeout either: it would take the channel with it, and this delivery too.
-    if (!this.stopping && dueAt >= Math.min(delivery.arrivedAt, this.#oldestAhead()) + timeout) {
-      return this.#leave(delivery, "redeliver", restore(this.#copies.publish(delivery)), (cause) => {
-        this.#kept.keep(delivery, dueAt)
-        return this.#log("AMQP delivery kept, since it could not be published again", delivery, undefined, {
-          cause,
-          isError: true
-        })
+    if (this.#isHeldTooLong(delivery, dueAt)) {
+      return this.#giveBackOrRepublish(delivery, "redeliver", restore(this.#republisher.publish(delivery)), (cause) => {
+        this.#retained.retain(delivery, dueAt)
+        return this.#log(
+          "AMQP delivery is handled again from memory: it could not be published again, and a return would exceed the delivery limit of its queue",
+          delivery,
+          "retained",
+          { cause, isError: true }
+        )
       })
     }
-    const isFirst = this.#kept.isEmpty
-    delivery.countAgain()
-    this.#kept.keep(delivery, dueAt)
+    const isFirst = this.#retained.isEmpty
+    delivery.countInMemoryRetry()
+    this.#retained.retain(delivery, dueAt)
     if (!isFirst) return Effect.void
-    this.#onKept()
+    this.#onRetained()
     return this.#log(
-      "AMQP consumer paused: the delivery has come back as often as its queue allows, and would be taken out. It is kept, and handled again until that succeeds",
+      "AMQP consumer paused: the delivery limit of its queue is reached, and the broker would remove the delivery on a further return. It is handled again from memory until that succeeds. Correct the handler, choose another policy, or give the queue a dead-letter exchange",
       delivery,
-      redeliver
+      "retained"
     )
   }
 
-  /** How often it can still go back to its queue. */
-  #returnsLeft({ channel, properties }: ConsumerDelivery): number {
-    const queue = this.#links.queues.get(this.#queue)
-    return returnsLeft(channel.link.product, queue, properties.headers, this.#settings.deliveryLimit)
+  /**
+   * Whether retaining a delivery until `dueAt` would exceed the consumer timeout. If so, it must leave this process
+   * now. The prefetched deliveries count too: if one of them exceeds the timeout, the broker closes the channel, which
+   * returns the retained delivery too.
+   */
+  #isHeldTooLong(delivery: ConsumerDelivery, dueAt: number): boolean {
+    return !this.stopping && dueAt >= Math.min(delivery.arrivedAt, this.#oldestPrefetchedAt()) + this.#longestHeld
   }
 
-  /** Gives back at once what was not handled to its end, unless the broker would take it out: then `leave` does. */
+  /** What a policy does with this delivery now, in the words of the log. */
+  #outcomeOf(policy: Policy, delivery: ConsumerDelivery): string {
+    switch (policy._tag) {
+      case "Redeliver": {
+        const left = this.#returnsLeft(delivery)
+        if (left > 1) return "redelivered"
+        if (!this.#isHeldTooLong(delivery, this.#deadlines.now + pauseAfter(delivery.attempt))) return "retained"
+        return left > 0 ? "redelivered" : "published again"
+      }
+      case "Requeue":
+        return "requeued"
+      case "DeadLetter":
+        return this.#rejected
+      case "Drop":
+        return "dropped"
+      case "Retry": {
+        const { onExhausted, times } = this.#planOf(policy.options)
+        return delivery.retries >= times ? this.#outcomeOf(onExhausted, delivery) : "retried"
+      }
+    }
+  }
+
+  /** How often the delivery can still be returned to its queue. */
+  #returnsLeft({ channel, properties }: ConsumerDelivery): number {
+    const queue = this.#internals.queues.get(this.#queue)
+    return requeuesLeft(channel.link.product, queue, properties.headers, this.#settings.deliveryLimit)
+  }
+
+  /**
+   * Returns a delivery without a pause, because its handler was interrupted by the end of the consumer. If the broker
+   * would remove the message at this return, the delivery is retained, and `giveBackRetained` returns it.
+   */
   giveBack(delivery: ConsumerDelivery): void {
     if (delivery.isSettled) return
     if (this.#returnsLeft(delivery) > 0) delivery.settle("giveBack")
-    else this.#kept.keep(delivery, Infinity)
+    else this.#retained.retain(delivery, Infinity)
   }
 
-  /** The consumer has ended: gives back what is kept. `timeout` is in milliseconds. */
-  leave(timeout: number): Effect.Effect<void> {
+  /** Returns the retained deliveries when the consumer ends. `timeout` is in milliseconds. */
+  giveBackRetained(timeout: number): Effect.Effect<void> {
     return Effect.suspend(() =>
       Effect.forEach(
-        this.#kept.left,
+        this.#retained.remaining,
         (delivery) =>
-          this.#leave(delivery, "giveBack", Effect.timeout(this.#copies.publish(delivery), timeout), (cause) => {
-            delivery.settle("giveBack")
-            return this.#log(
-              "AMQP delivery requeued beyond the delivery limit of its queue, since it could not be published again: lost unless the queue has a dead-letter exchange",
-              delivery,
-              undefined,
-              { cause, isError: true }
-            )
-          }),
+          this.#giveBackOrRepublish(
+            delivery,
+            "giveBack",
+            Effect.timeout(this.#republisher.publish(delivery), timeout),
+            (cause) => {
+              delivery.settle("giveBack")
+              return this.#log(
+                "AMQP delivery returned beyond the delivery limit of its queue, because it could not be published again: it is lost unless the queue has a dead-letter exchange",
+                delivery,
+                "redelivered",
+                { cause, isError: true }
+              )
+            }
+          ),
         { concurrency: "unbounded", discard: true }
       )
     )
   }
 
-  // A copy at the end of the queue, if the broker would take this one out.
-  #leave(
+  // Returns the delivery. If the broker would remove the message at this return, publishes a copy to the end of the
+  // queue instead.
+  #giveBackOrRepublish(
     delivery: ConsumerDelivery,
     how: "redeliver" | "giveBack",
     copy: Effect.Effect<void, unknown>,
@@ -341,70 +494,77 @@ export class Settling {
       onSuccess: () => {
         delivery.settle("retry")
         return this.#log(
-          "AMQP delivery published again at the end of its queue, which would take out what comes back once more",
+          "AMQP delivery published again at the end of its queue: a return would exceed the delivery limit of the queue",
           delivery,
-          undefined
+          "published again"
         )
       },
       onFailure: failed
     })
   }
 
-  #tooLate(lost: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
+  #countLost(lost: ReadonlyArray<ConsumerDelivery>): Effect.Effect<void> {
     for (const delivery of lost) {
       delivery.countLost()
       delivery.forget()
     }
     return Effect.annotateLogs(
-      Effect.logDebug("AMQP deliveries handled after their channel had ended: they will be delivered again"),
-      { queue: this.#queue, deliveries: lost.length, ...Logging.ofChannel(lost[0]!.channel) }
+      Effect.logDebug("AMQP deliveries were handled after their channel had closed: they will be delivered again"),
+      { queue: this.#queue, deliveries: lost.length, ...Logging.channelAnnotations(lost[0]!.channel) }
     )
   }
 
-  /** What becomes of a message that is rejected, as far as is known. */
+  /** What the broker does with a rejected message, as far as this application knows the queue. */
   get #rejected(): string {
-    const queue = this.#links.queues.get(this.#queue)
+    if (typeof this.#deadLetters.target === "object") return "dead-lettered"
+    const queue = this.#internals.queues.get(this.#queue)
     if (queue === undefined) return "rejected (dead-lettered only if the queue has a dead-letter exchange)"
     return queue.arguments["x-dead-letter-exchange"] === undefined
       ? "rejected (dropped unless a policy gives the queue a dead-letter exchange)"
       : "dead-lettered"
   }
 
-  /** One line about a delivery, unless there were enough like it. */
+  /** Writes a log line about a delivery, unless the limiter has counted too many lines of the same kind. */
   #log(
     title: string,
     delivery: ConsumerDelivery,
-    policy: Policy | Misfit | undefined,
+    outcome: string,
     about: {
       readonly cause?: Cause.Cause<unknown>
       readonly isError?: boolean
+      /** Whether this is part of normal operation. */
+      readonly isPlanned?: boolean
+      /** Why the handler has failed, for a line without a cause. */
+      readonly failure?: Failure
       /** The tag of the error. */
       readonly error?: string
     } = {}
   ): Effect.Effect<void> {
-    const { cause, error, isError = false } = about
-    const becomes = policy?._tag === "DeadLetter" ? this.#rejected : policy?._tag
-    return this.#repeats.write(
-      { title, isError, error, policy: becomes },
+    const { cause, failure, isError = false, isPlanned = false } = about
+    const { error = failure?.tag } = about
+    return this.#logLimiter.write(
+      { title, isError, error, policy: outcome },
       Effect.suspend(() => {
         const { attempt, channel, exchange, properties, routingKey } = delivery
-        const log = isError ? Effect.logError : Effect.logWarning
+        const log = isError ? Effect.logError : isPlanned ? Effect.logInfo : Effect.logWarning
         return Effect.annotateLogs(cause === undefined ? log(title) : log(title, cause), {
           queue: this.#queue,
+          consumerTag: this.#settings.start.consumerTag,
           exchange,
           routingKey,
           messageId: properties.messageId,
           attempt,
-          policy: becomes,
-          ...Logging.ofChannel(channel)
+          policy: outcome,
+          ...(failure !== undefined && { error, reason: failure.message.slice(0, longestReason) }),
+          ...Logging.channelAnnotations(channel)
         })
       })
     )
   }
 }
 
-/** A function that was to choose a policy threw, or returned something else. */
-interface Misfit {
-  readonly _tag: "Misfit"
+/** The result of a policy function that threw, or that returned something other than a policy. */
+interface InvalidPolicy {
+  readonly _tag: "InvalidPolicy"
   readonly cause: unknown
 }

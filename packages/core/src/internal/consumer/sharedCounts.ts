@@ -1,17 +1,19 @@
 /**
- * Counts of attempts that all processes see, and that a process which is killed leaves behind.
+ * Counts of attempts that all processes see, and that survive a killed process.
  *
- * A redelivered message was handled by a process that was killed, or lay unseen in its prefetch: the broker's flags and
- * counts are the same. The difference has to be written down between the delivery and the handler, and the message cannot
- * carry it: published again, with a count, the message would lie in a prefetch once more before it is handled, and its
- * count would grow with every lost connection, every deployment, and every other message that kills the process. So the
- * beginning of each attempt is recorded beside the queue: a small queue per message, `<queue>.attempts.<hash>`, holds one
- * record per attempt. How many there are, its declaration answers.
+ * A redelivered message was either handled by a process that was killed, or prefetched and never handled: the broker's
+ * flags and counts are the same in both cases. So the difference has to be recorded between the delivery and the
+ * handler. The message cannot carry the record. If it were published again with a count, it would be prefetched once
+ * more before it is handled, and its count would grow with every lost connection, every deployment, and every other
+ * message that kills the process. So the beginning of each attempt is recorded next to the queue: a small queue per
+ * message, `<queue>.attempts.<hash>`, holds one record per attempt. The answer to its declaration gives the number of
+ * records.
  *
- * Only a redelivered message is recorded. It exists while the message is in hand, or failed and waits for its next
- * attempt; the broker removes what was left behind and not used for a day.
+ * Only a redelivered message is recorded. Its count queue exists while the message is being handled, or has failed and
+ * waits for its next attempt. The broker removes a count queue that was left behind and not used for a day.
  *
- * Nothing here fails: a message whose attempts cannot be recorded is handled, and counted in this process only.
+ * Nothing here fails: a message whose attempts cannot be recorded is handled, and its attempts are counted in this
+ * process only.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -21,40 +23,43 @@ import * as Semaphore from "effect/Semaphore"
 import type { AmqpConfig } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
-import { openChannel } from "../channel/opening.ts"
-import { Handle, type Terms } from "../channel/handle.ts"
-import type { Links } from "../connection/links.ts"
+import { openChannel } from "../channel/openChannel.ts"
+import { ChannelHandle, type ChannelTimeouts } from "../channel/channelHandle.ts"
+import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import * as Logging from "../telemetry/logging.ts"
-import { nameBeside } from "../topology/delayQueues.ts"
+import { companionQueueName } from "../topology/delayQueues.ts"
 import type { AttemptMemory } from "./attemptMemory.ts"
 import type { ConsumerDelivery, SharedCount } from "./delivery.ts"
 import type { Restore } from "./settling.ts"
 
 /** How long a delivery waits for its count, in milliseconds. */
-const longestWait = 5000
+const recordTimeout = 5000
 
-/** After the broker has refused or not answered, in milliseconds: doubled each time. */
-const shortestRest = 30_000
-const longestRest = 3_600_000
+/** The pause after the broker has refused or not answered, in milliseconds; it doubles each time. */
+const minBackoff = 30_000
+const maxBackoff = 3_600_000
 
 /**
- * How many messages are recorded at once, and how many per second after that. A consumer that takes over a large backlog
- * of redelivered messages must not be slowed down by each of them. One that kills is among the first of them: what a
- * killed process had in hand goes back to the head of the queue.
+ * How many messages are recorded at once, and how many per second after that. A consumer that takes over a large
+ * backlog of redelivered messages must not be slowed down by each of them. A message that kills its process is among
+ * the first ones, because the messages that a killed process was handling return to the head of the queue.
  */
 const burst = 1000
 const perSecond = 10
 
-/** How long a count that is not needed any more may wait for a channel, in milliseconds. What it holds then stays there. */
-const longestTidying = 30_000
+/**
+ * How long the removal of a count that is no longer needed may wait for a channel, in milliseconds. After that, its
+ * records stay in the broker.
+ */
+const cleanupTimeout = 30_000
 
-/** How many counts of messages that wait for their next attempt are kept. The oldest one gives way. */
+/** Maximum number of counts of messages that wait for their next attempt. Beyond it, the oldest one is removed. */
 const mostWaiting = 1000
 
-/** The broker removes a count that was not used for so long. */
+/** The broker removes a count that was not used for this time. */
 const unusedFor = Duration.days(1)
 
-// As `queue.declare` wants it: a virtual host may have another default type.
+// The queue type is explicit, because a virtual host may have another default type.
 const noConditions = { ifEmpty: false, ifUnused: false }
 
 const declaration = {
@@ -62,33 +67,34 @@ const declaration = {
   arguments: { "x-queue-type": "classic", "x-expires": Duration.toMillis(unusedFor) }
 }
 
-export const countQueueName = (queue: string, key: string): string => nameBeside(queue, `.attempts.${key.slice(0, 22)}`)
+export const countQueueName = (queue: string, key: string): string =>
+  companionQueueName(queue, `.attempts.${key.slice(0, 22)}`)
 
-export class SharedCounts extends Handle {
-  readonly #links: Links
+export class SharedCounts extends ChannelHandle {
+  readonly #internals: ConnectionInternals
   readonly #publisher: AmqpPublisher["Service"]
   readonly #queue: string
   readonly #most: number
   readonly #fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   readonly #annotations: Readonly<Record<string, unknown>>
-  // Deliveries that come together want the same channel.
+  // Deliveries that arrive together need the same channel.
   readonly #oneAtATime = Semaphore.makeUnsafe(1)
   readonly #memory: AttemptMemory
-  /** The messages in hand, by their keys. */
+  /** The keys of the messages that are being handled. */
   readonly #inHand = new Set<string>()
-  /** Those that have failed, and wait for their next attempt. */
+  /** The keys of the messages that have failed and wait for their next attempt. */
   readonly #waiting = new Set<string>()
-  /** What is under way with counts of messages that are not in hand, by their keys. */
-  readonly #tidying = new Map<string, Fiber.Fiber<void>>()
-  #left = burst
-  #leftAt: number
-  #restsUntil = 0
-  #rest = shortestRest
+  /** The running cleanups of counts whose messages are not being handled, by key. */
+  readonly #cleanups = new Map<string, Fiber.Fiber<void>>()
+  #tokens = burst
+  #tokensAt: number
+  #backoffUntil = 0
+  #backoff = minBackoff
   #hasEnded = false
 
   constructor(options: {
-    readonly links: Links
-    readonly terms: Terms
+    readonly internals: ConnectionInternals
+    readonly timeouts: ChannelTimeouts
     readonly publisher: AmqpPublisher["Service"]
     readonly queue: string
     readonly memory: AttemptMemory
@@ -96,56 +102,60 @@ export class SharedCounts extends Handle {
     readonly config: AmqpConfig
     readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
   }) {
-    super(options.terms, new AmqpError.ChannelClosed({ message: "queue.declare: there is no channel yet" }))
-    this.#links = options.links
+    super(
+      options.timeouts,
+      new AmqpError.ChannelClosed({ message: "queue.declare: the channel is not open yet. Nothing was sent." })
+    )
+    this.#internals = options.internals
     this.#publisher = options.publisher
     this.#queue = options.queue
     this.#memory = options.memory
     this.#most = options.maxDeliveries
     this.#fork = options.fork
-    this.#annotations = { queue: options.queue, ...Logging.ofConnection(options.config) }
-    this.#leftAt = options.terms.deadlines.now
+    this.#annotations = { queue: options.queue, ...Logging.connectionAnnotations(options.config) }
+    this.#tokensAt = options.timeouts.deadlines.now
   }
 
-  /** Whether the attempts at this delivery are looked up, and this one recorded, before it is handled. */
-  counts(delivery: ConsumerDelivery): boolean {
-    if (!delivery.redelivered || delivery.isShared || this.#hasEnded || !this.#isKept()) return false
+  /** Whether earlier attempts at this delivery are looked up, and this one is recorded, before it is handled. */
+  shouldCount(delivery: ConsumerDelivery): boolean {
+    if (!delivery.redelivered || delivery.isShared || this.#hasEnded || !this.#isCountable()) return false
     const { key } = delivery
     if (this.#memory.isAmbiguous(key)) {
       if (this.#waiting.has(key)) this.#forget(key)
       return false
     }
-    // It is being handled already: the same message, whose channel was lost, or one like it.
+    // The key is being handled already: by the same message, whose channel was lost, or by one like it.
     if (this.#inHand.has(key)) {
       this.#memory.noteAmbiguous(key)
       return false
     }
-    const { now } = this.terms.deadlines
-    return now >= this.#restsUntil && this.#isAffordable(now)
+    const { now } = this.timeouts.deadlines
+    return now >= this.#backoffUntil && this.#tryTakeToken(now)
   }
 
-  // The counts of a queue that goes with its connection would outlive its messages.
-  #isKept(): boolean {
-    const known = this.terms.queues.get(this.#queue)
+  // The counts of a queue that ends with its connection would outlive the queue's messages.
+  #isCountable(): boolean {
+    const known = this.timeouts.queues.get(this.#queue)
     return known === undefined || !(known.exclusive || known.autoDelete || known.arguments["x-queue-type"] === "stream")
   }
 
-  #isAffordable(now: number): boolean {
-    this.#left = Math.min(burst, this.#left + ((now - this.#leftAt) / 1000) * perSecond)
-    this.#leftAt = now
-    if (this.#left < 1) return false
-    this.#left--
+  #tryTakeToken(now: number): boolean {
+    this.#tokens = Math.min(burst, this.#tokens + ((now - this.#tokensAt) / 1000) * perSecond)
+    this.#tokensAt = now
+    if (this.#tokens < 1) return false
+    this.#tokens--
     return true
   }
 
   /**
-   * Looks up how often handling of this delivery's message has begun, and records that it begins now. Whether it is still
-   * to be handled: if it was interrupted it has gone back, and with its channel, too.
+   * Looks up how often an attempt at this delivery's message has begun, and records that one begins now. Returns
+   * whether the delivery is still to be handled: after an interruption, or the end of its channel, it has gone back to
+   * its queue.
    */
   begin(delivery: ConsumerDelivery, restore: Restore): Effect.Effect<boolean> {
     return Effect.suspend(() => {
       const { key } = delivery
-      // Since it was asked for: in one batch may be several like it.
+      // The key may have been added since `shouldCount`, because one batch may contain several such messages.
       if (this.#inHand.has(key)) {
         this.#memory.noteAmbiguous(key)
         return Effect.succeed(true)
@@ -162,13 +172,13 @@ export class SharedCounts extends Handle {
         undo: () => {
           this.#inHand.delete(key)
           this.#wait(key)
-          this.#tidy(key, this.#takeBack(key))
+          this.#cleanUp(key, this.#removeRecord(key))
         }
       }
       return Effect.matchCauseEffect(restore(this.#record(delivery, count)), {
         onSuccess: () => {
           if (!delivery.isSettled) return Effect.succeed(true)
-          // Its channel has ended meanwhile.
+          // The channel has ended in the meantime.
           delivery.settle("giveBack")
           return Effect.succeed(false)
         },
@@ -186,9 +196,9 @@ export class SharedCounts extends Handle {
     })
   }
 
-  /** The same for several at once: those that are still to be handled. */
+  /** Does the same for several deliveries at once. Returns those that are still to be handled. */
   beginAll(batch: ReadonlyArray<ConsumerDelivery>, restore: Restore): Effect.Effect<ReadonlyArray<ConsumerDelivery>> {
-    const counted = new Set(batch.filter((delivery) => this.counts(delivery)))
+    const counted = new Set(batch.filter((delivery) => this.shouldCount(delivery)))
     if (counted.size === 0) return Effect.succeed(batch)
     return Effect.filter(
       batch,
@@ -201,11 +211,11 @@ export class SharedCounts extends Handle {
     return Effect.gen({ self: this }, function* () {
       const { key } = delivery
       const name = countQueueName(this.#queue, key)
-      const tidying = this.#tidying.get(key)
-      if (tidying !== undefined) yield* Fiber.await(tidying)
+      const cleanup = this.#cleanups.get(key)
+      if (cleanup !== undefined) yield* Fiber.await(cleanup)
       yield* this.#open
       const { messageCount } = yield* this.request("queue.declare", (driver) => driver.queueDeclare(name, declaration))
-      // It is given up, and nothing has to be written down.
+      // The message is given up, so no record is needed.
       const isEnough = delivery.failures + messageCount >= this.#most
       if (!isEnough) {
         yield* Effect.forEach(
@@ -213,21 +223,21 @@ export class SharedCounts extends Handle {
           () => this.#publisher.publish({ routingKey: name, content: "" }, { mandatory: true }),
           { concurrency: "unbounded", discard: true }
         ).pipe(
-          // It may have been recorded, and is not handled now.
-          Effect.onInterrupt(() => Effect.sync(() => this.#tidy(key, this.#takeBack(key))))
+          // The attempt may have been recorded, but the message is not handled now.
+          Effect.onInterrupt(() => Effect.sync(() => this.#cleanUp(key, this.#removeRecord(key))))
         )
       }
-      this.#rest = shortestRest
+      this.#backoff = minBackoff
       delivery.share(messageCount, !isEnough, count)
     }).pipe(
       Effect.withTracerEnabled(false),
       Effect.timeoutOrElse({
-        duration: longestWait,
+        duration: recordTimeout,
         orElse: () =>
           Effect.fail(
             AmqpError.fromReason(
               new AmqpError.ReplyTimeout({
-                message: `queue.declare: ${JSON.stringify(countQueueName(this.#queue, delivery.key))} has not taken its record within ${longestWait} ms`,
+                message: `queue.declare: ${JSON.stringify(countQueueName(this.#queue, delivery.key))} expected the attempt to be recorded within ${recordTimeout} ms, got no confirmation`,
                 operation: "queue.declare"
               })
             )
@@ -241,31 +251,34 @@ export class SharedCounts extends Handle {
   )
 
   get #isOpen(): boolean {
-    return this.held?.isOpen === true && this.held.unfit === undefined
+    return this.held?.isOpen === true && this.held.discardReason === undefined
   }
 
   readonly #openNow: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
     if (this.#isOpen) return Effect.void
     if (this.held?.isOpen === true) this.held.abandon()
-    return Effect.flatMap(this.#links.next, (link) =>
-      openChannel(link, "regular", this.terms.continuationTimeout, (channel) => {
+    return Effect.flatMap(this.#internals.nextLink, (link) =>
+      openChannel(link, "regular", this.timeouts.continuationTimeout, (channel) => {
         if (this.#hasEnded) channel.abandon()
         else this.held = channel
       })
     )
   })
 
-  /** A lost connection says nothing about the counts; what else goes wrong would go wrong for each delivery. */
+  /**
+   * Pauses the recording after a failure that would repeat for each delivery. A lost connection does not mean that
+   * recording fails.
+   */
   #unavailable(cause: Cause.Cause<AmqpError.AmqpError>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const { now } = this.terms.deadlines
-      if (this.held?.link.closedBy !== undefined || now < this.#restsUntil) return Effect.void
-      const rest = this.#rest
-      this.#restsUntil = now + rest
-      this.#rest = Math.min(longestRest, 2 * rest)
+      const { now } = this.timeouts.deadlines
+      if (this.held?.link.closedBy !== undefined || now < this.#backoffUntil) return Effect.void
+      const rest = this.#backoff
+      this.#backoffUntil = now + rest
+      this.#backoff = Math.min(maxBackoff, 2 * rest)
       return Effect.annotateLogs(
         Effect.logWarning(
-          `AMQP consumer cannot share its count of attempts, and counts in this process only for ${Duration.format(Duration.millis(rest))}`,
+          `AMQP consumer could not record an attempt in the broker: for ${Duration.format(Duration.millis(rest))} it counts attempts in this process only, so maxDeliveries does not include those of other processes. Check the cause, for example the user's permissions for the queues <queue>.attempts.*`,
           cause
         ),
         this.#annotations
@@ -273,7 +286,7 @@ export class SharedCounts extends Handle {
     })
   }
 
-  // --- What is done with -----------------------------------------------------------------------------------------------
+  // --- Cleaning up ---------------------------------------------------------------------------------------------------
 
   #wait(key: string): void {
     this.#waiting.add(key)
@@ -285,19 +298,19 @@ export class SharedCounts extends Handle {
     this.#inHand.delete(key)
     this.#waiting.delete(key)
     this.#memory.share(key, false)
-    this.#tidy(key, this.#delete(key))
+    this.#cleanUp(key, this.#delete(key))
   }
 
-  #tidy(key: string, effect: Effect.Effect<unknown, AmqpError.AmqpError>): void {
+  #cleanUp(key: string, effect: Effect.Effect<unknown, AmqpError.AmqpError>): void {
     if (this.#hasEnded) return
-    const before = this.#tidying.get(key)
+    const before = this.#cleanups.get(key)
     const after = before === undefined ? Effect.void : Fiber.await(before)
-    const tidied = Effect.andThen(Effect.andThen(after, this.#open), effect)
-    const fiber = this.#fork(Effect.asVoid(Effect.exit(Effect.timeoutOption(tidied, longestTidying))))
+    const cleaned = Effect.andThen(Effect.andThen(after, this.#open), effect)
+    const fiber = this.#fork(Effect.asVoid(Effect.exit(Effect.timeoutOption(cleaned, cleanupTimeout))))
     if (fiber.pollUnsafe() !== undefined) return
-    this.#tidying.set(key, fiber)
+    this.#cleanups.set(key, fiber)
     fiber.addObserver(() => {
-      if (this.#tidying.get(key) === fiber) this.#tidying.delete(key)
+      if (this.#cleanups.get(key) === fiber) this.#cleanups.delete(key)
     })
   }
 
@@ -305,22 +318,22 @@ export class SharedCounts extends Handle {
     return this.request("queue.delete", (driver) => driver.queueDelete(countQueueName(this.#queue, key), noConditions))
   }
 
-  // One record, whichever: they are all alike.
-  #takeBack(key: string): Effect.Effect<unknown, AmqpError.AmqpError> {
+  // Removes any one record, because all records of a message are equal.
+  #removeRecord(key: string): Effect.Effect<unknown, AmqpError.AmqpError> {
     return Effect.flatMap(
       this.request("basic.get", (driver) => driver.get(countQueueName(this.#queue, key), true)),
       (record) => (record?.messageCount !== undefined && record.messageCount > 0 ? Effect.void : this.#delete(key))
     )
   }
 
-  /** Ends what is still to be tidied up, and the channel; each bounded by `timeout` milliseconds. */
+  /** Waits for the cleanups and closes the channel; each is bounded by `timeout` milliseconds. */
   close(timeout: () => number): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const tidied = Effect.timeoutOption(Fiber.awaitAll(Array.from(this.#tidying.values())), timeout())
+      const cleaned = Effect.timeoutOption(Fiber.awaitAll(Array.from(this.#cleanups.values())), timeout())
       this.#hasEnded = true
       for (const key of [...this.#inHand, ...this.#waiting]) this.#memory.share(key, false)
       return Effect.andThen(
-        tidied,
+        cleaned,
         Effect.suspend(() => this.held?.close(Duration.millis(timeout())) ?? Effect.void)
       )
     })

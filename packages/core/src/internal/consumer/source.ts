@@ -1,9 +1,9 @@
 /**
- * Deliveries of one queue, through one subscription after the other: who consumes sees a lost channel only where that is
- * wanted.
+ * The deliveries of one queue, from one subscription after another. A lost channel ends a consumer only if its
+ * `resubscribe` option says so.
  *
- * There is no loop without a pause: every attempt after the first waits a random time below a bound that doubles, as
- * reconnecting does by default, until a subscription has lasted.
+ * Every attempt after the first is delayed by the `minDelay` and `maxDelay` of `reconnect`: a random time below a bound
+ * that doubles per attempt. The bound is reset when a subscription has lasted for `healthyAfter`.
  */
 import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
@@ -16,124 +16,138 @@ import type * as AmqpError from "../../model/error.ts"
 import type { End } from "../../model/consumer.ts"
 import type { Channel } from "../channel/channel.ts"
 import { fail } from "../../model/failures.ts"
-import { type Terms } from "../channel/handle.ts"
-import { isAbsence } from "../connection/keepers.ts"
-import type { Links } from "../connection/links.ts"
+import { type ChannelTimeouts } from "../channel/channelHandle.ts"
+import { isMissingEntity } from "../connection/topologyRecovery.ts"
+import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
 import type { Shutdown } from "../connection/shutdown.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { nextOf } from "./recovery.ts"
-import type { Subscribing } from "./options.ts"
-import type { Presence } from "./presence.ts"
+import type { SubscriptionSettings } from "./options.ts"
+import type { ConsumerHealth } from "./consumerHealth.ts"
+import { logIgnoredTimeout } from "./consumerTimeout.ts"
 import { type Declare, Subscription } from "./subscription.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { Fork } from "../waiting/fork.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
 import { Backoff, fullJitter } from "../waiting/backoff.ts"
 
-/** Makes a connection for one consumer of a queue, which is closed with the scope. */
-export type Alone = (queue: string) => Effect.Effect<Links, AmqpError.AmqpError, Scope.Scope>
+/** Opens a connection for one consumer of a queue. The connection closes with the scope. */
+export type OpenDedicatedConnection = (
+  queue: string
+) => Effect.Effect<ConnectionInternals, AmqpError.AmqpError, Scope.Scope>
 
 export class Source {
-  /** Called when there is something to be taken, and when it has failed. Must not throw. */
+  /** Called when a delivery can be taken, and when the source has failed. Must not throw. */
   onChange: () => void = () => {}
-  /** Called when a channel delivers no more, though what it has delivered may still be settled on it. Must not throw. */
-  onLeave: (channel: Channel) => void = () => {}
-  /** Why there will be no more. */
+  /**
+   * Called when a channel delivers no more messages. Its earlier deliveries may still be settled on it. Must not throw.
+   */
+  onChannelEnd: (channel: Channel) => void = () => {}
+  /** The reason why no more deliveries will come. */
   failure: Cause.Cause<AmqpError.AmqpError> | undefined = undefined
   readonly queue: string
-  readonly #links: Links
-  readonly #settings: Subscribing
-  readonly #terms: Terms
+  readonly #internals: ConnectionInternals
+  readonly #settings: SubscriptionSettings
+  readonly #timeouts: ChannelTimeouts
   readonly #measures: ConsumerMeasures
   readonly #tracking: AttemptTracking
   readonly #backoff: Backoff<AmqpError.AmqpErrorReason>
   readonly #closeTimeout: Duration.Duration
   readonly #shutdown: Shutdown
-  readonly #alone: Alone | undefined
+  readonly #openDedicated: OpenDedicatedConnection | undefined
   readonly #fork: Fork
-  /** What is said of it in the log while it has no channel. */
+  /** The log annotations while there is no channel. */
   readonly #connection: Readonly<Record<string, unknown>>
-  /** Of a stream. */
+  /** The position in the stream; `undefined` if the queue is not a stream. */
   readonly #position: StreamPosition | undefined
-  /** How many deliveries were taken. */
+  /** The number of deliveries that were taken. */
   taken = 0
-  readonly #presence: Presence | undefined
+  readonly #health: ConsumerHealth | undefined
   #current: Subscription | undefined = undefined
-  /** Cancelled by the broker, with deliveries that are still to be settled. */
+  /** Subscriptions that the broker has cancelled and whose deliveries are not all settled yet. */
   readonly #draining = new Set<Subscription>()
-  /** Connections of its own, by the subscriptions that use them. */
-  readonly #owned = new Map<Subscription, Scope.Closeable>()
+  /** The scopes of dedicated connections, by the subscriptions that use them. */
+  readonly #dedicatedScopes = new Map<Subscription, Scope.Closeable>()
   #onEnded: (() => void) | undefined = undefined
   #stopping = false
-  /** What the last subscription gave back when it ended by itself. */
+  /** Whether the last loss was logged by the connection. */
+  #isLossLogged = false
+  /** The number of deliveries that the last subscription requeued when it ended. */
   #requeued = 0
 
   constructor(options: {
-    readonly settings: Subscribing
-    readonly links: Links
-    readonly terms: Terms
+    readonly settings: SubscriptionSettings
+    readonly internals: ConnectionInternals
+    readonly timeouts: ChannelTimeouts
     readonly measures: ConsumerMeasures
     readonly tracking: AttemptTracking
     readonly clock: Clock.Clock
     readonly config: AmqpConfig
-    readonly alone: Alone | undefined
+    readonly openDedicated: OpenDedicatedConnection | undefined
     readonly fork: Fork
-    readonly presence: Presence | undefined
+    readonly health: ConsumerHealth | undefined
     readonly position: StreamPosition | undefined
   }) {
     const { closeTimeout, reconnect } = options.config
     this.queue = options.settings.start.queue
     this.#settings = options.settings
-    this.#links = options.links
-    this.#shutdown = options.links.shutdown
-    this.#terms = options.terms
+    this.#internals = options.internals
+    this.#shutdown = options.internals.shutdown
+    this.#timeouts = options.timeouts
     this.#measures = options.measures
     this.#tracking = options.tracking
     const { healthyAfter, maxDelay, minDelay } = reconnect
     this.#backoff = new Backoff(options.clock, fullJitter(minDelay, maxDelay), healthyAfter)
     this.#closeTimeout = closeTimeout
-    this.#alone = options.alone
+    this.#openDedicated = options.openDedicated
     this.#fork = options.fork
-    this.#connection = Logging.ofConnection(options.config)
-    this.#presence = options.presence
+    this.#connection = Logging.connectionAnnotations(options.config)
+    this.#health = options.health
     this.#position = options.position
   }
 
-  // --- What is taken -------------------------------------------------------------------------------------------------
+  // --- Taking deliveries ---------------------------------------------------------------------------------------------
 
   get size(): number {
-    return this.#current === undefined || this.#isStill ? 0 : this.#current.size
+    return this.#current === undefined || this.#isPaused ? 0 : this.#current.size
   }
 
-  /** How long the first of these has waited, in milliseconds. */
+  /** The number of deliveries that were taken and are not settled. */
+  get inFlight(): number {
+    let count = this.#current?.unsettled ?? 0
+    for (const subscription of this.#draining) count += subscription.unsettled
+    return count
+  }
+
+  /** How long the oldest delivery in memory has waited, in milliseconds. */
   get waited(): number {
-    const { now } = this.#terms.deadlines
-    return now - (this.#current?.since ?? now)
+    const { now } = this.#timeouts.deadlines
+    return now - (this.#current?.oldestArrivedAt ?? now)
   }
 
   take(): ConsumerDelivery | undefined {
     if (this.#draining.size > 0) this.#closeDrained()
-    const delivery = this.#isStill ? undefined : this.#current?.take()
+    const delivery = this.#isPaused ? undefined : this.#current?.take()
     if (delivery !== undefined) this.taken++
     return delivery
   }
 
-  /** Deliveries of one channel, in their order. */
+  /** Takes up to `most` deliveries of one channel, in their order. */
   takeUpTo(most: number): Array<ConsumerDelivery> {
     if (this.#draining.size > 0) this.#closeDrained()
-    const taken = this.#isStill || this.#current === undefined ? [] : this.#current.takeUpTo(most)
+    const taken = this.#isPaused || this.#current === undefined ? [] : this.#current.takeUpTo(most)
     this.taken += taken.length
     return taken
   }
 
-  /** Whether nothing is handed out, whatever has come. */
-  get #isStill(): boolean {
+  /** Whether nothing may be taken, even if there are deliveries. */
+  get #isPaused(): boolean {
     return this.#stopping || this.#position?.isHeld === true
   }
 
-  /** What has come while nothing was handed out can be taken now. */
+  /** Calls `onChange` for each delivery that arrived while the source was paused. */
   resume(): void {
     for (let left = this.size; left > 0; left--) this.onChange()
   }
@@ -142,7 +156,7 @@ export class Source {
     for (const subscription of this.#draining) {
       if (!subscription.closeIfSettled()) continue
       this.#draining.delete(subscription)
-      if (this.#owned.has(subscription)) this.#fork(this.#disown(subscription))
+      if (this.#dedicatedScopes.has(subscription)) this.#fork(this.#closeDedicated(subscription))
     }
   }
 
@@ -153,92 +167,110 @@ export class Source {
     this.onChange()
   }
 
-  readonly #ended = (subscription: Subscription): Effect.Effect<AmqpError.AmqpErrorReason> =>
+  readonly #awaitEnd = (subscription: Subscription): Effect.Effect<AmqpError.AmqpErrorReason> =>
     Effect.callback<AmqpError.AmqpErrorReason>((resume) => {
-      const look = () => {
+      const check = () => {
         if (subscription.endedBecause !== undefined) resume(Effect.succeed(subscription.endedBecause))
       }
-      this.#onEnded = look
-      look()
+      this.#onEnded = check
+      check()
       return Effect.sync(() => {
         this.#onEnded = undefined
       })
     })
 
   /**
-   * Subscribes, and again as often as is wanted; ends with a failure only, that of `ended` at the latest. `prepare` runs
-   * before the first subscription, after `declare`.
+   * Subscribes, and subscribes again after a loss as `resubscribe` says. Never succeeds: fails when no further
+   * subscription follows, or with the failure of `mustEnd`. `prepare` runs once, after `declare` and before the first
+   * `basic.consume`.
    */
   run(
     prepare: Effect.Effect<void, AmqpError.AmqpError>,
-    ended: Effect.Effect<never, AmqpError.AmqpError>
+    mustEnd: Effect.Effect<never, AmqpError.AmqpError>
   ): Effect.Effect<never, AmqpError.AmqpError> {
     const { declare, resubscribe, start } = this.#settings
     const loop = Effect.gen({ self: this }, function* () {
       const backoff = this.#backoff
       let prepared = false
-      // After the queue has been declared: what is prepared depends on what it is.
+      // `prepare` runs after the declaration of the queue, because it reads the queue's properties.
       const preparing: Declare = (channel) =>
         declare === undefined ? prepare : Effect.andThen(declare(channel), prepare)
-      let hasWorked = false
-      let isAlone = false
-      // Why the last subscription ended, while it is not known whether the queue is still there.
+      let hasEverStarted = false
+      let isDedicated = false
+      // The reason of the last cancel by the broker, while it is not known whether the queue still exists.
       let cancelled: AmqpError.ConsumerCancelled | undefined
       while (true) {
-        // What no waiting changes: the connection is closed for good.
-        yield* this.#presence?.waitFor(this.#links.next) ?? this.#links.next
-        yield* this.#links.preparations.wait(this.#terms.continuationTimeout)
+        // This fails if the connection is closed for good, since no other connection follows.
+        yield* this.#health?.waitFor(this.#internals.nextLink) ?? this.#internals.nextLink
+        yield* this.#internals.preparations.wait(this.#timeouts.continuationTimeout)
         const subscription = new Subscription(
           start,
-          this.#terms,
+          this.#timeouts,
           this.#measures,
           this.#tracking,
           this.#changed,
           this.#position
         )
-        // Known before it opens, so that whoever stops the source finds its channel.
+        // This is set before the subscription opens, so that `stop` finds its channel.
         this.#current = subscription
-        const links = isAlone ? this.#ownLinks(subscription) : Effect.succeed(this.#links)
-        const open = Effect.flatMap(links, (links) => subscription.open(links, prepared ? declare : preparing))
+        const internals = isDedicated ? this.#openDedicatedLinks(subscription) : Effect.succeed(this.#internals)
+        const open = Effect.flatMap(internals, (internals) =>
+          subscription.open(internals, prepared ? declare : preparing)
+        )
         const failure = yield* Effect.match(open, {
           onFailure: ({ reason }): AmqpError.AmqpErrorReason => reason,
           onSuccess: () => undefined
         })
         const openedAt = backoff.now
         if (failure === undefined) {
-          prepared = hasWorked = true
-          this.#presence?.subscribed()
+          if (!hasEverStarted) yield* this.#logIgnored(subscription)
+          prepared = hasEverStarted = true
+          this.#health?.subscribed()
         }
         const reason = failure ?? (yield* this.#opened(subscription))
-        backoff.lost(openedAt)
+        backoff.resetIfHealthy(openedAt)
         yield* this.#leave(subscription)
-        const isOurs = this.#links.keepers.keeps("queue", this.queue) || (declare !== undefined && hasWorked)
+        const isDeclaredHere =
+          this.#internals.topologyRecovery.declares("queue", this.queue) || (declare !== undefined && hasEverStarted)
         const hadStarted = failure === undefined
-        const ended = { reason, blame: subscription.blame, hadStarted, hasWorked, cancelled, isOurs }
-        const next = nextOf(ended, resubscribe)
+        const end = {
+          reason,
+          attribution: subscription.attribution,
+          hadStarted,
+          hasEverStarted,
+          cancelled,
+          isDeclaredHere
+        }
+        const next = nextOf(end, resubscribe)
         if (next._tag === "end") return yield* fail(next.reason)
         if (reason._tag === "ConsumerCancelled") cancelled = reason
         else if (hadStarted) cancelled = undefined
-        this.#presence?.interrupted(reason.message)
-        // It goes back to the connection of all others when a subscription on its own has lasted.
-        isAlone = this.#alone !== undefined && (next._tag === "alone" || (isAlone && backoff.attempt > 0))
-        const how = isAlone ? ", subscribing again by a connection of its own" : ", subscribing again"
-        yield* Effect.annotateLogs(Effect.logWarning(`AMQP consumer interrupted${how}`), {
+        this.#health?.interrupted(reason, isMissingEntity(reason))
+        // The consumer returns to the shared connection when a subscription on its dedicated connection has lasted for
+        // `healthyAfter`.
+        isDedicated =
+          this.#openDedicated !== undefined && (next._tag === "dedicated" || (isDedicated && backoff.attempt > 0))
+        const how = isDedicated ? ", subscribing again on a dedicated connection" : ", subscribing again"
+        // The connection logs its own loss. A line per consumer would repeat it.
+        this.#isLossLogged = reason.severity === "connection" && !isDedicated
+        const log = this.#isLossLogged ? Effect.logDebug : Effect.logWarning
+        yield* Effect.annotateLogs(log(`AMQP consumer interrupted${how}`), {
           queue: this.queue,
+          consumerTag: start.consumerTag,
           reason: reason.message,
-          ...(subscription.channel === undefined ? this.#connection : Logging.ofChannel(subscription.channel))
+          ...(subscription.channel === undefined ? this.#connection : Logging.channelAnnotations(subscription.channel))
         })
         yield* this.#restore(reason)
         yield* backoff.wait(reason)
       }
     })
-    const endedByOthers = Effect.tapCause(ended, () =>
+    const stopTakingAtEnd = Effect.tapCause(mustEnd, () =>
       Effect.sync(() => {
-        // Nothing more is taken, though it may be here already.
+        // From now on no delivery is taken, not even one that has already arrived.
         this.#stopping = true
       })
     )
-    return Effect.tapCause(Effect.raceFirst(loop, endedByOthers), (cause) =>
+    return Effect.tapCause(Effect.raceFirst(loop, stopTakingAtEnd), (cause) =>
       Effect.sync(() => {
         this.failure ??= cause
         this.onChange()
@@ -246,92 +278,126 @@ export class Source {
     )
   }
 
+  #logIgnored({ channel }: Subscription): Effect.Effect<void> {
+    return channel === undefined
+      ? Effect.void
+      : logIgnoredTimeout(
+          channel.link.product,
+          this.#timeouts.queues,
+          this.#settings.start,
+          Logging.channelAnnotations(channel)
+        )
+  }
+
   #opened(subscription: Subscription): Effect.Effect<AmqpError.AmqpErrorReason> {
     const isFirst = this.#backoff.attempt === 0
-    const log = isFirst ? Effect.logDebug("AMQP consumer subscribed") : Effect.logInfo("AMQP consumer subscribed")
+    const log =
+      isFirst || this.#isLossLogged
+        ? Effect.logDebug("AMQP consumer subscribed")
+        : Effect.logInfo("AMQP consumer subscribed")
     return Effect.andThen(
-      Effect.annotateLogs(log, { queue: this.queue, ...Logging.ofChannel(subscription.channel!) }),
-      this.#ended(subscription)
+      Effect.annotateLogs(log, {
+        queue: this.queue,
+        consumerTag: this.#settings.start.consumerTag,
+        ...Logging.channelAnnotations(subscription.channel!)
+      }),
+      this.#awaitEnd(subscription)
     )
   }
 
-  /** What was delivered ahead goes back; what is in hand may still be settled, as long as the channel lives. */
+  /**
+   * Leaves a subscription that has ended, and requeues its prefetched deliveries. Deliveries that are being handled can
+   * still be settled while its channel is open.
+   */
   #leave(subscription: Subscription): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (subscription.channel !== undefined) this.onLeave(subscription.channel)
-      this.#requeued = subscription.requeueAhead()
-      const left = Effect.sync(() => {
+      if (subscription.channel !== undefined) this.onChannelEnd(subscription.channel)
+      this.#requeued = subscription.requeuePrefetched()
+      const clearCurrent = Effect.sync(() => {
         this.#current = undefined
       })
-      // It stays the current one until it is closed: interrupted before, `stop` closes it.
+      // The subscription stays the current one until it is closed, so that `stop` closes it if this effect is
+      // interrupted before that.
       if (subscription.endedBecause === undefined) {
         return subscription
           .close(this.#closeTimeout)
-          .pipe(Effect.andThen(this.#disown(subscription)), Effect.andThen(left))
+          .pipe(Effect.andThen(this.#closeDedicated(subscription)), Effect.andThen(clearCurrent))
       }
-      if (subscription.closeIfSettled()) return Effect.andThen(this.#disown(subscription), left)
+      if (subscription.closeIfSettled()) return Effect.andThen(this.#closeDedicated(subscription), clearCurrent)
       this.#draining.add(subscription)
-      return left
+      return clearCurrent
     })
   }
 
-  /** A connection for this subscription alone, until `#disown` closes it, which `stop` does at the latest. */
-  #ownLinks(subscription: Subscription): Effect.Effect<Links, AmqpError.AmqpError> {
+  /** Opens a connection for this subscription alone. `#closeDedicated` closes it; `stop` does that at the latest. */
+  #openDedicatedLinks(subscription: Subscription): Effect.Effect<ConnectionInternals, AmqpError.AmqpError> {
     return Effect.suspend(() => {
       const scope = Scope.makeUnsafe()
-      this.#owned.set(subscription, scope)
-      return Scope.provide(this.#alone!(this.queue), scope)
+      this.#dedicatedScopes.set(subscription, scope)
+      return Scope.provide(this.#openDedicated!(this.queue), scope)
     })
   }
 
-  #disown(subscription: Subscription): Effect.Effect<void> {
+  #closeDedicated(subscription: Subscription): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const scope = this.#owned.get(subscription)
+      const scope = this.#dedicatedScopes.get(subscription)
       if (scope === undefined) return Effect.void
-      return Effect.onExit(Scope.close(scope, Exit.void), () => Effect.sync(() => this.#owned.delete(subscription)))
+      return Effect.onExit(Scope.close(scope, Exit.void), () =>
+        Effect.sync(() => this.#dedicatedScopes.delete(subscription))
+      )
     })
   }
-
-  /** The queue may be missing: a topology layer of this application that has it declares it again. */
-  #restore(reason: AmqpError.AmqpErrorReason): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      if (isAbsence(reason)) this.#terms.queues.forget(this.queue)
-      else if (reason._tag !== "ConsumerCancelled") return Effect.void
-      return this.#links.keepers.restore(this.queue)
-    })
-  }
-
-  // --- The end -------------------------------------------------------------------------------------------------------
 
   /**
-   * Ends it: `basic.cancel`, and `settle` is waited for. What was delivered ahead goes back to the queue by one
-   * `basic.nack` as soon as nothing is in hand, before the channel is closed. Bounded by what `settle` takes and the closes
-   * of a shutdown.
+   * If the queue may be missing, requests that the topology layer of this application that contains it declares it
+   * again, and waits for that.
+   */
+  #restore(reason: AmqpError.AmqpErrorReason): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (isMissingEntity(reason)) this.#timeouts.queues.forget(this.queue)
+      else if (reason._tag !== "ConsumerCancelled") return Effect.void
+      return this.#internals.topologyRecovery.recover(this.queue)
+    })
+  }
+
+  // --- Stopping ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Stops the source: sends `basic.cancel` and waits for `settle`. When no delivery is being handled any more, the
+   * prefetched ones return to the queue by one `basic.nack`. Then the channel is closed. This takes at most the time of
+   * `settle` and the close timeouts of a shutdown.
    */
   stop(settle: Effect.Effect<void>): Effect.Effect<Omit<End, "queue" | "reason">> {
     return Effect.gen({ self: this }, function* () {
       this.#stopping = true
       const current = this.#current
-      yield* current?.cancel(Duration.millis(this.#shutdown.closingOf(this.#links.current()))) ?? Effect.void
-      current?.requeueAhead()
+      yield* (
+        current?.cancel(Duration.millis(this.#shutdown.closeTimeLeftOf(this.#internals.currentLink()))) ?? Effect.void
+      )
+      current?.requeuePrefetched()
       yield* settle
-      // What is still in hand goes back when its channel closes, and so does what is ahead of it.
+      // Deliveries that are still unsettled now, and prefetched ones that could not be requeued, return to the queue
+      // when their channel closes.
       const all = current === undefined ? [...this.#draining] : [current, ...this.#draining]
       let unsettled = 0
       for (const subscription of all) {
-        subscription.requeueAhead()
+        subscription.requeuePrefetched()
         unsettled += subscription.unsettled
       }
-      const requeued = current?.requeueAhead() ?? this.#requeued
-      const timeout = Duration.millis(this.#shutdown.closingOf(this.#links.current()))
+      const requeued = current?.requeuePrefetched() ?? this.#requeued
+      const timeout = Duration.millis(this.#shutdown.closeTimeLeftOf(this.#internals.currentLink()))
       yield* Effect.forEach(all, (subscription) => subscription.close(timeout), {
         concurrency: "unbounded",
         discard: true
       })
-      yield* Effect.forEach(Array.from(this.#owned.keys()), (subscription) => this.#disown(subscription), {
-        concurrency: "unbounded",
-        discard: true
-      })
+      yield* Effect.forEach(
+        Array.from(this.#dedicatedScopes.keys()),
+        (subscription) => this.#closeDedicated(subscription),
+        {
+          concurrency: "unbounded",
+          discard: true
+        }
+      )
       return { requeued, unsettled }
     })
   }

@@ -1,11 +1,14 @@
 /** How a consumer subscribes. */
 import type { ConsumerStart } from "../../model/channel.ts"
 
-/** What is consumed and how, checked already. The consumer tag is not the broker's choice: it has to be known at once. */
+/**
+ * The checked settings of a subscription. The broker does not choose the consumer tag, because it has to be known
+ * before the broker answers.
+ */
 export interface Start extends ConsumerStart {
   readonly prefetch: number
-  /** In milliseconds, as the consumer states it; undefined: the queue's or the broker's. */
+  /** The consumer timeout in milliseconds, as the consumer sets it; `undefined`: the queue's or the broker's. */
   readonly consumerTimeout: number | undefined
-  /** As the consumer states it. */
+  /** The queue type, as the consumer states it. */
   readonly queueType: "classic" | "quorum" | "stream" | undefined
 }

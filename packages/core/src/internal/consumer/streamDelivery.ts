@@ -1,46 +1,53 @@
-/** A delivery of a stream: it outlives its channel, and is settled when it is handled, whatever has become of that. */
+/**
+ * A delivery of a stream. It outlives its channel: it counts as settled when it is handled, even if the channel has
+ * ended.
+ */
 import type * as Effect from "effect/Effect"
 import type { AmqpError, AmqpErrorReason } from "../../model/error.ts"
 import { DeliverySettled } from "../../model/errorReason.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import type { Channel } from "../channel/channel.ts"
 import { fail } from "../../model/failures.ts"
-import type { ConsumerMeasures, Settled } from "../metrics/measures.ts"
+import type { ConsumerMeasures, SettlementOutcome } from "../metrics/measures.ts"
 import { settledByAckOnly } from "../wire/streams.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
-import { ConsumerDelivery, type Return, type Settlement } from "./delivery.ts"
+import { ConsumerDelivery, type ReturnSettlement, type Settlement } from "./delivery.ts"
 
-/** What a message of a stream is passed over for, beside what settles other deliveries. */
+/** The ways to settle a message of a stream: those of other deliveries, and two that pass it over. */
 export type StreamSettlement = Settlement | "skip" | "publish"
 
-const counted: Record<Exclude<StreamSettlement, Return | "giveBack" | "discard">, Settled> = {
+const settledMetric: Record<Exclude<StreamSettlement, ReturnSettlement | "giveBack" | "discard">, SettlementOutcome> = {
   ack: "acked",
   drop: "dropped",
   retry: "retried",
+  deadLetter: "dead_lettered",
   skip: "skipped",
   publish: "dead_lettered"
 }
 
-/** The position in its stream, as a delivery knows it. */
-export interface PositionOf {
+/** The position in the stream, as far as a delivery uses it. */
+export interface DeliveryPosition {
   readonly tracking: AttemptTracking
-  /** One of the deliveries is handled. */
+  /** Called when one of the deliveries is handled. */
   readonly handled: () => void
 }
 
 export class StreamDelivery extends ConsumerDelivery {
   override readonly offset: number
-  /** Whether it is handled or passed over. */
+  /** Whether the message is handled or passed over. */
   isHandled = false
-  readonly #position: PositionOf
+  readonly #position: DeliveryPosition
   readonly #counts: ConsumerMeasures
-  /** Where the broker waits for its acknowledgement: after a reconnect, not where it was delivered first. */
-  #ackOn: Channel
+  /**
+   * The channel on which the broker waits for the acknowledgement. After a reconnect it differs from the channel of the
+   * first delivery.
+   */
+  #ackChannel: Channel
   #ackTag: number
 
   constructor(
     channel: Channel,
-    position: PositionOf,
+    position: DeliveryPosition,
     message: DeliveredMessage,
     offset: number,
     arrivedAt: number,
@@ -50,11 +57,11 @@ export class StreamDelivery extends ConsumerDelivery {
     this.offset = offset
     this.#position = position
     this.#counts = measures
-    this.#ackOn = channel
+    this.#ackChannel = channel
     this.#ackTag = message.deliveryTag
   }
 
-  /** A stream does not count deliveries. What a publisher has put into the headers proves nothing. */
+  /** Always 1: a stream does not count deliveries, and counts in headers that a publisher has written prove nothing. */
   override get attempt(): number {
     return 1
   }
@@ -71,35 +78,38 @@ export class StreamDelivery extends ConsumerDelivery {
     return false
   }
 
-  /** The broker has delivered the same message again, on a new channel, while it is in hand. */
+  /** Notes that the broker has delivered the same message again on a new channel while it is being handled. */
   deliveredAgain(channel: Channel, tag: number): void {
-    // A channel that the broker has cancelled the consumer of is closed when nothing on it is unsettled.
+    // A channel on which the broker has cancelled the consumer is closed when no delivery on it is unsettled.
     this.abandon()
-    this.#ackOn = channel
+    this.#ackChannel = channel
     this.#ackTag = tag
   }
 
-  /** Tells the broker that it may send another one, as far as it listens. */
+  /** Acknowledges the delivery, so that the broker can send another one; does nothing if the channel has ended. */
   release(): void {
-    acknowledge(this.#ackOn, this.#ackTag)
+    acknowledge(this.#ackChannel, this.#ackTag)
   }
 
-  /** It is not acknowledged: nothing is sent for it, and its channel does not wait for it. */
+  /** Gives up the acknowledgement: nothing is sent for the delivery, and its channel does not wait for it. */
   abandon(): void {
-    this.#ackOn.unsettled.delete(this.#ackTag)
+    this.#ackChannel.unsettled.delete(this.#ackTag)
   }
 
-  /** What is to go back stays in the stream anyway: nothing is sent, and the position does not move. */
+  /**
+   * Settles the delivery. A return has no effect, because the message stays in the stream anyway: nothing is sent, and
+   * the position does not move.
+   */
   override settle(how: StreamSettlement, operation = "basic.ack"): AmqpErrorReason | undefined {
     if (how === "requeue" || how === "redeliver" || how === "giveBack" || how === "discard") return undefined
     if (this.isHandled) {
       return new DeliverySettled({
-        message: `${operation}: this delivery was settled before. Nothing was sent.`,
+        message: `${operation}: expected an unsettled delivery, got one that was settled before. Nothing was sent.`,
         operation
       })
     }
     this.isHandled = true
-    this.#counts.settled[counted[how]]++
+    this.#counts.settled[settledMetric[how]]++
     this.#position.handled()
     return undefined
   }
@@ -113,12 +123,12 @@ export class StreamDelivery extends ConsumerDelivery {
   }
 }
 
-/** Acknowledges a delivery, if its channel is there. */
+/** Acknowledges a delivery if its channel is open. */
 export const acknowledge = (channel: Channel, tag: number): void => {
   if (!channel.isOpen || !channel.unsettled.has(tag)) return
   try {
     channel.acknowledge(tag)
   } catch {
-    // The channel is closing, and sends nothing any more.
+    // The channel is closing and sends nothing any more.
   }
 }

@@ -1,20 +1,23 @@
-/** Options of consumers of streams: whether a queue is one, and what is refused for it, and for others. */
+/**
+ * Reads the options of consumers of streams: whether a queue is a stream, and what is refused for streams and for other
+ * queues.
+ */
 import type * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import type * as AmqpError from "../../model/error.ts"
 import type { Delivery, SavedOffsets, StreamOffset, SubscribeOptions } from "../../model/consumer.ts"
 import type { OffsetStore } from "../../model/offsetStore.ts"
 import type { FieldValue, Headers } from "../../model/message.ts"
-import { checkText } from "../wire/declarations.ts"
-import { refused } from "../wire/fieldTable.ts"
+import { checkNameOrEmpty } from "../wire/declarations.ts"
+import { invalidArgument } from "../wire/fieldTable.ts"
 import {
   choice,
   integer,
-  or,
+  withDefault,
   readerOf,
   required,
   rule,
-  shown,
+  formatValue,
   type Table,
   toMillis,
   type Values
@@ -26,9 +29,9 @@ import { type PublishTo, type StreamPolicy, stop } from "../../model/streamPolic
 
 const operation = "basic.consume"
 
-const longestWithin = 3_600_000
+const maxSaveWithin = 3_600_000
 
-/** Whether it is meant as a policy of a stream: `publishTo` may have got what is no name. */
+/** Whether the value is intended as a policy of a stream. The arguments of `publishTo` may still be invalid. */
 export const hasStreamTag = (value: unknown): boolean =>
   Predicate.hasProperty(value, "_tag") && ["Stop", "Skip", "PublishTo"].includes(value._tag as string)
 
@@ -36,7 +39,8 @@ export const isStreamPolicy = (value: unknown): value is StreamPolicy =>
   hasStreamTag(value) && ((value as StreamPolicy)._tag !== "PublishTo" || checkTarget(value as PublishTo) === undefined)
 
 const checkTarget = ({ exchange, routingKey }: { readonly exchange: unknown; readonly routingKey: unknown }) =>
-  checkText(operation, "publishTo.exchange", exchange) ?? checkText(operation, "publishTo.routingKey", routingKey)
+  checkNameOrEmpty(operation, "publishTo.exchange", exchange) ??
+  checkNameOrEmpty(operation, "publishTo.routingKey", routingKey)
 
 const isStore = (value: unknown): value is OffsetStore =>
   Predicate.hasProperty(value, "load") &&
@@ -49,55 +53,55 @@ const savedOffsetsRules = {
     rule<OffsetStore>("an OffsetStore, with load and save", (value) => (isStore(value) ? value : undefined))
   ),
   name: required(
-    rule<string>("a text of 1 to 255 characters, the same at each start", (value) =>
+    rule<string>("a string of 1 to 255 characters, the same at each start", (value) =>
       typeof value === "string" && value.length >= 1 && value.length <= 255 ? value : undefined
     )
   ),
-  every: or(integer(1, 1_000_000), 1000),
-  within: or(
+  saveEvery: withDefault(integer(1, 1_000_000), 1000),
+  saveWithin: withDefault(
     rule<Duration.Input, number>("a duration from 10 ms to 1 hour", (value) => {
       const millis = toMillis(value)
-      return millis !== undefined && millis >= 10 && millis <= longestWithin ? millis : undefined
+      return millis !== undefined && millis >= 10 && millis <= maxSaveWithin ? millis : undefined
     }),
     1000
   )
 } satisfies Table<SavedOffsets>
 
-/** How positions are saved: after so many messages (`every`), or so many milliseconds (`within`). */
-export type Saving = Values<typeof savedOffsetsRules>
+/** How positions are saved: after `saveEvery` messages, or within `saveWithin` milliseconds. */
+export type OffsetSaving = Values<typeof savedOffsetsRules>
 
 const savedOffsetsOf = readerOf(savedOffsetsRules)
 
-/** The options that are read here. */
+/** The options of streams. */
 export const streamRules = {
   queueType: choice(["classic", "quorum", "stream"]),
   offset: rule<StreamOffset, FieldValue>(
     '"first", "last", "next", an offset from 0, a Date or DateTime from 1970 on, or { ago } with a duration from 1 s to 50 years',
     readOffset
   ),
-  offsets: rule<SavedOffsets, Saving>("an object with store and name", (value, operation) =>
+  offsets: rule<SavedOffsets, OffsetSaving>("an object with store and name", (value, operation) =>
     typeof value === "object" && value !== null ? savedOffsetsOf(`${operation}: offsets`, value) : undefined
   )
 } satisfies Table<Pick<SubscribeOptions, "queueType" | "offset" | "offsets">>
 
 /** How a stream is read. */
 export interface StreamReading {
-  /** Where to begin when no position is saved. */
+  /** Where reading begins if no position is saved. */
   readonly offset: FieldValue
-  readonly saving: Saving | undefined
+  readonly saving: OffsetSaving | undefined
 }
 
-/** A policy of a stream, or how to choose one. */
-export type StreamChoice = StreamPolicy | ((error: never, delivery: Delivery) => StreamPolicy)
+/** A policy of a stream, or a function that chooses one. */
+export type StreamPolicyChoice = StreamPolicy | ((error: never, delivery: Delivery) => StreamPolicy)
 
-/** What becomes of messages of a stream that are not handled. */
+/** The policies for messages of a stream that are not handled. */
 export interface StreamHandling {
-  readonly onFailure: StreamChoice
-  readonly onDefect: StreamChoice
-  readonly onDecodeFailure: StreamChoice
+  readonly onFailure: StreamPolicyChoice
+  readonly onDefect: StreamPolicyChoice
+  readonly onDecodeFailure: StreamPolicyChoice
 }
 
-/** How to read the queue as a stream; `undefined`: it is none, as far as is known. */
+/** How the queue is read as a stream; `undefined` if it is not a stream, as far as is known. */
 export const readingOf = (
   queue: string,
   { offset, offsets, priority, queueType }: Values<typeof streamRules> & { readonly priority: number | undefined },
@@ -108,54 +112,54 @@ export const readingOf = (
   const says = offset !== undefined || offsets !== undefined || argument !== undefined
   if (queueType !== undefined && queueType !== "stream") {
     if (!says) return undefined
-    return refused(operation, "queueType", '"stream" where offset or offsets is given', shown(queueType))
+    return invalidArgument(operation, "queueType", '"stream" where offset or offsets is given', formatValue(queueType))
   }
   if (queueType === undefined && !says && !isStream(queues, queue)) return undefined
   if (offset !== undefined && argument !== undefined) {
-    return refused(operation, "offset", `this option or ${offsetName} among the arguments`, "both")
+    return invalidArgument(operation, "offset", `this option or ${offsetName} among the arguments`, "both")
   }
-  if (priority !== undefined) return notForStreams("priority", "nothing: streams have no priorities")
+  if (priority !== undefined) return notForStreams("priority", "no value: streams have no priorities")
   return { offset: offset ?? argument ?? "next", saving: offsets }
 }
 
-export const notForStreams = (name: string, wants: string) =>
-  refused(operation, name, `${wants}, since the queue is a stream`, "this option")
+export const notForStreams = (name: string, expected: string) =>
+  invalidArgument(operation, name, `${expected}, since the queue is a stream`, "this option")
 
-/** The options that are policies: one for queues, or one for streams. */
+/** The options that take a policy: one for queues, or one for streams. */
 export const policyNames = ["onFailure", "onDefect", "onDecodeFailure"] as const
 
-/** What was given for them. */
+/** The given values of these options. */
 export type Policies = { readonly [Name in (typeof policyNames)[number]]: unknown }
 
-/** The policies of a stream's consumer. */
+/** Reads the policies of a stream's consumer. */
 export const streamHandlingOf = (policies: Policies): StreamHandling | AmqpError.InvalidArgument => {
   for (const name of policyNames) {
     const given = policies[name]
     if (given === undefined || typeof given === "function" || isStreamPolicy(given)) continue
     const target = hasStreamTag(given) ? checkTarget(given as PublishTo) : undefined
     if (target !== undefined) return target
-    const wants =
+    const expected =
       "stop, skip, publishTo or a function that chooses one of them, since the queue is a stream: messages stay in it"
-    return refused(operation, name, wants, policyName(given))
+    return invalidArgument(operation, name, expected, policyName(given))
   }
   return {
-    onFailure: (policies.onFailure as StreamChoice | undefined) ?? stop,
-    onDefect: (policies.onDefect as StreamChoice | undefined) ?? stop,
-    onDecodeFailure: (policies.onDecodeFailure as StreamChoice | undefined) ?? stop
+    onFailure: (policies.onFailure as StreamPolicyChoice | undefined) ?? stop,
+    onDefect: (policies.onDefect as StreamPolicyChoice | undefined) ?? stop,
+    onDecodeFailure: (policies.onDecodeFailure as StreamPolicyChoice | undefined) ?? stop
   }
 }
 
-/** Why these are not the policies of a queue that is no stream, as far as is known. */
+/** The reason why these policies do not fit a queue that is not known to be a stream. */
 export const refuseStreamPolicies = (policies: Policies): AmqpError.InvalidArgument | undefined => {
   for (const name of policyNames) {
     const given = policies[name]
     if (!hasStreamTag(given)) continue
-    const wants =
+    const expected =
       'a policy for queues, or queueType: "stream" where the queue is one that this application has not declared'
-    return refused(operation, name, wants, policyName(given))
+    return invalidArgument(operation, name, expected, policyName(given))
   }
   return undefined
 }
 
 const policyName = (policy: unknown): string =>
-  Predicate.hasProperty(policy, "_tag") ? `the policy ${String(policy._tag)}` : shown(policy)
+  Predicate.hasProperty(policy, "_tag") ? `the policy ${String(policy._tag)}` : formatValue(policy)

@@ -1,13 +1,13 @@
 /**
- * How far a stream is handled, and where to subscribe next.
+ * The position of a consumer in a stream: how far the stream is handled, and where to subscribe next.
  *
- * Handlers end in any order, so the position is the lowest offset that is not handled yet: everything below it is, and
- * nothing below it is ever delivered to a handler again. The broker is told of a message (`basic.ack`, which lets it send
- * another one) when the position passes it. So never more than `prefetch` messages, and what is left of a chunk, are above
- * the position, however long one of them takes: that bounds the memory, and what a restart repeats.
+ * Handlers end in any order, so the position is the lowest offset that is not handled yet. Everything below it is
+ * handled, and is never delivered to a handler again. A message is acknowledged (`basic.ack`, which lets the broker
+ * send another one) when the position passes it. So at most `prefetch` messages, and the rest of a chunk, are above the
+ * position, however long one of them takes. That bounds the memory, and what a restart repeats.
  *
- * A message that is in hand when its channel is lost stays in hand: when the broker delivers it again it is not handed out
- * twice, and what its handler does counts.
+ * A message that is being handled when its channel is lost stays with its handler. When the broker delivers it again,
+ * it is not passed to a second handler, and the result of the first handler counts.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -24,28 +24,34 @@ import { AttemptTracking } from "./attemptTracking.ts"
 import { acknowledge, StreamDelivery } from "./streamDelivery.ts"
 import type { Start } from "./start.ts"
 
-/** How many places at the front of the list may be empty before it is made shorter. */
+/** How many empty entries the front of the list may have before the list is shortened. */
 const mostGaps = 1024
 
 /**
- * Seconds before the first subscription from which is read again if a subscription ends before anything was delivered.
- * They cover the broker's clocks (a chunk has the time of the node that wrote it) and its rounding to seconds.
+ * If a subscription ends before anything was delivered, reading starts again this many seconds before the time of the
+ * first subscription. The margin covers differences between the brokers' clocks (a chunk has the time of the node that
+ * wrote it) and their rounding to seconds.
  */
 const marginOfNext = 5
-/** What is read from `"last"` is older than the subscription anyway: one chunk more does no harm, one less does. */
+/**
+ * Messages that are read from `"last"` are older than the subscription anyway: one chunk too many does no harm, one
+ * chunk too few does.
+ */
 const marginOfLast = 60
 
 const secondsIn: Record<string, number> = { Y: 31_536_000, M: 2_592_000, D: 86_400, h: 3600, m: 60, s: 1 }
 
-/** The time that passes, by both clocks: one stands still while a machine sleeps, the other may be set. */
+/**
+ * Elapsed time by two clocks: the monotonic clock stops while a machine is suspended, and the system clock can be set.
+ */
 export interface Clocks {
-  /** In milliseconds. */
+  /** The monotonic clock, in milliseconds. */
   readonly passing: () => number
-  /** In milliseconds since the epoch. */
+  /** The system clock, in milliseconds since the epoch. */
   readonly ofDay: () => number
 }
 
-/** A moment by both clocks. */
+/** A moment on both clocks. */
 interface Since {
   readonly passing: number
   readonly ofDay: number
@@ -53,36 +59,45 @@ interface Since {
 
 export class StreamPosition {
   readonly queue: string
-  /** A stream counts nothing, and no headers say what happened to its messages elsewhere. */
+  /** An empty history: a stream counts no attempts, and no headers record what happened to its messages elsewhere. */
   readonly tracking: AttemptTracking
   /** The lowest offset that is not handled; `undefined` until it is known. */
   next: number | undefined
-  /** Messages that were handled or passed over. */
+  /** The number of messages that were handled or passed over. */
   count = 0
-  /** Called when `next` has become known, and when it has moved. Must not throw. */
+  /** Called when `next` becomes known, and when it moves. Must not throw. */
   onMove: () => void = () => {}
-  /** Whether the stream may be another one than that which the position is of. */
-  isDoubtful = false
-  /** Whether nothing is handed out until it is saved where reading begins. */
-  isPinning = false
-  /** Whether the consumer is to end. */
+  /** Whether the position may belong to an earlier stream of the same name. */
+  mayBeStale = false
+  /** Whether nothing may be taken until the position where reading begins is saved. */
+  isAwaitingFirstSave = false
+  /** Whether the consumer has to end. */
   #hasEnded = false
-  /** Fails when the consumer is to end. */
+  /** Fails when the consumer has to end. */
   readonly ended: Effect.Effect<never, AmqpError.AmqpError>
   readonly #ended = Deferred.makeUnsafe<never, AmqpError.AmqpError>()
   readonly #offset: FieldValue
   readonly #measures: ConsumerMeasures
   readonly #clocks: Clocks
-  /** From the position on, in the order of their offsets; behind gaps where others were. */
+  /** The deliveries from the position on, in the order of their offsets; the handled ones at the front leave gaps. */
   #deliveries: Array<StreamDelivery | undefined> = []
   #head = 0
   #highest = -1
-  /** When its first subscription was sent. Its answer may be lost with the connection, so it does not wait for that. */
+  /**
+   * The time when the first subscription was sent. The time of the answer is not used, because the answer may be lost
+   * with the connection.
+   */
   #since: Since | undefined = undefined
 
   constructor(queue: string, offset: FieldValue, measures: ConsumerMeasures, clocks: Clocks) {
     this.queue = queue
-    this.tracking = new AttemptTracking({ queue, secrets: [], memory: new AttemptMemory(), maxDeliveries: Infinity })
+    this.tracking = new AttemptTracking({
+      queue,
+      secrets: [],
+      memory: new AttemptMemory(),
+      maxDeliveries: Infinity,
+      timeOfDay: clocks.ofDay
+    })
     this.ended = Deferred.await(this.#ended)
     this.#offset = offset
     this.#measures = measures
@@ -91,17 +106,20 @@ export class StreamPosition {
       offset === "first" ? 0 : typeof offset === "number" || typeof offset === "bigint" ? Number(offset) : undefined
   }
 
-  /** Whether a position must be saved with its first delivery, since where it begins means something else tomorrow. */
+  /**
+   * Whether the position must be saved before the first delivery is handled, because its offset would mean another
+   * position after a restart.
+   */
   get isRelative(): boolean {
     return this.next === undefined
   }
 
-  /** Whether nothing may be handed out now. */
+  /** Whether nothing may be taken now. */
   get isHeld(): boolean {
-    return this.isPinning || this.#hasEnded
+    return this.isAwaitingFirstSave || this.#hasEnded
   }
 
-  /** Ends the consumer, which hands out nothing any more. */
+  /** Ends the consumer: nothing more is taken. */
   end(reason: AmqpError.AmqpErrorReason): void {
     this.#hasEnded = true
     Deferred.doneUnsafe(this.#ended, Effect.fail(AmqpError.fromReason(reason)))
@@ -109,8 +127,11 @@ export class StreamPosition {
 
   // --- Subscribing ---------------------------------------------------------------------------------------------------
 
-  /** The stream is another one than before. What is in hand is of the old one, and moves nothing. */
-  startOver(): void {
+  /**
+   * Starts from the beginning, because the stream has been replaced by another one. Deliveries that are being handled
+   * belong to the old stream and do not move the position.
+   */
+  reset(): void {
     for (const delivery of this.#deliveries) delivery?.abandon()
     this.next = 0
     this.#highest = -1
@@ -135,23 +156,26 @@ export class StreamPosition {
     if (typeof offset !== "string") return { "!": "timestamp", value: toSeconds(offset) }
     const takesIntervals = versionOf(product) !== undefined
     if (isFirst && (takesIntervals || offset === "next" || offset === "last")) return offset
-    // Nothing has come yet, so there is no position. What was published since the first subscription must not be missed.
+    // Nothing has arrived yet, so there is no position. Messages that were published since the first subscription must
+    // not be missed.
     const before =
       offset === "next"
         ? marginOfNext
         : offset === "last"
           ? marginOfLast
           : Number(offset.slice(0, -1)) * secondsIn[offset.at(-1)!]!
-    // Intervals are RabbitMQ's alone: LavinMQ refuses them (406). There the clock of this machine has to be right.
+    // Only RabbitMQ accepts intervals; LavinMQ refuses them (406). There the clock of this machine has to be right.
     if (!takesIntervals) return { "!": "timestamp", value: Math.max(0, Math.floor(since.ofDay / 1000) - before) }
-    // An interval is reckoned by the broker's clock, so that of this machine does not matter.
+    // An interval is relative to the broker's clock, so the clock of this machine does not matter.
     const passed = Math.max(this.#clocks.passing() - since.passing, this.#clocks.ofDay() - since.ofDay)
     return `${Math.ceil(passed / 1000) + before}s`
   }
 
-  // --- What comes ----------------------------------------------------------------------------------------------------
+  // --- Deliveries ----------------------------------------------------------------------------------------------------
 
-  /** A delivery that is to be handed out; `undefined`: it is handled, or in hand. */
+  /**
+   * Adds a message. Returns the delivery to be handled, or `undefined` if the message is handled or is being handled.
+   */
   delivered(channel: Channel, message: DeliveredMessage, now: number): StreamDelivery | undefined {
     const { deliveryTag } = message
     const offset = Number(message.properties.headers[offsetName])
@@ -160,7 +184,7 @@ export class StreamPosition {
       this.next = offset
       this.onMove()
     }
-    // Chunks are sent from their beginning.
+    // The broker sends a chunk from its beginning.
     if (offset < this.next) return void acknowledge(channel, deliveryTag)
     if (offset <= this.#highest) {
       const known = this.#find(offset)
@@ -188,7 +212,7 @@ export class StreamPosition {
     return undefined
   }
 
-  /** Deliveries that were not handed out, in order, the last ones of all: they come again. */
+  /** Removes deliveries that were not taken. They must be the last ones, in order; the broker delivers them again. */
   forget(ahead: ReadonlyArray<StreamDelivery>): void {
     const first = ahead[0]
     if (first === undefined) return
@@ -198,7 +222,7 @@ export class StreamPosition {
     this.#highest = this.#deliveries.at(-1)?.offset ?? Math.min(this.#highest, first.offset - 1)
   }
 
-  /** One of the deliveries is handled: moves the position as far as all are. */
+  /** Moves the position past all leading deliveries that are handled, after one of them was handled. */
   handled(): void {
     this.count++
     const deliveries = this.#deliveries
@@ -211,7 +235,7 @@ export class StreamPosition {
       delivery.release()
       delivery = deliveries[this.#head]
     } while (delivery?.isHandled === true)
-    // Offsets are not without gaps.
+    // Offsets may have gaps.
     this.next = delivery?.offset ?? next
     if (this.#head === deliveries.length || this.#head >= mostGaps) {
       this.#deliveries = deliveries.slice(this.#head)
@@ -223,7 +247,7 @@ export class StreamPosition {
 
 const notAStream = (queue: string) =>
   new AmqpError.InvalidArgument({
-    message: `basic.consume: queue: expected ${JSON.stringify(queue)} to be a stream, as queueType, offset or offsets say, but it delivered a message without ${offsetName}: consume it without these options`,
+    message: `basic.consume: queue: expected ${JSON.stringify(queue)} to be a stream, as queueType, offset or offsets say, got a message without ${offsetName}. Consume the queue without these options.`,
     operation: "basic.consume",
     argument: "queueType"
   })

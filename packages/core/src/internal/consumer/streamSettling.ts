@@ -1,6 +1,6 @@
 /**
- * How a handler's end settles a delivery of a stream. A stream takes nothing back and dead-letters nothing, so a message that
- * is not handled ends the consumer, is passed over, or is published elsewhere.
+ * Settles a delivery of a stream according to the exit of its handler. A stream takes nothing back and dead-letters
+ * nothing. So a message that is not handled ends the consumer, is passed over, or is published elsewhere.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -14,40 +14,43 @@ import * as Logging from "../telemetry/logging.ts"
 import { type Failure, failureOf } from "../message/failure.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import { failedHeaders } from "./failedHeaders.ts"
-import { isStreamPolicy, type StreamChoice, type StreamHandling } from "./streamOptions.ts"
+import { isStreamPolicy, type StreamPolicyChoice, type StreamHandling } from "./streamOptions.ts"
 import { StreamDelivery } from "./streamDelivery.ts"
 import type { PublishTo, StreamPolicy } from "../../model/streamPolicies.ts"
-import { stop } from "../../model/streamPolicies.ts"
-import type { Repeats } from "./repeats.ts"
+import { formatValue } from "../wire/optionTable.ts"
+import type { LogLimiter } from "../telemetry/logLimiter.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { Restore, Settling } from "./settling.ts"
 
-/** In milliseconds. */
+/** The outcomes of the policies, for the log: one spelling per outcome. */
+const outcomes = { Stop: "stopped", Skip: "skipped", PublishTo: "published" } as const
+
+/** The shortest and the longest pause between two attempts to publish, in milliseconds. */
 const shortestPause = 1000
 const longestPause = 30_000
 
 export class StreamSettling implements Pick<Settling, keyof Settling> {
   stopping = false
-  /** Streams need nothing declared. */
+  /** Streams need no declarations. */
   readonly prepare: Effect.Effect<void> = Effect.void
   readonly #position: StreamPosition
   readonly #handling: StreamHandling
   readonly #publisher: AmqpPublisher["Service"]
   readonly #config: AmqpConfig
-  readonly #repeats: Repeats
+  readonly #logLimiter: LogLimiter
 
   constructor(
     position: StreamPosition,
     handling: StreamHandling,
     publisher: AmqpPublisher["Service"],
     config: AmqpConfig,
-    repeats: Repeats
+    logLimiter: LogLimiter
   ) {
     this.#position = position
     this.#handling = handling
     this.#publisher = publisher
     this.#config = config
-    this.#repeats = repeats
+    this.#logLimiter = logLimiter
   }
 
   succeeded(delivery: ConsumerDelivery): Effect.Effect<void> {
@@ -62,7 +65,7 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
 
   failed(delivery: ConsumerDelivery, cause: Cause.Cause<unknown>, restore: Restore): Effect.Effect<void> {
     const { onDefect, onFailure } = this.#handling
-    // A handler that has interrupted itself has not failed as its type says.
+    // A handler that has interrupted itself has not failed with its error type.
     const choice = Cause.hasFails(cause) ? onFailure : onDefect
     return this.#notHandled(delivery, cause, choice, "AMQP delivery failed", restore)
   }
@@ -73,7 +76,7 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     return this.#notHandled(delivery, cause, Cause.hasFails(cause) ? onDecodeFailure : onDefect, title, restore)
   }
 
-  /** A stream takes nothing back, now or later. */
+  /** A stream takes nothing back, so no delivery is held. */
   isHeld(): boolean {
     return false
   }
@@ -82,54 +85,59 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     if (!delivery.isSettled) delivery.settle("giveBack")
   }
 
-  leave(): Effect.Effect<void> {
+  giveBackRetained(): Effect.Effect<void> {
     return Effect.void
   }
 
-  /** A stream counts no deliveries. */
+  /** A stream does not count deliveries. */
   isPoison(): boolean {
     return false
   }
 
-  poison(): Effect.Effect<void> {
+  giveUpPoison(): Effect.Effect<void> {
     return Effect.void
   }
 
   #notHandled(
     delivery: ConsumerDelivery,
     cause: Cause.Cause<unknown>,
-    choice: StreamChoice,
+    choice: StreamPolicyChoice,
     title: string,
     restore: Restore
   ): Effect.Effect<void> {
-    // It stays where it is, and the next consumer begins with it.
+    // The message stays in the stream, and the next consumer begins with it.
     if (this.stopping && Cause.hasInterrupts(cause)) return Effect.void
     const value = Cause.squash(cause)
     const isError = !Cause.hasFails(cause)
-    const log = (policy: StreamPolicy | undefined) => this.#log(title, delivery, policy, cause, isError, value)
-    if (!(delivery instanceof StreamDelivery) || delivery.isSettled) return log(undefined)
+    const log = (outcome: string) => this.#log(title, delivery, outcome, cause, isError, value)
+    if (!(delivery instanceof StreamDelivery) || delivery.isSettled) return log("settled by the handler")
     const policy = this.#choose(choice, value, delivery)
-    if (policy._tag === "Misfit") {
+    if (policy._tag === "InvalidPolicy") {
       return Effect.andThen(
-        log(stop),
+        log(outcomes.Stop),
         Effect.suspend(() => {
           this.#stop(delivery, value)
-          const title = "AMQP consumer has no policy for a failure: choosing it failed"
-          return this.#log(title, delivery, stop, Cause.die(policy.cause), true, policy.cause)
+          const title =
+            "AMQP consumer stops: the function that chooses a policy threw, or returned no policy. Correct the function"
+          return this.#log(title, delivery, outcomes.Stop, Cause.die(policy.cause), true, policy.cause)
         })
       )
     }
-    return Effect.andThen(log(policy), this.#apply(delivery, policy, value, restore))
+    return Effect.andThen(log(outcomes[policy._tag]), this.#apply(delivery, policy, value, restore))
   }
 
-  #choose(choice: StreamChoice, value: unknown, delivery: StreamDelivery): StreamPolicy | Misfit {
+  #choose(choice: StreamPolicyChoice, value: unknown, delivery: StreamDelivery): StreamPolicy | InvalidPolicy {
     if (typeof choice !== "function") return choice
     try {
       const policy: unknown = choice(value as never, delivery)
-      if (!isStreamPolicy(policy)) throw new TypeError("the policy of a stream must be stop, skip or publishTo")
+      if (!isStreamPolicy(policy)) {
+        throw new TypeError(
+          `policy: expected stop, skip or publishTo, since the queue is a stream, got ${formatValue(policy)}`
+        )
+      }
       return policy
     } catch (cause) {
-      return { _tag: "Misfit", cause }
+      return { _tag: "InvalidPolicy", cause }
     }
   }
 
@@ -152,7 +160,7 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
       new AmqpError.StreamStopped({
         message:
           `basic.consume: the consumer of the stream ${JSON.stringify(queue)} has stopped at offset ${offset}: ${why}. ` +
-          "Nothing was passed over. Consume again when the reason is removed, or choose skip or publishTo for such messages.",
+          "No message was passed over. Remove the cause and start the consumer again, or choose skip or publishTo for such messages.",
         operation: "basic.consume",
         queue,
         offset,
@@ -171,7 +179,7 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     const publish = (failure: Failure | undefined) =>
       this.#publisher.publish(this.#message(delivery, policy, failure), { mandatory: true })
     const publishing = publish(failure).pipe(
-      // The headers were nearly as large as may be already: it has to do without the error.
+      // The message's own headers already fill most of a frame, so the error is left out.
       Effect.catchReason("AmqpError", "InvalidArgument", () => publish(undefined))
     )
     return Effect.matchCauseEffect(restore(publishing), {
@@ -180,17 +188,24 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
         return Effect.void
       },
       onFailure: (cause) => {
-        // It was not passed over: the next consumer begins with it.
+        // The message was not passed over: the next consumer begins with it.
         if (Cause.hasInterrupts(cause)) return Effect.void
         const error = Cause.squash(cause)
-        const log = (policy: StreamPolicy) =>
-          this.#log("AMQP delivery of a stream was not published elsewhere", delivery, policy, cause, true, error)
+        const log = (outcome: string) =>
+          this.#log(
+            "AMQP delivery of a stream could not be published by publishTo",
+            delivery,
+            outcome,
+            cause,
+            true,
+            error
+          )
         if (!AmqpError.isAmqpError(error) || !error.reason.isRetryable) {
           this.#stop(delivery, error, `it could not be published to ${targetOf(policy)} (${tagOf(error)})`)
-          return log(stop)
+          return log(outcomes.Stop)
         }
         return Effect.andThen(
-          log(policy),
+          log("publish retried"),
           Effect.matchCauseEffect(restore(Effect.sleep(pause)), {
             onSuccess: () => this.#publish(delivery, policy, failure, Math.min(longestPause, 2 * pause), restore),
             onFailure: () => Effect.void
@@ -212,17 +227,17 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     })
   }
 
-  /** One line about a delivery, unless there were enough like it. */
+  /** Writes one log line about a delivery, unless enough similar lines were written. */
   #log(
     title: string,
     delivery: ConsumerDelivery,
-    policy: StreamPolicy | undefined,
+    outcome: string,
     cause: Cause.Cause<unknown>,
     isError: boolean,
     error: unknown
   ): Effect.Effect<void> {
-    return this.#repeats.write(
-      { title, isError, error: failureOf(error).tag, policy: policy?._tag },
+    return this.#logLimiter.write(
+      { title, isError, error: failureOf(error).tag, policy: outcome },
       Effect.suspend(() => {
         const { channel, exchange, offset, properties, queue, routingKey } = delivery
         return Effect.annotateLogs((isError ? Effect.logError : Effect.logWarning)(title, cause), {
@@ -231,17 +246,17 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
           exchange,
           routingKey,
           messageId: properties.messageId,
-          policy: policy?._tag,
-          ...Logging.ofChannel(channel)
+          policy: outcome,
+          ...Logging.channelAnnotations(channel)
         })
       })
     )
   }
 }
 
-/** A function that was to choose a policy threw, or returned something else. */
-interface Misfit {
-  readonly _tag: "Misfit"
+/** The function that should choose a policy threw, or returned something else. */
+interface InvalidPolicy {
+  readonly _tag: "InvalidPolicy"
   readonly cause: unknown
 }
 

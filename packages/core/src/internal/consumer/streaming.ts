@@ -1,5 +1,6 @@
-/** Consuming by a stream: deliveries one after the other, settled by whoever takes them. */
+/** Consuming as a `Stream`: deliveries one after the other, which the stream's user settles. */
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
@@ -8,16 +9,18 @@ import * as Stream from "effect/Stream"
 import type { AmqpConsumer, Delivery } from "../../model/consumer.ts"
 import * as AmqpError from "../../model/error.ts"
 import { consumerTimeoutOf } from "./consumerTimeout.ts"
-import { consuming, endOf, report } from "./consuming.ts"
-import type { Streaming } from "./options.ts"
-import { accessOf } from "./running.ts"
+import { startConsuming, endOf, reportEnd } from "./consuming.ts"
+import type { StreamSettings } from "./options.ts"
+import { accessOf, clockOf } from "./runningConsumers.ts"
+import { type AsCaller, onClock, withCaller } from "../waiting/onClock.ts"
 import type { Source } from "./source.ts"
-import { warnOfWaiting } from "./waiting.ts"
+import { warnOfLongWaits } from "./longWaits.ts"
 
-/** What has come, or why there will be nothing more; waits, if it has to, up to the inactivity timeout. */
+/** Pulls the next delivery, or the reason why there will be none. Waits if necessary, up to the inactivity timeout. */
 const pullOf = (
   source: Source,
-  inactivityTimeout: number | undefined
+  inactivityTimeout: number | undefined,
+  clock: Clock.Clock
 ): Effect.Effect<NonEmptyReadonlyArray<Delivery>, AmqpError.AmqpError> => {
   const { queue } = source
   const changed = Effect.callback<void>((resume) => {
@@ -47,54 +50,56 @@ const pullOf = (
             return Effect.fail(error)
           }
         })
-  // One at a time: what stays behind when the stream ends was seen by nobody, and is counted so.
+  // Deliveries are taken one at a time: those that are left when the stream ends were not seen by the user, and are
+  // counted accordingly.
   const pull: Effect.Effect<NonEmptyReadonlyArray<Delivery>, AmqpError.AmqpError> = Effect.suspend(() => {
     const delivery = source.take()
     if (delivery !== undefined) return Effect.succeed([delivery])
     if (source.failure !== undefined) return Effect.failCause(source.failure)
-    return Effect.andThen(wait, pull)
+    return Effect.andThen(onClock(clock, wait), pull)
   })
   return pull
 }
 
 export const stream = (
   consumer: AmqpConsumer["Service"],
-  settings: Streaming
+  settings: StreamSettings
 ): Stream.Stream<Delivery, AmqpError.AmqpError> =>
-  Stream.unwrap(
-    Effect.gen(function* (): Effect.fn.Return<
-      Stream.Stream<Delivery, AmqpError.AmqpError>,
-      AmqpError.AmqpError,
-      Scope.Scope
-    > {
-      const fork = Effect.runForkWith(yield* Effect.context())
-      const begun = yield* consuming(consumer, accessOf(consumer), settings, {
-        fork,
-        maxDeliveries: Infinity,
-        timeout: "10 seconds"
+  Stream.unwrap(withCaller(clockOf(consumer), (asCaller) => started(asCaller, consumer, settings)))
+
+const started = Effect.fnUntraced(function* (
+  asCaller: AsCaller,
+  consumer: AmqpConsumer["Service"],
+  settings: StreamSettings
+): Effect.fn.Return<Stream.Stream<Delivery, AmqpError.AmqpError>, AmqpError.AmqpError, Scope.Scope> {
+  const fork = Effect.runForkWith(yield* Effect.context())
+  const begun = yield* startConsuming(consumer, accessOf(consumer), settings, {
+    fork,
+    maxDeliveries: Infinity,
+    timeout: "10 seconds",
+    asCaller
+  })
+  const { access, clock, internals, reader, source, timeouts } = begun
+  const { shutdown } = internals
+  yield* Effect.addFinalizer(() =>
+    shutdown.during(
+      Effect.gen(function* () {
+        const end = yield* source.stop(Effect.void)
+        yield* reader.finish(shutdown.answerTimeLeft())
+        yield* reportEnd(access, settings, end, source.failure, shutdown.answerTimeLeft(), asCaller)
       })
-      const { access, links, reader, source, terms } = begun
-      const { shutdown } = links
-      yield* Effect.addFinalizer(() =>
-        shutdown.during(
-          Effect.gen(function* () {
-            const end = yield* source.stop(Effect.void)
-            yield* reader.finish(shutdown.answering())
-            yield* report(access, settings, end, source.failure, shutdown.answering())
-          })
-        )
-      )
-      // After the finalizer, so that it is interrupted before that.
-      yield* Effect.forkScoped(
-        warnOfWaiting(source, terms.deadlines, {
-          consumerTimeout: () => consumerTimeoutOf(terms.queues, settings.start),
-          prefetch: settings.start.prefetch,
-          concurrency: undefined,
-          leastPrefetch: 1,
-          annotations: access.annotations
-        })
-      )
-      yield* Effect.forkScoped(Effect.exit(source.run(reader.prepare, Effect.raceFirst(endOf(consumer), reader.ended))))
-      return Stream.fromPull(Effect.succeed(pullOf(source, settings.inactivityTimeout)))
+    )
+  )
+  // This is forked after the finalizer is added, so that it is interrupted before the finalizer runs.
+  yield* Effect.forkScoped(
+    warnOfLongWaits(source, timeouts.deadlines, {
+      consumerTimeout: () => consumerTimeoutOf(timeouts.queues, settings.start),
+      prefetch: settings.start.prefetch,
+      concurrency: undefined,
+      leastPrefetch: 1,
+      annotations: access.annotations
     })
   )
+  yield* Effect.forkScoped(Effect.exit(source.run(reader.prepare, Effect.raceFirst(endOf(consumer), reader.ended))))
+  return Stream.fromPull(Effect.succeed(pullOf(source, settings.inactivityTimeout, clock)))
+})

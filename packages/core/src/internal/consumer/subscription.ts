@@ -1,78 +1,84 @@
 /**
- * One `basic.consume` on a channel of its own, from its start to its end, and what was delivered ahead.
+ * One `basic.consume` on a channel of its own, from its start to its end, and its prefetched deliveries.
  *
- * It ends once: asked to, cancelled by the broker, or with its channel. It never starts again: the next one is another
- * subscription, on another channel.
+ * It ends once: on request, by a cancel of the broker, or with its channel. It never starts again: the next one is
+ * another subscription, on another channel.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../model/channel.ts"
 import * as AmqpError from "../../model/error.ts"
-import type { Blame } from "../connection/blame.ts"
+import type { Attribution } from "../connection/attribution.ts"
 import type * as Channels from "../channel/channel.ts"
-import { openChannel } from "../channel/opening.ts"
+import { openChannel } from "../channel/openChannel.ts"
 import { cancelsForTimeout, consumerCancelled, type Held } from "../channel/consumerCancelled.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { fail } from "../../model/failures.ts"
-import { Handle, type Terms } from "../channel/handle.ts"
+import { ChannelHandle, type ChannelTimeouts } from "../channel/channelHandle.ts"
 import { typeOf, isStream } from "../connection/knownQueues.ts"
 import { Lease } from "../channel/lease.ts"
-import type { Links } from "../connection/links.ts"
+import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import type { ConsumerMeasures } from "../metrics/measures.ts"
 import { offsetName, undeclaredStream } from "../wire/streams.ts"
 import { isBefore } from "../wire/versions.ts"
-import { Arrivals } from "./arrivals.ts"
+import { selfInterruptionAsDefect } from "../waiting/selfInterruption.ts"
+import { ArrivalTimes } from "./arrivalTimes.ts"
 import { knownConsumerTimeoutOf, withConsumerTimeout } from "./consumerTimeout.ts"
 import { ConsumerDelivery } from "./delivery.ts"
 import type { StreamDelivery } from "./streamDelivery.ts"
-import { StreamEnd } from "./streamEnd.ts"
+import { StreamEndProbe } from "./streamEndProbe.ts"
 import type { StreamPosition } from "./streamPosition.ts"
 import type { AttemptTracking } from "./attemptTracking.ts"
 import type { Start } from "./start.ts"
 
-/** Makes what is to be consumed, on the channel that will consume it. */
+/** Declares what is to be consumed, on the channel that will consume it. */
 export type Declare = (channel: AmqpChannel) => Effect.Effect<void, AmqpError.AmqpError>
 
 const mostGaps = 1024
 
 /**
- * How many deliveries of one subscription may be unsettled before its broker counts as one that ignores `basic.qos`. RabbitMQ
- * keeps to the prefetch, other than for streams: see `Channel`.
+ * How many deliveries of one subscription may be unsettled before its broker counts as one that ignores `basic.qos`.
+ * RabbitMQ respects the prefetch, except for streams: see `Channel`.
  */
 const mostUnsettled = (prefetch: number): number => (prefetch === 0 ? Infinity : 2 * prefetch + 64)
 
-/** The broker's clock is ahead of ours by the way of a delivery, with all that stands before it. In milliseconds. */
-const longestWay = 1000
+/**
+ * The maximum time between the broker's start of the timeout and the arrival of the delivery here, including what is
+ * sent before it. In milliseconds.
+ */
+const maxDeliveryLatency = 1000
 
-const notOpen = new AmqpError.ChannelClosed({ message: "the consumer has no channel yet" })
+const notOpen = new AmqpError.ChannelClosed({
+  message: "basic.consume: the channel of the consumer is not open yet. Nothing was sent."
+})
 
-export class Subscription extends Handle implements Channels.ConsumerSink {
-  /** Why nothing more will come; undefined while it consumes. */
+export class Subscription extends ChannelHandle implements Channels.ConsumerSink {
+  /** The reason why no more deliveries will come; `undefined` while it consumes. */
   endedBecause: AmqpError.AmqpErrorReason | undefined = undefined
   readonly #start: Start
   readonly #measures: ConsumerMeasures
   readonly #tracking: AttemptTracking
-  /** Called when there is something to be taken, and when it has ended. Must not throw. */
+  /** Called when a delivery can be taken, and when the subscription has ended. Must not throw. */
   readonly #changed: () => void
-  /** Whether the broker has started it, as far as is known. */
+  /** Whether the broker has started the subscription, as far as is known. */
   #consuming = false
-  /** Delivered and not taken, behind gaps where others were. */
-  #ahead: Array<ConsumerDelivery | undefined> = []
+  /** The deliveries that were not taken yet; the taken ones at the front leave gaps. */
+  #prefetched: Array<ConsumerDelivery | undefined> = []
   #taken = 0
   #requeued = 0
-  /** Of a stream. */
+  /** The position in the stream; `undefined` if the queue is not a stream. */
   readonly #position: StreamPosition | undefined
-  readonly #arrivals = new Arrivals()
+  readonly #arrivalTimes = new ArrivalTimes()
 
   constructor(
     start: Start,
-    terms: Terms,
+    timeouts: ChannelTimeouts,
     measures: ConsumerMeasures,
     tracking: AttemptTracking,
     changed: () => void,
     position?: StreamPosition
   ) {
-    super(terms, notOpen)
+    super(timeouts, notOpen)
     this.#position = position
     this.#start = start
     this.#measures = measures
@@ -80,66 +86,68 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     this.#changed = changed
   }
 
-  // --- What comes ----------------------------------------------------------------------------------------------------
+  // --- Deliveries ----------------------------------------------------------------------------------------------------
 
   get isOfStream(): boolean {
-    return this.#position !== undefined || isStream(this.terms.queues, this.#start.queue, this.#start.arguments)
+    return this.#position !== undefined || isStream(this.timeouts.queues, this.#start.queue, this.#start.arguments)
   }
 
   deliver(message: DeliveredMessage): void {
-    // The answer to the start has come, but its promise may not have been told yet.
+    // The answer to `basic.consume` has arrived, but its promise may not have settled yet.
     this.#consuming = true
-    const { now } = this.terms.deadlines
-    if (this.#position === undefined) this.#arrivals.note(message.deliveryTag, now, this.held!.unsettled)
+    const { now } = this.timeouts.deadlines
+    if (this.#position === undefined) this.#arrivalTimes.record(message.deliveryTag, now, this.held!.unsettled)
     const delivery =
       this.#position === undefined
         ? new ConsumerDelivery(this.held!, this.#tracking, message, now, this.#measures)
         : this.#position.delivered(this.held!, message, now)
     if (delivery === undefined) return
-    this.#ahead.push(delivery)
+    this.#prefetched.push(delivery)
     this.#changed()
   }
 
   cancelled(consumerTag: string): void {
-    if (this.#position !== undefined) this.#position.isDoubtful = true
+    if (this.#position !== undefined) this.#position.mayBeStale = true
     this.#end(consumerCancelled(this.#start.queue, consumerTag, this.#release()))
   }
 
   /**
-   * The broker may have cancelled for deliveries that were not settled in time, and does not say which. Those that were held
-   * for about as long as it waits are settled by nobody any more: it has taken them back. Where nothing here has set the
-   * timeout, the oldest one is taken for the reason, unless it has just come.
+   * Releases deliveries that the broker has taken back because they were not settled in time. The broker does not say
+   * which ones they are. The deliveries that were held for about as long as the timeout are not settled any more. If
+   * nothing in this application sets the timeout, the oldest delivery counts as the reason, unless it has only just
+   * arrived.
    *
-   * The broker may still hold some of these: it takes back only what has exceeded its timeout. No ack of others may cover them,
-   * and they come again when the channel closes.
+   * The broker may still hold some of these deliveries: it takes back only those that have exceeded its timeout. No ack
+   * of other deliveries may cover them, and they are delivered again when the channel closes.
    */
   #release(): Held | undefined {
-    const { held: channel, terms } = this
+    const { held: channel, timeouts } = this
     if (channel === undefined || this.#position !== undefined) return undefined
-    if (!cancelsForTimeout(channel.link.product, terms.queues.get(this.#start.queue))) return undefined
-    const { returning, unsettled } = channel
+    if (!cancelsForTimeout(channel.link.product, timeouts.queues.get(this.#start.queue))) return undefined
+    const { deferredRequeues, unsettled } = channel
     const [oldest] = unsettled
     if (oldest === undefined) return undefined
-    const { now } = terms.deadlines
-    const since = this.#arrivals.of(oldest)
-    const timeout = knownConsumerTimeoutOf(terms.queues, this.#start)
-    const isTimeout = timeout !== undefined && now - since >= timeout - Math.min(longestWay, timeout / 2)
-    if (!isTimeout && (timeout !== undefined || now - since < longestWay)) return undefined
-    const until = longestWay + (isTimeout ? Math.max(since, now - timeout) : since)
+    const { now } = timeouts.deadlines
+    const oldestArrivedAt = this.#arrivalTimes.timeOf(oldest)
+    const timeout = knownConsumerTimeoutOf(timeouts.queues, this.#start)
+    const isTimeout =
+      timeout !== undefined && now - oldestArrivedAt >= timeout - Math.min(maxDeliveryLatency, timeout / 2)
+    if (!isTimeout && (timeout !== undefined || now - oldestArrivedAt < maxDeliveryLatency)) return undefined
+    const until = maxDeliveryLatency + (isTimeout ? Math.max(oldestArrivedAt, now - timeout) : oldestArrivedAt)
     channel.hasReleased = true
     for (const tag of unsettled) {
-      if (this.#arrivals.of(tag) > until) break
+      if (this.#arrivalTimes.timeOf(tag) > until) break
       unsettled.delete(tag)
-      returning.delete(tag)
+      deferredRequeues.delete(tag)
     }
-    // Else a worker might take what has gone back.
-    this.requeueAhead()
-    return { held: now - since, timeout, isTimeout }
+    // Otherwise a worker could take a delivery that has gone back.
+    this.requeuePrefetched()
+    return { held: now - oldestArrivedAt, timeout, isTimeout }
   }
 
   closed(reason: AmqpError.AmqpErrorReason): void {
     // The broker has requeued them already.
-    this.#requeued += this.#dropAhead()
+    this.#requeued += this.#dropPrefetched()
     this.#end(reason)
   }
 
@@ -149,27 +157,27 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     this.#changed()
   }
 
-  // --- What is taken -------------------------------------------------------------------------------------------------
+  // --- Taking deliveries ---------------------------------------------------------------------------------------------
 
-  /** How many deliveries can be taken. */
+  /** The number of deliveries that can be taken. */
   get size(): number {
-    return this.#ahead.length - this.#taken
+    return this.#prefetched.length - this.#taken
   }
 
-  /** When the first of these arrived. */
-  get since(): number | undefined {
-    return this.#ahead[this.#taken]?.arrivedAt
+  /** Arrival time of the oldest of these. */
+  get oldestArrivedAt(): number | undefined {
+    return this.#prefetched[this.#taken]?.arrivedAt
   }
 
   take(): ConsumerDelivery | undefined {
-    if (this.#taken === this.#ahead.length) return undefined
-    const delivery = this.#ahead[this.#taken]
+    if (this.#taken === this.#prefetched.length) return undefined
+    const delivery = this.#prefetched[this.#taken]
     this.#measures.deliveries++
     if (delivery?.redelivered === true) this.#measures.redeliveries++
-    this.#ahead[this.#taken++] = undefined
-    // A broker that is faster than its consumer never lets it become empty: the gaps would grow without end.
-    if (this.#taken === this.#ahead.length || this.#taken >= mostGaps) {
-      this.#ahead = this.#ahead.slice(this.#taken)
+    this.#prefetched[this.#taken++] = undefined
+    // If the broker is faster than its consumer, the list never becomes empty, and the gaps would grow without bound.
+    if (this.#taken === this.#prefetched.length || this.#taken >= mostGaps) {
+      this.#prefetched = this.#prefetched.slice(this.#taken)
       this.#taken = 0
     }
     return delivery
@@ -185,54 +193,55 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
     return taken
   }
 
-  #dropAhead(): number {
+  #dropPrefetched(): number {
     const { size } = this
-    this.#position?.forget(this.#ahead.slice(this.#taken) as Array<StreamDelivery>)
-    this.#ahead = []
+    this.#position?.forget(this.#prefetched.slice(this.#taken) as Array<StreamDelivery>)
+    this.#prefetched = []
     this.#taken = 0
     return size
   }
 
   /**
-   * What was not taken goes back: with one `basic.nack`, as soon as no other delivery of the channel is unsettled, or else
-   * with the channel. A stream keeps its messages, and RabbitMQ ends the connection over a `basic.nack` for one (540). How
-   * many there were, those included that went back with the channel.
+   * Requeues the deliveries that were not taken, with one `basic.nack` as soon as no other delivery of the channel is
+   * unsettled, or else with the channel. A stream keeps its messages, and RabbitMQ ends the connection for a
+   * `basic.nack` of a stream's delivery (540). Returns the number of requeued deliveries, including those that went
+   * back with the channel.
    */
-  requeueAhead(): number {
-    const ahead = this.#ahead.slice(this.#taken)
-    this.#requeued += this.#dropAhead()
+  requeuePrefetched(): number {
+    const ahead = this.#prefetched.slice(this.#taken)
+    this.#requeued += this.#dropPrefetched()
     const channel = this.held
     if (channel === undefined) return this.#requeued
     for (const delivery of ahead) {
       if (delivery === undefined || delivery.isSettled) continue
-      // A stream takes nothing back: its deliveries are forgotten already.
+      // A stream takes nothing back: the position has already forgotten its deliveries.
       if (this.#position !== undefined) channel.unsettled.delete(delivery.tag)
       else {
-        channel.returning.add(delivery.tag)
+        channel.deferredRequeues.add(delivery.tag)
         this.#measures.settled.requeued++
       }
     }
-    channel.giveBack()
+    channel.requeueDeferred()
     return this.#requeued
   }
 
-  /** Whether it has caused the end of its connection. */
-  get blame(): Blame {
-    return this.held?.blame ?? "none"
+  /** Whether the subscription caused the end of its connection. */
+  get attribution(): Attribution {
+    return this.held?.attribution ?? "none"
   }
 
-  /** Deliveries that are neither ahead nor settled, nor on their way back. */
+  /** The number of deliveries that are neither prefetched, nor settled, nor on their way back. */
   get unsettled(): number {
     const channel = this.held
-    return channel === undefined ? 0 : Math.max(0, channel.unsettled.size - channel.returning.size - this.size)
+    return channel === undefined ? 0 : Math.max(0, channel.unsettled.size - channel.deferredRequeues.size - this.size)
   }
 
-  // --- Its beginning and end -----------------------------------------------------------------------------------------
+  // --- Start and end -------------------------------------------------------------------------------------------------
 
-  /** Opens the channel and starts consuming. Whatever it ends with, the channel it may hold is for `close`. */
-  open(links: Links, declare: Declare | undefined): Effect.Effect<void, AmqpError.AmqpError> {
-    const { continuationTimeout } = this.terms
-    return Effect.flatMap(links.next, (link) =>
+  /** Opens the channel and starts consuming. Whatever the result, `close` closes the channel if there is one. */
+  open(internals: ConnectionInternals, declare: Declare | undefined): Effect.Effect<void, AmqpError.AmqpError> {
+    const { continuationTimeout } = this.timeouts
+    return Effect.flatMap(internals.nextLink, (link) =>
       openChannel(link, "regular", continuationTimeout, (channel) => {
         this.held = channel
       })
@@ -241,7 +250,7 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
       Effect.andThen(this.#checkType),
       Effect.andThen(
         this.request("basic.qos", (driver, channel) => {
-          channel.mostUnsettled = mostUnsettled(this.#start.prefetch)
+          channel.maxUnsettled = mostUnsettled(this.#start.prefetch)
           return driver.qos(this.#start.prefetch, false)
         })
       ),
@@ -260,36 +269,38 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
   }
 
   #startOn({ link: { product } }: Channels.Channel): Start {
-    return this.#position?.startOf(this.#start, product) ?? withConsumerTimeout(product, this.terms.queues, this.#start)
+    return (
+      this.#position?.startOf(this.#start, product) ?? withConsumerTimeout(product, this.timeouts.queues, this.#start)
+    )
   }
 
-  /** It may have become known as a stream since the options were read. */
+  /** The queue may have become known as a stream since the options were read. */
   readonly #checkType: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
     const { queue } = this.#start
-    return this.#position === undefined && isStream(this.terms.queues, queue)
+    return this.#position === undefined && isStream(this.timeouts.queues, queue)
       ? fail(undeclaredStream(queue))
       : Effect.void
   })
 
-  /** A position that was saved or outlived its stream may be beyond the end of the one that is there now. */
+  /** Checks a position that was saved or has outlived its stream: it may be beyond the end of the present stream. */
   #checkPosition(position: StreamPosition): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
       const channel = this.held
       const { next } = position
-      if (!position.isDoubtful || channel === undefined || next === undefined || next === 0) return Effect.void
-      const end = new StreamEnd(channel)
+      if (!position.mayBeStale || channel === undefined || next === undefined || next === 0) return Effect.void
+      const end = new StreamEndProbe(channel)
       const consumerTag = `${this.#start.consumerTag.slice(0, 200)}.end`
       const start = { ...this.#start, consumerTag, arguments: { [offsetName]: "last" } }
       return this.request("basic.consume", (_driver, channel) => channel.consume(start, end)).pipe(
         Effect.andThen(end.reaches(next - 1)),
         Effect.tap(this.request("basic.cancel", (_driver, channel) => channel.cancel(consumerTag))),
         Effect.flatMap((isThere) => {
-          position.isDoubtful = false
+          position.mayBeStale = false
           if (isThere) return Effect.void
-          position.startOver()
+          position.reset()
           return Effect.annotateLogs(
             Effect.logError(
-              "AMQP consumer: its position is beyond the end of the stream, which is another one than before: it is read from its beginning"
+              "AMQP stream consumer starts again at the beginning of the stream: its position is beyond the end, so the stream was deleted and declared again"
             ),
             { queue: this.#start.queue, offset: next, end: end.highest }
           )
@@ -300,65 +311,72 @@ export class Subscription extends Handle implements Channels.ConsumerSink {
 
   #declare(declare: Declare): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      const lease = new Lease(this.terms)
+      const lease = new Lease(this.timeouts)
       lease.begin(this.held!)
       return Effect.ensuring(
-        Effect.suspend(() => declare(lease as unknown as AmqpChannel)),
+        selfInterruptionAsDefect(
+          Effect.suspend(() => declare(lease as unknown as AmqpChannel)),
+          "declare"
+        ),
         Effect.sync(() => lease.end())
       )
     })
   }
 
   /**
-   * Whether `basic.cancel` may crash the queue. RabbitMQ 3 cancels the single active consumer of a classic queue without
-   * handing the messages that wait to the next one: a publish that comes before anything else crashes the queue's process,
-   * and the standby ends with it. The close of the channel hands them over in one step.
+   * Whether `basic.cancel` may crash the queue. RabbitMQ 3 cancels the single active consumer of a classic queue
+   * without passing the waiting messages to the next consumer. If a publish is the next operation, the queue's process
+   * crashes, and the standby consumer ends with it. Closing the channel passes the messages on in one step.
    */
-  get #isCrashedByCancel(): boolean {
+  get #mayCancelCrashQueue(): boolean {
     if (this.held === undefined || !isBefore(this.held.link.product, 4, 0)) return false
-    const known = this.terms.queues.get(this.#start.queue)
+    const known = this.timeouts.queues.get(this.#start.queue)
     if (known === undefined) return this.#position === undefined
     const type = typeOf(known)
     return known.arguments["x-single-active-consumer"] === true && type !== "quorum" && type !== "stream"
   }
 
   /**
-   * Begins the end: what goes back from now on is collected. `basic.cancel`, bounded by `timeout`, where it is safe; what
-   * is delivered until it is answered, or until the channel is closed, is ahead, like the rest.
+   * Starts to end the subscription: deliveries that go back from now on are collected. Sends `basic.cancel` where it is
+   * safe, bounded by `timeout`. Deliveries that arrive before its answer, or before the channel is closed, count as
+   * prefetched, like the rest.
    */
   cancel(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       const channel = this.held
       if (channel?.isOpen !== true || !this.#consuming || this.endedBecause !== undefined) return resume(Effect.void)
-      channel.collectsReturns = true
-      if (this.#isCrashedByCancel) return resume(Effect.void)
+      channel.defersRequeues = true
+      if (this.#mayCancelCrashQueue) return resume(Effect.void)
       const answered = () => {
         stop()
         resume(Effect.void)
       }
-      // Its promise stays pending when the connection goes down without a word: the channel tells.
+      // The promise stays pending when the connection is lost without a message. The channel reports that.
       const stop = channel.watch(() => {
         if (!channel.isOpen) answered()
       })
       channel.cancel(this.#start.consumerTag).then(answered, answered)
       return Effect.sync(stop)
     }).pipe(
-      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.held?.link.unanswered()) }),
+      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => this.held?.link.recordUnanswered()) }),
       Effect.asVoid
     )
   }
 
-  /** Closes the channel, bounded by `timeout`: the broker requeues what is unsettled. */
+  /** Closes the channel, bounded by `timeout`. The broker requeues the unsettled deliveries. */
   close(timeout: Duration.Duration): Effect.Effect<void> {
     return Effect.suspend(() => this.held?.close(timeout) ?? Effect.void)
   }
 
-  /** Closes the channel without waiting, if nothing on it has to be settled any more. Whether there was nothing. */
+  /**
+   * Closes the channel without waiting if no delivery on it has to be settled any more. Returns whether that is the
+   * case.
+   */
   closeIfSettled(): boolean {
     const channel = this.held
     if (channel === undefined || !channel.isOpen) return true
     if (this.unsettled > 0) return false
-    channel.giveBack()
+    channel.requeueDeferred()
     channel.abandon()
     return true
   }

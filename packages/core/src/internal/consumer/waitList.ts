@@ -1,19 +1,25 @@
-/** Deliveries that wait in memory: by one timer for all, each until it is due or its channel ends. */
+/** Deliveries that wait in memory until they are due or their channel ends, with one timer for all. */
 import type { Channel } from "../channel/channel.ts"
-import type { Deadlines, Due } from "../waiting/deadlines.ts"
-import type { ConsumerDelivery, Return } from "./delivery.ts"
+import type { Deadlines, DeadlineEntry } from "../waiting/deadlines.ts"
+import type { ConsumerDelivery, ReturnSettlement } from "./delivery.ts"
 
-export class Waiting implements Due {
-  sooner: Due | undefined = undefined
-  later: Due | undefined = undefined
+export class WaitingDelivery implements DeadlineEntry {
+  sooner: DeadlineEntry | undefined = undefined
+  later: DeadlineEntry | undefined = undefined
   dueAt: number
   readonly since: number
   readonly delivery: ConsumerDelivery
-  /** How it goes back to its queue, if it does. */
-  readonly how: Return
-  readonly #due: (waiting: Waiting) => void
+  /** How the delivery returns to its queue, if it does. */
+  readonly how: ReturnSettlement
+  readonly #due: (waiting: WaitingDelivery) => void
 
-  constructor(delivery: ConsumerDelivery, how: Return, since: number, dueAt: number, due: (waiting: Waiting) => void) {
+  constructor(
+    delivery: ConsumerDelivery,
+    how: ReturnSettlement,
+    since: number,
+    dueAt: number,
+    due: (waiting: WaitingDelivery) => void
+  ) {
     this.delivery = delivery
     this.how = how
     this.since = since
@@ -24,21 +30,28 @@ export class Waiting implements Due {
   readonly expire = (): void => this.#due(this)
 }
 
-/** What waits of one channel. */
-interface OfChannel {
-  readonly all: Set<Waiting>
+/** The waiting deliveries of one channel. */
+interface ChannelDeliveries {
+  readonly all: Set<WaitingDelivery>
   readonly unwatch: () => void
 }
 
 export class WaitList {
   readonly #deadlines: Deadlines
-  readonly #onDue: (waiting: Waiting) => void
-  readonly #onLost: (waiting: Waiting) => void
-  readonly #waiting = new Map<ConsumerDelivery, Waiting>()
-  readonly #channels = new Map<Channel, OfChannel>()
+  readonly #onDue: (waiting: WaitingDelivery) => void
+  readonly #onLost: (waiting: WaitingDelivery) => void
+  readonly #waiting = new Map<ConsumerDelivery, WaitingDelivery>()
+  readonly #channels = new Map<Channel, ChannelDeliveries>()
 
-  /** `onDue` and `onLost` are called when it waits no more: its time has come, or its channel has ended. Must not throw. */
-  constructor(deadlines: Deadlines, onDue: (waiting: Waiting) => void, onLost: (waiting: Waiting) => void) {
+  /**
+   * @param onDue called when a delivery stops waiting because it is due. Must not throw.
+   * @param onLost called when a delivery stops waiting because its channel has ended. Must not throw.
+   */
+  constructor(
+    deadlines: Deadlines,
+    onDue: (waiting: WaitingDelivery) => void,
+    onLost: (waiting: WaitingDelivery) => void
+  ) {
     this.#deadlines = deadlines
     this.#onDue = onDue
     this.#onLost = onLost
@@ -48,22 +61,22 @@ export class WaitList {
     return this.#waiting.has(delivery)
   }
 
-  add(delivery: ConsumerDelivery, dueAt: number, how: Return = "redeliver"): Waiting {
-    const waiting = new Waiting(delivery, how, this.#deadlines.now, dueAt, this.#expired)
+  add(delivery: ConsumerDelivery, dueAt: number, how: ReturnSettlement = "redeliver"): WaitingDelivery {
+    const waiting = new WaitingDelivery(delivery, how, this.#deadlines.now, dueAt, this.#expired)
     this.#waiting.set(delivery, waiting)
     this.#allOf(delivery.channel).add(waiting)
     this.#deadlines.add(waiting)
     return waiting
   }
 
-  /** Makes it due at another time. */
-  move(waiting: Waiting, dueAt: number): void {
+  /** Changes when a delivery is due. */
+  move(waiting: WaitingDelivery, dueAt: number): void {
     if (!this.#deadlines.delete(waiting)) return
     waiting.dueAt = dueAt
     this.#deadlines.add(waiting)
   }
 
-  remove(waiting: Waiting): void {
+  remove(waiting: WaitingDelivery): void {
     const { delivery } = waiting
     this.#deadlines.delete(waiting)
     this.#waiting.delete(delivery)
@@ -75,31 +88,31 @@ export class WaitList {
     this.#channels.delete(delivery.channel)
   }
 
-  ofChannel(channel: Channel): ReadonlyArray<Waiting> {
+  ofChannel(channel: Channel): ReadonlyArray<WaitingDelivery> {
     return Array.from(this.#channels.get(channel)?.all ?? [])
   }
 
-  /** Those that are due until then, in the order in which they came here. */
-  dueUntil(time: number): ReadonlyArray<Waiting> {
+  /** The deliveries that are due by `time`, in the order in which they were added. */
+  dueUntil(time: number): ReadonlyArray<WaitingDelivery> {
     return Array.from(this.#waiting.values()).filter(({ dueAt }) => dueAt <= time)
   }
 
-  /** All of them, which wait no more. */
-  clear(): ReadonlyArray<Waiting> {
+  /** Removes and returns all waiting deliveries. */
+  clear(): ReadonlyArray<WaitingDelivery> {
     const all = Array.from(this.#waiting.values())
     for (const waiting of all) this.remove(waiting)
     return all
   }
 
-  readonly #expired = (waiting: Waiting): void => {
+  readonly #expired = (waiting: WaitingDelivery): void => {
     this.remove(waiting)
     this.#onDue(waiting)
   }
 
-  #allOf(channel: Channel): Set<Waiting> {
+  #allOf(channel: Channel): Set<WaitingDelivery> {
     const known = this.#channels.get(channel)
     if (known !== undefined) return known.all
-    const all = new Set<Waiting>()
+    const all = new Set<WaitingDelivery>()
     const unwatch = channel.watch(() => {
       if (channel.isOpen) return
       for (const waiting of Array.from(all)) {

@@ -1,15 +1,18 @@
 /**
- * One channel of a connection, shared with amqplib: methods that have a reply go through amqplib, as far as it declares
- * them, and the rest is written and read here.
- *
- * Hazards of amqplib 2.3 that this module answers:
- * - It writes a method in a later turn than it is called. So a method waits until what was written before it has left, and
- *   what is written behind it waits until it is answered: a channel is one conversation, in the order of the calls.
- * - A close that overtakes its open ends the connection of all (504): a channel that is given up while it opens is closed
- *   when it has opened.
- * - Frames behind a `channel.close` or `channel.close-ok` end it as well (504): nothing is written once either is due.
- * - It has no function for `confirm.select`, `tx.*` and `channel.flow`, and `basic.get` brings a message: these are ours.
- * - A promise of its never settles when the peer says nothing: ours reject when the channel ends, whatever amqplib's do.
+ * One channel of a connection, shared with amqplib. Methods that have a reply go through amqplib where it declares
+ * them; this module writes and reads all others.
+ * Hazards of amqplib 2.3 that this module handles:
+ * - amqplib writes a method in a later turn than the call. So a method waits until everything written before it has
+ *   been passed to the socket, and everything written after it waits for its reply: a channel sends in the order of the
+ *   calls.
+ * - A close that overtakes its open ends the whole connection (504). A channel that is closed while it opens is closed
+ *   once it has opened.
+ * - Frames after a `channel.close` or `channel.close-ok` end the connection too (504). Nothing is written once either
+ *   is due.
+ * - amqplib has no function for `confirm.select`, `tx.*` and `channel.flow`, and `basic.get` delivers a message: this
+ *   module sends these methods itself.
+ * - amqplib's promises never settle when the peer does not answer. Ours reject when the channel ends, whatever
+ *   amqplib's promises do.
  * - An `error` event without a listener takes the connection down.
  */
 import type { FieldTable } from "../../model/message.ts"
@@ -38,7 +41,7 @@ import {
   exchangeDeclareOk,
   exchangeDeleteOk,
   exchangeUnbindOk,
-  nameOf,
+  methodName,
   operationOf,
   queueBindOk,
   queueDeclareOk,
@@ -64,10 +67,16 @@ import type {
   ExchangeDeclaration,
   QueueCounts,
   QueueDeclaration,
-  Refused
+  DroppedMessage
 } from "./contract.ts"
-import { ChannelEnded, ProtocolViolation } from "./ends.ts"
-import { type Delivered, type Get, Incoming, type Receiver, type Returned } from "./incoming.ts"
+import { ChannelEnded, ProtocolViolation } from "./errors.ts"
+import {
+  type Delivered,
+  type PendingGet,
+  ContentAssembler,
+  type ContentReceiver,
+  type Returned
+} from "./contentAssembler.ts"
 import {
   type DeliverReader,
   readBit,
@@ -84,39 +93,39 @@ import { writePublish } from "./publishFrames.ts"
 import { SettleFrames } from "./settleFrames.ts"
 import type { ChannelFrames, Tap } from "./tap.ts"
 
-/** What to send and what answers it. */
+/** A method that waits for its reply. */
 interface Request {
-  /** Where it stands in what this channel has written. */
+  /** The position in this channel's output at which the method belongs. */
   readonly mark: number
   readonly operation: string
   readonly reply: number
   readonly reject: (cause: unknown) => void
 }
 
-/** A method that amqplib sends. */
-interface Call extends Request {
-  /** Whether the tap has read its answer. */
+/** A method that amqplib sends, and whose reply amqplib reads. */
+interface AmqplibRequest extends Request {
+  /** Whether the tap has read the reply. */
   isAnswered: boolean
   readonly send: (channel: Amqplib) => void
 }
 
-/** A method that we write ourselves, and have written. */
-interface Asked extends Request {
+/** A method that this module has written itself. */
+interface OwnRequest extends Request {
   readonly resolve: (bit: boolean) => void
 }
 
-/** `basic.get`, and where its message goes. */
-interface AskedGet extends Request, Omit<Get, "resolve"> {
+/** A `basic.get`, and the caller that gets its message. */
+interface OwnGetRequest extends Request, Omit<PendingGet, "resolve"> {
   readonly resolve: (message: Delivered | undefined) => void
 }
 
 type State = "opening" | "open" | "closing" | "closed"
 
-const ended = () => new ChannelEnded("the channel is closed")
+const channelEnded = () => new ChannelEnded("the channel is closed")
 
 const ignore = () => {}
 
-/** The connection, as its channels know it. */
+/** The part of a connection that its channels use. */
 export interface ChannelHost {
   readonly frameMax: number
   readonly maxInboundMessageBodySize: number
@@ -124,68 +133,68 @@ export interface ChannelHost {
   readonly tap: Pick<Tap, "attach" | "detach">
   readonly output: ConnectionOutput
   readonly deliverReader: DeliverReader
-  /** Whether `close` was called: amqplib is asked for nothing more. */
+  /** Whether `close` was called. Channels send no further messages and requests after that. */
   readonly isClosing: boolean
-  /** The listener of all of amqplib's channels. */
+  /** The `close` listener that all amqplib channels share. */
   readonly onChannelClose: (this: Amqplib) => void
-  /** amqplib has handed the channel out, so it has its number. */
-  attached(channel: Channel): void
-  /** Nothing is left of the channel. */
-  left(channel: Channel): void
+  /** amqplib has handed out the channel, so its number is known. */
+  channelAttached(channel: Channel): void
+  /** The channel is released and its number may be reused. */
+  channelGone(channel: Channel): void
 }
 
-export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Receiver {
+export class Channel implements DriverChannel, ChannelFrames, OutputEvents, ContentReceiver {
   number = 0
   readonly #connection: ChannelHost
   readonly #events: ChannelEvents
   #amqplib: Amqplib | undefined = undefined
   #output: ChannelOutput | undefined = undefined
   #state: State = "opening"
-  /** Whether `close` was called, or it was broken off. */
-  #isGivenUp = false
-  /** Whether amqplib has been asked to close it. */
+  /** Whether `close` was called, or the channel was closed because of a violation. */
+  #isCloseRequested = false
+  /** Whether amqplib was asked to close the channel. */
   #isCloseSent = false
-  /** Whether `closed` was told. */
+  /** Whether the end was reported with `closed`, or needs no report. */
   #hasEnded = false
   #isGone = false
   #settling: SettleFrames | undefined = undefined
-  #incoming: Incoming | undefined = undefined
-  /** Methods that amqplib is to send; the first one may be sent. */
-  #calls: Array<Call> | undefined = undefined
+  #incoming: ContentAssembler | undefined = undefined
+  /** Methods that amqplib sends, in order. Only the first one can have been sent. */
+  #calls: Array<AmqplibRequest> | undefined = undefined
   #isFirstCallSent = false
-  /** Answers that amqplib has not read: it would not once it is asked to close. */
+  /** Replies that amqplib has not read yet. It would never read them once it is asked to close. */
   #unread = 0
-  /** Methods that are sent and not answered, in the order of their answers. */
-  #asked: Array<Asked | AskedGet> | undefined = undefined
+  /** Own methods that are sent and not answered, in the order of their replies. */
+  #ownRequests: Array<OwnRequest | OwnGetRequest> | undefined = undefined
 
   constructor(connection: ChannelHost, events: ChannelEvents) {
     this.#connection = connection
     this.#events = events
   }
 
-  // --- Its beginning ---------------------------------------------------------------------------------------------------
+  // --- Opening ---------------------------------------------------------------------------------------------------------
 
-  /** amqplib has handed it out. */
+  /** Attaches amqplib's channel once amqplib has handed it out. */
   attach(amqplib: Amqplib): void {
     const connection = this.#connection
     this.#amqplib = amqplib
     this.number = numberOf(amqplib)
     amqplib.on("error", ignore)
-    // One for all channels: see there.
+    // All channels share one listener: see `ChannelHost.onChannelClose`.
     amqplib.on("close", connection.onChannelClose)
     this.#state = "open"
     this.#events.opened()
-    connection.attached(this)
+    connection.channelAttached(this)
     connection.tap.attach(this.number, this)
-    if (this.#isGivenUp && this.#state === "open") this.#close()
+    if (this.#isCloseRequested && this.#state === "open") this.#close()
   }
 
   // --- Methods that amqplib sends --------------------------------------------------------------------------------------
 
   #call<A>(operation: string, reply: number, send: (channel: Amqplib) => Promise<A>): Promise<A> {
     return new Promise((resolve, reject) => {
-      if (this.#state !== "open" || this.#connection.isClosing) throw ended()
-      const call: Call = {
+      if (this.#isClosed) throw channelEnded()
+      const call: AmqplibRequest = {
         isAnswered: false,
         operation,
         reply,
@@ -198,8 +207,8 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
               this.#callSettled(call)
             },
             (cause) => {
-              // When the channel has ended, amqplib says so in other words.
-              reject(this.#state === "open" ? cause : ended())
+              // amqplib rejects with other errors when the channel has ended. Callers get `ChannelEnded`.
+              reject(this.#state === "open" ? cause : channelEnded())
               this.#callSettled(call)
             }
           )
@@ -220,7 +229,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
       this.#isFirstCallSent = true
       call.send(this.#amqplib!)
     } catch (cause) {
-      // An argument that cannot be encoded: nothing was sent.
+      // An argument cannot be encoded: nothing was sent.
       this.#callEnded()
       call.reject(cause)
     }
@@ -232,8 +241,8 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     this.#nextCall()
   }
 
-  /** amqplib has read the answer, or will read none. */
-  #callSettled(call: Call): void {
+  /** amqplib has read the reply, or will not read one. */
+  #callSettled(call: AmqplibRequest): void {
     if (!call.isAnswered) return
     this.#unread--
     if (this.#state === "closing") this.#sendClose()
@@ -254,7 +263,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
 
   consume(queue: string, consumerTag: string, options: ConsumeDeclaration): Promise<void> {
     return this.#call("basic.consume", basicConsumeOk, (channel) =>
-      // amqplib sees no delivery.
+      // The tap passes no deliveries to amqplib, so this callback never runs.
       channel.consume(queue, ignore, { ...options, consumerTag }).then(ignore)
     )
   }
@@ -327,18 +336,23 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     )
   }
 
-  // --- Methods that we send --------------------------------------------------------------------------------------------
+  // --- Methods that this module sends ----------------------------------------------------------------------------------
+
+  /** Whether no more methods and messages are accepted. A close of the connection waits for those before it only. */
+  get #isClosed(): boolean {
+    return this.#state !== "open" || this.#connection.isClosing
+  }
 
   get #writable(): ChannelOutput {
-    if (this.#state !== "open") throw ended()
+    if (this.#isClosed) throw channelEnded()
     return this.#output ?? this.#newOutput()
   }
 
-  /** Made when something is written: many channels of a pool are idle. */
+  /** Created on the first write: many channels of a pool are idle. */
   #newOutput(): ChannelOutput {
     const { output, writeBufferSize } = this.#connection
     const mine = new ChannelOutput(writeBufferSize, output, this)
-    // It stands behind the method that waits for its answer.
+    // Everything written now comes after the method that waits for its reply.
     if (this.#calls !== undefined && this.#calls.length > 0) mine.fenceAt(0)
     return (this.#output = mine)
   }
@@ -368,12 +382,12 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     this.#settle.reject(deliveryTag, requeue)
   }
 
-  #ask(operation: string, method: number, reply: number, bit?: boolean): Promise<boolean> {
+  #sendRequest(operation: string, method: number, reply: number, bit?: boolean): Promise<boolean> {
     return new Promise((resolve, reject) => {
       const output = this.#writable
       const mark = output.position
       writeMethod(output, this.number, method, bit)
-      ;(this.#asked ??= []).push({ mark, operation, reply, resolve, reject })
+      ;(this.#ownRequests ??= []).push({ mark, operation, reply, resolve, reject })
     })
   }
 
@@ -382,46 +396,55 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
       const output = this.#writable
       const mark = output.position
       writeGet(output, this.number, basicGet, queue, noAck)
-      ;(this.#asked ??= []).push({ mark, operation: "basic.get", reply: basicGetOk, queue, noAck, resolve, reject })
+      ;(this.#ownRequests ??= []).push({
+        mark,
+        operation: "basic.get",
+        reply: basicGetOk,
+        queue,
+        noAck,
+        resolve,
+        reject
+      })
     })
   }
 
   flow(active: boolean): Promise<boolean> {
-    return this.#ask("channel.flow", channelFlow, channelFlowOk, active)
+    return this.#sendRequest("channel.flow", channelFlow, channelFlowOk, active)
   }
 
   select(mode: "confirm" | "transaction"): Promise<void> {
     return (
       mode === "confirm"
-        ? this.#ask("confirm.select", confirmSelect, confirmSelectOk, false)
-        : this.#ask("tx.select", txSelect, txSelectOk)
+        ? this.#sendRequest("confirm.select", confirmSelect, confirmSelectOk, false)
+        : this.#sendRequest("tx.select", txSelect, txSelectOk)
     ).then(ignore)
   }
 
   commit(): Promise<void> {
-    return this.#ask("tx.commit", txCommit, txCommitOk).then(ignore)
+    return this.#sendRequest("tx.commit", txCommit, txCommitOk).then(ignore)
   }
 
   rollback(): Promise<void> {
-    return this.#ask("tx.rollback", txRollback, txRollbackOk).then(ignore)
+    return this.#sendRequest("tx.rollback", txRollback, txRollbackOk).then(ignore)
   }
 
-  // --- What comes ------------------------------------------------------------------------------------------------------
+  // --- Receiving -------------------------------------------------------------------------------------------------------
 
   method(id: number, bytes: Buffer, start: number, end: number): boolean {
     switch (id) {
       case basicDeliver: {
         const message = this.#connection.deliverReader.read(id, bytes, start, end)
-        this.#checked(this.#receiving.announced(message))
+        this.#failOn(this.#receiving.begin(message))
         return false
       }
       case basicAck:
       case basicNack:
-        if (end - start < 13) throw new ProtocolViolation(`Invalid frame: ${nameOf(id)} ends before its fields do`)
+        if (end - start < 13)
+          throw new ProtocolViolation(`Invalid frame: the size of ${methodName(id)} does not match its fields`)
         this.#events.confirmed(uint64(bytes, start + 4), (bytes[start + 12]! & 1) === 1, id === basicAck)
         return false
       case basicReturn:
-        this.#checked(this.#receiving.announced(readReturn(id, bytes, start, end)))
+        this.#failOn(this.#receiving.begin(readReturn(id, bytes, start, end)))
         return false
       case basicGetOk:
       case basicGetEmpty:
@@ -452,7 +475,7 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
         return this.#closedByPeer(id, bytes, start, end)
       case channelCloseOk:
         if (!this.#isCloseSent)
-          throw new ProtocolViolation(`Unexpected frame: ${nameOf(id)} on a channel that was not closed`)
+          throw new ProtocolViolation(`Unexpected frame: got ${methodName(id)} on a channel that was not closed`)
         this.#connection.tap.detach(this.number)
         return true
       default:
@@ -461,23 +484,23 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   }
 
   header(header: HeaderFrame): void {
-    this.#checked(this.#receiving.header(header))
+    this.#failOn(this.#receiving.header(header))
   }
 
   body(bytes: Buffer, start: number, end: number): void {
-    this.#checked(this.#receiving.body(bytes, start, end))
+    this.#failOn(this.#receiving.body(bytes, start, end))
   }
 
-  get #receiving(): Incoming {
-    return (this.#incoming ??= new Incoming(this, this.#connection.maxInboundMessageBodySize))
+  get #receiving(): ContentAssembler {
+    return (this.#incoming ??= new ContentAssembler(this, this.#connection.maxInboundMessageBodySize))
   }
 
-  #checked(violation: ProtocolViolation | undefined): void {
-    if (violation !== undefined) this.#broken(violation)
+  #failOn(violation: ProtocolViolation | undefined): void {
+    if (violation !== undefined) this.#failWith(violation)
   }
 
   delivered(message: Delivered): void {
-    // What comes on a channel that is closing goes back to its queue.
+    // The broker requeues deliveries on a closing channel.
     if (this.#state === "open") this.#events.delivered(message)
   }
 
@@ -485,18 +508,18 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     if (!this.#hasEnded) this.#events.returned(message)
   }
 
-  oversized(refused: Refused): boolean {
-    return this.#state !== "open" || this.#events.oversized(refused)
+  oversized(dropped: DroppedMessage): boolean {
+    return this.#state !== "open" || this.#events.oversized(dropped)
   }
 
-  undecodable(refused: Refused, problem: Error): boolean {
-    return this.#state !== "open" || this.#events.undecodable(refused, problem)
+  undecodable(dropped: DroppedMessage, problem: Error): boolean {
+    return this.#state !== "open" || this.#events.undecodable(dropped, problem)
   }
 
-  /** Whether amqplib waits for it. What it does not wait for would end the connection. */
+  /** Returns whether amqplib gets the reply. A reply that amqplib does not wait for would end the connection. */
   #replied(id: number): boolean {
     const [call] = this.#calls ?? []
-    // It is closing, and amqplib ignores all but the answer to that.
+    // The channel is closing, and amqplib ignores everything except `channel.close-ok`.
     if (this.#isCloseSent) return false
     if (call !== undefined && this.#isFirstCallSent && id === call.reply) {
       call.isAnswered = true
@@ -509,23 +532,23 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   }
 
   #answered(id: number, bytes: Buffer, start: number, end: number): void {
-    const first = this.#firstAsked
+    const first = this.#nextOwnRequest
     if (first === undefined || first.reply !== id || "queue" in first) return this.#unexpected(id)
-    this.#asked!.shift()
+    this.#ownRequests!.shift()
     first.resolve(id === channelFlowOk && readBit(id, bytes, start, end))
   }
 
   #got(id: number, bytes: Buffer, start: number, end: number): void {
-    const first = this.#firstAsked
+    const first = this.#nextOwnRequest
     if (first === undefined || !("queue" in first)) return this.#unexpected(id)
-    this.#asked!.shift()
+    this.#ownRequests!.shift()
     if (id === basicGetEmpty) return first.resolve(undefined)
-    this.#checked(this.#receiving.announced(readGetOk(id, bytes, start, end), first))
+    this.#failOn(this.#receiving.begin(readGetOk(id, bytes, start, end), first))
   }
 
-  /** The method of ours that is answered next. One that waits behind a method of amqplib's is not sent. */
-  get #firstAsked(): Asked | AskedGet | undefined {
-    const [first] = this.#asked ?? []
+  /** The own method that is answered next. A method that waits behind one of amqplib's has not been sent. */
+  get #nextOwnRequest(): OwnRequest | OwnGetRequest | undefined {
+    const [first] = this.#ownRequests ?? []
     const [call] = this.#calls ?? []
     return first !== undefined && call !== undefined && first.mark >= call.mark ? undefined : first
   }
@@ -533,48 +556,53 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
   #unexpected(id: number): void {
     if (this.#state !== "open") return
     const [first] = this.#sent
-    const expected = first === undefined ? "none" : nameOf(first.reply)
-    const violation = new ProtocolViolation(
-      `Unexpected frame: ${nameOf(id)}, where the reply that is expected is ${expected}`
-    )
+    const expected = first === undefined ? "no reply" : methodName(first.reply)
+    const violation = new ProtocolViolation(`Unexpected frame: expected ${expected}, got ${methodName(id)}`)
     first?.reject(violation)
-    this.#broken(violation)
+    this.#failWith(violation)
   }
 
-  // --- Its end ---------------------------------------------------------------------------------------------------------
+  // --- Closing ---------------------------------------------------------------------------------------------------------
 
-  /** The broker has closed it: read before amqplib answers, behind which nothing may be written. Whether amqplib gets it. */
+  /**
+   * The broker closed the channel. This is read before amqplib answers, because nothing may be written after that
+   * answer. Returns whether amqplib gets the frame.
+   */
   #closedByPeer(id: number, bytes: Buffer, start: number, end: number): boolean {
     const close = readClose(id, bytes, start, end)
-    // Both have closed it: amqplib waits for the answer to its own.
+    // Both sides have closed the channel: amqplib waits for the answer to its own close.
     if (this.#isCloseSent) return true
     this.#connection.tap.detach(this.number)
     const operation = operationOf(close.classId, close.methodId)
-    // What has no reply, such as a publish, is found out by the request that waits for one.
+    // When no waiting request is of this operation, a method without a reply, such as a publish, caused the close. The
+    // first waiting request then fails with it.
     const isOfAny = this.#sent.some((request) => request.operation === operation)
     this.#end(close, (request) => !isOfAny || request.operation === operation)
     return true
   }
 
-  /** The broker has sent what it may not, or more than is taken in: the channel is of no use any more. */
-  #broken(violation: ProtocolViolation): void {
+  /** The broker violated the protocol, or sent more than the limit allows: the channel is closed. */
+  #failWith(violation: ProtocolViolation): void {
     if (this.#state !== "open" || this.#hasEnded) return
-    const get = this.#incoming?.unanswered
+    const get = this.#incoming?.pendingGet
     get?.reject(violation)
     this.#hasEnded = true
     this.#close()
     this.#events.closed(violation)
   }
 
-  /** It ended with its connection. */
+  /** The channel ended with its connection. */
   connectionEnded(): void {
     this.#end(undefined, () => false)
     this.gone()
   }
 
-  /** `isCause`: whether the channel was closed for this request, which is the first that was sent, or one like it. */
+  /**
+   * `isCause` returns whether the channel was closed because of a request. The first sent request for which it returns
+   * `true` rejects with `end`.
+   */
   #end(end: ChannelEnd | undefined, isCause: (request: Request) => boolean): void {
-    const wasClosing = this.#isGivenUp
+    const wasClosing = this.#isCloseRequested
     this.#state = "closed"
     this.#output?.end()
     this.#reject(end, isCause)
@@ -583,19 +611,19 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
     if (!wasClosing) this.#events.closed(end)
   }
 
-  /** Requests that are sent and not answered, in the order of their answers. */
+  /** Requests that are sent and not answered, in the order of their replies. */
   get #sent(): ReadonlyArray<Request> {
-    const asked = this.#asked ?? []
+    const own = this.#ownRequests ?? []
     const [call] = this.#calls ?? []
-    if (call === undefined) return asked
-    const before = asked.filter(({ mark }) => mark < call.mark)
+    if (call === undefined) return own
+    const before = own.filter(({ mark }) => mark < call.mark)
     return this.#isFirstCallSent ? [...before, call] : before
   }
 
   #reject(end: ChannelEnd | undefined, isCause: (request: Request) => boolean): void {
     const sent = this.#sent
-    const all = [...(this.#asked ?? []), ...(this.#calls ?? [])]
-    this.#asked = undefined
+    const all = [...(this.#ownRequests ?? []), ...(this.#calls ?? [])]
+    this.#ownRequests = undefined
     this.#calls = undefined
     this.#isFirstCallSent = false
     let cause: unknown = end
@@ -605,45 +633,45 @@ export class Channel implements DriverChannel, ChannelFrames, OutputEvents, Rece
         cause = undefined
       }
     }
-    for (const request of all) request.reject(ended())
-    this.#incoming?.unanswered?.reject(ended())
+    for (const request of all) request.reject(channelEnded())
+    this.#incoming?.pendingGet?.reject(channelEnded())
   }
 
   close(): void {
-    this.#isGivenUp = true
+    this.#isCloseRequested = true
     if (this.#state === "open") this.#close()
   }
 
   #close(): void {
     this.#state = "closing"
-    this.#isGivenUp = true
+    this.#isCloseRequested = true
     const isAnswerDue = this.#isFirstCallSent
     this.#reject(undefined, () => false)
-    // What waits behind a method that has no answer may go, once that method has been written.
+    // A close that waits behind an unanswered method may be sent once amqplib has written that method.
     if (isAnswerDue) this.#connection.output.whenAmqplibHasWritten(() => this.#sendClose())
     else this.#sendClose()
   }
 
-  /** Sends `channel.close`, when all that was written before it has left. */
+  /** Sends `channel.close` once everything written before it has been taken. */
   #sendClose(): void {
     if (this.#state !== "closing" || this.#isCloseSent || this.#unread > 0) return
     const output = this.#output
     output?.fenceAt(Infinity)
     if (output?.isTaken === false) return
     output?.end()
-    // The connection's own close ends it as well.
+    // The connection's close ends the channel too.
     if (this.#connection.isClosing) return
     this.#isCloseSent = true
     this.#amqplib!.close().catch(ignore)
   }
 
-  /** Nothing is left of it: amqplib has let go of its number, or the connection has ended. */
+  /** Releases the channel: amqplib has released its number, or the connection has ended. */
   gone(): void {
     if (this.#isGone) return
     this.#isGone = true
     this.#state = "closed"
     this.#output?.end()
-    this.#connection.left(this)
+    this.#connection.channelGone(this)
     this.#events.gone()
   }
 }

@@ -1,55 +1,54 @@
 /**
- * What one channel has written and its connection has not taken yet.
- *
- * It counts bytes, and puts frames together: what a channel writes in one turn of the event loop reaches the socket in few
- * pieces. A piece has whole frames, since those of other channels come between two pieces.
+ * The bytes that one channel has written and its connection has not taken yet.
+ * It counts bytes and merges frames, so that everything a channel writes in one turn of the event loop reaches the
+ * socket in few pieces. A piece holds whole frames, because frames of other channels may come between two pieces.
  */
 import type { ConnectionOutput } from "./connectionOutput.ts"
-import type { Slab, Slabs } from "./slab.ts"
+import type { Slab, SlabPool } from "./slabPool.ts"
 
-/** A larger frame is not copied. */
-const smallFrame = 4096
+/** Largest frame that is copied, in bytes. A larger one becomes a piece of its own. */
+const maxCopiedFrame = 4096
 
-/** Those of an output that holds nothing, as most do for most of the time. */
+/** The pieces of an empty output, shared because most outputs are empty most of the time. */
 const none: Array<undefined> = []
 
 const drained = (output: ChannelOutput) => output.drained()
 
-/** What a channel is told of its output. */
+/** The events of an output, for its channel. */
 export interface OutputEvents {
-  /** There is room again, after it was full. */
+  /** The output was full and has room again. */
   readonly outputDrained: () => void
-  /** All that `isTaken` was asked for is taken. */
+  /** Everything up to the fence is taken, after `isTaken` returned `false`. */
   readonly outputTaken: () => void
 }
 
 export class ChannelOutput {
   readonly #size: number
   readonly #connection: ConnectionOutput
-  readonly #slabs: Slabs
+  readonly #slabs: SlabPool
   readonly #events: OutputEvents
-  /** In order, before the open one. */
+  /** Complete pieces, in order, before the open one. */
   #pieces: Array<Buffer | undefined> = none
-  /** Which slab each is in; undefined: in none. */
+  /** The slab of each piece; `undefined`: the piece is in no slab. */
   #slabOf: Array<Slab | undefined> = none
   #next = 0
-  /** The piece that still grows, of this slab. */
+  /** The slab of the piece that still grows. */
   #open: Slab
   #from = 0
   #to = 0
   #bytes = 0
   #isFull = false
-  /** Whether the connection knows that there is something to be taken. */
+  /** Whether the output is announced to the connection. */
   #isAnnounced = false
   #hasEnded = false
-  /** Nothing behind this position is taken. */
+  /** Bytes after this position are not taken. */
   #fence = Infinity
-  /** Whether `outputTaken` is to be called. */
+  /** Whether `outputTaken` is due. */
   #isAwaited = false
-  /** Bytes that were ever written: where the next will be. */
+  /** Number of bytes written so far, which is the position of the next byte. */
   position = 0
 
-  /** @param size in bytes: it is full when it holds as many */
+  /** @param size capacity in bytes; the output is full when it holds that many */
   constructor(size: number, connection: ConnectionOutput, events: OutputEvents) {
     this.#size = size
     this.#connection = connection
@@ -58,22 +57,22 @@ export class ChannelOutput {
     this.#open = this.#slabs.current
   }
 
-  /** Whether it holds as much as it is meant to, and `outputDrained` is to come. */
+  /** Whether the output has reached its capacity. `outputDrained` follows. */
   get isFull(): boolean {
     return this.#isFull && !this.#hasEnded
   }
 
-  /** Where `reserve` has made room. */
-  get room(): Buffer {
-    return this.#open.room
+  /** The memory in which `reserve` has made room. */
+  get buffer(): Buffer {
+    return this.#open.buffer
   }
 
-  /** Takes whole frames, in any case. */
+  /** Takes whole frames, even when the output is full. */
   write(frame: Buffer): void {
     if (this.#hasEnded) return
-    if (frame.length <= smallFrame) {
+    if (frame.length <= maxCopiedFrame) {
       const at = this.reserve(frame.length)
-      this.room.set(frame, at)
+      this.buffer.set(frame, at)
       this.commit(frame.length)
     } else {
       this.#finish()
@@ -83,8 +82,8 @@ export class ChannelOutput {
   }
 
   /**
-   * Makes room for so many bytes, no more than the largest slab has: from where on in `room` they may be written. They
-   * count when `commit` says how many they were, in the same tick.
+   * Makes room for `bytes` bytes, at most the size of the largest slab. Returns the index in `room` where they may be
+   * written. They count once `commit` states how many were written, which must happen in the same tick.
    */
   reserve(bytes: number): number {
     const slabs = this.#slabs
@@ -99,7 +98,7 @@ export class ChannelOutput {
   }
 
   commit(bytes: number): void {
-    // A channel that was closed under its writer's hands: the frames are nobody's.
+    // The channel was closed while its frames were being written: they are dropped.
     if (this.#hasEnded) return
     const slab = this.#open
     slab.used = this.#to += bytes
@@ -107,17 +106,22 @@ export class ChannelOutput {
     this.#written(bytes)
   }
 
-  /** Whether what ends at this position is the last that was written, and is not taken: it may still be changed. */
+  /**
+   * Whether the bytes that end at this position were written last and are not taken. Then they may still be changed.
+   */
   isLast(position: number): boolean {
     return position === this.position && this.#from < this.#to
   }
 
-  /** Takes so many bytes back that end at this position. Whether it could: they are not taken, nor is anything behind. */
-  takeBack(position: number, bytes: number): boolean {
+  /**
+   * Removes `bytes` bytes that end at this position. Returns whether it could: neither they nor anything after them may
+   * have been taken.
+   */
+  tryRetract(position: number, bytes: number): boolean {
     const slab = this.#open
     const start = this.#to - (this.position - position) - bytes
     if (start < this.#from || slab.used !== this.#to) return false
-    slab.room.copyWithin(start, start + bytes, this.#to)
+    slab.buffer.copyWithin(start, start + bytes, this.#to)
     slab.used = this.#to -= bytes
     slab.unread -= bytes
     this.position -= bytes
@@ -137,10 +141,10 @@ export class ChannelOutput {
     this.#connection.announce(this)
   }
 
-  /** Nothing more is put to the open piece. */
+  /** Completes the open piece. */
   #finish(): void {
     if (this.#from === this.#to) return
-    this.#push(this.room.subarray(this.#from, this.#to), this.#open)
+    this.#push(this.buffer.subarray(this.#from, this.#to), this.#open)
     this.#from = this.#to
   }
 
@@ -150,19 +154,19 @@ export class ChannelOutput {
     this.#slabOf.push(slab)
   }
 
-  /** Where a fence may be put later: what is written from now on is in other pieces. */
+  /** Returns a position for a later fence: bytes written from now on go into other pieces. */
   mark(): number {
     this.#finish()
     return this.position
   }
 
-  /** Nothing behind this mark is taken until there is another fence, or none: Infinity. */
+  /** Holds back bytes after this mark until another call moves the fence; `Infinity` removes it. */
   fenceAt(mark: number): void {
     this.#fence = mark
     if (this.#bytes > 0 && !this.#isAnnounced) this.#announce()
   }
 
-  /** Whether all up to the fence is taken. If not, `outputTaken` follows when it is. */
+  /** Whether everything up to the fence is taken. If not, `outputTaken` follows when it is. */
   get isTaken(): boolean {
     if (this.#isTakenNow) return true
     this.#connection.flush()
@@ -175,22 +179,22 @@ export class ChannelOutput {
     return this.#bytes === 0 || this.position - this.#bytes >= this.#fence
   }
 
-  /** The next piece; undefined when there is none now. */
+  /** Returns the next piece; `undefined`: there is none now. */
   take(): Buffer | undefined {
     if (this.position - this.#bytes >= this.#fence) return this.#pause()
     if (this.#next === this.#pieces.length) this.#finish()
     const piece = this.#pieces[this.#next]
     if (piece === undefined) return this.#pause()
     const { length } = piece
-    this.#slabs.gave(length, this.#slabOf[this.#next])
+    this.#slabs.consumed(length, this.#slabOf[this.#next])
     this.#pieces[this.#next++] = undefined
     this.#bytes -= length
     if (this.#next === this.#pieces.length) this.#dropTaken(none, none)
-    // Somebody writes as fast as we read: what was taken must not pile up.
+    // The writer keeps up with the reader, so the output is never empty: taken pieces must not accumulate.
     else if (this.#next > 1000 && this.#next * 2 > this.#pieces.length) {
       this.#dropTaken(this.#pieces.slice(this.#next), this.#slabOf.slice(this.#next))
     }
-    // Not here and now: the connection is in the midst of its work.
+    // Deferred, because the connection is in the middle of a flush.
     if (this.#isFull && this.#bytes === 0) process.nextTick(drained, this)
     return piece
   }
@@ -208,18 +212,19 @@ export class ChannelOutput {
     this.#next = 0
   }
 
-  /** Tells that there is room, if there is. */
+  /** Reports that there is room, if there is. */
   drained(): void {
     if (!this.#isFull || this.#bytes > 0) return
     this.#isFull = false
     if (!this.#hasEnded) this.#events.outputDrained()
   }
 
-  /** Drops what is not taken. Nothing more is written. */
+  /** Drops everything that is not taken. Later writes are ignored. */
   end(): void {
     if (this.#hasEnded) return
     this.#finish()
-    for (let i = this.#next; i < this.#pieces.length; i++) this.#slabs.dropped(this.#pieces[i]!.length, this.#slabOf[i])
+    for (let i = this.#next; i < this.#pieces.length; i++)
+      this.#slabs.discarded(this.#pieces[i]!.length, this.#slabOf[i])
     this.#dropTaken(none, none)
     this.#bytes = 0
     this.#isAwaited = false

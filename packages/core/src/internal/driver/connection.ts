@@ -1,37 +1,37 @@
 /**
- * One connection to a broker: amqplib's conversation, and the messages that pass it by.
- *
- * Hazards of amqplib 2.3 that this module answers:
- * - `close()` sends `connection.close` at once, before what its channels have written, and never settles when the peer is
- *   gone or silent: it is called when all is written, and whoever closes bounds it.
- * - A connection that amqplib gives up (heartbeat) leaves its socket open: it is destroyed here; with an error, since
- *   without one amqplib would not notice, and its heartbeat would go on.
- * - A write after it has ended the socket destroys it, perhaps before its `close-ok` has left: nothing of ours is written
- *   when a `connection.close` has been read or sent. What its own channels have asked for it writes when it has answered
- *   and ended the socket, too: it gets the broker's close when that is written.
- * - An `error` event without a listener takes the process down: one stays attached for as long as the object can emit.
+ * One connection to a broker: amqplib's side of the protocol, and the messages that bypass amqplib.
+ * Hazards of amqplib 2.3 that this module handles:
+ * - `close()` sends `connection.close` at once, ahead of everything its channels have written, and never settles when
+ *   the peer is gone or silent. It is called after everything is written, and the caller of `close` bounds it.
+ * - amqplib leaves the socket open when it gives up a connection (heartbeat). This module destroys the socket, with an
+ *   error: without one amqplib would not notice, and would continue to send heartbeats.
+ * - A write after amqplib has ended the socket destroys the socket, perhaps before amqplib's `close-ok` has been sent.
+ *   So nothing of ours is written once a `connection.close` was read or sent. amqplib also writes the pending requests
+ *   of its own channels after it has answered and ended the socket, so it gets the broker's close only when those are
+ *   written.
+ * - An `error` event without a listener ends the process: one listener stays attached for as long as the object can
+ *   emit.
  */
 import type { Socket } from "node:net"
 import { type Channel as Amqplib, type Model, numberOf } from "./amqplib.ts"
 import { Channel, type ChannelHost } from "./channel.ts"
 import { ConnectionOutput } from "./connectionOutput.ts"
 import type { ChannelEvents, ConnectionEvents, DriverChannel, DriverConnection } from "./contract.ts"
-import { type BrokerClose, NoChannelLeft } from "./ends.ts"
+import { type BrokerClose, ChannelNumbersExhausted } from "./errors.ts"
 import { DeliverReader } from "./methods.ts"
-import type { Agreement, Tap, TapOwner } from "./tap.ts"
+import type { Negotiated, Tap, TapOwner } from "./tap.ts"
 
-/** How long amqplib may take to answer the broker's close, in milliseconds. */
-const lastWords = 1000
+/** Longest time in which amqplib may answer the broker's close, in milliseconds. */
+const closeGraceMillis = 1000
 
-/** What is held at most. */
-export interface Bounds {
-  /** Of the body of one message that is taken in, in bytes. */
+export interface ConnectionLimits {
+  /** Maximum size of an incoming message body, in bytes. */
   readonly maxInboundMessageBodySize: number
-  /** Of what one channel has written and the socket has not taken, in bytes. */
+  /** Capacity of each channel's output, in bytes. */
   readonly writeBufferSize: number
 }
 
-// They may be anything: a table whose `toString` is a text throws where it is put into one.
+// Rejection values may be anything: a table whose `toString` is a string throws when it is converted to text.
 const ignore = () => {}
 
 export class Connection implements DriverConnection, TapOwner, ChannelHost {
@@ -47,16 +47,19 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
   readonly #model: Model
   readonly #socket: Socket
   #events: ConnectionEvents | undefined = undefined
-  /** Those that amqplib has not handed out. */
-  readonly #opening = new Set<Channel>()
-  /** The others by their numbers, until nothing of them is left. */
+  /** Channels that amqplib has not handed out yet. */
+  readonly #openingChannels = new Set<Channel>()
+  /** The other channels by number, until they are released. */
   readonly #channels: Array<Channel | undefined> = []
-  opening = 0
-  /** Whether `close` was called: amqplib is asked for nothing more, since its `connection.close` would overtake that. */
+  pendingOpens = 0
+  /**
+   * Whether `close` was called. Channels accept nothing more: `connection.close` would overtake requests of amqplib, and
+   * waits for everything else that is written.
+   */
   isClosing = false
   #hasEnded = false
 
-  constructor(model: Model, tap: Tap, socket: Socket, agreed: Agreement, bounds: Bounds) {
+  constructor(model: Model, tap: Tap, socket: Socket, agreed: Negotiated, bounds: ConnectionLimits) {
     this.#model = model
     this.#socket = socket
     this.tap = tap
@@ -67,7 +70,8 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
     this.maxInboundMessageBodySize = bounds.maxInboundMessageBodySize
     this.writeBufferSize = bounds.writeBufferSize
     this.output = new ConnectionOutput(socket)
-    // What amqplib reports itself: a silent peer, a socket that failed or ended. Frames are read before it reads them.
+    // These listeners get what amqplib reports itself: a silent peer, or a socket that failed or ended. The tap reads
+    // all frames before amqplib does.
     const channels = this.#channels
     this.onChannelClose = function () {
       channels[numberOf(this)]?.gone()
@@ -96,44 +100,47 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
       queueMicrotask(() => channel.connectionEnded())
       return channel
     }
-    this.#opening.add(channel)
-    this.opening++
+    this.#openingChannels.add(channel)
+    this.pendingOpens++
     this.#model.createChannel().then(
       (opened) => {
-        this.opening--
+        this.pendingOpens--
         if (this.#hasEnded) return
         try {
           channel.attach(opened)
         } catch (cause) {
-          this.#break(cause)
+          this.#abort(cause)
         }
       },
       () => {
-        this.opening--
-        // A connection that ended has told its channels.
-        if (!this.#opening.delete(channel)) return
-        events.notOpened(new NoChannelLeft(`all ${this.channelMax} channels of the connection are in use`))
+        this.pendingOpens--
+        // The end of the connection was already reported to its channels.
+        if (!this.#openingChannels.delete(channel)) return
+        events.notOpened(
+          new ChannelNumbersExhausted(`all channels of this connection are in use (channelMax ${this.channelMax})`)
+        )
       }
     )
     return channel
   }
 
-  /** amqplib has handed the channel out, so it has its number. */
-  attached(channel: Channel): void {
-    this.#opening.delete(channel)
+  channelAttached(channel: Channel): void {
+    this.#openingChannels.delete(channel)
     this.#channels[channel.number] = channel
   }
 
-  /** Nothing is left of the channel. */
-  left(channel: Channel): void {
-    this.#opening.delete(channel)
+  channelGone(channel: Channel): void {
+    this.#openingChannels.delete(channel)
     if (this.#channels[channel.number] === channel) this.#channels[channel.number] = undefined
   }
 
-  /** The listener of all of amqplib's channels: a closure for each would be a tenth of what a channel takes. */
+  /**
+   * The `close` listener that all amqplib channels share. A closure per channel would take a tenth of a channel's
+   * memory.
+   */
   readonly onChannelClose: (this: Amqplib) => void
 
-  // --- What the tap has read -------------------------------------------------------------------------------------------
+  // --- Events of the tap -----------------------------------------------------------------------------------------------
 
   blocked(reason: string): void {
     this.#events?.blocked(reason)
@@ -143,13 +150,13 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
     this.#events?.unblocked()
   }
 
-  secretTaken(): void {
-    this.#events?.secretTaken()
+  secretUpdated(): void {
+    this.#events?.secretUpdated()
   }
 
   closed(close: BrokerClose, answer: () => void): void {
-    const doomed = setTimeout(() => this.#destroy(close), lastWords)
-    this.#socket.once("close", () => clearTimeout(doomed))
+    const destroyTimer = setTimeout(() => this.#destroy(close), closeGraceMillis)
+    this.#socket.once("close", () => clearTimeout(destroyTimer))
     this.#end(this.isClosing ? undefined : close)
     this.output.whenAmqplibHasWritten(answer)
   }
@@ -158,10 +165,10 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
     this.#end(cause)
   }
 
-  // --- Its end ---------------------------------------------------------------------------------------------------------
+  // --- Closing ---------------------------------------------------------------------------------------------------------
 
   updateSecret(secret: Buffer, reason: string): void {
-    // The promise says nothing that `secretTaken` does not, and stays pending when the connection ends.
+    // The promise states nothing that `secretUpdated` does not, and stays pending when the connection ends.
     this.#model.updateSecret(secret, reason).catch(ignore)
   }
 
@@ -176,11 +183,11 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
 
   destroy(cause: Error): void {
     this.#events = undefined
-    this.#break(cause)
+    this.#abort(cause)
   }
 
-  /** Something that must not happen has happened. */
-  #break(cause: unknown): void {
+  /** Ends the connection and destroys its socket. */
+  #abort(cause: unknown): void {
     this.#end(cause)
     this.#destroy(cause)
   }
@@ -190,12 +197,12 @@ export class Connection implements DriverConnection, TapOwner, ChannelHost {
     this.#socket.destroy(cause instanceof Error ? cause : new Error(String(cause)))
   }
 
-  /** Tells it to all. */
+  /** Reports the end to the owner and to all channels. */
   #end(cause: unknown): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
     this.output.stop()
     this.#events?.ended(this.isClosing ? undefined : cause)
-    for (const channel of [...this.#opening, ...this.#channels]) channel?.connectionEnded()
+    for (const channel of [...this.#openingChannels, ...this.#channels]) channel?.connectionEnded()
   }
 }

@@ -1,46 +1,48 @@
 /**
- * What the channels of a connection write to its socket: once per turn of the event loop, in few pieces, and no more than
- * the socket takes.
- *
- * Channels put what they write into the same memory, one behind the other, so what each of them has written goes out as
- * one. When the socket takes no more, the channels take turns: a large message of one does not hold up the others, nor
- * amqplib, which writes its methods and heartbeats to the socket itself.
+ * Writes the output of all channels of a connection to its socket: once per turn of the event loop, in few pieces, and
+ * no more than the socket accepts.
+ * Channels write into shared memory, one after the other, so that the bytes of several channels go out as one piece.
+ * When the socket accepts no more, the channels take turns. A large message of one channel does not delay the others,
+ * nor amqplib, which writes its methods and heartbeats to the socket itself.
  */
 import type { Duplex } from "node:stream"
-import { Slabs } from "./slab.ts"
+import { SlabPool } from "./slabPool.ts"
 
-/** So many turns after it was asked to write something, amqplib has given it to the socket, unless that is full. */
-const turnsOfAmqplib = 2
+/**
+ * Number of turns of the event loop after which amqplib has passed a requested write to the socket, unless the socket
+ * is full.
+ */
+const amqplibTurns = 2
 
-/** What a channel has written. */
+/** The output of one channel. */
 export interface Pieces {
-  /** The next piece; undefined when there is none now. */
+  /** Returns the next piece; `undefined`: there is none now. */
   readonly take: () => Buffer | undefined
 }
 
 export class ConnectionOutput {
-  readonly slabs: Slabs
+  readonly slabs: SlabPool
   readonly #socket: Duplex
-  /** Those that have something to be taken, in the order of their turns. */
+  /** Outputs with bytes to take, in the order of their turns. */
   #ready: Array<Pieces> = []
   #isScheduled = false
   #isFlushing = false
   #isStopped = false
-  /** Not given to the socket yet: what is here, and so many bytes behind it. */
+  /** Bytes that are not given to the socket yet: they start in this buffer and are `#length` long. */
   #held: Buffer | undefined = undefined
   #length = 0
-  /** Waiting until nothing is left. */
+  /** Called when nothing is left to write. */
   #whenEmpty: (() => void) | undefined = undefined
-  /** To be called at the next drain, before anything of ours is written. */
+  /** Called at the next `drain`, before anything of ours is written. */
   readonly #whenDrained: Array<() => void> = []
 
   constructor(socket: Duplex) {
     this.#socket = socket
-    this.slabs = new Slabs(socket)
+    this.slabs = new SlabPool(socket)
     socket.on("drain", this.#drained)
   }
 
-  /** There is something to be taken. */
+  /** Registers an output that has bytes to take. */
   announce(output: Pieces): void {
     if (this.#isStopped) return
     this.#ready.push(output)
@@ -54,13 +56,16 @@ export class ConnectionOutput {
     this.flush()
   }
 
-  /** amqplib listens longer than this does: it has written what waited there, as much as the socket has taken. */
+  /**
+   * amqplib's `drain` listener is older than this one, so amqplib has already written as much of its waiting output as
+   * the socket accepted.
+   */
   readonly #drained = () => {
-    for (const look of this.#whenDrained.splice(0)) look()
+    for (const check of this.#whenDrained.splice(0)) check()
     this.#run()
   }
 
-  /** Gives the socket as much as it takes, with one system call. */
+  /** Gives the socket as much as it accepts, with one system call. */
   flush(): void {
     const socket = this.#socket
     if (this.#isFlushing || this.#isStopped || this.#ready.length === 0 || socket.writableNeedDrain) return
@@ -68,12 +73,12 @@ export class ConnectionOutput {
     socket.cork()
     try {
       this.#takeTurns()
-      this.#give()
+      this.#writeHeld()
     } finally {
       socket.uncork()
       this.#isFlushing = false
     }
-    this.#lookWhetherEmpty()
+    this.#checkEmpty()
   }
 
   #takeTurns(): void {
@@ -86,13 +91,13 @@ export class ConnectionOutput {
     }
   }
 
-  /** Whether the socket will take more. */
+  /** Returns whether the socket accepts more. */
   #write(piece: Buffer): boolean {
     const held = this.#held
     if (held?.buffer === piece.buffer && held.byteOffset + this.#length === piece.byteOffset) {
       this.#length += piece.length
     } else {
-      this.#give()
+      this.#writeHeld()
       this.#held = piece
       this.#length = piece.length
     }
@@ -100,7 +105,7 @@ export class ConnectionOutput {
     return writableLength + this.#length < writableHighWaterMark
   }
 
-  #give(): void {
+  #writeHeld(): void {
     const held = this.#held
     if (held === undefined) return
     this.#held = undefined
@@ -108,14 +113,14 @@ export class ConnectionOutput {
     this.#socket.write(length === this.#length ? held : Buffer.from(buffer, byteOffset, this.#length))
   }
 
-  /** Calls back when nothing that was announced is left, and amqplib has written all that it was asked to. */
+  /** Calls `run` when all announced output and all of amqplib's requested writes are with the socket. */
   whenEmpty(run: () => void): void {
     this.#whenEmpty = run
     this.flush()
-    this.#lookWhetherEmpty()
+    this.#checkEmpty()
   }
 
-  #lookWhetherEmpty(): void {
+  #checkEmpty(): void {
     const run = this.#whenEmpty
     if (run === undefined || this.#ready.length > 0 || this.#isFlushing) return
     this.#whenEmpty = undefined
@@ -124,19 +129,20 @@ export class ConnectionOutput {
     })
   }
 
-  /** Calls back when amqplib has given the socket all that it was asked to write, whatever channels go on writing. */
+  /** Calls `run` when amqplib has given the socket all requested writes, even while channels continue to write. */
   whenAmqplibHasWritten(run: () => void): void {
     let turns = 0
-    const look = () => {
-      if (turns++ < turnsOfAmqplib) setImmediate(look)
-      // What is filled up behind amqplib's turn is ours.
-      else if (this.#socket.writableNeedDrain) this.#whenDrained.push(look)
+    const check = () => {
+      if (turns++ < amqplibTurns) setImmediate(check)
+      // The socket is full, so amqplib may still have bytes to write. The check runs again at the next `drain`, after
+      // amqplib's turn and before ours, because our bytes would fill the socket again.
+      else if (this.#socket.writableNeedDrain) this.#whenDrained.push(check)
       else run()
     }
-    look()
+    check()
   }
 
-  /** Nothing of ours is written any more. */
+  /** Stops writing. Announced output is dropped. */
   stop(): void {
     this.#isStopped = true
     this.#ready = []

@@ -1,17 +1,20 @@
-/** What the driver gives to the rest of the house, and what it wants to be told of: `driver.ts` is the door to it. */
+/**
+ * The interface between the driver and the rest of the library, which imports it from `driver.ts`: connections,
+ * channels and their events.
+ */
 import type { DeliveredProperties, FieldTable } from "../../model/message.ts"
-import type { BrokerClose, ChannelEnded, ProtocolViolation } from "./ends.ts"
+import type { BrokerClose, ChannelEnded, ProtocolViolation } from "./errors.ts"
 import type { Outgoing } from "../wire/properties.ts"
 
-/** A message that a consumer or `basic.get` gets. */
+/** A message that a consumer or `basic.get` receives. */
 export interface DeliveredMessage {
-  /** Empty for `basic.get`. */
+  /** The consumer's tag; empty for `basic.get`. */
   readonly consumerTag: string
   readonly deliveryTag: number
   readonly redelivered: boolean
   readonly exchange: string
   readonly routingKey: string
-  /** How many messages are left in the queue, as `basic.get` says. */
+  /** The number of messages left in the queue, as `basic.get-ok` states it; `undefined` for a consumer's delivery. */
   readonly messageCount: number | undefined
   readonly properties: DeliveredProperties
   readonly content: Buffer
@@ -27,69 +30,80 @@ export interface ReturnedMessage {
   readonly content: Buffer
 }
 
-/** A message whose content is dropped: its body is larger than `maxInboundMessageBodySize`, or its header is unreadable. */
-export type Refused = RefusedGet | RefusedDelivery | RefusedReturn
+/**
+ * A message whose content is dropped, because its body is larger than `maxInboundMessageBodySize` or its header cannot
+ * be decoded.
+ */
+export type DroppedMessage = DroppedGet | DroppedDelivery | DroppedReturn
 
-export interface RefusedGet {
+export interface DroppedGet {
   readonly method: "basic.get"
   readonly message: Omit<DeliveredMessage, "content">
-  /** The size of its body, in bytes. */
+  /** The size of the body, in bytes. */
   readonly size: number
   readonly queue: string
   readonly noAck: boolean
-  /** Fails the `get` that waits for it. */
+  /** Fails the `get` call that waits for the message. */
   readonly fail: (cause: unknown) => void
 }
 
-export interface RefusedDelivery {
+export interface DroppedDelivery {
   readonly method: "basic.deliver"
   readonly message: Omit<DeliveredMessage, "content">
-  /** The size of its body, in bytes. */
+  /** The size of the body, in bytes. */
   readonly size: number
 }
 
-export interface RefusedReturn {
+export interface DroppedReturn {
   readonly method: "basic.return"
   readonly message: Omit<ReturnedMessage, "content">
-  /** The size of its body, in bytes. */
+  /** The size of the body, in bytes. */
   readonly size: number
 }
 
-/** What a channel ended with: the broker's `channel.close`, or what the broker sent against the protocol. */
+/** Why a channel ended: the broker's `channel.close`, a protocol violation by the broker, or `ChannelEnded`. */
 export type ChannelEnd = BrokerClose | ProtocolViolation | ChannelEnded
 
 /**
- * What happens on one channel. Called while bytes are read from the socket, in the order of the frames: none of these may
- * throw, and none may keep what it was given beyond the call unless it says so.
+ * The events of one channel. The driver calls them while it reads bytes from the socket, in the order of the frames.
+ * They must not throw, and must not keep their arguments beyond the call unless the event says so.
  */
 export interface ChannelEvents {
-  /** `channel.open` is answered. */
+  /** The broker has answered `channel.open`. */
   readonly opened: () => void
-  /** `channel.open` cannot be sent: the connection has no number left. */
+  /** `channel.open` cannot be sent, because all channel numbers of the connection are in use. */
   readonly notOpened: (cause: unknown) => void
-  /** The message is the receiver's. */
+  /** A message was delivered to a consumer. The receiver may keep it. */
   readonly delivered: (message: DeliveredMessage) => void
-  /** The message is the receiver's. */
+  /** The broker returned a mandatory message. The receiver may keep it. */
   readonly returned: (message: ReturnedMessage) => void
-  /** The broker's `basic.ack` (`isAck`) or `basic.nack` of what was published. Tag 0 with `multiple`: all there are. */
+  /**
+   * The broker confirmed a publish with `basic.ack` (`isAck`) or `basic.nack`. Tag 0 with `multiple` stands for all
+   * outstanding publishes.
+   */
   readonly confirmed: (deliveryTag: number, multiple: boolean, isAck: boolean) => void
-  /** `channel.flow` from the broker, which is answered already. */
+  /** The broker sent `channel.flow`; the driver has already answered it. */
   readonly flow: (active: boolean) => void
-  /** The broker has ended a consumer (`basic.cancel`). */
+  /** The broker cancelled a consumer (`basic.cancel`). */
   readonly cancelled: (consumerTag: string) => void
-  /** A body is larger than `maxInboundMessageBodySize`. Whether it is dealt with; if not, the channel is closed. */
-  readonly oversized: (refused: Refused) => boolean
-  /** A content header cannot be read. Whether it is dealt with; if not, the channel is closed. */
-  readonly undecodable: (refused: Refused, problem: Error) => boolean
-  /** There is room for more, after `publish` has said that there is none. */
+  /**
+   * A body is larger than `maxInboundMessageBodySize`. Returns whether the message has been dealt with; if not, the
+   * channel is closed.
+   */
+  readonly oversized: (dropped: DroppedMessage) => boolean
+  /**
+   * A content header cannot be decoded. Returns whether the message has been dealt with; if not, the channel is closed.
+   */
+  readonly undecodable: (dropped: DroppedMessage, problem: Error) => boolean
+  /** The output has room again, after `publish` returned `false`. */
   readonly drained: () => void
-  /** The channel ended, once, and not because `close` was called. `undefined`: its connection ended. */
+  /** The channel ended for another reason than `close`. Called at most once. `undefined`: its connection ended. */
   readonly closed: (end: ChannelEnd | undefined) => void
-  /** Nothing is left of it, once: the broker knows that it is closed, or the connection has ended. */
+  /** The channel is released: the broker knows that it is closed, or the connection has ended. Called once. */
   readonly gone: () => void
 }
 
-/** How many messages and consumers a queue has. */
+/** The counts that `queue.declare-ok` reports for a queue. */
 export interface QueueCounts {
   readonly queue: string
   readonly messageCount: number
@@ -118,32 +132,31 @@ export interface ConsumeDeclaration {
 
 /**
  * One channel of a connection.
- *
- * What is called on it is sent in the order of the calls. A method that has a reply returns a promise, which rejects with
- * the `ChannelEnd` when the channel ends first, and stays pending when the broker says nothing: callers bound it. The
- * others throw a `ChannelEnded` when the channel is closed or closing.
+ * Methods are sent in the order of the calls. A method that has a reply returns a promise. It rejects with the
+ * `ChannelEnd` when the channel ends first, and stays pending when the broker does not answer, so callers need a
+ * timeout. The other methods throw a `ChannelEnded` when the channel or its connection is closed or closing.
  */
 export interface DriverChannel {
-  /** Its number on its connection; 0 until `opened`. */
+  /** The channel's number on its connection; 0 until `opened`. */
   readonly number: number
-  /** Writes a message; whether there is room for more. If not, `drained` follows. */
+  /** Writes a message. Returns whether the output has room for more; if not, `drained` follows. */
   readonly publish: (outgoing: Outgoing) => boolean
   readonly ack: (deliveryTag: number, multiple: boolean) => void
   /**
-   * Acknowledges one delivery. The frame may become one with the acknowledgement before it, when no delivery of
-   * `unsettled`, in the order of their tags, lies between the two.
+   * Acknowledges one delivery. The frame may be merged with the acknowledgement before it, when no delivery of
+   * `unsettled`, which is in the order of the tags, lies between the two.
    */
   readonly ackAmong: (unsettled: ReadonlySet<number>, deliveryTag: number) => void
   readonly nack: (deliveryTag: number, multiple: boolean, requeue: boolean) => void
   readonly reject: (deliveryTag: number, requeue: boolean) => void
-  /** `undefined`: the queue is empty. */
+  /** Resolves to the next message; `undefined`: the queue is empty. */
   readonly get: (queue: string, noAck: boolean) => Promise<DeliveredMessage | undefined>
-  /** The tag is the caller's choice: deliveries may stand right behind the reply. */
+  /** Starts a consumer. The caller chooses the tag, because deliveries may directly follow the reply. */
   readonly consume: (queue: string, consumerTag: string, options: ConsumeDeclaration) => Promise<void>
   readonly cancel: (consumerTag: string) => Promise<void>
   readonly qos: (prefetchCount: number, global: boolean) => Promise<void>
   readonly recover: () => Promise<void>
-  /** Asks the broker to stop or go on delivering; what it answers. */
+  /** Asks the broker to pause or resume deliveries (`channel.flow`). Resolves to the state that the broker answers. */
   readonly flow: (active: boolean) => Promise<boolean>
   readonly select: (mode: "confirm" | "transaction") => Promise<void>
   readonly commit: () => Promise<void>
@@ -155,55 +168,56 @@ export interface DriverChannel {
   readonly exchangeUnbind: (destination: string, source: string, routingKey: string, table: FieldTable) => Promise<void>
   readonly queueDeclare: (queue: string, options: QueueDeclaration) => Promise<QueueCounts>
   readonly queueDeclarePassive: (queue: string) => Promise<QueueCounts>
-  /** How many messages were in it. */
+  /** Resolves to the number of messages that the deleted queue held. */
   readonly queueDelete: (
     queue: string,
     options: { readonly ifEmpty: boolean; readonly ifUnused: boolean }
   ) => Promise<number>
   readonly queueBind: (queue: string, exchange: string, routingKey: string, table: FieldTable) => Promise<void>
   readonly queueUnbind: (queue: string, exchange: string, routingKey: string, table: FieldTable) => Promise<void>
-  /** How many messages were in it. */
+  /** Resolves to the number of messages that were removed. */
   readonly queuePurge: (queue: string) => Promise<number>
   /**
-   * Closes it when all that was called before is sent; one that is opening, when it has opened. `gone` follows when the
-   * broker has answered. Does nothing when it is closed or closing.
+   * Closes the channel after everything that was written before, or once it has opened if it is still opening. `gone`
+   * follows when the broker has answered. Does nothing when the channel is closed or closing.
    */
   readonly close: () => void
 }
 
-/** What happens to a connection. Called while bytes are read from the socket: none of these may throw. */
+/** The events of a connection. The driver calls them while it reads bytes from the socket. They must not throw. */
 export interface ConnectionEvents {
   readonly blocked: (reason: string) => void
   readonly unblocked: () => void
-  /** The oldest new secret that was not answered is taken. */
-  readonly secretTaken: () => void
+  /** The broker accepted the oldest secret that it had not answered yet. */
+  readonly secretUpdated: () => void
   /**
-   * It ended, once, unless `destroy` was called. Its channels are told behind this. The cause is the broker's
-   * `BrokerClose`, a `ProtocolViolation`, or what Node or amqplib has reported; `undefined`: `close` was called.
+   * The connection ended. Called once, and not after `destroy`. The channels get their own events after this one. The
+   * cause is the broker's `BrokerClose`, a `ProtocolViolation`, or what Node or amqplib reported; `undefined`: `close`
+   * was called.
    */
   readonly ended: (cause: unknown) => void
 }
 
-/** One connection to a broker, with AMQP's handshake behind it. */
+/** One connection to a broker whose AMQP handshake is complete. */
 export interface DriverConnection {
-  /** The broker's name and version. */
+  /** The broker's product name and version. */
   readonly product: string
-  /** Most channels at a time. */
+  /** Maximum number of channels that are open at the same time. */
   readonly channelMax: number
-  /** Most bytes of a frame; 0: no limit. */
+  /** Maximum frame size, in bytes. Where both sides set no limit, this is the largest size that AMQP can express. */
   readonly frameMax: number
-  /** In seconds; 0: none. */
+  /** Heartbeat interval, in seconds; 0: no heartbeats. */
   readonly heartbeat: number
-  /** How many bytes have been read. */
+  /** Number of bytes received so far. */
   readonly bytesRead: number
-  /** Begins to tell. What came behind the handshake waits until then. */
+  /** Starts the events. Frames that arrived after the handshake are held until then. */
   readonly watch: (events: ConnectionEvents) => void
-  /** Sends `channel.open`. */
+  /** Opens a channel (`channel.open`). */
   readonly openChannel: (events: ChannelEvents) => DriverChannel
-  /** `connection.update-secret`. */
+  /** Sends `connection.update-secret`. */
   readonly updateSecret: (secret: Buffer, reason: string) => void
-  /** `connection.close`, behind all that was written. `ended` follows when the broker has answered. */
+  /** Sends `connection.close` after everything that was written. `ended` follows when the broker has answered. */
   readonly close: () => void
-  /** Ends it at once, without a word to the broker. Channels are told, `ended` is not called. */
+  /** Destroys the socket at once, without `connection.close`. The channels get their events; `ended` is not called. */
   readonly destroy: (cause: Error) => void
 }

@@ -1,8 +1,6 @@
 /**
- * The driver: one connection to a broker as an object, and its channels.
- *
- * amqplib holds the conversation, we carry the messages. This module is all that the rest of the house knows of either: see
- * `docs/architecture.md`, "The driver".
+ * The driver: one connection to a broker as an object, and its channels. amqplib handles the connection protocol, and
+ * the driver handles the messages. Other folders import only this module: see "The driver" in `docs/architecture.md`.
  */
 export type {
   ChannelEnd,
@@ -15,17 +13,18 @@ export type {
   ExchangeDeclaration,
   QueueCounts,
   QueueDeclaration,
-  Refused,
-  RefusedGet,
+  DroppedMessage,
+  DroppedGet,
   ReturnedMessage
 } from "./contract.ts"
 export {
   BrokerClose,
   ChannelEnded,
   MechanismRefused,
-  NoChannelLeft,
-  OpeningTimedOut,
+  ChannelNumbersExhausted,
+  HandshakeTimedOut,
   ProtocolViolation
-} from "./ends.ts"
-export { foreignPeer } from "./foreignPeer.ts"
-export { type Attempt, type Endpoint, open } from "./open.ts"
+} from "./errors.ts"
+export { describeForeignPeer } from "./foreignPeer.ts"
+export { type ConnectAttempt, type Endpoint, open } from "./open.ts"
+export { Opener } from "./opener.ts"

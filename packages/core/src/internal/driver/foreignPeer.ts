@@ -1,6 +1,6 @@
-/** What answers where an AMQP 0-9-1 broker was expected, by the first bytes that it sends. */
+/** Describes a peer that is not an AMQP 0-9-1 broker, by the first bytes that it sends. */
 
-/** How many of its first bytes are kept: enough for the status line of HTTP, or the banner of SSH. */
+/** Number of first bytes that are kept: enough for an HTTP status line or an SSH banner. */
 export const firstBytes = 128
 
 const protocolName = (header: Buffer): string => {
@@ -11,38 +11,38 @@ const protocolName = (header: Buffer): string => {
   return `AMQP ${major}.${minor}.${revision}`
 }
 
-const ports = "RabbitMQ's port for AMQP is 5672, and 5671 with TLS."
+const ports = "RabbitMQ listens for AMQP on port 5672, and on port 5671 with TLS."
 
-/** The first line, of characters that can be printed. */
+/** Returns the first line, with `?` in place of every character that cannot be printed. */
 const lineOf = (first: Buffer): string => {
   const line = first.toString("latin1").split(/[\r\n]/, 1)[0] ?? ""
   return line.replaceAll(/[^\x20-\x7e]/g, "?").trim()
 }
 
 /**
- * What a peer is that begins with these bytes, and what to do about it; `undefined` for a broker's first frame, and if there
- * are too few to tell. `peer` is its address, for the message.
+ * Returns what kind of peer starts with these bytes, and what to do about it. `undefined`: it is a broker's first
+ * frame, or there are too few bytes to tell. `peer` is its address, for the message.
  */
-export const foreignPeer = (first: Buffer, peer: string): string | undefined => {
+export const describeForeignPeer = (first: Buffer, peer: string): string | undefined => {
   const type = first[0]
-  // Frames of AMQP 0-9-1: a method, a content header, a body, a heartbeat.
+  // The frame types of AMQP 0-9-1: method, content header, body, heartbeat.
   if (type === undefined || type <= 3 || type === 8) return undefined
   const text = first.toString("latin1")
   if (text.startsWith("AMQP") && first.length >= 8) {
     const spoken = protocolName(first)
     return spoken === "AMQP 0-9-1"
-      ? `the peer answered with the protocol header of AMQP 0-9-1, as a broker does that was sent something else (${peer}). Does a proxy in between change what is sent?`
+      ? `the peer answered with the protocol header of AMQP 0-9-1 (${peer}). A broker does so when it receives another header than its own. Check whether a proxy changes the bytes that are sent.`
       : `the peer answered with the protocol header of ${spoken} (${peer}). It does not speak AMQP 0-9-1.`
   }
   if (text.startsWith("HTTP/")) {
-    return `the peer answered HTTP: ${lineOf(first)} (${peer}). Is this a proxy whose broker is away, or the port of something else? ${ports}`
+    return `the peer answered HTTP: ${lineOf(first)} (${peer}). Check whether this is a proxy whose broker is unavailable, or the port of another service. ${ports}`
   }
   if (text.startsWith("SSH-")) {
-    return `the peer answered SSH: ${lineOf(first)} (${peer}). Is this the broker's port? ${ports}`
+    return `the peer answered SSH: ${lineOf(first)} (${peer}). Check that this is the broker's port. ${ports}`
   }
-  // A record of TLS: change of cipher, alert, handshake or data.
+  // TLS record types: change cipher spec, alert, handshake, application data.
   if (type >= 0x14 && type <= 0x17 && first[1] === 3) {
-    return `the peer answered TLS, and this connection is without TLS (${peer}). Use amqps:// or tls, or the port without TLS. ${ports}`
+    return `the peer answered TLS, but this connection does not use TLS (${peer}). Use amqps:// or set tls, or connect to the port without TLS. ${ports}`
   }
   const line = lineOf(first)
   const shown = /^[\x20-\x7e]{3}/.test(text)

@@ -1,42 +1,44 @@
 /**
- * The body of the message that is on its way in on one channel, gathered into one piece.
- *
- * A view of each frame would keep all that the socket read with it: a body that trickles in, a byte per frame, would hold
- * many times its size. So what comes is copied. What is held grows with what has come, not with what was announced.
+ * The body of the incoming message of one channel, assembled into one buffer.
+ * A view of each frame would retain everything that the socket read with it: a body that arrives one byte per frame
+ * would hold many times its size. So the bytes are copied. The buffer grows with the bytes that have arrived, not with
+ * the announced size.
  */
 
-/** How much room is made at first, in bytes. */
-const firstRoom = 16_384
+/** Initial capacity, in bytes. */
+const initialCapacity = 16_384
 
-/** How many times as much room is made as has come: most bodies get theirs with the first piece. */
-const mostAhead = 32
+/**
+ * The capacity is this multiple of the bytes that have arrived: for most bodies the first piece allocates all of it.
+ */
+const growthFactor = 32
 
 export class InboundBody {
   #size = 0
-  /** What is still to come of it. */
+  /** Bytes that have not arrived yet. */
   #left = 0
   #held: Buffer | undefined = undefined
 
-  /** A body of so many bytes begins. */
+  /** Starts a body of `size` bytes. */
   begin(size: number): void {
     this.#size = this.#left = size
     this.#held = undefined
   }
 
-  /** Whether one has begun and is not complete. */
+  /** Whether a body has started and is incomplete. */
   get isExpected(): boolean {
     return this.#left > 0
   }
 
-  /** Whether a piece of so many bytes is more than was announced. */
+  /** Whether a piece of `bytes` bytes is more than the header announced. */
   isExceededBy(bytes: number): boolean {
     return bytes > this.#left
   }
 
-  /** Takes a piece, from `start` to `end`; returns the whole body, if that was the last one. */
+  /** Takes the piece from `start` to `end`. Returns the whole body if that was the last piece. */
   take(bytes: Buffer, start: number, end: number): Buffer | undefined {
     const length = end - start
-    // One frame, as most are.
+    // The body came in one frame, as most do.
     if (length === this.#size) {
       this.begin(0)
       const whole = Buffer.allocUnsafe(length)
@@ -44,7 +46,7 @@ export class InboundBody {
       return whole
     }
     const from = this.#size - this.#left
-    const held = this.#roomFor(from + length)
+    const held = this.#ensureCapacity(from + length)
     bytes.copy(held, from, start, end)
     this.#left -= length
     if (this.#left > 0) return undefined
@@ -53,12 +55,12 @@ export class InboundBody {
     return whole
   }
 
-  #roomFor(bytes: number): Buffer {
+  #ensureCapacity(bytes: number): Buffer {
     const held = this.#held
     if (held !== undefined && bytes <= held.length) return held
-    const room = Math.min(this.#size, Math.max(firstRoom, mostAhead * bytes))
-    // Not from Node's pool, which small messages share.
-    const larger = Buffer.allocUnsafeSlow(room)
+    const capacity = Math.min(this.#size, Math.max(initialCapacity, growthFactor * bytes))
+    // Not allocated from Node's pool, which small messages share.
+    const larger = Buffer.allocUnsafeSlow(capacity)
     held?.copy(larger)
     this.#held = larger
     return larger

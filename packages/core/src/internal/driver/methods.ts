@@ -1,21 +1,21 @@
-/** The methods that we read and write ourselves: their fields from bytes, and their frames. */
+/** Reads and writes the methods that the driver handles itself: fields from bytes, and frames from fields. */
 import { noHeaders } from "../wire/contentHeader.ts"
 import { Reader } from "../wire/fieldReader.ts"
 import { beginFrame, endFrame, setUint16, setUint32 } from "../wire/frameWriter.ts"
-import { channelClose, frameEnd, methodFrame, nameOf, overhead } from "../wire/protocol.ts"
-import { readShortText, writeShortText } from "../wire/shortText.ts"
+import { channelClose, frameEnd, methodFrame, methodName, frameOverhead } from "../wire/protocol.ts"
+import { readShortString, writeShortString } from "../wire/shortString.ts"
 import type { ChannelOutput } from "./channelOutput.ts"
-import { BrokerClose, frameError, ProtocolViolation } from "./ends.ts"
+import { BrokerClose, frameError, ProtocolViolation } from "./errors.ts"
 import { uint16, uint64 } from "./framing.ts"
-import { Delivered, Returned } from "./incoming.ts"
+import { Delivered, Returned } from "./contentAssembler.ts"
 
 // --- Reading -----------------------------------------------------------------------------------------------------------
 
 const malformed = (id: number) =>
-  new ProtocolViolation(`Invalid frame: ${nameOf(id)} ends before its fields do, or behind them`, frameError)
+  new ProtocolViolation(`Invalid frame: the size of ${methodName(id)} does not match its fields`, frameError)
 
-/** Reads fields that are to fill the payload, as far as `read` goes. */
-const fields = <A>(id: number, bytes: Buffer, start: number, end: number, read: (reader: Reader) => A): A => {
+/** Reads the fields that follow the method's number. They must end exactly where the payload ends. */
+const readFields = <A>(id: number, bytes: Buffer, start: number, end: number, read: (reader: Reader) => A): A => {
   const reader = new Reader(bytes, start + 4, end)
   let value: A
   try {
@@ -27,8 +27,8 @@ const fields = <A>(id: number, bytes: Buffer, start: number, end: number, read: 
   return value
 }
 
-/** The short text that was read last in one place: the next delivery mostly has the same. */
-class LastText {
+/** Caches the short string that was read last in one position, because the next delivery usually has the same one. */
+class ShortStringCache {
   #text = ""
   #size = 0
   readonly #bytes = Buffer.alloc(255)
@@ -40,15 +40,15 @@ class LastText {
     while (i < size && from[start + i] === bytes[i]) i++
     if (i === size) return this.#text
     this.#size = from.copy(bytes, 0, start, end)
-    return (this.#text = readShortText(from, start, end))
+    return (this.#text = readShortString(from, start, end))
   }
 }
 
-/** Reads `basic.deliver`, for one connection. */
+/** Reads the `basic.deliver` methods of one connection. */
 export class DeliverReader {
-  readonly #consumerTag = new LastText()
-  readonly #exchange = new LastText()
-  readonly #routingKey = new LastText()
+  readonly #consumerTag = new ShortStringCache()
+  readonly #exchange = new ShortStringCache()
+  readonly #routingKey = new ShortStringCache()
 
   read(id: number, bytes: Buffer, start: number, end: number): Delivered {
     const tag = start + 5
@@ -70,7 +70,7 @@ export class DeliverReader {
 }
 
 export const readGetOk = (id: number, bytes: Buffer, start: number, end: number): Delivered =>
-  fields(id, bytes, start, end, (reader) => {
+  readFields(id, bytes, start, end, (reader) => {
     const deliveryTag = reader.longlong()
     const redelivered = (reader.octet() & 1) === 1
     const exchange = reader.shortstr()
@@ -79,7 +79,7 @@ export const readGetOk = (id: number, bytes: Buffer, start: number, end: number)
   })
 
 export const readReturn = (id: number, bytes: Buffer, start: number, end: number): Returned =>
-  fields(
+  readFields(
     id,
     bytes,
     start,
@@ -87,24 +87,28 @@ export const readReturn = (id: number, bytes: Buffer, start: number, end: number
     (reader) => new Returned(reader.short(), reader.shortstr(), reader.shortstr(), reader.shortstr())
   )
 
-/** The consumer's tag, and whether no answer is wanted. */
+/** Reads the consumer's tag, and whether the broker expects no answer. */
 export const readCancel = (id: number, bytes: Buffer, start: number, end: number) =>
-  fields(id, bytes, start, end, (reader) => ({ consumerTag: reader.shortstr(), nowait: (reader.octet() & 1) === 1 }))
+  readFields(id, bytes, start, end, (reader) => ({
+    consumerTag: reader.shortstr(),
+    nowait: (reader.octet() & 1) === 1
+  }))
 
-/** The one bit of `channel.flow` and its answer. */
+/** Reads the bit of `channel.flow` or `channel.flow-ok`. */
 export const readBit = (id: number, bytes: Buffer, start: number, end: number): boolean =>
-  fields(id, bytes, start, end, (reader) => (reader.octet() & 1) === 1)
+  readFields(id, bytes, start, end, (reader) => (reader.octet() & 1) === 1)
 
 export const readText = (id: number, bytes: Buffer, start: number, end: number): string =>
-  fields(id, bytes, start, end, (reader) => reader.shortstr())
+  readFields(id, bytes, start, end, (reader) => reader.shortstr())
 
-/** Of a channel or a connection. */
+/** Reads `channel.close` or `connection.close`. */
 export const readClose = (id: number, bytes: Buffer, start: number, end: number): BrokerClose => {
   const of = id === channelClose ? "channel" : "connection"
   const text = start + 7
   const afterText = text + bytes[text - 1]!
   if (text > end || afterText + 4 !== end) throw malformed(id)
-  // RabbitMQ cuts it off after 255 bytes, which may be in the midst of a character: Node marks that.
+  // RabbitMQ truncates the text after 255 bytes, possibly inside a character: Node decodes the rest of that character
+  // as U+FFFD.
   const replyText = bytes.toString("utf8", text, afterText)
   return new BrokerClose(
     of,
@@ -116,13 +120,13 @@ export const readClose = (id: number, bytes: Buffer, start: number, end: number)
 }
 
 export const readStart = (id: number, bytes: Buffer, start: number, end: number) => {
-  const read = fields(id, bytes, start, end, (reader) => {
+  const read = readFields(id, bytes, start, end, (reader) => {
     reader.short()
     const properties = reader.tableOr(noHeaders)
     const mechanisms = String(reader.longstr())
     reader.longstr()
-    // amqplib would exhaust its stack.
-    const problem = reader.problem?.message ?? (reader.isTooDeep ? "they are nested too deep" : undefined)
+    // amqplib would exhaust its stack on tables that are nested too deeply.
+    const problem = reader.problem?.message ?? (reader.isTooDeep ? "they are nested too deeply" : undefined)
     return { properties, mechanisms: mechanisms.split(" "), problem }
   })
   if (read.problem !== undefined) {
@@ -132,7 +136,7 @@ export const readStart = (id: number, bytes: Buffer, start: number, end: number)
 }
 
 export const readTune = (id: number, bytes: Buffer, start: number, end: number) =>
-  fields(id, bytes, start, end, (reader) => ({
+  readFields(id, bytes, start, end, (reader) => ({
     channelMax: reader.short(),
     frameMax: reader.long(),
     heartbeat: reader.short()
@@ -140,47 +144,47 @@ export const readTune = (id: number, bytes: Buffer, start: number, end: number) 
 
 // --- Writing -----------------------------------------------------------------------------------------------------------
 
-/** The size of a method without fields. */
-const bare = overhead + 4
+/** Frame size of a method without fields, in bytes. */
+const emptyMethodSize = frameOverhead + 4
 
-const longestShortstr = 256
+const maxShortstrSize = 256
 
-/** A method without fields, or with one bit. */
+/** Writes a method without fields, or with one bit. */
 export const writeMethod = (output: ChannelOutput, channel: number, id: number, bit?: boolean): void => {
-  const at = output.reserve(bare + 1)
-  const { room } = output
-  const start = beginFrame(room, at, methodFrame, channel)
-  let end = setUint32(room, start, id)
-  if (bit !== undefined) room[end++] = bit ? 1 : 0
-  output.commit(endFrame(room, start, end) - at)
+  const at = output.reserve(emptyMethodSize + 1)
+  const { buffer } = output
+  const start = beginFrame(buffer, at, methodFrame, channel)
+  let end = setUint32(buffer, start, id)
+  if (bit !== undefined) buffer[end++] = bit ? 1 : 0
+  output.commit(endFrame(buffer, start, end) - at)
 }
 
-const setShortstr = (room: Buffer, at: number, text: string): number => {
-  const end = writeShortText(room, at + 1, text)
-  room[at] = end - at - 1
+const setShortstr = (buffer: Buffer, at: number, text: string): number => {
+  const end = writeShortString(buffer, at + 1, text)
+  buffer[at] = end - at - 1
   return end
 }
 
 export const writeGet = (output: ChannelOutput, channel: number, id: number, queue: string, noAck: boolean): void => {
-  const at = output.reserve(bare + 2 + longestShortstr + 1)
-  const { room } = output
-  const start = beginFrame(room, at, methodFrame, channel)
-  const end = setShortstr(room, setUint16(room, setUint32(room, start, id), 0), queue)
-  room[end] = noAck ? 1 : 0
-  output.commit(endFrame(room, start, end + 1) - at)
+  const at = output.reserve(emptyMethodSize + 2 + maxShortstrSize + 1)
+  const { buffer } = output
+  const start = beginFrame(buffer, at, methodFrame, channel)
+  const end = setShortstr(buffer, setUint16(buffer, setUint32(buffer, start, id), 0), queue)
+  buffer[end] = noAck ? 1 : 0
+  output.commit(endFrame(buffer, start, end + 1) - at)
 }
 
 export const writeCancelOk = (output: ChannelOutput, channel: number, id: number, consumerTag: string): void => {
-  const at = output.reserve(bare + longestShortstr)
-  const { room } = output
-  const start = beginFrame(room, at, methodFrame, channel)
-  output.commit(endFrame(room, start, setShortstr(room, setUint32(room, start, id), consumerTag)) - at)
+  const at = output.reserve(emptyMethodSize + maxShortstrSize)
+  const { buffer } = output
+  const start = beginFrame(buffer, at, methodFrame, channel)
+  output.commit(endFrame(buffer, start, setShortstr(buffer, setUint32(buffer, start, id), consumerTag)) - at)
 }
 
-/** A frame of a method without fields that amqplib is to read. */
+/** Builds a method frame that amqplib reads. */
 export const frameOf = (channel: number, id: number, payload: ReadonlyArray<number>): Buffer => {
   const size = 4 + payload.length
-  const frame = Buffer.alloc(size + overhead)
+  const frame = Buffer.alloc(size + frameOverhead)
   const start = beginFrame(frame, 0, methodFrame, channel)
   setUint32(frame, start, id)
   frame.set(payload, start + 4)

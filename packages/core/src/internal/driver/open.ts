@@ -1,42 +1,41 @@
 /**
  * Opens a connection.
- *
- * Hazards of amqplib 2.3 that this module answers:
- * - `connect` has no way to be given up: an `AbortSignal` among the socket options destroys the socket.
- * - Its own timeout ends a connection that is opening by a text alone, so silence is watched here.
- * - `vhost` is percent-decoded again, so it is encoded first.
- * - Its credentials lie in the options that a TLS socket keeps: ours are made when they are sent.
+ * Hazards of amqplib 2.3 that this module handles:
+ * - `connect` cannot be cancelled: an `AbortSignal` in the socket options destroys the socket instead.
+ * - amqplib reports its own timeout of an opening connection by an error message only, so this module detects silence
+ *   itself.
+ * - amqplib percent-decodes `vhost` again, so it is encoded first.
+ * - amqplib keeps its credentials in options that a TLS socket retains, so ours are built only when they are sent.
  */
 import * as Duration from "effect/Duration"
 import * as Redacted from "effect/Redacted"
 import type { AmqpConfig, Host } from "../../model/config.ts"
-import { bytesOf } from "../wire/secretBytes.ts"
+import { secretBytes } from "../wire/secretBytes.ts"
 import * as Amqplib from "./amqplib.ts"
 import { Connection } from "./connection.ts"
 import type { DriverConnection } from "./contract.ts"
-import { OpeningTimedOut } from "./ends.ts"
+import { HandshakeTimedOut } from "./errors.ts"
 import { Tap, unusableRuntime } from "./tap.ts"
 
-/** The largest frame that is taken before a size has been agreed on, in bytes: some brokers have much to say of themselves. */
-const largestGreeting = 131_072
+/** Largest frame accepted before a size is negotiated, in bytes. Some brokers send large server properties. */
+const maxHandshakeFrame = 131_072
 
 const isBun = "bun" in process.versions
 
-/** Where to connect to. */
 export interface Endpoint {
   readonly config: AmqpConfig
   readonly host: Host
-  /** Options of Node's socket: those of TLS, and the addresses. */
+  /** Options of Node's socket: the TLS options and the addresses. */
   readonly socketOptions: Record<string, unknown>
 }
 
-/** A connection that opens. */
-export interface Attempt {
-  /** The first bytes that the peer has sent. */
+/** A connection that is being opened. */
+export interface ConnectAttempt {
+  /** The first bytes that the peer sent. */
   readonly first: Buffer
   /** The peer's address, once it has sent something. */
   readonly address: string | undefined
-  /** Gives it up: nothing of it is left, and `failed` may be called. */
+  /** Cancels the attempt and releases its socket. `failed` may still be called. */
   readonly abort: () => void
 }
 
@@ -45,21 +44,24 @@ const credentialsOf = ({ credentials }: AmqpConfig, mechanism: string) => ({
   response: () =>
     credentials._tag === "External"
       ? Buffer.alloc(0)
-      : bytesOf(`\0${credentials.username}\0${Redacted.value(credentials.password)}`)
+      : secretBytes(`\0${credentials.username}\0${Redacted.value(credentials.password)}`)
 })
 
-/** Opens a connection: one of the two is called, once. Behind `opened` nothing is read until somebody watches. */
+/**
+ * Opens a connection. Exactly one of `opened` and `failed` is called, once. After `opened`, no frame is processed until
+ * `watch` is called.
+ */
 export const open = (
   { config, host, socketOptions }: Endpoint,
   opened: (connection: DriverConnection) => void,
   failed: (cause: unknown) => void
-): Attempt => {
+): ConnectAttempt => {
   const aborting = new AbortController()
   const mechanism = config.credentials._tag === "External" ? "EXTERNAL" : "PLAIN"
   const heartbeat = Duration.toSeconds(config.heartbeat)
-  const mostOfFrame = Math.max(config.frameMax, largestGreeting)
+  const initialFrameMax = Math.max(config.frameMax, maxHandshakeFrame)
   const { channelMax, frameMax } = config
-  const tap = new Tap({ mechanism, channelMax, frameMax, heartbeat, mostOfFrame }, () => aborting.abort())
+  const tap = new Tap({ mechanism, channelMax, frameMax, heartbeat, initialFrameMax }, () => aborting.abort())
   const silence = watchSilence(tap, Duration.toMillis(config.socketTimeout), () => aborting.abort())
   const fail = (cause: unknown) => {
     silence.stop()
@@ -67,7 +69,7 @@ export const open = (
   }
   const connected = (model: Amqplib.Model) => {
     silence.stop()
-    const { agreed, socket } = tap
+    const { negotiated: agreed, socket } = tap
     if (agreed === undefined || socket === undefined) {
       model.on("error", () => {})
       model.close().catch(() => {})
@@ -100,7 +102,7 @@ export const open = (
       frameMax,
       channelMax,
       heartbeat,
-      maxFrameSize: mostOfFrame
+      maxFrameSize: initialFrameMax
     }
     Amqplib.open(url, options).then(connected, fail)
   } catch (cause) {
@@ -108,7 +110,7 @@ export const open = (
   }
   return {
     get first() {
-      return tap.first
+      return tap.firstReceived
     },
     get address() {
       return tap.address
@@ -117,23 +119,23 @@ export const open = (
   }
 }
 
-/** Node's timers do not wait longer, in milliseconds. */
-const longestTimer = 2 ** 31 - 1
+/** Longest delay of a Node timer, in milliseconds. */
+const maxTimerMillis = 2 ** 31 - 1
 
-/** Calls back when nothing has been read for so many milliseconds. */
-const watchSilence = (tap: Tap, timeout: number, elapsed: () => void) => {
+/** Calls `onTimeout` when no bytes have arrived for `timeout` milliseconds. */
+const watchSilence = (tap: Tap, timeout: number, onTimeout: () => void) => {
   const silence = {
     error: undefined as Error | undefined,
     stop: () => clearTimeout(timer)
   }
-  const look = () => {
+  const check = () => {
     const left = tap.readAt + timeout - performance.now()
-    if (left > 0) timer = setTimeout(look, Math.min(left, longestTimer))
+    if (left > 0) timer = setTimeout(check, Math.min(left, maxTimerMillis))
     else {
-      silence.error = new OpeningTimedOut(`nothing came for ${timeout} ms`)
-      elapsed()
+      silence.error = new HandshakeTimedOut(`no bytes received for ${timeout} ms (socketTimeout)`)
+      onTimeout()
     }
   }
-  let timer = setTimeout(look, Math.min(timeout, longestTimer))
+  let timer = setTimeout(check, Math.min(timeout, maxTimerMillis))
   return silence
 }

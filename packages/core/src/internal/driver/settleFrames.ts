@@ -1,33 +1,35 @@
 /**
- * The frames of `basic.ack`, `basic.nack` and `basic.reject`, written straight to where the bytes of their channel wait.
- *
- * As long as an ack waits there with nothing behind it, it can become one of several deliveries: a consumer that handles a
- * hundred of them in one turn of the event loop sends one frame, which costs the broker a hundredth of the work. With replies
- * between them, the acks move behind the last one.
+ * Writes the frames of `basic.ack`, `basic.nack` and `basic.reject` in place, into the output of their channel.
+ * While an ack is the last frame in the output, it can be extended to several deliveries. A consumer that handles a
+ * hundred deliveries in one turn of the event loop sends one frame, which costs the broker a hundredth of the work.
+ * When replies lie between acks, the acks move behind the last reply.
  */
 import { beginFrame, endFrame, setUint32, setUint64 } from "../wire/frameWriter.ts"
-import { basicAck, basicNack, basicReject, methodFrame, overhead } from "../wire/protocol.ts"
+import { basicAck, basicNack, basicReject, methodFrame, frameOverhead } from "../wire/protocol.ts"
 import type { ChannelOutput } from "./channelOutput.ts"
 
-const size = overhead + 4 + 8 + 1
+const size = frameOverhead + 4 + 8 + 1
 
-/** From the end of such a frame back to its tag, and to its bits. */
+/** Distances from the end of such a frame back to its tag and to its bits, in bytes. */
 const tagBefore = 10
 const bitsBefore = 2
 const multipleBit = 1
 const requeueBit = 2
 
-/** `unsettled`: in the order of their tags. */
+/** Whether a delivery is older than all of `unsettled`, which is in the order of the tags. */
 const isBeforeAll = (deliveryTag: number, unsettled: ReadonlySet<number>): boolean => {
   for (const first of unsettled) return first > deliveryTag
   return true
 }
 
-/** Writes them for one channel. */
+/** Writes the settlements of one channel. */
 export class SettleFrames {
   readonly #output: ChannelOutput
   readonly #channel: number
-  /** The ack that was written last: where it ends, in what was written and in the slab, and up to which delivery it is. */
+  /**
+   * The ack that was written last: its end as a position in the output and as an index in the slab, and the last
+   * delivery that it covers.
+   */
   #ackPosition = -1
   #ackEnd = 0
   #ackTag = 0
@@ -37,15 +39,15 @@ export class SettleFrames {
     this.#channel = channel
   }
 
-  /** Where it ends. */
+  /** Returns the index in the slab at which the frame ends. */
   #write(id: number, deliveryTag: number, bits: number): number {
     const output = this.#output
     const at = output.reserve(size)
-    const { room } = output
-    const start = beginFrame(room, at, methodFrame, this.#channel)
-    const end = setUint64(room, setUint32(room, start, id), deliveryTag)
-    room[end] = bits
-    endFrame(room, start, end + 1)
+    const { buffer } = output
+    const start = beginFrame(buffer, at, methodFrame, this.#channel)
+    const end = setUint64(buffer, setUint32(buffer, start, id), deliveryTag)
+    buffer[end] = bits
+    endFrame(buffer, start, end + 1)
     output.commit(size)
     return at + size
   }
@@ -56,25 +58,25 @@ export class SettleFrames {
     this.#ackTag = deliveryTag
   }
 
-  /** Whether the last ack still waits, with nothing behind it, and is of an earlier delivery. */
+  /** Whether the last ack is still the last frame in the output, and covers earlier deliveries only. */
   canExtendTo(deliveryTag: number): boolean {
     return deliveryTag > this.#ackTag && this.#output.isLast(this.#ackPosition)
   }
 
-  /** Makes of the last ack one of all deliveries up to this one. */
+  /** Extends the last ack to all deliveries up to this one. */
   extendTo(deliveryTag: number): void {
     this.#ackTag = deliveryTag
-    const { room } = this.#output
-    setUint64(room, this.#ackEnd - tagBefore, deliveryTag)
-    room[this.#ackEnd - bitsBefore] = multipleBit
+    const { buffer } = this.#output
+    setUint64(buffer, this.#ackEnd - tagBefore, deliveryTag)
+    buffer[this.#ackEnd - bitsBefore] = multipleBit
   }
 
   /**
-   * Takes the last ack back, if it is of an earlier delivery and still waits, whatever was written behind it: one of all
-   * deliveries up to this one may follow there.
+   * Removes the last ack, if it covers earlier deliveries only and is not taken, even when other frames follow it. An
+   * ack of all deliveries up to this one may then be written at the end.
    */
-  takesBackFor(deliveryTag: number): boolean {
-    return deliveryTag > this.#ackTag && this.#output.takeBack(this.#ackPosition, size)
+  tryRetractFor(deliveryTag: number): boolean {
+    return deliveryTag > this.#ackTag && this.#output.tryRetract(this.#ackPosition, size)
   }
 
   nack(deliveryTag: number, multiple: boolean, requeue: boolean): void {
@@ -85,10 +87,10 @@ export class SettleFrames {
     this.#write(basicReject, deliveryTag, requeue ? 1 : 0)
   }
 
-  /** Acknowledges one of those that nobody has settled, with the last ack if these are all up to it. */
+  /** Acknowledges one delivery. Merges it with the last ack, if no unsettled delivery is older. */
   ackAmong(unsettled: ReadonlySet<number>, deliveryTag: number): void {
     if (!isBeforeAll(deliveryTag, unsettled)) this.ack(deliveryTag, false)
     else if (this.canExtendTo(deliveryTag)) this.extendTo(deliveryTag)
-    else this.ack(deliveryTag, this.takesBackFor(deliveryTag))
+    else this.ack(deliveryTag, this.tryRetractFor(deliveryTag))
   }
 }

@@ -1,22 +1,23 @@
 /**
- * The boundary between amqplib and us: the bytes that a socket receives.
+ * The boundary between amqplib and the driver: the bytes that a socket receives. Node passes the bytes to `onread`, a
+ * documented socket option, in a buffer that it reuses. The driver handles the frames of messages, confirms and
+ * `channel.flow`, and the replies to its own methods. All other frames go to amqplib unchanged (`socket.push`), so
+ * amqplib sees a broker that sends no messages. The tap reads every frame before amqplib does. Therefore amqplib gets
+ * only frames that it expects, and the driver knows the code and the text of a close before amqplib reports that a
+ * connection or a channel has ended.
  *
- * Node hands them to `onread`, a documented option of sockets, in memory that is used again. Frames of messages, confirms,
- * `channel.flow` and what answers our own methods are ours. All others go on to amqplib as they came (`socket.push`): it
- * sees a broker that never sends a message. Before it sees a frame, the tap has read it: amqplib gets nothing that it does
- * not expect, and why a connection or a channel ends is known here first, with its code and text.
- *
- * Hazards of amqplib 2.3 and Node that this module answers:
- * - What is thrown in `onread` is an uncaught exception: it destroys the socket instead.
- * - amqplib's heartbeat timer must see traffic: it gets a heartbeat when bytes have come and none of them was for it. It
- *   refuses heartbeats while it opens, so those are dropped.
- * - It hands a connection, and a channel, out in a later turn than it has read the answer: what stands behind the answer
- *   waits until somebody listens.
- * - An answer that it did not ask for ends the connection, and so does a frame of a channel that it has let go of.
+ * Hazards of amqplib 2.3 and Node that this module handles:
+ * - An error that is thrown in `onread` becomes an uncaught exception. So the tap catches it, and destroys the socket.
+ * - amqplib's heartbeat timer must see traffic. The tap pushes a heartbeat when bytes have arrived and none of them was
+ *   for amqplib. amqplib rejects heartbeats during the handshake, so the tap drops those of the broker until then.
+ * - amqplib reads the reply to an opening in one turn of the event loop, and hands out the connection or channel in a
+ *   later one. The tap holds the frames that follow the reply until a listener is attached.
+ * - amqplib ends the connection when it gets a reply that it did not request, or a frame of a channel that it has
+ *   released.
  */
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
-import { type HeaderFrame, readContentHeader, unread, fixedPart } from "../wire/contentHeader.ts"
+import { type HeaderFrame, readContentHeader, undecodedHeader, fixedHeaderSize } from "../wire/contentHeader.ts"
 import {
   bodyFrame,
   channelClose,
@@ -34,76 +35,80 @@ import {
   headerFrame,
   heartbeatFrame,
   methodFrame,
-  nameOf,
-  prefix
+  methodName,
+  frameHeaderSize
 } from "../wire/protocol.ts"
 import type { FieldTable } from "../../model/message.ts"
-import { isFrom } from "../wire/versions.ts"
-import { type BrokerClose, frameError, MechanismRefused, ProtocolViolation } from "./ends.ts"
+import { isAtLeast } from "../wire/versions.ts"
+import { type BrokerClose, frameError, MechanismRefused, ProtocolViolation } from "./errors.ts"
 import { firstBytes } from "./foreignPeer.ts"
 import { Framing, type FrameSink, uint32 } from "./framing.ts"
 import { frameOf, readClose, readStart, readText, readTune } from "./methods.ts"
 
 /**
- * How much is read at a time, in bytes. Node reads 64 KiB without `onread`: with that, a body of 1 MiB takes a fifth more CPU.
- * Small messages do not notice. What is never read into is no memory yet.
+ * Size of the read buffer, in bytes. Without `onread`, Node reads 64 KiB at a time. With a buffer of that size a body
+ * of 1 MiB takes a fifth more CPU, and small messages take the same. The parts of the buffer that are never written to
+ * take no memory.
  */
 const readSize = 262_144
 
 const heartbeat = Buffer.from([heartbeatFrame, 0, 0, 0, 0, 0, 0, 0xce])
 
-/** Takes the frames of one channel. */
+/** Receives the frames of one channel. */
 export interface ChannelFrames {
-  /** Whether amqplib is to have it, too. */
+  /** Handles a method. Returns whether amqplib gets the frame too. */
   readonly method: (id: number, bytes: Buffer, start: number, end: number) => boolean
   readonly header: (header: HeaderFrame) => void
   readonly body: (bytes: Buffer, start: number, end: number) => void
 }
 
-/** Who owns the connection, once it is open. None of these may throw. */
+/** The owner of an open connection. None of its members may throw. */
 export interface TapOwner {
-  /** How many `channel.open` have no answer. */
-  readonly opening: number
-  /** The broker's `connection.close`, behind which nothing is read. `answer` lets amqplib answer it. */
+  /** Number of `channel.open` requests that are not answered yet. */
+  readonly pendingOpens: number
+  /**
+   * The broker sent `connection.close`, after which nothing is read. `answer` passes the frame to amqplib, which
+   * answers it.
+   */
   readonly closed: (close: BrokerClose, answer: () => void) => void
   readonly blocked: (reason: string) => void
   readonly unblocked: () => void
-  readonly secretTaken: () => void
-  /** Nothing more is read: the peer broke the protocol, or reading a frame failed. */
+  readonly secretUpdated: () => void
+  /** Nothing more is read: the peer violated the protocol, or reading a frame failed. */
   readonly failed: (cause: unknown) => void
 }
 
-/** What is proposed to the broker; 0: no limit, no heartbeat. */
+/** The values that are proposed to the broker; 0: no limit, no heartbeat. */
 export interface Proposal {
   readonly mechanism: string
   readonly channelMax: number
   readonly frameMax: number
-  /** In seconds. */
+  /** Heartbeat interval, in seconds. */
   readonly heartbeat: number
-  /** The largest frame that is taken before its size is agreed on, in bytes. */
-  readonly mostOfFrame: number
+  /** Largest frame accepted before a size is negotiated, in bytes. */
+  readonly initialFrameMax: number
 }
 
-/** What was agreed on. */
-export interface Agreement {
-  /** What the broker says of itself: "RabbitMQ 4.3.6". */
+/** The negotiated values. */
+export interface Negotiated {
+  /** The broker's product name and version, such as "RabbitMQ 4.3.6". */
   readonly product: string
   readonly channelMax: number
   readonly frameMax: number
-  /** In seconds; 0: none. */
+  /** Heartbeat interval, in seconds; 0: no heartbeats. */
   readonly heartbeat: number
 }
 
-/** A limit that either side may lower; 0: no limit (AMQP 0-9-1, method connection.tune-ok). */
-const lower = (server: number, client: number): number =>
+/** Negotiates a limit that either side may lower; 0: no limit (AMQP 0-9-1, method connection.tune-ok). */
+const negotiateLimit = (server: number, client: number): number =>
   server === 0 || client === 0 ? Math.max(server, client) : Math.min(server, client)
 
-/** AMQP 0-9-1, section 4.2.3: frames of this size must be taken. */
-const leastFrameMax = 4096
-/** RabbitMQ from 4.1 on (release notes of 4.1.0): it closes the socket over less, without a word. */
-const leastOfRabbitMq = 8192
-const largestChannel = 0xffff
-const largestFrame = 0xffffffff
+/** AMQP 0-9-1, section 4.2.3: every peer must accept frames of this size, in bytes. */
+const minFrameMax = 4096
+/** RabbitMQ from 4.1 on (release notes of 4.1.0): with a smaller frame-max it closes the socket without an error. */
+const minFrameMaxOfRabbitMq = 8192
+const maxChannelNumber = 0xffff
+const maxFrameSize = 0xffffffff
 
 const productOf = (properties: FieldTable): string => {
   const text = (name: string, other: string) => {
@@ -113,7 +118,10 @@ const productOf = (properties: FieldTable): string => {
   return `${text("product", "unknown")} ${text("version", "")}`.trim()
 }
 
-/** What no publisher can write, the broker's own part of a header, is a frame against the protocol when it is wrong. */
+/**
+ * Reads a content header. Its fixed part is written by the broker, not by a publisher, so a mistake there is a protocol
+ * violation.
+ */
 const readHeader = (bytes: Buffer, channel: number, start: number, end: number): HeaderFrame => {
   try {
     return readContentHeader(bytes, channel, start, end)
@@ -122,31 +130,31 @@ const readHeader = (bytes: Buffer, channel: number, start: number, end: number):
   }
 }
 
-const contentTooEarly = () => new ProtocolViolation("Unexpected frame: content on a connection that is not open")
+const contentTooEarly = () => new ProtocolViolation("Unexpected frame: got content on a connection that is not open")
 
-/** A part of the stream that waits for a channel to be attached: a frame, or a part of a body. */
-interface Waiting {
+/** A frame, or a part of a body, that is held until a listener or its channel is attached. */
+interface HeldFrame {
   readonly type: number
   readonly channel: number
   readonly bytes: Buffer
 }
 
 export const unusableRuntime = () =>
-  new Error("this runtime does not hand over what its sockets read (the option onread of node:net): use Node.js")
+  new Error("this runtime does not support the socket option onread of node:net: use Node.js")
 
 export class Tap implements FrameSink {
-  /** The socket, once something has come. */
+  /** The socket, once bytes have arrived. */
   socket: Socket | undefined = undefined
-  /** The peer's address, once something has come. */
+  /** The peer's address, once bytes have arrived. */
   address: string | undefined = undefined
-  /** The first bytes that have come. */
-  first: Buffer = Buffer.alloc(0)
-  /** When something was read last, in milliseconds of `performance.now()`, while it opens. */
+  /** The first bytes that have arrived. */
+  firstReceived: Buffer = Buffer.alloc(0)
+  /** Time of the last read, in milliseconds of `performance.now()`. Updated while the connection opens. */
   readAt = performance.now()
-  /** Why the connection could not be opened, as the broker's frames say. */
+  /** Why the connection could not be opened, as the broker's frames state it. */
   failure: Error | undefined = undefined
-  agreed: Agreement | undefined = undefined
-  /** By their numbers: from the answer to their `channel.open` until their close. */
+  negotiated: Negotiated | undefined = undefined
+  /** Attached channels by number, from the reply to `channel.open` until their close. */
   readonly channels: Array<ChannelFrames | undefined> = []
 
   readonly #proposal: Proposal
@@ -154,37 +162,41 @@ export class Tap implements FrameSink {
   #owner: TapOwner | undefined = undefined
   #expected: number = connectionStart
   #serverProperties: FieldTable | undefined = undefined
-  /** What came behind the handshake while nobody listens: frames, and behind them what was read later. */
-  #behind: { readonly frames: Array<Waiting>; readonly bytes: Array<Buffer> } | undefined = undefined
-  /** What came for channels that are open and that amqplib has not handed out. */
-  readonly #arrived = new Map<number, Array<Waiting>>()
-  /** Nothing is looked at any more. */
-  #isOver = false
-  /** In milliseconds: amqplib is to see something as often. Infinity: it does not look. */
+  /**
+   * Frames that arrived after the handshake and before a listener was attached, followed by bytes that were read later.
+   */
+  #afterHandshake: { readonly frames: Array<HeldFrame>; readonly bytes: Array<Buffer> } | undefined = undefined
+  /** Frames for channels that are open and that amqplib has not handed out yet. */
+  readonly #unattachedFrames = new Map<number, Array<HeldFrame>>()
+  /** Whether reading has ended: all further bytes are ignored. */
+  #hasEnded = false
+  /** Interval in which amqplib must see traffic, in milliseconds. Infinity: amqplib does not check. */
   #interval = Infinity
   #pushedAt = 0
   #hasPushed = false
   /**
-   * Bun 1.4 stops reading after each call of `onread.callback` while the stream is not flowing, which it never is: amqplib
-   * listens to `readable`. It goes on when amqplib reads, so amqplib gets something each time.
+   * Whether the runtime stops reading after each `onread.callback`. Bun 1.4 does so while the stream is not flowing,
+   * which it never is, because amqplib listens to `readable`. Bun continues when amqplib reads, so amqplib gets a frame
+   * each time.
    */
   #stopsReading = false
 
   /**
-   * For Bun 1.4, which calls `onread.callback` without the socket: it hands the options of a socket on to its stream, which
-   * calls this one as a method (https://nodejs.org/api/stream.html#new-streamduplexoptions).
+   * A stream option that yields the socket on Bun 1.4, which calls `onread.callback` without the socket. A socket
+   * passes its options to its stream, and the stream calls this one as its method
+   * (https://nodejs.org/api/stream.html#new-streamduplexoptions).
    */
   readonly construct: (this: unknown, done: () => void) => void
-  /** The socket's option of this name (https://nodejs.org/api/net.html#new-netsocketoptions). */
+  /** The socket option of this name (https://nodejs.org/api/net.html#new-netsocketoptions). */
   readonly onread: {
     readonly buffer: Uint8Array
     readonly callback: (this: unknown, bytesRead: number, buffer: Uint8Array) => boolean
   }
 
-  /** @param giveUp ends the attempt to connect, where there is no socket to destroy */
-  constructor(proposal: Proposal, giveUp: () => void = () => {}) {
+  /** @param abort ends the attempt to connect, when there is no socket to destroy */
+  constructor(proposal: Proposal, abort: () => void = () => {}) {
     this.#proposal = proposal
-    this.#framing = new Framing(this, proposal.mostOfFrame)
+    this.#framing = new Framing(this, proposal.initialFrameMax)
     const receive = (socket: Socket, bytes: Buffer, isBun: boolean) => {
       if (this.socket === undefined) {
         this.socket = socket
@@ -198,18 +210,19 @@ export class Tap implements FrameSink {
       if (this instanceof Duplex) constructed = this as Socket
       done()
     }
-    const refuse = () => {
-      if (this.#isOver) return
+    const failUnusableRuntime = () => {
+      if (this.#hasEnded) return
       this.#fail(unusableRuntime())
-      giveUp()
+      abort()
     }
     this.onread = {
-      // Empty, and nobody else's: memory that others have given back holds what they had in it.
+      // The buffer is zeroed and not shared, because memory that other code has released still holds its data.
       buffer: Buffer.alloc(readSize),
-      // Node calls it as a method of the socket, without which nothing can be pushed on. Not all runtimes do.
+      // Node calls this function as a method of the socket, which is needed to push frames to amqplib. Not all runtimes
+      // do that.
       callback(bytesRead, buffer) {
         const socket = this instanceof Duplex ? (this as Socket) : constructed
-        if (socket === undefined) refuse()
+        if (socket === undefined) failUnusableRuntime()
         else receive(socket, (buffer as Buffer).subarray(0, bytesRead), this !== socket)
         return true
       }
@@ -217,22 +230,23 @@ export class Tap implements FrameSink {
   }
 
   #receive(bytes: Buffer): void {
-    if (this.#isOver) return
+    if (this.#hasEnded) return
     if (this.#owner === undefined) {
       this.readAt = performance.now()
-      if (this.first.length < firstBytes) this.first = Buffer.concat([this.first, bytes]).subarray(0, firstBytes)
-      if (this.#behind !== undefined) {
-        this.#behind.bytes.push(Buffer.from(bytes))
+      if (this.firstReceived.length < firstBytes)
+        this.firstReceived = Buffer.concat([this.firstReceived, bytes]).subarray(0, firstBytes)
+      if (this.#afterHandshake !== undefined) {
+        this.#afterHandshake.bytes.push(Buffer.from(bytes))
         return
       }
     }
     this.#hasPushed = false
     this.#read(bytes)
     if (this.#stopsReading) {
-      if (!this.#hasPushed && !this.#isOver && this.#owner !== undefined) this.#push(heartbeat)
+      if (!this.#hasPushed && !this.#hasEnded && this.#owner !== undefined) this.#push(heartbeat)
       return
     }
-    if (this.#interval === Infinity || this.#isOver) return
+    if (this.#interval === Infinity || this.#hasEnded) return
     const now = performance.now()
     if (now - this.#pushedAt < this.#interval) return
     this.#push(heartbeat)
@@ -246,12 +260,12 @@ export class Tap implements FrameSink {
     }
   }
 
-  /** Reads what has waited. */
-  #readAgain(waiting: ReadonlyArray<Waiting>): void {
+  /** Reads frames that were held. */
+  #replay(waiting: ReadonlyArray<HeldFrame>): void {
     try {
       for (const { bytes, channel, type } of waiting) {
         if (type === bodyFrame) this.body(channel, bytes, 0, bytes.length)
-        else this.frame(type, channel, bytes, prefix, bytes.length - 1)
+        else this.frame(type, channel, bytes, frameHeaderSize, bytes.length - 1)
       }
     } catch (cause) {
       this.#fail(cause)
@@ -265,28 +279,28 @@ export class Tap implements FrameSink {
     this.#owner?.failed(cause)
   }
 
-  /** Nothing is looked at any more. */
+  /** Ends reading: all further bytes are ignored. */
   end(): void {
-    this.#isOver = true
-    this.#behind = undefined
-    this.#arrived.clear()
+    this.#hasEnded = true
+    this.#afterHandshake = undefined
+    this.#unattachedFrames.clear()
   }
 
-  /** Somebody listens: what came behind the handshake is read now. */
+  /** Attaches the owner, and reads everything that arrived after the handshake. */
   listen(owner: TapOwner): void {
     this.#owner = owner
-    const seconds = this.agreed?.heartbeat ?? 0
+    const seconds = this.negotiated?.heartbeat ?? 0
     if (seconds > 0) this.#interval = seconds * 500
     this.#pushedAt = performance.now()
     if (this.#stopsReading) this.#push(heartbeat)
-    const behind = this.#behind
-    this.#behind = undefined
-    if (behind === undefined) return
-    this.#readAgain(behind.frames)
-    for (const bytes of behind.bytes) if (!this.#isOver) this.#read(bytes)
+    const held = this.#afterHandshake
+    this.#afterHandshake = undefined
+    if (held === undefined) return
+    this.#replay(held.frames)
+    for (const bytes of held.bytes) if (!this.#hasEnded) this.#read(bytes)
   }
 
-  /** Gives amqplib a copy: the memory is used again. */
+  /** Passes amqplib a copy, because the memory is reused. */
   #push(frame: Buffer): void {
     this.#pushedAt = performance.now()
     this.#hasPushed = true
@@ -296,46 +310,50 @@ export class Tap implements FrameSink {
   // --- Frames ----------------------------------------------------------------------------------------------------------
 
   frame(type: number, channel: number, bytes: Buffer, start: number, end: number): void {
-    if (this.#isOver) return
-    if (this.#behind !== undefined) {
-      this.#behind.frames.push({ type, channel, bytes: Buffer.from(bytes.subarray(start - prefix, end + 1)) })
+    if (this.#hasEnded) return
+    if (this.#afterHandshake !== undefined) {
+      this.#afterHandshake.frames.push({
+        type,
+        channel,
+        bytes: Buffer.from(bytes.subarray(start - frameHeaderSize, end + 1))
+      })
       return
     }
     if (type === methodFrame) {
-      if (end - start < 4) throw new ProtocolViolation("Invalid frame: a method without a number")
+      if (end - start < 4) throw new ProtocolViolation("Invalid frame: expected a method number, got a shorter payload")
       const id = uint32(bytes, start)
       if (channel === 0) return this.#onConnection(id, bytes, start, end)
-      const of = this.channels[channel]
-      if (of === undefined) return this.#onUnattached(id, channel, bytes, start, end)
-      if (of.method(id, bytes, start, end)) this.#push(bytes.subarray(start - prefix, end + 1))
+      const receiver = this.channels[channel]
+      if (receiver === undefined) return this.#onUnattached(id, channel, bytes, start, end)
+      if (receiver.method(id, bytes, start, end)) this.#push(bytes.subarray(start - frameHeaderSize, end + 1))
     } else if (type === headerFrame) {
-      const of = this.channels[channel]
-      if (of !== undefined) of.header(readHeader(bytes, channel, start, end))
-      else this.#later(type, channel, bytes, start - prefix, end + 1)
+      const receiver = this.channels[channel]
+      if (receiver !== undefined) receiver.header(readHeader(bytes, channel, start, end))
+      else this.#holdForChannel(type, channel, bytes, start - frameHeaderSize, end + 1)
     } else if (type === heartbeatFrame) {
       if (this.#owner !== undefined) this.#push(heartbeat)
     }
   }
 
   body(channel: number, bytes: Buffer, start: number, end: number): void {
-    // On a connection that is not open it is nobody's.
-    if (this.#isOver || this.#behind !== undefined) return
-    const of = this.channels[channel]
-    if (of !== undefined) of.body(bytes, start, end)
-    else this.#later(bodyFrame, channel, bytes, start, end)
+    // No channel can receive a body before a listener is attached.
+    if (this.#hasEnded || this.#afterHandshake !== undefined) return
+    const receiver = this.channels[channel]
+    if (receiver !== undefined) receiver.body(bytes, start, end)
+    else this.#holdForChannel(bodyFrame, channel, bytes, start, end)
   }
 
-  largeHeader(channel: number, bytes: Buffer, start: number, size: number, most: number): void {
-    if (this.#isOver || this.#behind !== undefined) return
+  oversizedHeader(channel: number, bytes: Buffer, start: number, size: number, most: number): void {
+    if (this.#hasEnded || this.#afterHandshake !== undefined) return
     if (this.#owner === undefined) throw contentTooEarly()
-    const header = readHeader(bytes, channel, start, start + fixedPart)
-    this.channels[channel]?.header(unread(header, `it has ${size} bytes, at most ${most} are read`))
+    const header = readHeader(bytes, channel, start, start + fixedHeaderSize)
+    this.channels[channel]?.header(undecodedHeader(header, `it has ${size} bytes, at most ${most} are read`))
   }
 
-  /** Of a channel that is not attached: it waits if it will be. What else comes is of a channel that has ended. */
-  #later(type: number, channel: number, bytes: Buffer, start: number, end: number): void {
+  /** Holds a frame for a channel that is open and not attached yet. A frame for a channel that has ended is dropped. */
+  #holdForChannel(type: number, channel: number, bytes: Buffer, start: number, end: number): void {
     if (this.#owner === undefined) throw contentTooEarly()
-    this.#arrived.get(channel)?.push({ type, channel, bytes: Buffer.from(bytes.subarray(start, end)) })
+    this.#unattachedFrames.get(channel)?.push({ type, channel, bytes: Buffer.from(bytes.subarray(start, end)) })
   }
 
   // --- Channels --------------------------------------------------------------------------------------------------------
@@ -344,43 +362,44 @@ export class Tap implements FrameSink {
     const owner = this.#owner
     if (owner === undefined) {
       throw new ProtocolViolation(
-        `Unexpected frame: ${nameOf(id)} on channel ${channel} of a connection that is not open`
+        `Unexpected frame: got ${methodName(id)} on channel ${channel} of a connection that is not open`
       )
     }
-    const frame = bytes.subarray(start - prefix, end + 1)
-    const arrived = this.#arrived.get(channel)
+    const frame = bytes.subarray(start - frameHeaderSize, end + 1)
+    const arrived = this.#unattachedFrames.get(channel)
     if (arrived !== undefined) {
       arrived.push({ type: methodFrame, channel, bytes: Buffer.from(frame) })
       return
     }
-    if (this.#arrived.size < owner.opening) {
+    if (this.#unattachedFrames.size < owner.pendingOpens) {
       if (id === channelOpenOk) {
-        this.#arrived.set(channel, [])
+        this.#unattachedFrames.set(channel, [])
         return this.#push(frame)
       }
       if (id === channelClose) {
-        // In place of its answer. amqplib would report it before it has handed the channel out, when nobody can listen.
-        this.#arrived.set(channel, [{ type: methodFrame, channel, bytes: Buffer.from(frame) }])
+        // The broker closes the channel instead of opening it. amqplib would report this close before it hands out the
+        // channel, when no listener can be attached yet. So amqplib gets an `open-ok`, and the close is held.
+        this.#unattachedFrames.set(channel, [{ type: methodFrame, channel, bytes: Buffer.from(frame) }])
         return this.#push(frameOf(channel, channelOpenOk, [0, 0, 0, 0]))
       }
     }
-    // RabbitMQ may deliver on a channel that it has closed until it has read our `close-ok` (seen under load).
+    // RabbitMQ may deliver on a channel that it has closed until it has read our `close-ok` (observed under load).
     if (id >>> 16 === classBasic) return
-    throw new ProtocolViolation(`Unexpected frame: ${nameOf(id)} on channel ${channel}, which is not open`)
+    throw new ProtocolViolation(`Unexpected frame: got ${methodName(id)} on channel ${channel}, which is not open`)
   }
 
-  /** amqplib has handed out the channel of this number. */
+  /** Attaches a channel that amqplib has handed out, and reads its held frames. */
   attach(number: number, channel: ChannelFrames): void {
-    const waiting = this.#arrived.get(number)
-    if (waiting === undefined || this.channels[number] !== undefined) {
-      throw new Error(`effect-amqp: amqplib has handed out channel ${number}, which the broker has not opened`)
+    const held = this.#unattachedFrames.get(number)
+    if (held === undefined || this.channels[number] !== undefined) {
+      throw new Error(`amqplib: expected a channel that the broker has opened, got channel ${number}`)
     }
-    this.#arrived.delete(number)
+    this.#unattachedFrames.delete(number)
     this.channels[number] = channel
-    this.#readAgain(waiting)
+    this.#replay(held)
   }
 
-  /** The channel has ended: what comes for it is dropped, until another one has its number. */
+  /** Detaches a channel that has ended. Further frames for it are dropped until another channel gets its number. */
   detach(number: number): void {
     this.channels[number] = undefined
   }
@@ -394,7 +413,7 @@ export class Tap implements FrameSink {
       switch (id) {
         case connectionClose: {
           const close = readClose(id, bytes, start, end)
-          const frame = Buffer.from(bytes.subarray(start - prefix, end + 1))
+          const frame = Buffer.from(bytes.subarray(start - frameHeaderSize, end + 1))
           this.end()
           return owner.closed(close, () => this.#push(frame))
         }
@@ -405,15 +424,15 @@ export class Tap implements FrameSink {
           owner.unblocked()
           break
         case connectionUpdateSecretOk:
-          owner.secretTaken()
+          owner.secretUpdated()
           break
         case connectionCloseOk:
           break
         default:
-          throw new ProtocolViolation(`Unexpected frame: ${nameOf(id)} on channel 0`)
+          throw new ProtocolViolation(`Unexpected frame: got ${methodName(id)} on channel 0`)
       }
     }
-    this.#push(bytes.subarray(start - prefix, end + 1))
+    this.#push(bytes.subarray(start - frameHeaderSize, end + 1))
     if (id === connectionClose || id === connectionCloseOk) this.end()
   }
 
@@ -424,46 +443,50 @@ export class Tap implements FrameSink {
     }
     if (id === connectionSecure) {
       const { mechanism } = this.#proposal
-      throw new ProtocolViolation(`the broker asks for another step of the SASL mechanism ${mechanism}, which has none`)
+      throw new ProtocolViolation(
+        `SASL mechanism ${mechanism}: expected no challenge, got connection.secure from the broker`
+      )
     }
     if (id !== this.#expected) {
-      throw new ProtocolViolation(`Expected ${nameOf(this.#expected)}; got ${nameOf(id)}`)
+      throw new ProtocolViolation(`Unexpected frame: expected ${methodName(this.#expected)}, got ${methodName(id)}`)
     }
     if (id === connectionStart) {
       const { mechanisms, properties } = readStart(id, bytes, start, end)
       const { mechanism } = this.#proposal
       if (!mechanisms.includes(mechanism)) {
         throw new MechanismRefused(
-          `SASL mechanism ${mechanism} is not offered by the broker, which offers ${mechanisms.join(", ")}`
+          `SASL mechanism: expected the broker to offer ${mechanism}, got ${mechanisms.join(", ")}`
         )
       }
       this.#serverProperties = properties
       this.#expected = connectionTune
     } else if (id === connectionTune) {
-      this.#agree(readTune(id, bytes, start, end))
+      this.#negotiate(readTune(id, bytes, start, end))
       this.#expected = connectionOpenOk
-    } else this.#behind = { frames: [], bytes: [] }
+    } else this.#afterHandshake = { frames: [], bytes: [] }
   }
 
-  #agree(server: { readonly channelMax: number; readonly frameMax: number; readonly heartbeat: number }): void {
-    if (server.frameMax !== 0 && server.frameMax < leastFrameMax) {
-      throw new ProtocolViolation(`the broker's frame-max is ${server.frameMax}, and AMQP's least is ${leastFrameMax}`)
+  #negotiate(server: { readonly channelMax: number; readonly frameMax: number; readonly heartbeat: number }): void {
+    if (server.frameMax !== 0 && server.frameMax < minFrameMax) {
+      throw new ProtocolViolation(
+        `frame-max: expected at least ${minFrameMax} from the broker (AMQP's minimum), got ${server.frameMax}`
+      )
     }
     const { channelMax, frameMax, heartbeat } = this.#proposal
     const product = productOf(this.#serverProperties!)
-    const agreed = lower(server.frameMax, frameMax)
-    if (agreed !== 0 && agreed < leastOfRabbitMq && isFrom(product, 4, 1)) {
+    const negotiated = negotiateLimit(server.frameMax, frameMax)
+    if (negotiated !== 0 && negotiated < minFrameMaxOfRabbitMq && isAtLeast(product, 4, 1)) {
       throw new ProtocolViolation(
-        `${product} wants a frame-max from ${leastOfRabbitMq} on, got ${agreed} (its own is ${server.frameMax}, frameMax is ${frameMax}): set frameMax to ${leastOfRabbitMq} or more`
+        `frameMax: expected at least ${minFrameMaxOfRabbitMq} for ${product}, got ${negotiated} (the broker proposed ${server.frameMax}, frameMax is ${frameMax}): set frameMax to ${minFrameMaxOfRabbitMq} or more`
       )
     }
-    this.agreed = {
+    this.negotiated = {
       product,
-      channelMax: lower(server.channelMax, channelMax) || largestChannel,
-      frameMax: agreed || largestFrame,
-      // Ours can switch it off, the broker's 0 leaves it to us.
-      heartbeat: heartbeat === 0 ? 0 : lower(server.heartbeat, heartbeat)
+      channelMax: negotiateLimit(server.channelMax, channelMax) || maxChannelNumber,
+      frameMax: negotiated || maxFrameSize,
+      // Our 0 disables heartbeats. With the broker's 0, our interval applies.
+      heartbeat: heartbeat === 0 ? 0 : negotiateLimit(server.heartbeat, heartbeat)
     }
-    this.#framing.mostOfFrame = this.agreed.frameMax
+    this.#framing.maxPayloadSize = this.negotiated.frameMax
   }
 }

@@ -1,4 +1,4 @@
-/** JSON content by a schema. */
+/** JSON content that a schema describes. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
@@ -8,14 +8,15 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import { isUtf8 } from "node:buffer"
 import * as AmqpError from "../../model/error.ts"
 import type { Delivery, Envelope, Json, Message, Properties } from "../../model/message.ts"
-import { viewOf } from "../wire/fieldTable.ts"
+import { asBuffer, invalidArgument } from "../wire/fieldTable.ts"
+import { formatValue } from "../wire/optionTable.ts"
 
-export { viewOf }
+export { asBuffer }
 
 const contentType = "application/json"
 const contentEncoding = "utf-8"
 
-// Issues without what was found: messages carry secrets, and errors are logged.
+// Issues do not contain the input: messages contain secrets, and errors are logged.
 const options = { reportInput: false }
 const format = SchemaIssue.makeFormatterStandardSchemaV1()
 
@@ -34,18 +35,17 @@ const pathOf = (path: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }>
 }
 
 const decodeFailed = (what: string) =>
-  Effect.fail(
-    AmqpError.fromReason(new AmqpError.DecodeFailed({ message: `a message's content ${what}`, operation: "decode" }))
-  )
+  Effect.fail(AmqpError.fromReason(new AmqpError.DecodeFailed({ message: `content: ${what}`, operation: "decode" })))
 
-// Schemas recur: how deep a content is nested is the choice of whoever publishes it.
+// A schema can be recursive, so the publisher decides how deep a content is nested.
 const isTooDeep = (cause: unknown): boolean => cause instanceof RangeError && cause.message.includes("call stack")
 
-const tooDeep = /* @__PURE__ */ decodeFailed("is nested too deep to be read by its schema")
+const tooDeep = /* @__PURE__ */ decodeFailed("nested too deep for its schema")
 
 const undecoded = (cause: Cause.Cause<Schema.SchemaError>): Effect.Effect<never, AmqpError.AmqpError> => {
   const error = Cause.findError(cause)
-  if (Result.isSuccess(error)) return decodeFailed(`is not what its schema says: ${issuesOf(error.success)}`)
+  if (Result.isSuccess(error))
+    return decodeFailed(`expected a value that matches its schema: ${issuesOf(error.success)}`)
   return isTooDeep(Cause.squash(cause)) ? tooDeep : Effect.failCause(error.failure)
 }
 
@@ -67,7 +67,7 @@ const isJsonType = (value: string): boolean => {
 
 const isPlainEncoding = (value: string): boolean => /^(utf-?8|identity|)$/i.test(value.trim())
 
-// A property's value comes from somebody else, and may be anything.
+// A property's value comes from another client, and may be anything.
 const shown = (value: string): string => JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
 
 type Encoded = Pick<Delivery, "content"> & { readonly properties: Properties }
@@ -75,24 +75,35 @@ type Encoded = Pick<Delivery, "content"> & { readonly properties: Properties }
 const parse = ({ content, properties }: Encoded): Effect.Effect<unknown, AmqpError.AmqpError> => {
   const type = properties.contentType
   if (type !== undefined && type !== contentType && !isJsonType(type))
-    return decodeFailed(`is not JSON by its contentType, ${shown(type)}`)
+    return decodeFailed(`expected JSON, got the contentType ${shown(type)}`)
   const encoding = properties.contentEncoding
   if (encoding !== undefined && encoding !== contentEncoding && !isPlainEncoding(encoding)) {
-    return decodeFailed(`has a contentEncoding that is not supported, ${shown(encoding)}: wants utf-8`)
+    return decodeFailed(`expected the contentEncoding utf-8, got ${shown(encoding)}`)
   }
-  if (!isUtf8(content)) return decodeFailed("is not UTF-8")
-  const text = viewOf(content).toString()
+  if (!isUtf8(content)) return decodeFailed("expected UTF-8, got other bytes")
+  const text = asBuffer(content).toString()
   try {
-    // RFC 8259, section 8.1: a byte order mark may be ignored.
+    // RFC 8259, section 8.1: a parser may ignore a byte order mark.
     return Effect.succeed(JSON.parse(text.startsWith("\uFEFF") ? text.slice(1) : text))
   } catch (cause) {
-    // The engine's message quotes the text.
+    // The engine's message quotes the text, so only its position is used.
     const position = /at position \d+/.exec(String(cause))?.[0]
-    return decodeFailed(`of ${content.byteLength} bytes is not JSON${position === undefined ? "" : ` ${position}`}`)
+    return decodeFailed(
+      `expected JSON, got ${content.byteLength} bytes that are not JSON${position === undefined ? "" : ` ${position}`}`
+    )
   }
 }
 
+/** Its effects fail, because a schema is mostly compiled where a module is loaded. */
+const notSchema = <S extends Schema.Constraint>(schema: unknown): Json<S> => {
+  const refused = Effect.fail(
+    AmqpError.fromReason(invalidArgument("AmqpMessage.json", "schema", "a Schema", formatValue(schema)))
+  )
+  return { encode: dual(2, (_value: S["Type"], _envelope: Envelope) => refused), decode: () => refused }
+}
+
 export const json = <S extends Schema.Constraint>(schema: S): Json<S> => {
+  if (!Schema.isSchema(schema)) return notSchema(schema)
   const codec = Schema.toCodecJson(schema)
   const decodeUnknown = Schema.decodeUnknownEffect(codec, options)
   const encodeUnknown = Schema.encodeUnknownEffect(codec, options)
@@ -101,15 +112,15 @@ export const json = <S extends Schema.Constraint>(schema: S): Json<S> => {
     envelope: Envelope
   ): Effect.Effect<Message, AmqpError.AmqpError, S["EncodingServices"]> =>
     Effect.matchEffect(encodeUnknown(value), {
-      onFailure: (error) => encodeFailed(`wants what its schema says: ${issuesOf(error)}`),
+      onFailure: (error) => encodeFailed(`expected a value that matches its schema: ${issuesOf(error)}`),
       onSuccess: (encoded) => {
         let content: string | undefined
         try {
           content = JSON.stringify(encoded)
         } catch {
-          return encodeFailed("wants a value that can be written as JSON")
+          return encodeFailed("expected a value that JSON can represent")
         }
-        if (content === undefined) return encodeFailed("wants a value that can be written as JSON")
+        if (content === undefined) return encodeFailed("expected a value that JSON can represent")
         return Effect.succeed({ contentType, contentEncoding, ...envelope, content })
       }
     })

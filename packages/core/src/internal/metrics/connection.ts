@@ -1,25 +1,25 @@
-/** What a connection's states add up to. */
+/** Measures that accumulate over the states of a connection. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { AmqpConnection, State } from "../../model/connection.ts"
-import { elapsed } from "../waiting/elapsed.ts"
+import { monotonicMillis } from "../waiting/monotonicMillis.ts"
 
-export interface Watched {
-  /** Connections after the first. */
+export interface ConnectionMeasures {
+  /** Number of connections after the first. */
   readonly reconnects: number
-  /** Attempts that have failed since it was open. */
+  /** Number of attempts that have failed since it was open. */
   readonly failedAttempts: number
-  /** How long the broker has blocked publishers. */
+  /** How long the broker has blocked publishers, in seconds. */
   readonly blockedSeconds: number
 }
 
-/** What becomes of a connection that comes and goes, from one to the next. Watches until the scope closes. */
+/** Measures a sequence of connections, each of which replaces the one before. Watches until the scope closes. */
 export const watchConnections = Effect.fnUntraced(function* (
   connections: SubscriptionRef.SubscriptionRef<AmqpConnection["Service"] | undefined>
-): Effect.fn.Return<Omit<Watched, "blockedSeconds">, never, Scope.Scope> {
+): Effect.fn.Return<Omit<ConnectionMeasures, "blockedSeconds">, never, Scope.Scope> {
   let reconnects = 0
   yield* Effect.forkScoped(
     SubscriptionRef.changes(connections).pipe(
@@ -46,11 +46,11 @@ export const watchConnections = Effect.fnUntraced(function* (
 const failedAttemptsOf = (state: State | undefined): number =>
   state?._tag === "Connecting" || state?._tag === "Reconnecting" ? state.attempt : 0
 
-/** Watches until the scope closes. */
+/** Measures one connection. Watches until the scope closes. */
 export const watchConnection = Effect.fnUntraced(function* ({
   flow,
   state
-}: AmqpConnection["Service"]): Effect.fn.Return<Watched, never, Scope.Scope> {
+}: AmqpConnection["Service"]): Effect.fn.Return<ConnectionMeasures, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   let reconnects = 0
   let blocked = 0
@@ -65,8 +65,8 @@ export const watchConnection = Effect.fnUntraced(function* ({
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(flow), (now) =>
       Effect.sync(() => {
-        if (blockedSince !== undefined) blocked += elapsed(clock) - blockedSince
-        blockedSince = now._tag === "Blocked" ? elapsed(clock) : undefined
+        if (blockedSince !== undefined) blocked += monotonicMillis(clock) - blockedSince
+        blockedSince = now._tag === "Blocked" ? monotonicMillis(clock) : undefined
       })
     )
   )
@@ -78,7 +78,7 @@ export const watchConnection = Effect.fnUntraced(function* ({
       return failedAttemptsOf(state.value)
     },
     get blockedSeconds() {
-      return (blocked + (blockedSince === undefined ? 0 : elapsed(clock) - blockedSince)) / 1000
+      return (blocked + (blockedSince === undefined ? 0 : monotonicMillis(clock) - blockedSince)) / 1000
     }
   }
 })

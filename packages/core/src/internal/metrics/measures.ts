@@ -1,19 +1,26 @@
-/** What parts of the library count and measure while they work, for the metrics to be read from. */
+/** What parts of the library count and measure while they work. The metrics are read from it. */
 import type { Kind } from "../../model/channel.ts"
 import { Inside } from "../../model/inside.ts"
 import { Histogram } from "./histogram.ts"
 
-/** Why a channel is not lent again, other than by its age. */
-export const discards = ["interrupted", "defect", "unclean", "refused", "channel_error", "connection_lost"] as const
-export type Discard = (typeof discards)[number]
+/** Discard reasons: why a returned channel is not reused, other than because of its age. */
+export const discardReasons = [
+  "interrupted",
+  "defect",
+  "unclean",
+  "refused",
+  "channel_error",
+  "connection_lost"
+] as const
+export type DiscardReason = (typeof discardReasons)[number]
 
-/** Of the channels of one kind. */
+/** Measures of the channels of one kind. */
 export class PoolMeasures {
-  /** How long borrowers waited who got a channel. */
-  readonly waits = new Histogram()
-  /** How long they had it. */
-  readonly uses = new Histogram()
-  readonly discarded: Record<Discard, number> = {
+  /** Wait times of the borrowers that got a channel. */
+  readonly waitTime = new Histogram()
+  /** Times for which borrowers had the channel. */
+  readonly useTime = new Histogram()
+  readonly discarded: Record<DiscardReason, number> = {
     interrupted: 0,
     defect: 0,
     unclean: 0,
@@ -23,18 +30,18 @@ export class PoolMeasures {
   }
 }
 
-/** What became of deliveries. */
+/** Outcomes of deliveries. */
 export const settlements = ["acked", "requeued", "dead_lettered", "dropped", "retried", "skipped", "lost"] as const
-export type Settled = (typeof settlements)[number]
+export type SettlementOutcome = (typeof settlements)[number]
 
-/** What a server has replied with. */
-export const replies = ["success", "failure", "defect"] as const
+/** Outcomes of the requests that a server has replied to. */
+export const replyOutcomes = ["success", "failure", "defect"] as const
 
-/** Of all consumers of one service. */
+/** Measures of all consumers of one service. */
 export class ConsumerMeasures {
   deliveries = 0
   redeliveries = 0
-  readonly settled: Record<Settled, number> = {
+  readonly settled: Record<SettlementOutcome, number> = {
     acked: 0,
     requeued: 0,
     dead_lettered: 0,
@@ -43,10 +50,10 @@ export class ConsumerMeasures {
     skipped: 0,
     lost: 0
   }
-  /** How long handlers took that have succeeded, and others. */
+  /** Durations of the handlers that succeeded, and of the others. */
   readonly succeeded = new Histogram()
   readonly failed = new Histogram()
-  readonly replies: Record<(typeof replies)[number], number> = { success: 0, failure: 0, defect: 0 }
+  readonly replies: Record<(typeof replyOutcomes)[number], number> = { success: 0, failure: 0, defect: 0 }
 }
 
 /** The inside of an `AmqpPool`. */

@@ -1,4 +1,4 @@
-/** Series that are read when they are collected, and their end. */
+/** Metric series that are read when they are collected, and their removal. */
 import type * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 import type { Histogram } from "./histogram.ts"
@@ -18,17 +18,17 @@ export class Registry {
     this.#common = common
   }
 
-  /** A value that goes up and down. Called when somebody collects it. */
+  /** Registers a value that goes up and down. `value` is called when the metric is collected. */
   gauge(metric: Metric.Gauge<number>, attributes: Attributes, value: () => number): void {
     this.#register(metric, attributes, () => ({ value: value() }))
   }
 
-  /** A value that only grows. Called when somebody collects it. */
+  /** Registers a value that only grows. `count` is called when the metric is collected. */
   counter(metric: Metric.Counter<number>, attributes: Attributes, count: () => number): void {
     this.#register(metric, attributes, () => ({ count: count(), incremental: true }))
   }
 
-  /** Times that are added up elsewhere. */
+  /** Registers durations that are recorded elsewhere. */
   histogram(metric: Metric.Histogram<number>, attributes: Attributes, histogram: Histogram): void {
     this.#register(metric, attributes, () => histogram.state)
   }
@@ -38,7 +38,7 @@ export class Registry {
     this.#registrations.push(Metric.registerUnsafe(series, this.#context, { get, update: nothing, modify: nothing }))
   }
 
-  /** Takes all of them away. One that another has replaced in the meantime stays. */
+  /** Removes all of them. A series that another registration has replaced in the meantime stays. */
   clear(): void {
     for (const registration of this.#registrations.splice(0)) registration.remove()
   }

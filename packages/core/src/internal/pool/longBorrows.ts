@@ -1,22 +1,22 @@
-/** Warns of channels that are borrowed for long, once each: they may have been forgotten, and others wait for them. */
+/** Logs a warning, once per lease, for channels that are held for a long time: they may be leaked. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Logging from "../telemetry/logging.ts"
 import type { Fork } from "../waiting/fork.ts"
-import type { Borrow } from "./borrow.ts"
+import type { PoolLease } from "./poolLease.ts"
 
-/** Looks at what is borrowed from time to time, until nothing is: so a borrow costs no timer of its own. */
+/** Checks all leases periodically while there are any, so that a lease needs no timer of its own. */
 export class LongBorrows {
   readonly #limit: number
   readonly #fork: Fork
-  readonly #borrowed: () => ReadonlyArray<Borrow>
+  readonly #borrowed: () => ReadonlyArray<PoolLease>
   readonly #now: () => number
-  #isLooking = false
+  #isChecking = false
 
-  /** @param limit how long a borrow may be; undefined: any time */
+  /** @param limit how long a lease may last without a warning; undefined means no limit */
   constructor(
     limit: Duration.Duration | undefined,
-    pool: { readonly fork: Fork; readonly borrowed: () => ReadonlyArray<Borrow>; readonly now: () => number }
+    pool: { readonly fork: Fork; readonly borrowed: () => ReadonlyArray<PoolLease>; readonly now: () => number }
   ) {
     this.#limit = limit === undefined ? Infinity : Duration.toMillis(limit)
     this.#fork = pool.fork
@@ -24,37 +24,37 @@ export class LongBorrows {
     this.#now = pool.now
   }
 
-  /** A borrow has begun. */
-  begun(): void {
-    if (!this.#isLooking && this.#limit !== Infinity) this.#look()
+  /** Starts the periodic check unless it is running. Called when a lease begins. */
+  ensureRunning(): void {
+    if (!this.#isChecking && this.#limit !== Infinity) this.#startChecking()
   }
 
-  #look(): void {
-    this.#isLooking = true
+  #startChecking(): void {
+    this.#isChecking = true
     const interval = Duration.millis(Math.min(5000, Math.max(10, this.#limit / 4)))
-    const look: Effect.Effect<void> = Effect.flatMap(Effect.sleep(interval), () => {
+    const check: Effect.Effect<void> = Effect.flatMap(Effect.sleep(interval), () => {
       const borrowed = this.#borrowed()
       if (borrowed.length === 0) {
-        this.#isLooking = false
+        this.#isChecking = false
         return Effect.void
       }
       const now = this.#now()
       let warnings: Effect.Effect<void> = Effect.void
-      for (const borrow of borrowed) {
-        if (borrow.warned || borrow.lentAt < 0 || now - borrow.lentAt < this.#limit) continue
-        borrow.warned = true
-        warnings = Effect.andThen(warnings, warnOf(borrow, now - borrow.lentAt))
+      for (const lease of borrowed) {
+        if (lease.warned || lease.acquiredAt < 0 || now - lease.acquiredAt < this.#limit) continue
+        lease.warned = true
+        warnings = Effect.andThen(warnings, warnOf(lease, now - lease.acquiredAt))
       }
-      return Effect.andThen(warnings, look)
+      return Effect.andThen(warnings, check)
     })
-    this.#fork(look)
+    this.#fork(check)
   }
 }
 
-const warnOf = ({ channel, kind, origin }: Borrow, heldFor: number): Effect.Effect<void> =>
-  Effect.annotateLogs(Effect.logWarning("AMQP channel borrowed for long and not given back"), {
+const warnOf = ({ channel, kind, origin }: PoolLease, heldFor: number): Effect.Effect<void> =>
+  Effect.annotateLogs(Effect.logWarning("AMQP channel borrowed for longer than pool.longBorrow and not returned"), {
     kind,
     heldFor: Duration.format(Duration.millis(Math.floor(heldFor))),
-    ...Logging.ofOrigin(origin?.stackFrame, origin?.span),
-    ...(channel === undefined ? {} : Logging.ofChannel(channel))
+    ...Logging.originAnnotations(origin?.stackFrame, origin?.span),
+    ...(channel === undefined ? {} : Logging.channelAnnotations(channel))
   })

@@ -1,4 +1,4 @@
-/** Borrowing: places lent by Effect's `Pool`, borrowers in the wait queue, shutdown. */
+/** The pool: leases pool places through Effect's `Pool`, keeps borrowers in a wait queue, and shuts down. */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -17,18 +17,20 @@ import { InsideId } from "../../model/inside.ts"
 import type { AmqpPool, ChannelsOf, Stats } from "../../model/pool.ts"
 import type { Kind } from "../../model/channel.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
-import type { Terms } from "../channel/handle.ts"
-import { type Links, linksOf } from "../connection/links.ts"
+import { onClock } from "../waiting/onClock.ts"
+import { counted, isOrAre } from "../waiting/phrases.ts"
+import type { ChannelTimeouts } from "../channel/channelHandle.ts"
+import { type ConnectionInternals, connectionInternals } from "../connection/connectionInternals.ts"
 import { PoolInside, type PoolMeasures } from "../metrics/measures.ts"
 import * as Logging from "../telemetry/logging.ts"
-import { Borrow, type Restore } from "./borrow.ts"
+import { PoolLease, type Restore } from "./poolLease.ts"
 import { LongBorrows } from "./longBorrows.ts"
-import { ScopeChannels } from "./ofScope.ts"
-import { Places, type Settings } from "./places.ts"
-import { Slot } from "./slot.ts"
+import { ScopeChannels } from "./scopeChannels.ts"
+import { PoolPlaces, type Settings } from "./poolPlaces.ts"
+import { PoolPlace } from "./poolPlace.ts"
 import { Waiters } from "../waiting/waiters.ts"
 
-/** Without pooling: a channel a borrow, as many as there are borrowers. */
+/** Settings without pooling (`pool: false`): a new channel per lease, without a limit. */
 const unpooled = (config: AmqpConfig): Settings => ({
   min: 0,
   max: Infinity,
@@ -39,38 +41,38 @@ const unpooled = (config: AmqpConfig): Settings => ({
   longBorrow: Duration.seconds(30)
 })
 
-// How many steps of Effect's interpreter lie between the look at the pool and the place taken, with some to spare.
+// Upper bound of the operations that a fiber runs between the check for a free place and the taking of that place.
 const opsUntilPlaced = 16
 
-/** Sees to it that a borrow is released if it cannot be had. */
-type Guarded = (
+/** Wraps the acquisition of a lease so that the lease is released if the acquisition fails. */
+type Guard = (
   acquire: Effect.Effect<void, AmqpError.AmqpError>,
-  borrow: Borrow
+  lease: PoolLease
 ) => Effect.Effect<void, AmqpError.AmqpError>
 
-/** For who releases the borrow in any case. */
-const asItIs: Guarded = (acquire) => acquire
+/** The guard for callers that release the lease on every exit themselves. */
+const unguarded: Guard = (acquire) => acquire
 
-/** Takes a place from Effect's pool for as long as the borrow's `lending` is open. */
-const takePlace = (pool: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<Slot<Borrow>> => {
-  const lending = (borrow.lending = Scope.makeUnsafe())
+/** Takes a place from Effect's pool until the lease's `placeScope` closes. */
+const takePlace = (pool: Pool.Pool<PoolPlace<PoolLease>>, lease: PoolLease): Effect.Effect<PoolPlace<PoolLease>> => {
+  const placeScope = (lease.placeScope = Scope.makeUnsafe())
   return Effect.updateContext(Pool.get(pool), (context: Context.Context<never>) =>
-    Context.add(context, Scope.Scope, lending)
+    Context.add(context, Scope.Scope, placeScope)
   )
 }
 
-/** A place that goes from one borrower to the next. */
-interface Place {
-  readonly slot: Slot<Borrow>
-  readonly lending: Scope.Closeable
+/** A place that is handed from one borrower to the next. */
+interface PlaceHandover {
+  readonly place: PoolPlace<PoolLease>
+  readonly placeScope: Scope.Closeable
 }
 
-const closed = (lending: Scope.Closeable | undefined): Effect.Effect<void> =>
-  (lending === undefined ? undefined : Scope.closeUnsafe(lending, Exit.void)) ?? Effect.void
+const closeScope = (scope: Scope.Closeable | undefined): Effect.Effect<void> =>
+  (scope === undefined ? undefined : Scope.closeUnsafe(scope, Exit.void)) ?? Effect.void
 
-const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed: the scope that made it has ended" })
+const poolClosed = new AmqpError.PoolClosed({ message: "the pool is closed, because the scope that made it has ended" })
 
-/** What a borrower sees of a channel of each kind. */
+/** The type of a borrowed channel, per kind. */
 interface Channels {
   readonly regular: AmqpChannel
   readonly confirm: ConfirmChannel
@@ -79,26 +81,26 @@ interface Channels {
 
 /** The pool of channels of one kind. */
 class ChannelPool<K extends Kind> {
-  readonly #links: Links
+  readonly #internals: ConnectionInternals
   readonly #state: AmqpConnection["Service"]["state"]
   readonly #config: AmqpConfig
   readonly #settings: Settings
   readonly #acquireTimeout: number
-  readonly #terms: Terms
+  readonly #timeouts: ChannelTimeouts
   readonly #run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
-  readonly #places: Places<Borrow>
-  /** The same places as Effect's pool lends them; undefined without pooling. */
-  readonly #lending: Pool.Pool<Slot<Borrow>> | undefined
-  readonly #waiters: Waiters<Borrow>
-  /** Places that are being handed over. */
-  readonly #handing: Array<Place> = []
-  #isHanding = false
-  /** Places without pooling, which no list holds otherwise. */
-  readonly #unpooled = new Set<Slot<Borrow>>()
+  readonly #places: PoolPlaces<PoolLease>
+  /** Effect's pool, whose items are these places; undefined without pooling (`pool: false`). */
+  readonly #placePool: Pool.Pool<PoolPlace<PoolLease>> | undefined
+  readonly #waiters: Waiters<PoolLease>
+  /** Returned places, while `#handOver` gives them to waiters. */
+  readonly #handovers: Array<PlaceHandover> = []
+  #isHandingOver = false
+  /** The places of borrowers without pooling (`pool: false`), which `PoolPlaces` does not list. */
+  readonly #unpooledPlaces = new Set<PoolPlace<PoolLease>>()
   readonly #longBorrows: LongBorrows
   readonly #ofScope: ScopeChannels<Channels[K]>
   #used = 0
-  #openedTooLate = 0
+  #timedOutWhileOpening = 0
   #shutdown = false
   #allReturned: Deferred.Deferred<void> | undefined = undefined
 
@@ -111,47 +113,47 @@ class ChannelPool<K extends Kind> {
     const clock = yield* Clock.Clock
     const run = Effect.runForkWith(yield* Effect.context())
     const givenUp = AmqpError.fromReason(poolClosed)
-    const places = new Places<Borrow>({ kind, connection, settings, pooled, clock, run, givenUp })
-    const lendingScope = yield* Scope.make()
+    const places = new PoolPlaces<PoolLease>({ kind, connection, settings, pooled, clock, run, givenUp })
+    const poolScope = yield* Scope.make()
     let next = 0
-    const lending = pooled
+    const placePool = pooled
       ? yield* Scope.provide(
-          Pool.make({ acquire: Effect.sync(() => places.slots[next++]!), size: settings.max }),
-          lendingScope
+          Pool.make({ acquire: Effect.sync(() => places.all[next++]!), size: settings.max }),
+          poolScope
         )
       : undefined
-    yield* Effect.addFinalizer(() => Scope.close(lendingScope, Exit.void))
+    yield* Effect.addFinalizer(() => Scope.close(poolScope, Exit.void))
     yield* Effect.forkScoped(places.recycle)
-    const { budget } = linksOf(connection)
+    const { budget } = connectionInternals(connection)
     yield* Effect.acquireRelease(
       Effect.sync(() => budget.reclaimBy(places.reclaim)),
       (stop) => Effect.sync(stop)
     )
-    return new ChannelPool(connection, settings, places, lending, clock, run)
+    return new ChannelPool(connection, settings, places, placePool, clock, run)
   })
 
   constructor(
     connection: AmqpConnection["Service"],
     settings: Settings,
-    places: Places<Borrow>,
-    lending: Pool.Pool<Slot<Borrow>> | undefined,
+    places: PoolPlaces<PoolLease>,
+    placePool: Pool.Pool<PoolPlace<PoolLease>> | undefined,
     clock: Clock.Clock,
     run: <A>(effect: Effect.Effect<A>) => Fiber.Fiber<A>
   ) {
-    this.#links = linksOf(connection)
+    this.#internals = connectionInternals(connection)
     this.#state = connection.state
     this.#config = connection.config
     this.#settings = settings
     this.#acquireTimeout = Duration.toMillis(settings.acquireTimeout)
     this.#places = places
-    this.#lending = lending
-    this.#waiters = new Waiters<Borrow>(clock, places.forkBackground, this.#late)
+    this.#placePool = placePool
+    this.#waiters = new Waiters<PoolLease>(clock, places.forkBackground, this.#acquireTimedOut)
     this.#run = run
-    this.#terms = {
+    this.#timeouts = {
       continuationTimeout: this.#config.continuationTimeout,
       publishTimeout: Duration.toMillis(this.#config.publishTimeout),
       deadlines: new Deadlines(clock, places.forkBackground),
-      queues: this.#links.queues
+      queues: this.#internals.queues
     }
     this.#longBorrows = new LongBorrows(settings.longBorrow, {
       fork: places.forkBackground,
@@ -159,9 +161,9 @@ class ChannelPool<K extends Kind> {
       now: () => places.exact
     })
     this.#ofScope = new ScopeChannels({
-      make: () => new Borrow(this.#terms),
-      acquire: (borrow, restore, lent) => this.#acquire(borrow, restore, this.#orRelease, lent),
-      release: (borrow) => this.#release(borrow),
+      make: () => new PoolLease(this.#timeouts),
+      acquire: (lease, restore, onAcquired) => this.#acquire(lease, restore, this.#releaseOnError, onAcquired),
+      release: (lease) => this.#release(lease),
       handle: this.#handle
     })
   }
@@ -177,215 +179,221 @@ class ChannelPool<K extends Kind> {
   // --- Borrowing -----------------------------------------------------------------------------------------------------
 
   /**
-   * Gets a place and a channel in it, then goes on with `lent`, which nothing can interrupt before it has begun. What may
-   * fail or be interrupted before that is `guarded`, so that the borrow is released, whatever it holds by then.
+   * Acquires a place and a channel in it, then runs `onAcquired`. No interruption can come between the two. `guarded`
+   * wraps the steps before `onAcquired` that can fail or be interrupted, so that a failure releases the lease and what
+   * it holds.
    */
   #acquire<A, E, R>(
-    borrow: Borrow,
+    lease: PoolLease,
     restore: Restore,
-    guarded: Guarded,
-    lent: () => Effect.Effect<A, E, R>
+    guarded: Guard,
+    onAcquired: () => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> {
-    if (this.#shutdown) return Effect.flatMap(guarded(fail(poolClosed), borrow), lent)
+    if (this.#shutdown) return Effect.flatMap(guarded(fail(poolClosed), lease), onAcquired)
     const fiber = Fiber.getCurrent()!
-    borrow.origin = fiber.cache
-    const lending = this.#lending
-    if (lending === undefined) {
-      const slot = new Slot<Borrow>()
-      this.#unpooled.add(slot)
-      this.#placed(borrow, slot)
-      this.#waitBegins(borrow)
-      return Effect.flatMap(guarded(restore(this.#refill(borrow)), borrow), lent)
+    lease.origin = fiber.cache
+    const placePool = this.#placePool
+    if (placePool === undefined) {
+      const place = new PoolPlace<PoolLease>()
+      this.#unpooledPlaces.add(place)
+      this.#assignPlace(lease, place)
+      this.#startWait(lease)
+      return Effect.flatMap(guarded(restore(this.#refill(lease)), lease), onAcquired)
     }
-    // Nobody in line and a place free: this will not wait, so it needs no deadline. Unless the fiber yields before it has
-    // the place, and others take them all meanwhile: hence the look at what is left of its turn.
+    // The fast path: nothing is in the wait queue and a place is free, so there is no wait and no deadline. If the
+    // fiber yielded before it has the place, other fibers could take the last free place. So the path is used only if
+    // the fiber has enough operations left before its next yield.
     if (
       this.#waiters.size === 0 &&
-      lending.state.waiters.size === 0 &&
-      lending.state.availableHead !== undefined &&
+      placePool.state.waiters.size === 0 &&
+      placePool.state.availableHead !== undefined &&
       fiber.currentOpCount + opsUntilPlaced < fiber.cache.maxOpsBeforeYield
     ) {
-      return Effect.flatMap(takePlace(lending, borrow), (slot) => {
-        this.#placed(borrow, slot)
-        if (this.#lend(borrow)) return lent()
-        this.#waitBegins(borrow)
-        return Effect.flatMap(guarded(restore(this.#refill(borrow)), borrow), lent)
+      return Effect.flatMap(takePlace(placePool, lease), (place) => {
+        this.#assignPlace(lease, place)
+        if (this.#startLease(lease)) return onAcquired()
+        this.#startWait(lease)
+        return Effect.flatMap(guarded(restore(this.#refill(lease)), lease), onAcquired)
       })
     }
-    this.#waitBegins(borrow)
-    return Effect.flatMap(guarded(restore(this.#waitForPlace(lending, borrow)), borrow), lent)
+    this.#startWait(lease)
+    return Effect.flatMap(guarded(restore(this.#waitForPlace(placePool, lease)), lease), onAcquired)
   }
 
-  readonly #orRelease: Guarded = (acquire, borrow) =>
+  readonly #releaseOnError: Guard = (acquire, lease) =>
     Effect.onError(acquire, () => {
-      const released = this.#release(borrow)
-      borrow.onFailed?.()
+      const released = this.#release(lease)
+      lease.onFailed?.()
       return released
     })
 
-  #waitBegins(borrow: Borrow): void {
-    borrow.askedAt = this.#places.exact
-    borrow.dueAt = Math.floor(borrow.askedAt) + this.#acquireTimeout
+  #startWait(lease: PoolLease): void {
+    lease.waitStartedAt = this.#places.exact
+    lease.dueAt = Math.floor(lease.waitStartedAt) + this.#acquireTimeout
   }
 
-  #placed(borrow: Borrow, slot: Slot<Borrow>): void {
-    slot.lease = borrow
-    borrow.slot = slot
+  #assignPlace(lease: PoolLease, place: PoolPlace<PoolLease>): void {
+    place.lease = lease
+    lease.place = place
     this.#used++
-    this.#longBorrows.begun()
+    this.#longBorrows.ensureRunning()
   }
 
-  /** Begins the lease if the place holds a channel fit to be lent. */
-  #lend(borrow: Borrow): boolean {
-    const slot = borrow.slot!
-    const { channel } = slot
-    if (channel === undefined || !channel.isFit) return false
+  /** Begins the lease if its place has a channel that can be leased. Returns whether the lease has begun. */
+  #startLease(lease: PoolLease): boolean {
+    const place = lease.place!
+    const { channel } = place
+    if (channel === undefined || !channel.isReusable) return false
     const now = this.#places.exact
-    if (slot.isOld(now)) return false
-    this.#places.measures.waits.record(borrow.askedAt < 0 ? 0 : now - borrow.askedAt)
-    borrow.lentAt = now
-    borrow.begin(channel)
+    if (place.isOld(now)) return false
+    this.#places.measures.waitTime.record(lease.waitStartedAt < 0 ? 0 : now - lease.waitStartedAt)
+    lease.acquiredAt = now
+    lease.begin(channel)
     return true
   }
 
-  /** Ends with a lease that has begun. */
-  #waitForPlace(lending: Pool.Pool<Slot<Borrow>>, borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
+  /** Waits for a place. When this succeeds, the lease has begun. */
+  #waitForPlace(
+    placePool: Pool.Pool<PoolPlace<PoolLease>>,
+    lease: PoolLease
+  ): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.callback<void, AmqpError.AmqpError>((resume) => {
       const waiters = this.#waiters
       if (waiters.size >= this.#settings.maxWaiting) return resume(fail(this.#exhausted()))
-      borrow.resume = resume
-      // All places have borrowers, each of whom will hand over to the first in line. Else one is on its way back to Effect's
-      // pool, or held by a channel that is closing: who waits for that, and all who come while he does, wait there.
-      if (this.#used === this.#settings.max && waiters.served === waiters.size) {
-        borrow.isServed = true
-        waiters.enter(borrow)
-        return Effect.sync(() => waiters.leave(borrow))
+      lease.resume = resume
+      // If all places are leased, `#returnPlace` hands each returned place to the first waiter. Otherwise a place that
+      // is not leased is on its way back to Effect's pool, or its channel is still closing. Then this borrower waits on
+      // Effect's pool, and so do all borrowers that arrive while it waits there.
+      if (this.#used === this.#settings.max && waiters.awaitingHandoff === waiters.size) {
+        lease.awaitsHandoff = true
+        waiters.add(lease)
+        return Effect.sync(() => waiters.remove(lease))
       }
-      // In a fiber of its own, so that a deadline and a shutdown can end the wait with an error of theirs.
-      const fiber = (borrow.waiting = this.#run(takePlace(lending, borrow)))
-      waiters.enter(borrow)
+      // The wait runs in a separate fiber, so that a deadline or a shutdown can end it with its own error.
+      const fiber = (lease.waiting = this.#run(takePlace(placePool, lease)))
+      waiters.add(lease)
       fiber.addObserver((exit) => {
-        // Too late: who gave up has closed the scope of the place, and so given it back.
-        if (!waiters.leave(borrow)) return
-        if (Exit.isSuccess(exit)) this.#arrived(borrow, exit.value)
+        // If the borrower gave up, it has already closed the scope of the place, and the place is back in the pool.
+        if (!waiters.remove(lease)) return
+        if (Exit.isSuccess(exit)) this.#endWait(lease, exit.value)
         else resume(fail(poolClosed))
       })
       return Effect.suspend(() => {
-        waiters.leave(borrow)
+        waiters.remove(lease)
         return Fiber.interrupt(fiber)
       })
     })
   }
 
-  /** Ends the wait of a borrower that is in line no more. */
-  #arrived(borrow: Borrow, slot: Slot<Borrow>): void {
-    const resume = borrow.resume!
-    borrow.resume = borrow.waiting = undefined
-    this.#placed(borrow, slot)
-    resume(this.#lend(borrow) ? Effect.void : this.#refill(borrow))
+  /** Ends the wait of a borrower that has already left the wait queue. */
+  #endWait(lease: PoolLease, place: PoolPlace<PoolLease>): void {
+    const resume = lease.resume!
+    lease.resume = lease.waiting = undefined
+    this.#assignPlace(lease, place)
+    resume(this.#startLease(lease) ? Effect.void : this.#refill(lease))
   }
 
-  /** Replaces what is in the place, until the lease can begin or its time is up. */
-  #refill(borrow: Borrow): Effect.Effect<void, AmqpError.AmqpError> {
-    const slot = borrow.slot!
+  /** Replaces the channel in the place until the lease can begin or its deadline passes. */
+  #refill(lease: PoolLease): Effect.Effect<void, AmqpError.AmqpError> {
+    const place = lease.place!
     const loop: Effect.Effect<void, AmqpError.AmqpError> = Effect.suspend(() => {
       if (this.#shutdown) return fail(poolClosed)
-      if (slot.closing !== undefined) return Effect.andThen(Deferred.await(slot.closing), loop)
-      if (slot.channel === undefined) return Effect.andThen(Deferred.await(this.#places.open(slot)), loop)
-      if (this.#lend(borrow)) return Effect.void
-      this.#places.retire(slot)
+      if (place.closing !== undefined) return Effect.andThen(Deferred.await(place.closing), loop)
+      if (place.channel === undefined) return Effect.andThen(Deferred.await(this.#places.open(place)), loop)
+      if (this.#startLease(lease)) return Effect.void
+      this.#places.retire(place)
       return loop
     })
-    return Effect.timeoutOrElse(loop, {
-      duration: Duration.millis(Math.max(0, borrow.dueAt - this.#places.now)),
+    const refilled = Effect.timeoutOrElse(loop, {
+      duration: Duration.millis(Math.max(0, lease.dueAt - this.#places.now)),
       orElse: () => {
-        this.#openedTooLate++
-        return fail(this.#late())
+        this.#timedOutWhileOpening++
+        return fail(this.#acquireTimedOut())
       }
     })
+    return onClock(this.#places.clock, refilled)
   }
 
   // --- Returning -----------------------------------------------------------------------------------------------------
 
   /**
-   * Ends a borrow in whatever state it is. Twice does no harm. Ends at once: what has to be closed is closed in the
-   * background.
+   * Ends a lease in any state. A second call has no effect. Never waits: channels are closed in the background.
    */
-  #release(borrow: Borrow): Effect.Effect<void> {
-    const { lending, slot } = borrow
-    borrow.lending = undefined
-    // It has none yet, but may be about to get one from Effect's pool.
-    if (slot === undefined) return closed(lending)
-    borrow.slot = undefined
-    slot.lease = undefined
+  #release(lease: PoolLease): Effect.Effect<void> {
+    const { placeScope, place } = lease
+    lease.placeScope = undefined
+    // The lease has no place yet, but it may be about to get one from Effect's pool.
+    if (place === undefined) return closeScope(placeScope)
+    lease.place = undefined
+    place.lease = undefined
     this.#used--
     if (this.#allReturned !== undefined && this.#used === 0) {
       Deferred.doneUnsafe(this.#allReturned, Effect.void)
     }
-    const unread = borrow.unreadReturns
-    if (unread > 0) this.#places.reportUnread(unread, borrow.channel)
-    const channel = borrow.end()
-    if (this.#lending === undefined) {
-      this.#unpooled.delete(slot)
-      slot.abandonOpening()
+    const unread = lease.unreadReturns
+    if (unread > 0) this.#places.reportUnread(unread, lease.channel)
+    const channel = lease.end()
+    if (this.#placePool === undefined) {
+      this.#unpooledPlaces.delete(place)
+      place.abandonOpening()
     }
     if (channel !== undefined) {
       const now = this.#places.exact
-      this.#places.measures.uses.record(now - borrow.lentAt)
-      if (channel.isFit && !slot.isOld(now) && this.#lending !== undefined) {
-        slot.idleSince = now
-        this.#places.returned(slot)
+      this.#places.measures.useTime.record(now - lease.acquiredAt)
+      if (channel.isReusable && !place.isOld(now) && this.#placePool !== undefined) {
+        place.idleSince = now
+        this.#places.returned(place)
       } else {
         this.#places.report(channel)
-        this.#places.retire(slot)
+        this.#places.retire(place)
       }
     }
-    if (lending === undefined) return Effect.void
-    const closing = slot.closing
-    if (closing === undefined) return this.#giveBack({ slot, lending })
-    // The place stays taken until its channel has closed: the next in line gets one that can be used at once.
-    this.#places.forkClosing(Effect.flatMap(Deferred.await(closing), () => this.#giveBack({ slot, lending })))
+    if (placeScope === undefined) return Effect.void
+    const closing = place.closing
+    if (closing === undefined) return this.#returnPlace({ place, placeScope })
+    // The place stays taken until its channel has closed, so that the next waiter can open a channel in it at once.
+    this.#places.forkClosing(Effect.flatMap(Deferred.await(closing), () => this.#returnPlace({ place, placeScope })))
     return Effect.void
   }
 
-  /** To the first in line, or to Effect's pool. */
-  #giveBack(place: Place): Effect.Effect<void> {
-    if (this.#waiters.served === 0) return closed(place.lending)
-    this.#handing.push(place)
-    // The next borrower runs at once, and may be here again before he has returned: in a loop, not on the stack.
-    if (!this.#isHanding) this.#handOver()
+  /** Hands the place to the first waiter, or returns it to Effect's pool. */
+  #returnPlace(place: PlaceHandover): Effect.Effect<void> {
+    if (this.#waiters.awaitingHandoff === 0) return closeScope(place.placeScope)
+    this.#handovers.push(place)
+    // The next borrower runs at once and may return its place within this call. A loop handles that, not recursion.
+    if (!this.#isHandingOver) this.#handOver()
     return Effect.void
   }
 
   #handOver(): void {
-    const handing = this.#handing
-    this.#isHanding = true
+    const handovers = this.#handovers
+    this.#isHandingOver = true
     try {
-      while (handing.length > 0) {
-        const next = this.#waiters.next()
+      while (handovers.length > 0) {
+        const next = this.#waiters.takeNext()
         if (next === undefined) break
-        const { lending, slot } = handing.shift()!
-        next.lending = lending
-        this.#arrived(next, slot)
+        const { placeScope, place } = handovers.shift()!
+        next.placeScope = placeScope
+        this.#endWait(next, place)
       }
     } finally {
-      this.#isHanding = false
-      for (const { lending } of handing.splice(0)) this.#places.forkClosing(closed(lending))
+      this.#isHandingOver = false
+      for (const { placeScope } of handovers.splice(0)) this.#places.forkClosing(closeScope(placeScope))
     }
   }
 
-  // --- Three ways to borrow: these two, and `ofScope` -------------------------------------------------------------------
+  // --- Three ways to borrow: `get`, `use` and `ofScope` --------------------------------------------------------------
 
-  // The channels of this pool are all of one kind, and a lease can do what each kind can.
-  readonly #handle = (borrow: Borrow) => borrow as unknown as Channels[K]
+  // A lease has the operations of all kinds of channels, and all channels of this pool are of kind `K`.
+  readonly #handle = (lease: PoolLease) => lease as unknown as Channels[K]
 
   readonly #get: Effect.Effect<Channels[K], AmqpError.AmqpError, Scope.Scope> = Effect.uninterruptibleMask(
     (restore) => {
       const scope = Context.getUnsafe(Fiber.getCurrent()!.context, Scope.Scope)
-      const borrow = new Borrow(this.#terms)
-      const release = () => this.#release(borrow)
-      return this.#acquire(borrow, restore, this.#orRelease, () =>
-        Effect.as(Scope.addFinalizerExit(scope, release), this.#handle(borrow))
+      const lease = new PoolLease(this.#timeouts)
+      const release = () => this.#release(lease)
+      return this.#acquire(lease, restore, this.#releaseOnError, () =>
+        Effect.as(Scope.addFinalizerExit(scope, release), this.#handle(lease))
       )
     }
   )
@@ -394,14 +402,14 @@ class ChannelPool<K extends Kind> {
     f: (channel: Channels[K]) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | AmqpError.AmqpError, R> =>
     Effect.uninterruptibleMask((restore) => {
-      const borrow = new Borrow(this.#terms)
-      const run = () => restore(Effect.suspend(() => f(this.#handle(borrow))))
-      return Effect.onExit(this.#acquire(borrow, restore, asItIs, run), () => this.#release(borrow))
+      const lease = new PoolLease(this.#timeouts)
+      const run = () => restore(Effect.suspend(() => f(this.#handle(lease))))
+      return Effect.onExit(this.#acquire(lease, restore, unguarded, run), () => this.#release(lease))
     })
 
-  // --- The end --------------------------------------------------------------------------------------------------------
+  // --- Closing -------------------------------------------------------------------------------------------------------
 
-  /** Ends the pool, within the bounds of a shutdown. */
+  /** Closes the pool within the time that is left of the shutdown. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.#shutdown = true
     this.#waiters.failAll(poolClosed)
@@ -409,13 +417,16 @@ class ChannelPool<K extends Kind> {
       yield* this.#places.interrupt
       if (this.#used > 0) {
         this.#allReturned = Deferred.makeUnsafe()
-        const returned = yield* Effect.timeoutOption(Deferred.await(this.#allReturned), this.#links.shutdown.patience())
+        const returned = yield* Effect.timeoutOption(
+          Deferred.await(this.#allReturned),
+          this.#internals.shutdown.timeLeft()
+        )
         if (returned._tag === "None") {
-          yield* Effect.logWarning("AMQP pool closed over channels that were not given back").pipe(
-            Effect.annotateLogs({ channels: this.#used, ...Logging.ofConnection(this.#config) })
+          yield* Effect.logWarning("AMQP pool closed while channels were still borrowed").pipe(
+            Effect.annotateLogs({ channels: this.#used, ...Logging.connectionAnnotations(this.#config) })
           )
         }
-        for (const borrow of this.#borrowed()) yield* this.#release(borrow)
+        for (const lease of this.#borrowed()) yield* this.#release(lease)
       }
       yield* this.#places.close
     })
@@ -432,47 +443,48 @@ class ChannelPool<K extends Kind> {
     created: this.#places.created,
     recycled: this.#places.recycled,
     discarded: this.#places.discarded,
-    timedOut: this.#waiters.timedOut + this.#openedTooLate
+    timedOut: this.#waiters.timedOut + this.#timedOutWhileOpening
   }))
 
-  /** Why there is no connection, as far as that is known. */
-  get #away(): AmqpError.AmqpErrorReason | undefined {
+  /** Why there is no connection; undefined if there is one or the reason is unknown. */
+  get #disconnectReason(): AmqpError.AmqpErrorReason | undefined {
     const state = this.#state.value
     return state._tag === "Open" ? undefined : state.reason
   }
 
-  *#borrowed(): Generator<Borrow> {
-    for (const { lease } of [...this.#places.slots, ...this.#unpooled]) if (lease !== undefined) yield lease
+  *#borrowed(): Generator<PoolLease> {
+    for (const { lease } of [...this.#places.all, ...this.#unpooledPlaces]) if (lease !== undefined) yield lease
   }
 
   #counts(): string {
-    const link = this.#links.current()
+    const link = this.#internals.currentLink()
     const connection =
       link === undefined
-        ? `not connected, reconnecting${this.#away === undefined ? "" : ` (${this.#away.message})`}`
+        ? `not connected, reconnecting${this.#disconnectReason === undefined ? "" : ` (${this.#disconnectReason.message})`}`
         : link.blockedBy === undefined
           ? `connected to ${link.peer}`
           : `blocked by the broker: ${link.blockedBy}`
     return `${this.#used} of ${this.#settings.max} in use, ${this.#places.idle} idle, ${this.#waiters.size} waiting; ${connection}`
   }
 
-  readonly #late = (): AmqpError.AmqpErrorReason =>
+  readonly #acquireTimedOut = (): AmqpError.AmqpErrorReason =>
     new AmqpError.AcquireTimeout({
       message: `no channel within ${Duration.format(this.#settings.acquireTimeout)} (pool.acquireTimeout): ${this.#counts()}`,
-      cause: this.#away
+      cause: this.#disconnectReason
     })
 
   #exhausted(): AmqpError.AmqpErrorReason {
     return new AmqpError.PoolExhausted({
-      message: `turned away, ${this.#settings.maxWaiting} borrowers wait already (pool.maxWaiting): ${this.#counts()}`,
-      cause: this.#away
+      message: `no channel: ${counted(this.#settings.maxWaiting, "borrower")} ${isOrAre(this.#settings.maxWaiting)} waiting already (pool.maxWaiting): ${this.#counts()}`,
+      cause: this.#disconnectReason
     })
   }
 }
 
 /**
- * The pools of all kinds. Channels are opened at first need, so a kind that nobody uses costs nothing on the broker; for
- * the same reason `min` is the regular kind's alone. They close at the same time, within the deadlines of one.
+ * Makes the pools of all kinds. Channels are opened when they are needed, so an unused kind has no cost on the broker.
+ * So that this holds, `min` applies to regular channels only. The pools close concurrently, so together they take no
+ * longer than one of them.
  */
 export const make = Effect.fnUntraced(
   function* (connection: AmqpConnection["Service"]): Effect.fn.Return<AmqpPool["Service"], never, Scope.Scope> {
@@ -482,7 +494,7 @@ export const make = Effect.fnUntraced(
     const confirm = yield* ChannelPool.make("confirm", connection, { ...settings, min: 0 })
     const transaction = yield* ChannelPool.make("transaction", connection, { ...settings, min: 0 })
     yield* Effect.addFinalizer(() =>
-      linksOf(connection).shutdown.during(
+      connectionInternals(connection).shutdown.during(
         Effect.all([regular.close, confirm.close, transaction.close], { concurrency: "unbounded", discard: true })
       )
     )
@@ -497,12 +509,12 @@ export const make = Effect.fnUntraced(
       })
     }
   },
-  (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
+  (make, connection) => Effect.annotateLogs(make, Logging.connectionAnnotations(connection.config))
 )
 
-/** A pool cannot hold more channels than the connection may have. */
+/** Lowers `max` and `min` to the connection's `channelMax`: a pool cannot hold more channels than that. */
 const withinChannelMax = (settings: Settings, connection: AmqpConnection["Service"]) => {
-  const channelMax = linksOf(connection).current()?.channelMax ?? settings.max
+  const channelMax = connectionInternals(connection).currentLink()?.channelMax ?? settings.max
   if (settings.max <= channelMax) return Effect.succeed(settings)
   return Effect.as(
     Effect.logWarning("AMQP pool limited to the connection's channel-max").pipe(

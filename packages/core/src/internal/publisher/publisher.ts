@@ -1,9 +1,10 @@
 /**
  * Confirmed publishing by many fibers over few channels.
  *
- * A message takes a place among those in flight, is written to a channel, and gives its place back when the broker has
- * answered for it or the channel has died. What finds no place, or no channel that takes it, waits in line. Nothing here
- * is a fiber a message: each is an entry in a line, in the confirms of a channel, and in the deadlines.
+ * A message waits in a wait queue until the limits in flight allow it and a channel can take it. Then it is written to
+ * the channel, and counts as in flight until the broker has confirmed or rejected it or the channel has closed. There
+ * is no fiber per message: a pending publish is an entry in a wait queue or in the confirms of a channel, and in the
+ * deadlines.
  */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -21,19 +22,20 @@ import type { Message } from "../../model/message.ts"
 import type { AmqpPublisher, Flow, Options, Stats } from "../../model/publisher.ts"
 import type { Link } from "../connection/link.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
-import { directReplyTo } from "../wire/directReply.ts"
+import { counted, isOrAre, withoutPeriod } from "../waiting/phrases.ts"
+import { isPseudoQueue } from "../wire/directReply.ts"
 import * as Check from "../wire/declarations.ts"
 import { fail } from "../../model/failures.ts"
-import { type Links, linksOf } from "../connection/links.ts"
-import { toPublish, withoutContent } from "../wire/properties.ts"
+import { type ConnectionInternals, connectionInternals } from "../connection/connectionInternals.ts"
+import { toOutgoing, withoutContent } from "../wire/properties.ts"
 import { Histogram } from "../metrics/histogram.ts"
-import { Attempt, type Outcome, type Owner } from "./attempt.ts"
+import { PendingPublish, type Outcome, type PublishOwner } from "./pendingPublish.ts"
 import { FlowState, flowing } from "./flow.ts"
-import type { Lane } from "./lane.ts"
-import { Lanes } from "./lanes.ts"
+import type { PublisherChannel } from "./publisherChannel.ts"
+import { PublisherChannels } from "./publisherChannels.ts"
 import { Backlog, Load } from "../waiting/backlog.ts"
-import { readOptions, type Settings } from "./options.ts"
-import { forbidden, obstacle, timedOutBefore, timedOutUnconfirmed } from "../channel/publishing.ts"
+import { noReplies, readOptions, type Settings } from "./options.ts"
+import { publishForbidden, obstacle, timedOutUnsent, timedOutUnconfirmed } from "../channel/publishing.ts"
 import { SizeLimit } from "../channel/sizeLimit.ts"
 import type { Fork } from "../waiting/fork.ts"
 import * as Logging from "../telemetry/logging.ts"
@@ -44,20 +46,13 @@ const operation = "basic.publish"
 const confirmed = Effect.succeed<Confirmed>({ _tag: "Confirmed" })
 
 const publisherClosed = new AmqpError.PoolClosed({
-  message: `${operation}: nothing was sent: the publisher is closed, the scope that made it has ended`,
+  message: `${operation}: the publisher is closed, because the scope that made it has ended. Nothing was sent.`,
   operation
 })
 
-const closedOver = new AmqpError.PoolClosed({
-  message: "the publisher was closed, and the confirm did not come within shutdownTimeout",
+const closedUnconfirmed = new AmqpError.PoolClosed({
+  message: `${operation}: the publisher was closed, and the broker did not confirm the message within shutdownTimeout`,
   operation
-})
-
-/** Over such a message the broker closes the channel, if nobody consumes replies on it (406). */
-const noReplies = new AmqpError.InvalidArgument({
-  message: `${operation}: replyTo: wants a queue, got ${directReplyTo}, to which only a channel that consumes from it may have replies sent: a borrowed one (AmqpChannel), or AmqpRpc. Nothing was sent.`,
-  operation,
-  argument: "replyTo"
 })
 
 type Counted = Exclude<keyof Stats, "inFlight" | "waiting" | "channels">
@@ -79,41 +74,41 @@ const outcomeOf = (failure: AmqpError.AmqpErrorReason): Counted => {
   }
 }
 
-/** What is thrown for what cannot be encoded, before anything is written; undefined for anything else. */
+/** The error for an exception of encoding, which is thrown before anything is written; undefined for any other. */
 const encodingRefused = (cause: unknown): AmqpError.InvalidArgument | undefined =>
   cause instanceof TypeError || cause instanceof RangeError
     ? new AmqpError.InvalidArgument({
-        message: `${operation}: message: cannot be encoded, nothing was sent: ${cause.message}`,
+        message: `${operation}: the message cannot be encoded: ${withoutPeriod(cause.message)}. Nothing was sent.`,
         operation,
         argument: "message",
         cause
       })
     : undefined
 
-// A long text that has to wait is made into bytes when it is sent: else offering many would be copying them all for
-// nothing. In characters.
-const longText = 4096
+// A text that is at least this long, in UTF-16 code units, and that has to wait, is encoded only when it is sent. If it
+// were encoded when it is submitted, the encoded copy would be dropped again while it waits.
+const longTextLength = 4096
 
-/** The size in bytes of a content that is long and well-formed text; undefined for any other. */
+/** The size in bytes of a content that is a long and well-formed text; undefined for any other content. */
 const sizeOfLongText = (message: Message): number | undefined => {
   const content: unknown = typeof message === "object" && message !== null ? message.content : undefined
-  if (typeof content !== "string" || content.length < longText || !content.isWellFormed()) return undefined
+  if (typeof content !== "string" || content.length < longTextLength || !content.isWellFormed()) return undefined
   return Buffer.byteLength(content)
 }
 
-export class Publisher implements Owner {
+export class Publisher implements PublishOwner {
   readonly settings: Settings
-  readonly lanes: Lanes
+  readonly channels: PublisherChannels
   readonly #connection: AmqpConnection["Service"]
-  readonly links: Links
-  readonly #backlog: Backlog<Attempt>
+  readonly internals: ConnectionInternals
+  readonly #backlog: Backlog<PendingPublish>
   readonly #inFlight: Load
   readonly #deadlines: Deadlines
   readonly #flow: FlowState
   readonly #publishTimeout: number
   readonly #limit: SizeLimit
   readonly #run: Fork
-  /** What is interrupted at the end: openings and timers. */
+  /** Fibers that are interrupted at the end: openings and timers. */
   readonly #background = new Set<Fiber.Fiber<void>>()
   readonly #counts: Record<Counted, number> = {
     confirmed: 0,
@@ -124,7 +119,7 @@ export class Publisher implements Owner {
     forbidden: 0,
     refused: 0
   }
-  /** How long it took from the call until the outcome was known. */
+  /** Times from the call of `publish` to the report of the outcome, per outcome. */
   readonly durations: Readonly<Record<Counted, Histogram>> = {
     confirmed: new Histogram(),
     nacked: new Histogram(),
@@ -134,11 +129,11 @@ export class Publisher implements Owner {
     forbidden: new Histogram(),
     refused: new Histogram()
   }
-  #turn = 0
-  /** Of those in flight, how many somebody listens to. */
+  #submissions = 0
+  /** The number of messages in flight whose callers still wait for the outcome. */
   #awaited = 0
-  /** Of those in line, how many want to be sent away when the broker takes nothing. */
-  #impatient = 0
+  /** The number of waiting messages that fail when the broker forbids publishing (`onBlocked: "fail"`). */
+  #failingWhenBlocked = 0
   #closed = false
   #drained: Deferred.Deferred<void> | undefined = undefined
 
@@ -150,25 +145,25 @@ export class Publisher implements Owner {
     readonly run: Fork
   }) {
     const { clock, connection, flow, run, settings } = options
-    const links = linksOf(connection)
+    const internals = connectionInternals(connection)
     const fork = this.#fork
     this.settings = settings
     this.#limit = new SizeLimit(settings.maxMessageSize)
-    this.#backlog = new Backlog("messages", { maxCount: Infinity, maxBytes: settings.maxWaitingBytes })
+    this.#backlog = new Backlog("message", { maxCount: Infinity, maxBytes: settings.maxWaitingBytes })
     this.#inFlight = new Load({ maxCount: settings.maxInFlight, maxBytes: settings.maxInFlightBytes })
     this.#connection = connection
-    this.links = links
+    this.internals = internals
     this.#run = run
     this.#deadlines = new Deadlines(clock, fork)
-    this.lanes = new Lanes({
+    this.channels = new PublisherChannels({
       count: settings.channels,
-      links,
+      internals,
       timeouts: { open: connection.config.continuationTimeout, close: connection.config.closeTimeout },
       deadlines: this.#deadlines,
       fork,
       events: { changed: this.changed, lost: this.#lost, failed: this.#cannotOpen }
     })
-    this.#flow = new FlowState({ ref: flow, links, lanes: this.lanes.all, clock, fork })
+    this.#flow = new FlowState({ ref: flow, internals, channels: this.channels.all, clock, fork })
     this.#publishTimeout = Duration.toMillis(connection.config.publishTimeout)
   }
 
@@ -183,19 +178,19 @@ export class Publisher implements Owner {
 
   /** The live link, if there is one. */
   get link(): Link | undefined {
-    return this.links.current()
+    return this.internals.currentLink()
   }
 
-  // --- What comes in -------------------------------------------------------------------------------------------------
+  // --- Accepting messages --------------------------------------------------------------------------------------------
 
   readonly publish = (message: Message, options?: PublishOptions): Effect.Effect<Confirmed, AmqpError.AmqpError> =>
     Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => {
-      // Here, not in an effect around this one: who does not trace pays nothing for it.
+      // Tracing is checked here and not in an effect around this one, so that untraced callers have no cost.
       const fiber = Fiber.getCurrent()
       if (fiber === undefined || !Tracing.isTraced(fiber)) return this.#publish(message, options, resume)
       const traced = (message: Message) =>
         Effect.callback<Confirmed, AmqpError.AmqpError>((resume) => this.#publish(message, options, resume))
-      return resume(Tracing.publishing(message, this.links.current(), traced))
+      return resume(Tracing.withPublishSpan(message, this.internals.currentLink(), traced))
     })
 
   #publish(
@@ -204,177 +199,188 @@ export class Publisher implements Owner {
     resume: (effect: Effect.Effect<Confirmed, AmqpError.AmqpError>) => void
   ): Effect.Effect<void> | void {
     const settings = Check.readPublish(options)
-    if (Check.isRefused(settings)) return resume(fail(settings))
-    const attempt = this.submit(message, settings, undefined, (failure) =>
+    if (Check.isInvalidArgument(settings)) return resume(fail(settings))
+    const pending = this.submit(message, settings, undefined, (failure) =>
       resume(failure === undefined ? confirmed : fail(failure))
     )
-    return attempt === undefined ? undefined : Effect.sync(() => this.giveUp(attempt))
+    return pending === undefined ? undefined : Effect.sync(() => this.giveUp(pending))
   }
 
   /**
-   * Publishes a message and tells `outcome` what became of it, maybe before this returns. Messages of one `lane` are sent
-   * in the order of these calls. Undefined if the message was refused.
+   * Publishes a message and calls `outcome` with the result, possibly before this returns. Messages for one
+   * `publisherChannel` are sent in the order of these calls. Returns undefined if the message was refused.
    */
   submit(
     message: Message,
     settings: Check.PublishSettings,
-    lane: Lane<Attempt> | undefined,
+    publisherChannel: PublisherChannel<PendingPublish> | undefined,
     outcome: Outcome
-  ): Attempt | undefined {
-    const link = this.links.current()
+  ): PendingPublish | undefined {
+    const link = this.internals.currentLink()
     const free =
       this.#backlog.load.count === 0 && this.#inFlight.count < this.#inFlight.maxCount
-        ? this.lanes.ready(lane)
+        ? this.channels.findReady(publisherChannel)
         : undefined
     const size = free === undefined ? sizeOfLongText(message) : undefined
-    const outgoing = toPublish(size === undefined ? message : withoutContent(message), link?.frameMax)
-    const refused = Check.isRefused(outgoing)
+    const outgoing = toOutgoing(size === undefined ? message : withoutContent(message), link?.frameMax)
+    const refused = Check.isInvalidArgument(outgoing)
       ? outgoing
       : this.#closed
         ? publisherClosed
-        : outgoing.replyTo === directReplyTo
-          ? noReplies
+        : isPseudoQueue(outgoing.replyTo)
+          ? noReplies(outgoing.replyTo)
           : this.#limit.refuses(size ?? outgoing.content.byteLength, link?.product)
-    if (Check.isRefused(outgoing) || refused !== undefined) {
+    if (Check.isInvalidArgument(outgoing) || refused !== undefined) {
       this.#counts.refused++
       return void outcome(refused)
     }
     if (settings.mandatory) outgoing.mandatory = true
     const timeout = settings.timeout ?? this.#publishTimeout
-    const startedAt = this.#deadlines.exact
+    const startedAt = this.#deadlines.nowExact
     const dueAt = Math.floor(startedAt) + timeout
-    const times = { turn: ++this.#turn, startedAt, dueAt, timeout, frameMax: link?.frameMax }
-    const attempt = new Attempt(this, message, outgoing, size, settings, times, lane, outcome)
-    if (free !== undefined && this.#inFlight.takes(attempt.size) && this.#send(free, attempt)) {
-      if (attempt.state === "sent") this.#deadlines.add(attempt)
-      return attempt
+    const times = { submissionNumber: ++this.#submissions, startedAt, dueAt, timeout, frameMax: link?.frameMax }
+    const pending = new PendingPublish(this, message, outgoing, size, settings, times, publisherChannel, outcome)
+    if (free !== undefined && this.#inFlight.hasRoomFor(pending.size) && this.#send(free, pending)) {
+      if (pending.state === "sent") this.#deadlines.add(pending)
+      return pending
     }
-    const forbids = this.#forbids(lane)
-    const turnedAway = forbids !== undefined && !attempt.waits ? forbidden(forbids) : this.#crowded(attempt, forbids)
-    if (turnedAway !== undefined) {
-      this.#tell(attempt, turnedAway)
-      return attempt
+    const forbiddenReason = this.#forbiddenReason(publisherChannel)
+    const rejection =
+      forbiddenReason !== undefined && !pending.waitsWhenBlocked
+        ? publishForbidden(forbiddenReason)
+        : this.#backlogFull(pending, forbiddenReason)
+    if (rejection !== undefined) {
+      this.#report(pending, rejection)
+      return pending
     }
-    attempt.settleDown()
-    this.#enter(attempt, false)
-    this.#deadlines.add(attempt)
-    this.lanes.ensure(lane)
-    // Another lane's messages may be all that waits.
-    if (attempt.before === undefined) this.#pump()
-    return attempt
+    pending.dropEncodedText()
+    this.#enter(pending, false)
+    this.#deadlines.add(pending)
+    this.channels.ensure(publisherChannel)
+    // All other waiting messages may be for other publisher channels, so this one may be next.
+    if (pending.previous === undefined) this.#pump()
+    return pending
   }
 
-  /** For a publish that nobody waits for any more. If it was sent, it keeps its place until the broker has answered. */
-  giveUp(attempt: Attempt): void {
-    if (attempt.state === "told") return
-    this.#deadlines.delete(attempt)
-    const wasSent = attempt.state === "sent"
-    attempt.state = "told"
-    if (wasSent) return this.#listensNoMore()
-    this.#leave(attempt)
-    // It may have been what the next in line could not get past.
+  /** Gives up a publish whose caller has stopped waiting. If it was sent, it is in flight until the broker answers. */
+  giveUp(pending: PendingPublish): void {
+    if (pending.state === "settled") return
+    this.#deadlines.delete(pending)
+    const wasSent = pending.state === "sent"
+    pending.state = "settled"
+    if (wasSent) return this.#stopAwaiting()
+    this.#leave(pending)
+    // The next message may have waited for this one.
     return this.#pump()
   }
 
-  // --- What goes out -------------------------------------------------------------------------------------------------
+  // --- Sending -------------------------------------------------------------------------------------------------------
 
-  /** Whether it was dealt with: sent, or told that it cannot be. */
-  #send(lane: Lane<Attempt>, attempt: Attempt): boolean {
-    const channel = lane.channel!
+  /** Sends a message. Returns whether it is done: sent, or failed because it cannot be encoded. */
+  #send(publisherChannel: PublisherChannel<PendingPublish>, pending: PendingPublish): boolean {
+    const channel = publisherChannel.channel!
     try {
-      channel.publish(attempt.outgoing)
+      channel.publish(pending.outgoing)
     } catch (cause) {
       const refused = encodingRefused(cause)
       if (refused === undefined) {
-        // The channel is closing: it is replaced, and the message goes with the next.
-        channel.unfit ??= "defect"
+        // The channel is closing. It is replaced, and the message is sent on the next channel.
+        channel.discardReason ??= "defect"
         return false
       }
-      this.#tell(attempt, refused)
+      this.#report(pending, refused)
       return true
     }
-    attempt.sent()
-    lane.sent++
-    this.#inFlight.add(attempt.size)
+    pending.sent()
+    publisherChannel.sent++
+    this.#inFlight.add(pending.size)
     this.#awaited++
-    channel.confirms!.published(attempt)
-    if (channel.full) this.#flow.refresh()
-    if (lane.load > 1) this.lanes.widen()
-    // Last: it may bring the next message.
-    attempt.onSent?.()
+    channel.confirms!.published(pending)
+    if (channel.isWriteBufferFull) this.#flow.refresh()
+    if (publisherChannel.load > 1) this.channels.openAnother()
+    // This call must be the last statement, because the callback may submit the next message.
+    pending.onSent?.()
     return true
   }
 
-  /** Sends what waits, as far as there is room. */
+  /** Sends waiting messages as far as there is room. */
   #pump(): void {
     if (this.#backlog.load.count > 0) this.#backlog.drain(this.#sendNext)
   }
 
   readonly #sendNext = (): boolean => {
-    let next = this.#backlog.line.first
-    let lane = next === undefined ? undefined : this.lanes.ready(undefined)
-    if (lane === undefined) next = undefined
-    for (const one of this.lanes.all) {
-      const { first } = one.line
-      if (first === undefined || (next !== undefined && next.turn < first.turn) || !one.isReadyInOrder) continue
+    let next = this.#backlog.queue.first
+    let publisherChannel = next === undefined ? undefined : this.channels.findReady(undefined)
+    if (publisherChannel === undefined) next = undefined
+    for (const candidate of this.channels.all) {
+      const { first } = candidate.waitQueue
+      if (
+        first === undefined ||
+        (next !== undefined && next.submissionNumber < first.submissionNumber) ||
+        !candidate.isReadyInOrder
+      )
+        continue
       next = first
-      lane = one
+      publisherChannel = candidate
     }
-    if (next === undefined || lane === undefined || !this.#inFlight.takes(next.size)) return false
+    if (next === undefined || publisherChannel === undefined || !this.#inFlight.hasRoomFor(next.size)) return false
     this.#leave(next)
-    const refused = this.#limit.refusesOn(lane.channel!.link, next)
-    if (refused !== undefined) this.#tell(next, refused)
-    else if (this.#send(lane, next)) this.#backlog.sent()
+    const refused = this.#limit.refusesOn(publisherChannel.channel!.link, next)
+    if (refused !== undefined) this.#report(next, refused)
+    else if (this.#send(publisherChannel, next)) this.#backlog.sent()
     else this.#enter(next, true)
     return true
   }
 
-  #enter(attempt: Attempt, asFirst: boolean): void {
-    if (asFirst) this.#backlog.addFirst(attempt, attempt.lane?.line)
-    else this.#backlog.add(attempt, attempt.lane?.line)
-    if (!attempt.waits) this.#impatient++
+  #enter(pending: PendingPublish, asFirst: boolean): void {
+    if (asFirst) this.#backlog.addFirst(pending, pending.publisherChannel?.waitQueue)
+    else this.#backlog.add(pending, pending.publisherChannel?.waitQueue)
+    if (!pending.waitsWhenBlocked) this.#failingWhenBlocked++
   }
 
-  #leave(attempt: Attempt): void {
-    this.#backlog.remove(attempt)
-    if (!attempt.waits) this.#impatient--
+  #leave(pending: PendingPublish): void {
+    this.#backlog.remove(pending)
+    if (!pending.waitsWhenBlocked) this.#failingWhenBlocked--
   }
 
-  /** Ends the wait of those in line for which there is a reason to. */
-  #dismiss(reasonFor: (attempt: Attempt) => AmqpError.AmqpErrorReason | undefined): void {
-    for (const line of [this.#backlog.line, ...this.lanes.all.map((lane) => lane.line)]) {
-      for (const attempt of line) {
-        // Whoever was told first may have made others leave.
-        if (attempt.line === undefined) continue
-        const reason = reasonFor(attempt)
+  /** Fails the waiting messages for which `reasonFor` returns a reason. */
+  #failWaiting(reasonFor: (pending: PendingPublish) => AmqpError.AmqpErrorReason | undefined): void {
+    for (const queue of [
+      this.#backlog.queue,
+      ...this.channels.all.map((publisherChannel) => publisherChannel.waitQueue)
+    ]) {
+      for (const pending of queue) {
+        // Reporting an earlier outcome may have removed this one from the queue.
+        if (pending.waitQueue === undefined) continue
+        const reason = reasonFor(pending)
         if (reason === undefined) continue
-        this.#leave(attempt)
-        this.#tell(attempt, reason)
+        this.#leave(pending)
+        this.#report(pending, reason)
       }
     }
   }
 
-  // --- What becomes of it --------------------------------------------------------------------------------------------
+  // --- Outcomes ------------------------------------------------------------------------------------------------------
 
-  landed(attempt: Attempt, failure: AmqpError.AmqpErrorReason | undefined): void {
-    this.#inFlight.remove(attempt.size)
-    if (attempt.state === "sent") this.#tell(attempt, failure)
+  settled(pending: PendingPublish, failure: AmqpError.AmqpErrorReason | undefined): void {
+    this.#inFlight.remove(pending.size)
+    if (pending.state === "sent") this.#report(pending, failure)
     this.#pump()
   }
 
-  expired(attempt: Attempt): void {
-    if (attempt.state === "sent") return this.#tell(attempt, timedOutUnconfirmed(attempt.timeout))
-    const because = this.#because(attempt)
-    this.#leave(attempt)
-    this.#tell(attempt, timedOutBefore(attempt.timeout, because))
+  expired(pending: PendingPublish): void {
+    if (pending.state === "sent") return this.#report(pending, timedOutUnconfirmed(pending.timeout))
+    const because = this.#waitReason(pending)
+    this.#leave(pending)
+    this.#report(pending, timedOutUnsent(pending.timeout, because))
     return this.#pump()
   }
 
-  #tell(attempt: Attempt, failure: AmqpError.AmqpErrorReason | undefined): void {
-    const wasSent = attempt.state === "sent"
-    attempt.state = "told"
-    this.#deadlines.delete(attempt)
-    const took = this.#deadlines.exact - attempt.startedAt
+  #report(pending: PendingPublish, failure: AmqpError.AmqpErrorReason | undefined): void {
+    const wasSent = pending.state === "sent"
+    pending.state = "settled"
+    this.#deadlines.delete(pending)
+    const took = this.#deadlines.nowExact - pending.startedAt
     if (failure === undefined) {
       this.#counts.confirmed++
       this.durations.confirmed.record(took)
@@ -383,116 +389,132 @@ export class Publisher implements Owner {
       this.#counts[outcome]++
       this.durations[outcome].record(took)
     }
-    attempt.outcome(failure)
-    if (wasSent) this.#listensNoMore()
+    pending.outcome(failure)
+    if (wasSent) this.#stopAwaiting()
   }
 
-  #listensNoMore(): void {
+  #stopAwaiting(): void {
     this.#awaited--
     if (this.#awaited === 0 && this.#drained !== undefined) Deferred.doneUnsafe(this.#drained, Effect.void)
   }
 
-  /** What keeps messages from this lane, or from any, for nobody knows how long; undefined if nothing does. */
-  #forbids(only: Lane<Attempt> | undefined): string | undefined {
-    const link = this.links.current()
+  /**
+   * Why the broker or the connection prevents publishing, on the channel `only` or on all channels, until it changes;
+   * undefined if nothing prevents it.
+   */
+  #forbiddenReason(only: PublisherChannel<PendingPublish> | undefined): string | undefined {
+    const link = this.internals.currentLink()
     const { value: state } = this.#connection.state
     if (link === undefined) {
-      // Closed for good, it has a reason of its own, which opening a channel fails with.
+      // A connection that is closed for good makes the opening of a channel fail with its own reason.
       if (state._tag === "Closed") return undefined
       return state._tag !== "Open" && state.reason !== undefined
         ? `there is no connection: ${state.reason.message}`
         : "there is no connection"
     }
-    const { forbids } = link
-    if (forbids !== undefined) return forbids
+    if (link.publishForbiddenReason !== undefined) return link.publishForbiddenReason
     let because: string | undefined
-    for (const lane of only === undefined ? this.lanes.all : [only]) {
-      if (!lane.isOpen) continue
-      because = lane.channel!.forbids
+    for (const publisherChannel of only === undefined ? this.channels.all : [only]) {
+      if (!publisherChannel.isOpen) continue
+      because = publisherChannel.channel!.forbiddenReason
       if (because === undefined) return undefined
     }
     return because
   }
 
   /**
-   * Why there is no room in line, while nothing is sent: something forbids it, or the broker has taken and confirmed nothing
-   * for a second. A sequence has one message there, and is never turned away.
+   * Why a message cannot enter the backlog: the backlog is full, and either publishing is forbidden or nothing was sent
+   * from it for a second. A message of a sequence always enters, because a sequence has at most one message in the
+   * backlog.
    */
-  #crowded(attempt: Attempt, forbids: string | undefined): AmqpError.PoolExhausted | undefined {
-    if (attempt.lane !== undefined || this.#backlog.load.takes(attempt.size)) return undefined
-    if (forbids === undefined && !this.#backlog.isStalled(this.#deadlines.now)) return undefined
-    const because = forbids ?? this.#because(attempt)
+  #backlogFull(pending: PendingPublish, forbiddenReason: string | undefined): AmqpError.PoolExhausted | undefined {
+    if (pending.publisherChannel !== undefined || this.#backlog.load.hasRoomFor(pending.size)) return undefined
+    if (forbiddenReason === undefined && !this.#backlog.isStalled(this.#deadlines.now)) return undefined
+    const because = forbiddenReason ?? this.#waitReason(pending)
     return new AmqpError.PoolExhausted({
-      message: `${operation}: nothing was sent: ${because}; ${this.#backlog.full()}`,
+      message: `${operation}: ${because}; ${this.#backlog.fullMessage()}. Nothing was sent.`,
       operation
     })
   }
 
-  #because(attempt: Attempt): string {
-    const because = this.#forbids(attempt.lane)
+  #waitReason(pending: PendingPublish): string {
+    const because = this.#forbiddenReason(pending.publisherChannel)
     if (because !== undefined) return because
-    const open = (attempt.lane === undefined ? this.lanes.all : [attempt.lane]).find((lane) => lane.isOpen)
+    const open = (pending.publisherChannel === undefined ? this.channels.all : [pending.publisherChannel]).find(
+      (publisherChannel) => publisherChannel.isOpen
+    )
     if (open === undefined) {
-      return this.links.preparations.areDone
+      return this.internals.preparations.areDone
         ? "the broker has not opened a channel yet"
-        : "the topology is being declared again on a new connection"
+        : "the topology is being declared on a new connection"
     }
-    if (open.channel!.unfit === "refused")
+    if (open.channel!.discardReason === "refused")
       return "its channel is being replaced, because the broker refused messages on it"
-    if (this.#inFlight.takes(attempt.size)) return obstacle(open.channel!) ?? "others were always before it"
+    if (this.#inFlight.hasRoomFor(pending.size))
+      return obstacle(open.channel!) ?? "other messages took the free capacity each time"
     const { bytes, count, maxBytes, maxCount } = this.#inFlight
-    return `${count} messages with ${bytes} bytes wait for their confirms already (maxInFlight ${maxCount}, maxInFlightBytes ${maxBytes})`
+    return `${counted(count, "message")} with ${counted(bytes, "byte")} ${isOrAre(count)} not confirmed yet (maxInFlight ${maxCount}, maxInFlightBytes ${maxBytes})`
   }
 
   // --- Channels ------------------------------------------------------------------------------------------------------
 
-  /** To be called when something that decides about waiting has changed. */
+  /** Checks all waits again. Must be called after every change that can end a wait. */
   readonly changed = (): void => {
     this.#flow.refresh()
-    if (this.#impatient > 0) {
-      this.#dismiss((attempt) => {
-        const because = attempt.waits ? undefined : this.#forbids(attempt.lane)
-        return because === undefined ? undefined : forbidden(because)
+    if (this.#failingWhenBlocked > 0) {
+      this.#failWaiting((pending) => {
+        const because = pending.waitsWhenBlocked ? undefined : this.#forbiddenReason(pending.publisherChannel)
+        return because === undefined ? undefined : publishForbidden(because)
       })
     }
     this.#pump()
   }
 
-  readonly #lost = (lane: Lane<Attempt>): void => {
+  readonly #lost = (publisherChannel: PublisherChannel<PendingPublish>): void => {
     this.#flow.refresh()
-    // At once, so that the next publish does not wait for it; but one that was of no use may stay away.
-    if (lane.sent > 0 || lane.line.size > 0) this.lanes.reopen(lane)
-    if (this.#backlog.line.size > 0) this.lanes.ensure(undefined)
+    // The channel is reopened at once, so that the next publish need not wait for it. A channel that was not used is
+    // not reopened.
+    if (publisherChannel.sent > 0 || publisherChannel.waitQueue.size > 0) this.channels.reopen(publisherChannel)
+    if (this.#backlog.queue.size > 0) this.channels.ensure(undefined)
     this.#pump()
   }
 
-  readonly #cannotOpen = (lane: Lane<Attempt>, reason: AmqpError.AmqpErrorReason, alone: boolean): void =>
-    // They have nothing to wait for. The next publish tries again.
-    this.#dismiss((attempt) => (attempt.lane === lane || (alone && attempt.lane === undefined) ? reason : undefined))
+  readonly #cannotOpen = (
+    publisherChannel: PublisherChannel<PendingPublish>,
+    reason: AmqpError.AmqpErrorReason,
+    isOnlyChannel: boolean
+  ): void =>
+    // The messages that only this channel could send have no channel to wait for. The next publish tries to open one
+    // again.
+    this.#failWaiting((pending) =>
+      pending.publisherChannel === publisherChannel || (isOnlyChannel && pending.publisherChannel === undefined)
+        ? reason
+        : undefined
+    )
 
-  // --- The end, and counts -------------------------------------------------------------------------------------------
+  // --- Closing, and counts -------------------------------------------------------------------------------------------
 
-  /** Within the bounds of a shutdown. */
+  /** Closes the publisher within the time that is left of the shutdown. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.#closed = true
-    this.lanes.stop()
-    this.#dismiss(() => publisherClosed)
+    this.channels.stop()
+    this.#failWaiting(() => publisherClosed)
     return Effect.gen({ self: this }, function* () {
-      const { shutdown } = this.links
+      const { shutdown } = this.internals
       if (this.#awaited > 0) {
         this.#drained = Deferred.makeUnsafe()
-        const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdown.answering())
+        const drained = yield* Effect.timeoutOption(Deferred.await(this.#drained), shutdown.answerTimeLeft())
         if (drained._tag === "None") {
-          yield* Effect.logWarning("AMQP publisher closed over messages that were not confirmed").pipe(
-            Effect.annotateLogs({ messages: this.#awaited, ...Logging.ofConnection(this.#connection.config) })
+          yield* Effect.logWarning("AMQP publisher closed while messages were still unconfirmed").pipe(
+            Effect.annotateLogs({ messages: this.#awaited, ...Logging.connectionAnnotations(this.#connection.config) })
           )
         }
       }
       yield* Fiber.interruptAll(Array.from(this.#background))
-      const channels = this.lanes.all.flatMap((lane) => lane.channels)
-      // Not when the channels have closed: that may be never.
-      for (const channel of channels) channel.confirms?.closed(closedOver, false)
-      const timeout = Duration.millis(shutdown.closingOf(this.links.current()))
+      const channels = this.channels.all.flatMap((publisherChannel) => publisherChannel.channels)
+      // The outcomes are reported before the channels are closed, since a close may never be answered.
+      for (const channel of channels) channel.confirms?.closed(closedUnconfirmed, false)
+      const timeout = Duration.millis(shutdown.closeTimeLeftOf(this.internals.currentLink()))
       yield* Effect.forEach(channels, (channel) => channel.close(timeout), {
         concurrency: "unbounded",
         discard: true
@@ -503,18 +525,21 @@ export class Publisher implements Owner {
   readonly stats: Effect.Effect<Stats> = Effect.sync(() => ({
     inFlight: this.#inFlight.count,
     waiting: this.#backlog.load.count,
-    channels: this.lanes.open,
+    channels: this.channels.open,
     ...this.#counts
   }))
 }
 
-/** The inside of an `AmqpPublisher`. */
+/** The internal part of an `AmqpPublisher`. */
 export class PublisherInside extends Inside<Publisher> {}
 
-/** The publisher behind a service; undefined for one that was made by hand. */
+/** The publisher of a service; undefined for a service that was written by hand. */
 export const publisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => PublisherInside.of(service)
 
-/** The same, if that is what publishes. A copy with a `publish` of its own wants to see each message: none may pass it by. */
+/**
+ * The publisher of a service, if the service's `publish` is the publisher's own. If a copy replaces `publish`, every
+ * message must go through that function, so its publisher must not be used directly.
+ */
 export const ownPublisherOf = (service: AmqpPublisher["Service"]): Publisher | undefined => {
   const publisher = publisherOf(service)
   return publisher?.publish === service.publish ? publisher : undefined
@@ -526,17 +551,18 @@ export const make = Effect.fnUntraced(
     options: Options | undefined
   ): Effect.fn.Return<AmqpPublisher["Service"], AmqpError.AmqpError, Scope.Scope> {
     const settings = readOptions(options)
-    if (Check.isRefused(settings)) return yield* fail(settings)
+    if (Check.isInvalidArgument(settings)) return yield* fail(settings)
     const flow = yield* SubscriptionRef.make<Flow>(flowing)
     const clock = yield* Clock.Clock
     const run = Effect.runForkWith(yield* Effect.context())
     const publisher = new Publisher({ connection, settings, flow, clock, run })
-    yield* Effect.addFinalizer(() => linksOf(connection).shutdown.during(publisher.close))
-    // A connection may be blocked, or away, without a channel to hear of it.
+    yield* Effect.addFinalizer(() => connectionInternals(connection).shutdown.during(publisher.close))
+    // The publisher watches the connection itself, because a channel reports a blocked or lost connection only while it
+    // is open.
     const changes = Stream.merge(SubscriptionRef.changes(connection.flow), SubscriptionRef.changes(connection.state))
     yield* Effect.forkScoped(Stream.runForEach(changes, () => Effect.sync(() => publisher.changed())))
     const { publish, stats } = publisher
     return { publish, flow, stats, [InsideId]: new PublisherInside(publisher) }
   },
-  (make, connection) => Effect.annotateLogs(make, Logging.ofConnection(connection.config))
+  (make, connection) => Effect.annotateLogs(make, Logging.connectionAnnotations(connection.config))
 )

@@ -1,8 +1,9 @@
 /**
- * Publishing a sequence of messages, one after the other on the same channel, and telling the outcomes in the same order.
+ * Publishes a sequence of messages in order on the same publisher channel, and reports the outcomes in the same order.
  *
- * A message is taken from its source only when the one before it has been sent, and only while fewer than `most` have an
- * outcome that nobody has taken: so the memory is bounded, whichever of source, broker and reader is the slow one.
+ * A message is taken from the source only when the one before it has been sent, and only while the reader has yet to
+ * take the outcomes of fewer than `maxInFlight` messages. So the memory is bounded, whether the source, the broker or
+ * the reader is slow.
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -19,19 +20,20 @@ import type { Message } from "../../model/message.ts"
 import type { Outcome } from "../../model/publisher.ts"
 import type { PublishSettings } from "../wire/declarations.ts"
 import type { Publisher } from "./publisher.ts"
-import type { Attempt } from "./attempt.ts"
-import type { Lane } from "./lane.ts"
+import type { PendingPublish } from "./pendingPublish.ts"
+import type { PublisherChannel } from "./publisherChannel.ts"
 import * as Tracing from "../telemetry/tracing.ts"
 import type { SequenceSpan } from "../telemetry/tracing.ts"
 
 const confirmed = Result.succeed<Confirmed>({ _tag: "Confirmed" })
 
-/** A message of the sequence that was taken from its source, and whose outcome nobody has taken yet. */
+/** A message that was taken from the source and whose outcome the reader has not taken yet. */
 class Entry {
   readonly message: Message
-  /** Undefined while it is not known. */
+  /** The outcome; undefined while it is not known. */
   result: Outcome["result"] | undefined = undefined
-  attempt: Attempt | undefined = undefined
+  /** The pending publish; undefined if the message was refused. */
+  pending: PendingPublish | undefined = undefined
 
   constructor(message: Message) {
     this.message = message
@@ -44,12 +46,12 @@ class Sequence<E> {
   readonly #publisher: Publisher
   readonly #settings: PublishSettings
   readonly #stopAtFailure: boolean
-  readonly #lane: Lane<Attempt>
-  /** Taken from the source, in order; those before `#head` have been handed out. */
+  readonly #publisherChannel: PublisherChannel<PendingPublish>
+  /** Entries in the order of the source. The outcomes before `#head` have been taken by the reader. */
   #entries: Array<Entry> = []
   #head = 0
   #source: Iterator<Message> = noMessages
-  /** Set when the source is at its end, or nothing more is to be taken from it. */
+  /** Set when the source has ended, or when nothing more is taken from it. */
   #ended: Exit.Exit<void, E> | undefined = undefined
   #onExhausted: (() => void) | undefined = undefined
   #onKnown: (() => void) | undefined = undefined
@@ -61,12 +63,12 @@ class Sequence<E> {
     this.#settings = settings
     this.#stopAtFailure = stopAtFailure
     this.#span = span
-    this.#lane = publisher.lanes.choose()
+    this.#publisherChannel = publisher.channels.choose()
   }
 
-  // --- Its source ----------------------------------------------------------------------------------------------------
+  // --- Source --------------------------------------------------------------------------------------------------------
 
-  /** Publishes these; `exhausted` is called when all of them have been taken. */
+  /** Publishes `messages`. `exhausted` is called when all of them have been taken. */
   offer(messages: Iterable<Message>, exhausted: () => void): void {
     this.#onExhausted = exhausted
     try {
@@ -93,7 +95,7 @@ class Sequence<E> {
   get #hasRoom(): boolean {
     if (this.#ended !== undefined || this.#entries.length - this.#head >= this.#publisher.settings.maxInFlight)
       return false
-    return this.#entries.at(-1)?.attempt?.state !== "waiting"
+    return this.#entries.at(-1)?.pending?.state !== "waiting"
   }
 
   #takeNext(): boolean {
@@ -111,7 +113,7 @@ class Sequence<E> {
       const exhausted = this.#onExhausted
       this.#source = noMessages
       this.#onExhausted = undefined
-      // It may bring more at once.
+      // The callback may offer more messages at once.
       exhausted?.()
       return this.#source !== noMessages
     }
@@ -120,7 +122,8 @@ class Sequence<E> {
     try {
       this.#publish(entry)
     } catch (defect) {
-      // A message that throws when it is read. This may run in the driver's own handlers, which it would take down.
+      // Reading the message has thrown. This may run in the driver's event handlers, where an exception would end the
+      // connection.
       this.#entries.pop()
       this.end(Exit.die(defect))
       return false
@@ -130,24 +133,24 @@ class Sequence<E> {
 
   #publish(entry: Entry): void {
     const message = this.#span === undefined ? entry.message : this.#span.take(entry.message, this.#publisher.link)
-    entry.attempt = this.#publisher.submit(message, this.#settings, this.#lane, (failure) => {
+    entry.pending = this.#publisher.submit(message, this.#settings, this.#publisherChannel, (failure) => {
       entry.result = failure === undefined ? confirmed : Result.fail(AmqpError.fromReason(failure))
       if (failure !== undefined && this.#stopAtFailure) this.#sendNoMore()
       if (entry === this.#entries[this.#head]) this.#wake()
-      // The next had to wait for this one.
-      if (entry.attempt?.onSent !== undefined) this.#fill()
+      // This message had to wait to be sent, and the next one waited for it.
+      if (entry.pending?.onSent !== undefined) this.#fill()
     })
-    if (entry.attempt?.state === "waiting") entry.attempt.onSent = () => this.#fill()
+    if (entry.pending?.state === "waiting") entry.pending.onSent = () => this.#fill()
   }
 
-  /** The reader will stop at a failure: what comes after it need not be sent. Only the last may wait for that. */
+  /** Stops sending after a failure at which the reader will stop. Only the last message can still wait to be sent. */
   #sendNoMore(): void {
     this.end(Exit.void)
-    const last = this.#entries.at(-1)?.attempt
+    const last = this.#entries.at(-1)?.pending
     if (last?.state === "waiting") this.#publisher.giveUp(last)
   }
 
-  // --- Its outcomes --------------------------------------------------------------------------------------------------
+  // --- Outcomes ------------------------------------------------------------------------------------------------------
 
   #wake(): void {
     const wake = this.#onKnown
@@ -155,7 +158,7 @@ class Sequence<E> {
     wake?.()
   }
 
-  /** All outcomes that are known from the first on; waits for the first. */
+  /** Takes all known outcomes from the first one on. Waits for the first one. */
   readonly pull: Effect.Effect<Arr.NonEmptyReadonlyArray<Outcome | Confirmed>, E | AmqpError.AmqpError | Cause.Done> =
     Effect.suspend(() => {
       const known = this.#take()
@@ -172,7 +175,7 @@ class Sequence<E> {
     })
 
   readonly #known = Effect.callback<void>((resume) => {
-    // A fiber may be suspended between any two steps: what came since it looked must not be waited for.
+    // The fiber may have been suspended since `pull` checked these conditions, so they are checked again.
     if (this.#entries[this.#head]?.result !== undefined) return resume(Effect.void)
     if (this.#ended !== undefined && this.#head === this.#entries.length) return resume(Effect.void)
     this.#onKnown = () => resume(Effect.void)
@@ -192,7 +195,7 @@ class Sequence<E> {
       this.#head++
     }
     if (known.length === 0) return known
-    // Not with every one: what was handed out is as long as what was not, at most.
+    // Taken entries are dropped in batches: at most as many are kept as there are others.
     if (this.#head * 2 > this.#entries.length) {
       this.#entries = this.#entries.slice(this.#head)
       this.#head = 0
@@ -201,22 +204,22 @@ class Sequence<E> {
     return known
   }
 
-  /** Nobody wants the outcomes any more. */
+  /** Ends the sequence: the reader takes no further outcomes. */
   stop(): void {
     this.end(Exit.void)
     this.#span?.ended()
-    for (const { attempt } of this.#entries.slice(this.#head))
-      if (attempt !== undefined) this.#publisher.giveUp(attempt)
+    for (const { pending } of this.#entries.slice(this.#head))
+      if (pending !== undefined) this.#publisher.giveUp(pending)
     try {
       this.#source.return?.()
     } catch {
-      // It has nobody left to complain to.
+      // The reader has stopped, so there is no receiver for this error.
     }
     this.#source = noMessages
   }
 }
 
-/** Pulls the source's chunks one by one, each when the last has been taken whole. */
+/** Pulls the chunks of the source one by one, each after all messages of the last one have been taken. */
 const feed = <E, R>(
   sequence: Sequence<E>,
   pull: Pull.Pull<Arr.NonEmptyReadonlyArray<Message>, E, void, R>
@@ -230,10 +233,12 @@ const feed = <E, R>(
 }
 
 /**
- * What becomes of each message, in order: `Outcome`s or, if a failure ends it, what a success is. Nothing is sent after
- * such a failure is known.
+ * Publishes the messages and returns the results in their order.
+ *
+ * With `failures: "values"` the stream has an `Outcome` per message. With `"end"` it has the successes and ends with
+ * the first failure; nothing is sent after such a failure is known.
  */
-export const inSequence = <E, R>(
+export const publishSequence = <E, R>(
   publisher: Publisher,
   messages: Iterable<Message> | Stream.Stream<Message, E, R>,
   settings: PublishSettings,
@@ -242,14 +247,14 @@ export const inSequence = <E, R>(
   Stream.fromChannel(
     Channel.fromTransformBracket((_upstream, _scope, scope) =>
       Effect.gen(function* () {
-        const span = yield* Tracing.sequence(scope, () => publisher.link)
+        const span = yield* Tracing.makeSequenceSpan(scope, () => publisher.link)
         const sequence = new Sequence<E>(publisher, settings, failures === "end", span)
         const stop = Scope.addFinalizer(
           scope,
           Effect.sync(() => sequence.stop())
         )
         if (Stream.isStream(messages)) {
-          // Finalizers run in reverse: nothing is sent any more before what pulls ends, and that before what it pulls from.
+          // Finalizers run in reverse order: first sending stops, then the fiber that pulls ends, then the source.
           const source = yield* Scope.fork(scope)
           const pull = yield* Channel.toPullScoped(Stream.toChannel(messages), source)
           const feeding = yield* Scope.fork(scope)

@@ -1,66 +1,66 @@
-/** One request, from the moment it is made until its outcome is known: a fiber that waits, and what it waits for. */
+/** One request, from its creation until its outcome is known: the waiting fiber, and what it waits for. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as AmqpError from "../../model/error.ts"
 import type { Message } from "../../model/message.ts"
-import type { Unconfirmed } from "../channel/confirms.ts"
-import type { InBacklog } from "../waiting/backlog.ts"
-import type { Due } from "../waiting/deadlines.ts"
-import type { Line } from "../waiting/line.ts"
+import type { UnconfirmedPublish } from "../channel/confirms.ts"
+import type { BacklogItem } from "../waiting/backlog.ts"
+import type { DeadlineEntry } from "../waiting/deadlines.ts"
+import type { WaitQueue } from "../waiting/waitQueue.ts"
 import { fail } from "../../model/failures.ts"
 import type { Outgoing } from "../wire/properties.ts"
 import type { Measured } from "../channel/sizeLimit.ts"
 import { numberOf } from "./correlation.ts"
-import type { Numbered } from "./pending.ts"
-import type { Reply } from "./wire.ts"
+import type { Numbered } from "./pendingCalls.ts"
+import type { Reply } from "./reply.ts"
 
 const format = (milliseconds: number) => Duration.format(Duration.millis(milliseconds))
 
-export type Leaving = "replied" | "failed" | "timedOut" | "givenUp"
+export type CallOutcome = "replied" | "failed" | "timedOut" | "givenUp"
 
-/** Who holds the calls. */
+/** The owner of the calls. */
 export interface CallOwner {
-  /** Takes a call out of everything that holds it. Called once for each, before it is told its outcome. */
-  readonly left: (call: Call, how: Leaving) => void
-  /** Why the calls in line are not sent yet. */
-  readonly waitsFor: () => string
+  /** Removes a call from everything that holds it. Called once per call, before its outcome is reported. */
+  readonly callEnded: (call: Call, how: CallOutcome) => void
+  /** Why the calls in the backlog are not sent yet. */
+  readonly waitReason: () => string
   /** Called when a call's publish has been confirmed. */
   readonly confirmed: () => void
 }
 
-/** The session that a call was sent on. */
-export interface SentOn {
-  /** The call waits for nothing more. */
+/** The RPC channel that a call was sent on. */
+export interface CallChannel {
+  /** The call waits for neither a confirm nor a reply. */
   readonly released: (call: Call) => void
   /** The call has ended. */
   readonly forget: (call: Call) => void
 }
 
-export class Call implements Due, Unconfirmed, Measured, Numbered<Call>, InBacklog<Call> {
-  sooner: Due | undefined = undefined
-  later: Due | undefined = undefined
-  // Its neighbours, while it is in line.
-  line: Line<Call> | undefined = undefined
-  before: Call | undefined = undefined
-  after: Call | undefined = undefined
+export class Call implements DeadlineEntry, UnconfirmedPublish, Measured, Numbered<Call>, BacklogItem<Call> {
+  sooner: DeadlineEntry | undefined = undefined
+  later: DeadlineEntry | undefined = undefined
+  // Its neighbors, while it is in the backlog's wait queue.
+  waitQueue: WaitQueue<Call> | undefined = undefined
+  previous: Call | undefined = undefined
+  next: Call | undefined = undefined
   readonly name: string
   readonly message: Message
   readonly outgoing: Outgoing
   readonly correlationId: string
   readonly number: number
-  sibling: Call | undefined = undefined
+  nextInChain: Call | undefined = undefined
   readonly frameMax: number | undefined
   readonly timeout: number
-  /** Exactly, for the time it takes to be measured. */
+  /** Not rounded, for measuring how long the reply took. */
   readonly startedAt: number
   readonly dueAt: number
-  /** Whether it fails instead of waiting while publishers are blocked. */
+  /** Whether the call fails instead of waiting while publishers are blocked. */
   readonly failsWhenBlocked: boolean
-  /** Whether the broker drops the request when the time is up. */
+  /** Whether the broker drops the request when the call has timed out. */
   readonly expires: boolean
   readonly mandatory = true
-  /** On which channel it went out; undefined while it is in line. */
-  session: SentOn | undefined = undefined
+  /** The RPC channel that the request was sent on; `undefined` while it is in the backlog. */
+  channel: CallChannel | undefined = undefined
   isConfirmed = false
   #done = false
   #isSettled = false
@@ -103,11 +103,11 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call>, InBackl
     return this.outgoing.content.length
   }
 
-  #leave(how: Leaving): boolean {
+  #leave(how: CallOutcome): boolean {
     if (this.#done) return false
     this.#done = true
-    if (this.#isSettled) this.session?.released(this)
-    this.#owner.left(this, how)
+    if (this.#isSettled) this.channel?.released(this)
+    this.#owner.callEnded(this, how)
     return true
   }
 
@@ -115,32 +115,32 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call>, InBackl
     if (this.#leave("replied")) this.#resume(Effect.succeed(reply))
   }
 
-  fail(reason: AmqpError.AmqpErrorReason, how: Leaving = "failed"): void {
+  fail(reason: AmqpError.AmqpErrorReason, how: CallOutcome = "failed"): void {
     if (this.#leave(how)) this.#resume(fail(reason))
   }
 
-  /** For a fiber that was interrupted: a reply, when it comes, concerns nobody. */
+  /** Ends the call of an interrupted fiber: its reply will be dropped. */
   giveUp(): void {
     this.#leave("givenUp")
   }
 
-  /** The broker's word on the publish. */
+  /** The outcome of the publish: a confirm, or a failure. */
   settle(failure: AmqpError.AmqpErrorReason | undefined): void {
     this.#isSettled = true
-    // Else it is released when it is answered or given up.
-    if (this.#done) this.session?.released(this)
+    // A call that has not ended yet is released when it does.
+    if (this.#done) this.channel?.released(this)
     if (failure !== undefined) this.fail(failure)
     else if (!this.#done) this.isConfirmed = true
     this.#owner.confirmed()
   }
 
   expire(): void {
-    this.fail(this.session === undefined ? this.#notSent() : this.#noReply(), "timedOut")
+    this.fail(this.channel === undefined ? this.#notSent() : this.#noReply(), "timedOut")
   }
 
   #notSent() {
     return new AmqpError.PublishTimeout({
-      message: `${this.name}: nothing was sent within ${format(this.timeout)}: ${this.#owner.waitsFor()}`,
+      message: `${this.name}: nothing was sent within ${format(this.timeout)}: ${this.#owner.waitReason()}.`,
       operation: this.name,
       sent: false
     })
@@ -149,27 +149,30 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call>, InBackl
   #noReply() {
     return new AmqpError.RequestTimeout({
       message:
-        `${this.name}: no reply came within ${format(this.timeout)}. ` +
+        `${this.name}: no reply arrived within ${format(this.timeout)}. ` +
         (this.isConfirmed
-          ? "The broker had queued the request: no server may have taken it, or one may have, or be still at work."
+          ? "The broker had queued the request: a server may have handled it, may still be handling it, or may not have received it."
           : "The broker had not confirmed the request: it may or may not have been handled."),
       operation: this.name
     })
   }
 
-  /** The server has answered, and nobody can read what. Not `MessageTooLarge`: that says that nothing was sent. */
+  /**
+   * The server has replied, but the reply cannot be decoded. The error is not `MessageTooLarge`, which means that
+   * nothing was sent.
+   */
   replyUnread(because: AmqpError.MessageTooLarge | AmqpError.DecodeFailed): void {
     const { name } = this
     this.fail(
       new AmqpError.DecodeFailed({
-        message: `${name}: the request was handled, but its reply cannot be read: ${because.message}`,
+        message: `${name}: the request was handled, but its reply cannot be decoded: ${because.message}`,
         operation: name,
         cause: because
       })
     )
   }
 
-  /** The channel to which the reply would have come is gone. */
+  /** The channel on which the reply would have arrived has ended. */
   replyLost(because: AmqpError.AmqpErrorReason): void {
     const { name } = this
     if (!this.isConfirmed) {
@@ -182,7 +185,7 @@ export class Call implements Due, Unconfirmed, Measured, Numbered<Call>, InBackl
       )
       return
     }
-    const message = `${name}: the reply is lost with the channel it would have come on. The broker had queued the request, and it may be handled: ${because.message}`
+    const message = `${name}: the channel ended before the reply arrived. The broker had queued the request, and a server may handle it: ${because.message}`
     const fields = { message, operation: name, cause: because }
     this.fail(
       because.severity === "connection" ? new AmqpError.ConnectionClosed(fields) : new AmqpError.ChannelClosed(fields)

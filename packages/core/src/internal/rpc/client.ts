@@ -1,8 +1,9 @@
 /**
- * Requests of many fibers over one channel: the line of those not sent yet, the channel and its replacement, the counts.
+ * Requests of many fibers over one channel: the backlog of requests that are not sent yet, the channel and its
+ * replacement, the counts.
  *
- * A request costs an entry here and there, no fiber of its own. What happens to it is told by events: a reply, a return,
- * a confirm, the channel's end, the one timer of all deadlines.
+ * A request needs no fiber of its own, only entries in a few tables. Events determine what happens to it: a reply, a
+ * return, a confirm, the end of the channel, or the single timer of all deadlines.
  */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -19,72 +20,72 @@ import * as AmqpError from "../../model/error.ts"
 import { Inside, InsideId } from "../../model/inside.ts"
 import type { AmqpRpc, CallOptions, Procedure, Stats } from "../../model/rpc.ts"
 import { Deadlines } from "../waiting/deadlines.ts"
-import { isRefused } from "../wire/optionTable.ts"
+import { isInvalidArgument } from "../wire/optionTable.ts"
 import { fail } from "../../model/failures.ts"
-import { type Terms } from "../channel/handle.ts"
-import { type Links, linksOf } from "../connection/links.ts"
+import { type ChannelTimeouts } from "../channel/channelHandle.ts"
+import { type ConnectionInternals, connectionInternals } from "../connection/connectionInternals.ts"
 import { Histogram } from "../metrics/histogram.ts"
-import { toPublish } from "../wire/properties.ts"
-import { forbidden } from "../channel/publishing.ts"
+import { toOutgoing } from "../wire/properties.ts"
+import { publishForbidden } from "../channel/publishing.ts"
 import { SizeLimit } from "../channel/sizeLimit.ts"
 import { correlationIdOf } from "./correlation.ts"
-import { Call, type CallOwner, type Leaving } from "./call.ts"
+import { Call, type CallOwner, type CallOutcome } from "./call.ts"
 import { type CallSettings, type Settings, readCallOptions } from "./options.ts"
 import { type Codecs, codecsOf } from "./procedure.ts"
-import { Session, type SessionOwner } from "./session.ts"
+import { RpcChannel, type RpcChannelOwner } from "./rpcChannel.ts"
 import { directReplyTo } from "../wire/directReply.ts"
-import { readReply, type Reply } from "./wire.ts"
+import { readReply, type Reply } from "./reply.ts"
 import { Backlog, type Bounds } from "../waiting/backlog.ts"
 import type { Fork } from "../waiting/fork.ts"
 import * as Tracing from "../telemetry/tracing.ts"
-import { messageWith } from "../telemetry/tracingContext.ts"
+import { injectContext } from "../telemetry/tracingContext.ts"
 
-const ended = new AmqpError.PoolClosed({
-  message: "AmqpRpc: nothing was sent: the client is closed, the scope that made it has ended"
+const clientClosed = new AmqpError.PoolClosed({
+  message: "AmqpRpc: the client is closed, because its scope has closed. Nothing was sent."
 })
 
-const closedByUs = new AmqpError.ChannelClosed({ message: "the scope that made this client has ended" })
+const closedByUs = new AmqpError.ChannelClosed({ message: "the client was closed, because its scope has closed" })
 
-class Client implements CallOwner, SessionOwner {
-  readonly #links: Links
+class Client implements CallOwner, RpcChannelOwner {
+  readonly #internals: ConnectionInternals
   readonly #limit: SizeLimit
-  readonly #terms: Terms
+  readonly #timeouts: ChannelTimeouts
   readonly #fork: Fork
-  /** Requests that are not sent yet, first come, first served. */
+  /** Requests that are not sent yet, in FIFO order. */
   readonly #backlog: Backlog<Call>
-  /** What a channel takes. */
+  /** The bounds of requests in flight. */
   readonly #inFlight: Bounds
-  #session: Session | undefined = undefined
+  #channel: RpcChannel | undefined = undefined
   #isOpening = false
   #hasEnded = false
   #answered: Deferred.Deferred<void> | undefined = undefined
-  // Of this client alone, whatever others use as theirs: a reply that took the wrong way is nobody's.
+  // A prefix that only this client uses, so that a misrouted reply matches no other client's request.
   readonly #prefix = Crypto.randomBytes(6).toString("base64url")
   #made = 0
-  /** How they have ended. */
-  readonly outcomes: Record<Leaving, number> = { replied: 0, failed: 0, timedOut: 0, givenUp: 0 }
-  /** How long replies took to come. */
+  /** The number of calls per outcome. */
+  readonly outcomes: Record<CallOutcome, number> = { replied: 0, failed: 0, timedOut: 0, givenUp: 0 }
+  /** How long replies took to arrive. */
   readonly durations = new Histogram()
   #unclaimed = 0
 
   constructor(connection: AmqpConnection["Service"], settings: Settings, clock: Clock.Clock, fork: Fork) {
     const { continuationTimeout, publishTimeout } = connection.config
-    this.#links = linksOf(connection)
+    this.#internals = connectionInternals(connection)
     this.#limit = new SizeLimit(settings.maxMessageSize)
-    this.#backlog = new Backlog("requests", { maxCount: settings.maxWaiting, maxBytes: settings.maxWaitingBytes })
+    this.#backlog = new Backlog("request", { maxCount: settings.maxWaiting, maxBytes: settings.maxWaitingBytes })
     this.#inFlight = { maxCount: settings.maxInFlight, maxBytes: settings.maxInFlightBytes }
     this.#fork = fork
-    this.#terms = {
+    this.#timeouts = {
       continuationTimeout,
       publishTimeout: Duration.toMillis(publishTimeout),
       deadlines: new Deadlines(clock, fork),
-      queues: this.#links.queues
+      queues: this.#internals.queues
     }
   }
 
   get stats(): Stats {
     return {
-      inFlight: this.#session?.waiting ?? 0,
+      inFlight: this.#channel?.waiting ?? 0,
       waiting: this.#backlog.load.count,
       replied: this.outcomes.replied,
       timedOut: this.outcomes.timedOut,
@@ -105,12 +106,12 @@ class Client implements CallOwner, SessionOwner {
   > =>
     Effect.withFiber((fiber) => {
       const codecs = codecsOf(procedure)
-      if (isRefused(codecs)) return fail(codecs)
+      if (isInvalidArgument(codecs)) return fail(codecs)
       const settings = readCallOptions(options)
-      if (isRefused(settings)) return fail(settings)
+      if (isInvalidArgument(settings)) return fail(settings)
       const correlationId = correlationIdOf(this.#prefix, ++this.#made)
       return Tracing.isTraced(fiber)
-        ? Tracing.calling(procedure, correlationId, this.#links.current(), (span, baggage) =>
+        ? Tracing.withCallSpan(procedure, correlationId, this.#internals.currentLink(), (span, baggage) =>
             this.#call(procedure, codecs, payload, settings, correlationId, { span, baggage })
           )
         : this.#call(procedure, codecs, payload, settings, correlationId, undefined)
@@ -131,7 +132,7 @@ class Client implements CallOwner, SessionOwner {
     const envelope = {
       exchange,
       routingKey,
-      // It is worth nothing any more when the broker has been restarted: its client has another address by then.
+      // The request is worthless after a restart of the broker: by then the client has another reply address.
       persistent: false,
       priority: settings.priority,
       headers: settings.headers,
@@ -140,10 +141,11 @@ class Client implements CallOwner, SessionOwner {
       replyTo: directReplyTo
     }
     const sent = Effect.flatMap(codecs.payload.encode(payload, envelope), (encoded) => {
-      const link = this.#links.current()
-      const message = traced === undefined ? encoded : messageWith(encoded, traced.span, traced.baggage, link?.frameMax)
-      const outgoing = toPublish(message, link?.frameMax, name)
-      if (isRefused(outgoing)) return fail(outgoing)
+      const link = this.#internals.currentLink()
+      const message =
+        traced === undefined ? encoded : injectContext(encoded, traced.span, traced.baggage, link?.frameMax)
+      const outgoing = toOutgoing(message, link?.frameMax, name)
+      if (isInvalidArgument(outgoing)) return fail(outgoing)
       const tooLarge = this.#limit.refuses(outgoing.content.length, link?.product)
       if (tooLarge !== undefined) return fail(tooLarge)
       traced?.span.attribute("messaging.message.body.size", outgoing.content.length)
@@ -160,8 +162,8 @@ class Client implements CallOwner, SessionOwner {
     return Effect.callback<Reply, AmqpError.AmqpError>((resume) => {
       const refused = this.#refuses(onBlocked === "fail", request.outgoing.content.length)
       if (refused !== undefined) return resume(fail(refused))
-      const { deadlines } = this.#terms
-      const startedAt = deadlines.exact
+      const { deadlines } = this.#timeouts
+      const startedAt = deadlines.nowExact
       const dueAt = Math.floor(startedAt) + timeout
       const call = new Call(
         { ...request, timeout, startedAt, dueAt, expires, failsWhenBlocked: onBlocked === "fail" },
@@ -169,9 +171,9 @@ class Client implements CallOwner, SessionOwner {
         resume
       )
       deadlines.add(call)
-      // Most find a free channel.
+      // Most calls are sent at once.
       const { isDraining, load } = this.#backlog
-      if (load.count > 0 || isDraining || !this.#sendsNow(call)) {
+      if (load.count > 0 || isDraining || !this.#trySend(call)) {
         this.#backlog.add(call)
         this.#pump()
       }
@@ -180,65 +182,65 @@ class Client implements CallOwner, SessionOwner {
   }
 
   #refuses(failsWhenBlocked: boolean, size: number): AmqpError.AmqpErrorReason | undefined {
-    if (this.#hasEnded) return ended
+    if (this.#hasEnded) return clientClosed
     if (failsWhenBlocked) {
-      const forbids = this.#session?.forbids ?? this.#links.current()?.forbids
-      if (forbids !== undefined) return forbidden(forbids)
+      const forbids = this.#channel?.forbiddenReason ?? this.#internals.currentLink()?.publishForbiddenReason
+      if (forbids !== undefined) return publishForbidden(forbids)
     }
-    // What a channel that is not open yet will take does not count as waiting.
-    const more = this.#session === undefined ? this.#inFlight : undefined
-    if (this.#session?.takes(size) === true || this.#backlog.load.takes(size, more)) return undefined
+    // The requests that a channel will accept as soon as it opens do not count as waiting.
+    const more = this.#channel === undefined ? this.#inFlight : undefined
+    if (this.#channel?.takes(size) === true || this.#backlog.load.hasRoomFor(size, more)) return undefined
     return new AmqpError.PoolExhausted({
-      message: `AmqpRpc: nothing was sent: ${this.waitsFor()}; ${this.#backlog.full(more)}`
+      message: `AmqpRpc: ${this.waitReason()}; ${this.#backlog.fullMessage(more)}. Nothing was sent.`
     })
   }
 
-  /** Sends from the line what can be sent. */
+  /** Sends the requests in the backlog that can be sent now. */
   readonly #pump = (): void => {
     const { isDraining, load } = this.#backlog
     if (isDraining || load.count === 0) return
-    const session = this.#session
-    if (session === undefined || !session.isOpen) return this.#open()
+    const channel = this.#channel
+    if (channel === undefined || !channel.isOpen) return this.#open()
     this.#backlog.drain(this.#sendNext)
-    if (this.#session === undefined && load.count > 0) this.#open()
+    if (this.#channel === undefined && load.count > 0) this.#open()
   }
 
   readonly #sendNext = (): boolean => {
-    const call = this.#backlog.line.first!
-    if (!this.#sendsNow(call)) return false
+    const call = this.#backlog.queue.first!
+    if (!this.#trySend(call)) return false
     this.#backlog.remove(call)
     return true
   }
 
-  /** Whether the call was dealt with: sent, or told that it cannot be. If not, it waits, or the session has ended. */
-  #sendsNow(call: Call): boolean {
-    const session = this.#session
-    if (session === undefined || !session.takes(call.size)) return false
-    // The broker may be another one than when the request was taken in.
-    const refused = this.#limit.refusesOn(session.link, call)
-    if (refused === undefined) return session.send(call)
+  /** Returns whether the call was sent or has failed. If not, it waits, or the channel has ended. */
+  #trySend(call: Call): boolean {
+    const channel = this.#channel
+    if (channel === undefined || !channel.takes(call.size)) return false
+    // The broker may be a different one than when the request was accepted.
+    const refused = this.#limit.refusesOn(channel.link, call)
+    if (refused === undefined) return channel.send(call)
     call.fail(refused)
     return true
   }
 
-  left(call: Call, how: Leaving): void {
+  callEnded(call: Call, how: CallOutcome): void {
     this.outcomes[how]++
-    if (how === "replied") this.durations.record(this.#terms.deadlines.exact - call.startedAt)
-    if (how !== "timedOut") this.#terms.deadlines.delete(call)
-    if (call.session === undefined) this.#backlog.remove(call)
-    else call.session.forget(call)
-    if (this.#answered !== undefined && (this.#session?.waiting ?? 0) === 0) {
+    if (how === "replied") this.durations.record(this.#timeouts.deadlines.nowExact - call.startedAt)
+    if (how !== "timedOut") this.#timeouts.deadlines.delete(call)
+    if (call.channel === undefined) this.#backlog.remove(call)
+    else call.channel.forget(call)
+    if (this.#answered !== undefined && (this.#channel?.waiting ?? 0) === 0) {
       Deferred.doneUnsafe(this.#answered, Effect.void)
     }
     this.#pump()
   }
 
-  waitsFor(): string {
-    const session = this.#session
-    if (session === undefined || !session.isOpen) {
-      return this.#links.current() === undefined ? "the connection is away" : "its channel is not open yet"
+  waitReason(): string {
+    const channel = this.#channel
+    if (channel === undefined || !channel.isOpen) {
+      return this.#internals.currentLink() === undefined ? "there is no connection" : "the channel is not open yet"
     }
-    return session.full
+    return channel.fullReason
   }
 
   confirmed(): void {
@@ -252,16 +254,16 @@ class Client implements CallOwner, SessionOwner {
   }
 
   readonly changed = (): void => {
-    const forbids = this.#session?.forbids
+    const forbids = this.#channel?.forbiddenReason
     if (forbids === undefined) return this.#pump()
-    const waiting = Array.from(this.#backlog.line).filter((call) => call.failsWhenBlocked)
+    const waiting = Array.from(this.#backlog.queue).filter((call) => call.failsWhenBlocked)
     if (waiting.length === 0) return
-    const reason = forbidden(forbids)
+    const reason = publishForbidden(forbids)
     for (const call of waiting) call.fail(reason)
   }
 
-  closed(session: Session): void {
-    if (this.#session === session) this.#session = undefined
+  closed(channel: RpcChannel): void {
+    if (this.#channel === channel) this.#channel = undefined
     this.#pump()
   }
 
@@ -271,15 +273,16 @@ class Client implements CallOwner, SessionOwner {
     this.#fork(this.#opening)
   }
 
-  // Later than now: a channel hears of the end of its connection before the connection itself does.
+  // Yields first: a channel learns of the end of its connection before the connection itself does.
   readonly #opening: Effect.Effect<void> = Effect.suspend(() =>
     Effect.andThen(
       Effect.yieldNow,
-      Effect.matchEffect(this.#links.next, {
+      Effect.matchEffect(this.#internals.nextLink, {
         onFailure: (error) => this.#notOpened(error),
         onSuccess: (link) =>
-          Effect.matchEffect(Session.open(link, this.#terms, this, this.#inFlight, this.#opened), {
-            // The connection is made again and nothing was sent: those in line wait for it, as those who come do.
+          Effect.matchEffect(RpcChannel.open(link, this.#timeouts, this, this.#inFlight, this.#opened), {
+            // Nothing was sent, and the connection is being re-established: the requests in the backlog wait for it, as
+            // new ones do.
             onFailure: (error) =>
               error.severity === "connection" && error.isRetryable && this.#backlog.load.count > 0
                 ? this.#opening
@@ -290,34 +293,38 @@ class Client implements CallOwner, SessionOwner {
     )
   )
 
-  readonly #opened = (session: Session): void => {
+  readonly #opened = (channel: RpcChannel): void => {
     this.#isOpening = false
-    if (this.#hasEnded) return session.abandon()
-    this.#session = session
+    if (this.#hasEnded) return channel.abandon()
+    this.#channel = channel
     return this.changed()
   }
 
   #notOpened(error: AmqpError.AmqpError): Effect.Effect<void> {
     return Effect.sync(() => {
-      const failed = Array.from(this.#backlog.line)
-      // Now: who is told may ask again at once, and that starts another opening.
+      const failed = Array.from(this.#backlog.queue)
+      // Before the calls fail: a caller may call again at once, which starts another opening.
       for (const call of failed) this.#backlog.remove(call)
       this.#isOpening = false
       for (const call of failed) call.fail(error.reason)
     })
   }
 
-  /** Ends requests in line, waits for the replies to those that were sent, then closes the channel. */
+  /**
+   * Fails the requests in the backlog, waits for the replies to the requests that were sent, then closes the channel.
+   */
   readonly end: Effect.Effect<void> = Effect.suspend(() => {
     this.#hasEnded = true
-    for (const call of this.#backlog.line) call.fail(ended)
-    const { shutdown } = this.#links
+    for (const call of this.#backlog.queue) call.fail(clientClosed)
+    const { shutdown } = this.#internals
     const close = Effect.suspend(
-      () => this.#session?.close(closedByUs, Duration.millis(shutdown.closingOf(this.#links.current()))) ?? Effect.void
+      () =>
+        this.#channel?.close(closedByUs, Duration.millis(shutdown.closeTimeLeftOf(this.#internals.currentLink()))) ??
+        Effect.void
     )
-    if (this.#session === undefined || this.#session.waiting === 0) return shutdown.during(close)
+    if (this.#channel === undefined || this.#channel.waiting === 0) return shutdown.during(close)
     this.#answered = Deferred.makeUnsafe()
-    const answered = Effect.timeoutOption(Deferred.await(this.#answered), shutdown.patience())
+    const answered = Effect.timeoutOption(Deferred.await(this.#answered), shutdown.timeLeft())
     return shutdown.during(Effect.andThen(answered, close))
   })
 }
@@ -325,7 +332,10 @@ class Client implements CallOwner, SessionOwner {
 /** The inside of an `AmqpRpc`. */
 export class RpcInside extends Inside<Client> {}
 
-/** Opens its channel at the first request, and a new one at the next when that has died. */
+/**
+ * A client that opens its channel at the first request, and another channel at the next request after that one has
+ * died.
+ */
 export const make = Effect.fnUntraced(function* (
   connection: AmqpConnection["Service"],
   settings: Settings
@@ -333,7 +343,7 @@ export const make = Effect.fnUntraced(function* (
   const clock = yield* Clock.Clock
   const fork = yield* FiberSet.makeRuntime<never, void, never>()
   const client = new Client(connection, settings, clock, fork)
-  // After the fork's own finalizer was put in place, so it runs before that.
+  // Added after the finalizer of the fork, so that it runs before that one.
   yield* Effect.addFinalizer(() => client.end)
   return { call: client.call, stats: Effect.sync(() => client.stats), [InsideId]: new RpcInside(client) }
 })

@@ -1,4 +1,4 @@
-/** Contents of procedures that are not JSON: they travel as they are. */
+/** Contents of procedures that are not JSON: their bytes are sent unchanged. */
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
@@ -21,6 +21,6 @@ const raw: Json<typeof Content> = {
     Effect.succeed<Value>({ content, contentType, contentEncoding })
 }
 
-/** How contents of a schema are written and read. */
+/** The codec of contents with this schema. */
 export const codecOf = <S extends Schema.Constraint>(schema: S): Json<S> =>
   (schema as unknown) === Content ? (raw as unknown as Json<S>) : json(schema)

@@ -1,4 +1,4 @@
-/** Options of clients, calls and servers, checked. */
+/** Validated options of clients, calls and servers. */
 import type { CallOptions, Options, ServeOptions } from "../../model/rpc.ts"
 import type { InvalidArgument } from "../../model/errorReason.ts"
 import type { FieldTable } from "../../model/message.ts"
@@ -7,10 +7,10 @@ import { publishRules } from "../wire/declarations.ts"
 import {
   boolean,
   integer,
-  isRefused,
+  isInvalidArgument,
   omit,
-  or,
-  passedOn,
+  withDefault,
+  passThrough,
   readerOf,
   rule,
   type Table,
@@ -19,11 +19,11 @@ import {
 import { boundRules } from "../publisher/bounds.ts"
 
 const callRules = {
-  timeout: or(publishRules.timeout, 30_000),
+  timeout: withDefault(publishRules.timeout, 30_000),
   onBlocked: publishRules.onBlocked,
-  expires: or(boolean, true),
+  expires: withDefault(boolean, true),
   priority: integer(0, 255),
-  // What is in it is checked when the message is made.
+  // Its entries are validated when the message is made.
   headers: rule<FieldTable>("an object", (value) =>
     typeof value === "object" && value !== null ? (value as FieldTable) : undefined
   )
@@ -39,20 +39,23 @@ export const readCallOptions = (options: CallOptions | undefined): CallSettings 
 
 const isObject = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value)
 
-/** The options of one call, on top of those for all calls. What is no object is left to be refused. */
+/**
+ * Merges the options of one call into those for all calls. A value that is not an object is passed on, and refused
+ * later.
+ */
 export const mergeCallOptions = (
   all: CallOptions | undefined,
   one: CallOptions | undefined
 ): CallOptions | undefined => {
   if (one === undefined || (all !== undefined && !isObject(all))) return all
   if (all === undefined || !isObject(one)) return one
-  // Undefined says nothing, as everywhere.
+  // `undefined` means that the option is not given, as everywhere.
   return { ...all, ...Object.fromEntries(Object.entries(one).filter(([, value]) => value !== undefined)) }
 }
 
 const rules = {
-  maxInFlight: or(integer(1, Number.MAX_SAFE_INTEGER), 10_000),
-  maxWaiting: or(integer(0, Number.MAX_SAFE_INTEGER), 10_000),
+  maxInFlight: withDefault(integer(1, Number.MAX_SAFE_INTEGER), 10_000),
+  maxWaiting: withDefault(integer(0, Number.MAX_SAFE_INTEGER), 10_000),
   ...boundRules
 } satisfies Table<Options>
 
@@ -63,19 +66,19 @@ const optionsOf = readerOf(rules)
 export const readOptions = (options: Options | undefined): Settings | InvalidArgument =>
   optionsOf("AmqpRpc.makeClient", options)
 
-/** Whether a server replies to a queue; to an address of direct reply-to it does in any case. */
+/** Whether a server replies to a queue. It always replies to an address of direct reply-to. */
 export type RepliesTo = (queue: string) => boolean
 
 const serveRules = {
-  concurrency: or(integer(1, 65_535), 16),
-  replyTo: or(
+  concurrency: withDefault(integer(1, 65_535), 16),
+  replyTo: withDefault(
     rule<"direct" | "any" | RepliesTo>('"direct", "any" or a function of a queue\'s name', (value) =>
       value === "direct" || value === "any" || typeof value === "function" ? (value as RepliesTo) : undefined
     ),
     "direct"
   ),
-  // What `AmqpConsumer.consume` is given is read there.
-  ...passedOn(
+  // `AmqpConsumer.consume` validates the options that it receives.
+  ...passThrough(
     omit(
       handleRules,
       "concurrency",
@@ -93,15 +96,15 @@ const serveRules = {
 
 const serveOptionsOf = readerOf(serveRules)
 
-/** The options of a server: those of the consumer that serves, and which addresses it replies to. */
+/** The options of a server: those of its consumer, and the queues that it replies to. */
 export const readServeOptions = (
   options: ServeOptions | undefined
 ): { readonly consuming: object; readonly repliesTo: RepliesTo } | InvalidArgument => {
   const values = serveOptionsOf("AmqpRpc.serve", options)
-  if (isRefused(values)) return values
+  if (isInvalidArgument(values)) return values
   const { replyTo, ...consuming } = values
   return {
-    // No more than are handled: a request that waited here would be handled even when its time is up.
+    // Not more than are handled at once: a request that waits in this process is handled even after it has expired.
     consuming: { ...consuming, prefetch: consuming.prefetch ?? consuming.concurrency },
     repliesTo: typeof replyTo === "function" ? replyTo : () => replyTo === "any"
   }

@@ -1,17 +1,17 @@
-/** A procedure as both sides see it: its name, where its requests go, and its codecs, compiled once. */
+/** A procedure: its name, the route of its requests, and its codecs, which are compiled once. */
 import * as Schema from "effect/Schema"
 import { InvalidArgument } from "../../model/errorReason.ts"
 import type { Json } from "../../model/message.ts"
 import type { PayloadSchema, Procedure, ProcedureOptions } from "../../model/rpc.ts"
-import { isName, refused, wantsName } from "../wire/fieldTable.ts"
-import { isRefused, readerOf, rule, shown, type Table, type Values } from "../wire/optionTable.ts"
+import { isName, invalidArgument, expectedName } from "../wire/fieldTable.ts"
+import { isInvalidArgument, readerOf, rule, formatValue, type Table, type Values } from "../wire/optionTable.ts"
 import { codecOf } from "./content.ts"
 
 type Any = Schema.Constraint
 
 const operation = "AmqpRpc.make"
 
-/** Procedures are shared values, so no prototype but this one, and no fields but these. */
+/** Procedures are shared values, so they have this prototype only, and these fields only. */
 class Declared<P extends Any, S extends Any, E extends Any> implements Procedure<P, S, E> {
   readonly name: string
   readonly payloadSchema: P
@@ -20,7 +20,7 @@ class Declared<P extends Any, S extends Any, E extends Any> implements Procedure
   readonly queue: string
   readonly exchange: string
   readonly routingKey: string
-  /** What was wrong with its declaration: whoever uses it is told. */
+  /** The mistake in its declaration; every use of the procedure fails with it. */
   readonly #refused: InvalidArgument | undefined
   readonly #payload: Json<P>
   readonly #success: Json<S>
@@ -50,7 +50,8 @@ class Declared<P extends Any, S extends Any, E extends Any> implements Procedure
   ): Codecs<P, S, E> | InvalidArgument {
     if (typeof procedure !== "object" || procedure === null || !(#refused in procedure)) {
       return new InvalidArgument({
-        message: "AmqpRpc: procedure: wants what AmqpRpc.make has made, not a copy. Nothing was sent.",
+        message:
+          "AmqpRpc: procedure: expected a value that AmqpRpc.make has returned, got another value or a copy. Nothing was sent.",
         operation: "AmqpRpc",
         argument: "procedure"
       })
@@ -66,12 +67,10 @@ export interface Codecs<P extends Any, S extends Any, E extends Any> {
   readonly error: Json<E>
 }
 
-/** How values of a procedure are written and read; or why it cannot be used. */
+/** The codecs of a procedure, or the reason why it cannot be used. */
 export const codecsOf = Declared.codecsOf
 
-const given = rule<string>(`${wantsName}, not an empty one`, (value) =>
-  isName(value) && value !== "" ? value : undefined
-)
+const given = rule<string>(`${expectedName}, not empty`, (value) => (isName(value) && value !== "" ? value : undefined))
 const schema = rule<Any>("a schema", (value) => (Schema.isSchema(value) ? value : undefined))
 
 const rules = {
@@ -83,8 +82,8 @@ const rules = {
   success: schema,
   error: schema,
   queue: given,
-  exchange: rule<string>(wantsName, (value) => (isName(value) ? value : undefined)),
-  routingKey: rule<string>(wantsName, (value) => (isName(value) ? value : undefined))
+  exchange: rule<string>(expectedName, (value) => (isName(value) ? value : undefined)),
+  routingKey: rule<string>(expectedName, (value) => (isName(value) ? value : undefined))
 } satisfies Table<ProcedureOptions<Any | Schema.Struct.Fields, Any, Any>>
 
 const optionsOf = readerOf(rules)
@@ -99,13 +98,13 @@ export const make = <
 ): Procedure<PayloadSchema<Payload>, Success, Error> => {
   const read =
     given.read(procedureName, operation) === undefined
-      ? refused(operation, "name", given.wants, shown(procedureName))
+      ? invalidArgument(operation, "name", given.expected, formatValue(procedureName))
       : optionsOf(operation, options)
-  const values: Partial<Values<typeof rules>> = isRefused(read) ? {} : read
+  const values: Partial<Values<typeof rules>> = isInvalidArgument(read) ? {} : read
   const schemas = {
     payload: (values.payload ?? Schema.Void) as PayloadSchema<Payload>,
     success: (values.success ?? Schema.Void) as Success,
     error: (values.error ?? Schema.Never) as Error
   }
-  return new Declared(procedureName, schemas, values, isRefused(read) ? read : undefined)
+  return new Declared(procedureName, schemas, values, isInvalidArgument(read) ? read : undefined)
 }

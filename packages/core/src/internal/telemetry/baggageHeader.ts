@@ -1,22 +1,22 @@
-/** The header `baggage`, as W3C has it (https://www.w3.org/TR/baggage/#header-content). */
+/** Reads and writes the header `baggage` in W3C's format (https://www.w3.org/TR/baggage/#header-content). */
 import type { Baggage, Entry } from "../../model/baggage.ts"
 import type { Headers } from "../../model/message.ts"
 
-export const name = "baggage"
+export const headerName = "baggage"
 
-export const none: Baggage = new Map()
+export const emptyBaggage: Baggage = new Map()
 
-// W3C: what has to be passed on, at least. OpenTelemetry's libraries read no more.
-const mostMembers = 180
-const mostBytes = 8192
+// W3C: the least that must be propagated. OpenTelemetry's libraries read no more.
+const maxMembers = 180
+const maxBytes = 8192
 
 const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
-/** Neither control characters nor white space, quotes, commas, semicolons and backslashes. */
+/** A value: no control characters, white space, quotes, commas, semicolons or backslashes. */
 const octets = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/
-/** Properties, with the white space that may stand around them. */
+/** Properties, with the white space that is allowed around them. */
 const properties = /^[\t \x21\x23-\x2b\x2d-\x5b\x5d-\x7e]*$/
 
-/** W3C: what is no UTF-8 is read as U+FFFD. */
+/** W3C: invalid UTF-8 is read as U+FFFD. */
 const decode = (text: string): string => {
   if (!text.includes("%")) return text
   return Buffer.from(
@@ -25,15 +25,18 @@ const decode = (text: string): string => {
   ).toString("utf8")
 }
 
-/** All that it encodes may be, and the rest must not. A lone surrogate is no text. */
+/**
+ * Percent-encodes a value. `encodeURIComponent` encodes every character that W3C does not allow, and more than W3C
+ * requires, which is permitted. Lone surrogates are replaced first, because they cannot be encoded.
+ */
 const encode = (text: string): string => encodeURIComponent(text.toWellFormed())
 
 export const parse = (header: string): Baggage => {
   const found = new Map<string, Entry>()
   let bytes = 0
-  for (const member of header.split(",", mostMembers)) {
+  for (const member of header.split(",", maxMembers)) {
     bytes += member.length + 1
-    if (bytes - 1 > mostBytes) break
+    if (bytes - 1 > maxBytes) break
     const semicolon = member.indexOf(";")
     const pair = semicolon < 0 ? member : member.slice(0, semicolon)
     const metadata = semicolon < 0 ? "" : member.slice(semicolon + 1).trim()
@@ -43,13 +46,16 @@ export const parse = (header: string): Baggage => {
     if (equals < 0 || !token.test(key) || !octets.test(value) || !properties.test(metadata)) continue
     found.set(key, metadata === "" ? { value: decode(value) } : { value: decode(value), metadata })
   }
-  return found.size === 0 ? none : found
+  return found.size === 0 ? emptyBaggage : found
 }
 
-// A fiber publishes mostly with the baggage that it has published with before.
+// A fiber usually publishes with the same baggage as before, so formatted headers are cached.
 const formatted = new WeakMap<Baggage, string>()
 
-/** A member in W3C's form, or `undefined`: types may have been circumvented, and no publish may die of its baggage. */
+/**
+ * Formats one member, or returns `undefined` for an invalid one: types can be circumvented, and a publish must not fail
+ * because of its baggage.
+ */
 const memberOf = (key: unknown, entry: Partial<Record<keyof Entry, unknown>> | null | undefined) => {
   const value = entry?.value
   if (typeof key !== "string" || !token.test(key) || typeof value !== "string") return undefined
@@ -58,14 +64,14 @@ const memberOf = (key: unknown, entry: Partial<Record<keyof Entry, unknown>> | n
   return `${key}=${encode(value)}${isKnown ? `;${metadata}` : ""}`
 }
 
-const formatAgain = (baggage: Baggage): string => {
+const formatUncached = (baggage: Baggage): string => {
   let header = ""
   let members = 0
   for (const [key, entry] of baggage) {
-    if (members === mostMembers) break
+    if (members === maxMembers) break
     const member = memberOf(key, entry)
     if (member === undefined) continue
-    if (header.length + member.length + 1 > mostBytes) continue
+    if (header.length + member.length + 1 > maxBytes) continue
     header += header === "" ? member : `,${member}`
     members++
   }
@@ -75,13 +81,13 @@ const formatAgain = (baggage: Baggage): string => {
 export const format = (baggage: Baggage): string | undefined => {
   if (baggage.size === 0) return undefined
   let header = formatted.get(baggage)
-  if (header === undefined) formatted.set(baggage, (header = formatAgain(baggage)))
+  if (header === undefined) formatted.set(baggage, (header = formatUncached(baggage)))
   return header === "" ? undefined : header
 }
 
-/** The baggage in a message's headers. Some clients send texts as byte arrays. */
-export const ofHeaders = (headers: Headers): Baggage => {
-  const given = headers[name]
+/** Reads the baggage from a message's headers. Some clients send strings as byte arrays. */
+export const extract = (headers: Headers): Baggage => {
+  const given = headers[headerName]
   if (typeof given === "string") return parse(given)
-  return given instanceof Uint8Array ? parse(Buffer.from(given).toString("latin1")) : none
+  return given instanceof Uint8Array ? parse(Buffer.from(given).toString("latin1")) : emptyBaggage
 }

@@ -1,4 +1,4 @@
-/** What lines of the log say about where they belong: by connection, and by channel where there is one. */
+/** Log annotations that identify a connection, and a channel where there is one. */
 import type * as References from "effect/References"
 import type * as Tracer from "effect/Tracer"
 import type { AmqpConfig, Host } from "../../model/config.ts"
@@ -7,36 +7,42 @@ type Annotations = Readonly<Record<string, unknown>>
 
 export const peerOf = ({ host, port }: Host): string => `${host}:${port}`
 
-/** A connection, before it is known to which of its hosts. */
-export const ofConnection = ({ connectionName, hosts }: AmqpConfig): Annotations => ({
+/** Annotations of a connection, before it is connected to one of its hosts. */
+export const connectionAnnotations = ({ connectionName, hosts }: AmqpConfig): Annotations => ({
   "amqp.connection": connectionName ?? peerOf(hosts[0])
 })
 
-/** A channel, as far as it says where it is. */
+/** The part of a channel that identifies it. */
 interface Located {
   readonly driver: { readonly number: number }
   readonly link: { readonly name: string | undefined; readonly peer: string; readonly generation: number }
 }
 
-/** A channel: its number means something on that connection only, of which there may have been several. */
-export const ofChannel = ({ driver, link }: Located): Annotations => ({
+/**
+ * Annotations of a channel. The channel number is unique only on one link, and a connection may have had several: the
+ * generation tells them apart.
+ */
+export const channelAnnotations = ({ driver, link }: Located): Annotations => ({
   "amqp.connection": link.name ?? link.peer,
   "amqp.connection.generation": link.generation,
   "amqp.channel": driver.number
 })
 
-// A chain of names is read from its near end.
+// Number of names shown. The innermost ones identify the code.
 const mostNames = 5
 
 /**
- * Where something was done, as Effect knows it: the names of `Effect.fn` and `Effect.withSpan` around it, the innermost
- * first, and where in the sources that was. Read when it is told: until then it costs nothing.
+ * Where code ran, as Effect knows it: the names of the surrounding `Effect.fn` and `Effect.withSpan`, innermost first,
+ * and their source location. It is read only when it is logged, and costs nothing before.
  */
-export const ofOrigin = (frame: References.StackFrame | undefined, span: Tracer.AnySpan | undefined): Annotations => {
+export const originAnnotations = (
+  frame: References.StackFrame | undefined,
+  span: Tracer.AnySpan | undefined
+): Annotations => {
   const names: Array<string> = []
   let at: string | undefined
   for (let each = frame; each !== undefined && names.length < mostNames; each = each.parent) {
-    // Effect.fn has two: where it was called, and where it was written.
+    // `Effect.fn` adds two frames: the call and the definition.
     if (each.name.endsWith(" (definition)")) continue
     names.push(each.name)
     at ??= each.stack()?.trim()

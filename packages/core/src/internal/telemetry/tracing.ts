@@ -1,12 +1,10 @@
 /**
  * Spans of publishing, handling and calling, by OpenTelemetry's conventions
  * (https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
- *
- * They are opened only where somebody has provided a tracer: Effect's own, which is there by default, tells nobody. So who
- * does not trace pays a look at the fiber for each publish, and consumers not even that.
- *
- * Names of spans, and `messaging.destination.template`, are the exchange's, or the queue's where there is none: routing keys
- * may hold anything, and tools group spans by their names. Attributes have the whole destination.
+ * Spans are opened only where a tracer is provided: Effect's default tracer exports nothing. Untraced callers pay one
+ * check of the fiber per publish, and untraced consumers not even that.
+ * Span names, and `messaging.destination.template`, use the exchange, or the queue where there is no exchange. Routing
+ * keys may contain anything, and tools group spans by name. Attributes have the whole destination.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -18,16 +16,15 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { type Baggage, Current } from "../../model/baggage.ts"
-import { AmqpError } from "../../model/error.ts"
 import type { Delivery, Message } from "../../model/message.ts"
 import * as BaggageHeader from "./baggageHeader.ts"
 import { failureOf } from "../message/failure.ts"
 import { isReplyAddress } from "../wire/directReply.ts"
-import { contextOf, messageWith } from "./tracingContext.ts"
+import { extractContext, injectContext } from "./tracingContext.ts"
 
 type Attributes = Record<string, unknown>
 
-/** Whether spans of this fiber go anywhere. */
+/** Whether spans of this fiber are exported. */
 export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
   const { tracer, tracerEnabled } = fiber.cache
   return (
@@ -35,25 +32,25 @@ export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
   )
 }
 
-/** The same of the fiber that runs this. */
-export const isOn: Effect.Effect<boolean> = Effect.withFiber((fiber) => Effect.succeed(isTraced(fiber)))
+/** Whether spans of the current fiber are exported. */
+export const isTracingEnabled: Effect.Effect<boolean> = Effect.withFiber((fiber) => Effect.succeed(isTraced(fiber)))
 
-// --- What they say -----------------------------------------------------------------------------------------------------
+// --- Attributes --------------------------------------------------------------------------------------------------------
 
-const operation = (name: string, type: "send" | "process"): Attributes => ({
+const operation = (name: string, type: "create" | "send" | "process"): Attributes => ({
   "messaging.system": "rabbitmq",
   "messaging.operation.name": name,
   "messaging.operation.type": type
 })
 
-/** A broker's address. */
+/** The broker's address and the negotiated frame-max. */
 interface Peer {
-  /** `host:port` */
+  /** The address, as `host:port`. */
   readonly peer: string
   readonly frameMax: number
 }
 
-/** A delivery, as far as spans tell it. */
+/** The part of a delivery that spans use. */
 interface TracedDelivery extends Pick<Delivery, "content" | "properties" | "exchange" | "routingKey"> {
   readonly queue: string
   readonly tag: number
@@ -67,10 +64,10 @@ const setServer = (attributes: Attributes, link: Peer | undefined): void => {
   attributes["server.port"] = Number(link.peer.slice(colon + 1))
 }
 
-// It has not been checked yet.
+// Spans open before the message is checked, so the value may be of any type.
 const nameOf = (value: unknown): string => (typeof value === "string" ? value : "")
 
-// Made for one client, by the broker, and different each time.
+// The broker generates these names, a different one for each client.
 const replies = "amq.rabbitmq.reply-to"
 const serverNamed = "amq.gen-"
 
@@ -85,7 +82,7 @@ const joined = (parts: ReadonlyArray<string>): string => parts.filter((part) => 
 const setDestination = (attributes: Attributes, exchange: string, routingKey: string, queue?: string): string => {
   const template = templateOf(queue === undefined ? exchange : "", queue ?? routingKey)
   attributes["messaging.destination.template"] = template
-  // The address of somebody's channel: nobody else needs to know it.
+  // A reply address identifies the channel of one client: it does not belong in the telemetry of another one.
   const key = exchange === "" && template === replies ? "" : routingKey
   attributes["messaging.destination.name"] =
     template === replies
@@ -111,15 +108,20 @@ const setMessage = (
 
 const linkTo = (span: Tracer.AnySpan, attributes: Attributes = {}): Tracer.SpanLink => ({ span, attributes })
 
-/** What a span calls a failure: the tag of an error or of its reason. Never its message. */
-const errorType = (error: unknown): string =>
-  error instanceof AmqpError ? error.reason._tag : failureOf(error).tag || "_OTHER"
+/** Returns the `error.type` of a failure: the tag of an error or of its reason, never its message. */
+const errorType = (error: unknown): string => failureOf(error).tag || "_OTHER"
+
+/** The `error.type` of a cause; `undefined` if it is an interruption. */
+export const errorTypeIn = (cause: Cause.Cause<unknown>): string | undefined => {
+  const error = Cause.findError(cause)
+  if (Result.isSuccess(error)) return errorType(error.success)
+  const defect = Cause.findDefect(cause)
+  return Result.isSuccess(defect) ? errorType(defect.success) : undefined
+}
 
 const setError = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
-  const error = Cause.findError(cause)
-  const defect = Cause.findDefect(cause)
-  if (Result.isSuccess(error)) span.attribute("error.type", errorType(error.success))
-  else if (Result.isSuccess(defect)) span.attribute("error.type", errorType(defect.success))
+  const type = errorTypeIn(cause)
+  if (type !== undefined) span.attribute("error.type", type)
 }
 
 const withErrorType = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -127,30 +129,48 @@ const withErrorType = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R
 
 // --- Publishing --------------------------------------------------------------------------------------------------------
 
-/** A span of one publish, whose context goes along with the message unless that has one. */
-export const publishing = <A, E, R>(
+/** Opens a span of one publish, and adds its context to the message unless the message has one. */
+export const withPublishSpan = <A, E, R>(
   message: Message,
   link: Peer | undefined,
   publish: (message: Message) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => withMessageSpan(operation("publish", "send"), message, link, publish)
+
+/**
+ * Opens a span of a message that is created now and published later, and adds its context to the message unless the
+ * message has one. Untraced callers get the message as it is.
+ */
+export const withCreateSpan = <A, E, R>(
+  message: Message,
+  create: (message: Message) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.withFiber((fiber) =>
+    isTraced(fiber) ? withMessageSpan(operation("create", "create"), message, undefined, create) : create(message)
+  )
+
+const withMessageSpan = <A, E, R>(
+  attributes: Attributes,
+  message: Message,
+  link: Peer | undefined,
+  use: (message: Message) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
   const given = Object(message) as Partial<Message>
   const { headers } = given
-  const attributes = operation("publish", "send")
   const template = setDestination(attributes, nameOf(given.exchange), nameOf(given.routingKey))
   setMessage(attributes, given, given.content)
   setServer(attributes, link)
-  const own = typeof headers === "object" && headers !== null ? contextOf(headers) : undefined
+  const own = typeof headers === "object" && headers !== null ? extractContext(headers) : undefined
   return Effect.useSpan(
-    `publish ${template}`,
+    `${attributes["messaging.operation.name"] as string} ${template}`,
     { kind: "producer", attributes, links: own === undefined ? [] : [linkTo(own)] },
     (span) =>
       Effect.flatMap(Current, (baggage) =>
-        withErrorType(span, publish(messageWith(message, span, baggage, link?.frameMax)))
+        withErrorType(span, use(injectContext(message, span, baggage, link?.frameMax)))
       )
   )
 }
 
-/** One span for a sequence of messages, and the context that goes along with each of them. */
+/** One span for a sequence of messages. It adds the span's context to each of them. */
 export class SequenceSpan {
   readonly #span: Tracer.Span
   readonly #baggage: Baggage
@@ -161,28 +181,31 @@ export class SequenceSpan {
     this.#baggage = baggage
   }
 
-  /** Counts a message, and gives it the context, unless it has one. */
+  /** Counts a message, and adds the context unless the message has one. */
   take(message: Message, link: Peer | undefined): Message {
     this.#messages++
-    return messageWith(message, this.#span, this.#baggage, link?.frameMax)
+    return injectContext(message, this.#span, this.#baggage, link?.frameMax)
   }
 
   failed(reason: string): void {
     this.#span.attribute("error.type", reason)
   }
 
-  /** To be called before the scope has closed. */
+  /** Records the number of messages. Must be called before the scope closes. */
   ended(): void {
     this.#span.attribute("messaging.batch.message_count", this.#messages)
   }
 }
 
 /**
- * A span for as long as the scope is open, for all messages of a sequence: one for each would be all that a trace shows.
- * Undefined outside of any span: a sequence may go on for as long as the application, and its messages are not one trace
- * then.
+ * Opens one span for all messages of a sequence, until the scope closes: with one span per message, a trace would show
+ * nothing else. Returns `undefined` when there is no parent span, because a sequence may run as long as the
+ * application, and its messages are then not one trace.
  */
-export const sequence = (scope: Scope.Scope, link: () => Peer | undefined): Effect.Effect<SequenceSpan | undefined> =>
+export const makeSequenceSpan = (
+  scope: Scope.Scope,
+  link: () => Peer | undefined
+): Effect.Effect<SequenceSpan | undefined> =>
   Effect.withFiber((fiber) => {
     if (!isTraced(fiber) || fiber.cache.span === undefined) return Effect.undefined
     const attributes = operation("publish", "send")
@@ -195,10 +218,10 @@ export const sequence = (scope: Scope.Scope, link: () => Peer | undefined): Effe
 
 // --- Handling ----------------------------------------------------------------------------------------------------------
 
-/** Told why a handler has failed, if it has. */
+/** Called with the cause when a handler has failed. */
 export type OnFailure = (cause: Cause.Cause<unknown>) => void
 
-// Handling goes on after a failure, and succeeds: what failed is to be told when the span ends.
+// Handling continues after a handler's failure, and succeeds. The failure is kept here until the span ends.
 const failures = new WeakMap<Tracer.Span, Cause.Cause<unknown>>()
 
 const setFailure = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
@@ -211,7 +234,7 @@ const deliveryAttributes = (delivery: TracedDelivery, attributes: Attributes): A
   return setMessage(attributes, delivery.properties, delivery.content)
 }
 
-const handled = (
+const withHandlerSpan = (
   name: string,
   options: Tracer.SpanOptionsNoTrace,
   baggage: Baggage,
@@ -226,16 +249,17 @@ const handled = (
       span.end(now, Exit.failCause(failure))
       return Effect.void
     })
-    // Not that of whoever has started the consumer.
+    // The handler gets the baggage of the delivery, not that of the fiber that started the consumer.
     const handling = Effect.provideService(handle(onFailure), Current, baggage)
     return Effect.andThen(Effect.withParentSpan(handling, span, { captureStackTrace: false }), ended)
   })
 
 /**
- * A span of one delivery's handling, from its decoding until it is settled, below the context that it was published in.
- * Without one it begins a trace: a consumer may run for as long as the application, in whatever span it was started in.
+ * Opens a span of one delivery's handling, from decoding to settlement. Its parent is the context that the message was
+ * published in. Without one it starts a new trace, because a consumer may run as long as the application, inside an
+ * unrelated span.
  */
-export const handling = (
+export const withProcessSpan = (
   delivery: TracedDelivery,
   procedure: string | undefined,
   handle: (onFailure: OnFailure) => Effect.Effect<void>
@@ -245,8 +269,8 @@ export const handling = (
   if (procedure !== undefined) attributes["rpc.method"] = procedure
   setServer(attributes, delivery.channel.link)
   const { headers } = delivery.properties
-  const parent = contextOf(headers)
-  return handled(
+  const parent = extractContext(headers)
+  return withHandlerSpan(
     `process ${procedure ?? template}`,
     {
       kind: procedure === undefined ? "consumer" : "server",
@@ -254,13 +278,16 @@ export const handling = (
       parent,
       root: parent === undefined
     },
-    BaggageHeader.ofHeaders(headers),
+    BaggageHeader.extract(headers),
     handle
   )
 }
 
-/** The same of a batch. A span has one parent: this one is linked to the contexts of all its messages. */
-export const handlingBatch = (
+/**
+ * Opens a span of a batch's handling. A span has only one parent, so this one is linked to the contexts of all its
+ * messages.
+ */
+export const withBatchProcessSpan = (
   batch: ReadonlyArray<TracedDelivery>,
   handle: (onFailure: OnFailure) => Effect.Effect<void>
 ): Effect.Effect<void> => {
@@ -273,20 +300,20 @@ export const handlingBatch = (
   setServer(attributes, channel.link)
   const links: Array<Tracer.SpanLink> = []
   for (const delivery of batch) {
-    const context = contextOf(delivery.properties.headers)
+    const context = extractContext(delivery.properties.headers)
     if (context === undefined) continue
     const of: Attributes = {}
     if (delivery.routingKey !== "") of["messaging.rabbitmq.destination.routing_key"] = delivery.routingKey
     links.push(linkTo(context, deliveryAttributes(delivery, of)))
   }
   const options = { kind: "consumer", attributes, links, root: true } as const
-  return handled(`process ${template}`, options, BaggageHeader.none, handle)
+  return withHandlerSpan(`process ${template}`, options, BaggageHeader.emptyBaggage, handle)
 }
 
 // --- Request and reply -------------------------------------------------------------------------------------------------
 
-/** A span of a request, until its reply has been read. What runs inside is below it. */
-export const calling = <A, E, R>(
+/** Opens a span of a request, until its reply has been read. The call runs inside it. */
+export const withCallSpan = <A, E, R>(
   procedure: { readonly name: string; readonly exchange: string; readonly routingKey: string },
   correlationId: string,
   link: Peer | undefined,
@@ -312,12 +339,12 @@ const spanOf = (fiber: Fiber.Fiber<unknown, unknown> | undefined): Tracer.Span |
   return span?._tag === "Span" && isTraced(fiber!) ? span : undefined
 }
 
-/** What a server answers, on its span. A failure that the procedure declares is an answer like any other. */
-export const answers = (fiber: Fiber.Fiber<unknown, unknown> | undefined, type: string | undefined): void =>
+/** Records a server's reply on its span. A failure that the procedure declares is a reply like any other. */
+export const recordReply = (fiber: Fiber.Fiber<unknown, unknown> | undefined, type: string | undefined): void =>
   spanOf(fiber)?.attribute("amqp.rpc.reply", type)
 
-/** A server's handler has died, which is answered, too. */
-export const died = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+/** Records that a server's handler died. The client gets a reply in that case too. */
+export const recordDefect = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
     const span = spanOf(fiber)
     if (span !== undefined) setFailure(span, cause)

@@ -1,6 +1,7 @@
 /**
- * Trace context in the headers of messages, as W3C has it for HTTP (https://www.w3.org/TR/trace-context/) and drafts it for
- * AMQP (https://w3c.github.io/trace-context-amqp/): `traceparent`, and `tracestate` if there is one. Beside them `baggage`.
+ * Trace context in message headers, in W3C's format for HTTP (https://www.w3.org/TR/trace-context/), which W3C also
+ * drafts for AMQP (https://w3c.github.io/trace-context-amqp/): `traceparent`, `tracestate` if there is one, and
+ * `baggage`.
  */
 import * as Context from "effect/Context"
 import * as Option from "effect/Option"
@@ -9,47 +10,48 @@ import type { Baggage } from "../../model/baggage.ts"
 import type { FieldTable, Headers, Message } from "../../model/message.ts"
 import * as BaggageHeader from "./baggageHeader.ts"
 import { fitsHeaders } from "../wire/properties.ts"
-import { isRecord } from "../wire/fieldTable.ts"
-import { deriveReceived } from "../wire/received.ts"
+import { isPlainObject } from "../wire/fieldTable.ts"
+import { copyReceivedBytes } from "../wire/receivedBytes.ts"
 
-const parent = "traceparent"
-const state = "tracestate"
+const traceparentHeader = "traceparent"
+const tracestateHeader = "tracestate"
 
-// W3C: a later version may have more fields, and begins with these; version ff is none. Ids of nothing but zeros are none.
+// W3C: a later version may have more fields, but starts with these. Version ff is invalid, and so are ids that consist
+// of zeros.
 const format = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/
 
-// What has to be passed on, at least: longer ones may be dropped.
-const longestState = 512
+// W3C: the least length that must be propagated. Longer values may be dropped.
+const maxTraceStateLength = 512
 
-/** What vendors have added to a trace's context, kept beside the context that came with a message. */
+/** The vendors' part of a trace context (`tracestate`), stored with the context of a received message. */
 const TraceState = Context.Reference<string | undefined>("@effect-amqp/core/internal/TraceState", {
   defaultValue: () => undefined
 })
 
-// Some clients send texts as byte arrays.
+// Some clients send strings as byte arrays.
 const textOf = (value: unknown): string | undefined =>
   typeof value === "string" ? value : value instanceof Uint8Array ? Buffer.from(value).toString("latin1") : undefined
 
-/** The context that a message was published in; undefined if it does not say, or not in W3C's words. */
-export const contextOf = (headers: Headers): Tracer.ExternalSpan | undefined => {
-  const text = textOf(headers[parent])
+/** Returns the context that a message was published in; `undefined` if it has none, or an invalid one. */
+export const extractContext = (headers: Headers): Tracer.ExternalSpan | undefined => {
+  const text = textOf(headers[traceparentHeader])
   const found = text === undefined ? null : format.exec(text)
   if (found === null) return undefined
   const [, version, traceId, spanId, flags, more] = found
   if (version === "00" && more !== undefined) return undefined
-  const vendors = textOf(headers[state])
+  const vendors = textOf(headers[tracestateHeader])
   return Tracer.externalSpan({
     traceId: traceId!,
     spanId: spanId!,
     sampled: (Number.parseInt(flags!, 16) & 1) === 1,
     annotations:
-      vendors === undefined || vendors === "" || vendors.length > longestState
+      vendors === undefined || vendors === "" || vendors.length > maxTraceStateLength
         ? Context.empty()
         : Context.add(Context.empty(), TraceState, vendors)
   })
 }
 
-/** The state that came with the context that a span descends from. */
+/** Returns the `tracestate` of the received context that a span descends from. */
 const stateOf = (span: Tracer.AnySpan): string | undefined => {
   let each: Tracer.AnySpan | undefined = span
   while (each !== undefined && each._tag === "Span") each = Option.getOrUndefined(each.parent)
@@ -57,45 +59,48 @@ const stateOf = (span: Tracer.AnySpan): string | undefined => {
 }
 
 /**
- * Headers with the context of a span; undefined if they are to stay as they are: they have a context already, the
- * application's or the first publish's, or they are no headers, of which the message's check will tell.
+ * Returns the headers with a span's context added; `undefined` if they must not change. That is the case when they
+ * already have a context, set by the application or by the first publish, and when they are not a header table, which
+ * the check of the message reports.
  */
-export const headersWith = (headers: unknown, span: Tracer.AnySpan, baggage: Baggage): FieldTable | undefined => {
+export const injectHeaders = (headers: unknown, span: Tracer.AnySpan, baggage: Baggage): FieldTable | undefined => {
   if (headers !== undefined) {
-    if (typeof headers !== "object" || headers === null || !isRecord(headers)) return undefined
-    if ((headers as FieldTable)[parent] !== undefined) return undefined
+    if (typeof headers !== "object" || headers === null || !isPlainObject(headers)) return undefined
+    if ((headers as FieldTable)[traceparentHeader] !== undefined) return undefined
   }
   const context = `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
-  // A tracer of somebody's own may have other ids.
+  // A custom tracer may use ids of another format.
   if (!format.test(context)) return undefined
-  const added: Record<string, string> = { [parent]: context }
+  const added: Record<string, string> = { [traceparentHeader]: context }
   const vendors = stateOf(span)
-  if (vendors !== undefined) added[state] = vendors
+  if (vendors !== undefined) added[tracestateHeader] = vendors
   const members = BaggageHeader.format(baggage)
-  if (members !== undefined && (headers as FieldTable | undefined)?.[BaggageHeader.name] === undefined) {
-    added[BaggageHeader.name] = members
+  if (members !== undefined && (headers as FieldTable | undefined)?.[BaggageHeader.headerName] === undefined) {
+    added[BaggageHeader.headerName] = members
   }
   const all = { ...(headers as FieldTable | undefined), ...added }
-  deriveReceived(all, headers as FieldTable | undefined)
+  copyReceivedBytes(all, headers as FieldTable | undefined)
   return all
 }
 
-/** The message with the context of a span in its headers, and with the baggage, where they have room for it. */
-export const messageWith = (
+/**
+ * Adds a span's context and the baggage to a message's headers. Leaves out the baggage, or both, if they do not fit.
+ */
+export const injectContext = (
   message: Message,
   span: Tracer.AnySpan,
   baggage: Baggage,
   frameMax: number | undefined
 ): Message => {
   if (typeof message !== "object" || message === null) return message
-  const headers = headersWith(message.headers, span, baggage)
+  const headers = injectHeaders(message.headers, span, baggage)
   if (headers === undefined) return message
-  // Without others and without baggage there is always room: a frame has at least 4096 bytes.
+  // The context alone always fits: a frame has at least 4096 bytes.
   if ((message.headers !== undefined || baggage.size > 0) && !fitsHeaders(message, headers, frameMax)) {
-    return baggage.size > 0 ? messageWith(message, span, BaggageHeader.none, frameMax) : message
+    return baggage.size > 0 ? injectContext(message, span, BaggageHeader.emptyBaggage, frameMax) : message
   }
   const copy = { ...message, headers }
-  // What a message inherits is not checked as what it has: its prototype stays.
+  // The copy keeps the prototype, so that inherited values stay inherited: they are checked differently from own ones.
   const prototype = Object.getPrototypeOf(message) as object | null
   return prototype === Object.prototype
     ? copy

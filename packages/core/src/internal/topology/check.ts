@@ -1,5 +1,5 @@
-/** Every mistake of a topology that can be told without the broker. */
-import { checkText, isRefused, readBind } from "../wire/declarations.ts"
+/** Every mistake in a topology that can be found without a broker. */
+import { checkNameOrEmpty, isInvalidArgument, readBind } from "../wire/declarations.ts"
 import type { InvalidArgument } from "../../model/errorReason.ts"
 import { findCycles } from "./cycles.ts"
 import { deadLetterIssues } from "./deadLetters.ts"
@@ -8,12 +8,12 @@ import type { AmqpTopology, Binding, Exchange, Queue } from "../../model/topolog
 
 const quoted = (name: string) => JSON.stringify(name)
 
-// Nothing was sent here, of any of them: it need not be said.
-const textOf = (refused: InvalidArgument) => refused.message.replace(/ Nothing was sent\.$/, "")
+/** A refusal as one of the sentences of `check`, which never sends anything, so they leave that out. */
+export const textOf = (refused: InvalidArgument) => refused.message.replace(/ Nothing was sent\.$/, "")
 
 const isBuiltIn = (exchange: string) => typeof exchange === "string" && exchange.startsWith("amq.")
 
-/** The mistakes, each as a sentence. */
+/** The mistakes, one sentence each. */
 export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
   const issues: Array<string> = []
   const exchanges = new Set(topology.exchanges.map(({ name }) => name))
@@ -23,42 +23,44 @@ export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
   const needsExchange = (name: string, by: string) => {
     if (!exchanges.has(name) && !isBuiltIn(name)) {
       issues.push(
-        `${by}: exchange ${quoted(name)} is not declared here: declare it, or name it with externalExchange if somebody else does`
+        `${by}: exchange ${quoted(name)} is not declared here: declare it, or add externalExchange(${quoted(name)}) if another application declares it`
       )
     }
   }
   const needsQueue = (name: string, by: string) => {
     if (!queues.has(name)) {
       issues.push(
-        `${by}: queue ${quoted(name)} is not declared here: declare it, or name it with externalQueue if somebody else does`
+        `${by}: queue ${quoted(name)} is not declared here: declare it, or add externalQueue(${quoted(name)}) if another application declares it`
       )
     }
   }
   const checkName = (part: Exchange | Queue) => {
     const { name } = part
-    const refused = checkText(describe(part), "name", name)
+    const refused = checkNameOrEmpty(describe(part), "name", name)
     if (refused !== undefined) {
       issues.push(textOf(refused))
     } else if (name === "") {
       issues.push(
         part._tag === "Queue"
-          ? 'queue "": a topology has no queues that the broker names: use AmqpChannel\'s queueDeclare, which tells the name'
-          : 'exchange "": the default exchange exists always, leave it out'
+          ? 'queue "": expected a name. For a queue that the broker names, use AmqpChannel\'s queueDeclare, which returns the name'
+          : 'exchange "": the default exchange always exists: leave it out'
       )
     } else if (isBuiltIn(name)) {
-      issues.push(`${describe(part)}: names that begin with "amq." are the broker's, choose another`)
+      issues.push(`${describe(part)}: names that begin with "amq." are reserved for the broker: choose another name`)
     } else if (/[\r\n]/.test(name)) {
-      issues.push(`${describe(part)}: the broker would take the line breaks out of its name`)
+      issues.push(`${describe(part)}: the broker would remove the line breaks from its name: leave them out`)
     }
   }
 
   for (const exchange of topology.exchanges) {
     checkName(exchange)
     if (typeof exchange.type !== "string" || exchange.type === "") {
-      issues.push(`${describe(exchange)}: its type is missing: "direct", "fanout", "topic", "headers" or a plugin's`)
+      issues.push(
+        `${describe(exchange)}: its type is missing: expected "direct", "fanout", "topic", "headers" or a plugin's type`
+      )
     }
     const read = readOptions(exchange)
-    if (isRefused(read)) issues.push(textOf(read))
+    if (isInvalidArgument(read)) issues.push(textOf(read))
     else if (exchange.options.alternateExchange !== undefined && exchange.options.alternateExchange !== "") {
       needsExchange(exchange.options.alternateExchange, `${describe(exchange)}: alternateExchange`)
     }
@@ -67,7 +69,7 @@ export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
   for (const queue of topology.queues) {
     checkName(queue)
     const read = readOptions(queue)
-    if (isRefused(read)) {
+    if (isInvalidArgument(read)) {
       issues.push(textOf(read))
       continue
     }
@@ -98,14 +100,14 @@ export const check = (topology: AmqpTopology): ReadonlyArray<string> => {
   return [...new Set(issues)]
 }
 
-/** Without what is no text where there should be one: it has been reported. */
+/** Without parts that have no text where text is expected: these are reported already. */
 const readable = (topology: AmqpTopology): AmqpTopology => ({
   ...topology,
-  queues: topology.queues.filter((queue) => !isRefused(readOptions(queue))),
+  queues: topology.queues.filter((queue) => !isInvalidArgument(readOptions(queue))),
   bindings: topology.bindings.filter(({ routingKey }) => typeof routingKey === "string")
 })
 
-/** An option, whether it is given by its name or among the arguments. */
+/** The value of an option, which is given by its name or among the arguments. */
 const optionOf = (
   { options }: Queue,
   name: "queueType" | "overflow" | "deadLetterStrategy",
@@ -116,18 +118,18 @@ const strategyOf = (queue: Queue) => optionOf(queue, "deadLetterStrategy", "x-de
 const overflowOf = (queue: Queue) => optionOf(queue, "overflow", "x-overflow")
 const typeOf = (queue: Queue) => optionOf(queue, "queueType", "x-queue-type")
 
-/** Options that queues of other types refuse, with their argument and what to do instead. */
+/** Options that queues of other types refuse, each with its argument, its queue type and what to do instead. */
 const optionsOfTypes = {
   deliveryLimit: ["x-delivery-limit", "quorum", "no other queue counts deliveries"],
   delayedRetryType: ["x-delayed-retry-type", "quorum", "AmqpConsumer.retry waits for queues of every type"],
-  consumerDisconnectedTimeout: ["x-consumer-disconnected-timeout", "quorum", "no other queue waits"],
+  consumerDisconnectedTimeout: ["x-consumer-disconnected-timeout", "quorum", "no other queue has this timeout"],
   queueMode: ["x-queue-mode", "classic", "other queues keep their messages on disk"],
   maxPriority: [
     "x-max-priority",
     "classic",
     "a quorum queue has priorities without it, two levels from RabbitMQ 4.0 and 32 from 4.3 on, and a stream has none"
   ],
-  maxAge: ["x-max-age", "stream", "use messageTtl for what consumers remove"]
+  maxAge: ["x-max-age", "stream", "use messageTtl for messages that consumers remove"]
 } as const
 
 const typeIssues = (queue: Queue): ReadonlyArray<string> => {
@@ -140,7 +142,7 @@ const typeIssues = (queue: Queue): ReadonlyArray<string> => {
   })
 }
 
-/** What RabbitMQ takes and does not do, or refuses with a text that does not say what to do. */
+/** Options that RabbitMQ accepts and ignores, or refuses with a message that does not say what to do. */
 const strategyIssues = (queue: Queue): ReadonlyArray<string> => {
   const issues: Array<string> = []
   const type = typeOf(queue)
@@ -152,13 +154,13 @@ const strategyIssues = (queue: Queue): ReadonlyArray<string> => {
     issues.push(`${describe(queue)}: deadLetterStrategy "at-least-once" needs queueType "quorum"`)
   } else if (overflowOf(queue) !== "reject-publish") {
     issues.push(
-      `${describe(queue)}: deadLetterStrategy "at-least-once" needs overflow "reject-publish": with another one RabbitMQ dead-letters at most once, and does not say so. Use that overflow, or deadLetterStrategy "at-most-once"`
+      `${describe(queue)}: deadLetterStrategy "at-least-once" needs overflow "reject-publish": with another overflow RabbitMQ dead-letters at most once, and does not report it. Use overflow "reject-publish", or deadLetterStrategy "at-most-once"`
     )
   }
   return issues
 }
 
-/** Queues whose messages expire into a queue that refuses them when it is full, and are dropped then. */
+/** Queues whose messages expire into a queue that refuses them when it is full: these messages are dropped. */
 const refusalIssues = (topology: AmqpTopology): ReadonlyArray<string> => {
   const refusing = new Set(
     topology.queues
@@ -174,7 +176,7 @@ const refusalIssues = (topology: AmqpTopology): ReadonlyArray<string> => {
     if (messageTtl === undefined || deadLetterExchange !== "" || target === undefined) return []
     if (!refusing.has(target) || strategyOf(queue) === "at-least-once") return []
     return [
-      `${describe(queue)}: its messages expire into queue ${quoted(target)}, which refuses them when it is full, and are dropped then. Use queueType "quorum" with deadLetterStrategy "at-least-once" and overflow "reject-publish" here, as retryQueues does, or leave maxLength and maxLengthBytes out there`
+      `${describe(queue)}: its messages expire into queue ${quoted(target)}, which refuses them when it is full: they are then dropped. Use queueType "quorum" with deadLetterStrategy "at-least-once" and overflow "reject-publish" for ${describe(queue)}, as retryQueues does, or leave maxLength and maxLengthBytes out of queue ${quoted(target)}`
     ]
   })
 }
@@ -186,13 +188,13 @@ const bindingIssues = (binding: Binding): ReadonlyArray<string> => {
   if (binding.source === "" || toDefault) {
     issues.push(`${by}: the default exchange takes no bindings: every queue is bound to it by its own name already`)
   }
-  for (const refused of [checkText(by, "routingKey", binding.routingKey), readBind(by, binding.options)]) {
-    if (isRefused(refused)) issues.push(textOf(refused))
+  for (const refused of [checkNameOrEmpty(by, "routingKey", binding.routingKey), readBind(by, binding.options)]) {
+    if (isInvalidArgument(refused)) issues.push(textOf(refused))
   }
   return issues
 }
 
-/** Declarations of one name that are not the same. */
+/** Declarations of the same name with different properties. */
 const differences = (parts: ReadonlyArray<Exchange | Queue>): ReadonlyArray<string> => {
   const issues: Array<string> = []
   const first = new Map<string, Exchange | Queue>()
@@ -223,9 +225,9 @@ const exchangeCycles = ({ bindings, exchanges }: AmqpTopology): ReadonlyArray<st
       options.alternateExchange === undefined ? [] : [[name, [options.alternateExchange]] as const]
     )
   )
-  const cycles = (graph: ReadonlyMap<string, ReadonlyArray<string>>, says: string) =>
+  const cycles = (graph: ReadonlyMap<string, ReadonlyArray<string>>, subject: string) =>
     findCycles(graph.keys(), (name) => graph.get(name) ?? []).map(
-      (cycle) => `${says}: ${cycle.map(quoted).join(" -> ")}`
+      (cycle) => `${subject} form a cycle: ${cycle.map(quoted).join(" -> ")}`
     )
-  return [...cycles(bound, "bindings of exchanges go round"), ...cycles(alternates, "alternate exchanges go round")]
+  return [...cycles(bound, "bindings of exchanges"), ...cycles(alternates, "alternate exchanges")]
 }

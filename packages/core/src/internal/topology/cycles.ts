@@ -1,6 +1,6 @@
 /**
- * Cycles of a graph: from every set of nodes that reach each other at least one, each as the nodes passed, the first one
- * again at the end.
+ * Finds cycles of a graph: at least one per set of nodes that can reach each other. A cycle is the list of its nodes,
+ * with the first one repeated at the end.
  */
 export const findCycles = (
   nodes: Iterable<string>,
@@ -10,7 +10,7 @@ export const findCycles = (
   const done = new Set<string>()
   for (const start of nodes) {
     if (done.has(start)) continue
-    // Its own stack: a chain may be longer than JavaScript's is deep.
+    // An explicit stack: a chain may be longer than the depth of JavaScript's call stack.
     const path: Array<string> = [start]
     const ahead = [next(start)[Symbol.iterator]()]
     const onPath = new Set(path)

@@ -1,18 +1,18 @@
 /**
- * Where dead letters go, as far as names and keys tell, and in which circles.
+ * The routes of dead letters, as far as names and keys determine them, and the cycles among these routes.
  *
- * A message that comes back to a queue it was dead-lettered from is dropped by RabbitMQ, without a word, unless a
- * consumer's rejection was among the causes on the way (https://www.rabbitmq.com/docs/dlx#routing). Where a rejection is
- * among them it goes on for ever, so there has to be a pause.
+ * RabbitMQ silently drops a message that returns to a queue that it was dead-lettered from, unless a consumer has
+ * rejected it on the way (https://www.rabbitmq.com/docs/dlx#routing). If a consumer has rejected it, the message
+ * circulates forever, so the cycle needs a pause.
  *
- * Only what certainly happens is reported. Exchanges of the types `direct`, `fanout` and `topic` are followed; others,
- * and external ones, are not. Keys tried are the queues' names, since anybody may publish to the default exchange, and
- * those of the bindings.
+ * Only cycles that certainly happen are reported. Exchanges of the types `direct`, `fanout` and `topic` are followed;
+ * others, and external ones, are not. The keys that are followed are the names of the queues, because any client may
+ * publish to the default exchange, and the keys of the bindings.
  */
 import { findCycles } from "./cycles.ts"
 import type { AmqpTopology, Binding, Queue } from "../../model/topology.ts"
 
-/** Exchanges that every virtual host has, by RabbitMQ's own account. */
+/** Exchanges that RabbitMQ creates in every virtual host. */
 const builtIn: ReadonlyMap<string, string> = new Map([
   ["amq.direct", "direct"],
   ["amq.fanout", "fanout"],
@@ -22,7 +22,7 @@ const builtIn: ReadonlyMap<string, string> = new Map([
 const matchesTopic = (pattern: ReadonlyArray<string>, words: ReadonlyArray<string>): boolean => {
   let word = 0
   let part = 0
-  // The last `#` takes one word more whenever what follows it does not match: no other needs to be tried again.
+  // If what follows the last `#` does not match, that `#` takes one more word. No earlier `#` needs to be tried again.
   let afterHash: { part: number; word: number } | undefined
   while (word < words.length || part < pattern.length) {
     if (pattern[part] === "#") {
@@ -55,7 +55,7 @@ const matches = (type: string | undefined, pattern: string, key: string): boolea
   }
 }
 
-/** A key that a binding's pattern matches. */
+/** An example of a routing key that a binding's pattern matches. */
 const instanceOf = (pattern: string) =>
   wordsOf(pattern)
     .filter((word) => word !== "#")
@@ -68,19 +68,21 @@ const isAutomatic = ({ options }: Queue): boolean =>
   options.deliveryLimit !== undefined ||
   ((options.maxLength ?? options.maxLengthBytes) !== undefined && options.overflow !== "reject-publish")
 
-/** The circles of dead letters in which messages are lost, or go round without a pause. */
-export const deadLetterIssues = (topology: AmqpTopology): ReadonlyArray<string> => {
-  const queues = new Map(topology.queues.map((queue) => [queue.name, queue]))
-  if (!topology.queues.some(({ options }) => options.deadLetterExchange !== undefined)) return []
-  const exchanges = new Map(topology.exchanges.map((exchange) => [exchange.name, exchange]))
+/** Finds the queues that a message with this routing key reaches from an exchange. */
+type Route = (exchange: string, key: string) => Set<string>
+
+const bindingsOf = (topology: AmqpTopology): ReadonlyMap<string, ReadonlyArray<Binding>> => {
   const bindings = new Map<string, Array<Binding>>()
   for (const binding of topology.bindings) {
     const ofSource = bindings.get(binding.source)
     if (ofSource === undefined) bindings.set(binding.source, [binding])
     else ofSource.push(binding)
   }
+  return bindings
+}
 
-  /** The queues that a message reaches. */
+const routeOf = (topology: AmqpTopology, bindings: ReadonlyMap<string, ReadonlyArray<Binding>>): Route => {
+  const exchanges = new Map(topology.exchanges.map((exchange) => [exchange.name, exchange]))
   const route = (exchange: string, key: string, found = new Set<string>(), seen = new Set<string>()) => {
     if (exchange === "") return found.add(key)
     if (seen.has(exchange)) return found
@@ -98,8 +100,48 @@ export const deadLetterIssues = (topology: AmqpTopology): ReadonlyArray<string> 
     if (!routed && alternate !== undefined && type !== undefined) route(alternate, key, found, seen)
     return found
   }
+  return (exchange, key) => route(exchange, key)
+}
 
-  // A message in a queue, by the key it came with. JSON, so that no name can look like another pair.
+/** The keys that messages may keep when they are dead-lettered: examples of those that bindings match. */
+const keysOf = (topology: AmqpTopology): ReadonlySet<string> =>
+  new Set([
+    ...topology.bindings.map(({ routingKey }) => instanceOf(routingKey)),
+    ...topology.queues.map(({ name }) => name)
+  ])
+
+/**
+ * The queues in which dead letters of a topology end, in the order of their declaration: those that a dead-letter
+ * exchange routes to, and that have none themselves. External queues that are named by the default exchange count too.
+ */
+export const deadLetterQueues = (topology: AmqpTopology): ReadonlyArray<string> => {
+  const route = routeOf(topology, bindingsOf(topology))
+  const keys = keysOf(topology)
+  const reached = new Set<string>()
+  for (const { name, options } of topology.queues) {
+    const { deadLetterExchange: exchange, deadLetterRoutingKey: key } = options
+    if (exchange === undefined) continue
+    for (const each of key === undefined ? (exchange === "" ? [name] : keys) : [key]) {
+      for (const queue of route(exchange, each)) reached.add(queue)
+    }
+  }
+  const passing = new Set(
+    topology.queues.filter(({ options }) => options.deadLetterExchange !== undefined).map(({ name }) => name)
+  )
+  const ends = [...reached].filter((queue) => !passing.has(queue))
+  const order = new Map(topology.queues.map(({ name }, i) => [name, i]))
+  return ends.sort((a, b) => (order.get(a) ?? Infinity) - (order.get(b) ?? Infinity))
+}
+
+/** The cycles of dead letters in which messages are lost, or circulate without a pause. */
+export const deadLetterIssues = (topology: AmqpTopology): ReadonlyArray<string> => {
+  const queues = new Map(topology.queues.map((queue) => [queue.name, queue]))
+  if (!topology.queues.some(({ options }) => options.deadLetterExchange !== undefined)) return []
+  const bindings = bindingsOf(topology)
+  const route = routeOf(topology, bindings)
+
+  // A message in a queue, identified by the queue and the message's routing key. It is JSON, so that no name can be
+  // mistaken for another pair.
   const at = (queue: string, key: string) => JSON.stringify([queue, key])
   const queueOf = (place: string) => (JSON.parse(place) as [string, string])[0]
   const places = new Set(topology.queues.map(({ name }) => at(name, name)))
@@ -113,7 +155,7 @@ export const deadLetterIssues = (topology: AmqpTopology): ReadonlyArray<string> 
     }
   }
 
-  const circles = (isPartOf: (queue: Queue) => boolean) => {
+  const cycles = (isPartOf: (queue: Queue) => boolean) => {
     const next = function* (place: string) {
       const [name, ownKey] = JSON.parse(place) as [string, string]
       const queue = queues.get(name)
@@ -124,7 +166,7 @@ export const deadLetterIssues = (topology: AmqpTopology): ReadonlyArray<string> 
         if (target !== undefined && isPartOf(target)) yield at(reached, key)
       }
     }
-    // The same circle may be found by several keys.
+    // Several keys may lead to the same cycle.
     return new Map(
       findCycles(places, next).map((cycle) => {
         const names = cycle.map(queueOf)
@@ -133,16 +175,16 @@ export const deadLetterIssues = (topology: AmqpTopology): ReadonlyArray<string> 
     )
   }
 
-  const lossy = circles(isAutomatic)
-  const hasty = [...circles(({ options }) => options.messageTtl === undefined)].filter(([same]) => !lossy.has(same))
+  const losing = cycles(isAutomatic)
+  const immediate = [...cycles(({ options }) => options.messageTtl === undefined)].filter(([key]) => !losing.has(key))
   return [
-    ...[...lossy.values()].map(
-      (circle) =>
-        `dead letters go round, ${circle}, and each of these queues dead-letters by itself (messageTtl, maxLength, maxLengthBytes, deliveryLimit): RabbitMQ drops a message that comes back so. Let one of them dead-letter by rejection only, or let the dead letters end in another queue`
+    ...[...losing.values()].map(
+      (cycle) =>
+        `dead letters form a cycle, ${cycle}, and each of these queues dead-letters automatically (messageTtl, maxLength, maxLengthBytes, deliveryLimit): RabbitMQ drops a message that returns this way. Let one of the queues dead-letter by rejection only, or let the dead letters end in another queue`
     ),
-    ...hasty.map(
-      ([, circle]) =>
-        `dead letters go round without a pause, ${circle}: a message that is always rejected comes back at once, for ever. Put a queue with a messageTtl between, as retryQueues does, or let the dead letters end in another queue`
+    ...immediate.map(
+      ([, cycle]) =>
+        `dead letters form a cycle without a pause, ${cycle}: a message that is always rejected returns at once, forever. Insert a queue with a messageTtl, as retryQueues does, or let the dead letters end in another queue`
     )
   ]
 }

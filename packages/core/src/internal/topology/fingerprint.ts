@@ -1,11 +1,11 @@
 /**
- * What a part of a topology becomes on the wire, so that two ways to say the same thing are the same: a default given or
- * left out, `1000` or `"1 second"`.
+ * The wire form of the parts of a topology. Two descriptions with the same meaning have the same form: a default that
+ * is given or left out, `1000` or `"1 second"`.
  */
-import { isRefused, readBind, readExchangeDeclare, readQueueDeclare } from "../wire/declarations.ts"
+import { isInvalidArgument, readBind, readExchangeDeclare, readQueueDeclare } from "../wire/declarations.ts"
 import type { Binding, Exchange, External, Queue } from "../../model/topology.ts"
 
-/** The name of a part, as mistakes are reported with. */
+/** The name of a part in reports of mistakes. */
 export const describe = (part: Exchange | Queue | Binding | External): string => {
   switch (part._tag) {
     case "Exchange":
@@ -22,16 +22,16 @@ export const describe = (part: Exchange | Queue | Binding | External): string =>
   }
 }
 
-/** The checked options of a declaration, or the mistake in them. */
+/** The validated options of a declaration, or the mistake in them. */
 export const readOptions = (part: Exchange | Queue) =>
   part._tag === "Exchange"
     ? readExchangeDeclare(part.options, describe(part))
     : readQueueDeclare(part.options, describe(part))
 
-/** The properties of a declaration, by the names that the protocol gives them. */
+/** The properties of a declaration, keyed by the protocol's names. */
 export const propertiesOf = (part: Exchange | Queue): ReadonlyMap<string, string> | undefined => {
   const read = readOptions(part)
-  if (isRefused(read)) return undefined
+  if (isInvalidArgument(read)) return undefined
   const { arguments: table, ...fields } = read
   const properties = new Map(part._tag === "Exchange" ? [["type", canonical(part.type)]] : [])
   for (const [name, value] of Object.entries(fields)) properties.set(name, canonical(value))
@@ -39,19 +39,21 @@ export const propertiesOf = (part: Exchange | Queue): ReadonlyMap<string, string
   return properties
 }
 
-/** Equal for parts that declare the same; the part itself if it cannot be declared. */
+/** A value that is equal for parts that declare the same; the part itself if it is invalid. */
 export const fingerprint = (part: Exchange | Queue | Binding | External): unknown => {
   if (part._tag === "External") return canonical(["External", part.type, part.name])
   if (part._tag === "Binding") {
     const table = readBind("", part.options)
     const { destination, destinationType, routingKey, source } = part
-    return isRefused(table) ? part : canonical(["Binding", destinationType, destination, source, routingKey, table])
+    return isInvalidArgument(table)
+      ? part
+      : canonical(["Binding", destinationType, destination, source, routingKey, table])
   }
   const properties = propertiesOf(part)
   return properties === undefined ? part : canonical([part._tag, part.name, Object.fromEntries(properties)])
 }
 
-// A checked table may keep its own keys in its prototype.
+// A validated table may have its own keys in its prototype.
 const entries = (table: object): ReadonlyArray<readonly [string, unknown]> => {
   const all: Array<readonly [string, unknown]> = []
   for (const name in table) all.push([name, (table as Record<string, unknown>)[name]])

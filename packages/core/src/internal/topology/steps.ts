@@ -1,4 +1,4 @@
-/** A topology as steps, each of which declares one thing, in the order in which they are taken. */
+/** A topology as a sequence of steps, each of which declares one exchange, queue or binding. */
 import type * as Effect from "effect/Effect"
 import type { AmqpChannel } from "../../model/channel.ts"
 import type { AmqpError } from "../../model/error.ts"
@@ -6,22 +6,22 @@ import type { AmqpTopology, Exchange } from "../../model/topology.ts"
 
 export interface Step {
   readonly kind: "exchange" | "queue" | "binding"
-  /** What it declares, for logs: `queue "orders"`. */
+  /** The declared thing, for logs: `queue "orders"`. */
   readonly what: string
   /** The name of the exchange or queue; empty for a binding. */
   readonly name: string
-  /** What a binding joins, as far as this topology declares it. */
-  readonly needs: ReadonlyArray<Step>
-  /** Whether it belongs to the connection that declares it: an exclusive queue, and its bindings. */
+  /** The exchanges and queues that a binding connects, as far as this topology declares them. */
+  readonly dependencies: ReadonlyArray<Step>
+  /** Whether it is deleted with the connection that declares it: an exclusive queue, and its bindings. */
   readonly isExclusive: boolean
-  /** Whether the broker deletes it on purpose when it is not used: its absence means nothing. */
+  /** Whether the broker deletes it on purpose when it is unused, so that its absence is no fault. */
   readonly mayExpire: boolean
   readonly declare: (channel: AmqpChannel) => Effect.Effect<unknown, AmqpError>
 }
 
 const quoted = (name: string) => JSON.stringify(name)
 
-/** Alternate exchanges before those that send there. */
+/** Sorts alternate exchanges before the exchanges that refer to them. */
 const inOrder = (exchanges: ReadonlyArray<Exchange>): Iterable<Exchange> => {
   const byName = new Map(exchanges.map((exchange) => [exchange.name, exchange]))
   const ordered = new Set<Exchange>()
@@ -36,7 +36,7 @@ const inOrder = (exchanges: ReadonlyArray<Exchange>): Iterable<Exchange> => {
   return ordered
 }
 
-/** Exchanges, then queues, then bindings. */
+/** The steps of a topology: exchanges, then queues, then bindings. */
 export const stepsOf = (topology: AmqpTopology): ReadonlyArray<Step> => {
   const exchanges = new Map<string, Step>()
   for (const { name, options, type } of inOrder(topology.exchanges)) {
@@ -44,7 +44,7 @@ export const stepsOf = (topology: AmqpTopology): ReadonlyArray<Step> => {
       kind: "exchange",
       what: `exchange ${quoted(name)} of type ${quoted(type)}`,
       name,
-      needs: [],
+      dependencies: [],
       isExclusive: false,
       mayExpire: options.autoDelete === true,
       declare: (channel) => channel.exchangeDeclare(name, type, options)
@@ -56,7 +56,7 @@ export const stepsOf = (topology: AmqpTopology): ReadonlyArray<Step> => {
       kind: "queue",
       what: `queue ${quoted(name)}`,
       name,
-      needs: [],
+      dependencies: [],
       isExclusive: options.exclusive === true,
       mayExpire: options.autoDelete === true || options.expires !== undefined,
       declare: (channel) => channel.queueDeclare(name, options)
@@ -64,13 +64,13 @@ export const stepsOf = (topology: AmqpTopology): ReadonlyArray<Step> => {
   }
   const bindings = topology.bindings.map(({ destination, destinationType, options, routingKey, source }): Step => {
     const ends = [exchanges.get(source), (destinationType === "queue" ? queues : exchanges).get(destination)]
-    const needs = ends.filter((step) => step !== undefined)
+    const dependencies = ends.filter((step) => step !== undefined)
     return {
       kind: "binding",
       what: `binding of ${destinationType} ${quoted(destination)} to exchange ${quoted(source)} by ${quoted(routingKey)}`,
       name: "",
-      needs,
-      isExclusive: needs.some((step) => step.isExclusive),
+      dependencies,
+      isExclusive: dependencies.some((step) => step.isExclusive),
       mayExpire: false,
       declare: (channel) =>
         destinationType === "queue"

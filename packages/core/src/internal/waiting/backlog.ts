@@ -1,10 +1,11 @@
 /**
- * What waits to be sent, bounded in count and in bytes: the same for publishers and RPC clients, so that a broker which takes
- * nothing does not fill the memory of its clients.
+ * A backlog: items that wait to be sent, bounded in count and in bytes. Publishers and RPC clients both use it, so that
+ * a broker that accepts nothing does not fill the memory of its clients.
  */
-import { type InLine, Line } from "./line.ts"
+import { counted, isOrAre } from "./phrases.ts"
+import { type QueueNode, WaitQueue } from "./waitQueue.ts"
 
-/** How much may be held: messages, and bytes of their contents. */
+/** The limits of a backlog: number of messages, and bytes of their contents. */
 export interface Bounds {
   readonly maxCount: number
   readonly maxBytes: number
@@ -12,7 +13,7 @@ export interface Bounds {
 
 const none: Bounds = { maxCount: 0, maxBytes: 0 }
 
-/** How much is held. */
+/** What is held, and the limits. */
 export class Load implements Bounds {
   count = 0
   bytes = 0
@@ -35,10 +36,10 @@ export class Load implements Bounds {
   }
 
   /**
-   * Whether one more message of this size is within the bounds, and those of `more`. The first may have any size: else a
-   * message above the bound would never be sent.
+   * Whether one more message of this size is within the limits plus those of `more`. The first message may have any
+   * size, because a message above the limit would never be sent otherwise.
    */
-  takes(bytes: number, more: Bounds = none): boolean {
+  hasRoomFor(bytes: number, more: Bounds = none): boolean {
     return (
       this.count < this.maxCount + more.maxCount &&
       (this.count === 0 || this.bytes + bytes <= this.maxBytes + more.maxBytes)
@@ -46,65 +47,68 @@ export class Load implements Bounds {
   }
 }
 
-/** What waits in a backlog. */
-export interface InBacklog<Item extends InBacklog<Item>> extends InLine<Item> {
-  /** Bytes of content. */
+/** An item that waits in a backlog. */
+export interface BacklogItem<Item extends BacklogItem<Item>> extends QueueNode<Item> {
+  /** Size of the content, in bytes. */
   readonly size: number
 }
 
-/** How long nothing must have been sent for the backlog to count as stalled, in milliseconds. */
-const stalledAfter = 1000
+/** A backlog counts as stalled when nothing has been sent from it for this time, in milliseconds. */
+const stalledAfterMillis = 1000
 
-export class Backlog<Item extends InBacklog<Item>> {
-  /** Those that are sent first come, first served. Items that must keep an order of their own wait in lines of their own. */
-  readonly line = new Line<Item>()
-  /** What waits, in all lines. */
+export class Backlog<Item extends BacklogItem<Item>> {
+  /**
+   * Items that are sent first come, first served. Items that must keep their own order wait in wait queues of their
+   * own.
+   */
+  readonly queue = new WaitQueue<Item>()
+  /** The load of all wait queues. */
   readonly load: Load
-  /** Whether what waits is being sent now. */
+  /** Whether waiting items are being sent now. */
   isDraining = false
-  readonly #what: string
-  /** Items that have left it to be sent. */
+  readonly #itemNoun: string
+  /** Number of items that left the backlog and were sent. */
   #sent = 0
-  // As they were when `isStalled` last saw a change: so that sending an item reads no clock.
+  // The values when `isStalled` last saw a change. So sending an item does not read the clock.
   #seenSent = -1
   #seenAt = 0
 
-  /** `what` the items are, in errors. */
-  constructor(what: string, bounds: Bounds) {
-    this.#what = what
+  /** `itemNoun` names one item in errors. */
+  constructor(itemNoun: string, bounds: Bounds) {
+    this.#itemNoun = itemNoun
     this.load = new Load(bounds)
   }
 
-  add(item: Item, line: Line<Item> = this.line): void {
-    line.add(item)
+  add(item: Item, queue: WaitQueue<Item> = this.queue): void {
+    queue.add(item)
     this.load.add(item.size)
   }
 
-  /** For one that had its turn and could not use it: it is the next again. */
-  addFirst(item: Item, line: Line<Item> = this.line): void {
-    line.addFirst(item)
+  /** Puts back an item that had its turn and could not use it. It is the next one again. */
+  addFirst(item: Item, queue: WaitQueue<Item> = this.queue): void {
+    queue.addFirst(item)
     this.load.add(item.size)
   }
 
-  /** Whether it was in a line. */
+  /** Returns whether the item was in a wait queue. */
   remove(item: Item): boolean {
-    if (item.line === undefined) return false
-    item.line.remove(item)
+    if (item.waitQueue === undefined) return false
+    item.waitQueue.remove(item)
     this.load.remove(item.size)
     return true
   }
 
-  /** Why it takes no more. `more`: as it was for `takes`. */
-  full(more: Bounds = none): string {
+  /** Returns why the backlog accepts no more. `more` is the same as for `hasRoomFor`. */
+  fullMessage(more: Bounds = none): string {
     const { bytes, count, maxBytes, maxCount } = this.load
     return count >= maxCount + more.maxCount
-      ? `${count} ${this.#what} wait already (maxWaiting ${maxCount})`
-      : `${count} ${this.#what} with ${bytes} bytes wait already (maxWaitingBytes ${maxBytes})`
+      ? `the backlog is full: ${counted(count, this.#itemNoun)} ${isOrAre(count)} waiting (maxWaiting ${maxCount})`
+      : `the backlog is full: ${counted(count, this.#itemNoun)} with ${counted(bytes, "byte")} ${isOrAre(count)} waiting (maxWaitingBytes ${maxBytes})`
   }
 
   /**
-   * Calls `sendNext` until it returns false or nothing waits. An item that is told its outcome may cause another call, which
-   * returns at once: the one that is running sees to what has changed.
+   * Calls `sendNext` until it returns false or nothing waits. An item whose outcome is reported may cause another call,
+   * which returns immediately: the running call handles what has changed.
    */
   drain(sendNext: () => boolean): void {
     if (this.isDraining) return
@@ -116,14 +120,17 @@ export class Backlog<Item extends InBacklog<Item>> {
     }
   }
 
-  /** An item that has left it was sent. */
+  /** Records that an item that left the backlog was sent. */
   sent(): void {
     this.#sent++
   }
 
-  /** Whether no item has been sent from it for a second, as far as earlier calls have seen. `now` in milliseconds. */
+  /**
+   * Whether no item has been sent from the backlog for a second, as far as earlier calls have seen. `now` is in
+   * milliseconds.
+   */
   isStalled(now: number): boolean {
-    if (this.#seenSent === this.#sent) return now - this.#seenAt >= stalledAfter
+    if (this.#seenSent === this.#sent) return now - this.#seenAt >= stalledAfterMillis
     this.#seenSent = this.#sent
     this.#seenAt = now
     return false

@@ -1,15 +1,15 @@
-/** How long to wait before something is tried again that was lost. */
+/** Delays before something that was lost is tried again. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import { elapsed } from "./elapsed.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
 
 /**
- * A random time up to a bound that doubles ("full jitter"): clients of a restarted broker do not come back all at once
- * (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+ * A random delay up to a bound that doubles ("full jitter"), so that the clients of a restarted broker do not all come
+ * back at once (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
  */
 export const fullJitter = (least: Duration.Duration, most: Duration.Duration): Schedule.Schedule<Duration.Duration> =>
   Schedule.fromStep(
@@ -25,13 +25,13 @@ export const fullJitter = (least: Duration.Duration, most: Duration.Duration): S
     })
   )
 
-/** The waits between attempts, which begin anew when what was made by one of them has lasted. */
+/** The delays between attempts. They restart from the first when the result of an attempt has lasted. */
 export class Backoff<in Input> {
   readonly #clock: Clock.Clock
   readonly #schedule: Schedule.Schedule<unknown, Input>
   readonly #healthyAfter: number
   #step: Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Input, never, never>>> | undefined = undefined
-  /** Waits since the beginning. */
+  /** Number of waits since the delays last restarted. */
   attempt = 0
 
   constructor(clock: Clock.Clock, schedule: Schedule.Schedule<unknown, Input>, healthyAfter: Duration.Duration) {
@@ -41,17 +41,19 @@ export class Backoff<in Input> {
   }
 
   get now(): number {
-    return elapsed(this.#clock)
+    return monotonicMillis(this.#clock)
   }
 
-  /** What was made at that time (`now`) has been lost. */
-  lost(madeAt: number): void {
+  /** Restarts the delays if what was made at that time (`now`), and is lost, had lasted for `healthyAfter`. */
+  resetIfHealthy(madeAt: number): void {
     if (this.now - madeAt < this.#healthyAfter) return
     this.attempt = 0
     this.#step = undefined
   }
 
-  /** Waits as long as the schedule says, but at least `least`; `false`, at once, if it has ended. */
+  /**
+   * Waits as long as the schedule says, but at least `least`. Returns `false` immediately if the schedule has ended.
+   */
   wait(input: Input, least: Duration.Duration = Duration.zero): Effect.Effect<boolean> {
     return Effect.gen({ self: this }, function* () {
       const step = (this.#step ??= yield* Schedule.toStep(this.#schedule))

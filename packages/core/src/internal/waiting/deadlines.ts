@@ -1,66 +1,66 @@
 /**
- * Deadlines of many things that wait, by one timer.
+ * The deadlines of many entries, served by one timer.
  *
- * Most of them end long before they are due, and most are due in the order in which they began: so they cost a place in a
- * list each, and the timer wakes up once in the time of the longest.
+ * Most entries end long before they are due, and most are due in the order in which they began. So each costs one place
+ * in a list, and the timer wakes up once per longest timeout.
  *
- * A list linked through its members, which let go of one another when they leave. A `Set` would make the garbage collector
- * keep what has left: it replaces its table again and again, and each table, once it is old, holds all that came after it
- * until a full collection.
+ * The list is linked through its entries, which drop their links when they leave. A `Set` would make the garbage
+ * collector keep what has left: it replaces its table again and again, and each old table holds everything that came
+ * after it until a full collection.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { Fork } from "./fork.ts"
-import { elapsed, exactly } from "./elapsed.ts"
+import { monotonicMillis, monotonicMillisExact } from "./monotonicMillis.ts"
 
-export interface Due {
-  /** Its neighbours, while it waits: only `Deadlines` sets them. */
-  sooner: Due | undefined
-  later: Due | undefined
-  /** In milliseconds, as `now` of the deadlines. */
+export interface DeadlineEntry {
+  /** Its neighbors while it waits. Only `Deadlines` sets them. */
+  sooner: DeadlineEntry | undefined
+  later: DeadlineEntry | undefined
+  /** In milliseconds, on the same clock as `Deadlines.now`. */
   readonly dueAt: number
-  /** Called once, when the time has come; not after `delete`. Must not throw. */
+  /** Called once when the deadline has passed, and not after `delete`. Must not throw. */
   readonly expire: () => void
 }
 
-/** Both ends of a list: before the first and behind the last. */
-class Ends implements Due {
-  sooner: Due = this
-  later: Due = this
+/** Both ends of the list: before the first entry and after the last. */
+class Sentinel implements DeadlineEntry {
+  sooner: DeadlineEntry = this
+  later: DeadlineEntry = this
   readonly dueAt = Infinity
   readonly expire = () => {}
 }
 
 export class Deadlines {
-  readonly #ends = new Ends()
+  readonly #sentinel = new Sentinel()
   #size = 0
-  readonly #clock: Clock.Clock
+  readonly clock: Clock.Clock
   readonly #fork: Fork
   #timer: { readonly interruptUnsafe: () => void } | undefined = undefined
   #wakesAt = Infinity
 
-  /** `fork` owns the timer: it runs until nothing is left to wait for. */
+  /** `fork` owns the timer, which runs until nothing is left to wait for. */
   constructor(clock: Clock.Clock, fork: Fork) {
-    this.#clock = clock
+    this.clock = clock
     this.#fork = fork
   }
 
-  /** In milliseconds, from some beginning: not the time of day, which may be set while something waits. */
+  /** Monotonic milliseconds. The time of day could be set while an entry waits. */
   get now(): number {
-    return elapsed(this.#clock)
+    return monotonicMillis(this.clock)
   }
 
-  /** The same, with fractions: for what is measured. */
-  get exact(): number {
-    return exactly(this.#clock)
+  /** The same with fractions, for measurements. */
+  get nowExact(): number {
+    return monotonicMillisExact(this.clock)
   }
 
   get size(): number {
     return this.#size
   }
 
-  add(entry: Due): void {
-    const ends = this.#ends
+  add(entry: DeadlineEntry): void {
+    const ends = this.#sentinel
     const last = ends.sooner
     entry.sooner = last
     entry.later = ends
@@ -72,8 +72,8 @@ export class Deadlines {
     this.#timer = this.#fork(this.#sleep)
   }
 
-  /** Whether it was still waiting. */
-  delete(entry: Due): boolean {
+  /** Returns whether the entry was still waiting. */
+  delete(entry: DeadlineEntry): boolean {
     const { later, sooner } = entry
     if (later === undefined || sooner === undefined) return false
     sooner.later = later
@@ -83,7 +83,7 @@ export class Deadlines {
     return true
   }
 
-  /** Ends the timer: nothing expires any more, unless something is added later. */
+  /** Ends the timer. Nothing expires any more, unless an entry is added later. */
   stop(): void {
     this.#timer?.interruptUnsafe()
     this.#timer = undefined
@@ -97,12 +97,12 @@ export class Deadlines {
   readonly #wake: Effect.Effect<void> = Effect.suspend(() => {
     const { now } = this
     let next = Infinity
-    const due: Array<Due> = []
-    for (let entry: Due = this.#ends.later; entry !== this.#ends; entry = entry.later!) {
+    const due: Array<DeadlineEntry> = []
+    for (let entry: DeadlineEntry = this.#sentinel.later; entry !== this.#sentinel; entry = entry.later!) {
       if (entry.dueAt <= now) due.push(entry)
       else if (entry.dueAt < next) next = entry.dueAt
     }
-    // Set before anybody is told: what they start may want an earlier wake.
+    // Set before the entries expire: what they start may need an earlier wake-up.
     this.#wakesAt = next
     if (next === Infinity) this.#timer = undefined
     const mine = this.#timer

@@ -1,4 +1,4 @@
-/** Running in the background. */
+/** How the pool runs effects in the background. */
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 

@@ -1,91 +1,91 @@
 /**
- * Borrowers in line, each with a deadline.
+ * Borrowers in a wait queue, each with a deadline.
  *
- * All wait equally long, so the first in line is the first to be due: one timer serves them all, and costs nothing while
- * nobody waits.
+ * All wait equally long, so the first in the queue is the first to be due. One timer serves them all, and costs nothing
+ * while nothing waits.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { AmqpErrorReason } from "../../model/errorReason.ts"
-import { elapsed } from "./elapsed.ts"
-import { type InLine, Line } from "./line.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
+import { type QueueNode, WaitQueue } from "./waitQueue.ts"
 
-/** One who waits: to be handed something, or for something else. */
-export interface Waiter<Self extends Waiter<Self>> extends InLine<Self> {
+/** A waiter: it waits for a handoff, or for something else. */
+export interface Waiter<Self extends Waiter<Self>> extends QueueNode<Self> {
   readonly dueAt: number
-  /** Whether it is to be handed something. Not changed while it waits. */
-  readonly isServed: boolean
-  /** Called once, and not after `leave`, if it is sent away. */
-  readonly sendAway: (reason: AmqpErrorReason) => void
+  /** Whether it waits for a handoff. This does not change while it waits. */
+  readonly awaitsHandoff: boolean
+  /** Called once if the wait fails, and not after `remove`. */
+  readonly fail: (reason: AmqpErrorReason) => void
 }
 
 export class Waiters<One extends Waiter<One>> {
-  /** How many have been sent away because their time was up. */
+  /** Number of waiters whose deadline has passed. */
   timedOut = 0
-  /** How many wait to be handed something. */
-  served = 0
-  readonly #line = new Line<One>()
+  /** Number of waiters that wait for a handoff. */
+  awaitingHandoff = 0
+  readonly #queue = new WaitQueue<One>()
   readonly #clock: Clock.Clock
   readonly #runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
-  readonly #late: () => AmqpErrorReason
+  readonly #makeTimeoutReason: () => AmqpErrorReason
   #timer: Fiber.Fiber<void> | undefined = undefined
 
   constructor(
     clock: Clock.Clock,
     runFork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>,
-    late: () => AmqpErrorReason
+    makeTimeoutReason: () => AmqpErrorReason
   ) {
     this.#clock = clock
     this.#runFork = runFork
-    this.#late = late
+    this.#makeTimeoutReason = makeTimeoutReason
   }
 
   get size(): number {
-    return this.#line.size
+    return this.#queue.size
   }
 
-  enter(waiter: One): void {
-    this.#line.add(waiter)
-    if (waiter.isServed) this.served++
+  add(waiter: One): void {
+    this.#queue.add(waiter)
+    if (waiter.awaitsHandoff) this.awaitingHandoff++
     if (this.#timer === undefined) this.#timer = this.#runFork(this.#watch)
   }
 
-  /** Whether it was still in line. */
-  leave(waiter: One): boolean {
-    if (!this.#line.remove(waiter)) return false
-    if (waiter.isServed) this.served--
+  /** Returns whether the waiter was still in the queue. */
+  remove(waiter: One): boolean {
+    if (!this.#queue.remove(waiter)) return false
+    if (waiter.awaitsHandoff) this.awaitingHandoff--
     return true
   }
 
-  /** Takes the first out of the line that is to be handed something. */
-  next(): One | undefined {
-    for (let waiter = this.#line.first; waiter !== undefined; waiter = waiter.after) {
-      if (!waiter.isServed) continue
-      this.leave(waiter)
+  /** Removes the first waiter that waits for a handoff, and returns it. */
+  takeNext(): One | undefined {
+    for (let waiter = this.#queue.first; waiter !== undefined; waiter = waiter.next) {
+      if (!waiter.awaitsHandoff) continue
+      this.remove(waiter)
       return waiter
     }
     return undefined
   }
 
-  /** Sends everyone away. */
+  /** Fails all waiters. */
   failAll(reason: AmqpErrorReason): void {
-    for (const waiter of this.#line) {
-      if (this.leave(waiter)) waiter.sendAway(reason)
+    for (const waiter of this.#queue) {
+      if (this.remove(waiter)) waiter.fail(reason)
     }
   }
 
   readonly #watch: Effect.Effect<void> = Effect.suspend(() => {
-    const now = elapsed(this.#clock)
+    const now = monotonicMillis(this.#clock)
     let late: AmqpErrorReason | undefined
-    for (let waiter = this.#line.first; waiter !== undefined; waiter = this.#line.first) {
+    for (let waiter = this.#queue.first; waiter !== undefined; waiter = this.#queue.first) {
       if (waiter.dueAt > now) {
-        // It may leave before: then this wakes up early, looks at the new first in line, and sleeps on.
+        // The waiter may leave before. Then this wakes up early, looks at the new first waiter, and sleeps again.
         return Effect.andThen(Effect.sleep(waiter.dueAt - now), this.#watch)
       }
-      this.leave(waiter)
+      this.remove(waiter)
       this.timedOut++
-      waiter.sendAway((late ??= this.#late()))
+      waiter.fail((late ??= this.#makeTimeoutReason()))
     }
     this.#timer = undefined
     return Effect.void

@@ -1,26 +1,26 @@
 /**
- * The content header of a delivered message, read here instead of by amqplib: its properties are exact then, and in the
- * shape that they are handed out in.
+ * The content header of a delivered message. It is read here instead of by amqplib, so that its properties are exact
+ * and have the shape in which they are handed out.
  */
-import type { DeliveredProperties, FieldTable } from "../../model/message.ts"
-import { latest, malformed, Reader } from "./fieldReader.ts"
+import type { DeliveredProperties, FieldTable, Properties } from "../../model/message.ts"
+import { maxDateSeconds, malformed, Reader } from "./fieldReader.ts"
 import { classBasic } from "./protocol.ts"
 
-/** A frame as amqplib's channels take it. */
+/** A frame as amqplib's channels accept it. */
 export interface HeaderFrame {
   readonly id: number
   readonly channel: number
-  /** Bytes of content that follow. */
+  /** Size of the content that follows, in bytes. */
   readonly size: number
   readonly fields: DeliveredProperties
-  /** Why not all of it could be read: then `fields` are those properties that could. */
-  readonly undecodable: Error | undefined
+  /** Why not all properties could be read. Then `fields` contains those that could. */
+  readonly decodeError: Error | undefined
 }
 
-/** The part of a payload that no publisher can write: class, weight, and the size of the content. */
-export const fixedPart = 12
+/** Size of the part of a payload that no publisher can write, in bytes: class, weight, and the size of the content. */
+export const fixedHeaderSize = 12
 
-// Flags, AMQP 0-9-1, section 4.2.6.1 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
+// These are the flags of AMQP 0-9-1, section 4.2.6.1 (https://www.rabbitmq.com/amqp-0-9-1-protocol.pdf).
 const hasContentType = 1 << 15
 const hasContentEncoding = 1 << 14
 const hasHeaders = 1 << 13
@@ -40,21 +40,22 @@ const continues = 1
 /** The headers of a message without any. */
 export const noHeaders: FieldTable = Object.freeze(Object.create(null) as FieldTable)
 
-/** `expiration`, which is text on the wire; undefined: not what RabbitMQ allows there. */
+/** Reads `expiration`, which is text on the wire. Returns undefined for text that RabbitMQ does not allow there. */
 export const toMilliseconds = (expiration: string): number | undefined => {
   const milliseconds = /^\d+$/.test(expiration) ? Number(expiration) : Number.NaN
   return Number.isSafeInteger(milliseconds) ? milliseconds : undefined
 }
 
-/** A timestamp's seconds; undefined: beyond the years of a `Date`. */
-export const toDate = (seconds: number): Date | undefined => (seconds <= latest ? new Date(seconds * 1000) : undefined)
+/** Converts a timestamp's seconds. Returns undefined beyond the years of a `Date`. */
+export const toDate = (seconds: number): Date | undefined =>
+  seconds <= maxDateSeconds ? new Date(seconds * 1000) : undefined
 
-/** Of a message of which none can be read. */
+/** The properties of a message of which none can be read. */
 const noProperties: DeliveredProperties = Object.freeze({ headers: noHeaders, persistent: false })
 
 /** Reads the properties that these flags announce, up to the end. */
 const readProperties = (reader: Reader, flags: number): DeliveredProperties => {
-  // In the order of the flags.
+  // The properties follow in the order of the flags.
   const contentType = flags & hasContentType ? reader.shortstr() : undefined
   const contentEncoding = flags & hasContentEncoding ? reader.shortstr() : undefined
   const headers = flags & hasHeaders ? reader.tableOr(noHeaders) : noHeaders
@@ -87,7 +88,24 @@ const readProperties = (reader: Reader, flags: number): DeliveredProperties => {
   }
 }
 
-/** What follows flags that say that more flags follow (AMQP 0-9-1, section 4.2.6.1): class basic has no more. */
+/**
+ * Reads a property list alone, as `propertyList` writes it. Throws if the bytes are not one, or have a property that a
+ * message could not be published with.
+ */
+export const readPropertyList = (bytes: Buffer): Properties => {
+  const reader = new Reader(bytes, 0, bytes.length)
+  const flags = reader.short()
+  const properties = readProperties(reader, flags)
+  if (reader.problem !== undefined) throw reader.problem
+  if (flags & (hasClusterId | 3)) throw malformed("it has properties that messages do not have")
+  const { expiration, timestamp } = properties
+  if (flags & hasExpiration && expiration === undefined) throw malformed("the expiration is not a number")
+  if (flags & hasTimestamp && timestamp === undefined) throw malformed("the timestamp is beyond the years of a Date")
+  // No headers and empty headers are different bytes.
+  return flags & hasHeaders ? properties : { ...properties, headers: undefined }
+}
+
+/** Reads what follows flags that announce more flags (AMQP 0-9-1, section 4.2.6.1). Class basic has no more flags. */
 const readContinued = (reader: Reader, flags: number): DeliveredProperties => {
   for (let more = flags; more & continues;) {
     more = reader.short()
@@ -97,8 +115,8 @@ const readContinued = (reader: Reader, flags: number): DeliveredProperties => {
 }
 
 /**
- * A header that does not come out even as RabbitMQ 3 reads it, which ignores the two lowest flags and passes them on: where
- * they are set it may be as AMQP has it, or else it cannot be read.
+ * Reads a header that does not fit when it is read as RabbitMQ 3 reads it: RabbitMQ 3 ignores the two lowest flags and
+ * passes them on. Where they are set, the header may be written as AMQP specifies. Otherwise it cannot be read.
  */
 const readOtherwise = (
   rest: Buffer,
@@ -110,23 +128,23 @@ const readOtherwise = (
   try {
     const reader = new Reader(rest, start, end)
     const flags = reader.short()
-    if (flags & continues) return { ...frame, fields: readContinued(reader, flags), undecodable: reader.problem }
+    if (flags & continues) return { ...frame, fields: readContinued(reader, flags), decodeError: reader.problem }
   } catch {
-    // The first reading says as much.
+    // The error of the first reading is reported.
   }
-  return { ...frame, fields: noProperties, undecodable: problem }
+  return { ...frame, fields: noProperties, decodeError: problem }
 }
 
-/** The header of a message of which nothing is read. */
-export const unread = (header: HeaderFrame, because: string): HeaderFrame => ({
+/** Returns the header of a message whose properties are not read. */
+export const undecodedHeader = (header: HeaderFrame, because: string): HeaderFrame => ({
   ...header,
   fields: noProperties,
-  undecodable: malformed(because)
+  decodeError: malformed(because)
 })
 
 /**
- * Reads the payload of a content header frame: from its class on. What a publisher has written there throws nothing: its
- * message alone cannot be read.
+ * Reads the payload of a content header frame, from its class on. Nothing that a publisher has written there makes it
+ * throw: only that message cannot be read.
  */
 export const readContentHeader = (rest: Buffer, channel: number, start: number, end: number): HeaderFrame => {
   const reader = new Reader(rest, start, end)
@@ -136,8 +154,8 @@ export const readContentHeader = (rest: Buffer, channel: number, start: number, 
   const size = reader.longlong()
   try {
     const fields = readProperties(reader, reader.short())
-    return { id, channel, size, fields, undecodable: reader.problem }
+    return { id, channel, size, fields, decodeError: reader.problem }
   } catch (cause) {
-    return readOtherwise(rest, { id, channel, size }, start + fixedPart, end, reader.problem ?? (cause as Error))
+    return readOtherwise(rest, { id, channel, size }, start + fixedHeaderSize, end, reader.problem ?? (cause as Error))
   }
 }

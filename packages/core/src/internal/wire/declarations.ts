@@ -1,8 +1,8 @@
 /**
  * Names and options of AMQP's methods, checked before anything is sent.
  *
- * Every function here returns either what is to be sent, or the `InvalidArgument` that names the option, what it got and
- * what it wants.
+ * Every function here returns either what is sent, or the `InvalidArgument` that names the option, what was expected
+ * and what was given.
  */
 import type * as Duration from "effect/Duration"
 import type {
@@ -15,120 +15,120 @@ import type {
 } from "../../model/channel.ts"
 import type { InvalidArgument } from "../../model/errorReason.ts"
 import type { FieldTable, FieldValue, Headers } from "../../model/message.ts"
-import { isDirect, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
-import { isName, kindOfName, refused, toTable, wantsName } from "./fieldTable.ts"
+import { isDirectReplyTo, isMalformedAddress, malformedAddress, expectedAddress } from "./directReply.ts"
+import { isName, describeName, invalidArgument, toTable, expectedName } from "./fieldTable.ts"
 import {
   boolean,
   choice,
   integer,
-  isRefused,
-  or,
+  isInvalidArgument,
+  withDefault,
   readerOf,
   type Rule,
   rule,
   type Rules,
-  shown,
+  formatValue,
   type Table,
   toMillis,
   type Values
 } from "./optionTable.ts"
-import { overhead } from "./protocol.ts"
+import { frameOverhead } from "./protocol.ts"
 import { sizeOfTable } from "./tableBytes.ts"
 import { checkOffset } from "./streams.ts"
 
-export { isRefused, readFlags } from "./optionTable.ts"
+export { isInvalidArgument, readFlags } from "./optionTable.ts"
 
-const name: Rule<string, string, undefined> = rule(wantsName, (value) => (isName(value) ? value : undefined))
+const name: Rule<string, string, undefined> = rule(expectedName, (value) => (isName(value) ? value : undefined))
 
-/** 3650 days. RabbitMQ refuses longer ones, of messages and of queues (measured on 3.10: `value_too_large`). */
-export const longestTtl = 315_360_000_000
+/** 3650 days. RabbitMQ refuses longer times, for messages and for queues (measured on 3.10: `value_too_large`). */
+export const maxTtlMillis = 315_360_000_000
 
 const milliseconds = (least: number): Rule<Duration.Input, number, undefined> =>
-  rule(`a duration of ${least} to ${longestTtl} whole milliseconds`, (value) => {
+  rule(`a duration of ${least} to ${maxTtlMillis} whole milliseconds`, (value) => {
     const millis = toMillis(value)
-    return Number.isInteger(millis) && Number(millis) >= least && Number(millis) <= longestTtl ? millis : undefined
+    return Number.isInteger(millis) && Number(millis) >= least && Number(millis) <= maxTtlMillis ? millis : undefined
   })
 
-const any = Number.MAX_SAFE_INTEGER
+const unbounded = Number.MAX_SAFE_INTEGER
 
 // --- Tables ----------------------------------------------------------------------------------------------------------
 
-/** An option that is sent in the table of arguments, by this name. */
-const as = <In, Out, const Name extends string>(
+/** An option that is sent in the table of arguments under this name. */
+const asArgument = <In, Out, const Name extends string>(
   argument: Name,
   given: Rule<In, Out, undefined>
 ): Rule<In, Out, undefined> & { readonly argument: Name } => ({ ...given, argument })
 
-/** The table of arguments that is given beside the options. Conflicts with them are found by `methodOf`. */
+/** The table of arguments that is given in addition to the options. `methodOf` finds conflicts between the two. */
 const argumentTable: Rule<Headers, FieldTable, undefined> = rule("a plain object", (value, operation) =>
   toTable(value, "arguments", operation)
 )
 
 const exchangeDeclareRules = {
-  durable: or(boolean, true),
-  autoDelete: or(boolean, false),
-  internal: or(boolean, false),
-  alternateExchange: as("alternate-exchange", name),
+  durable: withDefault(boolean, true),
+  autoDelete: withDefault(boolean, false),
+  internal: withDefault(boolean, false),
+  alternateExchange: asArgument("alternate-exchange", name),
   arguments: argumentTable
 } satisfies Table<ExchangeDeclareOptions>
 
 const queueDeclareRules = {
-  durable: or(boolean, true),
-  exclusive: or(boolean, false),
-  autoDelete: or(boolean, false),
-  queueType: as("x-queue-type", choice(["classic", "quorum", "stream"])),
-  queueMode: as("x-queue-mode", choice(["default", "lazy"])),
-  singleActiveConsumer: as("x-single-active-consumer", boolean),
-  deliveryLimit: as(
+  durable: withDefault(boolean, true),
+  exclusive: withDefault(boolean, false),
+  autoDelete: withDefault(boolean, false),
+  queueType: asArgument("x-queue-type", choice(["classic", "quorum", "stream"])),
+  queueMode: asArgument("x-queue-mode", choice(["default", "lazy"])),
+  singleActiveConsumer: asArgument("x-single-active-consumer", boolean),
+  deliveryLimit: asArgument(
     "x-delivery-limit",
-    rule<number | "default">('a whole number from 0, or "default"', (value, operation) =>
-      value === "default" ? value : integer(0, any).read(value, operation)
+    rule<number | "default">('an integer from 0, or "default"', (value, operation) =>
+      value === "default" ? value : integer(0, unbounded).read(value, operation)
     )
   ),
-  maxLength: as("x-max-length", integer(0, any)),
-  maxLengthBytes: as("x-max-length-bytes", integer(0, any)),
-  overflow: as("x-overflow", choice(["drop-head", "reject-publish", "reject-publish-dlx"])),
-  deadLetterExchange: as("x-dead-letter-exchange", name),
-  deadLetterRoutingKey: as("x-dead-letter-routing-key", name),
-  deadLetterStrategy: as("x-dead-letter-strategy", choice(["at-most-once", "at-least-once"])),
-  messageTtl: as("x-message-ttl", milliseconds(0)),
-  expires: as("x-expires", milliseconds(1)),
-  consumerTimeout: as("x-consumer-timeout", milliseconds(1)),
-  maxPriority: as("x-max-priority", integer(1, 255)),
-  maxAge: as(
+  maxLength: asArgument("x-max-length", integer(0, unbounded)),
+  maxLengthBytes: asArgument("x-max-length-bytes", integer(0, unbounded)),
+  overflow: asArgument("x-overflow", choice(["drop-head", "reject-publish", "reject-publish-dlx"])),
+  deadLetterExchange: asArgument("x-dead-letter-exchange", name),
+  deadLetterRoutingKey: asArgument("x-dead-letter-routing-key", name),
+  deadLetterStrategy: asArgument("x-dead-letter-strategy", choice(["at-most-once", "at-least-once"])),
+  messageTtl: asArgument("x-message-ttl", milliseconds(0)),
+  expires: asArgument("x-expires", milliseconds(1)),
+  consumerTimeout: asArgument("x-consumer-timeout", milliseconds(1)),
+  maxPriority: asArgument("x-max-priority", integer(1, 255)),
+  maxAge: asArgument(
     "x-max-age",
     rule<Duration.Input, string>("a duration of whole seconds, from 1 s", (value) => {
       const millis = toMillis(value)
       return millis !== undefined && millis >= 1000 && millis % 1000 === 0 ? `${millis / 1000}s` : undefined
     })
   ),
-  streamMaxSegmentSizeBytes: as("x-stream-max-segment-size-bytes", integer(1, any)),
-  quorumInitialGroupSize: as("x-quorum-initial-group-size", integer(1, any)),
-  queueLeaderLocator: as("x-queue-leader-locator", choice(["client-local", "balanced"])),
-  delayedRetryType: as("x-delayed-retry-type", choice(["all", "failed", "returned"])),
-  delayedRetryMin: as("x-delayed-retry-min", milliseconds(1)),
-  delayedRetryMax: as("x-delayed-retry-max", milliseconds(1)),
-  consumerDisconnectedTimeout: as("x-consumer-disconnected-timeout", milliseconds(0)),
+  streamMaxSegmentSizeBytes: asArgument("x-stream-max-segment-size-bytes", integer(1, unbounded)),
+  quorumInitialGroupSize: asArgument("x-quorum-initial-group-size", integer(1, unbounded)),
+  queueLeaderLocator: asArgument("x-queue-leader-locator", choice(["client-local", "balanced"])),
+  delayedRetryType: asArgument("x-delayed-retry-type", choice(["all", "failed", "returned"])),
+  delayedRetryMin: asArgument("x-delayed-retry-min", milliseconds(1)),
+  delayedRetryMax: asArgument("x-delayed-retry-max", milliseconds(1)),
+  consumerDisconnectedTimeout: asArgument("x-consumer-disconnected-timeout", milliseconds(0)),
   arguments: argumentTable
 } satisfies Table<QueueDeclareOptions>
 
 const bindRules = { arguments: argumentTable } satisfies Table<BindOptions>
 
-/** What `basic.consume` takes, of `AmqpChannel` and of `AmqpConsumer`. */
+/** The options of `basic.consume`, for `AmqpChannel` and for `AmqpConsumer`. */
 export const consumeRules = {
-  consumerTag: or(name, ""),
-  noAck: or(boolean, false),
-  exclusive: or(boolean, false),
-  priority: as("x-priority", integer(-(2 ** 31), 2 ** 31 - 1)),
+  consumerTag: withDefault(name, ""),
+  noAck: withDefault(boolean, false),
+  exclusive: withDefault(boolean, false),
+  priority: asArgument("x-priority", integer(-(2 ** 31), 2 ** 31 - 1)),
   arguments: rule<Headers, FieldTable>("a plain object", (value, operation) => {
     const table = toTable(value, "arguments", operation)
-    return isRefused(table) ? table : (checkOffset(operation, value) ?? table)
+    return isInvalidArgument(table) ? table : (checkOffset(operation, value) ?? table)
   })
 } satisfies Table<ConsumeOptions>
 
 // --- Methods ---------------------------------------------------------------------------------------------------------
 
-/** What is sent of options that were read: the fields of a method, and its table of arguments. */
+/** What is sent for options that were read: the fields of a method, and its table of arguments. */
 type Method<Known> = {
   readonly [
     Name in keyof Known as Known[Name] extends { readonly argument: string } ? never : Name
@@ -137,7 +137,7 @@ type Method<Known> = {
 
 const noArguments: FieldTable = Object.freeze(Object.create(null))
 
-/** Puts the options that are arguments into the table of those that were given as such: none may be given both ways. */
+/** Adds the options that are arguments to the given table of arguments. No argument may be given both ways. */
 const methodOf = <Known extends Rules & { readonly arguments: Rule<never> }>(
   operation: string,
   rules: Known,
@@ -153,7 +153,7 @@ const methodOf = <Known extends Rules & { readonly arguments: Rule<never> }>(
     if (argument === undefined) fields[name] = value
     else if (value !== undefined) {
       if (given !== undefined && Object.hasOwn(given, argument)) {
-        return refused(operation, name, `this option or ${argument} among the arguments`, "both")
+        return invalidArgument(operation, name, `either this option or ${argument} among the arguments`, "both")
       }
       ;(table ??= copyOf(given))[argument] = value as FieldValue
     }
@@ -162,7 +162,8 @@ const methodOf = <Known extends Rules & { readonly arguments: Rule<never> }>(
   return fields as Method<Known>
 }
 
-// amqplib reads inherited keys too, and a checked table may hide its own in its prototype: `in` sees them all.
+// amqplib reads inherited keys too, and a checked table may hide its own keys in its prototype: `for ... in` sees them
+// all.
 const copyOf = (table: FieldTable | undefined): Record<string, FieldValue | undefined> => {
   const copy: Record<string, FieldValue | undefined> = Object.create(null)
   for (const key in table) copy[key] = table[key]
@@ -175,44 +176,59 @@ const without = (table: FieldTable, name: string): FieldTable => {
   return rest
 }
 
-/** A name that must be given. */
+/** Checks a name that must be given. */
 export const checkName = (operation: string, argument: string, value: unknown): InvalidArgument | undefined => {
-  if (!isName(value)) return refused(operation, argument, wantsName, kindOfName(value))
+  if (!isName(value)) return invalidArgument(operation, argument, expectedName, describeName(value))
   if (value !== "") return undefined
-  return refused(operation, argument, "a name", "an empty one, which AMQP takes for the latest on a channel")
+  return invalidArgument(
+    operation,
+    argument,
+    "a non-empty name",
+    "an empty one, which AMQP reads as the last name on the channel"
+  )
 }
 
-/** A name that may be empty. */
-export const checkText = (operation: string, argument: string, value: unknown): InvalidArgument | undefined =>
-  isName(value) ? undefined : refused(operation, argument, wantsName, kindOfName(value))
+/** Checks a name that may be empty. */
+export const checkNameOrEmpty = (operation: string, argument: string, value: unknown): InvalidArgument | undefined =>
+  isName(value) ? undefined : invalidArgument(operation, argument, expectedName, describeName(value))
 
 const checkAddress = (operation: string, argument: string, value: string): InvalidArgument | undefined =>
-  isMalformed(value) ? refused(operation, argument, wantsAddress, malformedAddress) : undefined
+  isMalformedAddress(value) ? invalidArgument(operation, argument, expectedAddress, malformedAddress) : undefined
 
-/** The name of a queue, which must be given. */
+/** Checks the name of a queue, which must be given. */
 export const checkQueue = (operation: string, queue: unknown): InvalidArgument | undefined =>
   checkName(operation, "queue", queue) ?? checkAddress(operation, "queue", queue as string)
 
-/** The name of a queue, or an empty one: the broker chooses it. */
-export const checkNewQueue = (operation: string, queue: unknown): InvalidArgument | undefined =>
-  checkText(operation, "queue", queue) ?? checkAddress(operation, "queue", queue as string)
+/** Checks the name of a queue, or an empty name, for which the broker chooses one. */
+export const checkQueueOrEmpty = (operation: string, queue: unknown): InvalidArgument | undefined =>
+  checkNameOrEmpty(operation, "queue", queue) ?? checkAddress(operation, "queue", queue as string)
 
-/** The name of a queue to get a message from: RabbitMQ 4.3 closes the connection (540) for an address of direct reply-to. */
+/**
+ * Checks the name of a queue to get a message from. RabbitMQ 4.3 closes the connection (540) for an address of direct
+ * reply-to.
+ */
 export const checkGet = (operation: string, queue: unknown): InvalidArgument | undefined =>
   checkQueue(operation, queue) ??
-  (isDirect(queue as string)
-    ? refused(operation, "queue", "a queue", "an address of direct reply-to, which holds no messages")
+  (isDirectReplyTo(queue as string)
+    ? invalidArgument(
+        operation,
+        "queue",
+        "the name of a queue",
+        "an address of direct reply-to, which holds no messages"
+      )
     : undefined)
 
-/** `prefetchCount` of `basic.qos`. */
+/** Checks `prefetchCount` of `basic.qos`. */
 export const checkPrefetch = (operation: string, value: unknown): InvalidArgument | undefined => {
-  const { read, wants } = integer(0, 65_535)
-  return read(value, operation) === undefined ? refused(operation, "prefetchCount", wants, shown(value)) : undefined
+  const { read, expected } = integer(0, 65_535)
+  return read(value, operation) === undefined
+    ? invalidArgument(operation, "prefetchCount", expected, formatValue(value))
+    : undefined
 }
 
 /**
- * Why a method with these names and this table is not sent: it would be larger than a frame, over which the broker closes
- * the connection (501).
+ * Returns why a method with these names and this table is not sent: it would be larger than a frame, and the broker
+ * would close the connection (501).
  */
 export const checkSize = (
   operation: string,
@@ -221,20 +237,20 @@ export const checkSize = (
   frameMax: number
 ): InvalidArgument | undefined => {
   if (frameMax === 0) return undefined
-  // Class, method, a reserved short, and what is true or false.
-  let size = overhead + 4 + 2 + (operation === "queue.unbind" ? 0 : 1) + sizeOfTable(table)
+  // Class, method, a reserved short, and the byte with the boolean fields.
+  let size = frameOverhead + 4 + 2 + (operation === "queue.unbind" ? 0 : 1) + sizeOfTable(table)
   for (const name of names) size += 1 + Buffer.byteLength(name)
   if (size <= frameMax) return undefined
-  return refused(
+  return invalidArgument(
     operation,
     "arguments",
-    `a table that fits with the names into a frame of ${frameMax} bytes (frameMax)`,
-    `one that makes it ${size}`
+    `a table that fits, together with the names, into a frame of ${frameMax} bytes (frameMax)`,
+    `a frame of ${size} bytes`
   )
 }
 
-/** The same, in a function that sends: throws what a request fails with then. */
-export const mustFit = (...args: Parameters<typeof checkSize>): void => {
+/** The same check in a function that sends. It throws the error, and the request fails with it. */
+export const assertFits = (...args: Parameters<typeof checkSize>): void => {
   const refused = checkSize(...args)
   if (refused !== undefined) throw refused
 }
@@ -246,55 +262,65 @@ const consumeOf = readerOf(consumeRules)
 
 export const readExchangeDeclare = (options: unknown, operation = "exchange.declare") => {
   const values = exchangeDeclareOf(operation, options)
-  return isRefused(values) ? values : methodOf(operation, exchangeDeclareRules, values)
+  return isInvalidArgument(values) ? values : methodOf(operation, exchangeDeclareRules, values)
 }
 
-/** What RabbitMQ takes, and makes no pause for, or a shorter one. */
+/** Refuses options that RabbitMQ accepts, but for which it makes no pause or a shorter one. */
 const checkDelayedRetry = (operation: string, table: FieldTable): InvalidArgument | undefined => {
   const { ["x-delayed-retry-type"]: type, ["x-delayed-retry-min"]: least, ["x-delayed-retry-max"]: most } = table
   const isOn = type !== undefined && type !== "disabled"
   if (isOn && least === undefined) {
-    return refused(operation, "delayedRetryMin", "the shortest pause beside a delayedRetryType", "none")
+    return invalidArgument(
+      operation,
+      "delayedRetryMin",
+      "the shortest pause, which delayedRetryType requires",
+      "nothing"
+    )
   }
   if (type === undefined && (least !== undefined || most !== undefined)) {
-    return refused(operation, "delayedRetryType", 'what is delayed: "all", "failed" or "returned"', "none")
+    return invalidArgument(
+      operation,
+      "delayedRetryType",
+      '"all", "failed" or "returned", which a delay requires',
+      "nothing"
+    )
   }
   if (typeof least === "number" && typeof most === "number" && most < least) {
-    return refused(operation, "delayedRetryMax", `at least delayedRetryMin, ${least} ms`, `${most} ms`)
+    return invalidArgument(operation, "delayedRetryMax", `at least ${least} ms (delayedRetryMin)`, `${most} ms`)
   }
   return undefined
 }
 
 export const readQueueDeclare = (options: unknown, operation = "queue.declare") => {
   const values = queueDeclareOf(operation, options)
-  if (isRefused(values)) return values
+  if (isInvalidArgument(values)) return values
   const declared = methodOf(operation, queueDeclareRules, values)
-  if (isRefused(declared)) return declared
+  if (isInvalidArgument(declared)) return declared
   const { ["x-dead-letter-exchange"]: exchange, ["x-dead-letter-routing-key"]: key } = declared.arguments
-  if (exchange === "" && typeof key === "string" && isMalformed(key)) {
-    return refused(operation, "deadLetterRoutingKey", wantsAddress, malformedAddress)
+  if (exchange === "" && typeof key === "string" && isMalformedAddress(key)) {
+    return invalidArgument(operation, "deadLetterRoutingKey", expectedAddress, malformedAddress)
   }
-  const unpaced = checkDelayedRetry(operation, declared.arguments)
-  if (unpaced !== undefined) return unpaced
+  const refused = checkDelayedRetry(operation, declared.arguments)
+  if (refused !== undefined) return refused
   return values.deliveryLimit === "default"
     ? { ...declared, arguments: without(declared.arguments, "x-delivery-limit") }
     : declared
 }
 
-/** The table of arguments of a binding. */
+/** Reads the table of arguments of a binding. */
 export const readBind = (operation: string, options: BindOptions | undefined): FieldTable | InvalidArgument => {
   const values = bindOf(operation, options)
-  return isRefused(values) ? values : (values.arguments ?? noArguments)
+  return isInvalidArgument(values) ? values : (values.arguments ?? noArguments)
 }
 
-/** How a consumer starts, of options that were read by a table which has these rules. */
+/** Returns how a consumer starts. Its options were read by a table that contains these rules. */
 export const consumerStartOf = (
   operation: string,
   queue: string,
   values: Values<typeof consumeRules>
 ): ConsumerStart | InvalidArgument => {
   const fields = methodOf(operation, consumeRules, values)
-  return isRefused(fields) ? fields : { queue, ...fields }
+  return isInvalidArgument(fields) ? fields : { queue, ...fields }
 }
 
 export const readConsume = (queue: string, options: unknown): ConsumerStart | InvalidArgument => {
@@ -302,7 +328,7 @@ export const readConsume = (queue: string, options: unknown): ConsumerStart | In
   const refused = checkQueue(operation, queue)
   if (refused !== undefined) return refused
   const values = consumeOf(operation, options)
-  return isRefused(values) ? values : consumerStartOf(operation, queue, values)
+  return isInvalidArgument(values) ? values : consumerStartOf(operation, queue, values)
 }
 
 // --- Publishing ------------------------------------------------------------------------------------------------------
@@ -315,8 +341,8 @@ export interface PublishSettings {
 }
 
 export const publishRules = {
-  onBlocked: or(choice(["wait", "fail"]), "wait"),
-  mandatory: or(boolean, false),
+  onBlocked: withDefault(choice(["wait", "fail"]), "wait"),
+  mandatory: withDefault(boolean, false),
   timeout: rule<Duration.Input, number>("a duration from 1 ms to 24.8 days", (value) => {
     const millis = toMillis(value)
     return millis !== undefined && millis >= 1 && millis < 2 ** 31 ? millis : undefined
@@ -327,7 +353,7 @@ const publishOf = readerOf(publishRules)
 
 const asConfigured: PublishSettings = { wait: true, mandatory: false, timeout: undefined }
 
-/** Of options that were read by a table which has these rules. */
+/** Returns the settings of a publish. Its options were read by a table that contains these rules. */
 export const publishSettingsOf = ({ mandatory, onBlocked, timeout }: Values<typeof publishRules>): PublishSettings => ({
   wait: onBlocked !== "fail",
   mandatory,
@@ -337,5 +363,5 @@ export const publishSettingsOf = ({ mandatory, onBlocked, timeout }: Values<type
 export const readPublish = (options: PublishOptions | undefined): PublishSettings | InvalidArgument => {
   if (options === undefined) return asConfigured
   const values = publishOf("basic.publish", options)
-  return isRefused(values) ? values : publishSettingsOf(values)
+  return isInvalidArgument(values) ? values : publishSettingsOf(values)
 }

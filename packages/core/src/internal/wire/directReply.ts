@@ -1,42 +1,56 @@
 /**
- * Addresses of RabbitMQ's direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to), and those that are none.
+ * Addresses of RabbitMQ's direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to), and names that only look
+ * like one.
  *
- * Whatever begins like one and was not written by a broker may close the connection of whoever sends it, with 541: as a
- * routing key of the default exchange, or among the headers `CC` and `BCC` of a message to it, where there are two parts of
- * which the first is no process id (measured on 3.10 and 4.0, not on 4.3); as the name of a queue that is declared (the
- * same on 3.10 and 4.0; on 4.3 whatever is no address). A classic queue that is to dead-letter to one crashes. And
- * `basic.get` from an address, well-formed or not, is a 540 on 4.3.
+ * A name that begins like an address and was not written by a broker may close the connection of the client that sends
+ * it, with 541. This applies to a routing key of the default exchange, and to the headers `CC` and `BCC` of a message
+ * to that exchange, where the name has two parts of which the first is not a process id (measured on 3.10 and 4.0, not
+ * on 4.3). It also applies to the name of a queue that is declared (the same on 3.10 and 4.0; on 4.3 any name that is
+ * not an address). A classic queue that dead-letters to such a name crashes. On 4.3, `basic.get` from an address,
+ * well-formed or not, closes the connection (540).
  */
 import type { FieldTable } from "../../model/message.ts"
 
-/** The pseudo-queue: what a client consumes from, and gives as `replyTo`. */
+/** The pseudo-queue: clients consume from it, and give its name as `replyTo`. */
 export const directReplyTo = "amq.rabbitmq.reply-to"
 
 const prefix = `${directReplyTo}.`
 
-/** Whether a `replyTo` is the address of a channel, not the name of a queue. */
-export const isDirect = (replyTo: string): boolean => replyTo.startsWith(prefix)
+/** Whether a `replyTo` is the address of a channel and not the name of a queue. */
+export const isDirectReplyTo = (replyTo: string): boolean => replyTo.startsWith(prefix)
 
-/** LavinMQ replaces the pseudo-queue's name by this and the tag of the client's consumer. */
-const lavinPrefix = "amq.direct.reply-to."
+/** LavinMQ's own name of the pseudo-queue. It accepts RabbitMQ's name as well. */
+const lavinReplyTo = "amq.direct.reply-to"
+
+/** LavinMQ replaces the name of the pseudo-queue with this prefix and the tag of the client's consumer. */
+const lavinPrefix = `${lavinReplyTo}.`
+
+/**
+ * Whether a `replyTo` is the pseudo-queue, as RabbitMQ or LavinMQ calls it: the broker replaces it with the address of
+ * the channel, and closes a channel that does not consume replies. To RabbitMQ LavinMQ's name is that of a queue that
+ * no client can declare.
+ */
+export const isPseudoQueue = (replyTo: string | undefined): boolean =>
+  replyTo === directReplyTo || replyTo === lavinReplyTo
 
 /**
  * Whether a `replyTo` is the address of a client that consumes replies, as RabbitMQ or LavinMQ writes it.
  *
- * A stranger may write one of LavinMQ's for RabbitMQ, where it is the name of a queue like any other. RabbitMQ reserves names
- * that begin with `amq.`: nobody can declare that queue, and a message to it is unroutable. So these addresses are in none of
- * the rules that protect RabbitMQ's connection (`isSound`, `isMalformed`).
+ * An untrusted client may send RabbitMQ one of LavinMQ's addresses, which RabbitMQ takes for the name of an ordinary
+ * queue. RabbitMQ reserves names that begin with `amq.`, so no client can declare that queue, and a message to it is
+ * unroutable. Therefore the rules that protect RabbitMQ's connection (`isWellFormedAddress`, `isMalformedAddress`) do
+ * not cover these addresses.
  */
-export const isReplyAddress = (replyTo: string): boolean => isDirect(replyTo) || replyTo.startsWith(lavinPrefix)
+export const isReplyAddress = (replyTo: string): boolean => isDirectReplyTo(replyTo) || replyTo.startsWith(lavinPrefix)
 
 /**
- * Whether a broker has written this address: a process id, a dot, and a key. The process id is, in base64, Erlang's
- * external term format of it: 131, the tag of a pid, the name of a node as an atom, and numbers
+ * Whether a broker wrote this address: a process id, a dot, and a key. The process id is in Erlang's external term
+ * format, encoded in base64: 131, the tag of a pid, the name of a node as an atom, and numbers
  * (https://www.erlang.org/doc/apps/erts/erl_ext_dist).
  */
-export const isSound = (address: string): boolean => {
+export const isWellFormedAddress = (address: string): boolean => {
   const [pid, key, ...more] = address.slice(prefix.length).split(".")
-  if (!isDirect(address) || pid === undefined || key === undefined || key === "" || more.length > 0) return false
+  if (!isDirectReplyTo(address) || pid === undefined || key === undefined || key === "" || more.length > 0) return false
   const term = Buffer.from(pid, "base64")
   if (term.length < 5 || term.toString("base64") !== pid || term[0] !== 131) return false
   const numbers = term[1] === 88 ? 12 : term[1] === 103 ? 9 : undefined
@@ -46,20 +60,21 @@ export const isSound = (address: string): boolean => {
   return term.length === from + length + numbers && term.subarray(from, from + length).includes("@")
 }
 
-/** Whether a name looks like an address and is none. */
-export const isMalformed = (name: string): boolean =>
-  name.length > directReplyTo.length && name.startsWith(directReplyTo) && !isSound(name)
+/** Whether a name looks like an address and is not one. */
+export const isMalformedAddress = (name: string): boolean =>
+  name.length > directReplyTo.length && name.startsWith(directReplyTo) && !isWellFormedAddress(name)
 
-/** What is wanted instead of a malformed one. */
-export const wantsAddress = `an address of direct reply-to as a broker has written it, or another name`
+/** What errors expect instead of a malformed address. */
+export const expectedAddress = `an address of direct reply-to as a broker wrote it, or a name that does not begin with ${directReplyTo}`
 
-export const malformedAddress = "a malformed one, over which RabbitMQ may close the connection"
+export const malformedAddress = "a malformed address, for which RabbitMQ may close the connection"
 
-/** Whether a message to the default exchange would go to a malformed address as well. */
-export const isCopiedToMalformed = (headers: FieldTable): "CC" | "BCC" | undefined => {
+/** Returns the header that would also send a message of the default exchange to a malformed address. */
+export const malformedCopyHeader = (headers: FieldTable): "CC" | "BCC" | undefined => {
   for (const name of ["CC", "BCC"] as const) {
     const copies = headers[name]
-    if (Array.isArray(copies) && copies.some((copy) => typeof copy === "string" && isMalformed(copy))) return name
+    if (Array.isArray(copies) && copies.some((copy) => typeof copy === "string" && isMalformedAddress(copy)))
+      return name
   }
   return undefined
 }

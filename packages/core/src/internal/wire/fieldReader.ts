@@ -1,20 +1,20 @@
 /**
- * Strings, numbers and field tables, read from the wire.
+ * Reads strings, numbers and field tables from the wire.
  *
- * amqplib's own reading rounds 64-bit integers, takes bytes that are not UTF-8 for text, and makes a key `__proto__` the
+ * amqplib's own reader rounds 64-bit integers, reads bytes that are not UTF-8 as text, and makes a key `__proto__` the
  * prototype of its object.
  */
 import * as BigDecimal from "effect/BigDecimal"
 import { isUtf8 } from "node:buffer"
 import type { FieldTable, FieldValue } from "../../model/message.ts"
-import { deepest } from "./fieldTable.ts"
-import { keepReceived } from "./received.ts"
-import { readShortText } from "./shortText.ts"
+import { maxNesting } from "./fieldTable.ts"
+import { storeReceivedBytes } from "./receivedBytes.ts"
+import { readShortString } from "./shortString.ts"
 
 /**
- * What is wrong with a content header.
+ * The error for a malformed content header.
  *
- * The type tags that are read are those of RabbitMQ and of every client that documents its own:
+ * The reader accepts the type tags of RabbitMQ and of every client that documents its own:
  *
  * | tag                   | read as                      | written by                                                      |
  * | --------------------- | ---------------------------- | --------------------------------------------------------------- |
@@ -32,17 +32,19 @@ import { readShortText } from "./shortText.ts"
  * | `F`, `A`, `V`         | table, array, void           | all                                                             |
  * | `x`                   | bytes                        | pika, amqp091-go, Java, .NET, bunny, php-amqplib                |
  *
- * RabbitMQ 3 passes on the publisher's bytes; RabbitMQ 4 writes headers again, `L` as `l`. AMQP 0-9-1 gives `s` and `l`
- * other meanings (a short string, an unsigned integer), in which neither RabbitMQ nor any of these clients writes them.
+ * RabbitMQ 3 passes on the publisher's bytes. RabbitMQ 4 encodes headers again, and writes `L` as `l`. AMQP 0-9-1 gives
+ * `s` and `l` other meanings (a short string, an unsigned integer), but neither RabbitMQ nor any of these clients uses
+ * them with those meanings.
  *
- * Sources: RabbitMQ's rabbit_binary_parser and rabbit_binary_generator; https://www.rabbitmq.com/amqp-0-9-1-errata#section_3.
+ * Sources: RabbitMQ's rabbit_binary_parser and rabbit_binary_generator;
+ * https://www.rabbitmq.com/amqp-0-9-1-errata#section_3.
  */
 export const malformed = (what: string) => new Error(`Invalid frame: malformed content header: ${what}`)
 
-/** The last second that a `Date` can hold. */
-export const latest = 8.64e12
+/** The last second that a `Date` can represent. */
+export const maxDateSeconds = 8.64e12
 
-/** Reads AMQP's data from a part of a buffer, and never beyond it: what does not fit is an error. */
+/** Reads AMQP data from a part of a buffer, and never beyond it. Data that does not fit is an error. */
 export class Reader {
   readonly #buffer: Buffer
   #at: number
@@ -50,9 +52,9 @@ export class Reader {
   #depth = 0
   /** Why a table was skipped. */
   problem: Error | undefined = undefined
-  /** Whether something is nested too deep, and was left as bytes. */
+  /** Whether a value is nested too deep and was left as bytes. */
   isTooDeep = false
-  /** Whether what was read would be written as the same bytes, but for the order of keys. */
+  /** Whether the values that were read would be written as the same bytes, except for the order of keys. */
   #isExact = true
 
   constructor(buffer: Buffer, start: number, end: number) {
@@ -65,10 +67,10 @@ export class Reader {
     return this.#at === this.#end
   }
 
-  /** The next `bytes` bytes are taken: where they begin. */
+  /** Takes the next `bytes` bytes, and returns where they begin. */
   #take(bytes: number): number {
     const at = this.#at
-    if (bytes > this.#end - at) throw malformed(`${bytes} bytes wanted where ${this.#end - at} are left`)
+    if (bytes > this.#end - at) throw malformed(`expected ${bytes} more bytes, got ${this.#end - at}`)
     this.#at = at + bytes
     return at
   }
@@ -85,7 +87,7 @@ export class Reader {
     return this.#buffer.readUInt32BE(this.#take(4))
   }
 
-  /** As a number, exact or at least 2^53. */
+  /** Reads 8 bytes as a number, which is exact or at least 2^53. */
   longlong(): number {
     const at = this.#take(8)
     return this.#buffer.readUInt32BE(at) * 2 ** 32 + this.#buffer.readUInt32BE(at + 4)
@@ -94,34 +96,34 @@ export class Reader {
   shortstr(): string {
     const size = this.octet()
     const at = this.#take(size)
-    return readShortText(this.#buffer, at, at + size)
+    return readShortString(this.#buffer, at, at + size)
   }
 
   longstr(): string | Uint8Array {
     const size = this.long()
     const at = this.#take(size)
     const text = this.#buffer.toString("utf8", at, at + size)
-    // What Node puts in the place of bytes that are not UTF-8, unless it was there before.
+    // Node puts U+FFFD in place of bytes that are not UTF-8, but the text itself may also contain U+FFFD.
     if (!text.includes("\uFFFD") || isUtf8(this.#buffer.subarray(at, at + size))) return text
     this.#isExact = false
     return this.#copy(at, size)
   }
 
-  // A view would keep in memory all that the socket read with it.
+  // A view would keep everything in memory that the socket read with it.
   #copy(at: number, size: number): Uint8Array {
     return new Uint8Array(this.#buffer.subarray(at, at + size))
   }
 
   /**
-   * A table, of which the bytes are kept where they are needed to write it again. One that cannot be read is skipped, so
-   * that what stands behind it can be read: `problem` says why.
+   * Reads a table, and keeps its bytes where they are needed to write it again. A table that cannot be read is skipped,
+   * so that the data after it can be read. `problem` says why.
    */
   tableOr(instead: FieldTable): FieldTable {
     const start = this.#at
     const outer = this.#end
     try {
       const table = this.table()
-      if (!this.#isExact) keepReceived(table, this.#buffer, start + 4, this.#at)
+      if (!this.#isExact) storeReceivedBytes(table, this.#buffer, start + 4, this.#at)
       return table
     } catch (cause) {
       this.#at = start
@@ -150,7 +152,7 @@ export class Reader {
     return values
   }
 
-  /** Goes into what a length says; returns where to end afterwards. */
+  /** Enters a table or an array of the announced size, and returns the end to restore afterwards. */
   #open(): number {
     const size = this.long()
     const outer = this.#end
@@ -159,9 +161,10 @@ export class Reader {
     return outer
   }
 
-  // A publisher must not be able to end the connections of consumers: too deep is no error here.
+  // A publisher must not be able to end the connections of consumers, so data that is nested too deep is not an error
+  // here.
   #nested(read: () => FieldValue): FieldValue {
-    if (this.#depth >= deepest) {
+    if (this.#depth >= maxNesting) {
       this.isTooDeep = true
       this.#isExact = false
       const size = this.long()
@@ -210,7 +213,7 @@ export class Reader {
       case 0x64: {
         // d
         const double = this.#buffer.readDoubleBE(this.#take(8))
-        // An integer would be written as one, and what is no number not at all.
+        // An integer would be written as an integer, and a number that is not finite would not be written at all.
         if (!Number.isFinite(double) || (Number.isSafeInteger(double) && !Object.is(double, -0))) this.#isExact = false
         return double
       }
@@ -240,7 +243,7 @@ export class Reader {
     }
   }
 
-  /** An integer that is written in fewer bytes if it is smaller than this. */
+  /** Returns an integer. It is written in fewer bytes if it is from `-small` to `small - 1`. */
   #integer(value: number, small: number): number {
     if (value >= -small && value < small) this.#isExact = false
     return value
@@ -254,12 +257,12 @@ export class Reader {
 
   #timestamp(): Date | bigint {
     const seconds = this.longlong()
-    if (seconds <= latest) return new Date(seconds * 1000)
+    if (seconds <= maxDateSeconds) return new Date(seconds * 1000)
     this.#isExact = false
     return this.#buffer.readBigUInt64BE(this.#at - 8)
   }
 
-  /** The entries of a table without its length, each with the bytes of its value, its tag included. */
+  /** Returns the entries of a table without its length, each with the bytes of its value, including the tag. */
   entries(): Map<string, Entry> {
     const entries = new Map<string, Entry>()
     while (this.#at < this.#end) {

@@ -1,25 +1,30 @@
 /**
  * Records of options, each read by one table of rules.
  *
- * A table has a rule for every option of a public type (`Table`): an option that the type has and the table lacks does not
- * compile, nor does one that no type has, or whose rule refuses what the type allows. What is read has a type of its own,
- * derived from the rules (`Values`), with the defaults filled in. An option that no table has is refused by its name.
+ * A table has a rule for every option of a public type (`Table`). An option that the type has and the table lacks does
+ * not compile. Neither does an option that no type has, nor a rule that refuses what the type allows. The values that
+ * are read have their own type, which is derived from the rules (`Values`), with the defaults filled in. An option that
+ * no table has is refused by its name, whatever its value, with the name that was meant.
  */
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../../model/errorReason.ts"
-import { refused } from "./fieldTable.ts"
+import { closestName } from "../config/suggestion.ts"
+import { invalidArgument } from "./fieldTable.ts"
 
-/** How an option is read: from what its type allows (`In`), to what is worked with (`Out`; `Absent` where it is not given). */
+/**
+ * How an option is read: from what its type allows (`In`) to the value that the library uses (`Out`, or `Absent` if the
+ * option is not given).
+ */
 export interface Rule<in In, out Out = unknown, out Absent = unknown> {
-  /** Not there at run time: what the type of the option may allow. */
+  /** Does not exist at run time: what the type of the option may allow. */
   readonly "~allows"?: (value: In) => void
-  readonly wants: string
-  /** `undefined`: refused, in the words of `wants`. */
+  readonly expected: string
+  /** Returns `undefined` for a refused value. The error then says what was `expected`. */
   readonly read: (value: unknown, operation: string) => Out | InvalidArgument | undefined
-  /** What stands for an option that is not given. */
-  readonly absent: Absent
+  /** The value of an option that is not given. */
+  readonly defaultValue: Absent
   readonly isRequired?: true
-  /** Its name in the table of arguments; absent: a field of the method. */
+  /** Its name in the table of arguments. Absent if the option is a field of the method. */
   readonly argument?: string
 }
 
@@ -27,7 +32,7 @@ type KeyOf<Options> = Options extends unknown ? keyof Options : never
 
 type ValueOf<Options, Key> = Options extends unknown ? (Key extends keyof Options ? Options[Key] : never) : never
 
-/** A rule for each option of a type; of a union, for the options of all its members. */
+/** A rule for each option of a type. For a union, the options are those of all its members. */
 export type Table<Options> = {
   readonly [Key in KeyOf<Options>]: Rule<Exclude<ValueOf<Options, Key>, undefined>>
 }
@@ -37,14 +42,14 @@ export interface Rules {
   readonly [name: string]: Rule<never>
 }
 
-/** What a table reads. */
+/** The values that a table reads. */
 export type Values<Rules> = {
   readonly [Name in keyof Rules]: Rules[Name] extends Rule<never, infer Out, infer Absent> ? Out | Absent : never
 }
 
-export const isRefused = (value: unknown): value is InvalidArgument => value instanceof InvalidArgument
+export const isInvalidArgument = (value: unknown): value is InvalidArgument => value instanceof InvalidArgument
 
-export const shown = (value: unknown): string => {
+export const formatValue = (value: unknown): string => {
   if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (typeof value === "object" && value !== null) return Array.isArray(value) ? "an array" : "an object"
   return typeof value === "bigint" ? `${value}n` : String(value)
@@ -52,14 +57,17 @@ export const shown = (value: unknown): string => {
 
 // --- Reading ---------------------------------------------------------------------------------------------------------
 
-/** Reads a record of options by a table; of no options, what stands for each. What is `undefined` is not given. */
+/**
+ * Reads a record of options by a table. Without a record, it returns all defaults. A known option that is
+ * `undefined` counts as not given.
+ */
 export type Reader<Known> = (operation: string, options: unknown) => Values<Known> | InvalidArgument
 
 export const readerOf = <Known extends Rules>(rules: Known): Reader<Known> => {
   const names = Object.keys(rules)
   const required = names.filter((name) => rules[name]!.isRequired === true)
   const absent: Readonly<Record<string, unknown>> = Object.freeze(
-    Object.fromEntries(names.map((name) => [name, rules[name]!.absent]))
+    Object.fromEntries(names.map((name) => [name, rules[name]!.defaultValue]))
   )
   return (operation, options) => {
     if (options === undefined && required.length === 0) return absent as Values<Known>
@@ -67,14 +75,14 @@ export const readerOf = <Known extends Rules>(rules: Known): Reader<Known> => {
     const refused = options === undefined ? undefined : readInto(values, operation, options, rules)
     if (refused !== undefined) return refused
     for (const name of required) {
-      if (values[name] === undefined) return wanted(operation, name, rules[name]!, undefined)
+      if (values[name] === undefined) return refusal(operation, name, rules[name]!, undefined)
     }
     return values as Values<Known>
   }
 }
 
-const wanted = (operation: string, name: string, { wants }: Rule<never>, value: unknown): InvalidArgument =>
-  refused(operation, name, wants, shown(value))
+const refusal = (operation: string, name: string, { expected }: Rule<never>, value: unknown): InvalidArgument =>
+  invalidArgument(operation, name, expected, formatValue(value))
 
 const readInto = (
   values: Record<string, unknown>,
@@ -83,24 +91,28 @@ const readInto = (
   rules: Rules
 ): InvalidArgument | undefined => {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    return refused(operation, "options", "an object", shown(options))
+    return invalidArgument(operation, "options", "an object", formatValue(options))
   }
   for (const name of Object.keys(options)) {
+    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
+    // Whatever its value: a misspelled option that is `undefined` here may have a value in production.
+    if (rule === undefined) {
+      const known = Object.keys(rules)
+      const meant = closestName(name, known)
+      const expected = meant === undefined ? `one of the options ${known.join(", ")}` : `${meant} (rename or remove it)`
+      return invalidArgument(operation, name, expected, "an unknown option")
+    }
     const given = (options as Readonly<Record<string, unknown>>)[name]
     if (given === undefined) continue
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
-    if (rule === undefined) {
-      return refused(operation, name, `one of the options ${Object.keys(rules).join(", ")}`, "an option of this name")
-    }
     const value = rule.read(given, operation)
-    if (value === undefined) return wanted(operation, name, rule, given)
-    if (isRefused(value)) return value
+    if (value === undefined) return refusal(operation, name, rule, given)
+    if (isInvalidArgument(value)) return value
     values[name] = value
   }
   return undefined
 }
 
-/** Options that are all true or false: each has a default, and what is not given has that. */
+/** Reads options that are all booleans, each with a default. */
 export const readFlags = <Options extends object>(
   operation: string,
   options: Options | undefined,
@@ -115,20 +127,20 @@ export const readFlags = <Options extends object>(
 // --- Rules -----------------------------------------------------------------------------------------------------------
 
 export const rule = <In, Out = In>(
-  wants: string,
+  expected: string,
   read: (value: unknown, operation: string) => Out | InvalidArgument | undefined
-): Rule<In, Out, undefined> => ({ wants, read, absent: undefined })
+): Rule<In, Out, undefined> => ({ expected, read, defaultValue: undefined })
 
-/** The same, with a default. */
-export const or = <In, Out, const Absent>(given: Rule<In, Out>, absent: Absent): Rule<In, Out, Absent> => ({
+/** The same rule, with a default. */
+export const withDefault = <In, Out, const Absent>(given: Rule<In, Out>, absent: Absent): Rule<In, Out, Absent> => ({
   ...given,
-  absent
+  defaultValue: absent
 })
 
-/** The same, where the type demands the option. */
+/** The same rule, for an option that the type requires. */
 export const required = <In, Out>(given: Rule<In, Out>): Rule<In, Out, never> => ({
   ...given,
-  absent: undefined as never,
+  defaultValue: undefined as never,
   isRequired: true
 })
 
@@ -139,8 +151,8 @@ export const omit = <Known extends Rules, Name extends keyof Known>(
 ): Omit<Known, Name> =>
   Object.fromEntries(Object.entries(rules).filter(([name]) => !names.includes(name as Name))) as never
 
-/** The same options, handed on as they are to an operation that reads them by its own table. */
-export const passedOn = <Known extends object>(
+/** The same options, passed unchanged to an operation that reads them by its own table. */
+export const passThrough = <Known extends object>(
   rules: Known
 ): {
   readonly [Name in keyof Known]: Known[Name] extends Rule<infer In> ? Rule<In, In, undefined> : never
@@ -151,28 +163,30 @@ export const boolean: Rule<boolean, boolean, undefined> = rule("true or false", 
 )
 
 export const integer = (least: number, most: number): Rule<number, number, undefined> =>
-  rule(
-    most === Number.MAX_SAFE_INTEGER ? `a whole number from ${least}` : `a whole number from ${least} to ${most}`,
-    (value) =>
-      Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most ? (value as number) : undefined
+  rule(most === Number.MAX_SAFE_INTEGER ? `an integer from ${least}` : `an integer from ${least} to ${most}`, (value) =>
+    Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most ? (value as number) : undefined
   )
+
+const listOf = (values: ReadonlyArray<string>): string => {
+  const quoted = values.map((value) => JSON.stringify(value))
+  const others = quoted.slice(0, -1).join(", ")
+  return others === "" ? quoted.join() : `${others} or ${quoted.at(-1)}`
+}
 
 export const choice = <const Value extends string>(values: ReadonlyArray<Value>): Rule<Value, Value, undefined> =>
-  rule(values.map((value) => JSON.stringify(value)).join(" or "), (value) =>
-    (values as ReadonlyArray<unknown>).includes(value) ? (value as Value) : undefined
-  )
+  rule(listOf(values), (value) => ((values as ReadonlyArray<unknown>).includes(value) ? (value as Value) : undefined))
 
-/** Node fires longer timers at once. In milliseconds. */
-export const longestTimer = 2 ** 31 - 1
+/** Maximum duration of a timer, in milliseconds. Node fires longer timers immediately. */
+export const maxTimerMillis = 2 ** 31 - 1
 
 /** A duration, read as milliseconds. */
-export const duration = (least: number, most = longestTimer): Rule<Duration.Input, number, undefined> =>
+export const duration = (least: number, most = maxTimerMillis): Rule<Duration.Input, number, undefined> =>
   rule(`a duration from ${least} ms to ${Duration.format(Duration.millis(most))}`, (value) => {
     const millis = toMillis(value)
     return millis !== undefined && millis >= least && millis <= most ? millis : undefined
   })
 
-/** A duration in milliseconds. `Duration` itself takes a negative number and NaN for zero. */
+/** Converts a duration to milliseconds. `Duration` itself reads a negative number and NaN as zero. */
 export const toMillis = (value: unknown): number | undefined => {
   if (typeof value === "number") return value >= 0 && value < Infinity ? value : undefined
   try {

@@ -1,39 +1,39 @@
-/** Messages as they are written, checked on the way. */
+/** Checks messages, and prepares them to be written. */
 import * as Duration from "effect/Duration"
 import { InvalidArgument } from "../../model/errorReason.ts"
 import type { FieldTable, Message } from "../../model/message.ts"
-import { longestTtl } from "./declarations.ts"
-import { isCopiedToMalformed, isMalformed, malformedAddress, wantsAddress } from "./directReply.ts"
-import { overhead } from "./protocol.ts"
-import { sizeOfShortText } from "./shortText.ts"
+import { maxTtlMillis } from "./declarations.ts"
+import { malformedCopyHeader, isMalformedAddress, malformedAddress, expectedAddress } from "./directReply.ts"
+import { frameOverhead } from "./protocol.ts"
+import { sizeOfShortString } from "./shortString.ts"
 import { bytesOfTable } from "./tableBytes.ts"
-import { unchangedIn } from "./unchanged.ts"
+import { unchangedBytesOf } from "./unchanged.ts"
 import {
-  isPlain,
-  isShortText,
-  kindOf,
-  kindOfName,
-  refused,
+  isPlainTable,
+  isShortString,
+  describeType,
+  describeName,
+  invalidArgument,
   toSeconds,
   toTable,
-  viewOf,
-  wantsName
+  asBuffer,
+  expectedName
 } from "./fieldTable.ts"
 
 /**
- * A message that is checked, and ready to be written.
+ * A message that is checked and ready to be written.
  *
- * A class, and all of its fields always there: object literals that live as long as a confirm takes are soon made by V8
- * where only a full collection finds them, and objects of many shapes are slow to read.
+ * It is a class, and all of its fields always exist. V8 soon allocates object literals that live as long as a confirm
+ * takes where only a full collection finds them, and objects of many shapes are slow to read.
  */
 export class Outgoing {
   exchange = ""
   routingKey = ""
   content: Buffer = nothing
-  /** Its headers as bytes, unless they are texts, plain numbers, booleans and null, and few. */
+  /** The headers as bytes, unless they are few and all of them are strings, plain numbers, booleans or null. */
   table: Buffer | undefined = undefined
   mandatory = false
-  // Losing messages is a choice, not an oversight.
+  // Messages are persistent by default, so that the risk of losing them is an explicit choice.
   persistent = true
   headers: FieldTable | undefined = undefined
   contentType: string | undefined = undefined
@@ -43,7 +43,7 @@ export class Outgoing {
   replyTo: string | undefined = undefined
   expiration: string | undefined = undefined
   messageId: string | undefined = undefined
-  /** In seconds since 1970. */
+  /** Seconds since 1970. */
   timestamp: number | undefined = undefined
   type: string | undefined = undefined
   userId: string | undefined = undefined
@@ -54,17 +54,17 @@ export class Outgoing {
   }
 }
 
-/** The content as it is written: a view, not a copy. */
+/** The content as it is written. Bytes are a view, not a copy. */
 export const toBuffer = (content: string | Uint8Array): Buffer =>
-  typeof content === "string" ? Buffer.from(content) : viewOf(content)
+  typeof content === "string" ? Buffer.from(content) : asBuffer(content)
 
 const nothing = Buffer.alloc(0)
 
-const wantsContent = "a well-formed text or bytes (Uint8Array)"
-const wantsMessage =
-  "one of exchange, routingKey, content, contentType, contentEncoding, headers, persistent, priority, correlationId, replyTo, expiration, messageId, timestamp, type, userId, appId"
+const expectedContent = "a string without lone surrogates, or a Uint8Array"
+const expectedMessage =
+  "one of the properties exchange, routingKey, content, contentType, contentEncoding, headers, persistent, priority, correlationId, replyTo, expiration, messageId, timestamp, type, userId, appId"
 
-/** `expiration` in milliseconds, as it is written; undefined: it cannot be. */
+/** `expiration` in milliseconds, as it is written, or undefined if it cannot be written. */
 export const toExpiration = (value: unknown): number | undefined => {
   let milliseconds = value
   if (typeof value !== "number") {
@@ -74,19 +74,19 @@ export const toExpiration = (value: unknown): number | undefined => {
       return undefined
     }
   }
-  return Number.isInteger(milliseconds) && Number(milliseconds) >= 0 && Number(milliseconds) <= longestTtl
+  return Number.isInteger(milliseconds) && Number(milliseconds) >= 0 && Number(milliseconds) <= maxTtlMillis
     ? Number(milliseconds)
     : undefined
 }
 
 /**
- * A message as it is published, or why it is not: the first property that cannot be sent.
+ * Returns a message as it is published, or why it is not: the first property that cannot be sent.
  *
- * @param frameMax the connection's, since a content header is one frame; 0: no limit
+ * @param frameMax the connection's frame-max, because a content header is one frame; 0: no limit
  */
-export const toPublish = (message: Message, frameMax = 0, operation = "basic.publish"): Outgoing | InvalidArgument => {
+export const toOutgoing = (message: Message, frameMax = 0, operation = "basic.publish"): Outgoing | InvalidArgument => {
   if (typeof message !== "object" || message === null) {
-    return refused(operation, "message", "an object with routingKey and content", kindOf(message))
+    return invalidArgument(operation, "message", "an object with routingKey and content", describeType(message))
   }
   const outgoing = new Outgoing()
   let hasRoutingKey = false
@@ -97,17 +97,17 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
     switch (key) {
       case "exchange":
         if (value === undefined) break
-        if (!isShortText(value)) return refused(operation, key, wantsName, kindOfName(value))
+        if (!isShortString(value)) return invalidArgument(operation, key, expectedName, describeName(value))
         outgoing.exchange = value
         break
       case "routingKey":
-        if (!isShortText(value)) return refused(operation, key, wantsName, kindOfName(value))
+        if (!isShortString(value)) return invalidArgument(operation, key, expectedName, describeName(value))
         outgoing.routingKey = value
         hasRoutingKey = true
         break
       case "content":
         if (typeof value === "string" ? !value.isWellFormed() : !(value instanceof Uint8Array)) {
-          return refused(operation, key, wantsContent, kindOf(value))
+          return invalidArgument(operation, key, expectedContent, describeType(value))
         }
         outgoing.content = toBuffer(value as string | Uint8Array)
         hasContent = true
@@ -124,18 +124,18 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
       case "userId":
       case "appId":
         if (value === undefined) break
-        if (!isShortText(value)) return refused(operation, key, wantsName, kindOfName(value))
+        if (!isShortString(value)) return invalidArgument(operation, key, expectedName, describeName(value))
         outgoing[key] = value
         break
       case "persistent":
         if (value === undefined) break
-        if (typeof value !== "boolean") return refused(operation, key, "true or false", kindOf(value))
+        if (typeof value !== "boolean") return invalidArgument(operation, key, "true or false", describeType(value))
         outgoing.persistent = value
         break
       case "priority":
         if (value === undefined) break
         if (!(Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 255)) {
-          return refused(operation, key, "an integer from 0 to 255", kindOf(value))
+          return invalidArgument(operation, key, "an integer from 0 to 255", describeType(value))
         }
         outgoing.priority = value as number
         break
@@ -143,7 +143,12 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
         if (value === undefined) break
         const milliseconds = toExpiration(value)
         if (milliseconds === undefined) {
-          return refused(operation, key, `a duration of 0 to ${longestTtl} whole milliseconds`, kindOf(value))
+          return invalidArgument(
+            operation,
+            key,
+            `a duration of 0 to ${maxTtlMillis} whole milliseconds`,
+            describeType(value)
+          )
         }
         outgoing.expiration = String(milliseconds)
         break
@@ -151,72 +156,78 @@ export const toPublish = (message: Message, frameMax = 0, operation = "basic.pub
       case "timestamp": {
         if (value === undefined) break
         const seconds = toSeconds(value)
-        if (!(seconds >= 0)) return refused(operation, key, "a Date or DateTime from 1970 on", kindOf(value))
+        if (!(seconds >= 0))
+          return invalidArgument(operation, key, "a Date or DateTime from 1970 on", describeType(value))
         outgoing.timestamp = seconds
         break
       }
       default:
-        // Somebody may have put something on `Object.prototype`: that is no property of this message.
-        if (Object.hasOwn(message, key)) return refused(operation, key, wantsMessage, "a property of this name")
+        // Code may have put something on `Object.prototype`, which is not a property of this message.
+        if (Object.hasOwn(message, key)) return invalidArgument(operation, key, expectedMessage, "an unknown property")
     }
   }
-  if (!hasRoutingKey) return refused(operation, "routingKey", wantsName, "undefined")
-  if (!hasContent) return refused(operation, "content", wantsContent, "undefined")
+  if (!hasRoutingKey) return invalidArgument(operation, "routingKey", expectedName, "undefined")
+  if (!hasContent) return invalidArgument(operation, "content", expectedContent, "undefined")
   if (headers !== undefined) {
-    const unchanged = unchangedIn(headers as FieldTable)
-    if (unchanged === undefined && isPlain(headers) && (frameMax === 0 || frameMax >= leastFrame)) {
+    const unchanged = unchangedBytesOf(headers as FieldTable)
+    if (unchanged === undefined && isPlainTable(headers) && (frameMax === 0 || frameMax >= minFrameMax)) {
       outgoing.headers = headers as FieldTable
     } else {
-      const table = toTable(headers, "headers", operation, roomForHeaders(outgoing, frameMax), unchanged)
+      const table = toTable(headers, "headers", operation, maxHeadersSize(outgoing, frameMax), unchanged)
       if (table instanceof InvalidArgument) return table
       outgoing.headers = table
       if (table !== headers) outgoing.table = bytesOfTable(table)
     }
     if (outgoing.exchange === "") {
-      const name = isCopiedToMalformed(headers as FieldTable)
-      if (name !== undefined) return refused(operation, `headers.${name}`, wantsAddress, malformedAddress)
+      const name = malformedCopyHeader(headers as FieldTable)
+      if (name !== undefined) return invalidArgument(operation, `headers.${name}`, expectedAddress, malformedAddress)
     }
   }
-  if (outgoing.exchange === "" && isMalformed(outgoing.routingKey)) {
-    return refused(operation, "routingKey", wantsAddress, malformedAddress)
+  if (outgoing.exchange === "" && isMalformedAddress(outgoing.routingKey)) {
+    return invalidArgument(operation, "routingKey", expectedAddress, malformedAddress)
   }
   return outgoing
 }
 
-/** A message to check the rest of: its own properties and inherited ones, each as what it is. */
+/**
+ * Returns a message with empty content, to check the rest of it. Own properties stay own, and inherited ones inherited.
+ */
 export const withoutContent = (message: Message): Message =>
   Object.create(
     Object.getPrototypeOf(message) as object | null,
     Object.getOwnPropertyDescriptors({ ...message, content: "" })
   ) as Message
 
-/** No connection has smaller frames (AMQP 0-9-1, section 4.2.3): a plain table fits in any case. */
-const leastFrame = 4096
+/** The smallest frame-max that a connection can have (AMQP 0-9-1, section 4.2.3). A plain table fits in any case. */
+const minFrameMax = 4096
 
-/** The length of a table is a long. */
-const mostOfTable = 2 ** 32 - 1
+/** Maximum size of a table in bytes: its length is a long. */
+const maxTableLength = 2 ** 32 - 1
 
-/** The most that `expiration` is as text. */
-const longestExpiration = String(longestTtl).length
+/** Maximum number of digits of `expiration`. */
+const maxExpirationDigits = String(maxTtlMillis).length
 
-/** Headers have to go into one frame with all other properties, of a message that is checked or is to be. */
-const roomForHeaders = (properties: Outgoing | Message, frameMax: number): number => {
-  if (frameMax === 0) return mostOfTable
-  // The frame's own 8 bytes; class, weight, content size, flags; delivery mode.
-  let others = overhead + 14 + 1
+/**
+ * Maximum size of the headers, in bytes: they share one frame with all other properties. The message is checked, or is
+ * to be.
+ */
+const maxHeadersSize = (properties: Outgoing | Message, frameMax: number): number => {
+  if (frameMax === 0) return maxTableLength
+  // The frame's own 8 bytes; class, weight, content size and flags; the delivery mode.
+  let others = frameOverhead + 14 + 1
   if (properties.priority !== undefined) others += 1
   if (properties.timestamp !== undefined) others += 8
   const { appId, contentEncoding, contentType, correlationId, expiration, messageId, replyTo, type, userId } =
     properties
-  if (expiration !== undefined) others += 1 + (typeof expiration === "string" ? expiration.length : longestExpiration)
+  if (expiration !== undefined) others += 1 + (typeof expiration === "string" ? expiration.length : maxExpirationDigits)
   for (const text of [contentType, contentEncoding, correlationId, replyTo, messageId, type, userId, appId]) {
-    if (text !== undefined) others += 1 + (sizeOfShortText(text) ?? 0)
+    if (text !== undefined) others += 1 + (sizeOfShortString(text) ?? 0)
   }
   return frameMax - others
 }
 
-/** Whether a message with these headers in the place of its own could be sent, as far as they decide it. */
+/** Whether a message with these headers in place of its own could be sent, as far as the headers decide it. */
 export const fitsHeaders = (message: Message, headers: FieldTable, frameMax = 0): boolean => {
-  const room = roomForHeaders(message, frameMax)
-  return !(toTable(headers, "headers", "basic.publish", room, unchangedIn(headers)) instanceof InvalidArgument)
+  const room = maxHeadersSize(message, frameMax)
+  return !(toTable(headers, "headers", "basic.publish", room, unchangedBytesOf(headers)) instanceof InvalidArgument)
 }

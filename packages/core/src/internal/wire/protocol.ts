@@ -1,15 +1,15 @@
-/** Numbers of AMQP 0-9-1, section 1.4 and 2.3 (https://www.rabbitmq.com/amqp-0-9-1-reference). */
+/** Numbers of AMQP 0-9-1, sections 1.4 and 2.3 (https://www.rabbitmq.com/amqp-0-9-1-reference). */
 
 export const methodFrame = 1
 export const headerFrame = 2
 export const bodyFrame = 3
 export const frameEnd = 0xce
-/** Of a frame, before its payload: type, channel and size. */
-export const prefix = 7
-/** Of a frame, beside its payload: what is before it, and the end behind it. */
-export const overhead = prefix + 1
+/** Size of a frame's header, in bytes: type, channel and size. */
+export const frameHeaderSize = 7
+/** Size of a frame without its payload, in bytes: the header, and the end. */
+export const frameOverhead = frameHeaderSize + 1
 
-/** A method, as it is on the wire: its class and its own number. */
+/** A method as it is on the wire: the number of its class, and its own. */
 export const method = (classId: number, methodId: number) => (classId << 16) | methodId
 
 export const heartbeatFrame = 8
@@ -93,7 +93,7 @@ const operations: Readonly<Record<number, string>> = {
   [txRollback]: "tx.rollback"
 }
 
-/** Methods that no operation is called by. */
+/** Methods that are not the name of an operation. */
 const others: Readonly<Record<number, string>> = {
   [connectionStart]: "connection.start",
   [connectionSecure]: "connection.secure",
@@ -109,14 +109,17 @@ const others: Readonly<Record<number, string>> = {
   [basicGetEmpty]: "basic.get-empty"
 }
 
-/** Any method in AMQP's words, as far as it is known; else its class and number. */
-export const nameOf = (id: number): string => {
+/** The name of any method in AMQP, if it is known; otherwise its class and number. */
+export const methodName = (id: number): string => {
   const replyTo = operations[id - 1]
   return (
     others[id] ?? operations[id] ?? (replyTo === undefined ? `method ${id >>> 16}.${id & 0xffff}` : `${replyTo}-ok`)
   )
 }
 
-/** A client's method in AMQP's words. `undefined`: the broker did not say which (0, 0), or none that is sent here. */
+/**
+ * The name of a client's method in AMQP. `undefined` if the broker did not say which (0, 0), or if the library never
+ * sends it.
+ */
 export const operationOf = (classId: number, methodId: number): string | undefined =>
   operations[method(classId, methodId)]

@@ -1,13 +1,13 @@
-/** Whether a message that the broker gave back (`basic.return`) is the one that was published. */
+/** Whether a message that the broker returned (`basic.return`) is the one that was published. */
 import type { FieldTable, Message, Properties } from "../../model/message.ts"
 import { noHeaders } from "./contentHeader.ts"
-import { directReplyTo, isReplyAddress } from "./directReply.ts"
+import { isPseudoQueue, isReplyAddress } from "./directReply.ts"
 import { toSeconds } from "./fieldTable.ts"
 import { toBuffer, toExpiration } from "./properties.ts"
-import { includes, keysOf } from "./sameValue.ts"
+import { includesEntries, definedKeys } from "./sameValue.ts"
 
-/** What `sameMessage` compares a message with. */
-export interface Arrived {
+/** The message that `isSameMessage` compares with the published one. */
+export interface ReceivedMessage {
   readonly content: Uint8Array
   readonly properties: Properties
   readonly exchange: string
@@ -15,16 +15,17 @@ export interface Arrived {
 }
 
 /**
- * Whether a message that the broker gave back is the one that was published.
+ * Whether a message that the broker returned is the one that was published.
  *
- * Not exactly what was published comes back: the broker takes the header `BCC` away, and may have been set up to add a
- * timestamp and headers of its own (https://www.rabbitmq.com/docs/configure#config-items, `message_interceptors`).
+ * The returned message may differ from the published one: the broker removes the header `BCC`, and may be configured to
+ * add a timestamp and headers of its own (https://www.rabbitmq.com/docs/configure#config-items,
+ * `message_interceptors`).
  */
-export const sameMessage = (message: Message, arrived: Arrived): boolean =>
-  sameEnvelope(message, arrived, arrived.content.byteLength) && toBuffer(message.content).equals(arrived.content)
+export const isSameMessage = (message: Message, arrived: ReceivedMessage): boolean =>
+  isSameEnvelope(message, arrived, arrived.content.byteLength) && toBuffer(message.content).equals(arrived.content)
 
-/** The same, of all but the content: of that, its size in bytes. */
-export const sameEnvelope = (message: Message, arrived: Omit<Arrived, "content">, size: number): boolean => {
+/** The same comparison without the content. Of the content, only the size in bytes is compared. */
+export const isSameEnvelope = (message: Message, arrived: Omit<ReceivedMessage, "content">, size: number): boolean => {
   const { content } = message
   const { properties } = arrived
   return (
@@ -38,8 +39,8 @@ export const sameEnvelope = (message: Message, arrived: Omit<Arrived, "content">
     (message.persistent ?? true) === properties.persistent &&
     message.priority === properties.priority &&
     (message.replyTo === properties.replyTo ||
-      // The broker has written the channel's own address in its place (direct reply-to).
-      (message.replyTo === directReplyTo && properties.replyTo !== undefined && isReplyAddress(properties.replyTo))) &&
+      // The broker replaced it with the channel's own address (direct reply-to).
+      (isPseudoQueue(message.replyTo) && properties.replyTo !== undefined && isReplyAddress(properties.replyTo))) &&
     (message.expiration === undefined ? undefined : toExpiration(message.expiration)) === properties.expiration &&
     (message.timestamp === undefined || toSeconds(message.timestamp) === toSeconds(properties.timestamp)) &&
     message.type === properties.type &&
@@ -50,9 +51,9 @@ export const sameEnvelope = (message: Message, arrived: Omit<Arrived, "content">
 }
 
 const sameHeaders = (sent: FieldTable, arrived: FieldTable): boolean => {
-  const keys = keysOf(sent).filter((key) => key !== "BCC")
+  const keys = definedKeys(sent).filter((key) => key !== "BCC")
   return (
-    includes(sent, keys, arrived) &&
+    includesEntries(sent, keys, arrived) &&
     Object.keys(arrived).every((key) => keys.includes(key) || key.startsWith("x-") || key === "timestamp_in_ms")
   )
 }

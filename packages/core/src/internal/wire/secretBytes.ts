@@ -1,8 +1,8 @@
 /**
- * The bytes of a secret, in memory of their own: in Buffer's pool, whoever prints the memory behind a small buffer of his
- * own prints them too.
+ * Returns the bytes of a secret in memory of their own. In Buffer's pool, code that prints the memory behind a small
+ * buffer of its own would print them too.
  */
-export const bytesOf = (secret: string): Buffer => {
+export const secretBytes = (secret: string): Buffer => {
   const bytes = Buffer.alloc(Buffer.byteLength(secret))
   bytes.write(secret)
   return bytes

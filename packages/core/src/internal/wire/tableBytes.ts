@@ -1,11 +1,11 @@
 /**
- * Field tables that `fieldTable` has checked, as bytes: amqplib encodes into 64 KiB, and what it cannot choose itself is
- * named `{ "!": type, value }`.
+ * Encodes field tables that `fieldTable` has checked. amqplib encodes into 64 KiB, and types that it cannot choose
+ * itself are named as `{ "!": type, value }`.
  */
 import { setUint16, setUint32, setUint64 } from "./frameWriter.ts"
-import { sizeOfShortText, writeShortText } from "./shortText.ts"
+import { sizeOfShortString, writeShortString } from "./shortString.ts"
 
-/** A value whose type is named. `raw`: the bytes that it was read from, its tag included. */
+/** A value with a named type. `raw` contains the bytes that it was read from, including the tag. */
 type Typed =
   | { readonly "!": "int64"; readonly value: bigint }
   | { readonly "!": "double"; readonly value: number }
@@ -49,18 +49,22 @@ const sizeOfValue = (value: unknown): number => {
   }
 }
 
-/** The bytes that a table takes, its length included. */
+/** Size of an encoded table in bytes, including its length. */
 export const sizeOfTable = (table: object): number => {
   let size = 4
-  // As amqplib does it: a table with a key "!" of its own hides its keys in its prototype.
+  // The loop includes inherited keys, as amqplib's does: a table with a key "!" of its own hides its keys in its
+  // prototype.
   for (const key in table) {
     const value: unknown = table[key as keyof typeof table]
-    if (value !== undefined) size += 1 + sizeOfShortText(key)! + sizeOfValue(value)
+    if (value !== undefined) size += 1 + sizeOfShortString(key)! + sizeOfValue(value)
   }
   return size
 }
 
-/** Types as amqplib chooses them; tags are RabbitMQ's (https://www.rabbitmq.com/amqp-0-9-1-errata#section_3). */
+/**
+ * Writes a number with the type that amqplib chooses. The tags are RabbitMQ's
+ * (https://www.rabbitmq.com/amqp-0-9-1-errata#section_3).
+ */
 export const setNumber = (room: Buffer, at: number, value: number): number => {
   if (!Number.isInteger(value)) {
     room[at] = 0x64 // d
@@ -145,7 +149,7 @@ const setTable = (room: Buffer, start: number, table: object): number => {
   for (const key in table) {
     const value: unknown = table[key as keyof typeof table]
     if (value === undefined) continue
-    const end = writeShortText(room, at + 1, key)
+    const end = writeShortString(room, at + 1, key)
     room[at] = end - at - 1
     at = setValue(room, end, value)
   }
@@ -153,7 +157,7 @@ const setTable = (room: Buffer, start: number, table: object): number => {
   return at
 }
 
-/** A table as bytes, its length included. */
+/** Encodes a table, including its length. */
 export const bytesOfTable = (table: object): Buffer => {
   const room = Buffer.allocUnsafe(sizeOfTable(table))
   setTable(room, 0, table)

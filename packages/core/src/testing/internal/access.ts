@@ -7,9 +7,14 @@ import * as Control from "./control.ts"
 const notControllable = new TestBrokerError({
   reason: "NotControllable",
   message:
-    "The broker at AMQP_URL is not ours, and no rabbitmqctl reaches it, so it cannot be inspected or made to misbehave. " +
-    'Name a command that reaches it in AMQP_TEST_RABBITMQCTL (such as "docker exec my-rabbit rabbitmqctl"), or unset ' +
+    "The broker at AMQP_URL is external, and no rabbitmqctl reaches it, so its census and faults are not available. " +
+    'Set AMQP_TEST_RABBITMQCTL to a command that reaches it (such as "docker exec my-rabbit rabbitmqctl"), or unset ' +
     "AMQP_URL to use a private broker."
+})
+
+const notRabbitMq = new TestBrokerError({
+  reason: "NotControllable",
+  message: "The memory broker is no RabbitMQ, so there is no rabbitmqctl. Use a real broker for this test."
 })
 
 const commandFailed = (message: string) => new TestBrokerError({ reason: "CommandFailed", message })
@@ -25,7 +30,7 @@ const runCli = (cli: Cli, args: ReadonlyArray<string>) =>
 
 const string = (text: string) => JSON.stringify(text)
 
-/** Runs `rabbitmqctl` beside the node, for one that runs in a container. */
+/** Runs `rabbitmqctl` on the node's machine, for a node in a container. */
 const runInNode = (evaluate: Broker["evaluate"], cli: Cli, args: ReadonlyArray<string>) =>
   evaluate(`
     Port = open_port({spawn_executable, os:find_executable(${string(cli.command)})},
@@ -49,7 +54,10 @@ const runInNode = (evaluate: Broker["evaluate"], cli: Cli, args: ReadonlyArray<s
     })
   )
 
-/** The value is printed between marks, because rabbitmqctl prints the result, and sometimes warnings, around it. */
+/**
+ * Evaluates Erlang with `rabbitmqctl`. The value is printed between marks, because `rabbitmqctl` prints the result, and
+ * sometimes warnings, around it.
+ */
 const evaluateByCli = (cli: Cli, erlang: string) =>
   runCli(cli, [
     "eval",
@@ -64,7 +72,7 @@ const evaluateByCli = (cli: Cli, erlang: string) =>
     })
   )
 
-/** Gives a running broker its controls. */
+/** Adds the controls to the coordinates of a running broker. */
 export const fromCoordinates = (coordinates: Coordinates): Broker => {
   const { cli, control } = coordinates
   const evaluate: Broker["evaluate"] =
@@ -75,7 +83,7 @@ export const fromCoordinates = (coordinates: Coordinates): Broker => {
         : () => Effect.fail(notControllable)
   const ctl: Broker["ctl"] =
     cli === undefined
-      ? () => Effect.fail(notControllable)
+      ? () => Effect.fail(coordinates.origin === "memory" ? notRabbitMq : notControllable)
       : (...args) => (cli.env === "inNode" ? runInNode(evaluate, cli, args) : runCli(cli, args))
   return { ...coordinates, evaluate, ctl }
 }

@@ -2,21 +2,30 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ChildProcess from "node:child_process"
 
-/** What a finished command left behind. `code` is `undefined` if it could not be started or died of a signal. */
+/**
+ * The result of a finished command. `code` is `undefined` if the command could not be started or was ended by a signal.
+ */
 export interface Outcome {
   readonly code: number | undefined
   readonly stdout: string
   readonly stderr: string
 }
 
+/** Options of a command. */
 export interface Options {
   readonly env?: NodeJS.ProcessEnv | undefined
   readonly cwd?: string | undefined
-  /** After this the command is killed, and `stderr` says so. Real time, whatever the test's clock. Default: 60 seconds. */
+  /**
+   * The time after which the command is killed, which `stderr` then reports. Real time, independent of the test's
+   * clock. Default: 60 seconds.
+   */
   readonly timeout?: Duration.Input | undefined
 }
 
-/** Runs a command to its end; never fails, ends it when interrupted or too slow. */
+/**
+ * Runs a command to its end. It never fails; it kills the command when it is interrupted or when the timeout has
+ * passed.
+ */
 export const run = (command: string, args: ReadonlyArray<string>, options?: Options): Effect.Effect<Outcome> =>
   Effect.callback((resume) => {
     let stdout = ""
@@ -25,16 +34,17 @@ export const run = (command: string, args: ReadonlyArray<string>, options?: Opti
       ...(options?.env === undefined ? {} : { env: options.env }),
       ...(options?.cwd === undefined ? {} : { cwd: options.cwd }),
       stdio: ["ignore", "pipe", "pipe"],
-      // A process group of its own: `rabbitmqctl` is a script, and what it starts would outlive it.
+      // The command has a process group of its own: `rabbitmqctl` is a script, and the processes that it starts would
+      // outlive it.
       detached: true
     })
     const kill = () => {
       try {
         if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL")
       } catch {
-        // It has ended.
+        // The process has already ended.
       }
-      // Whoever has left the group may hold them open, and keep this process alive.
+      // A process that has left the group may keep these pipes open, and keep this process alive.
       child.stdout.destroy()
       child.stderr.destroy()
     }

@@ -10,7 +10,7 @@ import type { NodeOptions } from "./privateNode.ts"
 const controlPort = 25_680
 const folder = "/etc/effect-amqp"
 
-/** The image that `AMQP_TEST_IMAGE` names, or a current RabbitMQ 4 without the management plugin. */
+/** The image in `AMQP_TEST_IMAGE`, or a current RabbitMQ 4 without the management plugin. */
 export const image = (): string => process.env["AMQP_TEST_IMAGE"] ?? "rabbitmq:4.2"
 
 const message = (error: unknown) => (error instanceof Error ? error.message : String(error))
@@ -18,13 +18,13 @@ const message = (error: unknown) => (error instanceof Error ? error.message : St
 const loaded = <A>(load: () => Promise<A>) =>
   Effect.tryPromise({ try: load, catch: (error) => `testcontainers cannot be loaded: ${message(error)}` })
 
-/** Whether a container can be started here, or the reason why not. */
+/** Succeeds if a container can be started on this machine; fails with the reason if not. */
 export const engine: Effect.Effect<true, string> = Effect.gen(function* () {
   const { getContainerRuntimeClient } = yield* loaded(() => import("testcontainers"))
-  yield* Effect.tryPromise({ try: getContainerRuntimeClient, catch: () => "no Docker engine answers" })
+  yield* Effect.tryPromise({ try: getContainerRuntimeClient, catch: () => "no Docker engine responds" })
   return true as const
 }).pipe(
-  Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.fail("the Docker engine does not answer") })
+  Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.fail("the Docker engine does not respond") })
 )
 
 const failed = (error: unknown) =>
@@ -36,7 +36,9 @@ const failed = (error: unknown) =>
 const stop = (container: StartedTestContainer) =>
   Effect.ignore(Effect.tryPromise(() => container.stop({ timeout: 0, remove: true })))
 
-/** Starts a promise that cannot be cancelled: a container that arrives after an interruption is stopped. */
+/**
+ * Starts a container. The promise cannot be cancelled: after an interruption, a container that has started is stopped.
+ */
 const startOrStop = (start: () => Promise<StartedTestContainer>) =>
   Effect.callback<StartedTestContainer, TestBrokerError>((resume) => {
     let interrupted = false
@@ -49,7 +51,7 @@ const startOrStop = (start: () => Promise<StartedTestContainer>) =>
     })
   })
 
-/** Starts a container through testcontainers, which also removes it should this process be killed. */
+/** Starts a container through testcontainers, which also removes it if this process is killed. */
 export const start = Effect.fnUntraced(function* (
   options: NodeOptions
 ): Effect.fn.Return<Coordinates, TestBrokerError, Scope.Scope> {
@@ -67,7 +69,7 @@ export const start = Effect.fnUntraced(function* (
     startOrStop(() =>
       new RabbitMQContainer(image())
         .withExposedPorts(5672, controlPort)
-        // No spaces: the broker's start script splits this into words.
+        // No spaces: the broker's start script splits this value into words.
         .withEnvironment({
           RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: `-eval {ok,_}=file:script("${folder}/control.erl").`
         })
@@ -82,7 +84,8 @@ export const start = Effect.fnUntraced(function* (
           },
           { target: "/etc/rabbitmq/enabled_plugins", content: `[${(options.plugins ?? []).join(",")}].\n` }
         ])
-        // Later than the broker's own "Server startup complete", which is before it evaluates anything.
+        // This line comes later than the broker's own "Server startup complete", which it prints before it can evaluate
+        // anything.
         .withWaitStrategy(Wait.forLogMessage(/control server ready on \d+/))
         .withStartupTimeout(120_000)
         .start()

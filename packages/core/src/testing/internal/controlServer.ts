@@ -1,10 +1,10 @@
 /**
- * The Erlang side of `control.ts`, run inside the broker's own node after it has booted: it listens on TCP, evaluates
- * the expressions that it is sent, and answers with their value. One evaluation costs about a millisecond, where a
- * `rabbitmqctl eval` costs half a second to start another Erlang machine.
+ * The Erlang side of `control.ts`. It runs inside the broker's node after the node has booted: it listens on TCP,
+ * evaluates the expressions that it receives, and returns their values. One evaluation takes about a millisecond, where
+ * a `rabbitmqctl eval` takes half a second to start another Erlang machine.
  *
- * Requests and answers are one length-prefixed frame each: `<token><source>`, and `+<value>` or `-<failure>`. Without
- * the token, nothing is evaluated. It prints its port on the node's standard output when the broker is ready.
+ * Requests and replies are one length-prefixed frame each: `<token><source>`, and `+<value>` or `-<failure>`. Nothing
+ * is evaluated without the token. When the broker is ready, the script prints its port on the node's standard output.
  */
 export const script = (options: {
   readonly token: string
@@ -55,12 +55,12 @@ end),
 ok.
 `
 
-/** The line with which {@link script} says that the broker is ready, and where. */
+/** The line that {@link script} prints when the broker is ready, with its port. */
 export const ready = /^control server ready on (\d+)$/m
 
 /**
- * Ends a private node when its supervisor is gone, which normally ends the node itself: its standard input is a pipe
- * from there. Takes epmd and the folder along.
+ * Ends a private node when its supervisor has ended without ending the node, which the supervisor normally does. The
+ * node's standard input is a pipe from the supervisor. The guard also ends epmd and removes the folder.
  */
 export const guard = (options: { readonly epmdPort: number; readonly directory: string }): string => `
 spawn(fun() ->

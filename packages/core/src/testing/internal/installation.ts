@@ -1,7 +1,7 @@
 import * as FileSystem from "node:fs"
 import * as Path from "node:path"
 
-/** An installed RabbitMQ: the folder of its own scripts, and the tools of the Erlang that it runs on. */
+/** An installed RabbitMQ: the folder of its scripts, and the tools of its Erlang. */
 export interface Installation {
   readonly scripts: string
   readonly epmd: string
@@ -21,7 +21,7 @@ const usual = [
   "/opt/homebrew/opt/rabbitmq/sbin"
 ]
 
-// Not on an ordinary user's PATH, but where packages put `rabbitmq-server` and `epmd`.
+// These folders are not on an ordinary user's PATH, but packages put `rabbitmq-server` and `epmd` there.
 const administrative = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 
 const executable = (path: string) => {
@@ -50,8 +50,9 @@ const readText = (path: string) => {
 }
 
 /**
- * RabbitMQ's own scripts lie next to `rabbitmq-env`. The `rabbitmq-server` that packages put on the PATH is a wrapper
- * that changes to the user `rabbitmq` and to the system's data folder; what it wraps is the path it names.
+ * RabbitMQ's own scripts are in the folder of `rabbitmq-env`. The `rabbitmq-server` that packages put on the PATH is a
+ * wrapper that changes to the user `rabbitmq` and to the system's data folder; the path in it leads to the script that
+ * it wraps.
  */
 const ownScripts = (folder: string): string | undefined => {
   const script = Path.join(folder, "rabbitmq-server")
@@ -80,10 +81,10 @@ const ownScripts = (folder: string): string | undefined => {
 const findOn = (folders: ReadonlyArray<string>, name: string) =>
   folders.map((folder) => Path.join(folder, name)).find(executable)
 
-/** epmd is beside `erl`, or in the runtime's folder, from which a bare Erlang installation does not link it. */
+/** Finds epmd: next to `erl`, or in the runtime's folder, to which a bare Erlang installation has no link. */
 const findEpmd = (folders: ReadonlyArray<string>, erl: string) => {
-  const beside = findOn([...folders, Path.dirname(realPath(erl))], "epmd")
-  if (beside !== undefined) return beside
+  const found = findOn([...folders, Path.dirname(realPath(erl))], "epmd")
+  if (found !== undefined) return found
   const root = /^\s*ROOTDIR="?([^"\n]+)"?$/m.exec(readText(erl))?.[1] ?? Path.dirname(Path.dirname(realPath(erl)))
   try {
     const runtimes = FileSystem.readdirSync(root).filter((name) => name.startsWith("erts-"))
@@ -97,8 +98,8 @@ const findEpmd = (folders: ReadonlyArray<string>, erl: string) => {
 }
 
 /**
- * Looks for an installation: in `RABBITMQ_HOME`, in the usual places, then on the `PATH`. Answers with it, or with the
- * reason why there is none.
+ * Looks for an installation: in `RABBITMQ_HOME`, in the usual folders, then on the `PATH`. Returns the installation, or
+ * the reason why there is none.
  */
 export const find = (env: NodeJS.ProcessEnv, places: ReadonlyArray<string> = usual): Installation | string => {
   const onPath = (env["PATH"] ?? "").split(Path.delimiter).filter((folder) => folder !== "")
@@ -108,8 +109,8 @@ export const find = (env: NodeJS.ProcessEnv, places: ReadonlyArray<string> = usu
   if (scripts === undefined) return "no rabbitmq-server is installed"
   const folders = [...new Set([...onPath, ...administrative, "/opt/homebrew/bin"])]
   const erl = findOn(folders, "erl")
-  if (erl === undefined) return `${scripts}/rabbitmq-server is there, but no erl is on the PATH`
+  if (erl === undefined) return `${scripts}/rabbitmq-server exists, but there is no erl on the PATH`
   const epmd = findEpmd(folders, erl)
-  if (epmd === undefined) return `${scripts}/rabbitmq-server is there, but no epmd is beside ${erl}`
+  if (epmd === undefined) return `${scripts}/rabbitmq-server exists, but there is no epmd next to ${erl}`
   return { scripts, epmd, path: folders.join(Path.delimiter) }
 }

@@ -7,18 +7,19 @@ import { TestBrokerError } from "../TestBrokerError.ts"
 import type { Coordinates } from "./broker.ts"
 
 /**
- * Where the processes of one test run meet for one broker: the run's main process listens, and starts the broker when
- * the first worker asks, so that a run without broker tests starts none.
+ * The environment variable with the address of the lobby, through which the processes of a test run share one broker.
+ * The run's main process listens there, and starts the broker at the first request of a worker. A run without broker
+ * tests therefore starts no broker.
  */
 const variable = "EFFECT_AMQP_TEST_LOBBY"
 
 type Answer = { readonly coordinates: Coordinates } | { readonly error: Pick<TestBrokerError, "reason" | "message"> }
 
-/** Opens the lobby and names it in the environment, which workers inherit. */
+/** Opens the lobby and writes its address into the environment, which workers inherit. */
 export const open = Effect.fnUntraced(function* (
   start: Effect.Effect<Coordinates, TestBrokerError, Scope.Scope>
 ): Effect.fn.Return<void, never, Scope.Scope> {
-  // A run inside a run uses the outer one's.
+  // A nested run uses the lobby of the outer run.
   if (process.env[variable] !== undefined) return
   const token = Crypto.randomBytes(24).toString("hex")
   const scope = yield* Effect.scope
@@ -63,7 +64,7 @@ export const open = Effect.fnUntraced(function* (
   process.env[variable] = `${typeof address === "object" ? address?.port : 0}:${token}`
 })
 
-/** Asks the lobby of this run for its broker; `undefined` if the run has none. */
+/** Requests the broker of this run from its lobby; `undefined` if the run has no lobby. */
 export const ask: Effect.Effect<Coordinates, TestBrokerError> | undefined = (() => {
   const [port, token] = (process.env[variable] ?? "").split(":")
   if (token === undefined) return undefined
@@ -72,7 +73,7 @@ export const ask: Effect.Effect<Coordinates, TestBrokerError> | undefined = (() 
     const gone = () =>
       resume(
         Effect.fail(
-          new TestBrokerError({ reason: "StartFailed", message: "The test run ended while a test wanted a broker" })
+          new TestBrokerError({ reason: "StartFailed", message: "The test run ended before its broker was available" })
         )
       )
     const socket = Net.connect({ host: "127.0.0.1", port: Number(port) }, () => socket.write(`${token}\n`))
@@ -81,7 +82,7 @@ export const ask: Effect.Effect<Coordinates, TestBrokerError> | undefined = (() 
     socket.on("error", gone)
     socket.on("close", () => {
       if (text === "") return gone()
-      // Written by `open` of the same version.
+      // `open` of the same version has written this.
       const answer = JSON.parse(text) as Answer
       resume(
         "coordinates" in answer ? Effect.succeed(answer.coordinates) : Effect.fail(new TestBrokerError(answer.error))

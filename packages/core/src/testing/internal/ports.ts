@@ -3,7 +3,7 @@ import * as FileSystem from "node:fs"
 import * as Net from "node:net"
 import { TestBrokerError } from "../TestBrokerError.ts"
 
-// Below the ephemeral range, so that no client socket is given the port between our look and the broker's bind.
+// Below the ephemeral range, so that no client socket gets the port between the check and the broker's bind.
 const lowest = 15_000
 const highest = () => {
   try {
@@ -21,7 +21,7 @@ const isFree = (port: number) =>
     server.listen({ port, host: "127.0.0.1", exclusive: true }, () => server.close(() => resume(Effect.succeed(true))))
   })
 
-/** As many distinct free TCP ports on 127.0.0.1, drawn at random so that runs side by side rarely meet. */
+/** Distinct free TCP ports on 127.0.0.1, drawn at random so that concurrent runs rarely collide. */
 export const free = Effect.fnUntraced(function* (count: number) {
   const limit = highest()
   const found = new Set<number>()

@@ -1,34 +1,41 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as ChildProcess from "node:child_process"
 import * as Crypto from "node:crypto"
-import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import * as Readline from "node:readline"
 import * as Url from "node:url"
 import { TestBrokerError } from "../TestBrokerError.ts"
 import type { Cli, Coordinates, Origin } from "./broker.ts"
 import * as ControlServer from "./controlServer.ts"
 import type { Installation } from "./installation.ts"
-import { live } from "./liveClock.ts"
 import * as Ports from "./ports.ts"
+import * as SupervisorProcess from "./supervisorProcess.ts"
 import type { Event, Plan } from "./supervisor.ts"
 
-/** What a private node may be given beyond its defaults. */
+/**
+ * Options of a private node.
+ *
+ * **When to use**
+ *
+ * Use with `layerPrivate` for a broker with another configuration, or with plugins.
+ *
+ * @see {@link layerPrivate} for the function that takes these options
+ * @category options
+ * @since 0.1.0
+ */
 export interface NodeOptions {
-  /** Lines of `rabbitmq.conf`, after our own. */
+  /** Lines of `rabbitmq.conf`, after those that every private node has. Default: none. */
   readonly config?: ReadonlyArray<string> | undefined
-  /** Plugins to enable, such as `rabbitmq_auth_mechanism_ssl`. */
+  /** Plugins to enable, such as `rabbitmq_auth_mechanism_ssl`. Default: none. */
   readonly plugins?: ReadonlyArray<string> | undefined
 }
 
-/** What the nodes of a cluster agree on, and what this one of them is. */
+/** The settings that the nodes of a cluster share, and the name of this node. */
 export interface Membership {
   readonly name: string
   readonly cookie: string
   readonly epmdPort: number
-  /** Whether it brings the epmd along that all of them use. */
+  /** Whether this node starts the epmd that all nodes of the cluster use. */
   readonly hasEpmd: boolean
 }
 
@@ -38,7 +45,8 @@ const supervisorFile = Url.fileURLToPath(
   new URL(`./supervisor${Path.extname(Url.fileURLToPath(import.meta.url))}`, import.meta.url)
 )
 
-// What would redirect the node to the system's broker or change its Erlang, and what is none of its business.
+// Variables that would redirect the node to the system's broker or change its Erlang, and variables that do not concern
+// it.
 const foreign = /^(?:RABBITMQ_|ERL_|NODE_|AMQP_|VITEST|EFFECT_AMQP_)/
 
 const inherited = (env: NodeJS.ProcessEnv): Record<string, string> =>
@@ -107,16 +115,17 @@ const draw = Effect.fnUntraced(function* (installation: Installation, options: N
           ""
         ].join("\n")
       },
-      // The node's name must resolve, which it does not where /etc/hosts does not say so.
+      // The node's name must resolve, and not every /etc/hosts contains it.
       inetrc: { content: '{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n', mode: 0o600 },
       enabled_plugins: { content: `[${(options.plugins ?? []).join(",")}].\n`, mode: 0o600 },
       "guard.erl": { content: ControlServer.guard({ epmdPort: epmd, directory }), mode: 0o600 },
       "control.erl": { content: ControlServer.script({ token, port: 0, address: "127.0.0.1" }), mode: 0o600 }
     },
-    // With this the script exec()s erl instead of waiting for it, so that the pid we have is the node's; `-noinput`
-    // then keeps the Erlang shell off the standard input, which belongs to the guard.
+    // With this variable the script exec()s erl instead of waiting for it, so that the known pid is the node's.
+    // `-noinput` then keeps the Erlang shell off the standard input, which belongs to the guard.
     env: { ...inherited(process.env), ...env, RABBITMQ_ALLOW_INPUT: "1" },
-    // In the foreground, so that its pid is ours to end; relaxed, so that the guard may end it.
+    // epmd runs in the foreground, so that the supervisor has its pid and can end it; relaxed, so that the guard may
+    // end it.
     ...(membership.hasEpmd && {
       epmd: [installation.epmd, "-port", String(epmd), "-address", "127.0.0.1", "-relaxed_command_check"]
     }),
@@ -131,49 +140,21 @@ const draw = Effect.fnUntraced(function* (installation: Installation, options: N
   return { plan, amqp, token, ctl }
 })
 
-/** Writes the plan to a new supervisor. Its pipes do not keep our process alive, once the node is up. */
-const spawn = (plan: Plan) => {
-  const { NODE_OPTIONS: _, NODE_V8_COVERAGE: __, ...env } = process.env
-  const child = ChildProcess.spawn(process.execPath, [supervisorFile], {
-    cwd: "/",
-    env,
-    detached: true,
-    stdio: ["pipe", "pipe", "ignore"]
-  })
-  // Heard of again below, as far as anybody cares; unheard, these would end our process.
-  child.on("error", () => {})
-  child.stdin.on("error", () => {})
+/** Starts a supervisor and writes the plan to it. Its pipes do not keep this process alive once the node is up. */
+const startSupervisor = (plan: Plan) => {
+  const child = SupervisorProcess.spawn(supervisorFile)
   child.stdin.write(`${JSON.stringify(plan)}\n`)
-  return Object.assign(child, { lines: Readline.createInterface({ input: child.stdout }) })
+  return child
 }
 
-type Supervisor = ReturnType<typeof spawn>
+type Supervisor = SupervisorProcess.SupervisorProcess
 
-const isOver = (child: Supervisor) => child.pid === undefined || child.exitCode !== null || child.signalCode !== null
-
-const keepsUsAlive = (child: Supervisor, yes: boolean) => {
-  const method = yes ? "ref" : "unref"
-  child[method]()
-  for (const stream of [child.stdin, child.stdout]) {
-    if (stream instanceof Net.Socket) stream[method]()
-  }
-}
-
-const stop = (child: Supervisor) =>
-  Effect.callback<void>((resume) => {
-    if (isOver(child)) return resume(Effect.void)
-    keepsUsAlive(child, true)
-    child.once("exit", () => resume(Effect.void))
-    child.stdin.end()
-  }).pipe(
-    // Then the guard inside the node does what is left.
-    Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.sync(() => child.kill("SIGKILL")) }),
-    live
-  )
+// The guard inside the node then does the rest.
+const stop = (child: Supervisor) => SupervisorProcess.stop(child, "10 seconds")
 
 type Ready = Extract<Event, { readonly type: "ready" }>
 
-/** What the supervisor says next, after `action`; its own end is an `exit` too. */
+/** Runs `action` and returns the supervisor's next event. The supervisor's own end is an `exit` too. */
 const nextEvent = (child: Supervisor, action: () => void) =>
   Effect.callback<Event>((resume) => {
     const forget = () => {
@@ -186,17 +167,17 @@ const nextEvent = (child: Supervisor, action: () => void) =>
     }
     const onExit = (code: number | null) =>
       settle({ type: "exit", output: `its supervisor ended with code ${code ?? "none"}` })
-    // Written by `supervisor.ts` of the same version.
+    // `supervisor.ts` of the same version has written this.
     const onLine = (line: string) => settle(JSON.parse(line) as Event)
     if (child.pid === undefined) return settle({ type: "exit", output: `${process.execPath} cannot be started` })
-    if (isOver(child)) return onExit(child.exitCode)
+    if (SupervisorProcess.isOver(child)) return onExit(child.exitCode)
     child.on("exit", onExit)
     child.lines.on("line", onLine)
-    keepsUsAlive(child, true)
+    SupervisorProcess.setKeepsAlive(child, true)
     action()
     return Effect.sync(forget)
   }).pipe(
-    Effect.onExit(() => Effect.sync(() => keepsUsAlive(child, false))),
+    Effect.onExit(() => Effect.sync(() => SupervisorProcess.setKeepsAlive(child, false))),
     Effect.timeoutOrElse({
       duration: "60 seconds",
       orElse: () => Effect.fail(failed("The private rabbitmq-server did not start or end within 60 seconds"))
@@ -210,18 +191,20 @@ const awaitReady = (child: Supervisor, action = () => {}) =>
       : Effect.fail(failed(`The private rabbitmq-server did not start:\n${event.output.trim()}`))
   )
 
-/** A private node that can be started again after it has ended. */
+/** A private node that can be restarted after it has ended. */
 export interface PrivateNode {
-  /** Its name among Erlang nodes. */
+  /** Its Erlang node name. */
   readonly name: string
   readonly coordinates: Coordinates
-  /** Starts the server again, which must have been killed or stopped: with what it has stored, as another process. */
+  /**
+   * Restarts the server, which must have been killed or stopped: as another process, with the data that it has stored.
+   */
   readonly startAgain: Effect.Effect<Coordinates, TestBrokerError>
   /** Sends a signal that ends the server, and waits for its end. */
   readonly end: (signal: "SIGKILL" | "SIGTERM") => Effect.Effect<void, TestBrokerError>
 }
 
-/** Starts a node, alone or as one of a cluster; see {@link start}. */
+/** Starts a node, on its own or as a member of a cluster; see {@link start}. */
 export const make = Effect.fnUntraced(function* (
   installation: Installation,
   origin: Origin,
@@ -230,7 +213,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<PrivateNode, TestBrokerError, Scope.Scope> {
   const { amqp, ctl, plan, token } = yield* draw(installation, options, membership)
   const supervisor = yield* Effect.acquireRelease(
-    Effect.sync(() => spawn(plan)),
+    Effect.sync(() => startSupervisor(plan)),
     stop
   )
   const coordinatesOf = (ready: Ready): Coordinates => ({
@@ -257,12 +240,15 @@ export const make = Effect.fnUntraced(function* (
   }
 })
 
-/** Somebody else may take a port after we had looked; epmd then ends without a word. */
+/**
+ * Whether a start failed because another process had taken a port after the check; epmd then ends without a message.
+ */
 export const isPortTaken = (error: TestBrokerError): boolean => /eaddrinuse|in.use|epmd ended/i.test(error.message)
 
 /**
- * Starts a node of its own, on 127.0.0.1 and free ports, with its own epmd, cookie and temporary folder, ready in 4 to
- * 8 seconds. It is gone, folder and all, when the scope has closed, and also when this process dies, however it dies.
+ * Starts a private node, on 127.0.0.1 and free ports, with its own epmd, cookie and temporary folder, ready in 4 to 8
+ * seconds. When the scope closes, the node and its folder are removed. This also happens when this process dies, for
+ * whatever reason.
  */
 export const start = (
   installation: Installation,

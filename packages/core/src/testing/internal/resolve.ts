@@ -6,30 +6,39 @@ import * as Container from "./container.ts"
 import * as DebianPackage from "./debianPackage.ts"
 import * as Installation from "./installation.ts"
 import { live } from "./liveClock.ts"
+import * as Memory from "./memory/standalone.ts"
 import * as PrivateNode from "./privateNode.ts"
 import * as Url from "./url.ts"
 
-/** One way of getting a broker: whether it can be tried at all, and what it takes. */
+/** A source of a broker: whether it is available, and how to start it. */
 export interface Way {
   readonly origin: Origin
-  /** Fails with the reason why this machine does not offer this way. */
+  /** Fails with the reason why this source is not available on this machine. */
   readonly start: Effect.Effect<Effect.Effect<Coordinates, TestBrokerError, Scope.Scope>, string>
 }
 
-/** `AMQP_TEST_BROKER` names the only ways that may be taken, such as `container` on a machine that has a binary too. */
+const givenNames = () => (process.env["AMQP_TEST_BROKER"] ?? "").split(/[\s,]+/).filter((name) => name !== "")
+
+/** Restricts the sources to those in `AMQP_TEST_BROKER`, such as `container` on a machine that also has a binary. */
 const chosen = (all: ReadonlyArray<Way>): ReadonlyArray<Way> => {
-  const names = (process.env["AMQP_TEST_BROKER"] ?? "").split(/[\s,]+/).filter((name) => name !== "")
+  const names = givenNames()
   return names.length === 0
     ? all
     : all.map((way) =>
         names.includes(way.origin)
           ? way
-          : { ...way, start: Effect.fail(`AMQP_TEST_BROKER=${names.join(",")} does not allow it`) }
+          : { ...way, start: Effect.fail(`excluded by AMQP_TEST_BROKER=${names.join(",")}`) }
       )
 }
 
-/** The ways of this machine, in order. A broker for one test file alone is never the one at `AMQP_URL`. */
-export const ways = (options: PrivateNode.NodeOptions & { readonly exclusive: boolean }): ReadonlyArray<Way> => {
+export interface Ways extends PrivateNode.NodeOptions {
+  readonly exclusive: boolean
+  /** Whether the memory broker is the last source. Otherwise it is one only where `AMQP_TEST_BROKER` names it. */
+  readonly fallsBack?: boolean | undefined
+}
+
+/** The sources, in order. A broker for one test file alone is never the one at `AMQP_URL`. */
+export const ways = (options: Ways): ReadonlyArray<Way> => {
   const url: Way = {
     origin: "url",
     start: Effect.suspend(() => {
@@ -62,12 +71,20 @@ export const ways = (options: PrivateNode.NodeOptions & { readonly exclusive: bo
       )
     })
   }
-  return chosen([...(options.exclusive ? [] : [url]), binary, container, debianPackage])
+  const memory: Way = {
+    origin: "memory",
+    start: Effect.suspend(() =>
+      options.fallsBack === true || givenNames().includes("memory")
+        ? Effect.succeed(Memory.start)
+        : Effect.fail("it is no RabbitMQ: AMQP_TEST_BROKER=memory takes it all the same")
+    )
+  }
+  return chosen([...(options.exclusive ? [] : [url]), binary, container, debianPackage, memory])
 }
 
 const advice = [
-  "Any one of these gets you a broker:",
-  "  - a broker that runs already:  export AMQP_URL=amqp://user:password@host:5672",
+  "Any one of these provides a broker:",
+  "  - a running broker:            export AMQP_URL=amqp://user:password@host:5672",
   "  - Debian, Ubuntu:              sudo apt-get install --no-install-recommends rabbitmq-server",
   "  - Fedora:                      sudo dnf install rabbitmq-server",
   "  - macOS:                       brew install rabbitmq",
@@ -75,7 +92,7 @@ const advice = [
   "  - Docker or Podman:            start the engine; the image is AMQP_TEST_IMAGE, by default rabbitmq:4.2"
 ].join("\n")
 
-/** The first way that works, or one error that says what was tried and what to do. */
+/** The broker of the first source that works, or an error that says what was tried and what to do. */
 export const first = Effect.fnUntraced(function* (
   candidates: ReadonlyArray<Way>
 ): Effect.fn.Return<Coordinates, TestBrokerError, Scope.Scope> {
@@ -86,7 +103,7 @@ export const first = Effect.fnUntraced(function* (
       reasons.push(`  - ${way.origin}: ${start}`)
       continue
     }
-    // Whoever names a broker means that one, and no other.
+    // An explicit `AMQP_URL` excludes the other sources, even if it fails.
     if (way.origin === "url") return yield* start
     const result = yield* start.pipe(Effect.catch((error) => Effect.succeed(error)))
     if (!(result instanceof TestBrokerError)) return result
@@ -94,6 +111,6 @@ export const first = Effect.fnUntraced(function* (
   }
   return yield* new TestBrokerError({
     reason: "NoBroker",
-    message: `No RabbitMQ broker to work with:\n${reasons.join("\n")}\n${advice}`
+    message: `No RabbitMQ broker is available:\n${reasons.join("\n")}\n${advice}`
   })
 }, live)

@@ -7,10 +7,13 @@ import type { Coordinates } from "./broker.ts"
 import * as Lobby from "./lobby.ts"
 import * as Resolve from "./resolve.ts"
 
-/** How long a broker that nobody uses waits for the next user: test files build and close layers one after another. */
+/**
+ * How long an unused broker waits for the next user, in milliseconds: test files build and close layers one after
+ * another.
+ */
 const idleMillis = 10_000
 
-interface Held {
+interface SharedBroker {
   readonly coordinates: Coordinates
   readonly scope: Scope.Closeable
   users: number
@@ -18,37 +21,37 @@ interface Held {
 }
 
 const starting = Semaphore.makeUnsafe(1)
-let held: Held | undefined
+let shared: SharedBroker | undefined
 
-const hold = Effect.gen(function* () {
-  if (held === undefined) {
+const acquire = Effect.gen(function* () {
+  if (shared === undefined) {
     const scope = Scope.makeUnsafe()
     const coordinates = yield* Resolve.first(Resolve.ways({ exclusive: false })).pipe(
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void))
     )
-    held = { coordinates, scope, users: 0, idle: undefined }
+    shared = { coordinates, scope, users: 0, idle: undefined }
   }
-  clearTimeout(held.idle)
-  held.users++
-  return held
+  clearTimeout(shared.idle)
+  shared.users++
+  return shared
 })
 
-const letGo = (mine: Held) =>
+const release = (mine: SharedBroker) =>
   Effect.sync(() => {
     if (--mine.users > 0) return
-    // Does not keep the process alive: if it ends first, the broker goes with it.
+    // The timer does not keep the process alive: if the process ends first, the broker ends with it.
     mine.idle = setTimeout(() => {
       if (mine.users > 0) return
-      if (held === mine) held = undefined
+      if (shared === mine) shared = undefined
       Effect.runFork(Scope.close(mine.scope, Exit.void))
     }, idleMillis).unref()
   })
 
-/** The broker of this test run, or else of this process, started for the first who asks. */
+/** The broker of this test run, or otherwise of this process. It is started for its first user. */
 export const broker: Effect.Effect<Coordinates, TestBrokerError, Scope.Scope> =
   Lobby.ask ??
   Effect.map(
-    Effect.acquireRelease(Semaphore.withPermit(starting, hold), letGo, { interruptible: true }),
+    Effect.acquireRelease(Semaphore.withPermit(starting, acquire), release, { interruptible: true }),
     ({ coordinates }) => coordinates
   )

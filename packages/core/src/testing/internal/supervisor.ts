@@ -1,10 +1,10 @@
 /**
- * A program of its own: the parent of a private node's two processes, in a session of its own.
+ * A separate program: the parent of a private node's two processes, in a session of its own.
  *
- * It lives exactly as long as its standard input: when the process that started it stops the node, exits, crashes or is
- * killed with SIGKILL, the pipe closes, and the node, its epmd and its folder go. Standard input carries one line, the
- * {@link Plan}, and another for each time that a server that has ended is to be started again, in the same folder;
- * standard output carries one JSON {@link Event} a line.
+ * It runs exactly as long as its standard input is open: when the process that started it stops the node, exits,
+ * crashes or is killed with SIGKILL, the pipe closes, and the node, its epmd and its folder are removed. Standard input
+ * carries the {@link Plan} as one line, and another line for each restart of a server that has ended, in the same
+ * folder. Standard output carries one JSON {@link Event} per line.
  */
 import * as ChildProcess from "node:child_process"
 import * as FileSystem from "node:fs"
@@ -12,14 +12,16 @@ import * as Path from "node:path"
 import * as Readline from "node:readline"
 
 export interface Plan {
-  /** Created here, with `files` in it, and removed at the end. */
+  /** The folder that the supervisor creates, with `files` in it, and removes at the end. */
   readonly directory: string
   readonly files: Readonly<Record<string, { readonly content: string; readonly mode: number }>>
   readonly env: Readonly<Record<string, string>>
-  /** Not of a node that uses another's. */
+  /** The epmd command; `undefined` for a node that uses another node's epmd. */
   readonly epmd?: ReadonlyArray<string> | undefined
   readonly server: ReadonlyArray<string>
-  /** The node is up once its output matches; the first group is the port of its evaluation server. */
+  /**
+   * A regular expression: the node is up when its output matches. The first group is the port of its evaluation server.
+   */
   readonly ready: string
 }
 
@@ -29,7 +31,7 @@ export type Event =
 
 const emit = (event: Event) => process.stdout.write(`${JSON.stringify(event)}\n`)
 
-// A parent that died does not read any more.
+// A parent that has died no longer reads.
 process.stdout.on("error", () => {})
 
 const exited = (child: ChildProcess.ChildProcess) =>
@@ -51,7 +53,7 @@ const end = async () => {
   if (ending) return
   ending = true
   if (started !== undefined) {
-    // Not even SIGTERM: what a private broker stores is worth nothing, and a clean stop takes seconds.
+    // SIGKILL and not SIGTERM: the data of a private broker is worthless, and a clean stop takes seconds.
     const children = [started.server, ...(started.epmd === undefined ? [] : [started.epmd])]
     for (const child of children) child.kill("SIGKILL")
     await Promise.all(children.map(exited))
@@ -79,7 +81,7 @@ const spawn = (
   return child
 }
 
-/** The last of what somebody printed. */
+/** Keeps the last 16,384 characters of an output. */
 const tail = () => {
   let output = ""
   return (chunk: string) => (output = (output + chunk).slice(-16_384))
@@ -107,7 +109,7 @@ const start = (plan: Plan) => {
     FileSystem.mkdirSync(Path.dirname(path), { recursive: true, mode: 0o700 })
     FileSystem.writeFileSync(path, file.content, { mode: file.mode })
   }
-  // Of both: why a server does not start may be said by epmd.
+  // The output of both processes: epmd may print the reason why the server does not start.
   const print = tail()
   const epmd = plan.epmd === undefined ? undefined : spawn(plan, plan.epmd, "ignore", print)
   started = { plan, epmd, server: startServer(plan, epmd, print) }
@@ -126,7 +128,7 @@ const input = Readline.createInterface({ input: process.stdin })
 input.on("line", (line) => {
   if (started !== undefined) return void startAgain(started)
   try {
-    // Written by `privateNode.ts` of the same version, which is the only one to start this program.
+    // `privateNode.ts` of the same version has written this. No other module starts this program.
     start(JSON.parse(line) as Plan)
   } catch (error) {
     emit({ type: "exit", output: String(error) })

@@ -9,30 +9,30 @@ import type { Cli, Coordinates } from "./broker.ts"
 
 const unreachable = (message: string) => new TestBrokerError({ reason: "Unreachable", message })
 
-// `new URL` puts its input, password and all, into its error.
+// `new URL` includes its input, with the password, in its error.
 const parse = (text: string) => {
   const url = URL.canParse(text) ? new URL(text) : undefined
   return url !== undefined && /^amqps?:$/.test(url.protocol) && url.hostname !== ""
     ? Effect.succeed(url)
-    : Effect.fail(unreachable("AMQP_URL is not a URL such as amqp://guest:guest@localhost:5672"))
+    : Effect.fail(unreachable("AMQP_URL: expected a URL such as amqp://guest:guest@localhost:5672"))
 }
 
 const portOf = (url: URL) => (url.port !== "" ? Number(url.port) : url.protocol === "amqps:" ? 5671 : 5672)
 
 const hostOf = (url: URL) => url.hostname.replace(/^\[(.*)\]$/, "$1")
 
-const knock = (host: string, port: number) =>
+const probe = (host: string, port: number) =>
   Effect.callback<void, TestBrokerError>((resume) => {
     const socket = Net.connect({ host, port })
     socket.once("connect", () => resume(Effect.void))
     socket.once("error", (error) =>
-      resume(Effect.fail(unreachable(`Nothing answers at AMQP_URL (${host}:${port}): ${error.message}`)))
+      resume(Effect.fail(unreachable(`Cannot connect to AMQP_URL (${host}:${port}): ${error.message}`)))
     )
     return Effect.sync(() => socket.destroy())
   }).pipe(
     Effect.timeoutOrElse({
       duration: "10 seconds",
-      orElse: () => Effect.fail(unreachable(`Nothing answers at AMQP_URL (${host}:${port}) within 10 seconds`))
+      orElse: () => Effect.fail(unreachable(`Cannot connect to AMQP_URL (${host}:${port}) within 10 seconds`))
     })
   )
 
@@ -41,7 +41,7 @@ const onPath = (name: string) =>
     .map((folder) => Path.join(folder, name))
     .find((path) => FileSystem.existsSync(path))
 
-/** A `rabbitmqctl` of this machine's own broker, if it is that broker which listens at the URL. */
+/** The `rabbitmqctl` of this machine's broker, if that broker listens at the URL. */
 const localCli = Effect.fnUntraced(function* (host: string, port: number) {
   const command = /^(?:localhost|127\.|::1$)/.test(host) ? onPath("rabbitmqctl") : undefined
   if (command === undefined) return undefined
@@ -60,12 +60,12 @@ const givenCli = (): Cli | undefined => {
   return command === undefined ? undefined : { command, args: [...args, "-q"], env: "inherit" }
 }
 
-/** The broker at a URL. It is not ours: nothing is started, and nothing ended. */
+/** Connects to the external broker at a URL: nothing is started, and nothing is ended. */
 export const connect = Effect.fnUntraced(function* (
   text: string
 ): Effect.fn.Return<Coordinates, TestBrokerError, Scope.Scope> {
   const url = yield* parse(text)
-  yield* knock(hostOf(url), portOf(url))
+  yield* probe(hostOf(url), portOf(url))
   const cli = givenCli() ?? (yield* localCli(hostOf(url), portOf(url)))
   return { origin: "url", url: text, description: `the broker at AMQP_URL (${url.host})`, cli }
 })

@@ -1,4 +1,4 @@
-/** A worker thread with a connection of its own. */
+/** A worker thread with its own connection. */
 import { AmqpLive, AmqpPublisher } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"

@@ -1,6 +1,6 @@
 /**
- * An application that uses amqplib itself, with OpenTelemetry's instrumentation of it, and this library beside it: on one
- * broker, each with a connection of its own. Its only line is a report, as JSON.
+ * An application that uses amqplib directly, with OpenTelemetry's instrumentation of it, and this library: on one
+ * broker, each with its own connection. Its only line of output is a report, as JSON.
  */
 import { context, propagation } from "@opentelemetry/api"
 import { W3CTraceContextPropagator } from "@opentelemetry/core"
@@ -17,23 +17,23 @@ const messages = 20
 const exporter = new InMemorySpanExporter()
 const tracerProvider = new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] })
 propagation.setGlobalPropagator(new W3CTraceContextPropagator())
-// It replaces methods of amqplib as `require` loads it.
+// It replaces methods of amqplib when `require` loads it.
 new AmqplibInstrumentation().setTracerProvider(tracerProvider)
 const require = createRequire(import.meta.url)
 const amqplib = require("amqplib") as typeof Amqplib
 
-/** The spans that have come since this was asked last. */
+/** The spans that were added since the last call. */
 const spans = () => {
   const names = exporter.getFinishedSpans().map(({ name }) => name)
   exporter.reset()
   return names.sort()
 }
 
-// --- What amqplib consists of ----------------------------------------------------------------------------------------
+// --- amqplib's members -----------------------------------------------------------------------------------------------
 
 const folder = dirname(require.resolve("amqplib")) + sep
 
-/** All properties of all that its modules export, and of the prototypes of classes in it. */
+/** All properties of all that its modules export, and of the prototypes of their classes. */
 const everything = () => {
   const found = new Map<object, PropertyDescriptorMap>()
   const look = (value: unknown) => {
@@ -48,7 +48,7 @@ const everything = () => {
   return found
 }
 
-/** The names of properties that are not what they were. */
+/** The names of properties that have changed. */
 const changes = (before: ReturnType<typeof everything>) => {
   const changed: Array<string> = []
   for (const [of, descriptors] of before) {
@@ -63,7 +63,7 @@ const changes = (before: ReturnType<typeof everything>) => {
   return changed
 }
 
-/** What is there more often than before. */
+/** The entries that occur more often than before. */
 const added = (before: ReadonlyArray<string>, now: ReadonlyArray<string>) => {
   const rest = Array.from(before)
   return now.filter((name) => {
@@ -88,7 +88,7 @@ await channel.consume("theirs", (message) => {
   arrivals.emit("message", message)
 })
 
-/** Publishes by amqplib: the headers with which it arrives. */
+/** Publishes with amqplib, and returns the headers with which the message arrives. */
 const useAmqplib = async () => {
   const arrived = once(arrivals, "message") as Promise<[Amqplib.ConsumeMessage]>
   channel.sendToQueue("theirs", Buffer.from("x"))
@@ -133,7 +133,7 @@ if (got !== false) channel.ack(got)
 spans()
 const theirSpansAfter = (await useAmqplib(), spans())
 
-// The sockets of a connection that is closed are gone a turn later.
+// The sockets of a closed connection are gone one turn later.
 await new Promise((resolve) => setImmediate(resolve))
 console.log(
   JSON.stringify({

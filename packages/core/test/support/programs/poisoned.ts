@@ -1,6 +1,7 @@
 /**
- * A worker that dies of one message, as by a segmentation fault or for want of memory: nothing of it can note that. It
- * consumes the queue named by its argument, prints what it handles, a line each, and ends at `poison` with the code 9.
+ * A worker that dies of one message, as it would of a segmentation fault or for lack of memory: it cannot record that.
+ * It consumes the queue named by its argument, prints each handled message on a line, and exits at `poison` with code
+ * 9.
  */
 import { AmqpConsumer, AmqpLive, AmqpMessage } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
@@ -11,7 +12,8 @@ AmqpConsumer.consume(
   (delivery) =>
     Effect.suspend(() => {
       const text = AmqpMessage.text(delivery)
-      // Not in the turn in which the message before was acknowledged: that would come again, too.
+      // Not in the turn in which the previous message was acknowledged, because that message would be delivered again
+      // too.
       if (text === "poison")
         return Effect.andThen(
           Effect.sleep("50 millis"),

@@ -1,4 +1,6 @@
-/** A small application: it connects, declares, publishes, consumes, meets an error, and closes. It prints what it has come to. */
+/**
+ * A small application: it connects, declares, publishes, consumes, handles an error, and closes. It prints its results.
+ */
 import { Amqp, AmqpChannel, AmqpConfig, AmqpConsumer, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { Effect, References, Stream } from "effect"
 

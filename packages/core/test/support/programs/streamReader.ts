@@ -1,8 +1,9 @@
 /**
- * An application that reads a stream and keeps its position in a folder, for a test to cut its connections and to kill it. It
- * writes `offset content` into a file for each message that it has handled: what is not there was not handled.
+ * An application that reads a stream and keeps its position in a folder. A test cuts its connections and kills it. It
+ * writes `offset content` into a file for each message that it has handled: a message without a line was not handled.
  *
- * By `each` it handles them one by one, ten at a time; by `batch` together, two batches at a time. It ends in order by SIGTERM.
+ * With `each` it handles messages one by one, ten at a time; with `batch` it handles two batches at a time. It ends in
+ * order on SIGTERM.
  */
 import { Amqp, AmqpConfig, AmqpConsumer, AmqpMessage, AmqpOffsetStore } from "@effect-amqp/core"
 import { NodeFileSystem, NodePath, NodeRuntime } from "@effect/platform-node"
@@ -27,7 +28,7 @@ const reading = Effect.gen(function* () {
   const options = {
     queueType: "stream",
     offset: "first",
-    offsets: { store, name: "reader", every: 100, within: "1 second" },
+    offsets: { store, name: "reader", saveEvery: 100, saveWithin: "1 second" },
     prefetch: 100
   } as const
   return yield* mode === "each"

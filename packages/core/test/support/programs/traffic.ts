@@ -1,10 +1,10 @@
 /**
- * An application in the midst of traffic, for a test to stop by SIGTERM. It publishes numbers to the queue `work` as fast as
- * they are confirmed, handles them, and writes what it knows into a file: `p 7` when 7 was confirmed, `h 7` when it was
- * handled.
+ * An application with traffic under way, which a test stops with SIGTERM. It publishes numbers to the queue `work` as
+ * fast as they are confirmed, handles them, and writes events into a file: `p 7` when 7 was confirmed, `h 7` when it
+ * was handled.
  *
- * Run as `main` it ends as `NodeRuntime.runMain` ends it. Run as `plain` nothing ends it: it does so when nothing is left that
- * keeps it, and writes `r` with what there is.
+ * Run as `main` it ends as `NodeRuntime.runMain` ends it. Run as `plain` it ends automatically, when nothing is left
+ * that keeps the process alive, and then writes `r` with what there is.
  */
 import { type Amqp, AmqpConsumer, AmqpLive, AmqpMessage, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
@@ -42,7 +42,7 @@ const borrowing = Effect.forever(
   )
 )
 
-// In bad weather some of it fails: it goes on as well as it can, until it is stopped.
+// Under a bad condition some operations fail: it continues as well as it can until it is stopped.
 const on = <A, E>(effect: Effect.Effect<A, E, Amqp.Amqp>) => Effect.forkChild(Effect.exit(effect))
 
 const main = Effect.gen(function* () {
@@ -56,11 +56,11 @@ const main = Effect.gen(function* () {
 if (mode === "main") NodeRuntime.runMain(main)
 else {
   const fiber = Effect.runFork(main)
-  // It keeps nothing alive: a connection that is left behind would.
+  // This timer keeps nothing alive, but a connection that is left behind would.
   process.once("SIGTERM", () => fiber.interruptUnsafe())
   fiber.addObserver(() => {
     const look = () => appendFileSync(file, `r ${process.getActiveResourcesInfo().join(" ")}\n`)
-    // Later than now, when what has just been closed is gone, and so is the timer.
+    // Not at once: whatever has just been closed, and the timer, are gone a moment later.
     setTimeout(() => setImmediate(look), 100)
   })
 }

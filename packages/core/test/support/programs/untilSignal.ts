@@ -1,8 +1,8 @@
 /**
- * A process of its own, as applications are: it connects, consumes, publishes, and ends its main effect when it is told to
- * (SIGUSR2). It never ends its process: that has to happen by itself.
+ * A separate process, as applications are: it connects, consumes, publishes, and ends its main effect on SIGUSR2. It
+ * never ends its process: that has to happen automatically.
  *
- * It is told where to connect by `AMQP_URL`, and prints what it has come to, a line each.
+ * It gets the broker's address from `AMQP_URL`, and prints its results, one per line.
  */
 import {
   Amqp,
@@ -17,8 +17,8 @@ import { Deferred, Effect, References, Stream, SubscriptionRef } from "effect"
 
 const print = (line: string) => Effect.sync(() => console.log(line))
 
-// A listener for a signal does not keep a process going.
-const told = Effect.callback<void>((resume) => {
+// A listener for a signal does not keep a process alive.
+const signalled = Effect.callback<void>((resume) => {
   const listener = () => resume(Effect.void)
   process.once("SIGUSR2", listener)
   return Effect.sync(() => process.off("SIGUSR2", listener))
@@ -32,7 +32,7 @@ const session = Effect.gen(function* () {
   yield* AmqpPublisher.publish({ routingKey: queue, content: "" })
   yield* Deferred.await(handled)
   yield* Effect.forkScoped(Stream.runForEach(SubscriptionRef.changes(state), (now) => print(now._tag)))
-  yield* told
+  yield* signalled
 }).pipe(Effect.scoped)
 
 const main = Effect.gen(function* () {

@@ -1,9 +1,9 @@
 /**
- * An application that does all that the library does with amqplib, where amqplib's prototypes are frozen and what others do to
- * its objects is recorded: see `amqplibRecorder.ts`. It prints `open`, and waits until its connection has been killed and made
- * again. Its last line is the recording, as JSON.
+ * An application that uses everything that the library does with amqplib, where amqplib's prototypes are frozen and
+ * what other code does to its objects is recorded: see `amqplibRecorder.ts`. It prints `open`, and waits until its
+ * connection has been killed and re-established. Its last line is the recording, as JSON.
  *
- * Run as `guilty` it does to amqplib's objects what nobody may.
+ * Run as `guilty` it accesses amqplib's objects in ways that are forbidden.
  */
 import { record } from "../amqplibRecorder.ts"
 

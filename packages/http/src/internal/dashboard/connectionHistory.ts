@@ -1,4 +1,4 @@
-/** What connections have been through since the dashboard was there: told when it happens, whether or not anybody looks. */
+/** The history of the connections since the dashboard was built. It is recorded whether or not there are viewers. */
 import { AmqpConnection, AmqpConsumer } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -6,12 +6,12 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Phase } from "./events.ts"
 
-/** The phases that are remembered, at most. */
+/** Maximum number of phases that are remembered. */
 const most = 50
 
-type Seen = Omit<Phase, "number" | "at">
+type PhaseState = Omit<Phase, "number" | "at">
 
-const seen = (state: AmqpConnection.State, flow: AmqpConnection.Flow): Seen => {
+const seen = (state: AmqpConnection.State, flow: AmqpConnection.Flow): PhaseState => {
   switch (state._tag) {
     case "Open": {
       const { generation, peer, product } = state
@@ -30,10 +30,13 @@ const seen = (state: AmqpConnection.State, flow: AmqpConnection.Flow): Seen => {
   }
 }
 
-/** Phases as they come, of one connection after the other: calls for each that is new, or of which more is known. */
-const notesOf = (clock: Clock.Clock, told: (phase: Phase) => void) => {
+/**
+ * Records the phases of successive connections. `onPhase` is called for each new phase, and when more is known about
+ * it.
+ */
+const makeHistory = (clock: Clock.Clock, onPhase: (phase: Phase) => void) => {
   const phases: Array<Phase> = []
-  const note = (now: Seen): void => {
+  const note = (now: PhaseState): void => {
     const last = phases.at(-1)
     const isSame = last?.name === now.name && last.generation === now.generation
     const phase: Phase = isSame
@@ -42,20 +45,21 @@ const notesOf = (clock: Clock.Clock, told: (phase: Phase) => void) => {
     if (isSame) phases.pop()
     phases.push(phase)
     if (phases.length > most) phases.shift()
-    told(phase)
+    onPhase(phase)
   }
   return { phases: phases as ReadonlyArray<Phase>, note }
 }
 
 /** Watches the connection of pool and publisher until the scope closes. */
-export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) {
+export const watch = Effect.fnUntraced(function* (onPhase: (phase: Phase) => void) {
   const { flow, state } = yield* AmqpConnection.AmqpConnection
-  const { note, phases } = notesOf(yield* Clock.Clock, told)
+  const { note, phases } = makeHistory(yield* Clock.Clock, onPhase)
   note(seen(state.value, flow.value))
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => note(seen(now, flow.value))))
   )
-  // A connection that is lost is unblocked first, and this hears of it before the state has changed.
+  // When a connection is lost, its flow changes before its state. The fiber yields first, so that it reads the new
+  // state.
   const look = Effect.sync(() => note(seen(state.value, flow.value)))
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(flow), () => Effect.andThen(Effect.yieldNow, look))
@@ -63,16 +67,19 @@ export const watch = Effect.fnUntraced(function* (told: (phase: Phase) => void) 
   return phases
 })
 
-/** Watches the consumers' own connection, which is there while somebody consumes. They publish nothing on it. */
-export const watchConsumers = Effect.fnUntraced(function* (told: (phase: Phase) => void) {
+/**
+ * Watches the consumers' own connection until the scope closes. It exists while there are consumers, and never
+ * publishes.
+ */
+export const watchConsumers = Effect.fnUntraced(function* (onPhase: (phase: Phase) => void) {
   const connection = yield* AmqpConsumer.ownConnection
-  const { note, phases } = notesOf(yield* Clock.Clock, told)
+  const { note, phases } = makeHistory(yield* Clock.Clock, onPhase)
   note({ name: "none" })
   yield* Effect.forkScoped(
     SubscriptionRef.changes(connection).pipe(
       Stream.switchMap((now) =>
         now === undefined
-          ? Stream.succeed<Seen>({ name: "none" })
+          ? Stream.succeed<PhaseState>({ name: "none" })
           : Stream.map(SubscriptionRef.changes(now.state), (state) => seen(state, { _tag: "Flowing" }))
       ),
       Stream.runForEach((now) => Effect.sync(() => note(now)))

@@ -1,8 +1,9 @@
 /**
- * What the page is fed with: one sampler for all viewers, which rests while there are none, and the last minutes of it.
+ * The feed of the dashboard's page: a history of the last hour at a low resolution, which is always recorded, and one of
+ * the last minutes at a high resolution, for which one sampler runs while there are viewers.
  *
- * Events are put into words once and kept as text. A viewer reads them where it has stopped, so that one which reads slowly
- * costs no memory, and misses what has become too old.
+ * Events are serialized once and kept as text. Each viewer continues where it has stopped reading. A slow viewer
+ * therefore uses no memory, and misses the events that have become too old.
  */
 import { AmqpConnection, type AmqpConsumer, AmqpPool, type AmqpPublisher } from "@effect-amqp/core"
 import * as Cause from "effect/Cause"
@@ -14,13 +15,22 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ConnectionHistory from "./connectionHistory.ts"
-import type { Events, Hello } from "./events.ts"
+import { ConsumerTable } from "./consumerTable.ts"
+import type { Events, Hello, Instance } from "./events.ts"
+import * as QueueCounter from "./queueCounter.ts"
+import { RecentCounts } from "./recentCounts.ts"
 import * as Sampler from "./sampler.ts"
+import * as Totals from "./totals.ts"
 
-export interface Bounds {
-  /** Viewers at a time. */
+export interface Settings {
+  /** Maximum number of viewers at once. */
   readonly streams: number
+  /** Silence of a stream after which a heartbeat is sent. */
   readonly heartbeat: Duration.Duration
+  /** `undefined`: queues are not counted. */
+  readonly queueCounting: QueueCounter.QueueCounting | undefined
+  readonly blocked: "ready" | "notReady"
+  readonly version: string | undefined
 }
 
 interface Entry {
@@ -29,34 +39,46 @@ interface Entry {
   readonly text: string
 }
 
-/** How far back the history goes, in milliseconds. */
+/** Length of the history at the high resolution, in milliseconds. */
 const window = 5 * 60_000
 
-// A connection that comes and goes ten times a second would fill the memory otherwise.
-const mostEntries = (2 * window) / Sampler.interval
+/** Time between two samples while there are viewers, in milliseconds. */
+const interval = 1000
 
-const eventOf = <Name extends keyof Events>(name: Name, data: Events[Name]) =>
-  `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
+/** Length of the history at the low resolution, in milliseconds. With a sample of 400 bytes it takes 150 KB. */
+const coarseWindow = 3_600_000
 
-// The page comes back after a second when the stream breaks off.
-const retry = "retry: 1000\n\n"
+/** Time between two samples that are taken whether or not there are viewers, in milliseconds. */
+const coarseInterval = 10_000
+
+// Without this bound, a connection that opens and closes ten times per second would fill the memory.
+const mostEntries = (2 * window) / interval
+
+/** The text of an event whose data is JSON already. */
+const eventOfText = (name: keyof Events, json: string) => `event: ${name}\ndata: ${json}\n\n`
+
+const eventOf = <Name extends keyof Events>(name: Name, data: Events[Name]) => eventOfText(name, JSON.stringify(data))
+
 const comment = ": heartbeat\n\n"
 
-/** The viewers that may be are there already. */
-export class Full {
+/** The limit of viewers is reached. */
+export class TooManyViewers {
   readonly _tag = "Full"
 }
 
 export interface Feed {
-  /** A viewer's events, for as long as the scope is open. The stream ends when the feed does. */
-  readonly join: Effect.Effect<Stream.Stream<string>, Full, Scope.Scope>
+  /** The events for one viewer, as long as the scope is open. The stream ends when the feed ends. */
+  readonly join: Effect.Effect<Stream.Stream<string>, TooManyViewers, Scope.Scope>
 }
 
-/** Feeds until the scope closes. */
+/** Makes a feed that runs until the scope closes. */
 export const make = Effect.fnUntraced(function* ({
+  blocked,
   heartbeat,
-  streams
-}: Bounds): Effect.fn.Return<
+  queueCounting,
+  streams,
+  version
+}: Settings): Effect.fn.Return<
   Feed,
   never,
   | AmqpConnection.AmqpConnection
@@ -68,11 +90,21 @@ export const make = Effect.fnUntraced(function* ({
   const { config } = yield* AmqpConnection.AmqpConnection
   const { max } = yield* AmqpPool.stats
   const clock = yield* Clock.Clock
-  const look = yield* Sampler.make
+  const take = yield* Sampler.make(interval)
+  const takeCoarse = yield* Sampler.make(coarseInterval)
+  const instance: Instance = {
+    id: crypto.randomUUID(),
+    startedAt: clock.currentTimeMillisUnsafe(),
+    pid: globalThis.process?.pid ?? null,
+    version: version ?? null
+  }
 
   const entries: Array<Entry> = []
+  /** Samples of the last hour as JSON. */
+  const coarse: Array<string> = []
   let count = 0
   let totals = ""
+  let table = ""
   let viewers = 0
   let hasEnded = false
   let news = Deferred.makeUnsafe<void>()
@@ -92,16 +124,35 @@ export const make = Effect.fnUntraced(function* ({
 
   const phases = yield* ConnectionHistory.watch((phase) => add(eventOf("phase", phase)))
   const consumers = yield* ConnectionHistory.watchConsumers((phase) => add(eventOf("consumers", phase)))
-  const sample = Effect.map(look, (seen) => {
-    totals = eventOf("totals", seen.totals)
-    add(eventOf("sample", seen.sample))
-  }).pipe(
-    // Metrics are read by whoever has registered them. The page says that nothing comes.
-    Effect.catchDefect((defect) => Effect.logError("AMQP dashboard: could not look", defect))
+  const queues = queueCounting === undefined ? undefined : yield* QueueCounter.watch(queueCounting)
+  const recent = new RecentCounts()
+  const consumerTable = new ConsumerTable()
+  const judge = yield* Totals.make({ phases, consumers }, recent, queues, blocked)
+
+  const show = (snapshot: Sampler.Snapshot) =>
+    Effect.map(judge(snapshot), (judged) => {
+      totals = eventOf("totals", judged)
+      table = eventOf("table", consumerTable.of(snapshot, queues))
+    })
+  // Reading a metric runs code of the module that has registered it, and that code may die. The page then shows that no
+  // data arrives.
+  const logged = Effect.catchDefect((defect: unknown) =>
+    Effect.logError("AMQP dashboard: could not take a sample", defect)
   )
+  const sample = Effect.flatMap(take, (taken) =>
+    Effect.map(show(taken.snapshot), () => add(eventOf("sample", taken.sample)))
+  ).pipe(logged)
+  const coarseSample = Effect.flatMap(takeCoarse, ({ sample, snapshot }) => {
+    recent.remember(sample.at, snapshot)
+    const json = JSON.stringify(sample)
+    coarse.push(json)
+    if (coarse.length > coarseWindow / coarseInterval) coarse.shift()
+    return Effect.map(show(snapshot), () => add(eventOfText("coarse", json)))
+  }).pipe(logged)
+  yield* coarseSample.pipe(Effect.andThen(Effect.sleep(coarseInterval)), Effect.forever, Effect.forkScoped)
   yield* watched.await.pipe(
     Effect.andThen(sample),
-    Effect.andThen(Effect.sleep(Sampler.interval)),
+    Effect.andThen(Effect.sleep(interval)),
     Effect.forever,
     Effect.forkScoped
   )
@@ -113,19 +164,24 @@ export const make = Effect.fnUntraced(function* ({
   )
 
   const hello = (): string => {
-    const words: Hello = {
+    const greeting: Hello = {
       name: config.connectionName ?? null,
       window,
-      interval: Sampler.interval,
+      interval,
+      coarseWindow,
+      coarseInterval,
+      instance,
+      queueCounts: queueCounting?.interval ?? null,
       max: Number.isFinite(max) ? max : null,
       phases,
       consumers
     }
-    return retry + eventOf("hello", words)
+    return eventOf("hello", greeting) + eventOfText("history", `[${coarse.join()}]`)
   }
 
   const events = (): Stream.Stream<string> => {
     let last = -1
+    let lastTable = ""
     const pull: Effect.Effect<readonly [string], Cause.Done> = Effect.suspend(() => {
       if (hasEnded) return Cause.done()
       const isFirst = last < 0
@@ -143,13 +199,15 @@ export const make = Effect.fnUntraced(function* ({
               .map(({ text }) => text)
               .join("")
       last = count
-      return Effect.succeed([(isFirst ? hello() : "") + text + totals] as const)
+      const rows = table === lastTable ? "" : table
+      lastTable = table
+      return Effect.succeed([(isFirst ? hello() : "") + text + totals + rows] as const)
     })
     return Stream.fromPull(Effect.succeed(pull))
   }
 
   const enter = Effect.suspend(() => {
-    if (viewers >= streams) return Effect.fail(new Full())
+    if (viewers >= streams) return Effect.fail(new TooManyViewers())
     viewers++
     watched.openUnsafe()
     return Effect.void

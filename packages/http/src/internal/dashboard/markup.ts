@@ -1,4 +1,4 @@
-/** What the page is made of before its script has run. */
+/** The markup of the page, before its script runs. */
 export const markup = (style: string, script: string): string => `<!doctype html>
 <html lang="en">
 <head>
@@ -11,16 +11,27 @@ export const markup = (style: string, script: string): string => `<!doctype html
 <body>
 <header>
 <h1 id="name">AMQP</h1>
-<p id="peer"></p>
 <p id="stream" class="connecting">connecting</p>
-<button id="pause" type="button" aria-pressed="false">Pause</button>
+<p id="controls">
+<button id="range" type="button">Range: 5 minutes</button>
+<button id="zone" type="button">Times: UTC</button>
+<button id="freeze" type="button">Freeze</button>
+</p>
+<p id="peer"></p>
+<p id="service"></p>
 </header>
 <main>
-<p id="lost" hidden><b>Stream lost.</b> <span id="age"></span> Trying again.</p>
-<noscript><p>This page draws with JavaScript, which is off.</p></noscript>
+<p id="lost" hidden><b id="lost-title"></b> <span id="lost-text"></span> <span id="age"></span>
+<button id="again" type="button" hidden>Try again</button></p>
+<noscript><p>This page needs JavaScript, which is disabled.</p></noscript>
 <div id="say" class="vh" role="log"></div>
-<ul id="conditions" hidden></ul>
+<ul id="findings" aria-label="What is wrong"></ul>
 <dl id="tiles"></dl>
+<section id="consumers" aria-labelledby="consumers-title">
+<h2 id="consumers-title">Consumers</h2>
+<label for="filter">Filter by queue</label> <input id="filter" type="search" autocomplete="off" spellcheck="false">
+<p id="filtered" role="status"></p>
+</section>
 <div id="plots"></div>
 </main>
 <script>${script}</script>

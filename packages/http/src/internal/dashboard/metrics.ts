@@ -1,30 +1,46 @@
-/** What `AmqpMetrics` has registered for a connection, found in the `MetricRegistry`; without it, nothing is found. */
+/** Reads the metrics that `AmqpMetrics` has registered for a connection in the `MetricRegistry`, if there are any. */
 import { AmqpMetrics } from "@effect-amqp/core"
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
-import type { Percentiles } from "./events.ts"
+import type { Outbox, Percentiles } from "./events.ts"
 
 const operationDuration = AmqpMetrics.operationDuration.id
 const processDuration = AmqpMetrics.processDuration.id
 const consumedMessages = AmqpMetrics.consumedMessages.id
 const settledMessages = AmqpMetrics.settledMessages.id
-const names: ReadonlySet<string> = new Set([operationDuration, processDuration, consumedMessages, settledMessages])
+const redeliveries = AmqpMetrics.redeliveries.id
+// Relays of `@effect-amqp/sql` in this process set them, for the whole outbox.
+const outboxWaiting = "amqp.outbox.waiting"
+const outboxOldestAge = "amqp.outbox.oldest_age"
+const outboxSetAside = "amqp.outbox.set_aside"
+const ofOutbox: ReadonlyArray<string> = [outboxWaiting, outboxOldestAge, outboxSetAside]
+const names: ReadonlySet<string> = new Set([
+  operationDuration,
+  processDuration,
+  consumedMessages,
+  settledMessages,
+  redeliveries,
+  ...ofOutbox
+])
 const connectionName = "amqp.connection.name"
 const operationName = "messaging.operation.name"
 const outcome = "amqp.outcome"
 const settlement = "amqp.settlement"
 
-/** Measurements since the start: how many were at most so many seconds long. */
+/** Durations since the start as cumulative counts: how many were at most as long as each boundary, in seconds. */
 export type Durations = ReadonlyMap<number, number>
 
-/** What was found at one moment; `undefined`: nobody counts it. Counts are since the start. */
-export interface Found {
-  /** Publishes that were confirmed. */
+/** The metrics at one moment; `undefined` where a metric is not registered. Counts are since the start. */
+export interface MetricsSnapshot {
+  /** Durations of the publishes that were confirmed. */
   readonly confirming: Durations | undefined
+  /** Durations of handlers. */
   readonly handling: Durations | undefined
   readonly delivered: number | undefined
+  readonly redelivered: number | undefined
   /** Deliveries by how they were settled. */
   readonly settled: Readonly<Record<string, number>> | undefined
+  readonly outbox: Outbox | undefined
 }
 
 type Series = Metric.Metric.Metadata<never, unknown>
@@ -36,20 +52,29 @@ const isOfConfirms = (attributes: Readonly<Record<string, string>>) =>
 
 const countOf = (state: unknown) => Number((state as Metric.CounterState<number | bigint>).count)
 
+const valueOf = (state: unknown) => Number((state as Metric.GaugeState<number | bigint>).value)
+
 const addTo = (durations: Map<number, number>, { buckets, count }: Metric.HistogramState) => {
   for (const [boundary, upTo] of buckets) durations.set(boundary, (durations.get(boundary) ?? 0) + upTo)
-  // Whatever is longer than the longest bucket is in no bucket.
+  // Durations above the last boundary are in no bucket, only in the count.
   if (buckets.at(-1)?.[0] !== Infinity) durations.set(Infinity, (durations.get(Infinity) ?? 0) + count)
 }
 
-/** Reads what there is for the connection of this name. */
-export const read = (context: Context.Context<never>, name: string | undefined): Found => {
+/** Reads the metrics of the connection of this name. */
+export const read = (context: Context.Context<never>, name: string | undefined): MetricsSnapshot => {
   let confirming: Map<number, number> | undefined
   let handling: Map<number, number> | undefined
   let delivered: number | undefined
+  let redelivered: number | undefined
   let settled: Record<string, number> | undefined
+  let outbox: [number, number, number] | undefined
   for (const series of Context.get(context, Metric.MetricRegistry).values() as Iterable<Series>) {
     if (!names.has(series.id)) continue
+    const figure = ofOutbox.indexOf(series.id)
+    if (figure >= 0) {
+      ;(outbox ??= [0, 0, 0])[figure] = valueOf(series.hooks.get(context))
+      continue
+    }
     const attributes = attributesOf(series)
     if (attributes[connectionName] !== name) continue
     if (series.id === operationDuration && !isOfConfirms(attributes)) continue
@@ -64,6 +89,9 @@ export const read = (context: Context.Context<never>, name: string | undefined):
       case consumedMessages:
         delivered = (delivered ?? 0) + countOf(state)
         break
+      case redeliveries:
+        redelivered = (redelivered ?? 0) + countOf(state)
+        break
       case settledMessages: {
         const how = attributes[settlement] ?? "settled"
         settled ??= {}
@@ -71,12 +99,14 @@ export const read = (context: Context.Context<never>, name: string | undefined):
       }
     }
   }
-  return { confirming, handling, delivered, settled }
+  return { confirming, handling, delivered, redelivered, settled, outbox }
 }
 
 const ranks = [0.5, 0.95, 0.99]
 
-/** Where the measurements between two moments lie, as exactly as their buckets are narrow; `null` if there were none. */
+/**
+ * Percentiles of the durations between two moments, as precise as the buckets are narrow; `null` if there were none.
+ */
 export const percentiles = (before: Durations | undefined, now: Durations | undefined): Percentiles | null => {
   if (now === undefined) return null
   const buckets = Array.from(now, ([boundary, upTo]) => [boundary, upTo - (before?.get(boundary) ?? 0)] as const).sort(
@@ -88,7 +118,7 @@ export const percentiles = (before: Durations | undefined, now: Durations | unde
     let [from, below] = [0, 0]
     for (const [boundary, upTo] of buckets) {
       if (upTo >= rank * count && upTo > below) {
-        // Of the last bucket it is known only where it begins.
+        // The last bucket has no upper boundary, so its lower one is used.
         const within = boundary === Infinity ? 0 : ((rank * count - below) / (upTo - below)) * (boundary - from)
         return round((from + within) * 1000)
       }

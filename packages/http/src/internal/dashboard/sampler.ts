@@ -1,16 +1,11 @@
-/** One look at everything, and what has changed since the one before. */
-import { AmqpConnection, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
+/** Takes samples of the pool, the publisher and the metrics, with the changes since the previous sample. */
+import { AmqpConnection, AmqpConsumer, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Outcome, Sample, Totals } from "./events.ts"
+import type { Outcome, Sample } from "./events.ts"
 import * as Metrics from "./metrics.ts"
 
-/** How often it looks while somebody watches, in milliseconds. */
-export const interval = 1000
-
-const mostConditions = 20
-
-const outcomes: ReadonlyArray<Outcome> = [
+export const outcomes: ReadonlyArray<Outcome> = [
   "confirmed",
   "nacked",
   "returned",
@@ -20,16 +15,24 @@ const outcomes: ReadonlyArray<Outcome> = [
   "refused"
 ]
 
-interface Counted {
+/** What was read at one moment. */
+export interface Snapshot {
   readonly nanos: bigint
+  readonly pools: ReadonlyArray<AmqpPool.Stats>
   readonly published: AmqpPublisher.Stats
-  readonly found: Metrics.Found
+  readonly found: Metrics.MetricsSnapshot
+  readonly statuses: ReadonlyArray<AmqpConsumer.Status>
+}
+
+export interface Taken {
+  readonly sample: Sample
+  readonly snapshot: Snapshot
 }
 
 const failures = (stats: AmqpPublisher.Stats) =>
   outcomes.reduce((sum, outcome) => (outcome === "confirmed" ? sum : sum + stats[outcome]), 0)
 
-const consumedOf = ({ delivered = 0, settled = {} }: Metrics.Found) => {
+const consumedOf = ({ delivered = 0, settled = {} }: Metrics.MetricsSnapshot) => {
   const acknowledged = settled["acked"] ?? 0
   return [
     delivered,
@@ -38,60 +41,55 @@ const consumedOf = ({ delivered = 0, settled = {} }: Metrics.Found) => {
   ] as const
 }
 
-/** Looks, each time it is run. */
-export const make = Effect.gen(function* () {
-  const connection = yield* AmqpConnection.AmqpConnection
-  const { config } = connection
+/** Makes an effect that takes one sample each time it runs, which is every `interval` milliseconds, or not at all. */
+export const make = Effect.fnUntraced(function* (interval: number) {
+  const { config } = yield* AmqpConnection.AmqpConnection
   const pool = yield* AmqpPool.AmqpPool
   const publisher = yield* AmqpPublisher.AmqpPublisher
+  const consumer = yield* AmqpConsumer.AmqpConsumer
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
-  let before: Counted | undefined
+  const statuses = Effect.provideService(AmqpConsumer.statuses, AmqpConsumer.AmqpConsumer, consumer)
+  let before: Snapshot | undefined
 
   return Effect.gen(function* () {
-    const channels = yield* Effect.forEach([pool, pool.confirm, pool.transaction], ({ stats }) => stats)
+    const pools = yield* Effect.forEach([pool, pool.confirm, pool.transaction], ({ stats }) => stats)
     const published = yield* publisher.stats
-    const conditions = yield* Effect.provideService(
-      AmqpConnection.conditions,
-      AmqpConnection.AmqpConnection,
-      connection
-    )
-    const now = {
+    const now: Snapshot = {
       nanos: clock.monotonicTimeNanosUnsafe(),
+      pools,
       published,
-      found: Metrics.read(context, config.connectionName)
+      found: Metrics.read(context, config.connectionName),
+      statuses: yield* statuses
     }
     const seconds = before === undefined ? Infinity : Number(now.nanos - before.nanos) / 1e9
-    // After a time in which nobody has looked there is no telling what happened when.
+    // After a time without viewers, rates would be averages over all of that time, so none are given.
     const last = seconds > 0 && seconds * 1000 < 3 * interval ? before : undefined
     before = now
     const rate = (from: number, to: number) => Number((Math.max(0, to - from) / seconds).toPrecision(4))
-    const rates = (from: Metrics.Found, to: Metrics.Found) => {
+    const rates = (from: Metrics.MetricsSnapshot, to: Metrics.MetricsSnapshot) => {
       const [a, b] = [consumedOf(from), consumedOf(to)]
       return [rate(a[0], b[0]), rate(a[1], b[1]), rate(a[2], b[2])] as const
     }
+    const { found } = now
     const sample: Sample = {
       at: clock.currentTimeMillisUnsafe(),
-      pools: channels.map(({ idle, pending, used }) => [used, idle, pending] as const),
+      pools: pools.map(({ idle, pending, used }) => [used, idle, pending] as const),
       publisher: [published.inFlight, published.waiting],
       published:
         last === undefined
           ? null
           : [rate(last.published.confirmed, published.confirmed), rate(failures(last.published), failures(published))],
-      consumed: last === undefined || now.found.delivered === undefined ? null : rates(last.found, now.found),
-      confirming: last === undefined ? null : Metrics.percentiles(last.found.confirming, now.found.confirming),
-      handling: last === undefined ? null : Metrics.percentiles(last.found.handling, now.found.handling)
+      consumed: last === undefined || found.delivered === undefined ? null : rates(last.found, found),
+      confirming: last === undefined ? null : Metrics.percentiles(last.found.confirming, found.confirming),
+      handling: last === undefined ? null : Metrics.percentiles(last.found.handling, found.handling),
+      outbox: found.outbox ?? null,
+      counts: [
+        published.returned,
+        found.settled === undefined ? null : (found.settled["dead_lettered"] ?? 0),
+        found.redelivered ?? null
+      ]
     }
-    const totals: Totals = {
-      pools: channels.map(({ created, discarded, recycled, timedOut }) => [created, recycled, discarded, timedOut]),
-      published: Object.fromEntries(outcomes.map((outcome) => [outcome, published[outcome]])) as Totals["published"],
-      settled: now.found.settled ?? null,
-      flow: publisher.flow.value._tag,
-      conditions: conditions
-        .toSorted((a, b) => a.since - b.since)
-        .slice(0, mostConditions)
-        .map(({ kind, message, notReady, since }) => [kind, message, since, notReady] as const)
-    }
-    return { sample, totals }
+    return { sample, snapshot: now } satisfies Taken
   })
 })

@@ -1,6 +1,6 @@
 /**
- * How the page looks. Colours of words have a contrast of 4.5 to 1 with what is behind them, lines and areas 3 to 1 (WCAG 2.2,
- * 1.4.3 and 1.4.11), light and dark; the tests compute them. No colour says anything that a word does not say as well.
+ * The style of the page. Text has a contrast of 4.5 to 1 with its background, lines and areas 3 to 1 (WCAG 2.2, 1.4.3
+ * and 1.4.11), in the light and in the dark scheme; the tests compute them. Every color is accompanied by a word.
  */
 export const style = `
 :root {
@@ -30,7 +30,8 @@ header { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 14px; mar
 h1 { font-size: 17px; font-weight: 650 }
 h2 { font-size: 13px; font-weight: 650 }
 h2 small { font-weight: 400; font-size: 12px; color: var(--soft) }
-#peer { color: var(--soft); flex: 1 1 auto; overflow-wrap: anywhere }
+#peer, #service { color: var(--soft); flex: 1 1 100%; overflow-wrap: anywhere; font-size: 13px }
+#controls { display: flex; flex-wrap: wrap; gap: 6px; margin-left: auto }
 #stream { display: flex; align-items: center; gap: 6px; color: var(--good); font-weight: 600 }
 #stream::before { content: ""; width: 8px; height: 8px; border-radius: 50%; background: currentColor }
 #stream.lost { color: var(--bad) }
@@ -42,17 +43,40 @@ button {
 :focus-visible { outline: 2px solid var(--a); outline-offset: 2px }
 #lost { border: 1px solid var(--bad); border-left-width: 5px; border-radius: 6px; background: var(--card); padding: 8px 12px; margin-bottom: 10px }
 #lost b { color: var(--bad) }
-.stale main svg { opacity: .45 }
-dl {
-  display: grid; grid-template-columns: repeat(6, 1fr); gap: 1px; margin-bottom: 10px; overflow: hidden;
-  background: var(--line); border: 1px solid var(--line); border-radius: 8px;
+#findings { list-style: none; padding: 0; margin: 0 0 10px; display: grid; grid-template-columns: minmax(0, 1fr); gap: 4px }
+#findings li {
+  background: var(--card); border: 1px solid var(--line); border-left: 5px solid; border-radius: 6px;
+  padding: 6px 12px; overflow-wrap: anywhere;
 }
-dl div { background: var(--card); padding: 8px 12px 9px; min-width: 0 }
+#findings li span, #findings li b { color: var(--text) }
+#findings li.bad b { color: var(--bad) }
+#findings li.warn b { color: var(--warn) }
+#findings li.good b { color: var(--good) }
+#findings bdi, th bdi { font-weight: 600 }
+.name {
+  border: 0; border-bottom: 1px dotted; border-radius: 0; background: none; padding: 0 2px; min-height: 24px; min-width: 24px;
+  max-width: min(18em, 100%); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; vertical-align: bottom; text-align: start;
+}
+.name[aria-expanded="true"] { max-width: 100%; white-space: normal; overflow-wrap: anywhere }
+/* A lost stream leaves values behind that look like present ones. */
+.stale main :is(#findings, dl, section, figure) * { color: var(--soft) !important }
+.stale main svg { opacity: .4; filter: grayscale(1) }
+.stale #findings li, .stale #tiles div, .stale section, .stale figure { border-style: dashed }
+dl {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 1px; margin-bottom: 10px; overflow: hidden;
+  background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+}
+dl div { box-shadow: 0 0 0 1px var(--line); padding: 8px 12px 9px; min-width: 0 }
 dt { color: var(--soft); font-size: 12px }
 dd { font-size: 21px; font-weight: 600; line-height: 1.25; overflow-wrap: anywhere }
 dd small { display: block; font-size: 12px; font-weight: 400; color: var(--soft) }
 #plots { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 10px }
-figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 9px 12px 8px; min-width: 0; grid-column: span 2 }
+figure, section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 9px 12px 8px; min-width: 0 }
+figure { grid-column: span 2 }
+section { margin-bottom: 10px }
+section label { color: var(--soft); font-size: 13px }
+#filtered { color: var(--soft); font-size: 13px; display: inline }
+input { font: inherit; color: var(--text); background: var(--page); border: 1px solid var(--soft); border-radius: 6px; padding: 2px 8px; min-height: 28px; max-width: 100% }
 figure.wide { grid-column: span 3 }
 svg { display: block; width: 100%; height: 118px; margin: 5px 0 4px; overflow: visible; touch-action: pan-y }
 .wide svg { height: 46px }
@@ -60,16 +84,28 @@ svg text { font-size: 11px; fill: var(--soft) }
 svg .on { fill: var(--card); font-weight: 650 }
 table { width: 100%; border-collapse: collapse; font-size: 13px; table-layout: fixed }
 .wide table { table-layout: auto }
-th:first-child { width: 34% }
-th, td { text-align: right; font-weight: 400; padding: 2px 0 2px 10px; white-space: nowrap }
+th:first-child { width: 36% }
+table:has(th:nth-child(5)) th:first-child { width: 28% }
+figure table:not(:has(th:nth-child(3))) th:first-child { width: 75% }
+th, td { text-align: right; font-weight: 400; padding: 2px 0 2px 8px; vertical-align: top; overflow-wrap: break-word }
 .wide th:first-child { width: auto }
-th:first-child, .wide th, .wide td { text-align: left; padding-left: 0; padding-right: 10px }
+th:first-child, :is(.wide, section) :is(th, td) { text-align: left; padding-left: 0; padding-right: 10px }
+.wide :is(th, td) { white-space: nowrap }
 .wide td:last-child { width: 99%; white-space: normal; overflow-wrap: anywhere }
+section table { margin-top: 6px }
+section :is(th:nth-child(1), th:nth-child(8)) { width: 15% }
+section th:nth-child(2) { width: 11% }
+section th:nth-child(3) { width: 12% }
+section th:nth-child(4) { width: 7% }
+section :is(th:nth-child(5), th:nth-child(6), th:nth-child(n+9)) { width: 8% }
+section th:nth-child(7) { width: 15% }
 table + table { margin-top: 6px }
-thead th { color: var(--soft); font-size: 12px }
+thead th { color: var(--soft); font-size: 12px; line-height: 1.25; vertical-align: bottom }
+details { margin-top: 4px; font-size: 13px }
+summary { color: var(--soft); cursor: pointer; min-height: 24px }
 tbody tr { border-top: 1px solid var(--grid) }
-td:nth-child(2) { font-weight: 600 }
-.wide td:nth-child(2) { font-weight: 400 }
+figure > table:first-of-type td:nth-child(2) { font-weight: 600 }
+figure.wide td:nth-child(2) { font-weight: 400 }
 .none { color: var(--soft); font-weight: 400 }
 .key { display: inline-block; width: 16px; height: 0; border-top: 3px solid; margin-right: 7px; vertical-align: middle }
 .key.dash { border-top-style: dashed }
@@ -79,18 +115,48 @@ td.good, td.warn, td.bad { font-weight: 600 }
 @media (max-width: 1000px) {
   figure { grid-column: span 3 }
   figure.wide { grid-column: 1 / -1 }
-  dl { grid-template-columns: repeat(3, 1fr) }
+}
+@media (max-width: 1000px) {
+  th, td { padding-left: 4px }
+  figure thead th { font-size: 11px }
+  /* A row becomes a block with the titles of its columns. */
+  section :is(table, tbody, th, td) { display: block; width: auto }
+  section thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+  section tbody tr { display: flex; flex-wrap: wrap; padding: 5px 0 }
+  section tbody th { flex: 1 1 100%; min-width: 0 }
+  section tbody td { max-width: 100% }
+  section td::before { content: attr(data-title) " "; color: var(--soft); font-weight: 400 }
+  section td[data-none] { display: none }
 }
 @media (max-width: 640px) {
   figure { grid-column: 1 / -1 }
   .wide td { white-space: normal }
-  dl { grid-template-columns: repeat(2, 1fr) }
   dd { font-size: 18px }
-  #peer { flex-basis: 100%; order: 1 }
-  #stream { margin-left: auto }
+  #controls { margin-left: 0 }
+}
+@media (forced-colors: active) {
+  :root {
+    --page: Canvas; --card: Canvas; --line: CanvasText; --grid: GrayText; --text: CanvasText; --soft: CanvasText;
+    --a: CanvasText; --b: LinkText; --c: Highlight; --good: CanvasText; --warn: CanvasText; --bad: CanvasText;
+    --shade: GrayText;
+  }
+  svg { forced-color-adjust: none }
+  svg .on { fill: Canvas }
+  .key { forced-color-adjust: none }
+}
+@media print {
+  :root {
+    color-scheme: light; --page: #fff; --card: #fff; --line: #999; --grid: #ddd; --text: #000; --soft: #444;
+    --a: #0b5cc0; --b: #a8480a; --c: #6d3fd0; --good: #14713d; --warn: #8f5400; --bad: #b3202c; --shade: #b3202c;
+  }
+  body { padding: 0; font-size: 11px }
+  #controls, #again, section label, #filter, details:not([open]) { display: none }
+  figure, section tr, #findings li { break-inside: avoid }
+  svg, .key, #stream::before { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  .name { max-width: 100%; white-space: normal; overflow-wrap: anywhere }
 }
 @media (prefers-reduced-motion: no-preference) {
-  #stream.live::before { animation: beat 2s ease-in-out infinite }
-  @keyframes beat { 50% { opacity: .35 } }
+  /* The dot beats with the samples. An animation would make the browser paint all the time. */
+  #stream.live[data-beat]::before { opacity: .35 }
 }
 `

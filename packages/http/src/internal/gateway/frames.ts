@@ -1,29 +1,30 @@
 /**
- * What a client sends on a WebSocket, by the headers of its frames alone (RFC 6455, section 5.2).
+ * Limits on the messages that a client sends on a WebSocket, checked by the headers of the frames (RFC 6455, section
+ * 5.2).
  *
- * `ws` collects a message in memory until its last byte has come, up to 100 MiB unless the application has said otherwise to
- * its HTTP server. Here a message is refused by the length that it announces.
+ * `ws` collects a message in memory until its last byte has arrived, up to 100 MiB unless the application has
+ * configured its HTTP server differently. Here a message is refused by the length that its headers announce.
  */
 
-/** What a client has to say is short: bytes of one message. */
+/** Maximum size of one message from a client, in bytes. Settlements are short. */
 export const longestMessage = 1024
 
-/** An empty fragment costs memory as well. */
+/** Maximum number of fragments per message. An empty fragment uses memory too. */
 const mostFragments = 16
 
 const opcodes = { continuation: 0, firstOfControl: 8 } as const
 
-/** What of a message is not taken. */
+/** The limit that a message exceeds. */
 export type Excess = "tooLong" | "tooManyFragments"
 
-/** What its client is told. */
-export const details: Record<Excess, string> = {
-  tooLong: `A message of a client has at most ${longestMessage} bytes.`,
-  tooManyFragments: `A message of a client has at most ${mostFragments} fragments.`
+/** The texts that clients get. They are also reasons of a close, which have at most 123 bytes. */
+export const excessDetails: Record<Excess, string> = {
+  tooLong: `The message is too long: at most ${longestMessage} bytes are accepted.`,
+  tooManyFragments: `The message has too many fragments: at most ${mostFragments} are accepted.`
 }
 
 export class FrameHeaders {
-  /** The header that is being read: two bytes, and a length of up to eight. */
+  /** The header that is being read: two bytes, and up to eight bytes of length. */
   readonly #header = new DataView(new ArrayBuffer(10))
   #have = 0
   #need = 2
@@ -33,7 +34,7 @@ export class FrameHeaders {
   #length = 0
   #fragments = 0
 
-  /** Reads on, until there is an excess. What follows one is not read. */
+  /** Reads the next bytes. Returns the first excess; the bytes after it are not read. */
   read(chunk: Uint8Array): Excess | undefined {
     let at = 0
     while (at < chunk.length) {
@@ -62,7 +63,7 @@ export class FrameHeaders {
     this.#need = 2
     this.#skip = length + (second & 0x80 ? 4 : 0)
     const opcode = first & 0x0f
-    // They may come between the fragments of a message.
+    // Control frames may arrive between the fragments of a message, so they do not reset its counts.
     if (opcode >= opcodes.firstOfControl) return length > longestMessage ? "tooLong" : undefined
     if (opcode !== opcodes.continuation) this.#length = this.#fragments = 0
     this.#length += length

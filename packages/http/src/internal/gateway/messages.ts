@@ -1,14 +1,14 @@
-/** Messages as HTTP has them: properties in headers or in JSON, contents as text or in base64. */
+/** Messages in HTTP: properties in headers or in JSON, contents as text or in base64. */
 import type { AmqpConsumer, AmqpMessage } from "@effect-amqp/core"
 import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 import * as Base64 from "effect/encoding/Base64"
 import type * as Headers from "effect/http/Headers"
 import * as Result from "effect/Result"
-import { type Refusal, refuse } from "./answers.ts"
+import { type Refusal, refuse } from "./refusals.ts"
 
-/** Properties that are texts, by the header that sets them. */
-const texts = {
+/** Properties that are strings, by the header that sets them. */
+const stringProperties = {
   "amqp-content-type": "contentType",
   "amqp-content-encoding": "contentEncoding",
   "amqp-correlation-id": "correlationId",
@@ -34,9 +34,9 @@ const openings = new Set([0x5b, 0x7b])
 const quote = 0x22
 const backslash = 0x5c
 
-/** Whether JSON is nested deeper than so many levels: told before anything that recurs reads it. */
+/** Whether JSON is nested deeper than so many levels. It is checked before any recursive function reads the JSON. */
 const isDeeper = (json: string, most: number): boolean => {
-  // Each level is a character at least.
+  // Each level takes at least one character.
   if (json.length <= most) return false
   let depth = 0
   let isText = false
@@ -54,39 +54,45 @@ const isDeeper = (json: string, most: number): boolean => {
 }
 
 const tooDeep = (what: string, depth: number): Refusal =>
-  refuse(400, `${what} is nested deeper than ${depth} levels, which is what this service takes.`)
+  refuse(400, `${what}: expected JSON of at most ${depth} levels, got more.`)
 
-/** What a client may say, besides what the messages of all are held to. */
+/** Rules for messages of clients, in addition to those for all messages. */
 export interface Rules {
-  /** The most levels of JSON. */
+  /** Maximum nesting of JSON, in levels. */
   readonly depth: number
-  /** The user whom the broker knows; undefined: the broker alone knows. */
+  /** The user that this service logs in with; `undefined` if only the broker knows it. */
   readonly user: string | undefined
 }
 
-/** Texts that say on whose behalf a message is, and where replies to it go. */
-const refusalOfTexts = ({ replyTo, userId }: AmqpMessage.Properties, { user }: Rules): Refusal | undefined => {
+/** How the pseudo-queue of direct reply-to is called, and how its addresses begin: by RabbitMQ, and by LavinMQ. */
+const directReplyNames = ["amq.rabbitmq.reply-to", "amq.direct.reply-to"]
+
+/** Checks the properties that name a user, and the queue for replies. */
+const refusalOfStrings = ({ replyTo, userId }: AmqpMessage.Properties, { user }: Rules): Refusal | undefined => {
   if (userId !== undefined && user !== undefined && userId !== user) {
-    return refuse(400, "user-id is the user by whom this service is known to the message broker, or left out.")
+    return refuse(400, "user-id: expected the user that this service logs in with at the message broker, or none.")
   }
-  if (replyTo?.startsWith("amq.rabbitmq.reply-to") === true) {
-    return refuse(400, "reply-to is a queue: addresses of direct reply-to belong to channels, and HTTP has none.")
+  if (replyTo !== undefined && directReplyNames.some((name) => replyTo.startsWith(name))) {
+    return refuse(
+      400,
+      "reply-to: expected the name of a queue, got an address of direct reply-to, which needs a channel."
+    )
   }
   return undefined
 }
 
 /**
- * Application headers. `CC` and `BCC` would send copies by other routing keys, which nobody has been asked about
- * (https://www.rabbitmq.com/docs/sender-selected).
+ * Checks application headers. `CC` and `BCC` are refused because they would send copies to other routing keys, which
+ * `authorize` has not seen (https://www.rabbitmq.com/docs/sender-selected).
  */
 const refusalOfHeaders = (value: unknown): Refusal | undefined => {
-  if (!isRecord(value)) return refuse(400, "The headers of a message are a JSON object.")
+  if (!isRecord(value)) return refuse(400, "headers: expected a JSON object.")
   return Object.hasOwn(value, "CC") || Object.hasOwn(value, "BCC")
-    ? refuse(400, "The headers CC and BCC send copies elsewhere, and are not taken here.")
+    ? refuse(400, "headers: CC and BCC are not allowed, because they send copies to other queues.")
     : undefined
 }
 
-/** A value as a number of some kind, by its text. */
+/** A number, or a string that contains one. Anything else is `NaN`. */
 const toNumber = (value: unknown): number =>
   typeof value === "number" ? value : typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN
 
@@ -95,31 +101,33 @@ const toBoolean = (value: unknown): boolean | undefined =>
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
-/** What is no text, from a header or from JSON. `undefined`: all is well. */
+/** Reads the properties that are not strings, from headers or from JSON. Returns `undefined` if they are valid. */
 const readOthers = (
   properties: Mutable<AmqpMessage.Properties>,
   given: { readonly [K in "persistent" | "priority" | "expiration" | "timestamp" | "headers"]: unknown }
 ): Refusal | undefined => {
   if (given.persistent !== undefined) {
     const persistent = toBoolean(given.persistent)
-    if (persistent === undefined) return refuse(400, "persistent is true or false.")
+    if (persistent === undefined) return refuse(400, "persistent: expected true or false.")
     properties.persistent = persistent
   }
   if (given.priority !== undefined) {
     const priority = toNumber(given.priority)
-    if (!Number.isInteger(priority) || priority < 0 || priority > 255) return refuse(400, "priority is 0 to 255.")
+    if (!Number.isInteger(priority) || priority < 0 || priority > 255) {
+      return refuse(400, "priority: expected an integer from 0 to 255.")
+    }
     properties.priority = priority
   }
   if (given.expiration !== undefined) {
     const expiration = toNumber(given.expiration)
     if (!Number.isInteger(expiration) || expiration < 0) {
-      return refuse(400, "expiration is a time to live in whole milliseconds.")
+      return refuse(400, "expiration: expected an integer from 0, in milliseconds.")
     }
     properties.expiration = expiration
   }
   if (given.timestamp !== undefined) {
     const timestamp = new Date(typeof given.timestamp === "string" ? given.timestamp : Number.NaN)
-    if (!(timestamp.getTime() >= 0)) return refuse(400, "timestamp is a date in ISO 8601, from 1970 on.")
+    if (!(timestamp.getTime() >= 0)) return refuse(400, "timestamp: expected a date in ISO 8601, from 1970 on.")
     properties.timestamp = timestamp
   }
   if (given.headers !== undefined) {
@@ -130,16 +138,16 @@ const readOthers = (
   return undefined
 }
 
-/** Told apart by what only a refusal has. */
+/** Whether a result is a refusal. Only a refusal has a status. */
 export const isRefused = (value: AmqpMessage.Message | AmqpMessage.Properties | Refusal): value is Refusal =>
   "status" in value
 
-/** The properties that a request's headers say. */
+/** Reads the properties from a request's headers. */
 export const propertiesOf = (headers: Headers.Headers, rules: Rules): AmqpMessage.Properties | Refusal => {
   const properties: Mutable<AmqpMessage.Properties> = {}
   if (headers["content-type"] !== undefined) properties.contentType = headers["content-type"]
   if (headers["content-encoding"] !== undefined) properties.contentEncoding = headers["content-encoding"]
-  for (const [header, property] of Object.entries(texts)) {
+  for (const [header, property] of Object.entries(stringProperties)) {
     if (headers[header] !== undefined) properties[property] = headers[header]
   }
   const table = headers["amqp-headers"]
@@ -151,12 +159,12 @@ export const propertiesOf = (headers: Headers.Headers, rules: Rules): AmqpMessag
     timestamp: headers["amqp-timestamp"],
     headers: table === undefined ? undefined : (parse(table) ?? null)
   })
-  return refusal ?? refusalOfTexts(properties, rules) ?? properties
+  return refusal ?? refusalOfStrings(properties, rules) ?? properties
 }
 
-const known = new Set(["content", "base64", "json", "properties"])
+const knownFields = new Set(["content", "base64", "json", "properties"])
 const knownProperties = new Set<string>([
-  ...Object.values(texts),
+  ...Object.values(stringProperties),
   "persistent",
   "priority",
   "expiration",
@@ -173,38 +181,38 @@ const contentOf = (line: Readonly<Record<string, unknown>>): string | Uint8Array
   return json !== undefined && content === undefined && base64 === undefined ? JSON.stringify(json) : undefined
 }
 
-/** The message that a line of a batch says. */
+/** Reads the message from a line of a batch. */
 export const readLine = (text: string, to: AmqpMessage.Envelope, rules: Rules): AmqpMessage.Message | Refusal => {
-  if (isDeeper(text, rules.depth)) return tooDeep("The line", rules.depth)
+  if (isDeeper(text, rules.depth)) return tooDeep("line", rules.depth)
   const line = parse(text)
-  if (!isRecord(line)) return refuse(400, "The line is not a JSON object.")
-  const unknown = Object.keys(line).find((key) => !known.has(key))
-  if (unknown !== undefined) return refuse(400, "A line has content, base64 or json, and properties.")
+  if (!isRecord(line)) return refuse(400, "line: expected a JSON object.")
+  const unknown = Object.keys(line).find((key) => !knownFields.has(key))
+  if (unknown !== undefined) return refuse(400, "line: expected only content, base64, json and properties.")
   const content = contentOf(line)
-  if (content === undefined) return refuse(400, "A line has either content, as text, or base64, or json.")
+  if (content === undefined) return refuse(400, "line: expected either content (a string), base64 or json.")
   const properties: Mutable<AmqpMessage.Properties> =
     line["json"] === undefined ? {} : { contentType: "application/json" }
   const given = line["properties"] ?? {}
   if (!isRecord(given) || Object.keys(given).some((key) => !knownProperties.has(key))) {
-    return refuse(400, `properties has ${[...knownProperties].join(", ")}.`)
+    return refuse(400, `properties: expected an object with only ${[...knownProperties].join(", ")}.`)
   }
-  for (const property of Object.values(texts)) {
+  for (const property of Object.values(stringProperties)) {
     const value = given[property]
     if (value === undefined) continue
-    if (typeof value !== "string") return refuse(400, `${property} is a text.`)
+    if (typeof value !== "string") return refuse(400, `${property}: expected a string.`)
     properties[property] = value
   }
   const { expiration, headers, persistent, priority, timestamp } = given
   const refusal = readOthers(properties, { expiration, headers, persistent, priority, timestamp })
-  return refusal ?? refusalOfTexts(properties, rules) ?? { ...to, ...properties, content }
+  return refusal ?? refusalOfStrings(properties, rules) ?? { ...to, ...properties, content }
 }
 
-// --- What is delivered -------------------------------------------------------------------------------------------------
+// --- Deliveries ---
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-/** As text if it is one. */
-const contentAsJson = (content: Uint8Array) => {
+/** The content as text if it is valid UTF-8, otherwise in base64. */
+export const contentAsJson = (content: Uint8Array) => {
   try {
     return { content: utf8.decode(content) }
   } catch {
@@ -224,8 +232,9 @@ const valueAsJson = (value: AmqpMessage.FieldValue | undefined): unknown => {
   return tableAsJson(value as AmqpMessage.FieldTable)
 }
 
-const tableAsJson = (table: AmqpMessage.FieldTable): object =>
-  // Not by assignment: `__proto__` is a header like any other.
+/** A field table as JSON. */
+export const tableAsJson = (table: AmqpMessage.FieldTable): object =>
+  // Assignment would lose a header `__proto__`, which is a header like any other.
   Object.fromEntries(Object.entries(table).map(([key, value]) => [key, valueAsJson(value)]))
 
 /** A delivery as JSON. */

@@ -5,12 +5,12 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { type Refusal, problemOf, refusalOf, refuse } from "./answers.ts"
-import type { Publishing } from "./apart.ts"
+import { type Refusal, problemOf, refusalOf, refuse } from "./refusals.ts"
+import type { GatewayPublisher } from "./gatewayPublisher.ts"
 import { isRefused, propertiesOf, readLine, type Rules } from "./messages.ts"
-import { type Bounds, failWith, type Guard, notFound, pathBelow, readBody, type Routed } from "./requests.ts"
+import { type Bounds, failWith, type Guard, notFound, pathBelow, readBody, type RouteEffect } from "./requests.ts"
 
-/** How RabbitMQ's own HTTP API calls the exchange without a name. */
+/** The default exchange, whose name is empty, as RabbitMQ's own HTTP API writes it. */
 const defaultExchange = "amq.default"
 
 const isBatch = (contentType: string | undefined) =>
@@ -26,7 +26,7 @@ const refusedLine = (refusal: Refusal) => lineOf({ status: "refused", problem: p
 
 const newline = 0x0a
 
-/** Whether a batch has more lines than so many, the last with or without its end. */
+/** Whether a batch has more than `most` lines. The last line may lack its newline. */
 const hasMoreLines = (body: Uint8Array, most: number): boolean => {
   let lines = 0
   for (let at = 0; at < body.length; lines++) {
@@ -37,16 +37,16 @@ const hasMoreLines = (body: Uint8Array, most: number): boolean => {
   return false
 }
 
-/** How much of a batch is read at a time, in lines and in bytes: between two parts others have their turn. */
+/** Maximum size of a part of a batch, in lines and in bytes. Other fibers run between two parts. */
 const partLines = 500
 const partBytes = 256 * 1024
 
-/** A line of a part: what is answered or, until that is known, what is published. */
+/** A line of a part: its result as text, or the message as long as the result is unknown. */
 type Line = string | AmqpMessage.Message
 
 interface Part {
   readonly lines: Array<Line>
-  /** Where the next begins. */
+  /** Where the next part begins. */
   readonly next: number
 }
 
@@ -67,35 +67,35 @@ const readPart = (body: Uint8Array, from: number, to: AmqpMessage.Envelope, rule
 
 type Options = { readonly mandatory: boolean }
 
-/** Publishes the messages of a part in order, and puts their results in their places. */
-const publishPart = Effect.fnUntraced(function* (lines: Array<Line>, publishing: Publishing, options: Options) {
+/** Publishes the messages of a part in order, and replaces each message with its result. */
+const publishPart = Effect.fnUntraced(function* (lines: Array<Line>, publishing: GatewayPublisher, options: Options) {
   for (let i = 0; i < lines.length; i++) {
     const line = lines[i]!
     if (typeof line === "string") continue
-    if (!publishing.hasTaken(line)) {
+    if (!publishing.hasAccepted(line)) {
       const result = yield* Effect.result(publishing.publish(line, options))
       lines[i] = Result.isSuccess(result) ? confirmedLine : refusedLine(refusalOf(result.failure))
       continue
     }
-    // As many in one sequence as may go beside others.
-    const places: Array<number> = []
+    // The longest run of messages that may share channels is published as one sequence.
+    const positions: Array<number> = []
     const messages: Array<AmqpMessage.Message> = []
     for (; i < lines.length; i++) {
       const message = lines[i]!
       if (typeof message === "string") continue
-      if (!publishing.hasTaken(message)) break
-      places.push(i)
+      if (!publishing.hasAccepted(message)) break
+      positions.push(i)
       messages.push(message)
     }
     i--
-    let told = 0
+    let reported = 0
     yield* Stream.runForEach(
       AmqpPublisher.publishAll(messages, { ...options, failures: "values" }),
       ({ message, result }) =>
         Effect.sync(() => {
           const failure = Result.isFailure(result) ? result.failure : undefined
-          publishing.note(message, failure)
-          lines[places[told++]!] = failure === undefined ? confirmedLine : refusedLine(refusalOf(failure))
+          publishing.recordOutcome(message, failure)
+          lines[positions[reported++]!] = failure === undefined ? confirmedLine : refusedLine(refusalOf(failure))
         })
     )
   }
@@ -103,14 +103,14 @@ const publishPart = Effect.fnUntraced(function* (lines: Array<Line>, publishing:
 })
 
 /**
- * What becomes of each line, in the order of the lines, which is the messages' order in a queue, too. A part is read when the
- * one before it has been answered for and taken by the client: so beside the body one part is in memory.
+ * The results of a batch, in the order of its lines, which is also the order of the messages in a queue. A part is read
+ * after the client has taken the results of the one before it, so only the body and one part are in memory.
  */
 const publishBatch = (
   body: Uint8Array,
   to: AmqpMessage.Envelope,
   options: Options,
-  publishing: Publishing,
+  publishing: GatewayPublisher,
   rules: Rules
 ) =>
   Stream.unfold(
@@ -123,32 +123,39 @@ const publishBatch = (
     })
   )
 
-export const route: (path: string, bounds: Bounds, guard: Guard, rules: Rules, publishing: Publishing) => Routed =
-  Effect.fnUntraced(function* (path, bounds, guard, rules, publishing) {
-    const request = yield* HttpServerRequest.HttpServerRequest
-    const [named = "", routingKey = "", ...more] = yield* pathBelow(request, path)
-    if (named === "" || more.length > 0) return yield* notFound
-    const exchange = named === defaultExchange ? "" : named
-    yield* guard(request, { action: "publish", exchange, routingKey })
-    const mandatory = request.headers["amqp-mandatory"] ?? "true"
-    if (mandatory !== "true" && mandatory !== "false")
-      return yield* failWith(refuse(400, "mandatory is true or false."))
-    const options = { mandatory: mandatory === "true" }
-    if (isBatch(request.headers["content-type"])) {
-      const body = yield* readBody(request, bounds)
-      if (hasMoreLines(body, bounds.lines)) {
-        return yield* failWith(refuse(413, `The batch has more than ${bounds.lines} lines. Nothing was published.`))
-      }
-      const publisher = yield* AmqpPublisher.AmqpPublisher
-      const results = publishBatch(body, { exchange, routingKey }, options, publishing, rules)
-      return HttpServerResponse.stream(
-        results.pipe(Stream.provideService(AmqpPublisher.AmqpPublisher, publisher), Stream.encodeText),
-        { contentType: "application/x-ndjson", headers: { "cache-control": "no-store" } }
+export const route: (
+  path: string,
+  bounds: Bounds,
+  guard: Guard,
+  rules: Rules,
+  publishing: GatewayPublisher
+) => RouteEffect = Effect.fnUntraced(function* (path, bounds, guard, rules, publishing) {
+  const request = yield* HttpServerRequest.HttpServerRequest
+  const [named = "", routingKey = "", ...more] = yield* pathBelow(request, path)
+  if (named === "" || more.length > 0) return yield* notFound
+  const exchange = named === defaultExchange ? "" : named
+  yield* guard(request, { action: "publish", exchange, routingKey })
+  const mandatory = request.headers["amqp-mandatory"] ?? "true"
+  if (mandatory !== "true" && mandatory !== "false")
+    return yield* failWith(refuse(400, "amqp-mandatory: expected true or false."))
+  const options = { mandatory: mandatory === "true" }
+  if (isBatch(request.headers["content-type"])) {
+    const body = yield* readBody(request, bounds)
+    if (hasMoreLines(body, bounds.batchLines)) {
+      return yield* failWith(
+        refuse(413, `The batch has more than ${bounds.batchLines} lines. Nothing was published; send smaller batches.`)
       )
     }
-    const properties = propertiesOf(request.headers, rules)
-    if (isRefused(properties)) return yield* failWith(properties)
-    const content = yield* readBody(request, bounds)
-    yield* publishing.publish({ exchange, routingKey, ...properties, content }, options)
-    return HttpServerResponse.jsonUnsafe(confirmed, { headers: { "cache-control": "no-store" } })
-  })
+    const publisher = yield* AmqpPublisher.AmqpPublisher
+    const results = publishBatch(body, { exchange, routingKey }, options, publishing, rules)
+    return HttpServerResponse.stream(
+      results.pipe(Stream.provideService(AmqpPublisher.AmqpPublisher, publisher), Stream.encodeText),
+      { contentType: "application/x-ndjson", headers: { "cache-control": "no-store" } }
+    )
+  }
+  const properties = propertiesOf(request.headers, rules)
+  if (isRefused(properties)) return yield* failWith(properties)
+  const content = yield* readBody(request, bounds)
+  yield* publishing.publish({ exchange, routingKey, ...properties, content }, options)
+  return HttpServerResponse.jsonUnsafe(confirmed, { headers: { "cache-control": "no-store" } })
+})

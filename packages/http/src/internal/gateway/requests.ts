@@ -1,4 +1,4 @@
-/** What the gateway's routes have in common: where a request leads, who may, and how much of it is read. */
+/** The common parts of the gateway's routes: limits, authorization, paths, bodies and error responses. */
 import { type Amqp, AmqpError } from "@effect-amqp/core"
 import * as ByteSize from "effect/ByteSize"
 import * as Duration from "effect/Duration"
@@ -11,11 +11,12 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { Access, Decision, Limits } from "./contract.ts"
 import { logFailure } from "../handlers.ts"
-import { isUpgrade, isWebSocket, letGo, socketOf } from "./connection.ts"
-import { type Refusal, refusalOf, refuse, responseOf } from "./answers.ts"
+import { isUpgrade, isWebSocket, closeGracefully, socketOf } from "./sockets.ts"
+import { type Names, refuseUnknownNames } from "../options.ts"
+import { type Refusal, refusalOf, refuse, responseOf } from "./refusals.ts"
 
-/** A route ends early by failing with why. */
-export class Refused {
+/** The failure of a route that refuses a request. */
+export class RequestRefused {
   readonly _tag = "Refused"
   readonly refusal: Refusal
   constructor(refusal: Refusal) {
@@ -23,65 +24,67 @@ export class Refused {
   }
 }
 
-export const failWith = (refusal: Refusal) => Effect.fail(new Refused(refusal))
+export const failWith = (refusal: Refusal) => Effect.fail(new RequestRefused(refusal))
 
-export const notFound = failWith(refuse(404, "There is no such route."))
+export const notFound = failWith(refuse(404, "No such route. Check the path and the method."))
 
-const whole = (name: string, value: number, most: number, least = 1) => {
+const readInteger = (name: string, value: number, most: number, least = 1) => {
   if (Number.isInteger(value) && value >= least && value <= most) return value
-  throw new Error(`AmqpGateway: limits.${name}: wants a whole number from ${least} to ${most}, got ${value}`)
+  throw new Error(`AmqpGateway: limits.${name}: expected an integer from ${least} to ${most}, got ${value}`)
 }
 
-const bytes = (name: string, value: ByteSize.Input, least: number) => {
+const readByteSize = (name: string, value: ByteSize.Input, least: number) => {
   let size: number
   try {
     size = ByteSize.toNumberUnsafe(ByteSize.fromInputUnsafe(value))
   } catch {
-    throw new Error(`AmqpGateway: limits.${name}: wants a size in bytes, got ${String(value)}`)
+    throw new Error(`AmqpGateway: limits.${name}: expected a size in bytes, got ${String(value)}`)
   }
-  return whole(name, size, Number.MAX_SAFE_INTEGER, least)
+  return readInteger(name, size, Number.MAX_SAFE_INTEGER, least)
 }
 
-const positive = (name: string, value: Duration.Input) => {
+const readDuration = (name: string, value: Duration.Input) => {
   const duration = Duration.fromInputUnsafe(value)
   const millis = Duration.toMillis(duration)
-  // Node fires longer timers at once.
+  // A timer of Node that is longer than this fires immediately.
   if (millis >= 1 && millis <= 2_147_483_647) return duration
-  throw new Error(`AmqpGateway: limits.${name}: wants a duration from 1 millisecond to 24.8 days`)
+  throw new Error(`AmqpGateway: limits.${name}: expected a duration from 1 millisecond to 24.8 days, got ${millis} ms`)
 }
 
-/** How each limit is read: one that `Limits` has and this has not does not compile. */
-const reading = {
-  body: (size: ByteSize.Input) => bytes("body", size, 1),
-  lines: (count = 10_000) => whole("lines", count, 1_000_000),
-  // Where tables in tables end: see `AmqpMessage.FieldTable`.
-  depth: (levels = 64) => whole("depth", levels, 512),
-  prefetch: (count: number) => whole("prefetch", count, 65_535),
-  idle: (time: Duration.Input) => positive("idle", time),
-  streams: (count: number) => whole("streams", count, Number.MAX_SAFE_INTEGER),
-  heartbeat: (time: Duration.Input = "15 seconds") => positive("heartbeat", time),
-  resume: (time: Duration.Input = "30 seconds") => positive("resume", time),
-  missed: (size: ByteSize.Input = 262_144) => bytes("missed", size, 0)
+/** The readers of the limits. A limit that `Limits` has and this table lacks does not compile. */
+const limitReaders = {
+  body: (size: ByteSize.Input) => readByteSize("body", size, 1),
+  batchLines: (count = 10_000) => readInteger("batchLines", count, 1_000_000),
+  // 512 is also the maximum nesting of field tables, see `AmqpMessage.FieldTable`.
+  jsonDepth: (levels = 64) => readInteger("jsonDepth", levels, 512),
+  prefetch: (count: number) => readInteger("prefetch", count, 65_535),
+  idleTimeout: (time: Duration.Input) => readDuration("idleTimeout", time),
+  streams: (count: number) => readInteger("streams", count, Number.MAX_SAFE_INTEGER),
+  heartbeatInterval: (time: Duration.Input = "15 seconds") => readDuration("heartbeatInterval", time),
+  resumeTimeout: (time: Duration.Input = "30 seconds") => readDuration("resumeTimeout", time),
+  replayBuffer: (size: ByteSize.Input = 262_144) => readByteSize("replayBuffer", size, 0)
 } satisfies { readonly [Name in keyof Limits]-?: (limit: Limits[Name]) => unknown }
 
-/** The limits, read once: sizes in bytes. */
-export type Bounds = { readonly [Name in keyof typeof reading]: ReturnType<(typeof reading)[Name]> }
+const limitNames = Object.fromEntries(Object.keys(limitReaders).map((name) => [name, true])) as Names<Limits>
 
-/** A mistake in them is one in the program, and ends it where it is built. */
+/** The limits as they are read, with sizes in bytes. */
+export type Bounds = { readonly [Name in keyof typeof limitReaders]: ReturnType<(typeof limitReaders)[Name]> }
+
+/** Reads the limits. A wrong limit is a mistake in the program, so the layer dies while it is built. */
 export const boundsOf = (limits: Limits): Bounds => {
-  for (const [name, limit] of Object.entries(limits)) {
-    if (limit === undefined || Object.hasOwn(reading, name)) continue
-    throw new Error(
-      `AmqpGateway: limits.${name}: wants one of ${Object.keys(reading).join(", ")}, got one of this name`
-    )
-  }
+  refuseUnknownNames("AmqpGateway: limits", limits, limitNames)
   return Object.fromEntries(
-    Object.entries(reading).map(([name, read]) => [name, read(limits[name as keyof Limits] as never)])
+    Object.entries(limitReaders).map(([name, read]) => [name, read(limits[name as keyof Limits] as never)])
   ) as Bounds
 }
 
-/** Whether this request may do this. Asked before anything is read, and before the broker hears of it. */
-export type Guard = (request: HttpServerRequest.HttpServerRequest, access: Access) => Effect.Effect<void, Refused>
+/**
+ * Checks whether a request may do what it asks for, before its body is read and before anything is sent to the broker.
+ */
+export type Guard = (
+  request: HttpServerRequest.HttpServerRequest,
+  access: Access
+) => Effect.Effect<void, RequestRefused>
 
 export const guardOf =
   (authorize: (request: HttpServerRequest.HttpServerRequest, access: Access) => Effect.Effect<Decision>): Guard =>
@@ -91,8 +94,8 @@ export const guardOf =
         ? Effect.void
         : failWith(
             decision === "authenticate"
-              ? refuse(401, "Say who you are, as WWW-Authenticate says.")
-              : refuse(403, "This is not allowed.")
+              ? refuse(401, "Authentication required; see WWW-Authenticate.")
+              : refuse(403, "Access denied. This client may not make this request.")
           )
     )
 
@@ -101,13 +104,14 @@ const dots: ReadonlySet<string> = new Set([".", ".."])
 /**
  * The decoded parts of the path below a route: `a%2Fb/c` is `a/b` and `c`.
  *
- * The router takes `/AMQP/`, `/%61mqp/` and `//amqp/` for `/amqp/`, and a proxy that guards `/amqp/publish` does not: there is
- * one spelling of each route. Parts that are dots are gone once a proxy has put the path in order.
+ * The router treats `/AMQP/`, `/%61mqp/` and `//amqp/` as `/amqp/`, but a proxy that guards `/amqp/publish` does not.
+ * Therefore only one spelling of each route is accepted. Parts that are `.` or `..` are refused, because a proxy that
+ * normalizes the path removes them.
  */
 export const pathBelow = (
   request: HttpServerRequest.HttpServerRequest,
   route: string
-): Effect.Effect<ReadonlyArray<string>, Refused> => {
+): Effect.Effect<ReadonlyArray<string>, RequestRefused> => {
   const [path = ""] = request.url.split(/[?#]/, 1)
   if (!path.startsWith(`${route}/`)) return notFound
   try {
@@ -117,17 +121,17 @@ export const pathBelow = (
       .map(decodeURIComponent)
     return parts.some((part) => dots.has(part)) ? notFound : Effect.succeed(parts)
   } catch {
-    return failWith(refuse(400, "The path is not percent-encoded UTF-8."))
+    return failWith(refuse(400, "The path is not valid percent-encoded UTF-8."))
   }
 }
 
-/** The whole body, if it is not larger and does not take longer than it may. */
+/** Reads the whole body. It refuses a body that exceeds `limits.body` or takes longer than `limits.idleTimeout`. */
 export const readBody = (
   request: HttpServerRequest.HttpServerRequest,
-  { body, idle }: Bounds
-): Effect.Effect<Uint8Array, Refused, Scope.Scope> => {
-  const tooLarge = failWith(refuse(413, "The request is larger than this service takes."))
-  // Told before it is sent, where the client says how much it is.
+  { body, idleTimeout: idle }: { readonly body: number; readonly idleTimeout: Duration.Input }
+): Effect.Effect<Uint8Array, RequestRefused, Scope.Scope> => {
+  const tooLarge = failWith(refuse(413, "The body is larger than this service accepts. Send a smaller one."))
+  // A client that announces the length is refused before it sends the body.
   if (Number(request.headers["content-length"]) > body) return tooLarge
   return request.arrayBuffer.pipe(
     Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(body)),
@@ -135,51 +139,54 @@ export const readBody = (
     Effect.catch(({ reason }) =>
       "reason" in reason && reason.reason === "BodyTooLarge"
         ? tooLarge
-        : failWith(refuse(400, "The body could not be read."))
+        : failWith(refuse(400, "The body could not be read. Check its length and encoding."))
     ),
-    // To interrupt the reading is to destroy the connection: so it goes on until the client has been answered.
+    // Interrupting the read would destroy the connection, so it continues until the response is sent.
     Effect.forkScoped({ startImmediately: true }),
     Effect.flatMap(Fiber.join),
-    Effect.timeoutOrElse({ duration: idle, orElse: () => failWith(refuse(408, "The body did not come in time.")) })
+    Effect.timeoutOrElse({ duration: idle, orElse: () => failWith(refuse(408, "The body did not arrive in time.")) })
   )
 }
 
-/** What a route does: all of them end so. */
-export type Routed = Effect.Effect<
+/** The effect of a route. */
+export type RouteEffect = Effect.Effect<
   HttpServerResponse.HttpServerResponse,
-  Refused | AmqpError.AmqpError,
+  RequestRefused | AmqpError.AmqpError,
   Amqp.Amqp | HttpRouter.Provided
 >
 
 /**
- * Node lets go of a connection that asks for an upgrade: it has no timeouts any more, and the answer only half-closes it. A
- * client that does not close its half would keep it for ever.
+ * Closes the connection of a request that asked for an upgrade. Node hands such a connection over: it has no timeouts
+ * any more, and the response only half-closes it. A client that does not close its half would keep the connection
+ * forever.
  */
-const freeUpgraded: Effect.Effect<void, never, HttpRouter.Provided> = Effect.flatMap(
+const closeUpgraded: Effect.Effect<void, never, HttpRouter.Provided> = Effect.flatMap(
   HttpServerRequest.HttpServerRequest,
   (request) => {
     const socket = isUpgrade(request) ? socketOf(request) : undefined
-    return socket === undefined ? Effect.void : Effect.addFinalizer(() => Effect.sync(() => letGo(socket)))
+    return socket === undefined ? Effect.void : Effect.addFinalizer(() => Effect.sync(() => closeGracefully(socket)))
   }
 )
 
 /**
- * A route that never becomes a WebSocket: it refuses a request for one, whose body nobody has read. Node hands its connection
- * over, and Effect's server would give the route an empty body.
+ * A route that never becomes a WebSocket. It refuses a request that asks for an upgrade: Node hands its connection over
+ * without reading the body, and Effect's server would give the route an empty body.
  */
-export const withoutUpgrade = (route: Routed): Routed =>
+export const withoutUpgrade = (route: RouteEffect): RouteEffect =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
-    isWebSocket(request) ? failWith(refuse(400, "Only GET of a queue becomes a WebSocket.")) : route
+    isWebSocket(request)
+      ? failWith(refuse(400, "This route does not accept a WebSocket. Only GET of a queue does."))
+      : route
   )
 
-/** Answers what a route has failed with. */
+/** Answers the failures of a route, and logs the AMQP errors among them. */
 export const answering =
-  (challenge: string, connection: string) =>
-  (route: Routed): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Amqp.Amqp | HttpRouter.Provided> =>
-    Effect.andThen(freeUpgraded, route).pipe(
+  (challenge: string, connection: string, answerOf: (error: AmqpError.AmqpError) => Refusal = refusalOf) =>
+  (route: RouteEffect): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Amqp.Amqp | HttpRouter.Provided> =>
+    Effect.andThen(closeUpgraded, route).pipe(
       Effect.catch((failure) => {
         if (AmqpError.isAmqpError(failure)) {
-          const refusal = refusalOf(failure)
+          const refusal = answerOf(failure)
           return Effect.as(logFailure(failure, refusal.status, connection), responseOf(refusal))
         }
         const { refusal } = failure
@@ -187,7 +194,7 @@ export const answering =
         if (refusal.status === 401) {
           return Effect.succeed(HttpServerResponse.setHeader(response, "www-authenticate", challenge))
         }
-        // What has not been read of the body would be taken for the next request.
+        // The connection must close: the unread rest of the body would be parsed as the next request.
         return Effect.succeed(
           refusal.status === 413 || refusal.status === 408
             ? HttpServerResponse.setHeader(response, "connection", "close")

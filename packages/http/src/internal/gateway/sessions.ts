@@ -1,13 +1,14 @@
 /**
- * The streams of deliveries that clients have open, and those that a client may come back to.
+ * The streams of deliveries that clients have open, and those that a client may resume.
  *
- * A session is what a client sees as one stream, however often its connection drops: it counts its deliveries, and
- * remembers the last events for a client that comes back. While a client is attached it consumes; when the client leaves,
- * the consumer ends at once, and what is unsettled goes back to the queue.
+ * A session is one stream from a client's point of view, even if the client's connection is lost and replaced several
+ * times. The session numbers its deliveries, and stores the last events for a client that reconnects. It has a consumer
+ * while a client is attached. When the client leaves, the consumer ends immediately, and the unsettled deliveries
+ * return to the queue.
  *
- * A place of `limits.streams` belongs to a session, not to a connection: a client that comes back while its former connection
- * is still there waits until that has ended, in the same place. The newest client has the session; one that waits when
- * a newer one comes is refused.
+ * The permits of `limits.streams` belong to sessions, not to connections. A client that reconnects needs no second
+ * permit. If its former connection still exists, it waits until that connection has ended. If a still newer client
+ * connects during this wait, the newer one gets the session, and the waiting one is refused.
  */
 import { AmqpConsumer, type AmqpError } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
@@ -20,31 +21,31 @@ import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { stopping } from "../shutdown.ts"
-import { type Refusal, refusalOf, refuse } from "./answers.ts"
+import { type Refusal, refusalOf, refuse } from "./refusals.ts"
 import { deliveryAsJson } from "./messages.ts"
-import { type Bounds, failWith, type Refused } from "./requests.ts"
+import { type Bounds, failWith, type RequestRefused } from "./requests.ts"
 
-/** Who acknowledges: the gateway when it has written a delivery, or the client. */
-export type Mode = "delivery" | "explicit"
+/** Who acknowledges a delivery: the gateway after it has written the delivery, or the client explicitly. */
+export type AckMode = "delivery" | "explicit"
 
-/** Why a stream ends that its client has not left. */
+/** Why the gateway ends a stream. */
 export type Ending =
   | { readonly reason: "idle" | "stopping" | "resumed" }
   | { readonly reason: "failed"; readonly refusal: Refusal }
 
 export type Settlement = "ack" | "requeue" | "reject"
 
-/** One event, as a client gets it. */
+/** An event `message`, as it is sent to a client. */
 export interface Event {
   readonly id: string
   readonly data: string
 }
 
-/** A client of a session: its request. */
+/** A client of a session, which is one request. */
 class Client {
-  /** Completes when its stream is to end. */
+  /** Completes when the gateway ends the client's stream. */
   readonly ended = Deferred.makeUnsafe<Ending>()
-  /** Completes when its consumer has ended. */
+  /** Completes when the client has left the session and its consumer has ended. */
   readonly left = Deferred.makeUnsafe<void>()
 
   end(ending: Ending): void {
@@ -52,37 +53,41 @@ class Client {
   }
 }
 
-/** What a character of a text takes in memory at most. */
+/** Upper bound of the memory per character of a string. */
 const bytesPerCharacter = 2
 
 export class Session {
   readonly id: string = crypto.randomUUID()
   readonly queue: string
-  readonly mode: Mode
-  /** Handed to the client, and not settled. */
+  readonly mode: AckMode
+  /** Deliveries that were sent to the client and are not settled, by their number. */
   readonly unsettled = new Map<number, AmqpConsumer.Delivery>()
-  /** The last events that were acknowledged when they were written, for a client that has not got them. */
+  /**
+   * The last events whose deliveries were acknowledged after they were written. If a client reconnects without having
+   * received them, they are sent again.
+   */
   readonly #written: Array<Event> = []
-  /** Bytes of them, and their bound. */
+  /** Size of these events, in bytes. */
   #writtenBytes = 0
-  readonly #mostBytes: number
+  /** Maximum size of these events, in bytes. */
+  readonly #maxBytes: number
   #count = 0
-  /** Who has the session: it is attached, or waits until its predecessor has left. */
+  /** The client that owns the session. It is attached, or waits until its predecessor has left. */
   newest: Client | undefined = undefined
-  /** Who consumes. */
+  /** The client that receives the deliveries; undefined if there is none. */
   attached: Client | undefined = undefined
-  /** When it was attached, in milliseconds. */
+  /** When the last client was attached, in milliseconds. */
   attachedAt = Number.NEGATIVE_INFINITY
   #touched = true
 
-  /** @param mostBytes of the events that are remembered */
-  constructor(queue: string, mode: Mode, mostBytes: number) {
+  /** @param maxBytes maximum size of the stored events, in bytes */
+  constructor(queue: string, mode: AckMode, maxBytes: number) {
     this.queue = queue
     this.mode = mode
-    this.#mostBytes = mostBytes
+    this.#maxBytes = maxBytes
   }
 
-  /** The event that a delivery is. It is unsettled from now on. */
+  /** Creates the event for a delivery, and registers the delivery as unsettled. */
   add(delivery: AmqpConsumer.Delivery): { readonly event: Event; readonly number: number } {
     const number = ++this.#count
     const id = `${this.id}.${number}`
@@ -90,45 +95,45 @@ export class Session {
     return { number, event: { id, data: JSON.stringify({ id, ...deliveryAsJson(delivery) }) } }
   }
 
-  /** Acknowledges what has been written, and remembers the last `most` of them. */
-  written(number: number, event: Event, most: number): Effect.Effect<void> {
+  /** Acknowledges a delivery whose event was written, and stores the last `maxEvents` events. */
+  acknowledgeWritten(number: number, event: Event, maxEvents: number): Effect.Effect<void> {
     const delivery = this.unsettled.get(number)
     if (delivery === undefined) return Effect.void
     this.unsettled.delete(number)
     return Effect.match(delivery.ack, {
-      // It was lost with its channel: it comes again.
+      // The delivery was lost with its channel. The broker delivers the message again.
       onFailure: () => {},
-      onSuccess: () => this.#remember(event, most)
+      onSuccess: () => this.#store(event, maxEvents)
     })
   }
 
-  #remember(event: Event, most: number): void {
-    const written = this.#written
-    written.push(event)
+  #store(event: Event, maxEvents: number): void {
+    const events = this.#written
+    events.push(event)
     this.#writtenBytes += event.data.length * bytesPerCharacter
-    while (written.length > most || this.#writtenBytes > this.#mostBytes) {
-      this.#writtenBytes -= written.shift()!.data.length * bytesPerCharacter
+    while (events.length > maxEvents || this.#writtenBytes > this.#maxBytes) {
+      this.#writtenBytes -= events.shift()!.data.length * bytesPerCharacter
     }
   }
 
-  /** Its client has taken or settled something: it is not idle. */
+  /** Records that the client has taken or settled a delivery, so the session is not idle. */
   touch(): void {
     this.#touched = true
   }
 
-  /** Whether that was so since this was asked last. */
+  /** Whether `touch` was called since the last read of this property. Each read resets it. */
   get wasTouched(): boolean {
     const touched = this.#touched
     this.#touched = false
     return touched
   }
 
-  /** What came after this event, as far as it is remembered. */
+  /** The stored events after the event of this number. */
   since(number: number): ReadonlyArray<Event> {
     return this.#written.filter(({ id }) => Number(id.slice(this.id.length + 1)) > number)
   }
 
-  /** Settles a delivery; `undefined` if there is none of this number that is unsettled. */
+  /** Settles a delivery. Returns `undefined` if there is no unsettled delivery of this number. */
   settle(number: number, how: Settlement): Effect.Effect<void, AmqpError.AmqpError> | undefined {
     const delivery = this.unsettled.get(number)
     if (delivery === undefined) return undefined
@@ -138,25 +143,27 @@ export class Session {
   }
 }
 
-/** What an attached client reads from. */
-export interface Attached {
+/** The source of an attached client's events. */
+export interface Attachment {
   readonly session: Session
-  /** Events to be sent again. */
+  /** Events that the client has missed, and that are sent again. */
   readonly missed: ReadonlyArray<Event>
+  /** Whether the client continues an earlier session. */
   readonly resumed: boolean
   readonly inbox: Queue.Queue<AmqpConsumer.Delivery>
-  /** Completes when the stream is to end. Its consumer has ended then. */
+  /** Completes when the gateway ends the stream. Its consumer ends then too. */
   readonly ended: Deferred.Deferred<Ending>
 }
 
-/** How long a client that is replaced may take to read that it is. */
-const takeover = Duration.seconds(1)
+/** How long a replaced client may take to read the event `end` before its request is interrupted. */
+const takeoverGrace = Duration.seconds(1)
 
 /**
- * Milliseconds from one client of a session to the next: each opens a channel, and is sent `prefetch` messages. A client that
- * has lost its connection comes back later than that (`retry` of the events is a second).
+ * Minimum time between two clients of a session, in milliseconds. For each client a channel is opened and `prefetch`
+ * messages are delivered, so faster reconnects would be expensive. A client that has lost its connection reconnects
+ * after a longer time (the `retry` of the events is one second).
  */
-const betweenTakeovers = 250
+const minTakeoverInterval = 250
 
 const parseId = (id: string | undefined): readonly [session: string, number: number] | undefined => {
   const dot = id?.lastIndexOf(".") ?? -1
@@ -166,22 +173,22 @@ const parseId = (id: string | undefined): readonly [session: string, number: num
 }
 
 export class Sessions {
-  /** All that can be found. */
+  /** All sessions, by their id. */
   readonly #sessions = new Map<string, Session>()
-  /** Those that have a place: a client is attached, or about to be. */
+  /** The sessions that hold a permit of `limits.streams`: a client is attached, or is about to be. */
   readonly #open = new Set<Session>()
-  /** Those that wait for their client, the oldest first, and what forgets them. */
+  /** The sessions that wait for their client to reconnect, oldest first, with the fibers that forget them. */
   readonly #waiting = new Map<Session, Fiber.Fiber<void>>()
   readonly #bounds: Bounds
   readonly #scope: Scope.Scope
 
-  /** @param scope where sessions wait for their clients to come back */
+  /** @param scope the scope in which sessions wait for their clients to reconnect */
   constructor(bounds: Bounds, scope: Scope.Scope) {
     this.#bounds = bounds
     this.#scope = scope
   }
 
-  /** The session and the delivery that an event's id means. */
+  /** Finds the session and the delivery's number that an event's id refers to. */
   find(queue: string, id: string): readonly [Session, number] | undefined {
     const parsed = parseId(id)
     const session = parsed === undefined ? undefined : this.#sessions.get(parsed[0])
@@ -189,32 +196,32 @@ export class Sessions {
   }
 
   /**
-   * Attaches the client of the current scope: consumes for it, until it leaves or the stream ends. `lastEventId` is what it
-   * has got last, if it comes back.
+   * Attaches the client of the current scope, and consumes for it until it leaves or the stream ends. `lastEventId` is
+   * the last event that a reconnecting client has received.
    */
   readonly attach = Effect.fnUntraced(
     { self: this },
     function* (
       this: Sessions,
       queue: string,
-      mode: Mode,
+      mode: AckMode,
       prefetch: number,
       lastEventId: string | undefined
-    ): Effect.fn.Return<Attached, Refused, AmqpConsumer.AmqpConsumer | Scope.Scope> {
+    ): Effect.fn.Return<Attachment, RequestRefused, AmqpConsumer.AmqpConsumer | Scope.Scope> {
       const bounds = this.#bounds
       const last = lastEventId === undefined ? undefined : this.find(queue, lastEventId)
       const known = last?.[0].mode === mode ? last[0] : undefined
-      const session = known ?? new Session(queue, mode, bounds.missed)
+      const session = known ?? new Session(queue, mode, bounds.replayBuffer)
       const client = new Client()
       yield* this.#enter(session, client)
       const fiber = yield* Effect.withFiber((fiber) => Effect.succeed(fiber))
       const { ended } = client
       const inbox = yield* Queue.bounded<AmqpConsumer.Delivery>(1)
       const consuming = yield* Scope.make()
-      // Its end settles what is unsettled, so whatever ends it waits for that.
+      // Closing this scope returns the unsettled deliveries, so the request's scope waits for it.
       yield* Effect.addFinalizer((exit) => Scope.close(consuming, exit))
 
-      yield* AmqpConsumer.stream(queue, { prefetch, essential: false }).pipe(
+      yield* AmqpConsumer.stream(queue, { prefetch, requiredForReadiness: false }).pipe(
         Stream.runForEach((delivery) => Queue.offer(inbox, delivery)),
         Effect.matchEffect({
           onFailure: (error) => Effect.sync(() => client.end({ reason: "failed", refusal: refusalOf(error) })),
@@ -224,19 +231,24 @@ export class Sessions {
       )
       session.touch()
       const watch = Effect.gen(function* () {
-        while (session.wasTouched) yield* Effect.sleep(bounds.idle)
+        while (session.wasTouched) yield* Effect.sleep(bounds.idleTimeout)
         client.end({ reason: "idle" })
       })
       const stopped = Effect.map(stopping, () => client.end({ reason: "stopping" }))
       yield* Effect.forkScoped(Effect.raceFirst(watch, stopped))
-      // A client that reads nothing more must not keep what was delivered to it.
+      // When the stream ends, its deliveries return to the queue at once, even if the client no longer reads.
       yield* Effect.forkScoped(
         Effect.flatMap(Deferred.await(ended), ({ reason }) => {
           session.unsettled.clear()
-          // It is told so, if it reads. If it does not, its request ends all the same: soon, if somebody waits for that.
-          const patience = reason === "resumed" ? Duration.min(bounds.heartbeat, takeover) : bounds.heartbeat
-          const cut = Effect.sync(() => fiber.interruptUnsafe())
-          return Effect.andThen(Scope.close(consuming, Exit.void), Effect.andThen(Effect.sleep(patience), cut))
+          // A client that reads gets the event `end`. If it does not read, its request is interrupted after this time.
+          // The time is shorter if another client waits for the session.
+          const grace =
+            reason === "resumed" ? Duration.min(bounds.heartbeatInterval, takeoverGrace) : bounds.heartbeatInterval
+          const interruptRequest = Effect.sync(() => fiber.interruptUnsafe())
+          return Effect.andThen(
+            Scope.close(consuming, Exit.void),
+            Effect.andThen(Effect.sleep(grace), interruptRequest)
+          )
         })
       )
       return {
@@ -249,12 +261,15 @@ export class Sessions {
     }
   )
 
-  /** Takes a place for a session, or its place over, until the scope closes. Waits until a former client has left. */
+  /**
+   * Makes this client the owner of a session until the scope closes. A new session takes a permit; an existing one
+   * keeps its permit. Waits until a former client has left.
+   */
   readonly #enter = Effect.fnUntraced(
     { self: this },
-    function* (this: Sessions, session: Session, client: Client): Effect.fn.Return<void, Refused, Scope.Scope> {
-      const superseded = failWith(refuse(503, "The client of this stream has come back once more.", 1))
-      const isIn = yield* Effect.acquireRelease(
+    function* (this: Sessions, session: Session, client: Client): Effect.fn.Return<void, RequestRefused, Scope.Scope> {
+      const superseded = failWith(refuse(503, "Another request of this client has taken over this stream.", 1))
+      const hasPermit = yield* Effect.acquireRelease(
         Effect.sync(() => {
           if (!this.#open.has(session) && this.#open.size >= this.#bounds.streams) return false
           this.#open.add(session)
@@ -262,25 +277,26 @@ export class Sessions {
           this.#stopWaiting(session)
           const former = session.newest
           session.newest = client
-          // Whoever comes back has left, even if this end has not noticed. Last, since it may leave within this call.
+          // A client that reconnects no longer uses its former connection, even if this server has not noticed its end.
+          // This call must be the last statement, because the former client may leave during it.
           former?.end({ reason: "resumed" })
           return true
         }),
-        (isIn) => {
-          // Another client may have it already.
-          if (!isIn || session.newest !== client) return Effect.void
+        (hasPermit) => {
+          // If a newer client owns the session already, that client releases the permit.
+          if (!hasPermit || session.newest !== client) return Effect.void
           session.newest = undefined
           return this.#leave(session)
         }
       )
-      if (!isIn) {
-        return yield* failWith(refuse(503, "As many streams are open as this service takes. Try again later.", 5))
+      if (!hasPermit) {
+        return yield* failWith(refuse(503, "The service has reached its limit of open streams. Try again later.", 5))
       }
       const unlessSuperseded = (wait: Effect.Effect<void>) =>
         Effect.raceFirst(wait, Effect.andThen(Deferred.await(client.ended), superseded))
       const clock = yield* Clock.Clock
-      const early = session.attachedAt + betweenTakeovers - clock.currentTimeMillisUnsafe()
-      if (early > 0) yield* unlessSuperseded(Effect.sleep(early))
+      const remainingInterval = session.attachedAt + minTakeoverInterval - clock.currentTimeMillisUnsafe()
+      if (remainingInterval > 0) yield* unlessSuperseded(Effect.sleep(remainingInterval))
       for (let former = session.attached; former !== undefined; former = session.attached) {
         yield* unlessSuperseded(Deferred.await(former.left))
       }
@@ -304,14 +320,17 @@ export class Sessions {
     }
   )
 
-  /** Gives the place of a session back that nobody has. */
+  /** Returns the permit of a session that has no client. */
   #leave(session: Session): Effect.Effect<void> {
     if (session.newest !== undefined || session.attached !== undefined) return Effect.void
     this.#open.delete(session)
     return this.#wait(session)
   }
 
-  /** For a client that comes back. As many may wait as can be open; the oldest goes first. */
+  /**
+   * Keeps a session until its client reconnects or `resumeTimeout` expires. At most `limits.streams` sessions wait; the
+   * oldest is dropped first.
+   */
   #wait(session: Session): Effect.Effect<void> {
     const forget = (forgotten: Session) => {
       this.#stopWaiting(forgotten)
@@ -322,11 +341,11 @@ export class Sessions {
       forget(oldest)
     }
     const later = Effect.andThen(
-      Effect.sleep(this.#bounds.resume),
+      Effect.sleep(this.#bounds.resumeTimeout),
       Effect.sync(() => forget(session))
     )
     return Effect.map(Effect.forkIn(later, this.#scope), (fiber) => {
-      // Its client may be back already.
+      // The client may have reconnected already.
       if (session.newest === undefined) this.#waiting.set(session, fiber)
       else fiber.interruptUnsafe()
     })

@@ -1,0 +1,143 @@
+/** Dead letters on the command line, on a real broker: with pipes, and in a terminal. */
+import { assert, describe, layer } from "@effect/vitest"
+import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { Effect, Layer, Stream } from "effect"
+import * as Cli from "./support/cli.ts"
+
+const client = <A, E, R>(use: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(TestBroker.TestBroker, ({ url }) => Effect.provide(Effect.scoped(use), Amqp.layer({ url })))
+
+const countOf = (queue: string) =>
+  Effect.map(
+    client(AmqpChannel.use((channel) => channel.queueDeclarePassive(queue))),
+    ({ messageCount }) => messageCount
+  )
+
+/** Publishes dead letters of both errors, as a consumer of the library writes them. */
+const fill = (dead: string, work: string, count: number) =>
+  client(
+    Effect.gen(function* () {
+      yield* AmqpChannel.use((channel) => Effect.andThen(channel.queueDeclare(dead), channel.queueDeclare(work)))
+      const letters = Stream.map(Stream.range(1, count), (i) => ({
+        routingKey: dead,
+        content: `letter ${i}`,
+        messageId: String(i),
+        headers: {
+          "x-failed-version": 1,
+          "x-failed-queue": work,
+          "x-failed-error": i % 2 === 0 ? "Even" : "Odd",
+          "x-failed-reason": `it was ${i}\u001b[2J`,
+          "x-failed-attempt": 3,
+          "x-failed-first-at": new Date(Date.now() - 3_600_000).toISOString(),
+          "x-failed-last-at": new Date(Date.now() - (i <= 2 ? 3_600_000 : 1000)).toISOString()
+        }
+      }))
+      yield* Stream.runDrain(AmqpPublisher.publishAll(letters))
+    })
+  )
+
+const run = (args: ReadonlyArray<string>) =>
+  Effect.flatMap(TestBroker.TestBroker, ({ url }) => Cli.run(args, { env: { AMQP_URL: url } }))
+
+const terminal = (args: ReadonlyArray<string>, settings: Parameters<typeof Cli.inTerminal>[1] = {}) =>
+  Effect.flatMap(TestBroker.TestBroker, ({ url }) =>
+    Cli.inTerminal(args, { ...settings, env: { AMQP_URL: url, ...settings.env } })
+  )
+
+layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+  describe("dead letters", () => {
+    it.effect("peek groups them, filters them, and leaves them in their queue", () =>
+      Effect.gen(function* () {
+        yield* fill("peek.dead", "peek", 6)
+        const people = yield* run(["peek", "peek.dead"])
+        assert.strictEqual(people.code, 0, people.err)
+        assert.match(people.out, /COUNT +ERROR +REASON +ORIGIN/)
+        assert.match(people.out, / 3 +Odd +failed +peek /)
+        assert.include(people.out, "it was 1\\x1b[2J")
+        assert.include(people.out, "6 shown of 6 read, 6 in the queue.")
+        const idsOf = (...filter: ReadonlyArray<string>) =>
+          Effect.map(run(["peek", "peek.dead", "--json", ...filter]), ({ out }) =>
+            JSON.parse(out).letters.map(({ id }: { readonly id: string }) => id)
+          )
+        assert.deepStrictEqual(yield* idsOf("--error", "Even"), ["2", "4", "6"])
+        assert.deepStrictEqual(yield* idsOf("--older-than", "30m", "--error", "Odd"), ["1"])
+        assert.deepStrictEqual(yield* idsOf("--origin", "another"), [])
+        assert.deepStrictEqual(yield* idsOf("--id", "3", "--id", "5", "--origin", "peek"), ["3", "5"])
+        const full = yield* run(["peek", "peek.dead", "--full", "--id", "4", "--json"])
+        assert.deepInclude(JSON.parse(full.out).letters[0], {
+          id: "4",
+          queue: "peek.dead",
+          content: "letter 4",
+          size: 8
+        })
+        assert.strictEqual(yield* countOf("peek.dead"), 6)
+        const gone = yield* run(["peek", "nowhere", "--json"])
+        assert.deepStrictEqual([gone.code, JSON.parse(gone.err).error.tag], [4, "NotFound"])
+      })
+    )
+
+    it.effect("redrive and discard need a confirmation, choose by filters, and say what they did", () =>
+      Effect.gen(function* () {
+        yield* fill("move.dead", "move", 6)
+        const unconfirmed = yield* run(["redrive", "move.dead", "--error", "Even"])
+        assert.strictEqual(unconfirmed.code, 2)
+        assert.include(unconfirmed.err, "Add --yes")
+        const unfiltered = yield* run(["discard", "move.dead", "--yes"])
+        assert.strictEqual(unfiltered.code, 2)
+        const dry = yield* run(["redrive", "move.dead", "--error", "Even", "--dry-run", "--json"])
+        assert.deepInclude(JSON.parse(dry.out), { dryRun: true, redriven: 3, left: 3 })
+        assert.strictEqual(yield* countOf("move.dead"), 6)
+
+        const redriven = yield* run(["redrive", "move.dead", "--error", "Even", "--yes", "--json"])
+        assert.strictEqual(redriven.code, 0, redriven.err)
+        assert.deepInclude(JSON.parse(redriven.out), { redriven: 3, left: 3, failed: 0, duplicates: 0 })
+        const discarded = yield* run(["discard", "move.dead", "--id", "1", "--yes"])
+        assert.include(discarded.out, "1 discarded, 2 left.")
+        assert.deepStrictEqual([yield* countOf("move"), yield* countOf("move.dead")], [3, 2])
+        yield* client(AmqpChannel.use((channel) => channel.queueDelete("move")))
+        const failed = yield* run(["redrive", "move.dead", "--yes"])
+        assert.strictEqual(failed.code, 1)
+        assert.match(failed.out, /ID +WHY IT STAYS\n3 +/)
+        assert.include(failed.out, "2 failed")
+        assert.strictEqual(yield* countOf("move.dead"), 2)
+        const elsewhere = yield* run(["redrive", "move.dead", "--yes", "--to", "peek", "--limit", "1"])
+        assert.include(elsewhere.out, "1 redriven")
+      })
+    )
+  })
+
+  describe.skipIf(process.platform !== "linux")("dead letters in a terminal", () => {
+    it.effect("a redrive is confirmed, shows a bar, and is interrupted by Ctrl-C without a loss", () =>
+      Effect.gen(function* () {
+        yield* fill("bar.dead", "bar", 200)
+        const args = ["redrive", "bar.dead", "--rate", "20"]
+        const { ended, shows, type } = yield* terminal(args, { columns: 60 })
+        yield* shows("Redrive the 200 messages")
+        yield* type("y")
+        yield* shows("[#")
+        yield* type("\u0003")
+        const { code, out } = yield* ended
+        assert.strictEqual(code, 130, out)
+        assert.match(out, /Until then: \d+ redriven/)
+        // The bar never wraps, which would leave it behind.
+        const bars = out.split("\r\u001b[2K").slice(1, -1)
+        assert.isAbove(bars.length, 0)
+        for (const bar of bars) assert.isAtMost(bar.replace("^C", "").length, 57, bar)
+        const [dead, work] = [yield* countOf("bar.dead"), yield* countOf("bar")]
+        assert.isTrue(work > 0 && dead > 0 && dead + work >= 200, `${dead} and ${work}`)
+      }).pipe(Effect.scoped)
+    )
+
+    it.effect("a discard that is not confirmed does nothing", () =>
+      Effect.gen(function* () {
+        yield* fill("no.dead", "no", 2)
+        const { ended, shows, type } = yield* terminal(["discard", "no.dead", "--all"])
+        yield* shows("They are gone then.")
+        yield* type("n")
+        assert.strictEqual((yield* ended).code, 2)
+        assert.strictEqual(yield* countOf("no.dead"), 2)
+      }).pipe(Effect.scoped)
+    )
+  })
+})

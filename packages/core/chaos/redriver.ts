@@ -1,0 +1,40 @@
+/** The process of `redrive.ts` that redrives dead letters, and is killed meanwhile: prints its counts line by line. */
+import { NodeRuntime } from "@effect/platform-node"
+import { Amqp, AmqpConfig, AmqpConsumer, AmqpDeadLetters } from "@effect-amqp/core"
+import { Effect, References } from "effect"
+
+const { CHAOS_MUTANT: mutant, CHAOS_RATE: rate, CHAOS_URL: url } = process.env
+const queue = process.argv[2]!
+
+/** A publisher that reports a confirm before there is one. */
+const careless = (consumer: AmqpConsumer.AmqpConsumer["Service"]): AmqpConsumer.AmqpConsumer["Service"] => ({
+  ...consumer,
+  publisher: {
+    ...consumer.publisher,
+    publish: (message, options) =>
+      Effect.as(Effect.forkDetach(Effect.ignore(consumer.publisher.publish(message, options))), {
+        _tag: "Confirmed" as const
+      })
+  }
+})
+
+const redrive = AmqpDeadLetters.of(queue, { timeout: "1 minute" }).redrive({
+  rate: Number(rate),
+  onProgress: ({ duplicates, redriven }) => Effect.sync(() => console.log(JSON.stringify({ redriven, duplicates })))
+})
+
+// What fails is reported, and tried again: the faults go on.
+const again = Effect.forever(
+  Effect.andThen(
+    Effect.catchCause(redrive, (cause) => Effect.sync(() => console.error(String(cause)))),
+    Effect.sleep(200)
+  )
+)
+
+const program = mutant === undefined ? again : Effect.updateService(again, AmqpConsumer.AmqpConsumer, careless)
+
+NodeRuntime.runMain(
+  Effect.flatMap(AmqpConfig.fromUrl(url!, { heartbeat: "1 second", connectTimeout: "2 seconds" }), (config) =>
+    Effect.provide(program, Amqp.fromConfig(config))
+  ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+)

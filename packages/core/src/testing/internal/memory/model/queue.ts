@@ -1,0 +1,423 @@
+/**
+ * One queue, classic or quorum: its messages, its consumers, and what it does with messages that expire, do not fit, or
+ * come back.
+ */
+import type { Behavior } from "../version.ts"
+import type { Timers } from "../timers.ts"
+import { Deque } from "./deque.ts"
+import type { DeathReason, Message } from "./message.ts"
+import type { QueueFlags, QueueSettings } from "./queueSettings.ts"
+import type * as Table from "./table.ts"
+
+/** A message in a queue. */
+export interface Queued {
+  readonly message: Message
+  /** Its place in the order of arrival. */
+  place: number
+  readonly priority: number
+  readonly expiresAt: number | undefined
+  /** How often it has come back, for whatever reason. */
+  returns: number
+  /** How often its delivery has failed, as the delivery limit of a quorum queue counts. */
+  failures: number
+  /** The turn in which it has arrived. In that turn a consumer gets it even if its time to live is zero. */
+  readonly turn: number
+}
+
+/** Who gets the messages of a queue. */
+export interface Consumer {
+  readonly tag: string
+  readonly queue: Queue
+  readonly isExclusive: boolean
+  /** Consumers with a higher priority are served first, while they can take more. */
+  readonly priority: number
+  /** Whether it can take another delivery now. */
+  readonly canTake: () => boolean
+  readonly deliver: (queued: Queued) => void
+  /** The broker has cancelled it. */
+  readonly cancelled: () => void
+  /** Whether a delivery needs no acknowledgement. */
+  readonly noAck: boolean
+}
+
+/** What a queue needs of its virtual host. */
+export interface QueueHost {
+  readonly behavior: Behavior
+  readonly timers: Timers
+  /** The number of the turn: what the broker does between two rests. */
+  readonly turn: () => number
+  /** Routes a dead letter. Returns whether a queue has taken it. */
+  readonly deadLetter: (queue: Queue, queued: Queued, reason: DeathReason) => boolean
+  /** The queue has work for its consumers. */
+  readonly wake: (queue: Queue) => void
+  /** The queue is to be deleted, because it is unused. */
+  readonly expired: (queue: Queue) => void
+}
+
+/** How a delivery is settled without being handled. */
+export type Return = "nack" | "reject" | "lost"
+
+/** RabbitMQ tries a dead letter that no queue has taken again after this time, in milliseconds. */
+const deadLetterPause = 180_000
+
+export class Queue {
+  readonly name: string
+  readonly flags: QueueFlags
+  readonly args: ReadonlyArray<Table.Entry>
+  readonly settings: QueueSettings
+  /** The connection that alone may use it. */
+  readonly owner: object | undefined
+  readonly #host: QueueHost
+  readonly #ready: Deque<Queued>
+  /** Messages that came back to a quorum queue. They are delivered first. */
+  readonly #returned: Deque<Queued>
+  readonly #unsettled = new Set<Queued>()
+  /** Those that were taken with `basic.get`. */
+  readonly #got = new Set<Queued>()
+  /** Dead letters that no queue has taken yet. */
+  #deadLetters: Array<readonly [queued: Queued, reason: DeathReason]> = []
+  #consumers: ReadonlyArray<Consumer> = []
+  /** With a single active consumer, the one that is active. */
+  #active: Consumer | undefined
+  #readyBytes = 0
+  #places = 0
+  #isRejecting = false
+  #hadConsumers = false
+  #expiryAt: number | undefined
+  #cancelExpiry: (() => void) | undefined
+  #cancelUnused: (() => void) | undefined
+  isDeleted = false
+
+  constructor(
+    host: QueueHost,
+    name: string,
+    flags: QueueFlags,
+    args: ReadonlyArray<Table.Entry>,
+    settings: QueueSettings,
+    owner: object | undefined
+  ) {
+    this.#host = host
+    this.name = name
+    this.flags = flags
+    this.args = args
+    this.settings = settings
+    this.owner = owner
+    const byPriority = settings.isQuorum && host.behavior.hasQuorumPriorities
+    this.#ready = new Deque<Queued>((a, b) =>
+      byPriority && a.priority !== b.priority ? a.priority > b.priority : a.place < b.place
+    )
+    this.#returned = new Deque<Queued>(() => false)
+    this.touch()
+  }
+
+  // --- Counts ----------------------------------------------------------------------------------------------------------
+
+  get ready(): number {
+    return this.#ready.size + this.#returned.size
+  }
+
+  get unsettled(): number {
+    return this.#unsettled.size
+  }
+
+  /** Ready messages, deliveries, and dead letters that wait. */
+  get total(): number {
+    return this.ready + this.unsettled + this.#deadLetters.length
+  }
+
+  /** The number of consumers as RabbitMQ counts: for a quorum queue, an unsettled `basic.get` is one. */
+  get consumerCount(): number {
+    return this.#consumers.length + (this.settings.isQuorum ? this.#got.size : 0)
+  }
+
+  get consumers(): ReadonlyArray<Consumer> {
+    return this.#consumers
+  }
+
+  /** The ready messages in the order of their delivery. */
+  get messages(): ReadonlyArray<Queued> {
+    return [...this.#returned.toArray(), ...this.#ready.toArray()]
+  }
+
+  // --- Publishing ------------------------------------------------------------------------------------------------------
+
+  /** Takes a message. Returns whether it is confirmed; otherwise the queue is full, and its publisher gets a nack. */
+  enqueue(message: Message): boolean {
+    const { isQuorum, messageTtl, overflow } = this.settings
+    const ttl = minimum(messageTtl, millisOf(message.properties.expiration))
+    const queued: Queued = {
+      message,
+      place: this.#places++,
+      priority: Math.min(message.properties.priority ?? 4, 31),
+      expiresAt: ttl === undefined ? undefined : this.#host.timers.now() + ttl,
+      returns: 0,
+      failures: 0,
+      turn: this.#host.turn()
+    }
+    if (overflow !== "drop-head" && (isQuorum ? this.#isRejecting : !this.#fits(message))) {
+      if (overflow === "reject-publish-dlx") this.#die(queued, "maxlen")
+      return false
+    }
+    if (isQuorum && this.#host.behavior.hasQuorumPriorities) this.#ready.insert(queued)
+    else this.#ready.push(queued)
+    this.#readyBytes += message.body.length
+    // A consumer that can take it gets it before the limits are checked.
+    this.dispatch()
+    this.#limit()
+    this.#host.wake(this)
+    return true
+  }
+
+  #fits({ body }: Message): boolean {
+    const { maxLength = Infinity, maxLengthBytes = Infinity } = this.settings
+    return this.ready + 1 <= maxLength && this.#readyBytes + body.length <= maxLengthBytes
+  }
+
+  get #isFull(): boolean {
+    const { maxLength = Infinity, maxLengthBytes = Infinity } = this.settings
+    const waiting = this.settings.isQuorum ? this.#deadLetters.length : 0
+    return this.ready + waiting > maxLength || this.#readyBytes > maxLengthBytes
+  }
+
+  #limit(): void {
+    if (this.settings.overflow === "drop-head") {
+      while (this.#isFull && this.ready > 0) this.#die(this.#take()!, "maxlen")
+      return
+    }
+    if (!this.settings.isQuorum) return
+    if (this.#isFull) this.#isRejecting = true
+    else if (this.#isRejecting && this.#isBelowSoftLimit) this.#isRejecting = false
+  }
+
+  /** A quorum queue that was full accepts messages again when it is less than four fifths full. */
+  get #isBelowSoftLimit(): boolean {
+    const { maxLength = Infinity, maxLengthBytes = Infinity } = this.settings
+    return this.ready <= Math.trunc(maxLength * 0.8) && this.#readyBytes <= Math.trunc(maxLengthBytes * 0.8)
+  }
+
+  // --- Taking ----------------------------------------------------------------------------------------------------------
+
+  #take(): Queued | undefined {
+    const queued = this.#returned.shift() ?? this.#ready.shift()
+    if (queued !== undefined) this.#readyBytes -= queued.message.body.length
+    return queued
+  }
+
+  get #first(): Queued | undefined {
+    return this.#returned.first ?? this.#ready.first
+  }
+
+  /** Takes the first message for `basic.get`. */
+  get(noAck: boolean): Queued | undefined {
+    this.touch()
+    this.#expire()
+    const queued = this.#take()
+    if (queued !== undefined && !noAck) {
+      this.#unsettled.add(queued)
+      this.#got.add(queued)
+    }
+    this.#host.wake(this)
+    return queued
+  }
+
+  /** Delivers what the consumers can take, one message each in turn. */
+  dispatch(): void {
+    const turn = this.#host.turn()
+    this.#expire((queued) => queued.turn !== turn)
+    while (this.ready > 0) {
+      const consumer = this.#nextConsumer()
+      if (consumer === undefined) break
+      const queued = this.#take()!
+      if (!consumer.noAck) this.#unsettled.add(queued)
+      consumer.deliver(queued)
+      this.#expire((next) => next.turn !== turn)
+    }
+  }
+
+  #nextConsumer(): Consumer | undefined {
+    if (this.settings.isSingleActiveConsumer) return this.#active?.canTake() === true ? this.#active : undefined
+    let next: Consumer | undefined
+    for (const consumer of this.#consumers) {
+      if ((next === undefined || consumer.priority > next.priority) && consumer.canTake()) next = consumer
+    }
+    // Those of the same priority take turns.
+    if (next !== undefined && this.#consumers.length > 1) {
+      this.#consumers = [...this.#consumers.filter((consumer) => consumer !== next), next]
+    }
+    return next
+  }
+
+  // --- Settling --------------------------------------------------------------------------------------------------------
+
+  #settle(queued: Queued): boolean {
+    this.#got.delete(queued)
+    return this.#unsettled.delete(queued)
+  }
+
+  acknowledge(queued: Queued): void {
+    if (this.#settle(queued)) this.#host.wake(this)
+  }
+
+  /** A consumer does not want the message: it becomes a dead letter, or ends here. */
+  discard(queued: Queued): void {
+    if (!this.#settle(queued)) return
+    this.#die(queued, "rejected")
+    this.#host.wake(this)
+  }
+
+  /** The message is delivered again. Returns whether it is: beyond its delivery limit it becomes a dead letter. */
+  requeue(queued: Queued, how: Return): boolean {
+    if (!this.#settle(queued)) return true
+    queued.returns++
+    const { deliveryLimit, isQuorum } = this.settings
+    if (isQuorum && (how !== "nack" || this.#host.behavior.nackCounts)) queued.failures++
+    const isBeyond = deliveryLimit !== undefined && queued.failures > deliveryLimit
+    if (isBeyond) this.#die(queued, "delivery_limit")
+    else {
+      if (!isQuorum) this.#ready.insert(queued)
+      else if (deliveryLimit === undefined && how !== "lost") this.#append(queued)
+      else this.#returned.push(queued)
+      this.#readyBytes += queued.message.body.length
+      this.#limit()
+    }
+    this.#host.wake(this)
+    return !isBeyond
+  }
+
+  /** Without a delivery limit, a quorum queue writes a returned message to its log again, at the end. */
+  #append(queued: Queued): void {
+    queued.place = this.#places++
+    this.#ready.insert(queued)
+  }
+
+  /** Removes all ready messages. */
+  purge(): number {
+    const count = this.ready
+    this.#ready.clear()
+    this.#returned.clear()
+    this.#readyBytes = 0
+    this.#limit()
+    return count
+  }
+
+  // --- Consumers -------------------------------------------------------------------------------------------------------
+
+  addConsumer(consumer: Consumer): void {
+    this.#hadConsumers = true
+    this.#consumers = [...this.#consumers, consumer]
+    this.#active ??= consumer
+    this.#cancelUnused?.()
+    this.#cancelUnused = undefined
+    this.#host.wake(this)
+  }
+
+  /** Removes a consumer. Returns whether the queue is to be deleted with it. */
+  removeConsumer(consumer: Consumer): boolean {
+    this.#consumers = this.#consumers.filter((other) => other !== consumer)
+    if (this.#active === consumer) this.#active = this.#consumers[0]
+    this.#host.wake(this)
+    if (this.#consumers.length > 0) return false
+    this.touch()
+    return this.flags.autoDelete && this.#hadConsumers
+  }
+
+  get hasExclusiveConsumer(): boolean {
+    return this.#consumers.some(({ isExclusive }) => isExclusive)
+  }
+
+  // --- Time ------------------------------------------------------------------------------------------------------------
+
+  /** Starts the time of an unused queue again: it was declared, read, or has lost its last consumer. */
+  touch(): void {
+    const { expires } = this.settings
+    if (expires === undefined || this.#consumers.length > 0 || this.isDeleted) return
+    this.#cancelUnused?.()
+    this.#cancelUnused = this.#host.timers.at(this.#host.timers.now() + expires, () => this.#host.expired(this))
+  }
+
+  /** What has to happen after each turn: deliveries, and the timer of the first message. */
+  settle(): void {
+    if (this.isDeleted) return
+    this.dispatch()
+    this.#expire()
+    this.#limit()
+    this.#setExpiry()
+  }
+
+  /** Removes the messages at the head whose time is over. */
+  #expire(also: (queued: Queued) => boolean = () => true): void {
+    const now = this.#host.timers.now()
+    for (
+      let first = this.#first;
+      first?.expiresAt !== undefined && first.expiresAt <= now && also(first);
+      first = this.#first
+    ) {
+      this.#die(this.#take()!, "expired")
+    }
+  }
+
+  #setExpiry(): void {
+    const due = this.#first?.expiresAt
+    if (due === undefined || (this.#expiryAt !== undefined && this.#expiryAt <= due)) return
+    this.#cancelExpiry?.()
+    this.#expiryAt = due
+    this.#cancelExpiry = this.#host.timers.at(due, () => {
+      this.#expiryAt = undefined
+      this.#host.wake(this)
+    })
+  }
+
+  // --- Dead letters ----------------------------------------------------------------------------------------------------
+
+  #die(queued: Queued, reason: DeathReason): void {
+    if (this.settings.deadLetterExchange === undefined) return
+    const isTaken = this.#host.deadLetter(this, queued, reason)
+    if (isTaken || !this.settings.deadLettersAtLeastOnce) return
+    this.#deadLetters.push([queued, reason])
+    if (this.#deadLetters.length === 1) this.#retryDeadLetters()
+  }
+
+  #retryDeadLetters(): void {
+    this.#host.timers.at(this.#host.timers.now() + deadLetterPause, () => {
+      if (this.isDeleted) return
+      this.#deadLetters = this.#deadLetters.filter(([queued, reason]) => !this.#host.deadLetter(this, queued, reason))
+      if (this.#deadLetters.length > 0) this.#retryDeadLetters()
+      this.#host.wake(this)
+    })
+  }
+
+  // --- The end ---------------------------------------------------------------------------------------------------------
+
+  /** Ends the queue: its consumers are cancelled. Returns the number of its ready messages. */
+  delete(): number {
+    const count = this.ready
+    this.isDeleted = true
+    this.#cancelExpiry?.()
+    this.#cancelUnused?.()
+    const consumers = this.#consumers
+    this.#consumers = []
+    this.#active = undefined
+    for (const consumer of consumers) consumer.cancelled()
+    this.purge()
+    this.#unsettled.clear()
+    this.#got.clear()
+    return count
+  }
+
+  /** The broker has restarted: transient messages of a classic queue are gone. */
+  restart(): void {
+    this.#consumers = []
+    this.#active = undefined
+    if (this.settings.isQuorum) return
+    for (const queued of this.#ready.clear()) {
+      if (queued.message.properties.isPersistent) this.#ready.push(queued)
+      else this.#readyBytes -= queued.message.body.length
+    }
+  }
+}
+
+const minimum = (a: number | undefined, b: number | undefined): number | undefined =>
+  a === undefined ? b : b === undefined ? a : Math.min(a, b)
+
+const millisOf = (expiration: string | undefined): number | undefined =>
+  expiration === undefined ? undefined : Number(expiration)

@@ -1,0 +1,64 @@
+/** The versions of RabbitMQ that the memory broker plays, and where they differ. */
+
+/**
+ * A version of RabbitMQ that a memory broker plays.
+ *
+ * **When to use**
+ *
+ * Use to test with the behavior of the version in production, where the two differ: in what counts as a failed delivery,
+ * in default limits, and in the headers of dead letters.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Version = "4.3" | "3.10"
+
+export interface Behavior {
+  /** The version that the broker reports. */
+  readonly product: string
+  /** Delivery limit of a quorum queue that is declared without one. */
+  readonly deliveryLimit: number | undefined
+  /** Whether a negative delivery limit is none. Otherwise it is zero. */
+  readonly hasUnlimitedDeliveries: boolean
+  /** Whether `basic.nack` with requeue counts as a failed delivery of a quorum queue. */
+  readonly nackCounts: boolean
+  /** Whether deaths are kept apart from the headers, so that a publisher's `x-death` is not one. */
+  readonly hasDeathRecords: boolean
+  /** Whether `basic.qos` with `global` limits a channel. Otherwise it is read as without. */
+  readonly hasGlobalPrefetch: boolean
+  /** Whether the queue of a direct reply is a route, so that a mandatory reply is not returned. */
+  readonly routesReplies: boolean
+  /** Whether a quorum queue orders its messages by their priority. */
+  readonly hasQuorumPriorities: boolean
+  /** The smallest frame-max that it accepts. With a smaller one it ends the connection without a word. */
+  readonly leastFrameMax: number
+  /** Maximum body size of a message, in bytes. */
+  readonly maxMessageSize: number
+}
+
+export const behaviors: Readonly<Record<Version, Behavior>> = {
+  "4.3": {
+    product: "4.3.6",
+    deliveryLimit: 20,
+    hasUnlimitedDeliveries: true,
+    nackCounts: false,
+    hasDeathRecords: true,
+    hasGlobalPrefetch: false,
+    routesReplies: true,
+    hasQuorumPriorities: true,
+    leastFrameMax: 8192,
+    maxMessageSize: 16_777_216
+  },
+  "3.10": {
+    product: "3.10.8",
+    deliveryLimit: undefined,
+    hasUnlimitedDeliveries: false,
+    nackCounts: true,
+    hasDeathRecords: false,
+    hasGlobalPrefetch: true,
+    routesReplies: false,
+    hasQuorumPriorities: false,
+    leastFrameMax: 4096,
+    maxMessageSize: 134_217_728
+  }
+}

@@ -1,0 +1,22 @@
+/** A small form of `npm run chaos -- --redrive`, and whether it detects a loss. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { join } from "node:path"
+import { chaosRun } from "./support/chaosRun.ts"
+
+const program = join(import.meta.dirname, "../chaos/redrive.ts")
+
+const chaos = (...options: ReadonlyArray<string>) => chaosRun(program, "--seed", "1", ...options)
+
+describe("through faults and kills of its process", () => {
+  it.live(
+    "a redrive loses nothing",
+    () =>
+      Effect.gen(function* () {
+        const { code, output } = yield* chaos("--letters", "1000", "--faults", "4")
+        assert.strictEqual(code, 0, output)
+        assert.match(output, /^redriven 1000, lost 0, duplicates [0-9]+$/m)
+      }),
+    180_000
+  )
+})

@@ -1,0 +1,59 @@
+/** `AmqpError` on both sides of the border. */
+import { AmqpError as Core } from "@effect-amqp/core"
+import * as AmqpError from "../model/error.ts"
+
+// Both ways are remembered, so that an error that crosses twice is the same one again.
+const inEffect3 = new WeakMap<object, AmqpError.AmqpError>()
+const inEffect4 = new WeakMap<object, Core.AmqpError>()
+
+const ownMembers = new Set<string>(["_tag", "severity", "isRetryable", "message", "cause", "name", "stack"])
+
+const fieldsOf = (reason: object, cause: (cause: unknown) => unknown): Record<string, unknown> => {
+  const { message, cause: behind } = reason as { readonly message: string; readonly cause?: unknown }
+  const fields: Record<string, unknown> = { message }
+  for (const [key, value] of Object.entries(reason)) {
+    if (!ownMembers.has(key) && !key.startsWith("~") && value !== undefined) fields[key] = value
+  }
+  if (behind !== undefined) fields["cause"] = cause(behind)
+  return fields
+}
+
+export const toReason3 = (reason: Core.AmqpErrorReason): AmqpError.AmqpErrorReason => {
+  const Class = AmqpError.reasons[reason._tag] as new (fields: never) => AmqpError.AmqpErrorReason
+  return new Class(fieldsOf(reason, toAny3) as never)
+}
+
+const classes: Readonly<Record<Core.AmqpErrorReason["_tag"], new (fields: never) => Core.AmqpErrorReason>> = Core
+
+const toReason4 = (reason: AmqpError.AmqpErrorReason): Core.AmqpErrorReason => {
+  const Class = classes[reason._tag]
+  return new Class(fieldsOf(reason, toAny4) as never)
+}
+
+export const toError3 = (error: Core.AmqpError): AmqpError.AmqpError => {
+  let known = inEffect3.get(error)
+  if (known === undefined) {
+    known = AmqpError.fromReason(toReason3(error.reason))
+    inEffect3.set(error, known)
+    inEffect4.set(known, error)
+  }
+  return known
+}
+
+export const toError4 = (error: AmqpError.AmqpError): Core.AmqpError => {
+  let known = inEffect4.get(error)
+  if (known === undefined) {
+    known = Core.fromReason(toReason4(error.reason))
+    inEffect4.set(error, known)
+    inEffect3.set(known, error)
+  }
+  return known
+}
+
+/** Any error or defect of Effect 4 as Effect 3 has it: only the library's own errors differ. */
+export const toAny3 = (error: unknown): unknown =>
+  Core.isAmqpError(error) ? toError3(error) : Core.isAmqpErrorReason(error) ? toReason3(error) : error
+
+/** Any error or defect of Effect 3 as Effect 4 has it. */
+export const toAny4 = (error: unknown): unknown =>
+  AmqpError.isAmqpError(error) ? toError4(error) : AmqpError.isAmqpErrorReason(error) ? toReason4(error) : error

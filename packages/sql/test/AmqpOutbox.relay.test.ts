@@ -1,0 +1,535 @@
+/** Relays: what is published, when, and by which of them. */
+import { assert, describe, layer } from "@effect/vitest"
+import { AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import { TestBroker } from "@effect-amqp/core/testing"
+import { AmqpOutbox } from "@effect-amqp/sql"
+import { Clock, Deferred, Effect, Exit, Fiber, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { logged } from "../../core/test/support/consumers.ts"
+import { until } from "../../core/test/support/polling.ts"
+import { arrayParameter } from "../src/internal/outbox/statements.ts"
+import { committed } from "../src/internal/outbox/wakeups.ts"
+import { statementsFor } from "../src/internal/outbox/writing.ts"
+import { databases } from "./support/databases.ts"
+import {
+  depth,
+  drained,
+  emptied,
+  freshQueue,
+  gatedPublisher,
+  range,
+  setAside,
+  shards,
+  startRelay,
+  take,
+  texts,
+  unknownName,
+  untilShards,
+  waiting
+} from "./support/outbox.ts"
+
+const quick = { retryDelay: "10 millis", pollInterval: "50 millis" } as const
+
+/** Waits until the outbox has a message with as many refused attempts. */
+const untilAttempts = (routingKey: string, attempts: number) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    until(
+      sql<{ attempts: number }>`SELECT attempts FROM amqp_outbox WHERE routing_key = ${routingKey} ORDER BY position`,
+      ([row]) => row !== undefined && Number(row.attempts) >= attempts,
+      "the attempts",
+      20
+    )
+  )
+
+const hour = 3_600_000
+
+/** The clock of a machine whose time of day differs from that of others. */
+const shiftedClock = (millis: number) =>
+  Effect.map(Clock.Clock, (clock) => {
+    let shift = millis
+    const now = () => clock.currentTimeMillisUnsafe() + shift
+    const nanos = () => clock.currentTimeNanosUnsafe() + BigInt(shift) * 1_000_000n
+    const shifted: Clock.Clock = Object.assign(Object.create(clock), {
+      currentTimeMillisUnsafe: now,
+      currentTimeMillis: Effect.sync(now),
+      currentTimeNanosUnsafe: nanos,
+      currentTimeNanos: Effect.sync(nanos)
+    })
+    return {
+      clock: shifted,
+      shift: (by: number) => {
+        shift += by
+      }
+    }
+  })
+
+const kinds = Effect.map(AmqpConnection.conditions, (all) => all.map(({ kind }) => kind))
+
+for (const [name, database] of databases) {
+  layer(Layer.merge(TestBroker.layerAmqp(), database), { excludeTestServices: true, timeout: "3 minutes" })(
+    name,
+    (it) => {
+      describe("A message is published", () => {
+        it.effect("after the commit and not before, at once, and also if later transactions commit first", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const queue = yield* freshQueue()
+            yield* startRelay({ pollInterval: "1 minute" })
+            yield* untilShards(32)
+            const written = yield* Deferred.make<void>()
+            const mayCommit = yield* Deferred.make<void>()
+            const late = yield* Effect.forkChild(
+              sql.withTransaction(
+                AmqpOutbox.publish({ routingKey: queue, content: "late" }).pipe(
+                  Effect.andThen(Deferred.succeed(written, undefined)),
+                  Effect.andThen(Deferred.await(mayCommit))
+                )
+              )
+            )
+            yield* Deferred.await(written)
+            // SQLite has one writer at a time.
+            if (name === "PostgreSQL") {
+              yield* AmqpOutbox.publish({ routingKey: queue, content: "early" })
+              assert.deepStrictEqual(yield* texts(queue, 1), ["early"])
+            }
+            assert.strictEqual(yield* depth(queue), 0)
+            yield* Deferred.succeed(mayCommit, undefined)
+            yield* Fiber.join(late)
+            assert.deepStrictEqual(yield* texts(queue, 1), ["late"])
+            yield* drained
+          })
+        )
+
+        it.effect("and removed after its confirm only", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const { gate, startRelay } = yield* gatedPublisher
+            gate.closeUnsafe()
+            yield* startRelay()
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "one" })
+            yield* take(queue, 1)
+            assert.strictEqual(yield* waiting, 1)
+            gate.openUnsafe()
+            yield* drained
+          })
+        )
+
+        it.effect("with at most maxInFlight at the same time", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const { gate, seen, startRelay } = yield* gatedPublisher
+            gate.closeUnsafe()
+            yield* AmqpOutbox.publishAll(range(20).map((n) => ({ routingKey: queue, content: String(n) })))
+            yield* startRelay({ maxInFlight: 5 })
+            yield* take(queue, 5)
+            gate.openUnsafe()
+            yield* take(queue, 15)
+            yield* drained
+            assert.strictEqual(seen.most, 5)
+            assert.strictEqual(seen.started, 20)
+          })
+        )
+
+        it.effect("with contents of a limited size at the same time", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            const statements = yield* statementsFor
+            yield* emptied
+            yield* AmqpOutbox.publishAll(range(5).map(() => ({ routingKey: "nowhere", content: new Uint8Array(100) })))
+            const array = (values: ReadonlyArray<number> | ReadonlyArray<string>) => arrayParameter(statements, values)
+            const read = (bytes: number) => {
+              const parameters = [
+                array(range(32)),
+                array(range(32).map(() => 0)),
+                array([]),
+                array([]),
+                100,
+                100,
+                bytes
+              ]
+              return Effect.map(sql.unsafe(statements.read, parameters), ({ length }) => length)
+            }
+            assert.deepStrictEqual(yield* Effect.forEach([1, 100, 101, 10_000], read), [1, 1, 2, 5])
+          })
+        )
+
+        it.effect("and recorded for the time of keepPublished", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const queue = yield* freshQueue()
+            yield* startRelay({ keepPublished: "1 second", alarmAfter: "1 second" })
+            const { messageId } = yield* AmqpOutbox.publish({ routingKey: queue, content: "one" })
+            const records = sql<{ message_id: string; routing_key: string }>`
+              SELECT message_id, routing_key FROM amqp_outbox_published`
+            const [record] = yield* until(records, (all) => all.length > 0, "the record")
+            assert.deepStrictEqual(record, { message_id: messageId, routing_key: queue })
+            yield* until(records, (all) => all.length === 0, "the record")
+          })
+        )
+      })
+
+      describe("A message that cannot be published", () => {
+        it.effect("is postponed, blocks no other one, and is published when a queue takes it", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const missing = unknownName()
+            yield* AmqpOutbox.publishAll(
+              range(100).map((n) => ({ routingKey: n % 2 === 0 ? queue : missing, content: String(n) }))
+            )
+            yield* startRelay({ ...quick, maxAttempts: 1000 })
+            yield* take(queue, 50)
+            yield* untilAttempts(missing, 3)
+            yield* freshQueue({}, missing)
+            const late = yield* texts(missing, 50)
+            assert.sameMembers(
+              [...late],
+              range(100)
+                .filter((n) => n % 2 === 1)
+                .map(String)
+            )
+            yield* drained
+          })
+        )
+
+        it.effect("is set aside with its reason after maxAttempts, and can be restored and discarded", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const missing = unknownName()
+            const message = { routingKey: missing, content: "one", messageId: "1", headers: { a: 1n } }
+            yield* AmqpOutbox.publish(message, { orderBy: "key" })
+            yield* AmqpOutbox.publish({ ...message, messageId: "2" })
+            yield* startRelay({ ...quick, maxAttempts: 3, alarmAfter: "1 second" })
+            const all = yield* setAside(2)
+            assert.strictEqual(yield* waiting, 0)
+            const first = all.find(({ messageId }) => messageId === "1")!
+            assert.strictEqual(first.attempts, 3)
+            assert.strictEqual(first.orderBy, "key")
+            assert.strictEqual(first.mandatory, true)
+            assert.match(first.failure, /^PublishReturned: .*NO_ROUTE/)
+            assert.strictEqual(AmqpMessage.text({ content: first.message.content as Uint8Array }), "one")
+            assert.closeTo(first.setAsideAt.getTime(), Date.now(), 60_000)
+            assert.isAtMost(first.createdAt.getTime(), first.setAsideAt.getTime())
+            yield* until(kinds, (found) => found.includes("OutboxSetAside"), "the conditions")
+
+            yield* freshQueue({}, missing)
+            const positions = all.map(({ position }) => position)
+            const second = all.find(({ messageId }) => messageId === "2")!
+            assert.strictEqual(yield* AmqpOutbox.discard([second.position]), 1)
+            // Two calls at the same time restore a message once.
+            const restored = yield* Effect.all([AmqpOutbox.restore(positions), AmqpOutbox.restore(positions)], {
+              concurrency: 2
+            })
+            assert.strictEqual(restored[0] + restored[1], 1)
+            const [delivery] = yield* take(missing, 1)
+            assert.strictEqual(delivery!.properties.messageId, "1")
+            yield* drained
+            assert.strictEqual(yield* depth(missing), 0)
+            yield* until(kinds, (found) => !found.includes("OutboxSetAside"), "the conditions")
+          })
+        )
+
+        it.effect('stays with "hold", and later messages of its key wait for it', () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const [queue, missing] = [yield* freshQueue(), unknownName()]
+            yield* AmqpOutbox.publish({ routingKey: missing, content: "first" }, { orderBy: "a" })
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "second" }, { orderBy: "a" })
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "other" }, { orderBy: "b" })
+            yield* startRelay({ ...quick, maxAttempts: 1, whenExhausted: "hold", alarmAfter: "1 second" })
+            assert.deepStrictEqual(yield* texts(queue, 1), ["other"])
+            yield* untilAttempts(missing, 1)
+            yield* until(kinds, (found) => found.includes("OutboxBehind"), "the conditions")
+            assert.strictEqual(yield* depth(queue), 0)
+            assert.deepStrictEqual(yield* AmqpOutbox.listSetAside(), [])
+            // It is tried again within a minute; here, a second later.
+            yield* freshQueue({}, missing)
+            yield* sql`UPDATE amqp_outbox SET due_at = created_at WHERE due_at IS NOT NULL`
+            assert.deepStrictEqual(yield* texts(missing, 1), ["first"])
+            assert.deepStrictEqual(yield* texts(queue, 1), ["second"])
+            yield* until(kinds, (found) => !found.includes("OutboxBehind"), "the conditions")
+          })
+        )
+
+        it.effect("because its exchange does not exist, disturbs no other one", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const exchange = unknownName()
+            yield* AmqpOutbox.publishAll(
+              range(201).map((n) =>
+                n === 100
+                  ? { exchange, routingKey: queue, content: "" }
+                  : { routingKey: queue, content: String(n), messageId: String(n) }
+              )
+            )
+            yield* startRelay({ ...quick, maxAttempts: 2 })
+            const [lost] = yield* setAside(1)
+            assert.match(lost!.failure, /^NotFound: /)
+            yield* drained
+            // What was in flight on the channel that the broker has closed is published again.
+            const all = yield* take(queue, yield* depth(queue))
+            assert.strictEqual(new Set(all.map(({ properties }) => properties.messageId)).size, 200)
+          })
+        )
+
+        it.effect(
+          "because the broker confirms nothing for its queue, leaves room for others, and keeps its order",
+          () =>
+            Effect.gen(function* () {
+              yield* emptied
+              const [silent, other] = [yield* freshQueue(), yield* freshQueue()]
+              const publisher = yield* AmqpPublisher.AmqpPublisher
+              let isSilent = true
+              const timedOut = AmqpError.fromReason(
+                new AmqpError.PublishTimeout({ message: "not confirmed", sent: true })
+              )
+              const publish: typeof publisher.publish = (message, options) =>
+                isSilent && message.routingKey === silent
+                  ? Effect.andThen(Effect.sleep(100), Effect.fail(timedOut))
+                  : publisher.publish(message, options)
+              yield* AmqpOutbox.publishAll(
+                range(300).map((n) => ({ routingKey: silent, content: `k${n % 90} ${n}` })),
+                { orderBy: ({ content }) => String(content).split(" ")[0] }
+              )
+              yield* Effect.provideService(
+                startRelay({ maxInFlight: 30, retryDelay: "10 millis", pollInterval: "50 millis", maxAttempts: 1 }),
+                AmqpPublisher.AmqpPublisher,
+                { ...publisher, publish }
+              )
+              yield* AmqpOutbox.publish({ routingKey: other, content: "other" }, { orderBy: "k1" })
+              yield* AmqpOutbox.publish({ routingKey: other, content: "other" })
+              assert.deepStrictEqual(yield* texts(other, 1), ["other"])
+              isSilent = false
+              yield* drained
+              const arrived = yield* texts(silent, 300)
+              for (const key of range(90).map((n) => `k${n}`)) {
+                const numbers = arrived
+                  .filter((text) => text.startsWith(`${key} `))
+                  .map((text) => Number(text.split(" ")[1]))
+                assert.deepStrictEqual(
+                  numbers,
+                  numbers.toSorted((a, b) => a - b),
+                  key
+                )
+              }
+              assert.strictEqual((yield* AmqpOutbox.stats).setAside, 0)
+            })
+        )
+
+        it.effect("is set aside also if another message was set aside with its position before", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            yield* startRelay({ ...quick, maxAttempts: 1 })
+            yield* AmqpOutbox.publish({ routingKey: unknownName(), content: "first" })
+            yield* setAside(1)
+            // Tables that were made again, and a failover to a logical replica, begin with the first position again.
+            yield* sql`UPDATE amqp_outbox_set_aside SET position = position + 1`
+            yield* AmqpOutbox.publish({ routingKey: unknownName(), content: "second" })
+            assert.deepStrictEqual(
+              (yield* setAside(2)).map(({ message }) => String(Buffer.from(message.content as Uint8Array))),
+              ["first", "second"]
+            )
+          })
+        )
+
+        it.effect("and cannot be set aside either stays, and the log says why", () =>
+          logged((lines) =>
+            Effect.gen(function* () {
+              const sql = yield* SqlClient.SqlClient
+              yield* emptied
+              yield* sql`ALTER TABLE amqp_outbox_set_aside RENAME TO elsewhere`
+              yield* AmqpOutbox.publish({ routingKey: unknownName(), content: "refused" })
+              yield* startRelay({ ...quick, maxAttempts: 1 })
+              const failures = Effect.sync(() =>
+                lines.filter(({ text }) => text.includes("cannot set aside a message"))
+              )
+              const [failure] = yield* until(failures, (found) => found.length > 0, "the log")
+              yield* sql`ALTER TABLE elsewhere RENAME TO amqp_outbox_set_aside`
+              assert.match(failure?.text ?? "", /NO_ROUTE[^]*amqp_outbox/)
+              yield* setAside(1)
+              assert.strictEqual((yield* failures).length, 1)
+            })
+          )
+        )
+
+        it.effect("because the database refuses its removal, is removed later, and the failure is logged once", () =>
+          logged((lines) =>
+            Effect.gen(function* () {
+              const sql = yield* SqlClient.SqlClient
+              yield* emptied
+              const queue = yield* freshQueue()
+              yield* sql.unsafe(
+                name === "PostgreSQL"
+                  ? "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$"
+                  : "SELECT 1"
+              )
+              yield* sql.unsafe(
+                name === "PostgreSQL"
+                  ? "CREATE TRIGGER refuse BEFORE DELETE ON amqp_outbox EXECUTE FUNCTION refuse()"
+                  : "CREATE TRIGGER refuse BEFORE DELETE ON amqp_outbox BEGIN SELECT RAISE(ABORT, 'not now'); END"
+              )
+              yield* startRelay({ maxInFlight: 1 })
+              yield* AmqpOutbox.publish({ routingKey: queue, content: "one" })
+              yield* take(queue, 1)
+              const failures = Effect.sync(() => lines.filter(({ text }) => text.includes("remove published")))
+              yield* until(failures, (found) => found.length > 0, "the log")
+              yield* Effect.sleep(500)
+              yield* sql.unsafe(`DROP TRIGGER refuse${name === "PostgreSQL" ? " ON amqp_outbox" : ""}`)
+              yield* drained
+              assert.strictEqual((yield* failures).length, 1)
+              assert.strictEqual(yield* depth(queue), 0)
+            })
+          )
+        )
+      })
+
+      describe("Relays", () => {
+        it.effect("share the shards, and publish each message once", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            yield* startRelay({ lease: "1 second" })
+            yield* startRelay({ lease: "1 second" })
+            yield* untilShards(16, 16)
+            yield* AmqpOutbox.publishAll(range(500).map((n) => ({ routingKey: queue, content: String(n) })))
+            yield* drained
+            assert.strictEqual(yield* depth(queue), 500)
+          })
+        )
+
+        it.effect("agree on their leases with clocks two hours apart, and when a clock jumps", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const queue = yield* freshQueue()
+            const ahead = yield* shiftedClock(hour)
+            const behind = yield* shiftedClock(-hour)
+            yield* Effect.provideService(startRelay({ lease: "1 second" }), Clock.Clock, ahead.clock)
+            yield* Effect.provideService(startRelay({ lease: "1 second" }), Clock.Clock, behind.clock)
+            yield* untilShards(16, 16)
+            const owners = sql`SELECT shard, owner FROM amqp_outbox_shard ORDER BY shard`.withoutTransform
+            const before = yield* owners
+            ahead.shift(-3 * hour)
+            behind.shift(3 * hour)
+            // Several renewals of both.
+            yield* Effect.sleep("1500 millis")
+            assert.deepStrictEqual(yield* owners, before)
+            yield* AmqpOutbox.publishAll(range(500).map((n) => ({ routingKey: queue, content: String(n) })))
+            yield* drained
+            assert.strictEqual(yield* depth(queue), 500)
+          })
+        )
+
+        it.effect("give their shards up at once when they stop", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const stop = yield* startRelay({ lease: "2 seconds" })
+            yield* startRelay({ lease: "2 seconds" })
+            yield* untilShards(16, 16)
+            yield* stop
+            assert.strictEqual((yield* shards).length, 1)
+            yield* untilShards(32)
+          })
+        )
+
+        it.effect("take over from one that is gone without a word, after its lease", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const queue = yield* freshQueue()
+            const later =
+              name === "PostgreSQL"
+                ? sql.literal("clock_timestamp() + interval '1 second'")
+                : sql.literal("CAST(unixepoch('subsec') * 1000 AS INTEGER) + 1000")
+            yield* sql`INSERT INTO amqp_outbox_relay (relay, alive_until) VALUES ('gone', ${later})`
+            yield* sql`UPDATE amqp_outbox_shard SET owner = 'gone', leased_until = ${later}`
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "one" })
+            yield* startRelay({ lease: "1 second" })
+            assert.deepStrictEqual(yield* shards, [32])
+            yield* take(queue, 1)
+            yield* untilShards(32)
+          })
+        )
+
+        it.effect("stop after the publishes under way, and leave nothing", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            const { awaitCensus, census } = yield* TestBroker.TestBroker
+            yield* emptied
+            const queue = yield* freshQueue()
+            const { gate, startRelay: startGated } = yield* gatedPublisher
+            gate.closeUnsafe()
+            const stop = yield* startGated({ maxInFlight: 1 })
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "one" })
+            yield* take(queue, 1)
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "two" })
+            const stopping = yield* Effect.forkChild(stop, { startImmediately: true })
+            assert.isUndefined(stopping.pollUnsafe())
+            gate.openUnsafe()
+            yield* Fiber.join(stopping)
+            assert.strictEqual(yield* waiting, 1)
+            assert.deepStrictEqual(yield* shards, [])
+            assert.deepStrictEqual(yield* sql`SELECT * FROM amqp_outbox_relay`, [])
+            assert.isUndefined(committed(sql, "amqp_outbox"))
+            const { channels } = yield* census
+            for (const _ of range(3)) yield* yield* startRelay()
+            yield* awaitCensus({ channels, connections: 1, consumers: 0, unacked: 0 })
+          })
+        )
+
+        it.effect("stop in time if a publish does not end, and another relay publishes its message again", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const { gate, startRelay: startGated } = yield* gatedPublisher
+            gate.closeUnsafe()
+            const stop = yield* startGated()
+            const { messageId } = yield* AmqpOutbox.publish({ routingKey: queue, content: "one" })
+            yield* take(queue, 1)
+            const startedAt = performance.now()
+            yield* stop
+            assert.isBelow(performance.now() - startedAt, 9000)
+            assert.deepStrictEqual(yield* shards, [])
+            yield* startRelay()
+            const [again] = yield* take(queue, 1)
+            assert.strictEqual(again!.properties.messageId, messageId)
+          })
+        )
+
+        it.effect("that stop while they claim their shards keep none", () =>
+          Effect.gen(function* () {
+            for (const n of range(10)) {
+              const stop = yield* startRelay()
+              yield* Effect.sleep(n)
+              yield* stop
+              assert.deepStrictEqual(yield* shards, [])
+            }
+          })
+        )
+      })
+
+      it.effect("Options out of bounds are mistakes in the program", () =>
+        Effect.gen(function* () {
+          const wrong: ReadonlyArray<unknown> = [
+            { maxInFlight: 0 },
+            { lease: "1 millis" },
+            { pollInterval: "2 minutes" },
+            { whenExhausted: "drop" },
+            { poll: 1 }
+          ]
+          for (const options of wrong) {
+            const exit = yield* Effect.exit(startRelay(options as AmqpOutbox.RelayOptions))
+            assert.isTrue(Exit.hasDies(exit), JSON.stringify(options))
+          }
+        })
+      )
+    }
+  )
+}
