@@ -10,9 +10,10 @@ import * as Effect from "effect/Effect"
 import type { AmqpConfig } from "../../model/config.ts"
 import type { DeadLettering } from "../../model/consumer.ts"
 import type * as AmqpError from "../../model/error.ts"
-import type { FieldTable, FieldValue, Headers, Message } from "../../model/message.ts"
+import type { FieldValue, Headers, Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
 import type { ConnectionInternals } from "../connection/connectionInternals.ts"
+import { deathsOf, isTable } from "../message/deaths.ts"
 import { fromDelivery } from "../message/forward.ts"
 import type { Failure } from "../message/failure.ts"
 import { extractContext } from "../telemetry/tracingContext.ts"
@@ -20,6 +21,7 @@ import type { Deadlines } from "../waiting/deadlines.ts"
 import { isAtLeast } from "../wire/versions.ts"
 import { deadLetterHeaders, type Detail, type FailedFacts } from "./deadLetterHeaders.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
+import { isTraceId } from "./failedNames.ts"
 import type { Secrets } from "./retryHeaders.ts"
 
 /**
@@ -37,9 +39,6 @@ export interface DeadLetterTarget {
 
 /** Why dead letters are rejected instead of being published. */
 export type RejectedBecause = "chosen" | "noExchange" | "unknownQueue" | "refused"
-
-const isTable = (value: FieldValue | undefined): value is FieldTable =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
 
 export class DeadLetterPublisher {
   readonly #queue: string
@@ -146,12 +145,10 @@ export class DeadLetterPublisher {
   }
 }
 
-const traceIdFormat = /^(?!0{32})[0-9a-f]{32}$/
-
 // A custom tracer may use ids of another format.
 const traceIdOf = (traceId: string | undefined): string | undefined => {
   const padded = traceId?.padStart(32, "0")
-  return padded !== undefined && traceIdFormat.test(padded) ? padded : undefined
+  return padded !== undefined && isTraceId(padded) ? padded : undefined
 }
 
 /** Adds to `x-death` what the broker adds for a rejected message (https://www.rabbitmq.com/docs/dlx#effects). */
@@ -161,8 +158,7 @@ const addDeath = (
   queue: string,
   at: number
 ): void => {
-  const before = properties.headers["x-death"]
-  const deaths: ReadonlyArray<FieldValue> = Array.isArray(before) ? before : []
+  const deaths = deathsOf(properties.headers)
   const isSame = (death: FieldValue) => isTable(death) && death["queue"] === queue && death["reason"] === "rejected"
   const same = deaths.find(isSame)
   const count = isTable(same) && typeof same["count"] === "number" && same["count"] > 0 ? same["count"] : 0

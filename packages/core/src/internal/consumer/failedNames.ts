@@ -17,3 +17,8 @@ export const firstAt = name("first-at")
 export const lastAt = name("last-at")
 export const traceId = name("trace-id")
 export const signature = name("signature")
+
+const traceIdFormat = /^(?!0{32})[0-9a-f]{32}$/
+
+/** Whether a text is a trace id as W3C Trace Context defines it. */
+export const isTraceId = (text: string): boolean => traceIdFormat.test(text)

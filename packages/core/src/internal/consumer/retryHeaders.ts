@@ -10,9 +10,11 @@
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
 import type { Origin } from "../../model/consumer.ts"
-import type { DeliveredProperties, FieldTable, FieldValue, Headers } from "../../model/message.ts"
+import type { DeliveredProperties, FieldValue, Headers } from "../../model/message.ts"
 import { isDelayQueueOf } from "../topology/delayQueues.ts"
+import { deathsOf, isTable } from "../message/deaths.ts"
 import { boundedFailure, type Failure } from "../message/failure.ts"
+import { timeOf } from "../message/isoTime.ts"
 import {
   attempt as attemptHeader,
   failedPrefix,
@@ -55,23 +57,8 @@ export interface History {
 
 const noHistory: History = { retries: 0, deliveries: 0, origin: undefined, firstAt: undefined }
 
-/** Reads a time that was written as an ISO 8601 text. */
-const timeOf = (value: FieldValue | undefined): number | undefined => {
-  if (typeof value !== "string" || value.length > 40) return undefined
-  const time = Date.parse(value)
-  return Number.isNaN(time) ? undefined : time
-}
-
 const toCount = (value: unknown): number =>
   typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0
-
-const isTable = (value: FieldValue | undefined): value is FieldTable =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
-const deathsOf = (headers: Headers): ReadonlyArray<FieldValue> => {
-  const deaths = headers["x-death"]
-  return Array.isArray(deaths) ? deaths : []
-}
 
 const cameFromDelay = (queue: string, headers: Headers): boolean => {
   const [newest] = deathsOf(headers)

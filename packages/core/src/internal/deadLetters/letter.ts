@@ -6,6 +6,8 @@ import { isVerified } from "../consumer/deadLetterHeaders.ts"
 import * as Names from "../consumer/failedNames.ts"
 import type { Secrets } from "../consumer/retryHeaders.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
+import { deathsOf, isTable } from "../message/deaths.ts"
+import { timeOf } from "../message/isoTime.ts"
 
 /** The header with the number of redrives so far. */
 export const redrivenHeader = "x-redriven"
@@ -28,31 +30,17 @@ const nameOf = (value: FieldValue | undefined): string | undefined =>
 const countOf = (value: FieldValue | undefined): number | undefined =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : undefined
 
-const timeOf = (headers: Headers, name: string): Date | undefined => {
-  const value = headers[name]
-  if (typeof value !== "string" || value.length > 40) return undefined
-  const date = new Date(value)
-  return Number.isNaN(date.getTime()) ? undefined : date
+const dateOf = (headers: Headers, name: string): Date | undefined => {
+  const time = timeOf(headers[name])
+  return time === undefined ? undefined : new Date(time)
 }
-
-const isTable = (value: FieldValue | undefined): value is FieldTable =>
-  typeof value === "object" &&
-  value !== null &&
-  !Array.isArray(value) &&
-  !(value instanceof Date) &&
-  !(value instanceof Uint8Array)
 
 const kinds = ["rejected", "expired", "maxlen", "delivery_limit"] as const
 
-/** The entries of `x-death`, the newest first. */
-const deathsOf = (headers: Headers): ReadonlyArray<FieldTable> => {
-  const deaths = headers["x-death"]
-  return Array.isArray(deaths) ? deaths.filter(isTable) : []
-}
+const tablesOf = (headers: Headers): ReadonlyArray<FieldTable> => deathsOf(headers).filter(isTable)
 
 const earlier = (a: Date | undefined, b: Date | undefined) => (a === undefined || (b !== undefined && b < a) ? b : a)
 
-const traceId = /^(?!0{32})[0-9a-f]{32}$/
 const traceparent = /^[0-9a-f]{2}-([0-9a-f]{32})-/
 
 /** Reads a message lazily: most predicates look at few of its parts. */
@@ -91,7 +79,7 @@ export class Letter implements DeadLetter {
   #digest(): string {
     const { appId, correlationId, headers, timestamp, type } = this.properties
     const hash = Crypto.createHash("sha256")
-    const time = deathsOf(headers)[0]?.["time"]
+    const time = tablesOf(headers)[0]?.["time"]
     for (const part of [
       this.exchange,
       this.routingKey,
@@ -127,7 +115,7 @@ export class Letter implements DeadLetter {
         routingKey: nameOf(headers[Names.routingKey])
       }
     }
-    const [newest] = deathsOf(headers)
+    const [newest] = tablesOf(headers)
     const queue = nameOf(newest?.["queue"])
     if (queue === undefined || queue === "") return undefined
     const keys = newest?.["routing-keys"]
@@ -144,10 +132,10 @@ export class Letter implements DeadLetter {
 
   #readReason(): DeadLetterReason {
     const { headers } = this.properties
-    const deaths = deathsOf(headers)
+    const deaths = tablesOf(headers)
     if (nameOf(headers[Names.queue]) !== undefined) {
       const trace = textOf(headers, Names.traceId)
-      const lastAt = timeOf(headers, Names.lastAt)
+      const lastAt = dateOf(headers, Names.lastAt)
       return {
         kind: "failed",
         error: textOf(headers, Names.error),
@@ -155,9 +143,9 @@ export class Letter implements DeadLetter {
         attempt: countOf(headers[Names.attempt]),
         consumer: textOf(headers, Names.consumer),
         host: textOf(headers, Names.host),
-        firstAt: timeOf(headers, Names.firstAt) ?? lastAt,
+        firstAt: dateOf(headers, Names.firstAt) ?? lastAt,
         lastAt,
-        traceId: trace !== undefined && traceId.test(trace) ? trace : undefined,
+        traceId: trace !== undefined && Names.isTraceId(trace) ? trace : undefined,
         verified: isVerified(this.#secrets, this)
       }
     }
