@@ -285,7 +285,7 @@ describe("dashboard: its events", () => {
     })
   )
 
-  it.effect("a sample has what stands in the outbox, if a relay of @effect-amqp/sql runs in this process", () =>
+  it.effect("a sample has what stands in the outboxes whose relays of @effect-amqp/sql run in this process", () =>
     Effect.gen(function* () {
       const broker = yield* ScriptedBroker.make()
       const registry: Metric.MetricRegistry = new Map()
@@ -293,13 +293,19 @@ describe("dashboard: its events", () => {
         const viewer = yield* listen(events)
         assert.isNull((yield* viewer.until("sample")).data.outbox)
         // As a relay sets them: packages/sql/test/AmqpOutbox.faults.test.ts.
-        const set = (name: string, value: number) =>
-          Effect.provideService(Metric.update(Metric.gauge(name), value), Metric.MetricRegistry, registry)
-        yield* set("amqp.outbox.waiting", 12)
-        yield* set("amqp.outbox.oldest_age", 3.5)
-        yield* set("amqp.outbox.set_aside", 1)
+        const set = (table: string, name: string, value: number) =>
+          Effect.provideService(
+            Metric.update(Metric.gauge(name, { attributes: { "db.collection.name": table } }), value),
+            Metric.MetricRegistry,
+            registry
+          )
+        yield* set("amqp_outbox", "amqp.outbox.waiting", 12)
+        yield* set("amqp_outbox", "amqp.outbox.oldest_age", 3.5)
+        yield* set("amqp_outbox", "amqp.outbox.set_aside", 1)
+        yield* set("other_outbox", "amqp.outbox.waiting", 5)
+        yield* set("other_outbox", "amqp.outbox.oldest_age", 2)
         yield* TestClock.adjust("1 second")
-        assert.deepStrictEqual((yield* viewer.until("sample")).data.outbox, [12, 3.5, 1])
+        assert.deepStrictEqual((yield* viewer.until("sample")).data.outbox, [17, 3.5, 1])
       }).pipe(Effect.scoped, withDashboard(broker, { registry }))
     })
   )

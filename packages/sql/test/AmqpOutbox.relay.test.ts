@@ -339,6 +339,27 @@ for (const [name, database] of databases) {
           })
         )
 
+        it.effect("is one of many: the log has the first ones in full, and the number of the others", () =>
+          logged((lines) =>
+            Effect.gen(function* () {
+              yield* emptied
+              const missing = unknownName()
+              yield* AmqpOutbox.publishAll(range(40).map((n) => ({ routingKey: missing, content: String(n) })))
+              yield* Effect.scoped(Effect.andThen(startRelay({ ...quick, maxAttempts: 1 }), setAside(40)))
+              const texts = lines.map(({ text }) => text)
+              const inFull = texts.filter((text) => text.startsWith("AMQP outbox message was set aside: "))
+              const summaries = texts.filter((text) => text.startsWith("AMQP outbox message was set aside ("))
+              const others = summaries.map((text) => Number(/\(PublishReturned\): (\d+) more of these/.exec(text)?.[1]))
+              // A slow machine may take more than one interval.
+              assert.isAtMost(inFull.length, 5 * (1 + summaries.length))
+              assert.strictEqual(
+                others.reduce((sum, n) => sum + n, inFull.length),
+                40
+              )
+            })
+          )
+        )
+
         it.effect("and cannot be set aside either stays, and the log says why", () =>
           logged((lines) =>
             Effect.gen(function* () {

@@ -9,7 +9,7 @@ const processDuration = AmqpMetrics.processDuration.id
 const consumedMessages = AmqpMetrics.consumedMessages.id
 const settledMessages = AmqpMetrics.settledMessages.id
 const redeliveries = AmqpMetrics.redeliveries.id
-// Relays of `@effect-amqp/sql` in this process set them, for the whole outbox.
+// Relays of `@effect-amqp/sql` in this process set them, for each outbox.
 const outboxWaiting = "amqp.outbox.waiting"
 const outboxOldestAge = "amqp.outbox.oldest_age"
 const outboxSetAside = "amqp.outbox.set_aside"
@@ -72,7 +72,10 @@ export const read = (context: Context.Context<never>, name: string | undefined):
     if (!names.has(series.id)) continue
     const figure = ofOutbox.indexOf(series.id)
     if (figure >= 0) {
-      ;(outbox ??= [0, 0, 0])[figure] = valueOf(series.hooks.get(context))
+      const value = valueOf(series.hooks.get(context))
+      outbox ??= [0, 0, 0]
+      // A series per table: the numbers of messages add up, and the oldest message of all counts.
+      outbox[figure] = series.id === outboxOldestAge ? Math.max(outbox[figure]!, value) : outbox[figure]! + value
       continue
     }
     const attributes = attributesOf(series)

@@ -10,7 +10,7 @@ import * as Metric from "effect/Metric"
  *
  * **Details**
  *
- * Metric `amqp.outbox.waiting`. A relay updates it every 15 seconds.
+ * Metric `amqp.outbox.waiting`. A relay updates it every 15 seconds, with the table as `db.collection.name`.
  *
  * @category metrics
  * @since 0.1.0
@@ -28,7 +28,7 @@ export const waitingMessages = Metric.gauge("amqp.outbox.waiting", {
  *
  * **Details**
  *
- * Metric `amqp.outbox.oldest_age`. A relay updates it every 15 seconds.
+ * Metric `amqp.outbox.oldest_age`. A relay updates it every 15 seconds, with the table as `db.collection.name`.
  *
  * @category metrics
  * @since 0.1.0
@@ -47,7 +47,7 @@ export const oldestAge = Metric.gauge("amqp.outbox.oldest_age", {
  *
  * **Details**
  *
- * Metric `amqp.outbox.set_aside`. A relay updates it every 15 seconds.
+ * Metric `amqp.outbox.set_aside`. A relay updates it every 15 seconds, with the table as `db.collection.name`.
  *
  * @category metrics
  * @since 0.1.0
@@ -76,6 +76,16 @@ export const relayedMessages = Metric.counter("amqp.outbox.relayed", {
   description: "What the relays of this process have done, by outcome",
   incremental: true
 })
+
+/** The gauges of one outbox: two in one process do not overwrite each other's. */
+export const gaugesOf = (table: string) => {
+  const attributes = { "db.collection.name": table }
+  return {
+    waiting: Metric.withAttributes(waitingMessages, attributes),
+    oldestAge: Metric.withAttributes(oldestAge, attributes),
+    setAside: Metric.withAttributes(setAsideMessages, attributes)
+  }
+}
 
 type Outcome = "published" | "postponed" | "set_aside" | "failed"
 

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import { oldestAge, setAsideMessages, waitingMessages } from "./metrics.ts"
+import { gaugesOf } from "./metrics.ts"
 import type { OutboxStatements } from "./statements.ts"
 
 const longestInterval = 15_000
@@ -65,12 +65,14 @@ export const monitor = ({
   report,
   sql,
   statements
-}: MonitorOptions): Effect.Effect<never> =>
-  Effect.gen(function* () {
+}: MonitorOptions): Effect.Effect<never> => {
+  const gauges = gaugesOf(statements.table)
+  return Effect.gen(function* () {
     const stats = yield* statsOf(sql, statements)
-    yield* Metric.update(waitingMessages, stats.waiting)
-    yield* Metric.update(oldestAge, stats.oldestAge / 1000)
-    yield* Metric.update(setAsideMessages, stats.setAside)
+    yield* Metric.update(gauges.waiting, stats.waiting)
+    yield* Metric.update(gauges.oldestAge, stats.oldestAge / 1000)
+    yield* Metric.update(gauges.setAside, stats.setAside)
     yield* report(stats)
     if (keepMillis !== undefined && cleansUp()) yield* forgetPublished(sql, statements, keepMillis)
   }).pipe(Effect.ignore, Effect.andThen(Effect.sleep(Math.min(longestInterval, intervalMillis))), Effect.forever)
+}

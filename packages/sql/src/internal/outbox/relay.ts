@@ -22,6 +22,7 @@ import { isTransient, pauseBefore } from "../database/transientFailures.ts"
 import { alarms } from "./alarms.ts"
 import { countRelayed } from "./metrics.ts"
 import { monitor } from "./monitor.ts"
+import { RepeatedLogs } from "./repeatedLogs.ts"
 import { Rest } from "./rest.ts"
 import { type OutboxRow, RowPublisher, type RowPublisherSettings } from "./rowPublisher.ts"
 import { ShardLeases } from "./shardLeases.ts"
@@ -105,6 +106,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
   const relay = uuidV7Unsafe()
   const work = new WorkSet<OutboxRow>()
   const rest = new Rest(now)
+  const logs = new RepeatedLogs()
   const leases = new ShardLeases({
     sql,
     statements,
@@ -125,6 +127,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
     work,
     leases,
     rest,
+    logs,
     now,
     fork: Effect.runForkWith(yield* Effect.context<never>()),
     onConfirmed: (row) => {
@@ -285,6 +288,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
 
   const stop = Effect.gen(function* () {
     yield* rows.stop(stopMillis)
+    yield* logs.summarize
     yield* removeConfirmed
     yield* leases.releaseAll
   }).pipe(
@@ -310,6 +314,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
     lasting("renew its leases", renewing),
     lasting("read messages", reading),
     lasting("remove published messages", removing),
+    logs.run,
     monitor({
       sql,
       statements,

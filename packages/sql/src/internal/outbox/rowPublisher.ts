@@ -8,6 +8,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { explainMissingTable } from "../database/errors.ts"
 import { failureKind, failureText } from "./failures.ts"
 import { countRelayed } from "./metrics.ts"
+import type { RepeatedLogs } from "./repeatedLogs.ts"
 import type { Rest } from "./rest.ts"
 import type { ShardLeases } from "./shardLeases.ts"
 import { arrayParameter, type OutboxStatements } from "./statements.ts"
@@ -44,6 +45,7 @@ export interface RowPublisherParts {
   readonly work: WorkSet<OutboxRow>
   readonly leases: ShardLeases
   readonly rest: Rest
+  readonly logs: RepeatedLogs
   readonly now: () => number
   readonly fork: (effect: Effect.Effect<void>) => { interruptUnsafe(): void; addObserver(observer: () => void): void }
   /** Called when a row may be removed from the table. */
@@ -247,11 +249,14 @@ export class RowPublisher {
       this.#dueIn(delay)
       work.putBack(row)
       yield* countRelayed("postponed")
-      yield* Effect.annotateLogs(
-        Effect.logWarning(
-          `AMQP outbox message was not published, and is tried again in ${Math.ceil(delay / 1000)}s: ${error.message}`
-        ),
-        { messageId: row.messageId, attempt: row.attempts + 1 }
+      yield* this.#parts.logs.write(
+        `AMQP outbox message was not published, and is tried again (${error.reason._tag})`,
+        Effect.annotateLogs(
+          Effect.logWarning(
+            `AMQP outbox message was not published, and is tried again in ${Math.ceil(delay / 1000)}s: ${error.message}`
+          ),
+          { messageId: row.messageId, attempt: row.attempts + 1 }
+        )
       )
     })
   }
@@ -279,11 +284,14 @@ export class RowPublisher {
       // While it was postponed, later rows of its key were left out.
       else if (row.wasPostponed) work.rewind(row.shard)
       yield* countRelayed("set_aside")
-      yield* Effect.annotateLogs(
-        Effect.logError(
-          `AMQP outbox message was set aside: ${error.message} See AmqpOutbox.listSetAside, restore and discard.`
-        ),
-        { messageId: row.messageId, attempts: row.attempts + 1 }
+      yield* this.#parts.logs.write(
+        `AMQP outbox message was set aside (${error.reason._tag})`,
+        Effect.annotateLogs(
+          Effect.logError(
+            `AMQP outbox message was set aside: ${error.message} See AmqpOutbox.listSetAside, restore and discard.`
+          ),
+          { messageId: row.messageId, attempts: row.attempts + 1 }
+        )
       )
     })
   }

@@ -13,8 +13,11 @@ import { committed } from "./wakeups.ts"
 
 const operation = "AmqpOutbox.publish"
 
-/** Rows in one statement: PostgreSQL allows 65,535 parameters, SQLite 32,766. */
+/** Maximum number of rows in one statement: PostgreSQL allows 65,535 parameters, SQLite 32,766. */
 const rowsPerInsert = 1000
+
+/** Maximum size of the contents in one statement with several rows, in bytes: PostgreSQL allows 1 GiB. */
+const bytesPerInsert = 16 * 2 ** 20
 
 /**
  * Largest content, in bytes. `@effect/sql-pg` reads rows of 16 MiB at most by default (`maxMessageSize`), and a row that a
@@ -162,6 +165,26 @@ export const lockKeys = (keys: ReadonlyArray<string | undefined>): Effect.Effect
     for (const lock of [...locks].sort((a, b) => a - b)) yield* sql.unsafe(statements.lock, [lockClass, lock])
   })
 
+/** Divides rows into those of one statement each. */
+export const groupsOf = <Row extends Pick<NewRow, "encoded">>(
+  rows: ReadonlyArray<Row>
+): ReadonlyArray<ReadonlyArray<Row>> => {
+  const groups: Array<Array<Row>> = []
+  let bytes = Infinity
+  for (const row of rows) {
+    const size = row.encoded.content.byteLength
+    const last = groups.at(-1)
+    if (last === undefined || last.length === rowsPerInsert || bytes + size > bytesPerInsert) {
+      groups.push([row])
+      bytes = size
+    } else {
+      last.push(row)
+      bytes += size
+    }
+  }
+  return groups
+}
+
 const insertAll = (rows: ReadonlyArray<NewRow>) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient
@@ -169,8 +192,7 @@ const insertAll = (rows: ReadonlyArray<NewRow>) =>
     const inserted = sql.withTransaction(
       Effect.gen(function* () {
         if (statements.dialect === "pg") yield* lockKeys(rows.map(({ orderKey }) => orderKey))
-        for (let i = 0; i < rows.length; i += rowsPerInsert) {
-          const some = rows.slice(i, i + rowsPerInsert)
+        for (const some of groupsOf(rows)) {
           yield* sql.unsafe(
             statements.insertMany(some.length),
             some.flatMap((row) => valuesOf(statements, row))
