@@ -36,5 +36,10 @@ const program = mutant === undefined ? again : Effect.updateService(again, AmqpC
 NodeRuntime.runMain(
   Effect.flatMap(AmqpConfig.fromUrl(url!, { heartbeat: "1 second", connectTimeout: "2 seconds" }), (config) =>
     Effect.provide(program, Amqp.fromConfig(config))
-  ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+  ).pipe(
+    // A fault may meet the start. The parent reads the standard output, and starts another process.
+    Effect.tapCause((cause) => Effect.sync(() => console.error(String(cause)))),
+    Effect.provideService(References.MinimumLogLevel, "None")
+  ),
+  { disableErrorReporting: true }
 )
