@@ -2,7 +2,7 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
 import { AmqpConsumer, AmqpMessage, AmqpMetrics, AmqpOffsetStore, AmqpPublisher, AmqpRpc } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Latch, Metric, Option, Queue, Redacted, Schema, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Latch, Metric, Option, Queue, Schema, Stream } from "effect"
 import { tagOf } from "./support/amqp.ts"
 import {
   declareQueue,
@@ -166,7 +166,6 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             [queue, { onPoison: drop }, "onPoison"],
             [queue, { deliveryLimit: 5 }, "deliveryLimit"],
             [queue, { sharedCount: false }, "sharedCount"],
-            [queue, { retrySecret: Redacted.make("0123456789abcdef") }, "retrySecret"],
             [queue, { priority: 1 }, "priority"],
             [queue, { onFailure: publishTo({ routingKey: "x".repeat(256) }) }, "publishTo.routingKey"],
             [queue, { offset: -1 }, "offset"],

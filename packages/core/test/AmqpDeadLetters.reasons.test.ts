@@ -62,7 +62,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           assert.deepStrictEqual(firstAt, lastAt)
           assert.isAtLeast(lastAt!.getTime(), before)
           assert.isAtMost(lastAt!.getTime(), Date.now())
-          assert.deepStrictEqual(letter.origin, { queue, exchange: "", routingKey: queue })
+          assert.deepStrictEqual(letter.origin, { queue, offset: undefined, exchange: "", routingKey: queue })
           assert.strictEqual(letter.id, "1")
           const headers = headersOf(letter)
           assert.strictEqual(headers["mine"], 1)

@@ -54,7 +54,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               range(1, 20)
             )
             const [first] = page.letters
-            assert.deepStrictEqual(first!.origin, { queue: work, exchange: "shop", routingKey: "created" })
+            assert.deepStrictEqual(first!.origin, {
+              queue: work,
+              offset: undefined,
+              exchange: "shop",
+              routingKey: "created"
+            })
             assert.strictEqual(Buffer.from(first!.content).toString(), "letter")
             assert.strictEqual(first!.size, 8)
             assert.include(first!.reason, { kind: "failed", error: "Odd", message: "it was 1", attempt: 3 })

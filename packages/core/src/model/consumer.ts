@@ -399,8 +399,10 @@ export interface SubscribeOptions extends Omit<AmqpChannel.ConsumeOptions, "cons
    * are believed. To replace a secret, add the new one last everywhere, then move it to the front, then remove the old
    * one. Messages that wait for a retry when a secret is first set start again at attempt 1.
    *
-   * Default: none; headers are believed if the newest entry of `x-death` names a delay queue of this queue. It is
-   * refused for a stream, whose messages are not retried.
+   * The first secret also signs the headers of dead letters (`deadLettering`, and `publishTo` of a stream).
+   *
+   * Default: none; headers are believed if the newest entry of `x-death` names a delay queue of this queue. A stream's
+   * messages are not retried, so there it signs dead letters only.
    */
   readonly retrySecret?: Redacted.Redacted<string> | ReadonlyArray<Redacted.Redacted<string>> | undefined
   /**

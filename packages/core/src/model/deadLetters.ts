@@ -26,6 +26,11 @@ import type { DeliveredProperties } from "./message.ts"
 export interface DeadLetterOrigin {
   /** The queue in which it failed. */
   readonly queue: string
+  /**
+   * The offset that it has there, if that is a stream; otherwise `undefined`. A stream keeps what it has delivered, so
+   * `redrive` does not publish such a message to it again, unless `to` says so.
+   */
+  readonly offset: number | undefined
   /** The exchange that had routed it there; `undefined` if the headers do not say so. */
   readonly exchange: string | undefined
   /** The routing key that it had there; `undefined` if the headers do not say so. */
@@ -359,6 +364,10 @@ export interface RedriveOptions extends ChoiceOptions {
   /**
    * Where the messages go: the name of a queue, or an exchange with a routing key. Default: the queue in which each of
    * them failed, by the default exchange, so that other queues which are bound to the same exchange get no second copy.
+   *
+   * A message that failed in a stream (`origin.offset`) stays without it. The stream still has the message, and all its
+   * consumers would get a copy at its end. Give the queue of a consumer that handles such messages; or the stream, if a
+   * copy for every consumer is what is wanted.
    */
   readonly to?: string | { readonly exchange: string; readonly routingKey: string } | undefined
 }
@@ -419,7 +428,8 @@ export interface DeadLetters {
    *
    * Fails as `peek` does; with `AccessRefused` or `NotFound` if the exchange of `to` cannot be published to; with
    * `PublishTimeout` if the broker blocks publishers for longer than `timeout`. `onProgress` has the counts until then.
-   * A message that only itself is refused, for instance because its queue is gone, does not end it: see `failed`.
+   * A message that only itself is refused, for instance because its queue is gone, or because it failed in a stream and
+   * there is no `to`, does not end it: see `failed`.
    */
   readonly redrive: (options?: RedriveOptions) => Effect.Effect<Report, AmqpError, AmqpConsumer>
   /**

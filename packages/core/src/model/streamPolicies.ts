@@ -114,10 +114,12 @@ export const skip: Skip = { _tag: "Skip" }
  *
  * **Details**
  *
- * The copy has the content, properties and headers of the message, and the headers `x-failed-queue`, `x-failed-offset`,
- * `x-failed-exchange` and `x-failed-routing-key`, and from the error its tag or name in `x-failed-error` and its
- * message in `x-failed-reason`, at most 1024 characters. `expiration`, a `userId` other than the connection's, and the
- * headers `CC` and `BCC` are not kept.
+ * The copy has the content, properties and headers of the message, and the headers `x-failed-*` of a dead letter: the
+ * stream and the offset (`x-failed-offset`), the exchange and the routing key, the error's tag and message, the
+ * consumer, the host, the time, and the trace. docs/when-a-message-fails.md describes them; `AmqpDeadLetters` reads
+ * them. With `retrySecret` they are signed. Where the message's own headers leave too little room in a frame, the
+ * error's message is left out first, then everything but stream, offset, exchange, routing key and attempt.
+ * `expiration`, a `userId` other than the connection's, and the headers `CC` and `BCC` are not kept.
  *
  * The copy is published with `mandatory`, at least once. While publishing is not possible it is tried again, after 1
  * second, doubled up to 30 seconds, and the message occupies its worker. If publishing cannot succeed (no such
@@ -126,7 +128,8 @@ export const skip: Skip = { _tag: "Skip" }
  *
  * **Gotchas**
  *
- * An error's message is sent to the broker in a header: keep secrets out of errors.
+ * An error's message is sent to the broker in a header, without the secrets that can be recognized: keep secrets out
+ * of errors.
  *
  * **Example** (Publishing failed messages to a queue)
  *

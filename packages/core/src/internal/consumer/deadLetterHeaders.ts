@@ -3,13 +3,16 @@
  *
  * Any publisher can write these headers. A secret signs them; only signed headers are verified.
  */
+import type * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
 import { hostname } from "node:os"
 import type { Origin } from "../../model/consumer.ts"
 import type { DeliveredProperties, FieldValue, Headers } from "../../model/message.ts"
 import { boundedFailure, type Failure, truncate } from "../message/failure.ts"
+import { extractContext } from "../telemetry/tracingContext.ts"
 import { copyReceivedBytes } from "../wire/receivedBytes.ts"
+import { offsetName } from "../wire/streams.ts"
 import * as Names from "./failedNames.ts"
 import type { Secrets } from "./retryHeaders.ts"
 
@@ -23,6 +26,8 @@ const hostName = (): string => (host ??= truncate(hostname(), 255))
 /** What the headers say about a failure. */
 export interface FailedFacts {
   readonly queue: string
+  /** The position in the stream; `undefined` if the queue is none. */
+  readonly offset: number | undefined
   readonly origin: Origin
   readonly failure: Failure
   readonly attempt: number
@@ -57,8 +62,11 @@ const signed = [
 const signatureOf = (secret: Redacted.Redacted<string>, headers: Headers, message: SignedMessage): Buffer => {
   const { contentType, correlationId, messageId, type } = message.properties
   const hmac = Crypto.createHmac("sha256", Redacted.value(secret))
+  const offset = headers[Names.offset]
   const parts = [
-    "effect-amqp dead letter 1",
+    ...(offset === undefined
+      ? ["effect-amqp dead letter 1"]
+      : ["effect-amqp dead letter of a stream 1", String(offset)]),
     ...signed.map((name) => {
       const value = headers[name]
       return value === undefined ? undefined : String(value)
@@ -84,6 +92,16 @@ export const isVerified = (secrets: Secrets, message: SignedMessage): boolean =>
   })
 }
 
+// A custom tracer may use ids of another format.
+const traceIdOf = (traceId: string | undefined): string | undefined => {
+  const padded = traceId?.padStart(32, "0")
+  return padded !== undefined && Names.isTraceId(padded) ? padded : undefined
+}
+
+/** The trace in which a message failed: that of its handler, otherwise that of its publisher. */
+export const traceIdOfFailure = (fiber: Fiber.Fiber<unknown, unknown>, headers: Headers): string | undefined =>
+  traceIdOf(fiber.cache.span?.traceId) ?? extractContext(headers)?.traceId
+
 /** How much the headers say, if the message's own headers leave little room in the frame. */
 export type Detail = "all" | "withoutError" | "origin"
 
@@ -105,10 +123,13 @@ export const deadLetterHeaders = (
   for (const name of Object.keys(before)) {
     if (name === "BCC" || (name === "CC" && !keepsCopies) || name.startsWith(Names.failedPrefix)) continue
     if (name === "x-delivery-count" || name === "x-acquired-count") continue
+    // The broker adds it to what it delivers from a stream.
+    if (name === offsetName && facts.offset !== undefined) continue
     headers[name] = before[name]
   }
   headers[Names.version] = formatVersion
   headers[Names.queue] = facts.queue
+  if (facts.offset !== undefined) headers[Names.offset] = facts.offset
   // A name that is not UTF-8 was read with replacement characters, some of which cannot be sent.
   headers[Names.exchange] = facts.origin.exchange.toWellFormed()
   headers[Names.routingKey] = facts.origin.routingKey.toWellFormed()

@@ -16,12 +16,10 @@ import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import { deathsOf, isTable } from "../message/deaths.ts"
 import { fromDelivery } from "../message/forward.ts"
 import type { Failure } from "../message/failure.ts"
-import { extractContext } from "../telemetry/tracingContext.ts"
 import type { Deadlines } from "../waiting/deadlines.ts"
 import { isAtLeast } from "../wire/versions.ts"
-import { deadLetterHeaders, type Detail, type FailedFacts } from "./deadLetterHeaders.ts"
+import { deadLetterHeaders, type Detail, type FailedFacts, traceIdOfFailure } from "./deadLetterHeaders.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
-import { isTraceId } from "./failedNames.ts"
 import type { Secrets } from "./retryHeaders.ts"
 
 /**
@@ -98,13 +96,14 @@ export class DeadLetterPublisher {
       const now = this.#clock.currentTimeMillisUnsafe()
       const facts: FailedFacts = {
         queue: this.#queue,
+        offset: undefined,
         origin: delivery.origin ?? delivery,
         failure,
         attempt: delivery.attempt,
         consumer: this.#consumer,
         firstAt: Math.min(delivery.firstFailedAt ?? now, now),
         lastAt: now,
-        traceId: traceIdOf(fiber.cache.span?.traceId) ?? extractContext(delivery.properties.headers)?.traceId
+        traceId: traceIdOfFailure(fiber, delivery.properties.headers)
       }
       const publish = (detail: Detail) =>
         Effect.suspend(() =>
@@ -143,12 +142,6 @@ export class DeadLetterPublisher {
       userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
     })
   }
-}
-
-// A custom tracer may use ids of another format.
-const traceIdOf = (traceId: string | undefined): string | undefined => {
-  const padded = traceId?.padStart(32, "0")
-  return padded !== undefined && isTraceId(padded) ? padded : undefined
 }
 
 /** Adds to `x-death` what the broker adds for a rejected message (https://www.rabbitmq.com/docs/dlx#effects). */

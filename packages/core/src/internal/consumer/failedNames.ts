@@ -6,6 +6,8 @@ const name = (suffix: string) => `${failedPrefix}${suffix}`
 
 export const version = name("version")
 export const queue = name("queue")
+/** Only where the queue is a stream. */
+export const offset = name("offset")
 export const exchange = name("exchange")
 export const routingKey = name("routing-key")
 export const error = name("error")

@@ -208,7 +208,16 @@ const runWith = <Work, R>(
                 onRetained: paused.report,
                 onDeadLetter: (tag) => access.health?.record.deadLettered(tag)
               })
-            : new StreamSettling(position, settings.ofStream, publisher, config, repeats)
+            : new StreamSettling({
+                position,
+                handling: settings.ofStream,
+                publisher,
+                config,
+                logLimiter: repeats,
+                consumer: settings.name,
+                secrets: settings.retrySecret,
+                clock
+              })
         const traced = yield* Tracing.isTracingEnabled
         const workSource = makeWorkSource(
           {

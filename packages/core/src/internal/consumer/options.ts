@@ -96,7 +96,7 @@ const deadLettering = rule<DeadLettering>(
 // --- Tables ----------------------------------------------------------------------------------------------------------
 
 /** The options of every consumer. */
-const subscribing = {
+const subscribeRules = {
   name: rule<string>("a non-empty string", (value) => (typeof value === "string" && value !== "" ? value : undefined)),
   requiredForReadiness: withDefault(boolean, true),
   prefetch: integer(1, 65_535),
@@ -112,18 +112,9 @@ const subscribing = {
   declare: callback<NonNullable<SubscribeOptions["declare"]>>(),
   resubscribe: choice(["never", "lost", "always"]),
   onEnd: callback<NonNullable<SubscribeOptions["onEnd"]>>(),
+  retrySecret: withDefault(secrets, []),
   ...streamRules
-}
-
-/**
- * Options that are refused for a stream, because it does not deliver failed messages again. Every option is either
- * listed here or applied to streams.
- */
-const subscribingToQueues = {
-  retrySecret: withDefault(secrets, [])
-}
-
-const subscribeRules = { ...subscribing, ...subscribingToQueues } satisfies Table<SubscribeOptions>
+} satisfies Table<SubscribeOptions>
 
 const streamingRules = { ...subscribeRules, inactivityTimeout: duration(1) } satisfies Table<StreamOptions>
 
@@ -169,7 +160,7 @@ const batchRules = {
   within: required(duration(1))
 } satisfies Table<ConsumeOptions & DecodeOptions<Schema.Constraint> & BatchOptions>
 
-const onlyOfQueues = Object.keys({ ...subscribingToQueues, ...handlingOfQueues }) as ReadonlyArray<string>
+const onlyOfQueues = Object.keys(handlingOfQueues) as ReadonlyArray<string>
 
 // --- Settings --------------------------------------------------------------------------------------------------------
 

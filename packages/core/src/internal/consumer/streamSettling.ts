@@ -3,6 +3,7 @@
  * nothing. So a message that is not handled ends the consumer, is passed over, or is published elsewhere.
  */
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { AmqpConfig } from "../../model/config.ts"
@@ -11,9 +12,10 @@ import { fromDelivery } from "../message/forward.ts"
 import { type Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
 import * as Logging from "../telemetry/logging.ts"
-import { type Failure, failureOf } from "../message/failure.ts"
+import { failureOf } from "../message/failure.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
-import { failedHeaders } from "./failedHeaders.ts"
+import { deadLetterHeaders, type Detail, type FailedFacts, traceIdOfFailure } from "./deadLetterHeaders.ts"
+import type { Secrets } from "./retryHeaders.ts"
 import { isStreamPolicy, type StreamPolicyChoice, type StreamHandling } from "./streamOptions.ts"
 import { StreamDelivery } from "./streamDelivery.ts"
 import type { PublishTo, StreamPolicy } from "../../model/streamPolicies.ts"
@@ -38,19 +40,29 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   readonly #publisher: AmqpPublisher["Service"]
   readonly #config: AmqpConfig
   readonly #logLimiter: LogLimiter
+  readonly #consumer: string
+  readonly #secrets: Secrets
+  readonly #clock: Clock.Clock
 
-  constructor(
-    position: StreamPosition,
-    handling: StreamHandling,
-    publisher: AmqpPublisher["Service"],
-    config: AmqpConfig,
-    logLimiter: LogLimiter
-  ) {
-    this.#position = position
-    this.#handling = handling
-    this.#publisher = publisher
-    this.#config = config
-    this.#logLimiter = logLimiter
+  constructor(options: {
+    readonly position: StreamPosition
+    readonly handling: StreamHandling
+    readonly publisher: AmqpPublisher["Service"]
+    readonly config: AmqpConfig
+    readonly logLimiter: LogLimiter
+    /** The name of the consumer. */
+    readonly consumer: string
+    readonly secrets: Secrets
+    readonly clock: Clock.Clock
+  }) {
+    this.#position = options.position
+    this.#handling = options.handling
+    this.#publisher = options.publisher
+    this.#config = options.config
+    this.#logLimiter = options.logLimiter
+    this.#consumer = options.consumer
+    this.#secrets = options.secrets
+    this.#clock = options.clock
   }
 
   succeeded(delivery: ConsumerDelivery): Effect.Effect<void> {
@@ -150,7 +162,22 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
         delivery.settle("skip")
         return Effect.void
       case "PublishTo":
-        return this.#publish(delivery, policy, failureOf(value), shortestPause, restore)
+        return Effect.withFiber((fiber) => {
+          const now = this.#clock.currentTimeMillisUnsafe()
+          const facts: FailedFacts = {
+            queue: delivery.queue,
+            offset: delivery.offset,
+            origin: delivery,
+            failure: failureOf(value),
+            // A stream does not count deliveries, so each failure is the first one that is known.
+            attempt: delivery.attempt,
+            consumer: this.#consumer,
+            firstAt: now,
+            lastAt: now,
+            traceId: traceIdOfFailure(fiber, delivery.properties.headers)
+          }
+          return this.#publish(delivery, policy, facts, shortestPause, restore)
+        })
     }
   }
 
@@ -172,15 +199,16 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   #publish(
     delivery: StreamDelivery,
     policy: PublishTo,
-    failure: Failure,
+    facts: FailedFacts,
     pause: number,
     restore: Restore
   ): Effect.Effect<void> {
-    const publish = (failure: Failure | undefined) =>
-      this.#publisher.publish(this.#message(delivery, policy, failure), { mandatory: true })
-    const publishing = publish(failure).pipe(
-      // The message's own headers already fill most of a frame, so the error is left out.
-      Effect.catchReason("AmqpError", "InvalidArgument", () => publish(undefined))
+    const publish = (detail: Detail) =>
+      Effect.suspend(() => this.#publisher.publish(this.#message(delivery, policy, facts, detail), { mandatory: true }))
+    const publishing = publish("all").pipe(
+      // The message's own headers may already fill most of a frame.
+      Effect.catchReason("AmqpError", "InvalidArgument", () => publish("withoutError")),
+      Effect.catchReason("AmqpError", "InvalidArgument", () => publish("origin"))
     )
     return Effect.matchCauseEffect(restore(publishing), {
       onSuccess: () => {
@@ -207,7 +235,7 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
         return Effect.andThen(
           log("publish retried"),
           Effect.matchCauseEffect(restore(Effect.sleep(pause)), {
-            onSuccess: () => this.#publish(delivery, policy, failure, Math.min(longestPause, 2 * pause), restore),
+            onSuccess: () => this.#publish(delivery, policy, facts, Math.min(longestPause, 2 * pause), restore),
             onFailure: () => Effect.void
           })
         )
@@ -215,13 +243,13 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     })
   }
 
-  #message(delivery: StreamDelivery, policy: PublishTo, failure: Failure | undefined): Message {
+  #message(delivery: StreamDelivery, policy: PublishTo, facts: FailedFacts, detail: Detail): Message {
     const { userId } = delivery.properties
     const { credentials } = this.#config
     return fromDelivery(delivery, {
       exchange: policy.exchange,
       routingKey: policy.routingKey,
-      headers: failedHeaders(delivery, failure),
+      headers: deadLetterHeaders(delivery, facts, this.#secrets, detail, false),
       expiration: undefined,
       userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
     })

@@ -111,6 +111,7 @@ export class Letter implements DeadLetter {
     if (failed !== undefined && failed !== "" && (this.#secrets.length === 0 || this.reason.verified)) {
       return {
         queue: failed,
+        offset: countOf(headers[Names.offset]),
         exchange: nameOf(headers[Names.exchange]),
         routingKey: nameOf(headers[Names.routingKey])
       }
@@ -121,6 +122,7 @@ export class Letter implements DeadLetter {
     const keys = newest?.["routing-keys"]
     return {
       queue,
+      offset: undefined,
       exchange: nameOf(newest?.["exchange"]),
       routingKey: Array.isArray(keys) ? nameOf(keys[0]) : undefined
     }

@@ -156,6 +156,9 @@ class Pass {
     if (origin === undefined) {
       return "its headers do not say in which queue it failed, or are not signed although a secret is set: choose a target with the option to"
     }
+    if (origin.offset !== undefined) {
+      return `it failed in the stream ${JSON.stringify(origin.queue)} at offset ${origin.offset}, which still has it, and all consumers of a stream would get a copy: choose a target with the option to`
+    }
     if (origin.queue === this.#queue) {
       return "its headers say that it failed in this dead-letter queue itself: choose a target with the option to"
     }

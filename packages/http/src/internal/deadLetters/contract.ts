@@ -15,7 +15,9 @@ export const Letter = Schema.Struct({
   queue: Text,
   exchange: Text,
   routingKey: Text,
-  origin: optional(Schema.Struct({ queue: Text, exchange: optional(Text), routingKey: optional(Text) })),
+  origin: optional(
+    Schema.Struct({ queue: Text, offset: optional(Count), exchange: optional(Text), routingKey: optional(Text) })
+  ),
   reason: Schema.Struct({
     kind: Kind,
     error: optional(Text),
