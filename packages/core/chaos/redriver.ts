@@ -6,15 +6,21 @@ import { Effect, References } from "effect"
 const { CHAOS_MUTANT: mutant, CHAOS_RATE: rate, CHAOS_URL: url } = process.env
 const queue = process.argv[2]!
 
-/** A publisher that reports a confirm before there is one. */
+/** How long the mutant keeps a message before it writes it, in milliseconds: so each kill meets some. */
+const buffered = 100
+
+/** A publisher that reports a confirm when a message is in its buffer. */
 const careless = (consumer: AmqpConsumer.AmqpConsumer["Service"]): AmqpConsumer.AmqpConsumer["Service"] => ({
   ...consumer,
   publisher: {
     ...consumer.publisher,
     publish: (message, options) =>
-      Effect.as(Effect.forkDetach(Effect.ignore(consumer.publisher.publish(message, options))), {
-        _tag: "Confirmed" as const
-      })
+      Effect.as(
+        Effect.forkDetach(Effect.ignore(Effect.delay(consumer.publisher.publish(message, options), buffered))),
+        {
+          _tag: "Confirmed" as const
+        }
+      )
   }
 })
 

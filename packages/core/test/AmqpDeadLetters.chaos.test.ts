@@ -19,4 +19,15 @@ describe("through faults and kills of its process", () => {
       }),
     180_000
   )
+
+  it.live(
+    "a redrive that acknowledges before the confirm is caught",
+    () =>
+      Effect.gen(function* () {
+        const { code, output } = yield* chaos("--letters", "1000", "--faults", "4", "--mutant", "confirm-at-publish")
+        assert.strictEqual(code, 1, output)
+        assert.match(output, /^redriven [0-9]+, lost [1-9][0-9]*, duplicates [0-9]+$/m)
+      }),
+    180_000
+  )
 })
