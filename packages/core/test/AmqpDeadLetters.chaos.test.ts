@@ -24,7 +24,13 @@ describe("through faults and kills of its process", () => {
     "a redrive that acknowledges before the confirm is caught",
     () =>
       Effect.gen(function* () {
-        const { code, output } = yield* chaos("--letters", "1000", "--faults", "4", "--mutant", "confirm-at-publish")
+        // Whether a kill meets a process that has messages in its buffer is chance.
+        let found = { code: 0 as number | null, output: "" }
+        for (let seed = 1; seed <= 3 && found.code !== 1; seed++) {
+          const options = ["--seed", String(seed), "--letters", "1000", "--faults", "4"]
+          found = yield* chaosRun(program, ...options, "--mutant", "confirm-at-publish")
+        }
+        const { code, output } = found
         assert.strictEqual(code, 1, output)
         assert.match(output, /^redriven [0-9]+, lost [1-9][0-9]*, duplicates [0-9]+$/m)
       }),
