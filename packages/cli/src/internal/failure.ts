@@ -17,6 +17,12 @@ export const exitCodes = { no: 1, usage: 2, connection: 3, broker: 4, interrupte
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes]
 
+/** One of several mistakes: what is wrong with a setting. */
+export interface Mistake {
+  readonly subject: string
+  readonly message: string
+}
+
 /** Ends the command with this message. */
 export class Failure extends Data.TaggedError("Failure")<{
   /** What happened and what was expected. It may contain names from the broker: they are escaped when it is printed. */
@@ -25,6 +31,8 @@ export class Failure extends Data.TaggedError("Failure")<{
   readonly cure?: string | undefined
   /** A stable word for scripts: the tag of the library's error, or one of the command's own. */
   readonly tag: string
+  /** The mistakes that the message lists. */
+  readonly mistakes?: ReadonlyArray<Mistake> | undefined
   readonly exitCode: ExitCode
 }> {}
 

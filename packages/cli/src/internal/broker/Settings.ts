@@ -1,15 +1,17 @@
 /**
- * The configuration of a command: read by the library itself, from the environment, a file for `--env-file`, and
+ * The configuration of a command: read by the library itself, from the environment, a file for `--env`, and
  * `--url`.
  */
 import { AmqpConfig } from "@effect-amqp/core"
+import type * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import * as SchemaIssue from "effect/SchemaIssue"
 import * as Prompt from "effect/cli/Prompt"
 import { existsSync, readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
-import { exitCodes, Failure, usage } from "../failure.ts"
+import { exitCodes, Failure, type Mistake, usage } from "../failure.ts"
 import { Output } from "../output/Output.ts"
 
 export interface Shared {
@@ -38,7 +40,7 @@ const fileVariables = (
         try: () => parseEnv(readFileSync(path, "utf8")),
         catch: (error) =>
           usage(
-            `--env-file: expected a readable file with lines NAME=value, got ${path} (${error instanceof Error ? error.message : "unknown error"})`
+            `--env: expected a readable file with lines NAME=value, got ${path} (${error instanceof Error ? error.message : "unknown error"})`
           )
       })
 
@@ -69,6 +71,18 @@ export const unreadEnvFile = ({ envFile }: Shared): boolean => {
   }
 }
 
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** One per variable, with the place where it came from. */
+const mistakesOf = ({ cause }: Config.ConfigError, sources: ReadonlyMap<string, Source>): ReadonlyArray<Mistake> => {
+  if (cause._tag !== "SchemaError") return [{ subject: "settings", message: cause.message }]
+  return issuesOf(cause.issue).issues.map(({ message, path = [] }) => {
+    const name = path.map(String).join("_")
+    const source = sources.get(name)
+    return { subject: source === undefined ? name : `${name} (${source})`, message }
+  })
+}
+
 /** Reads the configuration, and asks for a password that is missing if a terminal is there to ask in. */
 export const read = Effect.fnUntraced(function* (shared: Shared) {
   const file = yield* fileVariables(shared.envFile)
@@ -96,15 +110,16 @@ export const read = Effect.fnUntraced(function* (shared: Shared) {
   }
   const config = yield* AmqpConfig.config.pipe(
     Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env: defined(variables) })),
-    Effect.mapError(
-      (error) =>
-        new Failure({
-          tag: "InvalidConfig",
-          message: `The configuration has mistakes:\n${error.message}`,
-          cure: "docs/configuration.md lists every variable. effect-amqp doctor says where each one came from.",
-          exitCode: exitCodes.usage
-        })
-    )
+    Effect.mapError((error) => {
+      const mistakes = mistakesOf(error, sources)
+      return new Failure({
+        tag: "InvalidConfig",
+        message: `The configuration has mistakes:\n${mistakes.map((mistake) => `- ${mistake.subject}: ${mistake.message}`).join("\n")}`,
+        cure: "Every variable: https://github.com/effect-amqp/effect-amqp/blob/main/docs/configuration.md",
+        mistakes,
+        exitCode: exitCodes.usage
+      })
+    })
   )
   const settings: Settings = { config, sources }
   return settings

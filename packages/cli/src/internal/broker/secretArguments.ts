@@ -8,7 +8,7 @@ const reason =
   "Arguments are visible to every user of this machine and stay in the shell's history. Nothing was done, and the secret should be replaced."
 
 const cure =
-  "Leave it out, and set AMQP_PASSWORD, or the whole URL as AMQP_URL, in the environment or in a file for --env-file. In a terminal, a missing password is asked for."
+  "Leave it out, and set AMQP_PASSWORD, or the whole URL as AMQP_URL, in the environment or in a file for --env. In a terminal, a missing password is asked for."
 
 const parameters = /[?&](?:tls_?passphrase|tls_?key|password|passphrase|ssl_options)=/i
 

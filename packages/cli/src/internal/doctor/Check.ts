@@ -1,7 +1,7 @@
 /** A finding of `doctor`. */
 export interface Check {
   /** What was checked. One of a fixed set of words, for scripts. */
-  readonly check: "configuration" | "connection" | "broker" | "permission" | "clock" | "topology"
+  readonly check: "configuration" | "connection" | "certificate" | "broker" | "permission" | "clock" | "topology"
   /** Which one: a setting, an address, a queue. */
   readonly subject: string
   readonly status: "ok" | "warning" | "error"

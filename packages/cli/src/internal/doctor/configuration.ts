@@ -123,7 +123,7 @@ export const configuration = Effect.fnUntraced(function* (settings: Settings, sh
         "configuration",
         ".env",
         "this folder has a file .env with AMQP_ variables, and neither the library nor this command reads it",
-        "Add --env-file .env here. Start applications with node --env-file=.env."
+        "Add --env .env here. Start applications with node --env-file=.env."
       )
     )
   }

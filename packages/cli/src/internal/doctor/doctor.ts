@@ -1,7 +1,8 @@
 /** `doctor`. */
-import { Amqp, type AmqpConfig, AmqpConnection, type AmqpError, type AmqpTopology } from "@effect-amqp/core"
+import { Amqp, type AmqpConfig, AmqpConnection, type AmqpError, AmqpPool, type AmqpTopology } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { forCommand } from "../broker/connecting.ts"
 import { cureOf } from "../broker/failures.ts"
@@ -11,6 +12,7 @@ import * as Output from "../output/Output.ts"
 import * as Text from "../output/text.ts"
 import { loadPath } from "../topology/load.ts"
 import { type Check, error, ok } from "./Check.ts"
+import * as Certificates from "./certificates.ts"
 import { addressOf, configuration } from "./configuration.ts"
 import { probe } from "./probe.ts"
 import { queues } from "./queues.ts"
@@ -25,14 +27,41 @@ type Report = (checks: ReadonlyArray<Check>) => Effect.Effect<void>
 
 const others = "See the broker's log."
 
+/** Whether the broker blocks publishers. It says so to a connection that has published. */
+const alarm = Effect.gen(function* () {
+  const { flow } = yield* AmqpConnection.AmqpConnection
+  const blocked = SubscriptionRef.changes(flow).pipe(
+    Stream.filter((now) => now._tag === "Blocked"),
+    Stream.take(1),
+    Stream.runCollect
+  )
+  // It answers, or it blocks.
+  const answer = AmqpPool.AmqpPool.use((pool) => pool.use((channel) => channel.exchangeDeclarePassive("amq.direct")))
+  yield* Effect.raceFirst(blocked, Effect.ignore(answer))
+  const now = yield* SubscriptionRef.get(flow)
+  return now._tag === "Flowing"
+    ? []
+    : [
+        error(
+          "broker",
+          "alarm",
+          `blocks publishers: ${now.reason}. Messages can be consumed, and none published`,
+          "Free memory or disk on the broker, or let consumers catch up: rabbitmq-diagnostics alarms."
+        )
+      ]
+})
+
 /** What is checked on a connection: by the first address that answers. */
 const onConnection = (topology: AmqpTopology.AmqpTopology | undefined, report: Report) =>
   Effect.gen(function* () {
     const { state } = yield* AmqpConnection.AmqpConnection
     const current = yield* SubscriptionRef.get(state)
     yield* report(broker(current._tag === "Open" ? current.product : "unknown", topology))
+    // Before anything is published: a broker with an alarm answers a connection no more once it has published.
+    const compared = topology === undefined ? [] : yield* queues(topology)
     yield* report(yield* probe)
-    if (topology !== undefined) yield* report(yield* queues(topology))
+    yield* report(yield* alarm)
+    yield* report(compared)
   })
 
 const connection = (
@@ -84,13 +113,25 @@ export const run = Effect.fnUntraced(function* (options: Options) {
   const topology = options.topology === undefined ? undefined : yield* loadPath(options.topology)
   const settings = yield* read(options).pipe(
     Effect.catchTag("Failure", (failure) =>
-      Effect.as(report([error("configuration", "settings", failure.message, failure.cure ?? "")]), undefined)
+      // A flag that is wrong is no finding.
+      failure.mistakes === undefined
+        ? Effect.fail(failure)
+        : Effect.as(
+            report(
+              failure.mistakes.map(({ message, subject }) =>
+                error("configuration", subject, message, failure.cure ?? "Correct this variable.")
+              )
+            ),
+            undefined
+          )
     )
   )
   if (settings !== undefined) {
     yield* report(yield* configuration(settings, options))
+    yield* report(yield* Certificates.client(settings.config))
     let isDone = false
     for (const host of settings.config.hosts) {
+      yield* report(yield* Certificates.broker(settings.config, host))
       const work = isDone ? Effect.void : onConnection(topology, report)
       if (yield* connection(settings.config, host, work, report)) isDone = true
     }

@@ -3,6 +3,7 @@ import type { AmqpError, AmqpPool, AmqpTopology } from "@effect-amqp/core"
 import { compare, type Compared } from "../topology/compare.ts"
 import { detailOf } from "../topology/diff.ts"
 import * as Effect from "effect/Effect"
+import * as Text from "../output/text.ts"
 import { type Check, error, ok, warning } from "./Check.ts"
 
 /** The queues that get dead letters, as far as the topology shows it: nothing consumes them. */
@@ -58,7 +59,7 @@ const checkOf = (each: Compared, isDeadLetterQueue: boolean): Check => {
           "topology",
           subject,
           `${plural(messages, "dead letter")}`,
-          `effect-amqp peek ${JSON.stringify(name)} shows why; redrive brings them back.`
+          `effect-amqp peek ${Text.shellWord(name)} shows why; redrive brings them back.`
         )
       }
       if (messages > 0 && consumers === 0 && !isDeadLetterQueue) {

@@ -25,6 +25,10 @@ export const line = (text: string): string => text.replaceAll(unsafe, escaped)
 /** Like `line`, but keeps line ends: for messages of the library, which may list mistakes. */
 export const lines = (text: string): string => text.split("\n").map(line).join("\n")
 
+/** A word of a command that an operator may copy. A name in double quotes could run what is in it. */
+export const shellWord = (text: string): string =>
+  /^[\w.:/@%+-]+$/.test(text) && !text.startsWith("-") ? text : `'${text.replaceAll("'", "'\\''")}'`
+
 /** JSON on one line. JSON itself allows DEL, C1 and bidirectional controls: they are escaped too. */
 export const json = (value: unknown): string =>
   JSON.stringify(value, (_, inner: unknown) => (typeof inner === "bigint" ? inner.toString() : inner)).replaceAll(

@@ -29,6 +29,17 @@ export interface Compared {
   readonly consumers?: number | undefined
 }
 
+/** How a broker answers for one name. Any other failure, such as a timeout, says nothing about a name. */
+const answers: ReadonlySet<string> = new Set([
+  "NotFound",
+  "AccessRefused",
+  "PreconditionFailed",
+  "ResourceLocked",
+  "InvalidArgument",
+  "BrokerError",
+  "ChannelClosed"
+])
+
 type Result<A> = { readonly ok: A } | { readonly reason: AmqpError.AmqpErrorReason }
 
 /** One operation on a channel of its own: the broker closes the channel on which it refuses. */
@@ -36,7 +47,9 @@ const attempt = <A>(f: (channel: AmqpChannel.AmqpChannel) => Effect.Effect<A, Am
   AmqpPool.AmqpPool.use((pool) => pool.use(f)).pipe(
     Effect.map((ok): Result<A> => ({ ok })),
     Effect.catchTag("AmqpError", (error) =>
-      error.severity === "connection" ? Effect.fail(error) : Effect.succeed<Result<A>>({ reason: error.reason })
+      error.severity === "connection" || !answers.has(error.reason._tag)
+        ? Effect.fail(error)
+        : Effect.succeed<Result<A>>({ reason: error.reason })
     )
   )
 
