@@ -24,7 +24,7 @@ import { publish } from "./internal/commands/publish.ts"
 import { root } from "./internal/commands/shared.ts"
 import { tail } from "./internal/commands/tail.ts"
 import { topology } from "./internal/commands/topology.ts"
-import { Answered, exitCodes, Failure } from "./internal/failure.ts"
+import { Answered, exitCodes, Failure, usage } from "./internal/failure.ts"
 import * as Output from "./internal/output/Output.ts"
 import * as Text from "./internal/output/text.ts"
 
@@ -32,17 +32,23 @@ const command = root.pipe(Command.withSubcommands([doctor, peek, redrive, discar
 
 const version = (): string => JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version
 
+/** Says what is wrong, and what to do, on standard error. */
+const explain = ({ cure, exitCode, message, tag }: Failure): Effect.Effect<void> =>
+  process.argv.includes("--json")
+    ? Effect.sync(() => void process.stderr.write(`${Text.json({ error: { tag, message, cure, exitCode } })}\n`))
+    : Effect.andThen(
+        Effect.forEach(message.split("\n"), (line, i) => Output.note(i === 0 ? `effect-amqp: ${line}` : line), {
+          discard: true
+        }),
+        cure === undefined ? Effect.void : Output.note(cure)
+      )
+
 /** Help that was asked for is the result. After a mistake, standard output stays empty for scripts. */
 const presenter: CliOutput.Presenter = {
   present: (event) =>
     event._tag === "InvalidInvocation"
-      ? Effect.forEach(
-          [
-            ...event.errors.map(({ message }) => `effect-amqp: ${message}`),
-            `Run ${event.commandPath.join(" ")} --help.`
-          ],
-          Output.note,
-          { discard: true }
+      ? explain(
+          usage(event.errors.map(({ message }) => message).join("\n"), `Run ${event.commandPath.join(" ")} --help.`)
         )
       : CliOutput.defaultPresenter.present(event)
 }
@@ -94,7 +100,7 @@ const failureOf = Effect.fnUntraced(function* (cause: Cause.Cause<unknown>) {
   })
 })
 
-const report = Effect.fnUntraced(function* (cause: Cause.Cause<unknown>, isJson: boolean) {
+const report = Effect.fnUntraced(function* (cause: Cause.Cause<unknown>) {
   if (Cause.hasInterruptsOnly(cause)) return exitCodes.interrupted
   const error = Cause.squash(cause)
   if (error instanceof Answered) return exitCodes.no
@@ -102,30 +108,26 @@ const report = Effect.fnUntraced(function* (cause: Cause.Cause<unknown>, isJson:
   if (typeof error === "object" && error !== null && "_tag" in error && error._tag === "ShowHelp") {
     return "errors" in error && Array.isArray(error.errors) && error.errors.length > 0 ? exitCodes.usage : 0
   }
-  const { cure, exitCode, message, tag } = yield* failureOf(cause)
-  if (isJson) {
-    process.stderr.write(`${Text.json({ error: { tag, message, cure, exitCode } })}\n`)
-  } else {
-    yield* Output.note(`effect-amqp: ${message}`)
-    if (cure !== undefined) yield* Output.note(cure)
-  }
-  return exitCode
+  const failure = yield* failureOf(cause)
+  yield* explain(failure)
+  return failure.exitCode
 })
 
 /** Runs the command of this process, and ends the process with its exit code. */
 export const run = (): void => {
   const args = process.argv.slice(2)
-  const isJson = args.includes("--json")
   // A reader such as `head` that has seen enough is no error.
   let isClosed = false
-  const onError = (error: NodeJS.ErrnoException) => {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "EPIPE") throw error
     if (isClosed) return
     isClosed = true
     process.emit("SIGINT", "SIGINT")
-  }
-  process.stdout.on("error", onError)
-  process.stderr.on("error", onError)
+  })
+  // Notes that are not read do not end work half done, such as a redrive.
+  process.stderr.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error
+  })
   const main = Effect.suspend(() => {
     const refused = secretIn(args)
     return refused === undefined ? Command.runWith(command, { version: version() })(args) : Effect.fail(refused)
@@ -133,10 +135,13 @@ export const run = (): void => {
     Effect.provide(TerminalCapabilities.layer),
     Effect.provide(services),
     Effect.exit,
-    Effect.flatMap((exit) => (Exit.isSuccess(exit) ? Effect.succeed(0) : report(exit.cause, isJson)))
+    Effect.flatMap((exit) => (Exit.isSuccess(exit) ? Effect.succeed(0) : report(exit.cause)))
   )
   NodeRuntime.runMain(main, {
     disableErrorReporting: true,
-    teardown: (exit, onExit) => onExit(isClosed ? 0 : Exit.isSuccess(exit) ? Number(exit.value) : exitCodes.interrupted)
+    teardown: (exit, onExit) => {
+      const code = Exit.isSuccess(exit) ? Number(exit.value) : exitCodes.interrupted
+      onExit(isClosed && code === exitCodes.interrupted ? 0 : code)
+    }
   })
 }

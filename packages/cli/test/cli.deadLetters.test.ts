@@ -1,8 +1,8 @@
 /** Dead letters on the command line, on a real broker: with pipes, and in a terminal. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer, Redacted, Schedule, Stream } from "effect"
 import * as Cli from "./support/cli.ts"
 
 const client = <A, E, R>(use: Effect.Effect<A, E, R>) =>
@@ -93,17 +93,96 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.strictEqual(redriven.code, 0, redriven.err)
         assert.deepInclude(JSON.parse(redriven.out), { redriven: 3, left: 3, failed: 0, duplicates: 0 })
         const discarded = yield* run(["discard", "move.dead", "--id", "1", "--yes"])
-        assert.include(discarded.out, "1 discarded, 2 left.")
+        assert.include(discarded.out, "Looked at 3 of 3: 1 discarded, 2 stay.")
         assert.deepStrictEqual([yield* countOf("move"), yield* countOf("move.dead")], [3, 2])
         yield* client(AmqpChannel.use((channel) => channel.queueDelete("move")))
         const failed = yield* run(["redrive", "move.dead", "--yes"])
         assert.strictEqual(failed.code, 1)
         assert.match(failed.out, /ID +WHY IT STAYS\n3 +/)
-        assert.include(failed.out, "2 failed")
+        assert.include(failed.out, "2 stay, 2 of them failed")
+        assert.include(failed.err, "--to QUEUE")
+        const nowhere = yield* run(["redrive", "move.dead", "--to", "nowhere", "--dry-run", "--json"])
+        assert.deepStrictEqual([nowhere.code, JSON.parse(nowhere.err).error.tag], [4, "NotFound"])
         assert.strictEqual(yield* countOf("move.dead"), 2)
         const elsewhere = yield* run(["redrive", "move.dead", "--yes", "--to", "peek", "--limit", "1"])
         assert.include(elsewhere.out, "1 redriven")
       })
+    )
+  })
+
+  describe("EFFECT_AMQP_RETRY_SECRET", () => {
+    const secret = "0123456789abcdef"
+
+    it.effect(
+      "verifies reasons that consumers have signed with it; without it, or with another, they are unverified",
+      () =>
+        Effect.gen(function* () {
+          const { queues, url } = yield* TestBroker.TestBroker
+          yield* client(
+            Effect.gen(function* () {
+              yield* AmqpChannel.use((channel) =>
+                Effect.gen(function* () {
+                  yield* channel.queueDeclare("signed.dead")
+                  const deadLetterTo = { deadLetterExchange: "", deadLetterRoutingKey: "signed.dead" }
+                  yield* channel.queueDeclare("signed", deadLetterTo)
+                })
+              )
+              yield* Effect.forkScoped(
+                AmqpConsumer.consume("signed", () => Effect.fail("refused"), {
+                  onFailure: AmqpConsumer.deadLetter,
+                  retrySecret: Redacted.make(secret)
+                })
+              )
+              yield* AmqpPublisher.publish({ routingKey: "signed", content: "a letter", messageId: "1" })
+              const arrived = Effect.map(queues, (all) =>
+                all.some(({ name, ready }) => name === "signed.dead" && ready === 1)
+              )
+              yield* Effect.repeat(arrived, { until: (there) => there, schedule: Schedule.spaced("10 millis") })
+            })
+          )
+          const as = (secret: string | undefined, ...args: ReadonlyArray<string>) =>
+            Cli.run(args, {
+              env: { AMQP_URL: url, ...(secret === undefined ? {} : { EFFECT_AMQP_RETRY_SECRET: secret }) }
+            })
+          const seenBy = (secret: string | undefined) =>
+            Effect.gen(function* () {
+              const [json, people] = yield* Effect.all([
+                as(secret, "peek", "signed.dead", "--json"),
+                as(secret, "peek", "signed.dead")
+              ])
+              assert.strictEqual(json.code, 0, json.err)
+              assert.notInclude(json.out + people.out, secret ?? "0123456789abcdef")
+              const { reason } = JSON.parse(json.out).letters[0]
+              return {
+                verified: reason.verified,
+                isNoted: people.out.includes("EFFECT_AMQP_RETRY_SECRET verifies them")
+              }
+            })
+          assert.deepStrictEqual(yield* seenBy(secret), { verified: true, isNoted: false })
+          assert.deepStrictEqual(yield* seenBy(undefined), { verified: false, isNoted: true })
+          assert.deepStrictEqual(yield* seenBy("fedcba9876543210"), { verified: false, isNoted: true })
+          // A reason that anybody may have written names a queue, which only the secret refuses.
+          yield* client(
+            AmqpPublisher.publish({
+              routingKey: "signed.dead",
+              content: "forged",
+              messageId: "2",
+              headers: { "x-failed-version": 1, "x-failed-queue": "signed", "x-failed-error": "Forged" }
+            })
+          )
+          const dry = yield* as(undefined, "redrive", "signed.dead", "--id", "2", "--dry-run", "--json")
+          assert.deepInclude(JSON.parse(dry.out), { redriven: 1, failed: 0 })
+          const refused = yield* as(secret, "redrive", "signed.dead", "--id", "2", "--yes", "--json")
+          assert.deepInclude(JSON.parse(refused.out), { redriven: 0, failed: 1 })
+          assert.strictEqual(refused.code, 1)
+          for (const wrong of ["", "short"]) {
+            const ended = yield* as(wrong, "peek", "signed.dead")
+            assert.deepStrictEqual([ended.code, ended.out], [2, ""])
+            assert.notInclude(ended.err, "    at ")
+          }
+          const right = yield* as(secret, "redrive", "signed.dead", "--id", "1", "--yes", "--json")
+          assert.deepInclude(JSON.parse(right.out), { redriven: 1, failed: 0 })
+        })
     )
   })
 

@@ -112,6 +112,8 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.include(flag.err, "--jsn")
         assert.include(command.err, "doctor")
         assert.include(value.err, "an integer from 0 to 255")
+        const json = yield* run(["doctor", "--jsn", "--json"])
+        assert.deepStrictEqual([json.code, json.out, errorOf(json).tag], [2, "", "Usage"])
       })
     )
   })
@@ -166,7 +168,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         const { url } = yield* TestBroker.TestBroker
         const user = yield* Users.make("s3cret-word")
         const env = yield* file("broker.env", `AMQP_URL="${url.replace(/\/\/.*@/, `//${user.name}:s3cret-word@`)}"\n`)
-        const ended = yield* Cli.run(["doctor", "--env-file", env, "--json"], { env: { AMQP_HEARTBEAT: "7" } })
+        const ended = yield* Cli.run(["doctor", "--env", env, "--json"], { env: { AMQP_HEARTBEAT: "7" } })
         assert.strictEqual(ended.code, 0, ended.out + ended.err)
         assert.notInclude(ended.out + ended.err, "s3cret-word")
         const found = findings(ended)
@@ -180,7 +182,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.isDefined(found.find(({ check, subject }) => check === "broker" && subject.startsWith("RabbitMQ ")))
         for (const step of ["configure", "write", "read"]) assert.include(messages[`permission ${step}`], "may ")
         assert.strictEqual(messages["clock skew"], "none seen, to a second")
-        const people = yield* Cli.run(["doctor", "--env-file", env])
+        const people = yield* Cli.run(["doctor", "--env", env])
         assert.match(people.out, /^ok {7}configuration {2}address: /)
         assert.include(people.out, "No errors, 0 warnings.")
         assert.notInclude(people.out, escape)
@@ -206,9 +208,13 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
           { concurrency: 2 }
         )
         assert.deepStrictEqual([config.code, connection.code], [1, 1])
-        const [mistake] = findings(config)
-        assert.include(mistake?.message, "AMQP_PORT")
-        assert.include(mistake?.message, "AMQP_POOL_SIZE")
+        assert.deepStrictEqual(
+          findings(config).map(({ status, subject }) => [subject, status]),
+          [
+            ["AMQP_PORT (environment)", "error"],
+            ["AMQP_POOL_SIZE (environment)", "error"]
+          ]
+        )
         const errors = findings(connection).filter(({ status }) => status === "error")
         assert.deepStrictEqual(
           errors.map(({ subject }) => subject),
@@ -216,6 +222,14 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         )
         for (const { cure, message } of errors)
           assert.isTrue(cure !== undefined && message !== "", JSON.stringify(errors))
+        // It does not send an operator back to itself.
+        for (const { cure } of errors) assert.notInclude(cure, "effect-amqp doctor")
+        const [missing, elsewhere] = yield* Effect.all(
+          [Cli.run(["doctor", "--env", "/nowhere"]), Cli.run(["peek", "q"], { env: { AMQP_PORT: "0" } })],
+          { concurrency: 2 }
+        )
+        assert.deepStrictEqual([missing.code, missing.out, elsewhere.code], [2, "", 2])
+        assert.include(elsewhere.err, '- AMQP_PORT (environment): expected an integer from 1 to 65535, got "0"')
       })
     )
 
@@ -236,11 +250,13 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
 
     it.effect("a topology's queues: missing, different, without a consumer, with dead letters", () =>
       Effect.gen(function* () {
+        // A name that would run something, if it were copied to a shell in double quotes.
+        const dead = "doctor.$(dead)'s"
         yield* declare("doctor.equal")
-        yield* declare("doctor.dead")
+        yield* declare(dead)
         yield* declare("doctor.other", { messageTtl: 1000 })
         yield* client(
-          Effect.forEach(["doctor.equal", "doctor.dead"], (routingKey) =>
+          Effect.forEach(["doctor.equal", dead], (routingKey) =>
             AmqpPublisher.publish({ routingKey, content: "" }, { mandatory: true })
           )
         )
@@ -248,15 +264,15 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
           "topology.json",
           JSON.stringify({
             queues: [
-              { name: "doctor.equal", deadLetterExchange: "", deadLetterRoutingKey: "doctor.dead" },
-              { name: "doctor.dead" },
+              { name: "doctor.equal", deadLetterExchange: "", deadLetterRoutingKey: dead },
+              { name: dead },
               { name: "doctor.other", messageTtl: "2 seconds" },
               { name: "doctor.missing" }
             ]
           })
         )
         yield* client(AmqpChannel.use((channel) => channel.queueDelete("doctor.equal")))
-        yield* declare("doctor.equal", { deadLetterExchange: "", deadLetterRoutingKey: "doctor.dead" })
+        yield* declare("doctor.equal", { deadLetterExchange: "", deadLetterRoutingKey: dead })
         yield* client(AmqpPublisher.publish({ routingKey: "doctor.equal", content: "" }))
         const ended = yield* run(["doctor", "--topology", topology, "--json"])
         assert.strictEqual(ended.code, 1)
@@ -265,13 +281,14 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
           found.map(({ status, subject }) => [subject, status]),
           [
             ['queue "doctor.equal"', "warning"],
-            ['queue "doctor.dead"', "warning"],
+            [`queue "${dead}"`, "warning"],
             ['queue "doctor.other"', "error"],
             ['queue "doctor.missing"', "error"]
           ]
         )
         assert.include(found[0]?.message, "nothing consumes it")
         assert.include(found[1]?.message, "1 dead letter")
+        assert.include(found[1]?.cure, String.raw`effect-amqp peek 'doctor.$(dead)'\''s' shows`)
         assert.include(found[2]?.message, "x-message-ttl: 2000 here, 1000 on the broker")
       }).pipe(Effect.scoped)
     )
@@ -392,6 +409,16 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.strictEqual(refused.code, 2)
         assert.include(errorOf(refused).message, "would take messages away")
         assert.deepStrictEqual([missing.code, errorOf(missing).tag], [4, "NotFound"])
+        // Flags that would have no effect.
+        const idle = yield* Effect.forEach(
+          [
+            ["tail.direct", "--offset", "first"],
+            ["tail.bound", "--topology", topology, "--key", "other"]
+          ],
+          (args) => run(["tail", ...args]),
+          { concurrency: 2 }
+        )
+        for (const { code, err } of idle) assert.strictEqual(code, 2, err)
         const copied = yield* Cli.running(["tail", "tail.bound", "--topology", topology, "--limit", "1", "--json"], {
           env: { AMQP_URL: url }
         })
@@ -439,6 +466,24 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.notInclude(err, "EPIPE")
       }).pipe(Effect.scoped)
     )
+
+    it.effect("notes that are not read do not end the work", () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const main = yield* Cli.Built
+        const queue = "unread.notes"
+        yield* declare(queue, { queueType: "stream" })
+        const running = `"${process.execPath}" "${main}" tail ${queue} --json --offset first --limit 1`
+        // The note of a tail has no reader. The reader of its result has one, which is there when the note is written.
+        const { err, out } = yield* Cli.shell(
+          `printf x | "${process.execPath}" "${main}" publish -k ${queue} >&2; { ${running} 2> >(exec true); echo "ended with $?"; }`,
+          {
+            env: { AMQP_URL: url }
+          }
+        )
+        assert.match(out, /"content":"x".*\nended with 0\n$/, err)
+      }).pipe(Effect.scoped)
+    )
   })
 
   describe("topology", () => {
@@ -484,6 +529,9 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         })
         const used = yield* run(["topology", "apply", other, "--recreate", "--yes", "--json"])
         assert.deepStrictEqual([used.code, errorOf(used).tag], [2, "QueueInUse"])
+        const alone = yield* run(["topology", "apply", other, "--delete-messages"])
+        assert.strictEqual(alone.code, 2)
+        assert.include(alone.err, "--recreate")
         const asked = yield* run(["topology", "apply", other, "--recreate", "--delete-messages"])
         assert.strictEqual(asked.code, 2)
         assert.include(asked.err, "Add --yes")

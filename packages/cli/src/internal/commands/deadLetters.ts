@@ -81,7 +81,9 @@ export const peek = Command.make(
     queue,
     ...filters,
     limit: integer("limit", { min: 1, max: 10_000 }).pipe(
-      Flag.withDescription("Read at most so many. Default: 100"),
+      Flag.withDescription(
+        "Read at most so many, from the head of the queue. Filters choose among these. Default: 100"
+      ),
       Flag.withDefault(100)
     ),
     full: Flag.Boolean("full").pipe(
@@ -101,7 +103,7 @@ export const peek = Command.make(
 ).pipe(
   Command.withShortDescription("Show dead letters, and why they failed"),
   Command.withDescription(
-    "Shows what is in a dead-letter queue, grouped by error and origin. Nothing is removed, and the order stays. The messages count as redelivered afterwards, and while a page is read no consumer gets them; on quorum queues before RabbitMQ 4.3 each read counts towards the delivery limit."
+    "Shows what is in a dead-letter queue, grouped by error and origin. Nothing is removed, and the order stays. The messages count as redelivered afterwards, and while a page is read no consumer gets them; on quorum queues before RabbitMQ 4.3 each read counts towards the delivery limit. It sees the first 10,000 messages at most: redrive --dry-run with a filter counts in the whole queue. Reasons count as verified with the secret of the consumers in EFFECT_AMQP_RETRY_SECRET only."
   ),
   Command.withExamples([
     { command: "effect-amqp peek orders.dead" },
@@ -159,7 +161,7 @@ export const redrive = Command.make(
 ).pipe(
   Command.withShortDescription("Bring dead letters back to where they failed"),
   Command.withDescription(
-    "Publishes dead letters to the queue in which they failed, confirmed and mandatory, and removes each when its copy is confirmed. Nothing is lost, whenever it is interrupted; possible duplicates are counted. Attempts start again. What is not chosen, or cannot be published, stays in place. Exit code 1 if one could not be published."
+    "Publishes dead letters to the queue in which they failed, confirmed and mandatory, and removes each when its copy is confirmed. Nothing is lost, whenever it is interrupted; possible duplicates are counted. Attempts start again. What is not chosen, or cannot be published, stays in place. With EFFECT_AMQP_RETRY_SECRET, a reason that is not signed names no queue, so that its message needs --to. Source and target are on the same broker and virtual host. Exit code 1 if one could not be published."
   ),
   Command.withExamples([
     {

@@ -12,9 +12,9 @@ export const doctor = Command.make("doctor", { topology: topologyFlag }, ({ topo
     )
   )
 ).pipe(
-  Command.withShortDescription("Check configuration, connection, broker, permissions, clock and queues"),
+  Command.withShortDescription("Check configuration, certificates, connection, broker, permissions, clock and queues"),
   Command.withDescription(
-    "Checks the configuration, each of the broker's addresses, its version, the user's permissions, the clock and, with --topology, exchanges and queues. Every finding is ok, a warning or an error with its cure. It creates two queues of its own, which are exclusive and gone when it ends. Exit code 1 if there is an error."
+    "Checks the configuration, each of the broker's addresses, when certificates expire, the broker's version and alarms, the user's permissions, the clock and, with --topology, exchanges and queues. Every finding is ok, a warning or an error with its cure. It creates two queues of its own, which are exclusive and gone when it ends. Exit code 1 if there is an error. AMQP does not show permissions for other names, policies, bindings, nodes of a cluster, nor how near an alarm is: rabbitmq-diagnostics does."
   ),
   Command.withExamples([
     { command: "effect-amqp doctor", description: "Is everything ready for an application here?" },

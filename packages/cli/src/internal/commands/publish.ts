@@ -21,7 +21,11 @@ export const publish = Command.make(
       Flag.withDefault("")
     ),
     key: Flag.String("key").pipe(Flag.withAlias("k"), Flag.withDescription("The routing key"), Flag.withDefault("")),
-    file: text("file", "A file with the content"),
+    file: Flag.Path("file").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription("A file with the content"),
+      Flag.optional
+    ),
     lines: Flag.Boolean("lines").pipe(
       Flag.withDescription("Publish one message per line of --file or standard input"),
       Flag.withoutNegation,
@@ -82,7 +86,7 @@ export const publish = Command.make(
 ).pipe(
   Command.withShortDescription("Publish messages, confirmed and mandatory"),
   Command.withDescription(
-    "Publishes a message, or one per line, and waits for the broker's confirm. A message that no queue takes is a failure. With --lines the first failure ends the command, and says which line it was."
+    "Publishes a message, or one per line, and waits for the broker's confirm. A message that no queue takes is a failure. With --lines the first failure ends the command, and says which message it was; what was confirmed before is not taken back."
   ),
   Command.withExamples([
     {

@@ -13,7 +13,7 @@ import { make, Output } from "../output/Output.ts"
 
 export const root = Command.make("effect-amqp").pipe(
   Command.withDescription(
-    "Diagnoses, dead letters, tailing, publishing and topologies on RabbitMQ. The broker is named by AMQP_URL, or AMQP_HOST and the others, as in the library: docs/configuration.md."
+    "Diagnoses, dead letters, tailing, publishing and topologies on RabbitMQ. The broker is named as in the library: by AMQP_URL, or AMQP_HOST, AMQP_PORT, AMQP_VHOST, AMQP_USERNAME, AMQP_PASSWORD and AMQP_TLS. Every command has examples in its --help. All of it: https://github.com/effect-amqp/effect-amqp/blob/main/docs/cli.md"
   ),
   Command.withSharedFlags({
     url: Flag.String("url").pipe(
@@ -23,7 +23,8 @@ export const root = Command.make("effect-amqp").pipe(
       ),
       Flag.optional
     ),
-    envFile: Flag.String("env-file").pipe(
+    // Not --env-file: Node reads a flag of that name itself, wherever it stands, and ends if the file is missing.
+    env: Flag.Path("env").pipe(
       Flag.withMetavar("FILE"),
       Flag.withDescription("A file with AMQP_ variables, NAME=value per line. Variables of the environment win"),
       Flag.optional
@@ -50,9 +51,9 @@ export const running = (
   run: (context: Context) => Effect.Effect<void, unknown, Output | Command.Environment>
 ): Effect.Effect<void, unknown, Command.CommandContext<"effect-amqp"> | Command.Environment> =>
   Effect.gen(function* () {
-    const { envFile, json, url } = yield* root
+    const { env, json, url } = yield* root
     const { canColor, canPrompt } = yield* TerminalCapabilities.TerminalCapabilities
-    return yield* run({ url: Option.getOrUndefined(url), envFile: Option.getOrUndefined(envFile) }).pipe(
+    return yield* run({ url: Option.getOrUndefined(url), envFile: Option.getOrUndefined(env) }).pipe(
       Effect.provideService(Output, make({ isJson: json, canColor, canPrompt }))
     )
   })

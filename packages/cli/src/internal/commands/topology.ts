@@ -6,12 +6,12 @@ import * as Flag from "effect/cli/Flag"
 import { usage } from "../failure.ts"
 import { lazy, running } from "./shared.ts"
 
-const file = Argument.String("file").pipe(
+const file = Argument.Path("file").pipe(
   Argument.withDescription("A JSON file, or a module whose default export is an AmqpTopology"),
   Argument.optional
 )
 
-const module = Flag.String("module").pipe(
+const module = Flag.Path("module").pipe(
   Flag.withMetavar("FILE"),
   Flag.withDescription("A module whose default export is an AmqpTopology, whatever its file is called"),
   Flag.optional
@@ -36,7 +36,7 @@ const diff = Command.make("diff", { file, module }, (flags) =>
 ).pipe(
   Command.withShortDescription("Compare a topology with the broker"),
   Command.withDescription(
-    "Compares the exchanges and queues of a topology with the broker. Nothing is changed: each name is first looked up, and then declared with the topology's properties only if it exists, which a broker answers by saying whether they are equal. AMQP shows no bindings and no names that the topology lacks: these are not compared. Exit code 1 if there are differences."
+    "Compares the exchanges and queues of a topology with the broker. Nothing is changed: each name is first looked up, and then declared with the topology's properties only if it exists, which a broker answers by saying whether they are equal. AMQP shows no bindings, and no names that the topology lacks: bindings that are missing on the broker, or exist there only, are not reported, and neither are policies (rabbitmqctl list_bindings, list_policies). Exit code 1 if there are differences."
   ),
   Command.withExamples([
     { command: "effect-amqp topology diff topology.json" },
@@ -82,7 +82,7 @@ const apply = Command.make(
 ).pipe(
   Command.withShortDescription("Declare a topology on the broker"),
   Command.withDescription(
-    "Declares what is missing, and all bindings. Nothing is deleted: an exchange or queue with other properties stays as it is, and the exit code is 1. With --recreate it is deleted and declared again, after a confirmation: bindings that the topology does not have are lost, and a queue must be empty and without consumers, unless --delete-messages is given."
+    "Declares what is missing, and all bindings. Nothing is deleted, and bindings that exist on the broker only stay. A broker does not change what exists: an exchange or queue with other properties stays as it is, and the exit code is 1. Then declare it as it is, or set a policy for limits, expiry and dead-lettering, or use a queue with a new name and drain the old one, or --recreate. With --recreate it is deleted and declared again, after a confirmation: bindings that the topology does not have are lost, and a queue must be empty and without consumers, unless --delete-messages is given."
   ),
   Command.withExamples([
     { command: "effect-amqp topology apply topology.json --dry-run", description: "What would it do?" },

@@ -1,6 +1,8 @@
 /** The filters of the commands on dead letters. */
 import { AmqpDeadLetters } from "@effect-amqp/core"
+import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import { type Failure, usage } from "../failure.ts"
 
 export interface Choice {
   readonly queue: string
@@ -15,13 +17,20 @@ export interface Choice {
 /** The secret that consumers sign reasons with. From the environment only, as every secret. */
 export const secretVariable = "EFFECT_AMQP_RETRY_SECRET"
 
-export const deadLettersOf = ({ deliveryLimit, queue }: Choice): AmqpDeadLetters.DeadLetters => {
-  const secret = process.env[secretVariable]
-  return AmqpDeadLetters.of(queue, {
-    deliveryLimit,
-    secret: secret === undefined || secret === "" ? undefined : Redacted.make(secret)
+export const deadLettersOf = ({ deliveryLimit, queue }: Choice): Effect.Effect<AmqpDeadLetters.DeadLetters, Failure> =>
+  Effect.suspend(() => {
+    const secret = process.env[secretVariable]
+    // Taken for none, a secret that was lost on the way would make every reason trusted.
+    if (secret === "") {
+      return Effect.fail(usage(`${secretVariable}: expected a secret (or unset this variable), got an empty string`))
+    }
+    return Effect.succeed(
+      AmqpDeadLetters.of(queue, {
+        deliveryLimit,
+        secret: secret === undefined ? undefined : Redacted.make(secret)
+      })
+    )
   })
-}
 
 export const isFiltered = ({ error, ids, olderThan, origin }: Choice): boolean =>
   error.length + ids.length + origin.length > 0 || olderThan !== undefined

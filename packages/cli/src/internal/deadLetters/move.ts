@@ -33,28 +33,31 @@ const countsOf = (options: Options, counts: AmqpDeadLetters.Progress | AmqpDeadL
   const { duplicates, failed, left } = counts
   const done = `${doneBy(options, counts)} ${options.dryRun ? "would be " : ""}${verbs[options.how]}`
   return options.how === "discard"
-    ? `${done}, ${left} left`
-    : `${done}, ${left} left, ${failed} failed, ${duplicates} possible duplicates`
+    ? `${done}, ${left} stay`
+    : `${done}, ${left} stay, ${failed} of them failed, ${duplicates} possible ${duplicates === 1 ? "duplicate" : "duplicates"}`
 }
 
 const question = (options: Options, total: number): string => {
   const limit = options.limit === undefined ? "" : `at most ${options.limit} of `
-  const which = `${limit}the ${total} messages in ${JSON.stringify(options.queue)}${describe(options)}`
+  const those = isFiltered(options) ? "those of " : ""
+  const which = `${limit}${those}the ${total} messages in ${JSON.stringify(options.queue)}${describe(options)}`
   return options.how === "redrive"
     ? `Redrive ${which}${options.to === undefined ? "" : ` to ${JSON.stringify(options.to)}`}?`
     : `Discard ${which}? They are gone then.`
 }
 
-const moving = (options: Options, now: number) =>
+const moving = (options: Options, letters: AmqpDeadLetters.DeadLetters, now: number) =>
   Effect.gen(function* () {
     const pool = yield* AmqpPool.AmqpPool
+    const { to } = options
+    // Otherwise each message would fail, and a dry run would count what cannot be done.
+    if (to !== undefined) yield* pool.use((channel) => channel.queueDeclarePassive(to))
     if (!options.dryRun) {
       const { messageCount } = yield* pool.use((channel) => channel.queueDeclarePassive(options.queue))
       yield* confirm(question(options, messageCount), options.yes)
     }
-    const letters = deadLettersOf(options)
     let last: AmqpDeadLetters.Progress | undefined
-    const report = yield* withProgress(options.how === "redrive" ? "Redriven" : "Discarded", (progress) => {
+    const report = yield* withProgress("Looked at", (progress) => {
       const choice: AmqpDeadLetters.ChoiceOptions = {
         where: isFiltered(options) ? matches(options, now) : undefined,
         limit: options.limit,
@@ -62,7 +65,7 @@ const moving = (options: Options, now: number) =>
         dryRun: options.dryRun,
         onProgress: (counts) => {
           last = counts
-          const suffix = ` looked at, ${countsOf(options, counts)}`
+          const suffix = `: ${countsOf(options, counts)}`
           return progress.report(counts.scanned, counts.total, suffix)
         }
       }
@@ -73,7 +76,7 @@ const moving = (options: Options, now: number) =>
       // Also when it is interrupted: what was done is not undone.
       Effect.onExit((exit) =>
         exit._tag === "Failure" && last !== undefined
-          ? Output.note(`Until then: ${countsOf(options, last)}. The others are in their queue.`)
+          ? Output.note(`Until then: ${countsOf(options, last)}. What was not looked at is in its queue.`)
           : Effect.void
       )
     )
@@ -88,7 +91,7 @@ const linesOf = (output: Output.Output["Service"], options: Options, report: Amq
         [{ title: "ID", keep: true }, { title: "WHY IT STAYS" }],
         report.failures.map(({ id, message }) => [id, message])
       )),
-  `${countsOf(options, report)}${report.unreadable > 0 ? `, ${report.unreadable} cannot be read` : ""}.`
+  `Looked at ${report.scanned} of ${report.total}: ${countsOf(options, report)}${report.unreadable > 0 ? `, ${report.unreadable} cannot be read` : ""}.`
 ]
 
 export const runMove = Effect.fnUntraced(function* (
@@ -107,7 +110,11 @@ export const runMove = Effect.fnUntraced(function* (
   }
   const now = yield* Clock.currentTimeMillis
   const output = yield* Output.Output
-  const report = yield* connected(options, options.how, moving(options, now))
+  const letters = yield* deadLettersOf(options)
+  const report = yield* connected(options, options.how, moving(options, letters, now))
   yield* Output.result(report, () => linesOf(output, options, report))
+  if (report.failed > 0 && options.to === undefined) {
+    yield* Output.note("Where the queue is gone or not known, choose one: --to QUEUE.")
+  }
   if (report.failed > 0) return yield* new Answered()
 })

@@ -102,10 +102,11 @@ export const runPeek = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, AmqpError.AmqpError | Failure | Terminal.QuitError, Output.Output | Prompt.Environment> {
   const now = yield* Clock.currentTimeMillis
   const output = yield* Output.Output
+  const deadLetters = yield* deadLettersOf(options)
   const page = yield* connected(
     options,
     "peek",
-    deadLettersOf(options).peek({
+    deadLetters.peek({
       limit: options.limit,
       where: matches(options, now),
       ...(options.full ? { maxContent: largest } : {})

@@ -120,11 +120,18 @@ const tailing = Effect.fnUntraced(function* (
   offset: AmqpConsumer.StreamOffset,
   topology: AmqpTopology.AmqpTopology | undefined
 ) {
-  if ((yield* kindOf(options)) === "exchange") {
-    const { keys, name } = options
+  const { keys, name } = options
+  const isExchange = (yield* kindOf(options)) === "exchange"
+  const sources = isExchange || topology === undefined ? [] : sourcesOf(topology, name)
+  if (options.offset !== "next" && (isExchange || sources.length > 0)) {
+    return yield* usage(`tail: --offset is for streams, and messages of ${quoted(name)} are copied as they come`)
+  }
+  if (keys.length > 0 && !isExchange) {
+    return yield* usage(`tail: --key is for exchanges, and ${quoted(name)} is a queue`)
+  }
+  if (isExchange) {
     return yield* copies(options, keys.length === 0 ? [everything(name)] : keys.map((key) => ({ exchange: name, key })))
   }
-  const sources = topology === undefined ? [] : sourcesOf(topology, options.name)
   if (sources.length > 0) return yield* copies(options, sources)
   if (yield* isStream(options.name)) return yield* streamed(options, offset)
   const why =

@@ -5,7 +5,7 @@ import type * as Terminal from "effect/Terminal"
 import type * as Prompt from "effect/cli/Prompt"
 import { connected } from "../broker/connecting.ts"
 import type { Shared } from "../broker/Settings.ts"
-import { Answered, exitCodes, Failure } from "../failure.ts"
+import { Answered, exitCodes, Failure, usage } from "../failure.ts"
 import { confirm } from "../output/confirm.ts"
 import * as Output from "../output/Output.ts"
 import { table } from "../output/table.ts"
@@ -145,7 +145,8 @@ const applying = Effect.fnUntraced(function* (topology: AmqpTopology.AmqpTopolog
     ]
   )
   if (left.length > 0) {
-    if (!options.recreate) yield* Output.note("Add --recreate to delete what differs and declare it again.")
+    if (!options.recreate && left.some(({ external, status }) => status === "different" && !external))
+      yield* Output.note("Add --recreate to delete what differs and declare it again.")
     return yield* new Answered()
   }
 })
@@ -157,6 +158,9 @@ export const runApply = Effect.fnUntraced(function* (
   AmqpError.AmqpError | Answered | Failure | Terminal.QuitError,
   Output.Output | Prompt.Environment
 > {
+  if (options.deleteMessages && !options.recreate) {
+    return yield* usage("topology apply: expected --recreate with --delete-messages, got --delete-messages alone")
+  }
   const topology = yield* load(options.source)
   yield* connected(options, "topology apply", applying(topology, options))
 })

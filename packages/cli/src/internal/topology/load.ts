@@ -42,7 +42,10 @@ const File = Schema.Struct({
 const decode = Schema.decodeUnknownResult(File, { onExcessProperty: "error", errors: "all" })
 
 const invalid = (path: string, why: string): Failure =>
-  usage(`${path}: expected a topology, got ${why}`, "docs/cli.md describes the file.")
+  usage(
+    `${path}: expected a topology, got ${why}`,
+    "The file: https://github.com/effect-amqp/effect-amqp/blob/main/docs/cli.md#topology"
+  )
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
