@@ -60,14 +60,20 @@ const notPublished: ReadonlySet<string> = new Set(["PublishReturned", "PublishNa
 
 const usageTags: ReadonlySet<string> = new Set(["InvalidConfig", "InvalidArgument", "InvalidTopology"])
 
-const exitCodeOf = ({ _tag }: AmqpError.AmqpErrorReason): ExitCode =>
-  connecting.has(_tag)
+/** Whether there was no connection yet: something else than a broker has answered, or it closed at once. */
+const isOpening = (reason: AmqpError.AmqpErrorReason): boolean =>
+  "operation" in reason && reason.operation === "connection.open"
+
+const exitCodeOf = (reason: AmqpError.AmqpErrorReason): ExitCode => {
+  const { _tag } = reason
+  return connecting.has(_tag) || (isOpening(reason) && !usageTags.has(_tag))
     ? exitCodes.connection
     : notPublished.has(_tag)
       ? exitCodes.no
       : usageTags.has(_tag)
         ? exitCodes.usage
         : exitCodes.broker
+}
 
 export const cureOf = (reason: AmqpError.AmqpErrorReason): string | undefined =>
   reason._tag === "TlsFailed"

@@ -126,7 +126,7 @@ const failed = (error: AmqpError.AmqpError, published: number, lines: boolean): 
   const failure = failureOf(error)
   if (!lines) return failure
   const isRefused = failure.tag === "PublishReturned" || failure.tag === "PublishNacked"
-  const message = `Message ${published + 1} ${isRefused ? "was not published" : "is not confirmed"}: ${failure.message} ${published} before it are confirmed; some after it may have arrived.`
+  const message = `Message ${published + 1} ${isRefused ? "was not published" : "is not confirmed"}: ${failure.message.replace(/[^.]$/, "$&.")} ${published} before it are confirmed; some after it may have arrived.`
   return new Failure({ tag: failure.tag, message, cure: failure.cure, exitCode: failure.exitCode })
 }
 
