@@ -120,6 +120,30 @@ describe.skipIf(process.platform !== "linux")("in a terminal", () => {
       })
     )
 
+    it.effect("completions, sourced by bash, complete commands, flags, values and files", () =>
+      Effect.gen(function* () {
+        const main = yield* Cli.Built
+        const path = yield* topologyFile("completions", "1 minute")
+        const complete = (...words: ReadonlyArray<string>) =>
+          `COMP_WORDS=(effect-amqp ${words.map((word) => `'${word}'`).join(" ")}); COMP_CWORD=${words.length}; COMP_LINE='effect-amqp ${words.join(" ")}'; _effect_amqp effect-amqp '${words.at(-1)}' '${words.at(-2) ?? ""}'; echo "\${COMPREPLY[*]}"`
+        const lines = [
+          `source <("${process.execPath}" "${main}" --completions bash)`,
+          complete("topology", ""),
+          complete("--url", "amqp://localhost", "red"),
+          complete("redrive", "orders.dead", "--dry"),
+          complete("tail", "shop", "--as", ""),
+          complete("topology", "diff", path.slice(0, -3)),
+          complete("doctor", "--topology", path.slice(0, -3))
+        ]
+        const { err, out } = yield* Cli.shell(lines.join("\n"))
+        assert.deepStrictEqual(
+          out.split("\n"),
+          ["diff apply", "redrive", "--dry-run", "exchange queue", path, path, ""],
+          err
+        )
+      }).pipe(Effect.scoped)
+    )
+
     it.effect("Ctrl-C ends a tail in order", () =>
       Effect.gen(function* () {
         const { queues } = yield* TestBroker.TestBroker

@@ -4,6 +4,8 @@ import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Option, Stream } from "effect"
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import * as Users from "../../core/test/support/users.ts"
@@ -338,12 +340,26 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.deepStrictEqual([missing.code, errorOf(missing).tag], [4, "NotFound"])
         assert.deepStrictEqual([empty.code, empty.out], [2, ""])
         assert.deepStrictEqual([away.code, errorOf(away).tag], [3, "ConnectFailed"])
+        // What answers there, but is no broker, is no connection either.
+        const http = yield* Effect.acquireRelease(
+          Effect.callback<Server>((resume) => {
+            const server = createServer((_, response) => response.end())
+            server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+          }),
+          (server) => Effect.callback<void>((resume) => void server.close(() => resume(Effect.void)))
+        )
+        const { port } = http.address() as AddressInfo
+        const foreign = yield* run(["publish", "-k", queue, "x", "--json"], {
+          env: { AMQP_URL: `amqp://127.0.0.1:${port}` }
+        })
+        assert.deepStrictEqual([foreign.code, errorOf(foreign).tag], [3, "ProtocolError"])
+        assert.include(errorOf(foreign).cure, "port")
         const nacked = yield* run(["publish", "-k", queue, "--lines"], { input: "1\n2\n3\n4\n" })
         assert.strictEqual(nacked.code, 1)
         assert.include(nacked.err, "Message 3 was not published")
         assert.include(nacked.err, "2 before it are confirmed")
         assert.notInclude(nacked.err, "    at ")
-      })
+      }).pipe(Effect.scoped)
     )
   })
 
@@ -473,13 +489,11 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         const main = yield* Cli.Built
         const queue = "unread.notes"
         yield* declare(queue, { queueType: "stream" })
-        const running = `"${process.execPath}" "${main}" tail ${queue} --json --offset first --limit 1`
-        // The note of a tail has no reader. The reader of its result has one, which is there when the note is written.
+        const command = `"${process.execPath}" "${main}"`
+        // Standard error is a pipe whose reader has ended before the command begins.
         const { err, out } = yield* Cli.shell(
-          `printf x | "${process.execPath}" "${main}" publish -k ${queue} >&2; { ${running} 2> >(exec true); echo "ended with $?"; }`,
-          {
-            env: { AMQP_URL: url }
-          }
+          `printf x | ${command} publish -k ${queue} >&2; exec 3> >(true); wait $!; ${command} tail ${queue} --json --offset first --limit 1 2>&3; echo "ended with $?"`,
+          { env: { AMQP_URL: url } }
         )
         assert.match(out, /"content":"x".*\nended with 0\n$/, err)
       }).pipe(Effect.scoped)
