@@ -566,7 +566,8 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
           file("c.json", '{"queues":[{"name":"q","messageTTL":1},{"name":"r","deadLetterExchange":"dlx"}]}'),
           file("d.mjs", "export default 1"),
           file("e.mjs", 'throw new Error("broken on purpose")'),
-          file("f.json", '{"bindings":[{"exchange":"e"}]}')
+          file("f.json", '{"bindings":[{"exchange":"e"}]}'),
+          file("g.cts", "export default 1")
         ])
         const ended = yield* Effect.forEach(files, (path) => run(["topology", "diff", path]), { concurrency: 3 })
         const expected = [
@@ -575,7 +576,8 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
           ["messageTTL", "dlx"],
           ["1"],
           ["broken on purpose"],
-          ["bindings[0]"]
+          ["bindings[0]"],
+          [".mts"]
         ]
         for (const [i, { code, err, out }] of ended.entries()) {
           assert.deepStrictEqual([code, out], [2, ""], err)

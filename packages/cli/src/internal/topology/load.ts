@@ -88,11 +88,16 @@ const fromJson = Effect.fnUntraced(function* (path: string) {
 const fromModule = Effect.fnUntraced(function* (path: string) {
   const exported = yield* Effect.tryPromise({
     try: () => import(pathToFileURL(resolve(path)).href) as Promise<{ readonly default?: unknown }>,
-    catch: (error) =>
-      usage(
-        `${path}: expected a module that can be imported, got: ${messageOf(error)}`,
-        "Run it by itself with node to see where it fails. Node runs TypeScript whose types can be erased: no enums, no parameter properties."
+    catch: (error) => {
+      const why = messageOf(error)
+      return usage(
+        `${path}: expected a module that can be imported, got: ${why}`,
+        // Since npm 11 a new package.json says "type": "commonjs".
+        /outside a module|Unexpected token 'export'/.test(why)
+          ? 'Node takes it for CommonJS: end its name with .mts or .mjs, or set "type": "module" in package.json.'
+          : "Run it by itself with node to see where it fails. Node runs TypeScript whose types can be erased: no enums, no parameter properties."
       )
+    }
   })
   if (exported.default === undefined) return yield* invalid(path, "a module without a default export")
   // What is no part is one of the mistakes that `check` lists.
