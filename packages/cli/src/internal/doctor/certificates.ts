@@ -6,6 +6,7 @@
  */
 import type { AmqpConfig } from "@effect-amqp/core"
 import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { X509Certificate } from "node:crypto"
@@ -18,6 +19,9 @@ const day = 86_400_000
 
 /** Days before the end from which on it is a warning. Authorities that renew automatically do so at 30 days. */
 const soon = 30
+
+/** A silent address is waited for once more, by the library. */
+const patience = Duration.seconds(5)
 
 /** More certificates than a chain has. */
 const longest = 10
@@ -91,7 +95,7 @@ export const broker = Effect.fnUntraced(function* (
 ) {
   if (tls === undefined) return []
   const chain = yield* shownBy(host, tls).pipe(
-    Effect.timeoutOrElse({ duration: connectTimeout, orElse: () => Effect.succeed([]) })
+    Effect.timeoutOrElse({ duration: Duration.min(connectTimeout, patience), orElse: () => Effect.succeed([]) })
   )
   const now = yield* Clock.currentTimeMillis
   if (chain.length === 0) return []
