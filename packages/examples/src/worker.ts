@@ -120,16 +120,18 @@ const worker = AmqpConsumer.consume(shipments.queue, ship, {
 
 const deadLetters = AmqpDeadLetters.of(shipments)
 
+const written = (count: number) => count.toLocaleString("en")
+
 const bringBack = Effect.gen(function* () {
   const { groups, total } = yield* deadLetters.peek()
-  yield* Console.log(`Dead letters: ${total}`)
+  yield* Console.log(`Dead letters: ${written(total)}`)
   for (const { count, error, lastAt, origin } of groups) {
-    yield* Console.log(`  ${count} of ${origin}: ${error}, last at ${lastAt?.toISOString()}`)
+    yield* Console.log(`  ${written(count)} of ${origin}: ${error}, last at ${lastAt?.toISOString()}`)
   }
   yield* Ref.set(unicorns, 10)
   const report = yield* deadLetters.redrive({ where: ({ reason }) => reason.error === "OutOfStock" })
   yield* Console.log(
-    `Unicorns are in stock again: ${report.redriven} orders are back, ${report.left} dead letters stay`
+    `Unicorns are in stock again: ${written(report.redriven)} orders are back, ${written(report.left)} dead letters stay`
   )
 })
 

@@ -4,12 +4,13 @@
 import { type Amqp, type AmqpError, AmqpLive } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { type Config, ConfigProvider, Console, Effect, Layer } from "effect"
+import * as CompactLogger from "./CompactLogger.ts"
 
 const isNamed = () => ["AMQP_URL", "AMQP_HOST", "AMQP_HOSTS"].some((name) => (process.env[name] ?? "") !== "")
 
 /**
  * A connection and a pool, configured by `AMQP_URL` and the other `AMQP_*` variables. If they name no broker, one is
- * started for the lifetime of the layer, and the pool settings still apply.
+ * started for the lifetime of the layer, and the pool settings still apply. What is built on it logs one line per event.
  */
 export const layer: Layer.Layer<Amqp.Amqp, AmqpError.AmqpError | Config.ConfigError | TestBroker.TestBrokerError> =
   Layer.unwrap(
@@ -21,4 +22,4 @@ export const layer: Layer.Layer<Amqp.Amqp, AmqpError.AmqpError | Config.ConfigEr
       const environment = ConfigProvider.fromEnvRecord({ ...process.env, AMQP_URL: url })
       return Layer.provide(AmqpLive, ConfigProvider.layer(environment))
     })
-  )
+  ).pipe(Layer.provideMerge(CompactLogger.layer))
