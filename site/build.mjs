@@ -1,14 +1,15 @@
-// Builds the site and checks it: the pages of docs, and the API reference from the docstrings. With --serve it also
-// serves the site, to this machine only.
-import { createReadStream, existsSync, readFileSync, statSync } from "node:fs"
+// Builds the site and checks it: the pages of docs, and the API reference from the docstrings. With --browser it also
+// visits every page in a browser. With --serve it also serves the site, to this machine only.
+import { readFileSync } from "node:fs"
 import { createServer } from "node:http"
-import { extname, join, relative, sep } from "node:path"
+import { join, relative, sep } from "node:path"
 import { performance } from "node:perf_hooks"
 import { root } from "../scripts/dependencies.mjs"
 import { missing } from "../scripts/docstrings.mjs"
 import { mistakesOf } from "./check.mjs"
 import { writePages } from "./pages.mjs"
 import { writeSite } from "./reference.mjs"
+import { answer } from "./serve.mjs"
 
 const site = join(root, "site")
 const folder = join(site, "dist")
@@ -44,35 +45,22 @@ const build = async () => {
   if (failed || mistakes.length > 0) process.exitCode = 1
 }
 
-const contentTypes = {
-  ".html": "text/html; charset=utf-8",
-  ".js": "text/javascript; charset=utf-8",
-  ".css": "text/css; charset=utf-8",
-  ".svg": "image/svg+xml",
-  ".png": "image/png"
-}
-
 const serve = () => {
-  const server = createServer(({ url }, response) => {
-    const { pathname } = new URL(url, "http://localhost")
-    let path
-    try {
-      path = join(folder, decodeURIComponent(pathname))
-    } catch {
-      path = folder
-    }
-    if (path.endsWith(sep)) path = join(path, "index.html")
-    if (!path.startsWith(folder + sep) || !existsSync(path) || !statSync(path).isFile()) {
-      response.writeHead(404, { "content-type": "text/plain" }).end("Not found")
-      return
-    }
-    response.writeHead(200, { "content-type": contentTypes[extname(path)] ?? "application/octet-stream" })
-    createReadStream(path).pipe(response)
-  })
+  const server = createServer(answer(folder))
   server.listen(Number(process.env.PORT ?? 4000), "127.0.0.1", () =>
     console.error(`The site: http://127.0.0.1:${server.address().port}/  (Ctrl-C ends)`)
   )
 }
 
+const look = async () => {
+  const { lookAt } = await import("./browser.mjs")
+  const { found = [], missing, pages, plots, seconds } = await lookAt(folder)
+  if (missing !== undefined) return console.error(missing)
+  for (const problem of found) console.error(problem)
+  console.error(`In a browser: ${pages} pages, ${plots} plots, ${found.length} mistakes, in ${seconds} s`)
+  if (found.length > 0) process.exitCode = 1
+}
+
 await build()
+if (process.argv.includes("--browser")) await look()
 if (process.argv.includes("--serve")) serve()
