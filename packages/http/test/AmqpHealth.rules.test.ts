@@ -214,7 +214,13 @@ const cases: Record<string, ReadonlyArray<readonly [Partial<Situation>, ...Reado
     [{ recent: { ...quiet, delivered: 1000, redelivered: 99 } }]
   ],
   QueueMissing: [
-    [{ queues: new Map([["gone", undefined]]) }, ["gone", "the queue does not exist", undefined, undefined]]
+    [{ queues: new Map([["gone", undefined]]) }, ["gone", "the queue does not exist", undefined, undefined]],
+    // The finding about its consumers says it.
+    [{ queues: new Map([["gone", undefined]]), consumers: [status("gone", "WaitingForQueue", "NotFound")] }],
+    [
+      { queues: new Map([["gone", undefined]]), consumers: [status("gone", "Ended", undefined, "stopped")] },
+      ["gone", "the queue does not exist", undefined, undefined]
+    ]
   ],
   QueueUnconsumed: [
     [
@@ -228,13 +234,31 @@ const cases: Record<string, ReadonlyArray<readonly [Partial<Situation>, ...Reado
           ["idle", { ready: 0, consumers: 0, at: 1 }]
         ])
       }
-    ]
+    ],
+    // A stream: the broker reports none of its consumers.
+    [{ queues: new Map([["orders", { ready: 9, consumers: 0, at: 1 }]]), consumers: [status("orders", "Running")] }]
   ]
 }
 
 describe("rules of health checks and of the dashboard", () => {
   it("nothing is wrong with a service that is connected and idle", () => {
     assert.deepStrictEqual(diagnose({ ...calm, recent: quiet, queues: new Map() }), [])
+  })
+
+  it("the same finding for the consumers of four queues or more is one line", () => {
+    const lost = (...names: ReadonlyArray<string>) =>
+      diagnose({
+        ...calm,
+        conditions: [condition("ConsumerInterrupted", false)],
+        consumers: names.map((name) => status(name, "Reconnecting", "ConnectionClosed"))
+      }).map(({ subject, what }) => [subject, what])
+    const what = "subscribing again, the connection was closed or lost"
+    assert.deepStrictEqual(lost("a", "b", "c"), [
+      ["a", what],
+      ["b", what],
+      ["c", what]
+    ])
+    assert.deepStrictEqual(lost("a", "b", "c", "d", "d"), [[undefined, `4 queues, 5 of 5 consumers: ${what}`]])
   })
 
   it("every rule has a case", () => {

@@ -222,6 +222,49 @@ export const groupsOf = (consumers: ReadonlyArray<AmqpConsumer.Status>): Readonl
   return Array.from(groups.values())
 }
 
+/** The consumers of one group that something is wrong with. */
+interface Affected extends Pick<Found, "what" | "todo"> {
+  readonly subject: string
+  readonly queue: string
+  readonly these: number
+  readonly wanted: number
+  readonly since: number
+}
+
+/** Puts those together with which the same is wrong. */
+const togetherBy = (affected: ReadonlyArray<Affected>): ReadonlyArray<ReadonlyArray<Affected>> => {
+  const alike = new Map<string, Array<Affected>>()
+  for (const one of affected) {
+    const same = alike.get(one.what)
+    if (same === undefined) alike.set(one.what, [one])
+    else same.push(one)
+  }
+  return Array.from(alike.values())
+}
+
+/** Groups from which the same finding is one line: in an outage of 30 queues, 30 lines would hide all others. */
+const fewest = 4
+
+const linesOf = (alike: ReadonlyArray<Affected>): ReadonlyArray<Omit<Found, "reason">> => {
+  const of = (these: number, wanted: number) => (wanted === 1 ? "" : `${these} of ${wanted} consumers: `)
+  const lines = alike.map(({ queue: _, these, wanted, what, ...rest }) => ({
+    ...rest,
+    what: `${of(these, wanted)}${what}`
+  }))
+  if (lines.length < fewest) return lines
+  const sum = (key: "these" | "wanted") => alike.reduce((sum, one) => sum + one[key], 0)
+  const queues = new Set(alike.map(({ queue }) => queue)).size
+  return [
+    {
+      ...lines[0]!,
+      // The table of consumers has their names.
+      subject: undefined,
+      what: `${counted(queues, "queue")}, ${of(sum("these"), sum("wanted"))}${alike[0]!.what}`,
+      since: Math.min(...alike.map(({ since }) => since))
+    }
+  ]
+}
+
 /** The findings for the conditions of one kind: grouped by consumer if the statuses are known, otherwise their texts. */
 const consumersBy =
   (
@@ -234,22 +277,22 @@ const consumersBy =
     if (reported.length === 0) return []
     const reason = reported.some(({ notReady }) => notReady) ? kind : undefined
     const groups = groupsOf(consumers.filter(({ requiredForReadiness }) => requiredForReadiness))
-    const found = groups.flatMap(({ name, queue, wanted }): ReadonlyArray<Found> => {
+    const affected = groups.flatMap(({ name, queue, wanted }): ReadonlyArray<Affected> => {
       const these = wanted.filter(isFound)
       if (these.length === 0) return []
-      const { todo, what } = describe(these)
-      const of = wanted.length === 1 ? "" : `${these.length} of ${wanted.length} consumers: `
       return [
         {
           subject: name === queue ? queue : `${name} (queue ${queue})`,
-          what: `${of}${what}`,
-          ...(todo === undefined ? undefined : { todo }),
-          since: Math.min(...these.map(({ since }) => since)),
-          reason
+          queue,
+          these: these.length,
+          wanted: wanted.length,
+          ...describe(these),
+          since: Math.min(...these.map(({ since }) => since))
         }
       ]
     })
-    return found.length > 0 ? found : reported.map((condition) => textOf(condition))
+    if (affected.length === 0) return reported.map((condition) => textOf(condition))
+    return togetherBy(affected).flatMap((alike) => linesOf(alike).map((line) => ({ ...line, reason })))
   }
 
 const textOf = ({ kind, message, notReady, since }: AmqpConnection.Condition, todo = ""): Found => ({
@@ -431,23 +474,30 @@ const redeliveries = rule({
 
 const queueMissing = rule({
   name: "QueueMissing",
-  when: "A queue that is counted does not exist (only with `queueCounts`).",
+  when: "A queue that is counted does not exist (only with `queueCounts`), and no rule for its consumers applies.",
   todo: "Declare the queue, or start the application that declares it.",
   ready: "yes",
-  find: ({ queues }) =>
+  find: ({ consumers, queues }) =>
     Array.from(queues ?? []).flatMap(([queue, counts]) =>
-      counts === undefined ? [{ subject: queue, what: "the queue does not exist" }] : []
+      counts === undefined &&
+      !consumers.some((consumer) => consumer.queue === queue && isWanted(consumer) && consumer.state !== "Running")
+        ? [{ subject: queue, what: "the queue does not exist" }]
+        : []
     )
 })
 
 const queueUnconsumed = rule({
   name: "QueueUnconsumed",
-  when: "Messages wait in a queue that is counted, and it has no consumer anywhere (only with `queueCounts`).",
+  when: "Messages wait in a queue that is counted, and neither the broker nor this process knows a consumer of it (only with `queueCounts`).",
   todo: "Start the service that consumes it.",
   ready: "yes",
-  find: ({ queues }) =>
+  find: ({ consumers, queues }) =>
     Array.from(queues ?? []).flatMap(([queue, counts]) =>
-      counts !== undefined && counts.ready > 0 && counts.consumers === 0
+      counts !== undefined &&
+      counts.ready > 0 &&
+      counts.consumers === 0 &&
+      // RabbitMQ reports no consumers of a stream.
+      !consumers.some((consumer) => consumer.queue === queue && consumer.state === "Running")
         ? [
             {
               subject: queue,
