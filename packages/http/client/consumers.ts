@@ -1,21 +1,36 @@
 /** The table of consumers, with its filter. */
 import type { ConsumerRow } from "../src/internal/dashboard/events.ts"
+import { isCounted, ready } from "./queues.ts"
 import { byId, make, setName, setText } from "./elements.ts"
 import { clock, consumerStates, count, duration, rate } from "./format.ts"
-import { state } from "./state.ts"
+import { type Data, state } from "./state.ts"
+
+/** Rows that are shown at first. Those that are not running come first, and are always shown. */
+const fewRows = 12
 
 interface Column {
   readonly title: string
+  /** The kind of its cells, which decides how wide they are. */
+  readonly key: string
   readonly fill: (cell: HTMLElement, row: ConsumerRow, now: number) => void
-  /** Whether only a dashboard that counts queues has it. */
-  readonly isOfBroker?: boolean
+  /** Whether it says something. Default: always. */
+  readonly isWanted?: (data: Data) => boolean
 }
 
+const isCounting = ({ hello }: Data) => hello.queueCounts !== null
+
 const columns: ReadonlyArray<Column> = [
-  { title: "Queue", fill: (cell, { queue }) => setName(cell, queue) },
-  { title: "Consumer", fill: (cell, { name }) => setName(cell, name) },
+  { title: "Queue", key: "name", fill: (cell, { queue }) => setName(cell, queue) },
+  {
+    title: "Consumer",
+    key: "name",
+    // By default a consumer has the name of its queue.
+    isWanted: ({ table }) => table?.rows.some(({ name, queue }) => name !== queue) === true,
+    fill: (cell, { name }) => setName(cell, name)
+  },
   {
     title: "State",
+    key: "state",
     fill: (cell, { since, state }, now) => {
       const [words, colour] = consumerStates[state]
       setText(cell, `${words} for ${duration(now - since)}`, colour)
@@ -23,21 +38,25 @@ const columns: ReadonlyArray<Column> = [
   },
   {
     title: "Running",
+    key: "few",
     fill: (cell, { running, wanted }) =>
       setText(cell, `${count(running)} of ${count(wanted)}`, running < wanted ? "bad" : "")
   },
   {
     title: "In flight",
+    key: "few",
     fill: (cell, { buffered, inFlight }) =>
       setText(cell, buffered === 0 ? count(inFlight) : `${count(inFlight)} + ${count(buffered)} waiting`)
   },
-  { title: "Per second", fill: (cell, row) => setText(cell, row.rate === null ? "–" : rate(row.rate)) },
+  { title: "Per second", key: "few", fill: (cell, row) => setText(cell, row.rate === null ? "–" : rate(row.rate)) },
   {
     title: "Last error",
+    key: "long",
     fill: (cell, { error }) => setName(cell, error === null ? "–" : `${error[0]} at ${clock(error[1])}`)
   },
   {
     title: "Last end",
+    key: "long",
     fill: (cell, { end }) =>
       setText(
         cell,
@@ -47,19 +66,18 @@ const columns: ReadonlyArray<Column> = [
   },
   {
     title: "Ready in the queue",
-    isOfBroker: true,
+    key: "ready",
+    isWanted: isCounting,
     fill: (cell, { broker }) => {
-      if (broker === null) setText(cell, "–", "")
-      else if (broker === "missing") setText(cell, "no such queue", "bad")
-      else setText(cell, `${count(broker[0])} at ${clock(broker[2])}`, "")
+      setText(cell, ...ready(broker))
     }
   },
   {
     title: "Consumers of the queue",
-    isOfBroker: true,
+    key: "few",
+    isWanted: isCounting,
     fill: (cell, { broker }) => {
-      if (broker === null || broker === "missing") setText(cell, "–", "")
-      else setText(cell, count(broker[1]), broker[1] === 0 ? "warn" : "")
+      setText(cell, isCounted(broker) ? count(broker[1]) : "–")
     }
   }
 ]
@@ -74,25 +92,33 @@ export const consumers = (later: () => void) => {
   // On a narrow screen the rows are shown as blocks, which would take the roles away.
   const table = make("table", { role: "table", "aria-labelledby": "consumers-title" })
   table.append(make("thead", { role: "rowgroup" }, head), body)
-  element.append(table)
+  const whole = make("button", { type: "button", hidden: "" })
+  let isWhole = false
+  whole.addEventListener("click", () => {
+    isWhole = !isWhole
+    later()
+  })
+  element.append(table, whole)
   const rows: Array<ReadonlyArray<HTMLTableCellElement>> = []
   let present: ReadonlyArray<Column> = []
   filter.addEventListener("input", later)
 
   const arrange = (wanted: ReadonlyArray<Column>) => {
-    if (wanted.length === present.length) return
+    if (wanted.length === present.length && wanted.every((column, i) => column === present[i])) return
     present = wanted
-    head.replaceChildren(...wanted.map(({ title }) => make("th", { scope: "col", role: "columnheader" }, title)))
+    head.replaceChildren(
+      ...wanted.map(({ key, title }) => make("th", { scope: "col", role: "columnheader", "data-kind": key }, title))
+    )
     rows.length = 0
     body.replaceChildren()
   }
   const rowAt = (index: number): ReadonlyArray<HTMLTableCellElement> => {
     const known = rows[index]
     if (known !== undefined) return known
-    const cells = present.map(({ title }, i) =>
+    const cells = present.map(({ key, title }, i) =>
       i === 0
-        ? make("th", { scope: "row", role: "rowheader", "data-title": title })
-        : make("td", { role: "cell", "data-title": title })
+        ? make("th", { scope: "row", role: "rowheader", "data-title": title, "data-kind": key })
+        : make("td", { role: "cell", "data-title": title, "data-kind": key })
     )
     body.append(make("tr", { role: "row" }, ...cells))
     rows.push(cells)
@@ -100,22 +126,30 @@ export const consumers = (later: () => void) => {
   }
 
   return (now: number): void => {
-    const { hello, table: data } = state.data
+    const { table: data } = state.data
     if (data === undefined) return
-    arrange(columns.filter(({ isOfBroker = false }) => !isOfBroker || hello.queueCounts !== null))
+    arrange(columns.filter(({ isWanted }) => isWanted === undefined || isWanted(state.data)))
     const wanted = filter.value.trim().toLowerCase()
     const matching = data.rows.filter(({ name, queue }) => `${queue}\n${name}`.toLowerCase().includes(wanted))
-    matching.forEach((row, i) => {
+    const most = Math.max(fewRows, data.rows.filter(({ state }) => state !== "running").length)
+    const isLong = wanted === "" && matching.length > most
+    const listed = isLong && !isWhole ? matching.slice(0, most) : matching
+    listed.forEach((row, i) => {
       const cells = rowAt(i)
       present.forEach(({ fill }, k) => {
         const cell = cells[k]!
         fill(cell, row, now)
         // A narrow screen leaves out what says nothing.
-        cell.toggleAttribute("data-none", cell.textContent === "–" || (k === 1 && row.name === row.queue))
+        cell.toggleAttribute(
+          "data-none",
+          cell.textContent === "–" || (present[k]!.title === "Consumer" && row.name === row.queue)
+        )
       })
     })
-    for (const [first] of rows.splice(matching.length)) first?.parentElement?.remove()
+    for (const [first] of rows.splice(listed.length)) first?.parentElement?.remove()
     table.hidden = matching.length === 0
+    whole.hidden = !isLong
+    setText(whole, isWhole ? `Show ${count(most)} rows` : `Show all ${count(matching.length)} rows`)
     const all = data.rows.length + data.more
     const more = data.more === 0 ? "" : `; ${count(data.more)} more are not listed`
     setText(

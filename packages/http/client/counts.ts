@@ -6,7 +6,9 @@ import { count, duration } from "./format.ts"
 
 interface Contents {
   readonly head: ReadonlyArray<string>
-  readonly rows: ReadonlyArray<readonly [name: string, counts: ReadonlyArray<number | string>]>
+  readonly rows: ReadonlyArray<
+    readonly [name: string | readonly [name: string, detail: string], counts: ReadonlyArray<number | string>]
+  >
 }
 
 /** The declaration of a figure. */
@@ -15,6 +17,8 @@ export interface Counts {
   readonly tables: (totals: Totals, now: number) => ReadonlyArray<Contents>
   /** What to do about it. */
   readonly advice?: string
+  /** Whether its names are long. */
+  readonly isWide?: boolean
 }
 
 const listed = (counts: Readonly<Record<string, number>>) =>
@@ -39,6 +43,7 @@ export const channelsAndDeliveries: Counts = {
 }
 
 export const failures: Counts = {
+  isWide: true,
   title: "Failures by queue and reason since start",
   tables: ({ failures }) => [
     {
@@ -46,12 +51,13 @@ export const failures: Counts = {
       rows:
         failures.length === 0
           ? [["none", [0]]]
-          : failures.map(([queue, tag, count]) => [`${queue}: ${tag}`, [count]] as const)
+          : failures.map(([queue, tag, count]) => [[queue, tag], [count]] as const)
     }
   ]
 }
 
 export const deadLetters: Counts = {
+  isWide: true,
   title: "Dead letters by queue and reason since start",
   tables: ({ deadLetters }, now) => [
     {
@@ -60,7 +66,7 @@ export const deadLetters: Counts = {
         deadLetters.length === 0
           ? [["none", [0, "", ""]]]
           : deadLetters.map(([queue, tag, count, firstAt, lastAt]) => [
-              `${queue}: ${tag}`,
+              [queue, tag],
               [count, `${duration(now - firstAt)} ago`, `${duration(now - lastAt)} ago`]
             ])
     }
@@ -70,9 +76,10 @@ export const deadLetters: Counts = {
 }
 
 /** Makes the figure. The returned function fills it. */
-export const countsFigure = ({ advice, tables, title }: Counts, id: string) => {
+export const countsFigure = ({ advice, isWide = false, tables, title }: Counts, id: string) => {
   const element = figure(title, undefined, id)
   const nothing = make("p", { class: "none" }, "no data")
+  if (isWide) element.className = "names"
   element.append(nothing)
   const made: Array<Table> = []
 
@@ -89,7 +96,8 @@ export const countsFigure = ({ advice, tables, title }: Counts, id: string) => {
       }
       rows.forEach(([name, counts], i) => {
         const [heading, ...cells] = present.row(i)
-        setName(heading!, name)
+        if (typeof name === "string") setName(heading!, name)
+        else setName(heading!, ...name)
         cells.forEach((cell, k) => {
           const value = counts[k] ?? 0
           setText(cell, typeof value === "string" ? value : count(value))

@@ -47,18 +47,19 @@ const clippedFrom = 33
 
 /**
  * Shows a name that anyone may have chosen: isolated from the text around it, and clipped if it is long. A click or a
- * key on a clipped name shows all of it.
+ * key on a clipped name shows all of it. A detail follows the name, and is never clipped.
  */
-export const setName = (element: Element, name: string): void => {
+export const setName = (element: Element, name: string, detail?: string): void => {
   const text = visible(name)
-  if (element.textContent === text && element.childElementCount === 1) return
+  const rest = detail === undefined ? [] : [`: ${visible(detail)}`]
+  if (element.textContent === text + rest.join("") && element.childElementCount === 1) return
   const isolated = make("bdi", {}, text)
-  if (text.length < clippedFrom) return element.replaceChildren(isolated)
+  if (text.length < clippedFrom) return element.replaceChildren(isolated, ...rest)
   const button = make("button", { type: "button", class: "name", "aria-expanded": "false", title: text }, isolated)
   button.addEventListener("click", () => {
     button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") === "false"))
   })
-  element.replaceChildren(button)
+  element.replaceChildren(button, ...rest)
 }
 
 export interface Table {

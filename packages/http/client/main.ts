@@ -10,6 +10,7 @@ import { findings } from "./findings.ts"
 import { clock, count, duration, zone } from "./format.ts"
 import { history } from "./histories.ts"
 import * as Plots from "./plots.ts"
+import { otherQueues } from "./queues.ts"
 import { freeze, kinds, received, resume, state } from "./state.ts"
 import * as Stream from "./stream.ts"
 import { tiles } from "./tiles.ts"
@@ -33,6 +34,7 @@ const plots = [Plots.channels, Plots.borrowers, Plots.publisher, Plots.published
 const tables = [counts(Counts.published)]
 plots.push(plot(Plots.consumed), plot(Plots.handling))
 tables.push(counts(Counts.channelsAndDeliveries), counts(Counts.failures), counts(Counts.deadLetters))
+const fillOthers = otherQueues(`plot-${figures++}`)
 const setTiles = tiles()
 
 const last = <A>(all: ReadonlyArray<A>): A | undefined => all[all.length - 1]
@@ -50,6 +52,7 @@ const render = () => {
   drawConsumers(seen, data.consumers)
   setTiles(seen, state.pointed === undefined ? moment : nearest(samples, seen.to))
   fillConsumers(seen.to)
+  fillOthers()
   if (data.totals !== undefined) fillFindings(data.totals, seen.to)
   showService(seen.to)
   showStream()

@@ -114,15 +114,16 @@ export interface Options<R = never> {
  * Each round declares each queue passively, one after the other, on a channel of the pool: one small request per queue,
  * whether or not there are viewers. 50 queues and 30 seconds are 1.7 requests per second. A queue answers in its own
  * process, so a busy queue answers late; each answer has 5 seconds. A round leaves out what it would have to wait for:
- * it borrows no channel while all are in use, and asks nothing while the broker blocks the connection. For a queue that does not exist the broker closes the channel, and the
- * pool opens another one. At most 100 queues are counted.
+ * it borrows no channel while all are in use, and asks nothing while the broker blocks the connection. The last counts
+ * then stay on the page, with their time. For a queue that does not exist or is refused the broker closes the channel,
+ * and the pool opens another one. At most 100 queues are counted.
  *
  * **Gotchas**
  *
- * A passive declaration answers with the number of messages that are ready, and the number of consumers of all processes. How many messages
- * are unacknowledged in the whole queue cannot be seen; the page shows those that this process holds. A passive
- * declaration needs no permission on RabbitMQ, except that it fails for a queue that another connection has
- * exclusively.
+ * A passive declaration answers with the number of messages that are ready, and the number of consumers of all
+ * processes. How many messages are unacknowledged in the whole queue cannot be seen; the page shows those that this
+ * process holds. A passive declaration needs no permission on RabbitMQ, and fails for a queue that another connection
+ * has exclusively. RabbitMQ reports no consumers of a stream: count only streams that this process consumes.
  *
  * @category models
  * @since 0.1.0

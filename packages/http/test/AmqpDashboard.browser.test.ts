@@ -119,6 +119,22 @@ describe.skipIf(found.path === undefined)(`dashboard in a browser ${found.missin
           yield* promise(() => lost.waitFor())
           yield* stream(page, "stream lost")
           assert.isTrue(yield* isStale())
+          // All values are grey, and the plots too.
+          const colours = yield* promise(() =>
+            page.evaluate<ReadonlyArray<string>>(
+              `[...new Set(Array.from(document.querySelectorAll("#findings b, dd, main td, main th, figure h2"), (element) => getComputedStyle(element).color))]`
+            )
+          )
+          const grey = yield* promise(() =>
+            page.evaluate<string>(`getComputedStyle(document.getElementById("peer")).color`)
+          )
+          assert.deepStrictEqual(colours, [grey])
+          const filters = yield* promise(() =>
+            page.evaluate<ReadonlyArray<string>>(
+              `[...new Set(Array.from(document.querySelectorAll("main svg"), (plot) => getComputedStyle(plot).filter))]`
+            )
+          )
+          assert.deepStrictEqual(filters, ["grayscale(1)"])
           yield* promise(() => page.getByText(/^The values are from \d\d:\d\d:\d\d UTC, .+ old\.$/).waitFor())
           network.heal()
           yield* stream(page, "live")

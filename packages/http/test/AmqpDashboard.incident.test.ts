@@ -6,9 +6,11 @@ import { Effect, Exit, Scope } from "effect"
 import type { Page } from "playwright-core"
 import {
   connection,
+  consumer,
   dashboard,
   environment,
   found,
+  line,
   open,
   path,
   promise,
@@ -16,6 +18,7 @@ import {
   said,
   stream
 } from "./support/dashboardPage.ts"
+import { type Contrasts, contrasts } from "./support/accessibility.ts"
 import * as HttpProxy from "./support/httpProxy.ts"
 
 /** Waits for what a program outside of Effect does. */
@@ -30,15 +33,6 @@ const options = { excludeTestServices: true, timeout: "5 minutes" } as const
 
 /** A name that would run a script as markup, one of 255 bytes, and one from right to left that reverses what follows. */
 const hostile = [`<img src=x onerror="window.ran=1"></script>`, "q".repeat(255), "طلبات\u202eشحن-".repeat(9)] as const
-
-/** Waits for a line of what is wrong. */
-const line = (page: Page, text: string | RegExp) =>
-  promise(() =>
-    page.getByRole("list", { name: "What is wrong" }).getByRole("listitem").filter({ hasText: text }).first().waitFor()
-  )
-
-const consumer = (page: Page, name: RegExp) =>
-  promise(() => page.getByRole("table", { name: "Consumers" }).getByRole("row", { name }).first().waitFor())
 
 const press = (page: Page, name: string) => promise(() => page.getByRole("button", { name, exact: true }).click())
 
@@ -65,7 +59,12 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
                   Effect.exit(
                     AmqpConsumer.consume(
                       name,
-                      () => (name === "failing" ? Effect.fail({ _tag: "DatabaseUnavailable" }) : Effect.void),
+                      () =>
+                        name === "failing"
+                          ? Effect.fail({ _tag: "DatabaseUnavailable" })
+                          : name === hostile[1]
+                            ? Effect.fail({ _tag: hostile[0] })
+                            : Effect.void,
                       { onFailure: AmqpConsumer.deadLetter }
                     )
                   )
@@ -77,11 +76,11 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
               page.getByText(/^version 1\.2\.3, process \d+, up for .+, since [\d:]+ UTC$/).waitFor()
             )
             yield* line(page, /^Nothing is wrong since [\d:]+ UTC/)
-            yield* consumer(page, /^shipments shipments running for .+ 4 of 4 0 /)
+            yield* consumer(page, /^shipments running for .+ 4 of 4 0 /)
             yield* Effect.forEach(["failing", "failing", "shipments"], (routingKey) =>
               AmqpPublisher.publish({ routingKey, content: "one" })
             )
-            yield* consumer(page, /^failing failing running .* DatabaseUnavailable at [\d:]+ – /)
+            yield* consumer(page, /^failing running .* DatabaseUnavailable at [\d:]+ – /)
             yield* row(page, "Failures by queue and reason since start", /^failing: DatabaseUnavailable 2$/)
             yield* row(
               page,
@@ -93,7 +92,13 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
 
             yield* press(page, "Freeze")
             yield* promise(() => page.getByRole("button", { name: "Resume", exact: true }).waitFor())
-            const frozen = () => promise(() => page.getByRole("main").innerText())
+            // The texts, the plots and the title.
+            const frozen = () =>
+              promise(() =>
+                page.evaluate<ReadonlyArray<string>>(
+                  `[document.title, document.body.innerText, ...Array.from(document.querySelectorAll("svg"), ({ outerHTML }) => outerHTML)]`
+                )
+              )
             const before = yield* frozen()
             yield* Effect.scoped(
               AmqpChannel.use((channel) =>
@@ -107,12 +112,12 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
             yield* promise(() => watching.page.goto(url))
             yield* line(watching.page, /^Publishers are blocked: the broker is low on memory \(not ready\) since/)
             yield* line(watching.page, "shipments: 4 of 4 consumers: ended, its queue was deleted (not ready) since")
-            assert.strictEqual(yield* frozen(), before)
+            assert.deepStrictEqual(yield* frozen(), before)
             yield* press(page, "Resume")
             yield* line(page, "shipments: 4 of 4 consumers: ended, its queue was deleted (not ready) since")
             yield* consumer(
               page,
-              /^shipments shipments ended for .+ 0 of 4 .* failed at [\d:]+: its queue was deleted \(ConsumerCancelled\)/
+              /^shipments ended for .+ 0 of 4 .* failed at [\d:]+: its queue was deleted \(ConsumerCancelled\)/
             )
             yield* said(page, "Publishers are blocked: the broker is low on memory.")
             assert.match(yield* promise(() => page.title()), /^(blocked|\d+ problems)/)
@@ -134,9 +139,26 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
               yield* promise(() => page.getByRole("table", { name: "Consumers" }).innerText()),
               String.raw`\u202e`
             )
+
+            // The tag of an error, and the name of a consumer that is not its queue's.
+            yield* AmqpPublisher.publish({ routingKey: hostile[1], content: "one" })
+            yield* row(page, "Failures by queue and reason since start", /^q+ ?: <img src=x .+ 1$/)
+            yield* Effect.forkScoped(
+              Effect.exit(AmqpConsumer.consume("failing", () => Effect.never, { name: hostile[0] }))
+            )
+            yield* promise(() => page.getByRole("searchbox").fill("onerror"))
+            yield* consumer(page, /^failing <img src=x .+ running /)
           }).pipe(Effect.scoped, Effect.provideContext(services))
-          assert.isUndefined(yield* promise(() => page.evaluate("window.ran")))
-          assert.deepStrictEqual(errors, [])
+          // The name of the connection, and the version.
+          const named = yield* dashboard({ version: hostile[0], amqp: { connectionName: hostile[0] } })
+          const other = yield* open()
+          yield* promise(() => other.page.goto(named.url))
+          yield* promise(() => other.page.getByText(`version ${hostile[0]}, process`).waitFor())
+          yield* promise(() => other.page.getByRole("heading", { name: `AMQP: ${hostile[0]}` }).waitFor())
+          for (const one of [page, other.page]) {
+            assert.isUndefined(yield* promise(() => one.evaluate("window.ran")))
+          }
+          assert.deepStrictEqual([...errors, ...other.errors], [])
         }),
       120_000
     )
@@ -175,6 +197,18 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
             assert.strictEqual(proxy.streams, asked)
             decision = "allow"
             yield* press(page, button)
+            yield* stream(page, "live")
+          }
+
+          // A proxy that requires a login redirects to its page, or answers with it.
+          for (const login of ["redirect", "page"] as const) {
+            proxy.login = login
+            proxy.endStreams()
+            yield* stream(page, "stream lost")
+            yield* forward(2000)
+            yield* shows("Sign in again.")
+            proxy.login = undefined
+            yield* press(page, "Reload")
             yield* stream(page, "live")
           }
 
@@ -341,8 +375,19 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
             yield* promise(() => page.setViewportSize({ width, height: 740 }))
             assert.deepStrictEqual(yield* promise(() => page.evaluate(overlaps)), [], String(width))
           }
-          yield* promise(() => page.emulateMedia({ media: "print" }))
-          assert.isFalse(yield* promise(() => page.getByRole("button", { name: "Freeze" }).isVisible()))
+          // On paper there are no controls, and the colors are those of the light scheme.
+          yield* promise(() => page.emulateMedia({ media: "print", colorScheme: "dark", forcedColors: "none" }))
+          for (const control of [
+            page.getByRole("button", { name: "Freeze" }),
+            page.getByRole("searchbox", { name: "Filter by queue" })
+          ]) {
+            assert.isFalse(yield* promise(() => control.isVisible()))
+          }
+          const background = "getComputedStyle(document.body).backgroundColor"
+          assert.strictEqual(yield* promise(() => page.evaluate<string>(background)), "rgb(255, 255, 255)")
+          const { compared, low } = yield* promise(() => page.evaluate<Contrasts>(contrasts))
+          assert.isAbove(compared, 100)
+          assert.deepStrictEqual(low, [])
           assert.deepStrictEqual(errors, [])
         }),
       120_000

@@ -597,7 +597,7 @@ describe("dashboard: its events", () => {
         const first = (yield* viewer.until("totals")).data
         assert.deepStrictEqual(first.findings, [])
         assert.isNumber(first.calmSince)
-        assert.deepStrictEqual((yield* viewer.until("table")).data, { rows: [], more: 0 })
+        assert.deepStrictEqual((yield* viewer.until("table")).data, { rows: [], more: 0, queues: [] })
         yield* Effect.ignore(AmqpConsumer.consume("orders", () => Effect.void, { prefetch: -1 }))
         let totals = first
         while (totals.findings.length === 0) totals = (yield* viewer.until("totals")).data

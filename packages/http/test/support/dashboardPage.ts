@@ -15,10 +15,15 @@ export const found = await Effect.runPromise(Chromium.find)
 
 export class Browser extends Context.Service<Browser, PlaywrightBrowser>()("Browser") {}
 
-export const environment = Layer.merge(
-  TestBroker.layer,
+/** Where there is no browser the tests are skipped. */
+export const browser = (
   found.path === undefined ? Layer.empty : Layer.effect(Browser, Chromium.launch(found.path))
-) as Layer.Layer<TestBroker.TestBroker | Browser, TestBroker.TestBrokerError>
+) as Layer.Layer<Browser>
+
+export const environment: Layer.Layer<TestBroker.TestBroker | Browser, TestBroker.TestBrokerError> = Layer.merge(
+  TestBroker.layer,
+  browser
+)
 
 export const path = "/amqp/dashboard"
 const expected = `Basic ${btoa("operator:word")}`
@@ -28,6 +33,12 @@ const timeoutMillis = 30_000
 
 export const promise = <A>(f: () => Promise<A>) => Effect.promise(f)
 
+const urlOf = (url: string, user: string | undefined) =>
+  user === undefined ? url : Object.assign(new URL(url), { username: user, password: userPassword }).href
+
+/** The password of a `user`. */
+export const userPassword = "word"
+
 export interface Served {
   /** Between the service and the broker. */
   readonly proxy: FaultProxy.FaultProxy
@@ -35,14 +46,15 @@ export interface Served {
   readonly url: string
 }
 
-/** Serves a dashboard for a user with a password, on the real broker behind a proxy. */
+/** Serves a dashboard for a user with a password, on the real broker behind a proxy, as `user` of the broker if it is given. */
 export const dashboard = Effect.fnUntraced(function* (
-  options: Options = {}
+  options: Options = {},
+  user?: string
 ): Effect.fn.Return<Served, AmqpError.AmqpError, TestBroker.TestBroker | Scope.Scope> {
   const broker = yield* TestBroker.TestBroker
   const proxy = yield* FaultProxy.make(broker.url)
   const services = yield* Layer.build(
-    serveDashboard(proxy.through(broker.url), {
+    serveDashboard(urlOf(proxy.through(broker.url), user), {
       authorize: ({ headers }) => Effect.succeed(headers["authorization"] === expected ? "allow" : "authenticate"),
       ...options,
       amqp: {
@@ -54,7 +66,8 @@ export const dashboard = Effect.fnUntraced(function* (
           healthyAfter: Duration.seconds(1),
           schedule: undefined,
           onRefused: "retry"
-        }
+        },
+        ...options.amqp
       }
     })
   )
@@ -96,6 +109,16 @@ export const open = (
 /** Waits for a row of a figure's table, as a screen reader reads it: the name of the row, and its numbers. */
 export const row = (page: Page, figure: string | RegExp, name: RegExp) =>
   promise(() => page.getByRole("figure", { name: figure }).getByRole("row", { name }).first().waitFor())
+
+/** Waits for a row of the table of consumers. */
+export const consumer = (page: Page, name: RegExp) =>
+  promise(() => page.getByRole("table", { name: "Consumers" }).getByRole("row", { name }).first().waitFor())
+
+/** Waits for a line of what is wrong. */
+export const line = (page: Page, text: string | RegExp) =>
+  promise(() =>
+    page.getByRole("list", { name: "What is wrong" }).getByRole("listitem").filter({ hasText: text }).first().waitFor()
+  )
 
 export const connection = /^Connection /
 export const consumersConnection = /^Consumers’ connection /

@@ -9,6 +9,8 @@ export interface HttpProxy {
   upstream: string | undefined
   /** Whether it holds back event streams. */
   isBuffering: boolean
+  /** What it answers to requests for event streams itself, as one that requires a login; `undefined`: it forwards them. */
+  login: "redirect" | "page" | undefined
   /** Number of requests for event streams so far. */
   readonly streams: number
   /** Breaks off all event streams. */
@@ -27,6 +29,10 @@ export const make = (upstream: string) =>
           streams++
           open.add(answer)
           answer.on("close", () => open.delete(answer))
+        }
+        if (isStream && proxy.login === "redirect") return void answer.writeHead(302, { location: "/login" }).end()
+        if (isStream && proxy.login === "page") {
+          return void answer.writeHead(200, { "content-type": "text/html" }).end("<title>Sign in</title>")
         }
         if (proxy.upstream === undefined) return void answer.writeHead(502).end()
         const { headers, method, url } = incoming
@@ -47,6 +53,7 @@ export const make = (upstream: string) =>
         url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
         upstream,
         isBuffering: false,
+        login: undefined,
         get streams() {
           return streams
         },

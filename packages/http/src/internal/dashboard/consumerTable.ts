@@ -1,8 +1,8 @@
 /** The table of consumers: one row per queue and name. */
 import type { AmqpConsumer } from "@effect-amqp/core"
 import { endOf } from "../health/causes.ts"
-import type { QueueCounts } from "../health/situation.ts"
-import type { ConsumerRow, Table } from "./events.ts"
+import type { BrokerCounts, ConsumerRow, Table } from "./events.ts"
+import type { Counted } from "./queueCounter.ts"
 import type { Snapshot } from "./sampler.ts"
 
 const mostRows = 200
@@ -30,10 +30,18 @@ type Delivered = ReadonlyMap<string, number>
 const latest = <A extends { readonly at: number }>(all: ReadonlyArray<A | undefined>): A | undefined =>
   all.reduce((last, one) => (one !== undefined && one.at >= (last?.at ?? 0) ? one : last), undefined)
 
+const brokerOf = ({ counts, refused }: Counted, queue: string): BrokerCounts | null => {
+  const tag = refused.get(queue)
+  if (tag !== undefined) return { refused: tag }
+  if (!counts.has(queue)) return null
+  const known = counts.get(queue)
+  return known === undefined ? "missing" : [known.ready, known.consumers, known.at]
+}
+
 const rowOf = (
   consumers: ReadonlyArray<AmqpConsumer.Status>,
   rate: number | null,
-  counts: QueueCounts | "unknown"
+  broker: BrokerCounts | null
 ): ConsumerRow => {
   const wanted = consumers.filter((consumer) => !isStopped(consumer))
   const [found, state] = states.find(([found]) => wanted.some((consumer) => consumer.state === found)) ?? [
@@ -58,7 +66,7 @@ const rowOf = (
     rate,
     error: error === undefined ? null : [error.tag, error.at],
     end: end === undefined ? null : [end.how, whyOf(end), end.at],
-    broker: counts === "unknown" ? null : counts === undefined ? "missing" : [counts.ready, counts.consumers, counts.at]
+    broker
   }
 }
 
@@ -69,7 +77,7 @@ export class ConsumerTable {
   readonly #history: Array<{ readonly nanos: bigint; readonly delivered: Delivered }> = []
 
   /** Makes the table. `queues` are the counts of queues, if there are any. */
-  of({ nanos, statuses }: Snapshot, queues: ReadonlyMap<string, QueueCounts> | undefined): Table {
+  of({ nanos, statuses }: Snapshot, queues: Counted | undefined): Table {
     const groups = new Map<string, Array<AmqpConsumer.Status>>()
     for (const status of statuses) {
       const key = keyOf(status)
@@ -92,7 +100,7 @@ export class ConsumerTable {
     }
     const rows = Array.from(groups, ([key, group]) => {
       const { queue } = group[0]!
-      return rowOf(group, rateOf(key), queues?.has(queue) === true ? queues.get(queue) : "unknown")
+      return rowOf(group, rateOf(key), queues === undefined ? null : brokerOf(queues, queue))
     }).sort(
       (a, b) =>
         order.indexOf(a.state) - order.indexOf(b.state) ||
@@ -100,6 +108,15 @@ export class ConsumerTable {
     )
     this.#history.push({ nanos, delivered })
     while (this.#history.length > 1 && this.#history[1]!.nanos <= nanos - rateNanos) this.#history.shift()
-    return { rows: rows.slice(0, mostRows), more: Math.max(0, rows.length - mostRows) }
+    const consumed = new Set(rows.map(({ queue }) => queue))
+    const others = queues === undefined ? [] : [...queues.counts.keys(), ...queues.refused.keys()]
+    return {
+      rows: rows.slice(0, mostRows),
+      more: Math.max(0, rows.length - mostRows),
+      queues: others
+        .filter((queue) => !consumed.has(queue))
+        .sort()
+        .map((queue) => [queue, brokerOf(queues!, queue)!] as const)
+    }
   }
 }

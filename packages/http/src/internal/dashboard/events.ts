@@ -144,7 +144,15 @@ export interface Table {
   readonly rows: ReadonlyArray<ConsumerRow>
   /** How many further rows there are. */
   readonly more: number
+  /** The queues that are counted and have no row, at most 100, by name. */
+  readonly queues: ReadonlyArray<readonly [queue: string, broker: BrokerCounts]>
 }
+
+/** What the broker says about a queue. `refused`: it does not say it, for this reason. */
+export type BrokerCounts =
+  | readonly [ready: number, consumers: number, at: number]
+  | "missing"
+  | { readonly refused: string }
 
 /** The consumers of one queue and one name. */
 export interface ConsumerRow {
@@ -164,5 +172,5 @@ export interface ConsumerRow {
   readonly error: readonly [tag: string, at: number] | null
   readonly end: readonly [how: "failed" | "stopped", why: string, at: number] | null
   /** What the broker says about the queue; `null` if it is not counted. */
-  readonly broker: readonly [ready: number, consumers: number, at: number] | "missing" | null
+  readonly broker: BrokerCounts | null
 }

@@ -127,7 +127,7 @@ export const make = Effect.fnUntraced(function* ({
   const queues = queueCounting === undefined ? undefined : yield* QueueCounter.watch(queueCounting)
   const recent = new RecentCounts()
   const consumerTable = new ConsumerTable()
-  const judge = yield* Totals.make({ phases, consumers }, recent, queues, blocked)
+  const judge = yield* Totals.make({ phases, consumers }, recent, queues?.counts, blocked)
 
   const show = (snapshot: Sampler.Snapshot) =>
     Effect.map(judge(snapshot), (judged) => {

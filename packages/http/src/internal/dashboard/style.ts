@@ -63,9 +63,10 @@ button {
 .stale main svg { opacity: .4; filter: grayscale(1) }
 .stale #findings li, .stale #tiles div, .stale section, .stale figure { border-style: dashed }
 dl {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 1px; margin-bottom: 10px; overflow: hidden;
+  display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 1px; margin-bottom: 10px; overflow: hidden;
   background: var(--card); border: 1px solid var(--line); border-radius: 8px;
 }
+dl:has(div:nth-child(11)) { grid-template-columns: repeat(6, minmax(0, 1fr)) }
 dl div { box-shadow: 0 0 0 1px var(--line); padding: 8px 12px 9px; min-width: 0 }
 dt { color: var(--soft); font-size: 12px }
 dd { font-size: 21px; font-weight: 600; line-height: 1.25; overflow-wrap: anywhere }
@@ -85,7 +86,8 @@ svg .on { fill: var(--card); font-weight: 650 }
 table { width: 100%; border-collapse: collapse; font-size: 13px; table-layout: fixed }
 .wide table { table-layout: auto }
 th:first-child { width: 36% }
-table:has(th:nth-child(5)) th:first-child { width: 28% }
+table:has(th:nth-child(5)) th:first-child { width: 32% }
+figure:not(:has(svg)) table:has(th:nth-child(5)) th:first-child { width: 22% }
 figure table:not(:has(th:nth-child(3))) th:first-child { width: 75% }
 th, td { text-align: right; font-weight: 400; padding: 2px 0 2px 8px; vertical-align: top; overflow-wrap: break-word }
 .wide th:first-child { width: auto }
@@ -93,12 +95,17 @@ th:first-child, :is(.wide, section) :is(th, td) { text-align: left; padding-left
 .wide :is(th, td) { white-space: nowrap }
 .wide td:last-child { width: 99%; white-space: normal; overflow-wrap: anywhere }
 section table { margin-top: 6px }
-section :is(th:nth-child(1), th:nth-child(8)) { width: 15% }
-section th:nth-child(2) { width: 11% }
-section th:nth-child(3) { width: 12% }
-section th:nth-child(4) { width: 7% }
-section :is(th:nth-child(5), th:nth-child(6), th:nth-child(n+9)) { width: 8% }
-section th:nth-child(7) { width: 15% }
+@media (min-width: 1001px) {
+  #consumers [data-kind="name"] { width: 20% }
+  #consumers [data-kind="state"] { width: 14% }
+  #consumers [data-kind="few"] { width: 7% }
+  #consumers [data-kind="ready"] { width: 11% }
+  #consumers [data-kind="long"] { width: 18% }
+}
+section > button { margin-top: 6px }
+figure.names { grid-column: span 3 }
+figure.names > table:first-of-type th:first-child { width: 52% }
+.advice { color: var(--soft); font-size: 13px; margin-top: 6px }
 table + table { margin-top: 6px }
 thead th { color: var(--soft); font-size: 12px; line-height: 1.25; vertical-align: bottom }
 details { margin-top: 4px; font-size: 13px }
@@ -114,7 +121,7 @@ figure.wide td:nth-child(2) { font-weight: 400 }
 td.good, td.warn, td.bad { font-weight: 600 }
 @media (max-width: 1000px) {
   figure { grid-column: span 3 }
-  figure.wide { grid-column: 1 / -1 }
+  figure.wide, figure.names { grid-column: 1 / -1 }
 }
 @media (max-width: 1000px) {
   th, td { padding-left: 4px }
@@ -132,6 +139,8 @@ td.good, td.warn, td.bad { font-weight: 600 }
   figure { grid-column: 1 / -1 }
   .wide td { white-space: normal }
   dd { font-size: 18px }
+  dl, dl:has(div:nth-child(11)) { grid-template-columns: repeat(2, minmax(0, 1fr)) }
+  dl div:nth-child(11) { grid-column: 1 / -1 }
   #controls { margin-left: 0 }
 }
 @media (forced-colors: active) {
@@ -150,7 +159,7 @@ td.good, td.warn, td.bad { font-weight: 600 }
     --a: #0b5cc0; --b: #a8480a; --c: #6d3fd0; --good: #14713d; --warn: #8f5400; --bad: #b3202c; --shade: #b3202c;
   }
   body { padding: 0; font-size: 11px }
-  #controls, #again, section label, #filter, details:not([open]) { display: none }
+  #controls, #again, section > button, section label, #filter, details:not([open]) { display: none }
   figure, section tr, #findings li { break-inside: avoid }
   svg, .key, #stream::before { print-color-adjust: exact; -webkit-print-color-adjust: exact }
   .name { max-width: 100%; white-space: normal; overflow-wrap: anywhere }

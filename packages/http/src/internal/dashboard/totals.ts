@@ -77,6 +77,8 @@ export const make = Effect.fnUntraced(function* (
   const clock = yield* Clock.Clock
   const conditions = Effect.provideService(AmqpConnection.conditions, AmqpConnection.AmqpConnection, connection)
   let calmSince: number | undefined
+  /** When each finding was made first, for those whose rules do not know since when. */
+  let madeAt = new Map<string, number>()
 
   return (snapshot: Snapshot): Effect.Effect<Totals> =>
     Effect.map(conditions, (lasting) => {
@@ -97,6 +99,15 @@ export const make = Effect.fnUntraced(function* (
         recent: recent.until(now, snapshot),
         queues
       })
+      const known = madeAt
+      madeAt = new Map()
+      const since = (finding: Found) => {
+        const key = JSON.stringify([finding.rule, finding.subject])
+        const first = known.get(key) ?? now
+        madeAt.set(key, first)
+        return finding.since ?? first
+      }
+      const dated = findings.map((finding) => ({ ...finding, since: since(finding) }))
       calmSince = findings.length > 0 ? undefined : (calmSince ?? now)
       return {
         pools: pools.map(({ created, discarded, recycled, timedOut }) => [created, recycled, discarded, timedOut]),
@@ -105,7 +116,7 @@ export const make = Effect.fnUntraced(function* (
         failures: failuresOf(statuses),
         deadLetters: deadLettersOf(statuses),
         flow: publisher.flow.value._tag,
-        findings: findings.slice(0, mostFindings).map(shown),
+        findings: dated.slice(0, mostFindings).map(shown),
         moreFindings: Math.max(0, findings.length - mostFindings),
         calmSince: calmSince ?? null
       }
