@@ -122,8 +122,8 @@ export interface Options<R = never> {
  *
  * A passive declaration answers with the number of messages that are ready, and the number of consumers of all
  * processes. How many messages are unacknowledged in the whole queue cannot be seen; the page shows those that this
- * process holds. A passive declaration needs no permission on RabbitMQ, and fails for a queue that another connection
- * has exclusively. RabbitMQ reports no consumers of a stream: count only streams that this process consumes.
+ * process holds. On RabbitMQ 4.3 a passive declaration needs one of the three permissions on the queue, whichever it is;
+ * on earlier versions it needs none. It fails for a queue that another connection has exclusively. RabbitMQ reports no consumers of a stream: count only streams that this process consumes.
  *
  * @category models
  * @since 0.1.0

@@ -101,7 +101,7 @@ describe.skipIf(found.path === undefined)(`dashboard: counts of queues ${found.m
     )
 
     it.effect(
-      "counts without any permission as far as the broker answers, and says what it refuses",
+      "says which queues the user may not see, and counts with one permission, whichever it is",
       () =>
         Effect.gen(function* () {
           const broker = yield* TestBroker.TestBroker
@@ -109,14 +109,16 @@ describe.skipIf(found.path === undefined)(`dashboard: counts of queues ${found.m
           yield* asClient(Effect.andThen(declare("stock"), publish("stock", 2)))
           // May do nothing in this virtual host.
           yield* user.permit("^$", "^$", "^$")
-          const { services, url } = yield* dashboard({ queueCounts: { queues: ["stock"], interval } }, user.name)
+          const { url } = yield* dashboard({ queueCounts: { queues: ["stock"], interval } }, user.name)
           const { page } = yield* open()
           yield* promise(() => page.goto(url))
+          // RabbitMQ 4.3 demands one of the three permissions, and earlier versions none.
           yield* other(page, /^stock (?:2 at [\d:]+ 0|not counted: AccessRefused –)$/)
           // Nothing else suffers.
           yield* row(page, connection, / open .+ connection 1 to /)
-          assert.isDefined(services)
           yield* broker.awaitCensus({ connections: 1 })
+          yield* user.permit("^$", "^$", "^stock$")
+          yield* other(page, /^stock 2 at [\d:]+ 0$/)
         }),
       120_000
     )
