@@ -246,7 +246,7 @@ const visit = (folder) =>
         for (const colorScheme of ["light", "dark"]) {
           await page.emulateMedia({ colorScheme })
           const result = await page.evaluate(problemsOfPlot, { leastText, shown })
-          for (const problem of [...new Set([...result.found, ...confusions(result.colours)])]) {
+          for (const problem of new Set([...result.found, ...confusions(result.colours)])) {
             found.push(`${plot}, ${colorScheme}: ${problem}`)
           }
         }

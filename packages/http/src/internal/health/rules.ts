@@ -223,7 +223,7 @@ export const groupsOf = (consumers: ReadonlyArray<AmqpConsumer.Status>): Readonl
 }
 
 /** The consumers of one group that something is wrong with. */
-interface Affected extends Pick<Found, "what" | "todo"> {
+interface Affected extends Pick<Found, "what" | "todo" | "reason"> {
   readonly subject: string
   readonly queue: string
   readonly these: number
@@ -245,22 +245,27 @@ const togetherBy = (affected: ReadonlyArray<Affected>): ReadonlyArray<ReadonlyAr
 /** Groups from which the same finding is one line: in an outage of 30 queues, 30 lines would hide all others. */
 const fewest = 4
 
-const linesOf = (alike: ReadonlyArray<Affected>): ReadonlyArray<Omit<Found, "reason">> => {
+const linesOf = (alike: ReadonlyArray<Affected>): ReadonlyArray<Found> => {
   const of = (these: number, wanted: number) => (wanted === 1 ? "" : `${these} of ${wanted} consumers: `)
-  const lines = alike.map(({ queue: _, these, wanted, what, ...rest }) => ({
-    ...rest,
-    what: `${of(these, wanted)}${what}`
-  }))
-  if (lines.length < fewest) return lines
+  if (alike.length < fewest) {
+    return alike.map(({ reason, since, subject, these, todo, wanted, what }) => ({
+      subject,
+      what: `${of(these, wanted)}${what}`,
+      ...(todo === undefined ? undefined : { todo }),
+      since,
+      reason
+    }))
+  }
   const sum = (key: "these" | "wanted") => alike.reduce((sum, one) => sum + one[key], 0)
   const queues = new Set(alike.map(({ queue }) => queue)).size
+  const { reason, todo, what } = alike[0]!
   return [
     {
-      ...lines[0]!,
       // The table of consumers has their names.
-      subject: undefined,
-      what: `${counted(queues, "queue")}, ${of(sum("these"), sum("wanted"))}${alike[0]!.what}`,
-      since: Math.min(...alike.map(({ since }) => since))
+      what: `${counted(queues, "queue")}, ${of(sum("these"), sum("wanted"))}${what}`,
+      ...(todo === undefined ? undefined : { todo }),
+      since: Math.min(...alike.map(({ since }) => since)),
+      reason
     }
   ]
 }
@@ -287,12 +292,13 @@ const consumersBy =
           these: these.length,
           wanted: wanted.length,
           ...describe(these),
-          since: Math.min(...these.map(({ since }) => since))
+          since: Math.min(...these.map(({ since }) => since)),
+          reason
         }
       ]
     })
     if (affected.length === 0) return reported.map((condition) => textOf(condition))
-    return togetherBy(affected).flatMap((alike) => linesOf(alike).map((line) => ({ ...line, reason })))
+    return togetherBy(affected).flatMap(linesOf)
   }
 
 const textOf = ({ kind, message, notReady, since }: AmqpConnection.Condition, todo = ""): Found => ({
