@@ -145,6 +145,12 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.isUndefined(forged.origin)
         const report = yield* AmqpDeadLetters.of(deadLetters, { secret }).redrive()
         assert.include(report, { redriven: 0, failed: 1, left: 1 })
+        // The broker keeps an x-death that a client has written.
+        yield* next(deadLetters)
+        const death = { queue: "victims", reason: "rejected", count: 1, exchange: "", "routing-keys": ["victims"] }
+        yield* AmqpPublisher.publish({ routingKey: deadLetters, content: "pay", headers: { "x-death": [death] } })
+        assert.isUndefined((yield* deadLetter(deadLetters, { secret })).origin)
+        assert.strictEqual((yield* deadLetter(deadLetters)).origin?.queue, "victims")
       }).pipe(onBroker)
     )
   })

@@ -148,9 +148,10 @@ export type Where = (letter: DeadLetter) => boolean
  */
 export interface Options {
   /**
-   * The secret that the consumers sign with (`retrySecret`), or several of them. With it, headers `x-failed-*` without
-   * a valid signature name no origin, so that a message that any client has published is not redriven to the queue that
-   * it names. Default: none, no reason is verified.
+   * The secret that the consumers sign with (`retrySecret`), or several of them. With it, only signed headers name an
+   * origin, so that a message that any client has published is not redriven to the queue that it names. What the broker
+   * itself has dead-lettered (rejected, expired, over a limit) is not signed: it needs `to`. Default: none, no reason is
+   * verified.
    */
   readonly secret?: Redacted.Redacted<string> | ReadonlyArray<Redacted.Redacted<string>> | undefined
   /**
@@ -179,7 +180,10 @@ export interface Options {
  * @since 0.1.0
  */
 export interface PeekOptions {
-  /** Maximum number of dead letters that are read. 1 to 10,000. Default: 100. */
+  /**
+   * Maximum number of dead letters that are read. 1 to 10,000. The page ends before that if its headers have 32 MiB
+   * together. Default: 100.
+   */
   readonly limit?: number | undefined
   /** Which of the dead letters that are read are in the page. Default: all. */
   readonly where?: Where | undefined

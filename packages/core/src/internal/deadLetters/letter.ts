@@ -75,14 +75,16 @@ export class Letter implements DeadLetter {
     return (this.#id ??= this.properties.messageId ?? this.#digest())
   }
 
-  // The counts and flags of the broker change with each delivery, so they are not part of it.
+  // The counts and flags of the broker change with each delivery, and exchange and routing key change if the message is
+  // published again at the end of its queue. So they are not part of it.
   #digest(): string {
     const { appId, correlationId, headers, timestamp, type } = this.properties
     const hash = Crypto.createHash("sha256")
-    const time = tablesOf(headers)[0]?.["time"]
+    const [newest] = tablesOf(headers)
+    const time = newest?.["time"]
     for (const part of [
-      this.exchange,
-      this.routingKey,
+      nameOf(headers[Names.queue]) ?? nameOf(newest?.["queue"]),
+      nameOf(headers[Names.routingKey]),
       correlationId,
       type,
       appId,
@@ -107,8 +109,10 @@ export class Letter implements DeadLetter {
   get origin(): DeadLetterOrigin | undefined {
     const { headers } = this.properties
     const failed = nameOf(headers[Names.queue])
-    // Where headers are signed, an unsigned name could be chosen by anybody who may publish to the dead-letter queue.
-    if (failed !== undefined && failed !== "" && (this.#secrets.length === 0 || this.reason.verified)) {
+    // Where headers are signed, an unsigned name could be chosen by every client that may publish to the dead-letter
+    // queue. That applies to `x-death` too: the broker keeps one that a publisher has written.
+    if (this.#secrets.length > 0 && !this.reason.verified) return undefined
+    if (failed !== undefined && failed !== "") {
       return {
         queue: failed,
         offset: countOf(headers[Names.offset]),

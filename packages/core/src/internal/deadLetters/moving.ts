@@ -64,6 +64,10 @@ const endsRun = ({ _tag }: AmqpError.AmqpErrorReason): boolean => {
   }
 }
 
+/** Whether the message may have arrived. */
+const isUnknown = (reason: AmqpError.AmqpErrorReason): boolean =>
+  reason._tag === "PublishUnknown" || (reason._tag === "PublishTimeout" && reason.sent)
+
 class Pass {
   readonly #bench: Workbench
   readonly #reader: QueueReader
@@ -73,6 +77,9 @@ class Pass {
   /** The letters whose outcomes are not known yet, in the order of their messages. */
   #sent: Array<Letter> = []
   #head = 0
+  /** A failure that ends the run. What is in flight then is still settled by its outcome. */
+  #failure: AmqpError.AmqpError | undefined = undefined
+  readonly #ending = Deferred.makeUnsafe<void>()
 
   constructor(mover: Mover, bench: Workbench, queue: string, reader: QueueReader, tally: QueueTally) {
     this.#mover = mover
@@ -88,8 +95,12 @@ class Pass {
       const mover = this.#mover
       const letters: Array<Letter> = []
       while (letters.length === 0) {
-        if (mover.isStopping || mover.left <= 0) return letters
-        const more = yield* mover.unlessStopped(this.#reader.next(this.#bench.settings.timeout), false)
+        if (mover.isStopping || this.#failure !== undefined || mover.left <= 0) return letters
+        const next = Effect.raceFirst(
+          this.#reader.next(this.#bench.settings.timeout),
+          Effect.as(Deferred.await(this.#ending), false)
+        )
+        const more = yield* mover.unlessStopped(next, false)
         if (!more) return letters
         const most = Math.min(maxChunk, mover.burst)
         for (;;) {
@@ -174,8 +185,12 @@ class Pass {
     const messages = Stream.fromPull(Effect.succeed(Effect.suspend(() => this.#pull())))
     return Effect.andThen(
       Stream.runForEachArray(this.#publishAll(messages), (outcomes) => this.#settleAll(outcomes)),
-      // The broker has handled the acknowledgements when it answers.
-      Effect.asVoid(this.#reader.ready)
+      Effect.suspend(() =>
+        this.#failure === undefined
+          ? // The broker has handled the acknowledgements when it answers.
+            Effect.asVoid(this.#reader.ready)
+          : Effect.fail(this.#failure)
+      )
     )
   }
 
@@ -246,21 +261,33 @@ class Pass {
     error: AmqpError.AmqpError
   ): Effect.Effect<void, AmqpError.AmqpError> {
     const { reason } = error
-    const isUncertain = reason._tag === "PublishUnknown" || (reason._tag === "PublishTimeout" && reason.sent)
+    const isUncertain = isUnknown(reason)
     const isTooLargeHere = reason._tag === "MessageTooLarge" && reason.replyCode === undefined
-    if (!isUncertain && !isTooLargeHere) return this.#failed(letter, error)
+    if (!isUncertain && !isTooLargeHere) return Effect.sync(() => this.#failed(letter, message, error))
     if (isUncertain) this.#tally.duplicates++
-    // The broker delivers this letter again anyway.
-    if (!this.#reader.isOpen) return Effect.void
-    return Effect.matchEffect(this.#bench.forwarding.publish(message, this.#options), {
-      onFailure: (error) => this.#failed(letter, error),
-      onSuccess: () => Effect.sync(() => this.#confirmed(letter))
+    return Effect.suspend(() => {
+      // The broker delivers this letter again anyway.
+      if (!this.#reader.isOpen || this.#failure !== undefined) return Effect.void
+      return Effect.match(this.#bench.forwarding.publish(message, this.#options), {
+        onFailure: (error) => {
+          if (isUnknown(error.reason)) this.#tally.duplicates++
+          this.#failed(letter, message, error)
+        },
+        onSuccess: () => this.#confirmed(letter)
+      })
     })
   }
 
-  #failed(letter: Letter, error: AmqpError.AmqpError): Effect.Effect<void, AmqpError.AmqpError> {
-    if (endsRun(error.reason)) return Effect.fail(error)
-    return Effect.sync(() => this.#refuse(letter, error.reason.message))
+  #failed(letter: Letter, message: Message, error: AmqpError.AmqpError): void {
+    const { reason } = error
+    if (endsRun(reason)) {
+      this.#failure ??= error
+      Deferred.doneUnsafe(this.#ending, Effect.void)
+      return
+    }
+    // Such a queue dead-letters what it refuses, although the publisher keeps it.
+    if (reason._tag === "PublishNacked" && this.#bench.deadLettersRefused(message)) this.#tally.duplicates++
+    this.#refuse(letter, reason.message)
   }
 }
 
@@ -326,31 +353,34 @@ class Mover {
     const counts = tally.begin(queue)
     const { dryRun, limit } = this.#settings
     let isFirst = true
+    /** Whether acknowledgements may have been lost, so that messages return that were counted. */
+    let isUncertain = false
     const use = (reader: QueueReader) =>
       Effect.suspend(() => {
-        counts.beginPass()
+        counts.beginPass(isUncertain)
         this.left = limit - tally.chosen
         const pass = new Pass(this, this.#bench, queue, reader, counts)
         const work = dryRun ? pass.dryRun : this.move._tag === "Discard" ? pass.discard : pass.redrive
         return Effect.ensuring(
           work,
           Effect.sync(() => {
+            isUncertain ||= !reader.isOverflown || !reader.isOpen
             counts.unreadable = reader.unreadable
             counts.left += reader.unreadable
           })
         )
       })
-    const look = this.#bench.reading(inspected, 0, (reader) => reader.ready)
+    const look = (inspected: InspectedQueue) => this.#bench.reading(inspected, 0, (reader) => reader.ready)
     // The broker notices the end of a connection later than its client, and then returns what was unsettled.
-    const again = Effect.suspend(() => {
+    const again = (inspected: InspectedQueue) => {
       const dueAt = this.#bench.timeouts.deadlines.now + maxReturn
-      const check: Effect.Effect<number, AmqpError.AmqpError> = Effect.flatMap(look, (ready) =>
+      const check: Effect.Effect<number, AmqpError.AmqpError> = Effect.flatMap(look(inspected), (ready) =>
         ready >= total - counts.settled || this.#bench.timeouts.deadlines.now >= dueAt
           ? Effect.succeed(ready)
           : Effect.andThen(Effect.sleep(returnPause), check)
       )
       return check
-    })
+    }
     return this.#bench.repeat(
       Effect.suspend(() => {
         if (isFirst) {
@@ -359,9 +389,12 @@ class Mover {
         }
         // A dry run has counted what is still there.
         if (dryRun) counts.redriven = counts.discarded = 0
-        return Effect.flatMap(again, (ready) => {
-          const budget = Math.min(ready, Math.max(0, total - counts.settled) + maxUncertain)
-          return budget === 0 ? Effect.void : this.#bench.reading(inspected, budget, use)
+        return Effect.gen({ self: this }, function* () {
+          // The queue may have been deleted and declared again, with another type.
+          const now = yield* this.#bench.inspect(queue)
+          const ready = yield* again(now)
+          const budget = Math.min(ready, Math.max(0, total - counts.settled) + (isUncertain ? maxUncertain : 0))
+          if (budget > 0) yield* this.#bench.reading(now, budget, use)
         })
       })
     )

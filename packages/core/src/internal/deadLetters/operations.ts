@@ -8,6 +8,7 @@ import type { AmqpConnection } from "../../model/connection.ts"
 import type { AmqpConsumer } from "../../model/consumer.ts"
 import * as AmqpError from "../../model/error.ts"
 import { fail } from "../../model/failures.ts"
+import type { Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
 import type { ChannelTimeouts } from "../channel/channelHandle.ts"
 import { type ConnectionInternals, connectionInternals } from "../connection/connectionInternals.ts"
@@ -19,7 +20,7 @@ import type { DeliveredMessage } from "../driver/driver.ts"
 import { sameAtEnd } from "./copies.ts"
 import type { Settings } from "./options.ts"
 import { inspect, type QueueFacts } from "./queueFacts.ts"
-import { QueueReader } from "./queueReader.ts"
+import { maxAhead, QueueReader } from "./queueReader.ts"
 
 /** The pauses between two passes after a loss, in milliseconds. */
 const shortestPause = 50
@@ -54,6 +55,8 @@ export class Workbench {
   readonly forwarding: AmqpPublisher["Service"]
   readonly #connection: AmqpConnection["Service"]
   readonly #internals: ConnectionInternals
+  /** How many messages a reader may have ahead; fewer once they were larger than those before. */
+  #mostAhead = maxAhead
   /** When the operation has last moved on, in milliseconds of the monotonic clock. */
   #movedAt: number
 
@@ -136,20 +139,40 @@ export class Workbench {
 
   /** Reads a queue on a channel of its own. What is unsettled in the end is returned. */
   reading<A>(
-    { facts, queue }: InspectedQueue,
+    inspected: InspectedQueue,
     budget: number,
     use: (reader: QueueReader) => Effect.Effect<A, AmqpError.AmqpError>
   ): Effect.Effect<A, AmqpError.AmqpError> {
     return Effect.suspend(() => {
-      const reader = new QueueReader(this.timeouts, queue, facts, budget, this.config.closeTimeout)
+      const { facts, queue } = inspected
+      const { closeTimeout } = this.config
+      const reader = new QueueReader(this.timeouts, queue, facts, budget, closeTimeout, this.#mostAhead)
       return Effect.ensuring(
         Effect.andThen(
           this.within(reader.open(this.#internals)),
           Effect.suspend(() => use(reader))
         ),
-        reader.close(this.#internals)
+        Effect.suspend(() => {
+          if (reader.isOverflown) this.#mostAhead = Math.max(1, Math.floor(this.#mostAhead / 8))
+          return reader.close(this.#internals)
+        })
       )
-    })
+    }).pipe(
+      // The queue is a quorum queue with a single active consumer. It was the first message, so nothing has happened yet.
+      Effect.catchIf(
+        ({ reason }) => reason._tag === "ResourceLocked" && reason.operation === "basic.get" && inspected.facts.canGet,
+        () => {
+          const facts = { ...inspected.facts, type: "quorum", reading: "consume", canGet: false } as const
+          return this.reading({ ...inspected, facts }, budget, use)
+        }
+      )
+    )
+  }
+
+  /** Whether a message that its queue refuses is dead-lettered by it, as far as this application knows. */
+  deadLettersRefused({ exchange = "", routingKey = "" }: Message): boolean {
+    const overflow = exchange === "" ? this.timeouts.queues.get(routingKey)?.arguments["x-overflow"] : undefined
+    return overflow === "reject-publish-dlx"
   }
 
   /** Leaves a message in its queue. If the broker might remove it when it is returned, it goes to the end instead. */

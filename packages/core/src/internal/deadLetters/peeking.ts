@@ -5,21 +5,32 @@ import type { AmqpError } from "../../model/error.ts"
 import { copyOf, Letter } from "./letter.ts"
 import type { InspectedQueue, Workbench } from "./operations.ts"
 import type { PeekSettings } from "./options.ts"
+import { sizeOfHeaders } from "./sizes.ts"
 
 /** Maximum number of bytes that the contents of a page have together. */
 const maxContents = 64 * 1024 * 1024
+
+/** Maximum number of bytes that the headers of a page have together: what reaches it is the last one. */
+const maxHeaders = 32 * 1024 * 1024
+
+/** How many bytes a page has room for. */
+interface Room {
+  readonly contents: number
+  readonly headers: number
+}
 
 interface Read {
   readonly scanned: number
   readonly unreadable: number
   readonly letters: ReadonlyArray<DeadLetter>
+  readonly room: Room
 }
 
 const readQueue = (
   bench: Workbench,
   inspected: InspectedQueue,
   limit: number,
-  room: number,
+  room: Room,
   { maxContent, where }: PeekSettings
 ): Effect.Effect<Read, AmqpError> => {
   const { queue, total } = inspected
@@ -31,22 +42,23 @@ const readQueue = (
       Effect.fnUntraced(function* (reader) {
         const letters: Array<DeadLetter> = []
         let scanned = 0
-        let left = room
-        while (scanned + reader.unreadable < limit && (yield* reader.next(timeout))) {
+        let { contents, headers } = room
+        while (headers > 0 && scanned + reader.unreadable < limit && (yield* reader.next(timeout))) {
           const message = reader.takeNow()!
           bench.moved()
           scanned++
           const letter = new Letter(queue, message, secret)
           if (where === undefined || where(letter)) {
-            const copy = copyOf(letter, Math.min(maxContent, left))
-            left -= copy.content.length
+            const copy = copyOf(letter, Math.min(maxContent, contents))
+            contents -= copy.content.length
+            headers -= sizeOfHeaders(copy.properties.headers)
             letters.push(copy)
           }
           const leaving = bench.leave(queue, reader, message)
           if (leaving !== undefined) yield* leaving
         }
         const { unreadable } = reader
-        return { scanned: scanned + unreadable, unreadable, letters }
+        return { scanned: scanned + unreadable, unreadable, letters, room: { contents, headers } }
       })
     )
   )
@@ -78,17 +90,15 @@ export const peek = Effect.fnUntraced(function* (
   const letters: Array<DeadLetter> = []
   let scanned = 0
   let unreadable = 0
-  let contents = 0
+  let room: Room = { contents: maxContents, headers: maxHeaders }
   for (const each of inspected) {
     const left = settings.limit - scanned
-    if (left <= 0 || each.total === 0) continue
-    const read = yield* readQueue(bench, each, left, maxContents - contents, settings)
+    if (left <= 0 || each.total === 0 || room.headers <= 0) continue
+    const read = yield* readQueue(bench, each, left, room, settings)
+    room = read.room
     scanned += read.scanned
     unreadable += read.unreadable
-    for (const letter of read.letters) {
-      contents += letter.content.length
-      letters.push(letter)
-    }
+    for (const letter of read.letters) letters.push(letter)
   }
   return {
     total: inspected.reduce((sum, { total }) => sum + total, 0),

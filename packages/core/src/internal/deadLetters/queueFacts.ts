@@ -21,6 +21,8 @@ export interface QueueFacts {
   readonly type: "classic" | "quorum" | undefined
   /** How messages are read. The end of a consumer deletes an auto-delete queue, so such a queue has none. */
   readonly reading: "consume" | "get"
+  /** Whether one message can be got: RabbitMQ refuses that for a quorum queue with a single active consumer. */
+  readonly canGet: boolean
   /** The known delivery limit; `undefined` means the default of the broker. */
   readonly deliveryLimit: number | undefined
 }
@@ -58,7 +60,7 @@ class Probe extends ChannelHandle {
   }
 }
 
-const refusedStream = (queue: string) =>
+export const refusedStream = (queue: string) =>
   new AmqpError.InvalidArgument({
     message: `AmqpDeadLetters: queue: expected a classic or a quorum queue, got the stream ${JSON.stringify(queue)}. A stream keeps its messages, so nothing can be taken out of it: read it with AmqpConsumer and the option offset.`,
     operation: "AmqpDeadLetters",
@@ -72,7 +74,7 @@ const factsOf = (
   reason: AmqpError.AmqpErrorReason,
   deliveryLimit: number | undefined
 ): Effect.Effect<QueueFacts, AmqpError.AmqpError> => {
-  const cautious: QueueFacts = { type: undefined, reading: "get", deliveryLimit }
+  const cautious: QueueFacts = { type: undefined, reading: "get", canGet: true, deliveryLimit }
   // Only the owner of an exclusive queue gets here: others cannot even see it.
   if (reason._tag === "AccessRefused" || reason._tag === "ResourceLocked") return Effect.succeed(cautious)
   if (reason._tag !== "PreconditionFailed") return fail(reason)
@@ -81,7 +83,8 @@ const factsOf = (
   if (argument === "durable" || argument === "auto_delete") return Effect.succeed({ ...cautious, type: "classic" })
   if (argument !== "x-queue-type") return Effect.succeed(cautious)
   if (current === "stream") return fail(refusedStream(queue))
-  return Effect.succeed({ type: current === "quorum" ? "quorum" : "classic", reading: "consume", deliveryLimit })
+  const found = current === "quorum" ? "quorum" : "classic"
+  return Effect.succeed({ type: found, reading: "consume", canGet: true, deliveryLimit })
 }
 
 /** Finds out about a queue. Fails with `NotFound` if it does not exist, and with `InvalidArgument` if it is a stream. */
@@ -100,13 +103,14 @@ export const inspect = (
     const exists = Effect.suspend(() => new Probe(timeouts).run(internals, (probe) => probe.exists(queue)))
     if (known !== undefined && type !== undefined) {
       const reading = known.autoDelete || known.exclusive ? "get" : "consume"
-      return Effect.as(exists, { type, reading, deliveryLimit: limit } satisfies QueueFacts)
+      return Effect.as(exists, { type, reading, canGet: true, deliveryLimit: limit } satisfies QueueFacts)
     }
     const declare = Effect.suspend(() => new Probe(timeouts).run(internals, (probe) => probe.declare(queue)))
     return Effect.andThen(
       exists,
       Effect.matchEffect(declare, {
-        onSuccess: () => Effect.succeed<QueueFacts>({ type: undefined, reading: "get", deliveryLimit: limit }),
+        onSuccess: () =>
+          Effect.succeed<QueueFacts>({ type: undefined, reading: "get", canGet: true, deliveryLimit: limit }),
         onFailure: ({ reason }) => factsOf(queue, reason, limit)
       })
     )

@@ -19,24 +19,38 @@ import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import { onClock } from "../waiting/onClock.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { isAtLeast } from "../wire/versions.ts"
-import { limitOf, type QueueFacts, returnsLeft } from "./queueFacts.ts"
+import { limitOf, type QueueFacts, refusedStream, returnsLeft } from "./queueFacts.ts"
+import { sizeOf } from "./sizes.ts"
 
 const notOpen = new AmqpError.ChannelClosed({ message: "the channel of this operation is not open. Nothing was sent." })
 
 /** Maximum number of messages that are delivered and not handled yet. */
-const maxAhead = 2000
+export const maxAhead = 2000
 
-/** The size that the contents of these messages together should not exceed, in bytes. */
+/** The same for the first consumer of a queue from which one message cannot be got. */
+const firstAhead = 64
+
+/** The size that these messages together should not exceed, in bytes, by the average of those before. */
 const maxBytesAhead = 32 * 1024 * 1024
+
+/** The size that they do not exceed, in bytes: later messages may be larger than those before. */
+const maxArrivedBytes = 2 * maxBytesAhead
 
 /** The number of `basic.get` that are in flight at the same time. */
 const maxGets = 32
+
+const overflown = new AmqpError.ChannelClosed({
+  message: "AmqpDeadLetters: messages are larger than those before, and are read again with fewer of them ahead."
+})
 
 /** Maximum number of kept messages whose tags are held, so that acknowledgements can be merged. */
 const maxTags = 10_000
 
 /** The pause between two looks at whether a queue has its messages back, in milliseconds. */
 const returnPause = 20
+
+/** How many of these moments must pass without a message before a queue counts as empty that cannot be asked. */
+const quietRounds = 10
 
 /** How long nothing must arrive before the count of the queue is asked for, in milliseconds. */
 const quietMillis = 200
@@ -64,23 +78,39 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
   /** Maximum number of messages that may still be taken. */
   #takes: number
   readonly #consumerTags = new Set<string>()
+  /** Whether one of them has got a message. */
+  #isConsuming = false
+  /** Number of consumers that were added. */
+  #consumers = 0
   /** How many messages all consumers together can hold. */
   #prefetch = 0
   readonly #name = `dead-letters-${randomUUID()}`
   #bytes = 0
   #count = 0
+  #arrivedBytes = 0
+  readonly #maxAhead: number
+  /**
+   * Whether messages arrived that together are too large to be held. They are not settled, so that they return to the
+   * queue with those that stay, and are read with fewer ahead.
+   */
+  isOverflown = false
   #isEmpty = false
   #ended: AmqpError.AmqpErrorReason | undefined = undefined
 
-  /** @param budget maximum number of messages that are taken from the queue */
+  /**
+   * @param budget maximum number of messages that are taken from the queue
+   * @param mostAhead maximum number of messages that are delivered and not handled yet
+   */
   constructor(
     timeouts: ChannelTimeouts,
     queue: string,
     facts: QueueFacts,
     budget: number,
-    closeTimeout: Duration.Duration
+    closeTimeout: Duration.Duration,
+    mostAhead: number
   ) {
     super(timeouts, notOpen)
+    this.#maxAhead = mostAhead
     this.#queue = queue
     this.#facts = facts
     this.#budget = budget
@@ -187,16 +217,23 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
   #dropArrived(): void {
     this.#arrived = []
     this.#next = 0
+    this.#arrivedBytes = 0
   }
 
   // --- Events --------------------------------------------------------------------------------------------------------
 
   deliver(message: DeliveredMessage): void {
+    this.#isConsuming ||= this.#consumerTags.size > 0
     this.#budget--
     this.#count++
     this.#unsettled++
-    this.#bytes += message.content.length
-    this.#arrived.push(message)
+    const size = sizeOf(message)
+    this.#bytes += size
+    if (this.#arrivedBytes > 0 && this.#arrivedBytes + size > maxArrivedBytes) this.isOverflown = true
+    if (!this.isOverflown) {
+      this.#arrivedBytes += size
+      this.#arrived.push(message)
+    }
     this.#onChange()
   }
 
@@ -243,6 +280,7 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
     this.#takes--
     const message = this.#arrived[this.#next]!
     this.#next++
+    this.#arrivedBytes -= sizeOf(message)
     if (this.#next === this.#arrived.length) this.#dropArrived()
     else if (this.#next > 1024) {
       this.#arrived = this.#arrived.slice(this.#next)
@@ -264,20 +302,25 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
         const channel = this.usableChannel()
         if ("_tag" in channel) return fail(channel)
         if (this.#ended !== undefined) return fail(this.#ended)
+        if (this.isOverflown) return fail(overflown)
         if (this.#budget <= 0 || this.#isEmpty) return Effect.succeed(false)
         // The first message shows how large messages are, and so how many one consumer may get. A quorum queue takes the
         // messages of one consumer back in their order.
-        if (this.#facts.reading === "get" || this.#count + this.unreadable === 0) {
+        if (this.#facts.reading === "get" || (this.#facts.canGet && this.#count + this.unreadable === 0)) {
           return Effect.andThen(this.#getMore, loop)
         }
         return this.#needsConsumer ? Effect.andThen(this.#addConsumer, loop) : Effect.flatMap(this.#quiet, waited)
       })
+      const emptied = Effect.suspend(() =>
+        this.#next < this.#arrived.length || this.isOverflown ? loop : Effect.succeed(false)
+      )
       const waited = (isQuiet: boolean): Effect.Effect<boolean, AmqpError.AmqpError> =>
         isQuiet
           ? Effect.flatMap(this.ready, (ready) => {
               if (this.#next < this.#arrived.length) return Effect.succeed(true)
-              if (ready === 0) return Effect.succeed(false)
-              return this.timeouts.deadlines.now < dueAt ? loop : fail(this.#nothingDelivered(ready, timeout))
+              if (ready === 0) return Effect.andThen(this.#awaitSent, emptied)
+              if (this.timeouts.deadlines.now >= dueAt) return fail(this.#nothingDelivered(ready, timeout))
+              return Effect.andThen(this.#replaceConsumers, loop)
             })
           : loop
       return loop
@@ -290,6 +333,19 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
       operation: "basic.consume",
       queue: this.#queue
     })
+  }
+
+  /**
+   * Waits for messages that the queue has given to a consumer, and that are on their way: the queue does not count them,
+   * and may take long to read them. An answer of the queue to `basic.get` comes after them, and the channel has sent them
+   * when it answers what it was asked after that. In a cluster another node may send them, which takes a moment more.
+   */
+  get #awaitSent(): Effect.Effect<void, AmqpError.AmqpError> {
+    const quiet = (rounds: number): Effect.Effect<void> =>
+      rounds === 0 ? Effect.void : Effect.flatMap(this.#quiet, (isQuiet) => (isQuiet ? quiet(rounds - 1) : Effect.void))
+    return this.#facts.canGet
+      ? Effect.andThen(Effect.andThen(this.#get, this.ready), quiet(1))
+      : Effect.andThen(this.ready, quiet(quietRounds))
   }
 
   /** Waits for a change; `true` if there was none for a while. */
@@ -313,9 +369,9 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
 
   /** The number of messages that may be ahead, by the sizes of those before. */
   get #ahead(): number {
-    if (this.#count === 0) return 1
+    if (this.#count === 0) return this.#facts.canGet ? 1 : Math.min(firstAhead, this.#maxAhead)
     const wanted = Math.floor(maxBytesAhead / Math.max(this.#bytes / this.#count, 1))
-    return Math.max(1, Math.min(maxAhead, wanted))
+    return Math.max(1, Math.min(this.#maxAhead, wanted))
   }
 
   get #needsConsumer(): boolean {
@@ -335,11 +391,29 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
     )
   }
 
+  /**
+   * A queue with a single active consumer gives messages to the oldest one only. When that one has as many as it can
+   * hold, and they stay, another one takes its place.
+   */
+  get #replaceConsumers(): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      if (!this.#isConsuming) return Effect.void
+      this.#isConsuming = false
+      return Effect.tap(this.#stopConsumers, () =>
+        Effect.sync(() => {
+          this.#consumerTags.clear()
+          this.#prefetch = this.kept
+        })
+      )
+    })
+  }
+
   get #addConsumer(): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.suspend(() => {
       const prefetch = Math.min(this.#ahead, this.#budget) - this.#room
       // A quorum queue takes the messages of several consumers back in the order of their tags.
-      const consumerTag = `${this.#name}-${String(this.#consumerTags.size + 1).padStart(6, "0")}`
+      this.#consumers++
+      const consumerTag = `${this.#name}-${String(this.#consumers).padStart(6, "0")}`
       const start = { queue: this.#queue, consumerTag, noAck: false, exclusive: false, arguments: {} }
       return Effect.andThen(
         this.request("basic.qos", (driver) => driver.qos(prefetch, false)),
@@ -358,15 +432,26 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
 
   // --- Getting -------------------------------------------------------------------------------------------------------
 
-  get #getMore(): Effect.Effect<void, AmqpError.AmqpError> {
-    const get = Effect.flatMap(
-      this.request("basic.get", (_driver, channel) => channel.get(this.#queue, false), [this.#queue]),
+  /** Gets a message; `true` if there was none. */
+  get #get(): Effect.Effect<boolean, AmqpError.AmqpError> {
+    const get = this.request("basic.get", (_driver, channel) => channel.get(this.#queue, false), [this.#queue])
+    return Effect.flatMap(
+      // Without the permission to configure the queue, only this shows that it is a stream, and ends the connection.
+      Effect.catchReason(get, "AmqpError", "ProtocolError", (reason) =>
+        fail(reason.replyCode === 540 ? refusedStream(this.#queue) : reason)
+      ),
       (message) =>
         Effect.sync(() => {
-          if (message === undefined) this.#isEmpty = true
-          else this.deliver(message)
+          if (message !== undefined) this.deliver(message)
+          return message === undefined
         })
     )
+  }
+
+  get #getMore(): Effect.Effect<void, AmqpError.AmqpError> {
+    const get = Effect.map(this.#get, (isEmpty) => {
+      if (isEmpty) this.#isEmpty = true
+    })
     return Effect.suspend(() => {
       const gets = Math.min(maxGets, this.#ahead, this.#budget)
       return Effect.forEach(Array.from({ length: gets }), () => get, { concurrency: "unbounded", discard: true })

@@ -5,8 +5,16 @@ import type { Letter } from "./letter.ts"
 /** Maximum number of failures that a report lists. */
 const maxFailures = 100
 
-/** Maximum number of ids that are remembered, more than there are messages in flight. */
+/** Maximum number of ids that are remembered of a pass, more than there are messages in flight. */
 const maxIds = 10_000
+
+/** Maximum number of ids that are remembered of earlier passes. */
+const maxEarlier = 10 * maxIds
+
+/** Forgets the oldest one. */
+const forgetFirst = (ids: Set<string>): void => {
+  for (const first of ids) return void ids.delete(first)
+}
 
 /** The counts of one queue. A pass begins again with what has stayed in the queue, and keeps what has left it. */
 export class QueueTally {
@@ -22,8 +30,13 @@ export class QueueTally {
   /** Those of earlier passes: a lost acknowledgement brings them back. */
   readonly #earlier = new Set<string>()
 
-  beginPass(): void {
-    for (const id of this.#confirmed) this.#earlier.add(id)
+  /** @param isUncertain whether acknowledgements of the pass before may have been lost */
+  beginPass(isUncertain: boolean): void {
+    for (const id of isUncertain ? this.#confirmed : []) {
+      this.#earlier.delete(id)
+      this.#earlier.add(id)
+      if (this.#earlier.size > maxEarlier) forgetFirst(this.#earlier)
+    }
     this.#confirmed = new Set()
     this.left = 0
     this.failed = 0
@@ -50,8 +63,7 @@ export class QueueTally {
     this.#confirmed.add(id)
     if (isCounted) this.duplicates++
     else this.redriven++
-    if (this.#confirmed.size <= maxIds) return
-    for (const first of this.#confirmed) return void this.#confirmed.delete(first)
+    if (this.#confirmed.size > maxIds) forgetFirst(this.#confirmed)
   }
 }
 
