@@ -20,7 +20,7 @@ const problemsOfPage = () => {
   const found = []
   const width = document.documentElement.clientWidth
   const nameOf = (element) =>
-    `<${element.localName}${element.className ? ` class="${element.className}"` : ""}> "${element.textContent.trim().slice(0, 40)}"`
+    `<${element.localName}${element.className ? ` class="${element.className}"` : ""}> "${element.textContent.trim().replace(/\s+/g, " ").slice(0, 40)}"`
   const scrolls = (element) => ["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(element).overflowX)
   const scrollerOf = (element) => {
     for (

@@ -65,7 +65,8 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
                           : name === hostile[1]
                             ? Effect.fail({ _tag: hostile[0] })
                             : Effect.void,
-                      { onFailure: AmqpConsumer.deadLetter }
+                      // Three of four consumers end when their queue is deleted.
+                      { onFailure: AmqpConsumer.deadLetter, ...(i === 3 ? { resubscribe: "always" } : undefined) }
                     )
                   )
                 )
@@ -111,17 +112,20 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
             const watching = yield* open()
             yield* promise(() => watching.page.goto(url))
             yield* line(watching.page, /^Publishers are blocked: the broker is low on memory \(not ready\) since/)
-            yield* line(watching.page, "shipments: 4 of 4 consumers: ended, its queue was deleted (not ready) since")
+            yield* line(watching.page, "shipments: 3 of 4 consumers: ended, its queue was deleted (not ready) since")
             assert.deepStrictEqual(yield* frozen(), before)
             yield* press(page, "Resume")
-            yield* line(page, "shipments: 4 of 4 consumers: ended, its queue was deleted (not ready) since")
+            yield* line(page, "shipments: 3 of 4 consumers: ended, its queue was deleted (not ready) since")
             yield* consumer(
               page,
               /^shipments ended for .+ 0 of 4 .* failed at [\d:]+: its queue was deleted \(ConsumerCancelled\)/
             )
+            yield* line(page, /^shipments: 1 of 4 consumers: subscribing again, its queue /)
             yield* said(page, "Publishers are blocked: the broker is low on memory.")
             assert.match(yield* promise(() => page.title()), /^(blocked|\d+ problems)/)
             yield* broker.unblockPublishers
+            yield* declare("shipments")
+            yield* consumer(page, /^shipments ended for .+ 1 of 4 /)
 
             yield* promise(() => page.getByRole("searchbox", { name: "Filter by queue" }).fill("QQQ"))
             yield* promise(() => page.getByText("1 of 5 rows match.").waitFor())
