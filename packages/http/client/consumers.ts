@@ -66,7 +66,7 @@ const columns: ReadonlyArray<Column> = [
   },
   {
     title: "Ready in the queue",
-    key: "ready",
+    key: "broker",
     isWanted: isCounting,
     fill: (cell, { broker }) => {
       setText(cell, ...ready(broker))
@@ -74,7 +74,7 @@ const columns: ReadonlyArray<Column> = [
   },
   {
     title: "Consumers of the queue",
-    key: "few",
+    key: "broker",
     isWanted: isCounting,
     fill: (cell, { broker }) => {
       setText(cell, isCounted(broker) ? count(broker[1]) : "–")

@@ -37,15 +37,15 @@ running:t,wanted:n})=>h(e,\`\${x(t)} of \${x(n)}\`,t<n?"bad":"")},{title:"In fli
 e,t===0?x(n):\`\${x(n)} + \${x(t)} waiting\`)},{title:"Per second",key:"few",fill:(e,t)=>h(e,t.rate===null?"\\u2013":Z(t.rate))},
 {title:"Last error",key:"long",fill:(e,{error:t})=>z(e,t===null?"\\u2013":\`\${t[0]} at \${N(t[1])}\`)},{title:"Last end",key:"\\
 long",fill:(e,{end:t})=>h(e,t===null?"\\u2013":\`\${t[0]} at \${N(t[2])}: \${t[1]}\`,t!==null&&t[0]==="failed"?"bad":"")},{title:"\\
-Ready in the queue",key:"ready",isWanted:Ge,fill:(e,{broker:t})=>{h(e,...Re(t))}},{title:"Consumers of the queue",key:"f\\
-ew",isWanted:Ge,fill:(e,{broker:t})=>{h(e,ye(t)?x(t[1]):"\\u2013")}}],Ke=e=>{let t=S("consumers"),n=S("filter"),o=S("filt\\
-ered"),s=b("tbody",{role:"rowgroup"}),r=b("tr",{role:"row"}),a=b("table",{role:"table","aria-labelledby":"consumers-titl\\
-e"});a.append(b("thead",{role:"rowgroup"},r),s);let d=b("button",{type:"button",hidden:""}),u=!1;d.addEventListener("cli\\
-ck",()=>{u=!u,e()}),t.append(a,d);let g=[],w=[];n.addEventListener("input",e);let f=c=>{c.length===w.length&&c.every((m,p)=>m===
-w[p])||(w=c,r.replaceChildren(...c.map(({key:m,title:p})=>b("th",{scope:"col",role:"columnheader","data-kind":m},p))),g.
-length=0,s.replaceChildren())},l=c=>{let m=g[c];if(m!==void 0)return m;let p=w.map(({key:y,title:T},R)=>R===0?b("th",{scope:"\\
-row",role:"rowheader","data-title":T,"data-kind":y}):b("td",{role:"cell","data-title":T,"data-kind":y}));return s.append(
-b("tr",{role:"row"},...p)),g.push(p),p};return c=>{let{table:m}=i.data;if(m===void 0)return;f(Et.filter(({isWanted:v})=>v===
+Ready in the queue",key:"broker",isWanted:Ge,fill:(e,{broker:t})=>{h(e,...Re(t))}},{title:"Consumers of the queue",key:"\\
+broker",isWanted:Ge,fill:(e,{broker:t})=>{h(e,ye(t)?x(t[1]):"\\u2013")}}],Ke=e=>{let t=S("consumers"),n=S("filter"),o=S("\\
+filtered"),s=b("tbody",{role:"rowgroup"}),r=b("tr",{role:"row"}),a=b("table",{role:"table","aria-labelledby":"consumers-\\
+title"});a.append(b("thead",{role:"rowgroup"},r),s);let d=b("button",{type:"button",hidden:""}),u=!1;d.addEventListener(
+"click",()=>{u=!u,e()}),t.append(a,d);let g=[],w=[];n.addEventListener("input",e);let f=c=>{c.length===w.length&&c.every(
+(m,p)=>m===w[p])||(w=c,r.replaceChildren(...c.map(({key:m,title:p})=>b("th",{scope:"col",role:"columnheader","data-kind":m},
+p))),g.length=0,s.replaceChildren())},l=c=>{let m=g[c];if(m!==void 0)return m;let p=w.map(({key:y,title:T},R)=>R===0?b("\\
+th",{scope:"row",role:"rowheader","data-title":T,"data-kind":y}):b("td",{role:"cell","data-title":T,"data-kind":y}));return s.
+append(b("tr",{role:"row"},...p)),g.push(p),p};return c=>{let{table:m}=i.data;if(m===void 0)return;f(Et.filter(({isWanted:v})=>v===
 void 0||v(i.data)));let p=n.value.trim().toLowerCase(),y=m.rows.filter(({name:v,queue:C})=>\`\${C}
 \${v}\`.toLowerCase().includes(p)),T=Math.max(Rt,m.rows.filter(({state:v})=>v!=="running").length),R=p===""&&y.length>T,P=R&&
 !u?y.slice(0,T):y;P.forEach((v,C)=>{let E=l(C);w.forEach(({fill:I},V)=>{let H=E[V];I(H,v,c),H.toggleAttribute("data-none",

@@ -87,7 +87,7 @@ table { width: 100%; border-collapse: collapse; font-size: 13px; table-layout: f
 .wide table { table-layout: auto }
 th:first-child { width: 36% }
 table:has(th:nth-child(5)) th:first-child { width: 32% }
-figure:not(:has(svg)) table:has(th:nth-child(5)) th:first-child { width: 22% }
+figure:not(:has(svg)) table:has(th:nth-child(5)) th:first-child { width: 26% }
 figure table:not(:has(th:nth-child(3))) th:first-child { width: 75% }
 th, td { text-align: right; font-weight: 400; padding: 2px 0 2px 8px; vertical-align: top; overflow-wrap: break-word }
 .wide th:first-child { width: auto }
@@ -96,11 +96,11 @@ th:first-child, :is(.wide, section) :is(th, td) { text-align: left; padding-left
 .wide td:last-child { width: 99%; white-space: normal; overflow-wrap: anywhere }
 section table { margin-top: 6px }
 @media (min-width: 1001px) {
-  #consumers [data-kind="name"] { width: 20% }
-  #consumers [data-kind="state"] { width: 14% }
+  #consumers [data-kind="name"] { width: 22% }
+  #consumers [data-kind="state"] { width: 16% }
   #consumers [data-kind="few"] { width: 7% }
-  #consumers [data-kind="ready"] { width: 11% }
-  #consumers [data-kind="long"] { width: 18% }
+  #consumers [data-kind="broker"] { width: 11% }
+  #consumers [data-kind="long"] { width: 16% }
 }
 section > button { margin-top: 6px }
 figure.names { grid-column: span 3 }
