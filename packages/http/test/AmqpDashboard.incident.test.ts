@@ -249,6 +249,33 @@ describe.skipIf(found.path === undefined)(`dashboard in an incident ${found.miss
     )
 
     it.effect(
+      "lists twelve consumers that run until all are wanted, and those that do not run always and first",
+      () =>
+        Effect.gen(function* () {
+          const { services, url } = yield* dashboard()
+          const { page } = yield* open()
+          yield* Effect.gen(function* () {
+            const queues = Array.from({ length: 14 }, (_, i) => `many-${i + 10}`)
+            for (const queue of queues) {
+              yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclare(queue)))
+              yield* Effect.forkScoped(Effect.exit(AmqpConsumer.consume(queue, () => Effect.void)))
+            }
+            yield* promise(() => page.goto(url))
+            yield* consumer(page, /^many-21 running /)
+            const names = page.getByRole("table", { name: "Consumers" }).getByRole("rowheader")
+            assert.deepStrictEqual(yield* promise(() => names.allInnerTexts()), queues.slice(0, 12))
+            yield* Effect.scoped(AmqpChannel.use((channel) => channel.queueDelete("many-23")))
+            yield* consumer(page, /^many-23 ended /)
+            assert.deepStrictEqual(yield* promise(() => names.allInnerTexts()), ["many-23", ...queues.slice(0, 11)])
+            yield* press(page, "Show all 14 rows")
+            yield* consumer(page, /^many-22 running /)
+            yield* promise(() => page.getByRole("button", { name: "Show 12 rows" }).waitFor())
+          }).pipe(Effect.scoped, Effect.provideContext(services))
+        }),
+      120_000
+    )
+
+    it.effect(
       "hidden tabs close their streams, so that a seventh is live on HTTP/1.1, and come back with what they have missed",
       () =>
         Effect.gen(function* () {
