@@ -12,7 +12,8 @@
  * **Choosing**
  *
  * Pages take query parameters: `error`, `kind`, `origin`, `before` and `since` (ISO 8601), `limit` (1 to 10,000, 100 by
- * default) and `maxContent` (bytes, 4096 by default). The two operations take a JSON body with the same names, `ids`,
+ * default) and `maxContent` (bytes, 4096 by default; all contents of a page have at most 32 MiB, and those after that are
+ * empty). The two operations take a JSON body with the same names, `ids`,
  * `limit`, `rate`, `dryRun`, and for a redrive `to`. Several of them must all choose a dead letter. What chooses nothing
  * is refused, unless it says `"all": true`.
  *

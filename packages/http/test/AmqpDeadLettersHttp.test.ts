@@ -161,6 +161,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
+    it.effect("has at most 32 MiB of contents, of all queues together", () =>
+      onService((queues) =>
+        Effect.gen(function* () {
+          const megabyte = "x".repeat(1_048_576)
+          for (const queue of [queues.dead, queues.other]) yield* fill({ ...queues, dead: queue }, 20, () => megabyte)
+          const { json } = (yield* ask("GET", `${path}?maxContent=1048576`, { headers: operator })) as Json
+          assert.strictEqual(json.letters.length, 40)
+          const sizes = json.letters.map(({ content }: Json) => content.length)
+          assert.deepStrictEqual(sizes, [...Array(32).fill(1_048_576), ...Array(8).fill(0)])
+        })
+      )
+    )
+
     it.effect("shows the beginning of a text as text, also if the cut is inside of a character", () =>
       onService((queues) =>
         Effect.gen(function* () {
@@ -310,6 +323,28 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           yield* untilCount(queues.dead, 5)
         })
       )
+    )
+  })
+
+  it.effect("An authorizer that dies permits nothing, and the next request is served", () => {
+    let dies = true
+    const dying: AmqpDeadLettersHttp.Options["authorize"] = (request, access) =>
+      Effect.suspend(() => (dies ? Effect.die(new Error("the directory is away")) : authorize(request, access)))
+    return onService(
+      (queues) =>
+        Effect.gen(function* () {
+          yield* fill(queues, 3)
+          for (const action of ["redrive", "discard"] as const) {
+            const answer = yield* move(queues.dead, action, { all: true })
+            assert.strictEqual(answer.status, 500)
+            assert.notInclude(JSON.stringify(answer), "directory")
+          }
+          assert.strictEqual((yield* ask("GET", path, { headers: operator })).status, 500)
+          yield* untilCount(queues.dead, 3)
+          dies = false
+          assert.deepInclude((yield* move(queues.dead, "discard", { all: true })).json, { discarded: 3 })
+        }),
+      { authorize: dying }
     )
   })
 

@@ -39,7 +39,10 @@ const letterOf = (letter: AmqpDeadLetters.DeadLetter): typeof Letter.Type => {
   } as typeof Letter.Type
 }
 
-/** Reads one page of several queues, one after another. */
+/** Maximum number of bytes that the contents of a page have together. As JSON each of them may take six. */
+const maxContents = 32 * 1024 * 1024
+
+/** Reads one page of several queues, one after another. Contents for which it has no room are empty. */
 export const peekAll = (
   letters: ReadonlyArray<AmqpDeadLetters.DeadLetters>,
   options: { readonly limit: number; readonly maxContent: number; readonly where: AmqpDeadLetters.Where }
@@ -47,11 +50,18 @@ export const peekAll = (
   Effect.gen(function* () {
     const pages: Array<AmqpDeadLetters.Page> = []
     let left = options.limit
+    let room = maxContents
     for (const queue of letters) {
       // A queue without room in the page is still counted.
       const page = yield* queue.peek({ ...options, limit: Math.max(1, left) })
       left -= page.scanned
-      pages.push(page)
+      const shown = page.letters.map((letter) => {
+        if (letter.content.length > room) room = 0
+        const content = room === 0 ? letter.content.slice(0, 0) : letter.content
+        room -= content.length
+        return { ...letter, content }
+      })
+      pages.push({ ...page, letters: shown })
     }
     const sum = (count: (page: AmqpDeadLetters.Page) => number) => pages.reduce((total, page) => total + count(page), 0)
     return {
