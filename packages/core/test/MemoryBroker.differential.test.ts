@@ -2,7 +2,7 @@
 import { TestBroker } from "@effect-amqp/core/testing"
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { compare, report, run, shrink, versionOf } from "../chaos/differential/differential.ts"
+import { compare, compareRequests, report, run, shrink, versionOf } from "../chaos/differential/differential.ts"
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("beside RabbitMQ", (it) => {
   it.effect(
@@ -13,6 +13,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })("be
         const version = yield* versionOf(url)
         const found = yield* run({ url, version, seed: 1, programs: 40, steps: 25, most: 1, waits: false })
         assert.deepStrictEqual(found.map(report), [])
+      }),
+    120_000
+  )
+
+  it.effect(
+    "single requests get the same answers, or an error that names what the memory broker does not have",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestBroker.TestBroker
+        const { disagreements, leftOut } = yield* compareRequests(url, yield* versionOf(url))
+        assert.deepStrictEqual(disagreements, [])
+        // Otherwise nothing would be compared.
+        assert.isBelow(leftOut.length, 40)
       }),
     120_000
   )

@@ -193,14 +193,209 @@ describe("faults", () => {
   )
 })
 
-describe("what it does not have", () => {
-  it.effect("is refused, and the error says what to use", () =>
+/** Consumes a queue. The first delivery of a message is handled in an hour, and a later one at once. */
+const consumeSlowly = (queue: string, options?: AmqpConsumer.ConsumeOptions) =>
+  Effect.gen(function* () {
+    const acks: Array<readonly [redelivered: boolean, tag: string]> = []
+    yield* Effect.forkScoped(
+      AmqpConsumer.consume(
+        queue,
+        (delivery) =>
+          Effect.sleep(delivery.redelivered ? 0 : "1 hour").pipe(
+            Effect.andThen(tagOf(delivery.ack)),
+            Effect.map((tag) => void acks.push([delivery.redelivered, tag]))
+          ),
+        { concurrency: 2, ...options }
+      )
+    )
+    yield* publish(queue)
+    yield* AmqpTest.adjust(0)
+    return acks
+  })
+
+describe("the consumer timeout", () => {
+  const late = [
+    [true, "Success"],
+    [false, "DeliverySettled"]
+  ]
+
+  for (const [title, queueTimeout, consumerTimeout, expected] of [
+    ["30 minutes by default", undefined, undefined, 30],
+    ["that of the queue", "10 minutes", undefined, 10],
+    ["that of the consumer, rather than of the queue", "10 minutes", "20 minutes", 20]
+  ] as const) {
+    it.effect(`of a quorum queue on 4.3 is ${title}: the delivery comes again, and a late ack settles nothing`, () =>
+      onMemory(
+        Effect.gen(function* () {
+          yield* declare("orders", { queueType: "quorum", consumerTimeout: queueTimeout })
+          const acks = yield* consumeSlowly("orders", { consumerTimeout })
+          yield* AmqpTest.adjust(`${expected - 1} minutes`)
+          assert.deepStrictEqual(acks, [])
+          yield* AmqpTest.adjust("1 minute")
+          // The library subscribes again after a pause.
+          yield* AmqpTest.adjust("1 minute")
+          assert.deepStrictEqual(acks, late.slice(0, 1) as never)
+          yield* AmqpTest.adjust("1 hour")
+          assert.deepStrictEqual(acks, late as never)
+          assert.deepInclude(yield* AmqpTest.queue("orders"), { ready: 0, unsettled: 0, consumers: 1 })
+        }).pipe(quietly)
+      )
+    )
+  }
+
+  it.effect("of a quorum queue on 4.3 keeps the consumer's other deliveries, and its channel", () =>
     onMemory(
       Effect.gen(function* () {
-        const reason = yield* reasonOf(declare("events", { queueType: "stream" }))
-        assert.include(reason.message, "MemoryBroker has no streams: use TestBroker")
+        yield* declare("orders", { queueType: "quorum", consumerTimeout: "10 minutes" })
+        const acks: Array<string> = []
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(
+            "orders",
+            (delivery) =>
+              Effect.sleep(delivery.redelivered ? 0 : "8 minutes").pipe(
+                Effect.andThen(tagOf(delivery.ack)),
+                Effect.map((tag) => void acks.push(`${delivery.content.toString()} ${tag}`))
+              ),
+            { concurrency: 3 }
+          )
+        )
+        yield* publish("orders", "first")
+        yield* AmqpTest.adjust("5 minutes")
+        yield* publish("orders", "second")
+        yield* AmqpTest.adjust("20 minutes")
+        assert.deepStrictEqual(acks, ["first Success", "second Success"])
       }).pipe(quietly)
     )
+  )
+
+  it.effect("is none for a classic queue on 4.3, which refuses it as an argument", () =>
+    onMemory(
+      Effect.gen(function* () {
+        yield* declare("orders")
+        const acks = yield* consumeSlowly("orders")
+        yield* AmqpTest.adjust("2 hours")
+        assert.deepStrictEqual(acks, [[false, "Success"]])
+        const reason = yield* reasonOf(declare("others", { consumerTimeout: "1 minute" }))
+        assert.strictEqual(reason._tag, "InvalidArgument")
+      }).pipe(quietly)
+    )
+  )
+
+  it.effect("closes the channel on 3.10, for queues of both types, within a minute after it", () =>
+    Effect.gen(function* () {
+      for (const queueType of ["classic", "quorum"]) {
+        yield* onMemory(
+          Effect.gen(function* () {
+            yield* declare("orders", { queueType })
+            yield* publish("orders")
+            const ended = yield* AmqpConsumer.consume("orders", () => Effect.never, {
+              resubscribe: "never",
+              shutdownTimeout: 0
+            }).pipe(reasonOf, Effect.forkScoped)
+            yield* AmqpTest.adjust("30 minutes")
+            assert.isUndefined(ended.pollUnsafe())
+            yield* AmqpTest.adjust("1 minute")
+            const reason = yield* Fiber.join(ended)
+            assert.strictEqual(reason._tag, "PreconditionFailed")
+            assert.include(reason.message, "timed out. Timeout value used: 1800000 ms.")
+            assert.deepInclude(yield* AmqpTest.queue("orders"), { ready: 1, unsettled: 0 })
+          }),
+          { version: "3.10" }
+        )
+      }
+    }).pipe(quietly)
+  )
+
+  it.effect("of a message that was taken with get closes the channel", () =>
+    onMemory(
+      Effect.gen(function* () {
+        yield* declare("orders", { queueType: "quorum", consumerTimeout: "10 minutes" })
+        yield* publish("orders")
+        const tag = yield* AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            const got = yield* channel.get("orders")
+            yield* AmqpTest.adjust("10 minutes")
+            return yield* tagOf(channel.ack(Option.getOrThrow(got)))
+          })
+        )
+        assert.notStrictEqual(tag, "Success")
+        assert.deepInclude(yield* AmqpTest.queue("orders"), { ready: 1, unsettled: 0 })
+      }).pipe(quietly)
+    )
+  )
+})
+
+describe("what it does not have", () => {
+  const refused: Readonly<Record<string, Effect.Effect<unknown, unknown, Amqp.Amqp | Scope.Scope>>> = {
+    streams: declare("events", { queueType: "stream" }),
+    "priority queues": declare("events", { maxPriority: 5 }),
+    "delayed retries": declare("events", {
+      queueType: "quorum",
+      delayedRetryType: "all",
+      delayedRetryMin: "1 second"
+    }),
+    clusters: declare("events", {
+      queueType: "quorum",
+      arguments: { "x-consumer-disconnected-timeout": 1000 }
+    }),
+    transactions: AmqpChannel.useTransaction(() => Effect.void),
+    "exchanges of type 'x-delayed-message'": AmqpChannel.use((channel) =>
+      channel.exchangeDeclare("later", "x-delayed-message", { arguments: { "x-delayed-type": "direct" } })
+    ),
+    "priorities of consumers of a queue with a single active consumer": Effect.andThen(
+      declare("single", { singleActiveConsumer: true }),
+      AmqpConsumer.consume("single", () => Effect.void, { priority: 1, resubscribe: "never" })
+    )
+  }
+
+  for (const [what, effect] of Object.entries(refused)) {
+    it.effect(`${what}: the error says so in this process`, () =>
+      onMemory(
+        Effect.gen(function* () {
+          const reason = yield* reasonOf(effect)
+          assert.include(reason.message, `MemoryBroker has no ${what}`)
+          assert.include(reason.message, "use TestBroker")
+        }).pipe(quietly)
+      )
+    )
+  }
+
+  it.live("the errors are the same over a socket", () =>
+    Effect.gen(function* () {
+      const broker = yield* MemoryBroker.make()
+      const url = yield* broker.listen()
+      for (const [what, effect] of Object.entries(refused)) {
+        const reason = yield* reasonOf(Effect.scoped(effect)).pipe(Effect.provide(Amqp.layer({ url })))
+        assert.include(reason.message, `MemoryBroker has no ${what}`)
+      }
+    }).pipe(Effect.scoped, quietly)
+  )
+
+  it.effect("TLS: building the layer fails", () =>
+    Effect.gen(function* () {
+      const reason = yield* reasonOf(Effect.scoped(Layer.build(AmqpTest.layer({ tls: true }))))
+      assert.include(reason.message, "MemoryBroker has no TLS")
+    }).pipe(quietly)
+  )
+
+  it.effect("permissions: its users may do everything, and another one or a wrong password is refused", () =>
+    Effect.gen(function* () {
+      const broker = yield* MemoryBroker.make({ users: { app: "secret" } })
+      const url = yield* broker.listen()
+      assert.match(url, /^amqp:\/\/app:secret@/)
+      const logIn = (username: string, password: string) =>
+        Layer.build(Amqp.layer({ host: "memory", username, password, connectionAttempts: 1 })).pipe(
+          Effect.provide(broker.inProcess),
+          Effect.scoped
+        )
+      yield* logIn("app", "secret")
+      const unknown = yield* reasonOf(logIn("guest", "guest"))
+      assert.strictEqual(unknown._tag, "AuthenticationFailed")
+      assert.include(unknown.message, "MemoryBroker has the users app, who may do everything")
+      assert.strictEqual(yield* tagOf(logIn("app", "wrong")), "AuthenticationFailed")
+      // The user of the options of `AmqpTest.layer` is one of its broker's.
+      yield* onMemory(declare("orders"), { username: "app", password: "secret" })
+    }).pipe(Effect.scoped, quietly)
   )
 })
 

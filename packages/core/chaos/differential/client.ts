@@ -325,14 +325,14 @@ export class Client {
     }
   }
 
-  async #consume({ exclusive, noAck, prefetch, queue }: Extract<Step, { readonly do: "consume" }>): Promise<unknown> {
+  async #consume({ args, exclusive, noAck, prefetch, queue }: Extract<Step, { readonly do: "consume" }>): Promise<unknown> {
     // Which of several consumers gets a message depends on the moment.
     if (this.#consumers.some((consumer) => consumer.queue === queue)) return "has a consumer"
     const channel = await this.#consuming()
     await channel.qos(prefetch, false)
     const tag = `c${this.#tags++}${noAck ? "!" : ""}`
     this.#consumers.push({ tag: tag.replace(/!$/, ""), queue })
-    return channel.consume(this.#name("q", queue), tag, { noAck, exclusive, arguments: {} })
+    return channel.consume(this.#name("q", queue), tag, { noAck, exclusive, arguments: args as never })
   }
 
   // --- Looking ---------------------------------------------------------------------------------------------------------

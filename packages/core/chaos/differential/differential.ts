@@ -13,6 +13,7 @@ import * as Timers from "../../src/testing/internal/memory/timers.ts"
 import type { Version } from "../../src/testing/internal/memory/version.ts"
 import { randomOf } from "../random.ts"
 import { Client, type Site } from "./client.ts"
+import { answers, requests } from "./requests.ts"
 import { type Program, program, shown, waiting } from "./program.ts"
 
 /** What a client sees after a step. */
@@ -54,7 +55,7 @@ const onMemory = (steps: Program, version: Version): Effect.Effect<ReadonlyArray
       pause: () => turns(3)
     }
     return yield* Effect.promise(async () => {
-      const client = new Client(site, "p-")
+      const client = new Client(site, "memory#")
       const sights: Array<Sight> = []
       for (const step of steps) {
         const outcome = await client.run(step)
@@ -72,7 +73,7 @@ const patience = 2500
 const onRabbitMq = async (steps: Program, url: string, expected: ReadonlyArray<Sight>) => {
   const pause = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
   const site: Site = { connect: () => connecting(Driver.open, url), wait: () => pause(waiting), pause: () => pause(5) }
-  const client = new Client(site, `p${process.pid}-${++programs}-`)
+  const client = new Client(site, `rabbit${process.pid}-${++programs}#`)
   try {
     for (const [index, step] of steps.entries()) {
       const outcome = await client.run(step)
@@ -149,6 +150,31 @@ export const run = ({ most, programs: count, seed, steps: length, url, version, 
     )
     return yield* Effect.forEach(differences, (difference) => shrink(difference, url, version), { concurrency: 4 })
   })
+
+/** A request that the two answer differently, and for which the memory broker does not say that it is left out. */
+export interface Disagreement {
+  readonly request: string
+  readonly memory: string
+  readonly rabbitmq: string
+}
+
+/** Asks both brokers for each single request. */
+export const compareRequests = (url: string, version: Version) =>
+  Effect.gen(function* () {
+    const broker = new Broker(yield* Timers.make, { version, keepsPublications: false })
+    const opener = open(broker, (yield* Scheduler.Scheduler).makeDispatcher())
+    const memory = yield* Effect.promise(() => answers(() => connecting(opener, "amqp://guest:guest@memory:5672"), "a#"))
+    const rabbitmq = yield* Effect.promise(() => answers(() => connecting(Driver.open, url), `r${process.pid}#`))
+    const all = requests.map(({ title: request }, index): Disagreement => ({
+      request,
+      memory: memory[index]!,
+      rabbitmq: rabbitmq[index]!
+    }))
+    return {
+      disagreements: all.filter((each) => each.memory !== each.rabbitmq && !each.memory.includes("MemoryBroker has no")),
+      leftOut: all.filter(({ memory }) => memory.includes("MemoryBroker has no")).map(({ request }) => request)
+    }
+  }).pipe(Effect.scoped)
 
 export const report = ({ index, memory, rabbitmq, seed, steps }: Difference): string =>
   [

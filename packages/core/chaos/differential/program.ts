@@ -46,6 +46,7 @@ export type Step =
       readonly prefetch: number
       readonly noAck: boolean
       readonly exclusive: boolean
+      readonly args: Arguments
     }
   | { readonly do: "cancel"; readonly index: number }
   | { readonly do: "get"; readonly queue: number; readonly noAck: boolean }
@@ -103,6 +104,7 @@ const queueArguments = (random: Random, isQuorum: boolean): Arguments => {
   } else if (chance(random, 3)) args["x-dead-letter-routing-key"] = "a"
   if (chance(random, 8)) args["x-single-active-consumer"] = true
   if (isQuorum && chance(random, 40)) args["x-delivery-limit"] = random.between(0, 2)
+  if (isQuorum && chance(random, 15)) args["x-consumer-timeout"] = ttl
   if (chance(random, 3)) args["x-message-ttl"] = random.one([-1, "1000", true])
   if (chance(random, 2)) args["x-queue-type"] = random.one(["unknown", 3])
   if (chance(random, 2)) args[isQuorum ? "x-queue-mode" : "x-delivery-limit"] = isQuorum ? "lazy" : 3
@@ -184,7 +186,8 @@ const step = (random: Random): Step =>
         queue: random.below(queues),
         prefetch: random.below(4),
         noAck: chance(random, 15),
-        exclusive: chance(random, 8)
+        exclusive: chance(random, 8),
+        args: chance(random, 4) ? { "x-consumer-timeout": ttl } : {}
       })
     ],
     [3, () => ({ do: "cancel", index: random.below(4) })],

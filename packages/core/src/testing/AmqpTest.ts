@@ -1,6 +1,7 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/testing/TestClock"
 import * as Amqp from "../Amqp.ts"
 import type { Options as ConfigOptions } from "../AmqpConfig.ts"
@@ -22,6 +23,13 @@ export interface Options
 
 const defaults = { username: "guest", password: "guest", shutdownTimeout: 0 }
 
+/** The user of the application, whom the broker knows and who may do everything. */
+const userOf = ({ credentials, password, username }: ConfigOptions): Readonly<Record<string, string>> => {
+  const given = credentials?._tag === "Plain" ? credentials : { username, password }
+  const secret = given.password ?? defaults.password
+  return { [given.username ?? defaults.username]: Redacted.isRedacted(secret) ? Redacted.value(secret) : secret }
+}
+
 /**
  * All services of `@effect-amqp/core`, connected to a fresh broker in memory.
  *
@@ -39,6 +47,8 @@ const defaults = { username: "guest", password: "guest", shutdownTimeout: 0 }
  *
  * The default of `shutdownTimeout` is zero here: a handler that sleeps on the `TestClock` when the layer closes is
  * interrupted, because no one adjusts that clock any more.
+ *
+ * The broker knows the user of the options, who may do everything. TLS and a login by a certificate are refused.
  *
  * Building fails as `Amqp.layer` does.
  *
@@ -82,7 +92,7 @@ export const layer = ({ version, ...options }: Options = {}): Layer.Layer<
       Effect.map(MemoryBroker.MemoryBroker, ({ inProcess }) =>
         Layer.provide(Amqp.layer({ ...defaults, ...options, host: "memory" }), inProcess)
       )
-    ).pipe(Layer.provideMerge(MemoryBroker.layer({ version })))
+    ).pipe(Layer.provideMerge(MemoryBroker.layer({ version, users: { guest: "guest", ...userOf(options) } })))
   )
 
 const use = <A>(read: (broker: MemoryBroker.MemoryBroker["Service"]) => Effect.Effect<A>) =>

@@ -30,6 +30,11 @@ export type { Confirms, MemoryMessage, MemoryQueue, Version }
 export interface Options {
   /** The version of RabbitMQ that it plays. Default: `"4.3"`. */
   readonly version?: Version | undefined
+  /**
+   * Passwords by the names of the users, who may do everything. Default: `guest` with the password `guest`. Others are
+   * refused with `AuthenticationFailed`.
+   */
+  readonly users?: Readonly<Record<string, string>> | undefined
   /** Whether it keeps each published message for `published`. Default: true. A broker that runs for long needs false. */
   readonly keepsPublished?: boolean | undefined
 }
@@ -51,8 +56,12 @@ export interface Options {
  * All of its time is Effect's `Clock`, that of the fiber that makes it: with a `TestClock`, `TestClock.adjust("1 day")`
  * passes a time to live of a day at once.
  *
- * It has no streams, no transactions, no priority queues and priorities of consumers, no permissions and no clusters. What
- * it does not have is refused with 540 NOT_IMPLEMENTED, so no test passes by a silent difference.
+ * A delivery that is not settled within 30 minutes, or within the consumer timeout of its queue or consumer, is taken back as
+ * RabbitMQ does: 4.3 ends the consumer of a quorum queue, and 3.10 the channel, whatever the queue.
+ *
+ * It has no streams, no transactions, no priority queues, no delayed retries, no permissions, no TLS and no clusters. What
+ * it does not have is refused with 540 NOT_IMPLEMENTED, so no test passes by a silent difference. There is no way to set a
+ * policy.
  *
  * **Gotchas**
  *
@@ -124,7 +133,7 @@ export class MemoryBroker extends Context.Service<
     readonly restart: (options?: { readonly keeps?: "durable" | "nothing" | undefined }) => Effect.Effect<void>
     /**
      * Listens on the loopback interface for clients of AMQP 0-9-1 of any kind, until the scope closes. Returns the URL, with
-     * user and password `guest`. Fails with `StartFailed` if the port is in use. Default port: a free one.
+     * the first of the users. Fails with `StartFailed` if the port is in use. Default port: a free one.
      */
     readonly listen: (options?: {
       readonly port?: number | undefined
@@ -151,9 +160,10 @@ export class MemoryBroker extends Context.Service<
  */
 export const make = Effect.fnUntraced(function* ({
   keepsPublished = true,
+  users,
   version = "4.3"
 }: Options = {}): Effect.fn.Return<MemoryBroker["Service"], never, Scope.Scope> {
-  const broker = new Broker(yield* Timers.make, { version, keepsPublications: keepsPublished })
+  const broker = new Broker(yield* Timers.make, { version, users, keepsPublications: keepsPublished })
   const clock = yield* Clock.Clock
   const dispatcher = (yield* Scheduler.Scheduler).makeDispatcher()
   const run = <A>(action: () => A) => Effect.sync(() => broker.run(action))

@@ -31,9 +31,17 @@ export const notAllowed = onConnection(530, "NOT_ALLOWED")
 export const notImplemented = onConnection(540, "NOT_IMPLEMENTED")
 export const internalError = onConnection(541, "INTERNAL_ERROR")
 
-/** What the memory broker leaves out. It is refused, so that no test passes by a silent difference. */
-export const leftOut = (what: string): Failure =>
-  notImplemented(`MemoryBroker has no ${what}: use TestBroker, which is a real RabbitMQ, for this test`)
+const without = (what: string) =>
+  `NOT_IMPLEMENTED - MemoryBroker has no ${what}: use TestBroker, which is a real RabbitMQ, for this test`
+
+/**
+ * What the memory broker leaves out. It is refused, so that no test passes by a silent difference. Only the channel ends: a
+ * client whose connection ends reconnects and tries again, which delays the error.
+ */
+export const leftOut = (what: string): Failure => new Failure("channel", 540, without(what))
+
+/** The same for what a login asks for. */
+export const leftOutOfLogins = (what: string): Failure => new Failure("connection", 540, without(what))
 
 export const queueIn = (vhost: string, name: string): string => `queue '${name}' in vhost '${vhost}'`
 export const exchangeIn = (vhost: string, name: string): string => `exchange '${name}' in vhost '${vhost}'`

@@ -4,6 +4,7 @@
  * of Effect's scheduler: a `TestClock` waits for them.
  */
 import * as Duration from "effect/Duration"
+import * as Redacted from "effect/Redacted"
 import type * as Scheduler from "effect/Scheduler"
 import type { AmqpConfig } from "../../../model/config.ts"
 import type { FieldTable } from "../../../model/message.ts"
@@ -31,7 +32,7 @@ import type { Outgoing } from "../../../internal/wire/properties.ts"
 import { propertyListOf } from "../../../internal/wire/propertyList.ts"
 import { bytesOfTable } from "../../../internal/wire/tableBytes.ts"
 import { causeOf } from "./codec/methods.ts"
-import { Failure, leftOut, preconditionFailed, notImplemented } from "./failure.ts"
+import { Failure, leftOut, leftOutOfLogins, preconditionFailed, notImplemented } from "./failure.ts"
 import type { Broker } from "./model/broker.ts"
 import type { Args, Channel, ChannelClient, Outbound } from "./model/channel.ts"
 import { Properties } from "./model/properties.ts"
@@ -56,6 +57,12 @@ const smaller = (ours: number, theirs: number): number => (theirs === 0 ? ours :
 const reset = (): Error =>
   Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET", errno: -104, syscall: "read" })
 
+const checkLogin = (broker: Broker, { credentials, tls }: AmqpConfig): void => {
+  if (tls !== undefined) throw leftOutOfLogins("TLS")
+  if (credentials._tag !== "Plain") throw leftOutOfLogins("logins by a certificate (EXTERNAL)")
+  broker.logIn(credentials.username, Redacted.value(credentials.password))
+}
+
 /** Opens a connection to the broker, as the driver does. */
 export const open =
   (broker: Broker, dispatcher: Scheduler.SchedulerDispatcher) =>
@@ -76,8 +83,12 @@ export const open =
           })
         )
       }
-      const vhost = broker.vhosts.get(config.vhost)
-      if (vhost === undefined) {
+      try {
+        checkLogin(broker, config)
+      } catch (cause) {
+        return failed(cause instanceof Failure ? closeOf(cause, "connection.start-ok") : cause)
+      }
+      if (!broker.vhosts.has(config.vhost)) {
         return failed(
           closeOf(new Failure("connection", 530, `NOT_ALLOWED - vhost ${config.vhost} not found`), "connection.open")
         )
@@ -165,6 +176,7 @@ class MemoryConnection implements DriverConnection, SessionClient {
 
   /** Sends something to the client. */
   emit(event: () => void): void {
+    if (this.#hasEnded) return
     this.bytesRead++
     this.broker.activity++
     if (this.broker.isStalled) this.#output.push(event)
@@ -599,6 +611,12 @@ class MemoryChannel implements DriverChannel, ChannelClient {
 
   cancelled(consumerTag: string): void {
     this.#emit(() => this.#events.cancelled(consumerTag))
+  }
+
+  readonly acceptsCancels = (): boolean => true
+
+  fail(failure: Failure): void {
+    this.#failed(failure, "")
   }
 
   // --- The end ---------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ export const listen = (broker: Broker, port: number): Effect.Effect<string, Test
     Effect.map(({ server }) => {
       const address = server.address()
       const bound = typeof address === "object" && address !== null ? address.port : port
-      return `amqp://guest:guest@${host}:${bound}`
+      const [[user, password] = ["guest", "guest"]] = broker.users
+      return `amqp://${encodeURIComponent(user)}:${encodeURIComponent(password)}@${host}:${bound}`
     })
   )

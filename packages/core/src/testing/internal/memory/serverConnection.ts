@@ -253,14 +253,16 @@ export class ServerConnection implements SessionClient {
   }: Extract<Received, { readonly method: "connection.start-ok" }>["args"]): void {
     const given = Table.find(clientProperties, "capabilities")
     this.#capabilities = given?.tag === "F" ? Table.readEntries(given.bytes) : []
-    const credentials = login(mechanism, response)
-    if (credentials?.user !== "guest" || credentials.password !== "guest") {
+    if (mechanism === "EXTERNAL") throw Failure.leftOutOfLogins("logins by a certificate (EXTERNAL)")
+    if (mechanism !== "PLAIN" && mechanism !== "AMQPLAIN") {
+      throw Failure.commandInvalid(`unknown authentication mechanism '${mechanism}'`)
+    }
+    const credentials = login(mechanism, response) ?? { user: "", password: "" }
+    try {
+      this.#broker.logIn(credentials.user, credentials.password)
+    } catch (cause) {
       if (!this.#can("authentication_failure_close")) return this.#finish()
-      throw new Failure.Failure(
-        "connection",
-        403,
-        `ACCESS_REFUSED - Login was refused using authentication mechanism ${mechanism}. For details see the broker logfile.`
-      )
+      throw cause
     }
     this.#user = credentials.user
     this.#stage = "tune-ok"
@@ -523,7 +525,9 @@ export class ServerConnection implements SessionClient {
       confirm: (deliveryTag, isAck) => this.#send(number, isAck ? "basic.ack" : "basic.nack", { deliveryTag }),
       cancelled: (consumerTag) => {
         if (this.#can("consumer_cancel_notify")) this.#send(number, "basic.cancel", { consumerTag, noWait: true })
-      }
+      },
+      acceptsCancels: () => this.#can("consumer_cancel_notify"),
+      fail: (failure) => this.#fail(failure, number, "")
     }
   }
 

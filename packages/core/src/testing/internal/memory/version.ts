@@ -30,8 +30,15 @@ export interface Behavior {
   readonly routesReplies: boolean
   /** Whether a quorum queue orders its messages by their priority. */
   readonly hasQuorumPriorities: boolean
+  /** Whether the properties of a message count as a part of its size in a quorum queue. */
+  readonly countsProperties: boolean
   /** The smallest frame-max that it accepts. With a smaller one it ends the connection without a word. */
   readonly leastFrameMax: number
+  /**
+   * What ends when a delivery is not settled within the consumer timeout: its channel (406), or only its consumer, and
+   * only that of a quorum queue.
+   */
+  readonly timeoutEnds: "channel" | "consumer"
   /** Maximum body size of a message, in bytes. */
   readonly maxMessageSize: number
 }
@@ -46,7 +53,9 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     hasGlobalPrefetch: false,
     routesReplies: true,
     hasQuorumPriorities: true,
+    countsProperties: true,
     leastFrameMax: 8192,
+    timeoutEnds: "consumer",
     maxMessageSize: 16_777_216
   },
   "3.10": {
@@ -58,7 +67,9 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     hasGlobalPrefetch: true,
     routesReplies: false,
     hasQuorumPriorities: false,
+    countsProperties: false,
     leastFrameMax: 4096,
+    timeoutEnds: "channel",
     maxMessageSize: 134_217_728
   }
 }

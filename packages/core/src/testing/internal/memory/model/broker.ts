@@ -1,5 +1,5 @@
 /** The broker: virtual hosts, connections, and what a test makes it do. */
-import { connectionForced } from "../failure.ts"
+import { connectionForced, Failure } from "../failure.ts"
 import type { Timers } from "../timers.ts"
 import { type Behavior, behaviors, type Version } from "../version.ts"
 import type { Publication } from "./channel.ts"
@@ -27,8 +27,13 @@ const processId = Buffer.concat([
   Buffer.from([0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1])
 ]).toString("base64")
 
+/** The user of RabbitMQ, who may connect from the same machine only. */
+const guest = { guest: "guest" }
+
 export interface BrokerOptions {
   readonly version: Version
+  /** Passwords by the names of users. They may do everything. Default: `guest`. */
+  readonly users?: Readonly<Record<string, string>> | undefined
   /** Whether publications are kept for a test that reads them. */
   readonly keepsPublications: boolean
 }
@@ -37,6 +42,7 @@ export class Broker implements VirtualHostBroker, SessionBroker {
   readonly version: Version
   readonly behavior: Behavior
   readonly timers: Timers
+  readonly users: ReadonlyMap<string, string>
   readonly vhosts = new Map<string, VirtualHost>()
   readonly sessions = new Set<Session>()
   /** Connections whose handshake is not over. */
@@ -59,12 +65,28 @@ export class Broker implements VirtualHostBroker, SessionBroker {
   #depth = 0
   #names = 0
 
-  constructor(timers: Timers, { keepsPublications, version }: BrokerOptions) {
+  constructor(timers: Timers, { keepsPublications, users = guest, version }: BrokerOptions) {
     this.version = version
     this.behavior = behaviors[version]
+    this.users = new Map(Object.entries(users))
     this.#keepsPublications = keepsPublications
     this.timers = { now: timers.now, at: (due, action) => timers.at(due, () => this.run(action)) }
     this.vhosts.set("/", new VirtualHost(this, "/"))
+  }
+
+  /** Logs a user in. Throws a `Failure`. */
+  logIn(user: string, password: string): void {
+    const expected = this.users.get(user)
+    if (expected === password) return
+    const problem =
+      expected === undefined
+        ? ` MemoryBroker has the users ${[...this.users.keys()].join(", ")}, who may do everything.`
+        : ""
+    throw new Failure(
+      "connection",
+      403,
+      `ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.${problem}`
+    )
   }
 
   // --- Turns -----------------------------------------------------------------------------------------------------------

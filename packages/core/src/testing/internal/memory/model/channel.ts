@@ -5,7 +5,7 @@ import { deliveredProperties } from "./delivered.ts"
 import { keysOf, type Message } from "./message.ts"
 import type { Properties } from "./properties.ts"
 import type { Consumer, Queue, Queued, Return } from "./queue.ts"
-import type { QueueFlags } from "./queueSettings.ts"
+import { type QueueFlags, readConsumerSettings } from "./queueSettings.ts"
 import type { ExchangeFlags } from "./exchange.ts"
 import * as Table from "./table.ts"
 import { replyQueue, type VirtualHost } from "./virtualHost.ts"
@@ -26,6 +26,18 @@ export interface ChannelClient {
   readonly returned: (code: number, text: string, message: Omit<Outbound, "deliveryTag" | "redelivered">) => void
   readonly confirm: (deliveryTag: number, isAck: boolean) => void
   readonly cancelled: (consumerTag: string) => void
+  /** Whether the client accepts that the broker cancels a consumer. */
+  readonly acceptsCancels: () => boolean
+  /** The broker closes the channel by itself. */
+  readonly fail: (failure: Failure.Failure) => void
+}
+
+/** Where a channel belongs. */
+export interface Place {
+  /** The identity of the connection, to which exclusive queues belong. */
+  readonly connection: object
+  readonly user: string
+  readonly number: number
 }
 
 /** A published message, for those who look at the broker. */
@@ -49,9 +61,15 @@ interface Unsettled {
   readonly queued: Queued
   readonly queue: Queue
   readonly consumer: ChannelConsumer | undefined
+  /** When the consumer timeout is over; `Infinity`: never. */
+  readonly dueAt: number
+  /** Whether the queue has taken it back. The client may still settle it, to no effect on the message. */
+  isTakenBack: boolean
 }
 
 interface ChannelConsumer extends Consumer {
+  /** The consumer timeout that it has asked for, in milliseconds. */
+  readonly timeout: number | undefined
   unsettled: number
   /** Deliveries beyond its prefetch. */
   credit: number
@@ -71,6 +89,7 @@ export class Channel {
   /** The identity of the connection, to which exclusive queues belong. */
   readonly #connection: object
   readonly #user: string
+  readonly #number: number
   readonly #client: ChannelClient
   readonly #consumers = new Map<string, ChannelConsumer>()
   readonly #unsettled = new Map<number, Unsettled>()
@@ -82,13 +101,19 @@ export class Channel {
   #globalPrefetch = 0
   #lastQueue = ""
   #isOpen = true
+  readonly #openedAt: number
+  /** When deliveries are next checked against the consumer timeout. */
+  #checksAt = Infinity
+  #cancelCheck: (() => void) | undefined
 
-  constructor(broker: ChannelBroker, vhost: VirtualHost, connection: object, user: string, client: ChannelClient) {
+  constructor(broker: ChannelBroker, vhost: VirtualHost, { connection, number, user }: Place, client: ChannelClient) {
     this.#broker = broker
     this.#vhost = vhost
     this.#connection = connection
     this.#user = user
+    this.#number = number
     this.#client = client
+    this.#openedAt = vhost.timers.now()
   }
 
   get consumers(): number {
@@ -268,12 +293,7 @@ export class Channel {
     if (name === replyQueue) return this.#consumeReplies(tag, noAck)
     const queue = this.#queue(name)
     const resource = Failure.queueIn(this.#vhost.name, queue.name)
-    const priority = Table.find(args, "x-priority")
-    if (priority !== undefined && !Table.isInteger(priority)) {
-      throw Failure.preconditionFailed(
-        `invalid arg 'x-priority' for ${resource}: "expected integer, got ${Table.typeName(priority)}"`
-      )
-    }
+    const { priority, timeout } = readConsumerSettings(this.#broker.behavior, resource, queue.settings.isQuorum, args)
     if (priority !== undefined && queue.settings.isSingleActiveConsumer) {
       throw Failure.leftOut("priorities of consumers of a queue with a single active consumer")
     }
@@ -289,8 +309,10 @@ export class Channel {
       tag,
       queue,
       isExclusive,
-      priority: Table.integer(priority) ?? 0,
+      priority: priority ?? 0,
+      timeout,
       noAck,
+      timedOut: 0,
       unsettled: 0,
       credit: 0,
       canTake: () => this.#canTake(consumer, prefetch),
@@ -309,15 +331,20 @@ export class Channel {
     return tag
   }
 
-  #canTake({ credit, noAck, unsettled }: ChannelConsumer, prefetch: number): boolean {
+  #canTake({ credit, noAck, timedOut, unsettled }: ChannelConsumer, prefetch: number): boolean {
     if (noAck) return true
+    if (timedOut > 0) return false
     if (prefetch > 0 && unsettled >= prefetch + credit) return false
     return this.#globalPrefetch === 0 || this.#unsettled.size < this.#globalPrefetch
   }
 
   #outbound(queue: Queue, queued: Queued, consumer: ChannelConsumer | undefined, noAck: boolean): Outbound {
     const deliveryTag = ++this.#deliveries
-    if (!noAck) this.#unsettled.set(deliveryTag, { queued, queue, consumer })
+    if (!noAck) {
+      const dueAt = this.#dueAt(queue, consumer)
+      this.#unsettled.set(deliveryTag, { queued, queue, consumer, dueAt, isTakenBack: false })
+      if (dueAt < this.#checksAt) this.#checkAt(dueAt)
+    }
     const { body, exchange, routingKeys } = queued.message
     return {
       deliveryTag,
@@ -409,26 +436,87 @@ export class Channel {
     if (!this.#unsettled.has(deliveryTag)) {
       throw Failure.preconditionFailed(`unknown delivery tag ${deliveryTag}`)
     }
-    if (!multiple) return [this.#take(deliveryTag)]
+    if (!multiple) return this.#takeThese([deliveryTag])
     const tags: Array<number> = []
     for (const tag of this.#unsettled.keys()) if (tag <= deliveryTag) tags.push(tag)
-    return tags.map((tag) => this.#take(tag))
+    return this.#takeThese(tags)
   }
 
   #takeAll(): ReadonlyArray<Unsettled> {
-    return [...this.#unsettled.keys()].map((tag) => this.#take(tag))
+    return this.#takeThese([...this.#unsettled.keys()])
+  }
+
+  /** Takes deliveries, and returns those that their queues have not taken back. */
+  #takeThese(tags: ReadonlyArray<number>): ReadonlyArray<Unsettled> {
+    return tags.map((tag) => this.#take(tag)).filter(({ isTakenBack }) => !isTakenBack)
   }
 
   #take(tag: number): Unsettled {
     const unsettled = this.#unsettled.get(tag)!
     this.#unsettled.delete(tag)
-    if (unsettled.consumer !== undefined) {
-      unsettled.consumer.unsettled--
-      this.#vhost.wake(unsettled.queue)
+    const { consumer, isTakenBack, queue } = unsettled
+    if (consumer !== undefined && isTakenBack) {
+      if (--consumer.timedOut === 0 && queue.consumers.includes(consumer)) queue.resume()
+    } else if (consumer !== undefined) {
+      consumer.unsettled--
+      this.#vhost.wake(queue)
     }
     // Capacity for all consumers of the channel.
     if (this.#globalPrefetch > 0) for (const { queue } of this.#consumers.values()) this.#vhost.wake(queue)
     return unsettled
+  }
+
+  // --- The consumer timeout --------------------------------------------------------------------------------------------
+
+  #dueAt(queue: Queue, consumer: ChannelConsumer | undefined): number {
+    const now = this.#vhost.timers.now()
+    if (this.#broker.behavior.timeoutEnds === "channel") {
+      // RabbitMQ checks once per minute, from the opening of the channel on, for what is older than the timeout.
+      const minutes = Math.floor((now + defaultTimeout - this.#openedAt) / 60_000) + 1
+      return this.#openedAt + minutes * 60_000
+    }
+    const { consumerTimeout, isQuorum } = queue.settings
+    return isQuorum ? now + (consumer?.timeout ?? consumerTimeout ?? defaultTimeout) : Infinity
+  }
+
+  #checkAt(dueAt: number): void {
+    this.#cancelCheck?.()
+    this.#checksAt = dueAt
+    this.#cancelCheck = this.#vhost.timers.at(dueAt, () => this.#check())
+  }
+
+  /** Looks for deliveries that were not settled in time. */
+  #check(): void {
+    this.#checksAt = Infinity
+    const now = this.#vhost.timers.now()
+    const overdue = [...this.#unsettled.values()].filter(({ dueAt, isTakenBack }) => dueAt <= now && !isTakenBack)
+    if (overdue.length > 0 && this.#broker.behavior.timeoutEnds === "channel") {
+      return this.#client.fail(timedOut(this.#number, defaultTimeout))
+    }
+    const groups = new Map<ChannelConsumer | Queue, Array<Unsettled>>()
+    for (const delivery of overdue) {
+      const key = delivery.consumer ?? delivery.queue
+      groups.set(key, [...(groups.get(key) ?? []), delivery])
+    }
+    for (const [{ consumer, queue }, deliveries] of [...groups.values()].map((all) => [all[0]!, all] as const)) {
+      for (const delivery of deliveries) {
+        delivery.isTakenBack = true
+        if (consumer === undefined) continue
+        consumer.unsettled--
+        consumer.timedOut++
+      }
+      queue.takeBack(
+        consumer,
+        deliveries.map(({ queued }) => queued)
+      )
+      const isConsuming = consumer !== undefined && this.#consumers.get(consumer.tag) === consumer
+      if (!isConsuming || !this.#client.acceptsCancels()) return this.#client.fail(timedOut(this.#number, -1))
+      // The consumer goes on when its client settles what was taken back, or ends when its client cancels it, too.
+      this.#client.cancelled(consumer.tag)
+    }
+    let next = Infinity
+    for (const { dueAt, isTakenBack } of this.#unsettled.values()) if (!isTakenBack) next = Math.min(next, dueAt)
+    if (next < Infinity) this.#checkAt(next)
   }
 
   // --- The end ---------------------------------------------------------------------------------------------------------
@@ -446,6 +534,7 @@ export class Channel {
   end(): void {
     if (!this.#isOpen) return
     this.#isOpen = false
+    this.#cancelCheck?.()
     this.#endReplies()
     const consumers = [...this.#consumers.values()]
     this.#consumers.clear()
@@ -453,6 +542,14 @@ export class Channel {
     for (const consumer of consumers) this.#removeConsumer(consumer)
   }
 }
+
+/** RabbitMQ's default, in milliseconds. */
+const defaultTimeout = 30 * 60_000
+
+const timedOut = (channel: number, millis: number): Failure.Failure =>
+  Failure.preconditionFailed(
+    `delivery acknowledgement on channel ${channel} timed out. Timeout value used: ${millis} ms. This timeout value can be configured, see consumers doc guide to learn more`
+  )
 
 const notDefault = (...exchanges: ReadonlyArray<string>): void => {
   if (exchanges.includes("")) throw Failure.accessRefused("operation not permitted on the default exchange")
@@ -478,6 +575,6 @@ const additionalKeys = (name: string, headers: Args): ReadonlyArray<string> => {
   const keys = keysOf(value)
   if (keys !== undefined) return keys
   throw Failure.preconditionFailed(
-    `invalid message: {unacceptable_type_in_header,{<<"${name}">>,${Table.typeName(value!)},${String(Table.plain(value!))}}}`
+    `invalid message: {unacceptable_type_in_header,"${name}",${Table.typeName(value!)}}`
   )
 }

@@ -29,12 +29,13 @@ export interface Message {
   readonly lastDeath: Death | undefined
 }
 
-/** The keys of a header with additional ones. `undefined`: it is not an array of strings. */
+/** The keys of a header with additional ones, which are those of its items that are strings. `undefined`: it is no array. */
 export const keysOf = (value: Table.Value | undefined): ReadonlyArray<string> | undefined => {
   if (value === undefined) return []
   if (value.tag !== "A") return undefined
-  const keys = Table.items(value).map(Table.text)
-  return keys.every((key) => key !== undefined) ? keys : undefined
+  return Table.items(value)
+    .map(Table.text)
+    .filter((key) => key !== undefined)
 }
 
 /** What the death of a message adds to its header `x-death`. */

@@ -38,6 +38,8 @@ export interface Consumer {
   readonly cancelled: () => void
   /** Whether a delivery needs no acknowledgement. */
   readonly noAck: boolean
+  /** The deliveries that a quorum queue has taken back for their age, and that the client has not settled since. */
+  timedOut: number
 }
 
 /** What a queue needs of its virtual host. */
@@ -71,9 +73,8 @@ export class Queue {
   readonly #ready: Deque<Queued>
   /** Messages that came back to a quorum queue. They are delivered first. */
   readonly #returned: Deque<Queued>
-  readonly #unsettled = new Set<Queued>()
-  /** Those that were taken with `basic.get`. */
-  readonly #got = new Set<Queued>()
+  /** Deliveries, with the consumer that has got them; `undefined`: it was taken with `basic.get`. */
+  readonly #unsettled = new Map<Queued, Consumer | undefined>()
   /** Dead letters that no queue has taken yet. */
   #deadLetters: Array<readonly [queued: Queued, reason: DeathReason]> = []
   #consumers: ReadonlyArray<Consumer> = []
@@ -125,9 +126,16 @@ export class Queue {
     return this.ready + this.unsettled + this.#deadLetters.length
   }
 
-  /** The number of consumers as RabbitMQ counts: for a quorum queue, an unsettled `basic.get` is one. */
+  /**
+   * The number of consumers as RabbitMQ counts. For a quorum queue these are also the consumers that have ended and hold
+   * deliveries, each unsettled `basic.get`, and of those with a single active consumer only the active one.
+   */
   get consumerCount(): number {
-    return this.#consumers.length + (this.settings.isQuorum ? this.#got.size : 0)
+    if (!this.settings.isQuorum) return this.#consumers.length
+    const holders = [...this.#unsettled.values()].map((consumer) => consumer ?? {})
+    const { isSingleActiveConsumer } = this.settings
+    const running = isSingleActiveConsumer ? this.#consumers.filter((each) => each === this.#active) : this.#consumers
+    return new Set<object>([...running, ...holders]).size
   }
 
   get consumers(): ReadonlyArray<Consumer> {
@@ -160,7 +168,7 @@ export class Queue {
     }
     if (isQuorum && this.#host.behavior.hasQuorumPriorities) this.#ready.insert(queued)
     else this.#ready.push(queued)
-    this.#readyBytes += message.body.length
+    this.#readyBytes += this.#size(message)
     // A consumer that can take it gets it before the limits are checked.
     this.dispatch()
     this.#limit()
@@ -168,9 +176,15 @@ export class Queue {
     return true
   }
 
-  #fits({ body }: Message): boolean {
+  /** What a message counts of `x-max-length-bytes`. */
+  #size({ body, properties }: Message): number {
+    const { settings } = this
+    return body.length + (settings.isQuorum && this.#host.behavior.countsProperties ? properties.bytes.length : 0)
+  }
+
+  #fits(message: Message): boolean {
     const { maxLength = Infinity, maxLengthBytes = Infinity } = this.settings
-    return this.ready + 1 <= maxLength && this.#readyBytes + body.length <= maxLengthBytes
+    return this.ready + 1 <= maxLength && this.#readyBytes + this.#size(message) <= maxLengthBytes
   }
 
   get #isFull(): boolean {
@@ -199,7 +213,7 @@ export class Queue {
 
   #take(): Queued | undefined {
     const queued = this.#returned.shift() ?? this.#ready.shift()
-    if (queued !== undefined) this.#readyBytes -= queued.message.body.length
+    if (queued !== undefined) this.#readyBytes -= this.#size(queued.message)
     return queued
   }
 
@@ -212,10 +226,9 @@ export class Queue {
     this.touch()
     this.#expire()
     const queued = this.#take()
-    if (queued !== undefined && !noAck) {
-      this.#unsettled.add(queued)
-      this.#got.add(queued)
-    }
+    if (queued !== undefined && !noAck) this.#unsettled.set(queued, undefined)
+    // The client also gets the number of messages that are left.
+    if (!this.settings.isQuorum) this.#expire()
     this.#host.wake(this)
     return queued
   }
@@ -228,7 +241,7 @@ export class Queue {
       const consumer = this.#nextConsumer()
       if (consumer === undefined) break
       const queued = this.#take()!
-      if (!consumer.noAck) this.#unsettled.add(queued)
+      if (!consumer.noAck) this.#unsettled.set(queued, consumer)
       consumer.deliver(queued)
       this.#expire((next) => next.turn !== turn)
     }
@@ -250,7 +263,6 @@ export class Queue {
   // --- Settling --------------------------------------------------------------------------------------------------------
 
   #settle(queued: Queued): boolean {
-    this.#got.delete(queued)
     return this.#unsettled.delete(queued)
   }
 
@@ -277,7 +289,7 @@ export class Queue {
       if (!isQuorum) this.#ready.insert(queued)
       else if (deliveryLimit === undefined && how !== "lost") this.#append(queued)
       else this.#returned.push(queued)
-      this.#readyBytes += queued.message.body.length
+      this.#readyBytes += this.#size(queued.message)
       this.#limit()
     }
     this.#host.wake(this)
@@ -288,6 +300,29 @@ export class Queue {
   #append(queued: Queued): void {
     queued.place = this.#places++
     this.#ready.insert(queued)
+  }
+
+  /** A quorum queue takes back deliveries that were not settled in time. Their consumer gets no more until it settles them. */
+  takeBack(consumer: Consumer | undefined, overdue: ReadonlyArray<Queued>): void {
+    for (const queued of overdue) {
+      if (!this.#settle(queued)) continue
+      queued.returns++
+      this.#returned.push(queued)
+      this.#readyBytes += this.#size(queued.message)
+    }
+    if (consumer !== undefined && this.#active === consumer) this.#activate()
+    this.#limit()
+    this.#host.wake(this)
+  }
+
+  /** A consumer has settled all that was taken back from it. */
+  resume(): void {
+    if (this.#active === undefined || this.#active.timedOut > 0) this.#activate()
+    this.#host.wake(this)
+  }
+
+  #activate(): void {
+    this.#active = this.#consumers.find(({ timedOut }) => timedOut === 0)
   }
 
   /** Removes all ready messages. */
@@ -314,7 +349,7 @@ export class Queue {
   /** Removes a consumer. Returns whether the queue is to be deleted with it. */
   removeConsumer(consumer: Consumer): boolean {
     this.#consumers = this.#consumers.filter((other) => other !== consumer)
-    if (this.#active === consumer) this.#active = this.#consumers[0]
+    if (this.#active === consumer) this.#activate()
     this.#host.wake(this)
     if (this.#consumers.length > 0) return false
     this.touch()
@@ -400,7 +435,6 @@ export class Queue {
     for (const consumer of consumers) consumer.cancelled()
     this.purge()
     this.#unsettled.clear()
-    this.#got.clear()
     return count
   }
 
@@ -411,7 +445,7 @@ export class Queue {
     if (this.settings.isQuorum) return
     for (const queued of this.#ready.clear()) {
       if (queued.message.properties.isPersistent) this.#ready.push(queued)
-      else this.#readyBytes -= queued.message.body.length
+      else this.#readyBytes -= this.#size(queued.message)
     }
   }
 }

@@ -46,7 +46,7 @@ export class Session {
   }
 
   openChannel(number: number, client: ChannelClient): Channel {
-    const channel = new Channel(this.#broker, this.vhost, this, this.user, client)
+    const channel = new Channel(this.#broker, this.vhost, { connection: this, user: this.user, number }, client)
     this.channels.set(number, channel)
     return channel
   }

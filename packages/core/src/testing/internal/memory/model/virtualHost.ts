@@ -231,15 +231,15 @@ export class VirtualHost implements QueueHost {
     const resource = Failure.queueIn(this.name, name)
     if (existing.owner !== (flags.exclusive ? connection : undefined)) throw this.#locked(name)
     const { isQuorum } = existing.settings
-    const typeOf = (given: ReadonlyArray<Table.Entry>) => Table.text(Table.find(given, "x-queue-type")) ?? "classic"
-    const sameType = typeOf(args) === typeOf(existing.args)
+    const typeOf = (given: ReadonlyArray<Table.Entry>) => Table.find(given, "x-queue-type") ?? Table.longstr("classic")
+    const sameType = Table.sameValue(typeOf(args), typeOf(existing.args))
     // An argument that is left out is the default. RabbitMQ 4 says so in its error, RabbitMQ 3 says "none".
     const typed = (given: ReadonlyArray<Table.Entry>) =>
-      sameType || this.behavior.hasDeathRecords ? Table.set(given, "x-queue-type", Table.longstr(typeOf(given))) : given
+      sameType || this.behavior.hasDeathRecords ? Table.set(given, "x-queue-type", typeOf(given)) : given
     const mismatch =
       flagMismatch(resource, "durable", existing.flags.durable, flags.durable && !flags.exclusive) ??
       flagMismatch(resource, "auto_delete", existing.flags.autoDelete, flags.autoDelete) ??
-      argumentMismatch(resource, comparedArguments(isQuorum), typed(existing.args), typed(args))
+      argumentMismatch(resource, comparedArguments(this.behavior, isQuorum), typed(existing.args), typed(args))
     if (mismatch !== undefined) throw mismatch
     existing.touch()
     return existing
