@@ -11,7 +11,15 @@
  * Run it with `npm start -- worker`. `DATABASE=shipments.db` keeps the database in a file; by default it is in memory. Ctrl-C stops it: it takes no further orders, finishes those that it has
  * begun, and leaves the others in the queue.
  */
-import { AmqpConsumer, AmqpDeadLetters, AmqpMessage, AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
+import {
+  type Amqp,
+  AmqpConsumer,
+  AmqpDeadLetters,
+  type AmqpError,
+  AmqpMessage,
+  AmqpPublisher,
+  AmqpTopology
+} from "@effect-amqp/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Config, Console, Context, Effect, Layer, Ref, Schema, Stream } from "effect"
 import { createInterface } from "node:readline"
@@ -29,13 +37,15 @@ class NoMessageId extends Schema.TaggedError<NoMessageId>()("NoMessageId", { mes
 // --- Queues ------------------------------------------------------------------------------------------------------------
 
 // The work queue, its dead-letter queue, and one queue per delay.
-const shipments = AmqpTopology.workQueue("shipments", { retryDelays: ["1 second", "10 seconds"] })
+export const shipments: AmqpTopology.WorkQueue = AmqpTopology.workQueue("shipments", { retryDelays: ["1 second", "10 seconds"] })
 
 // --- Publishing --------------------------------------------------------------------------------------------------------
 
 const OrderJson = AmqpMessage.json(Order)
 
-const place = Effect.fn("place")(function* (order: Order) {
+export const place: (
+  order: Order
+) => Effect.Effect<void, AmqpError.AmqpError | Schema.SchemaError, Amqp.Amqp> = Effect.fn("place")(function* (order: Order) {
   // The id is derived from the order, so a publisher that tries again uses the same id.
   const message = yield* OrderJson.encode(order, { routingKey: shipments.queue, messageId: `order-${order.id}` })
   // Completes when the broker has the message, and fails if no queue takes it.
@@ -49,7 +59,7 @@ const tables = `
   CREATE TABLE IF NOT EXISTS shipments (order_id INTEGER NOT NULL, product TEXT NOT NULL);
 `
 
-class Shipments extends Context.Service<
+export class Shipments extends Context.Service<
   Shipments,
   {
     /** Records a shipment, unless the message was handled before. Returns whether it was recorded. */
@@ -109,7 +119,8 @@ const ship = Effect.fn("ship")(function* (order: Order, { attempt, properties }:
 const isTemporary = (error: { readonly _tag: string }) =>
   error._tag === "CarrierBusy" || error._tag === "DatabaseFailed"
 
-const worker = AmqpConsumer.consume(shipments.queue, ship, {
+/** It runs until it fails. */
+export const worker: Effect.Effect<never, AmqpError.AmqpError, Amqp.Amqp | Shipments> = AmqpConsumer.consume(shipments.queue, ship, {
   schema: Order,
   concurrency: 2,
   onFailure: (error) => (isTemporary(error) ? shipments.onFailure : AmqpConsumer.deadLetter),
@@ -122,7 +133,7 @@ const deadLetters = AmqpDeadLetters.of(shipments)
 
 const written = (count: number) => count.toLocaleString("en")
 
-const bringBack = Effect.gen(function* () {
+export const bringBack: Effect.Effect<void, AmqpError.AmqpError, Amqp.Amqp> = Effect.gen(function* () {
   const { groups, total } = yield* deadLetters.peek()
   yield* Console.log(`Dead letters: ${written(total)}`)
   for (const { count, error, lastAt, origin } of groups) {
@@ -142,7 +153,7 @@ const operator = Stream.suspend(() =>
 
 // --- The program -------------------------------------------------------------------------------------------------------
 
-const products = ["tea", "piano", "unicorn", "lamp", "chair"]
+export const products = ["tea", "piano", "unicorn", "lamp", "chair"]
 
 const program = Effect.gen(function* () {
   yield* Effect.forEach(products, (product, i) => place({ id: i + 1, product }), { concurrency: "unbounded" })
@@ -151,10 +162,12 @@ const program = Effect.gen(function* () {
   return yield* worker
 }).pipe(Effect.scoped)
 
-program.pipe(
-  Effect.provide(AmqpTopology.layer(shipments)),
-  Effect.provide(Shipments.layer),
-  // In an application, use AmqpLive.
-  Effect.provide(ExampleBroker.layer),
-  NodeRuntime.runMain
-)
+if (import.meta.main) {
+  program.pipe(
+    Effect.provide(AmqpTopology.layer(shipments)),
+    Effect.provide(Shipments.layer),
+    // In an application, use AmqpLive.
+    Effect.provide(ExampleBroker.layer),
+    NodeRuntime.runMain
+  )
+}

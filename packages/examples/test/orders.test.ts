@@ -1,25 +1,16 @@
-/** The order service as its customers see it: over HTTP, with a real queue behind it. */
+/** The order service as its customers see it: over HTTP, with a broker in memory behind it. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Amqp, AmqpChannel, AmqpConfig, AmqpMessage, AmqpPool } from "@effect-amqp/core"
-import { TestBroker } from "@effect-amqp/core/testing"
+import { AmqpPool } from "@effect-amqp/core"
+import { AmqpTest } from "@effect-amqp/core/testing"
 import { NodeHttpServer } from "@effect/platform-node"
-import { Effect, Layer, Option } from "effect"
+import { Effect, Layer } from "effect"
 import { HttpServer } from "effect/http"
 import { createServer } from "node:http"
 import { OrdersService } from "../src/orders.ts"
 
-const Broker = Layer.unwrap(
-  Effect.gen(function* () {
-    const { url } = yield* TestBroker.TestBroker
-    const config = yield* AmqpConfig.fromUrl(url)
-    return Amqp.fromConfig(config)
-  })
-)
-
 const Service = OrdersService.pipe(
   Layer.provideMerge(NodeHttpServer.layerServer(createServer, { host: "127.0.0.1", port: 0 })),
-  Layer.provideMerge(Broker),
-  Layer.provideMerge(TestBroker.layer)
+  Layer.provideMerge(AmqpTest.layer())
 )
 
 const ask = (path: string, init?: RequestInit) =>
@@ -43,7 +34,7 @@ const mistakesIn = (body: string) =>
     return { problem, errors }
   })
 
-layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
+layer(Service, { excludeTestServices: true })((it) => {
   describe("POST /orders", () => {
     it.effect("puts the order into the queue, by a channel that is returned, and answers 202 with its id", () =>
       Effect.gen(function* () {
@@ -53,14 +44,10 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
         assert.match(id, /^[0-9a-f-]{36}$/)
         assert.deepStrictEqual(rest, {})
         assert.deepInclude(yield* AmqpPool.stats, { used: 0, created: 1 })
-        // The queue is read from another connection.
-        const delivery = yield* Effect.scoped(
-          AmqpChannel.use((channel) =>
-            Effect.tap(Effect.map(channel.get("orders"), Option.getOrThrow), (delivery) => channel.ack(delivery))
-          )
-        )
-        assert.deepStrictEqual(JSON.parse(AmqpMessage.text(delivery)), { id, product: "tea", quantity: 2 })
-        assert.deepInclude(delivery.properties, { messageId: id, contentType: "application/json", persistent: true })
+        const [order] = (yield* AmqpTest.queue("orders")).messages
+        assert.deepStrictEqual(JSON.parse(order!.text), { id, product: "tea", quantity: 2 })
+        assert.deepInclude(order!.properties, { messageId: id, contentType: "application/json", persistent: true })
+        assert.strictEqual((yield* next).status, 200)
       })
     )
 
@@ -115,7 +102,6 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("GET /orders/next", () => {
     it.effect("takes the orders from the queue, oldest first, then answers 204", () =>
       Effect.gen(function* () {
-        const { awaitCensus } = yield* TestBroker.TestBroker
         yield* Effect.forEach([1, 2, 3], (quantity) => post(`{"product":"tea","quantity":${quantity}}`))
         const orders = yield* Effect.forEach([1, 2, 3], () => next)
         assert.deepStrictEqual(
@@ -123,26 +109,26 @@ layer(Service, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
           [1, 2, 3].map((quantity) => [200, "application/json", quantity])
         )
         assert.deepInclude(yield* next, { status: 204, body: "" })
-        yield* awaitCensus({ messages: 0, unacked: 0 })
+        yield* AmqpTest.awaitIdle
+        assert.deepInclude(yield* AmqpTest.queue("orders"), { ready: 0, unsettled: 0 })
       })
     )
 
     it.effect("gives each of many orders to one of many customers", () =>
       Effect.gen(function* () {
-        const { awaitCensus } = yield* TestBroker.TestBroker
         const posts = yield* Effect.forEach(
           Array.from({ length: 200 }, (_, i) => i + 1),
           (quantity) => post(`{"product":"tea","quantity":${quantity}}`),
           { concurrency: 20 }
         )
-        yield* awaitCensus({ messages: 200 })
+        assert.lengthOf((yield* AmqpTest.queue("orders")).messages, 200)
         const taken = yield* Effect.forEach(posts, () => next, { concurrency: 20 })
         const ids = (answers: ReadonlyArray<{ readonly body: string }>) =>
           answers.map(({ body }) => String(JSON.parse(body).id)).toSorted()
         assert.deepStrictEqual(ids(taken), ids(posts))
-        const { idle, used } = yield* AmqpPool.stats
-        assert.strictEqual(used, 0)
-        yield* awaitCensus({ messages: 0, unacked: 0, channels: idle })
+        assert.strictEqual((yield* AmqpPool.stats).used, 0)
+        yield* AmqpTest.awaitIdle
+        assert.deepInclude(yield* AmqpTest.queue("orders"), { ready: 0, unsettled: 0 })
       })
     )
   })

@@ -1,8 +1,9 @@
-/** The worker as its users run it, and the queues that it leaves behind. */
-import { assert, describe, layer } from "@effect/vitest"
-import { AmqpPublisher } from "@effect-amqp/core"
-import { TestBroker } from "@effect-amqp/core/testing"
-import { Effect, type Scope } from "effect"
+/** The worker on a broker in memory, then as its users run it, and the queues that it leaves behind. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { AmqpPublisher, AmqpTopology } from "@effect-amqp/core"
+import { AmqpTest, TestBroker } from "@effect-amqp/core/testing"
+import { Effect, Layer, type Scope } from "effect"
+import { TestConsole } from "effect/testing"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -10,6 +11,7 @@ import { DatabaseSync } from "node:sqlite"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { Broker, drain } from "./support/broker.ts"
 import { run } from "./support/program.ts"
+import { bringBack, place, products, Shipments, shipments as queues, worker } from "../src/worker.ts"
 
 /** The worker, after it has placed its five orders. */
 const start = Effect.fn("start")(function* (env: Readonly<Record<string, string>> = {}) {
@@ -55,6 +57,39 @@ const unicorn = '{"id":3,"product":"unicorn"}'
 
 // The program takes its time to start Node.js, and the broker counts late.
 const timeout = 90_000
+
+const InMemory = Shipments.layer.pipe(
+  Layer.provideMerge(AmqpTopology.layer(queues)),
+  Layer.provideMerge(AmqpTest.layer())
+)
+
+describe("the worker", () => {
+  it.effect("ships a piano a second later at its second attempt, and unicorns when there are some", () =>
+    Effect.gen(function* () {
+      yield* Effect.forkScoped(worker)
+      yield* Effect.forEach(products, (product, i) => place({ id: i + 1, product }))
+      const shipped = Effect.map(TestConsole.logLines, (all) =>
+        all.map(String).filter((line) => line.endsWith(": shipped"))
+      )
+      yield* AmqpTest.adjust("1500 millis")
+      assert.deepStrictEqual(
+        (yield* shipped).toSorted(),
+        [1, 4, 5].map((id) => `Order ${id}: shipped`)
+      )
+      yield* AmqpTest.adjust("1 second")
+      assert.deepStrictEqual((yield* shipped).slice(3), ["Order 2: shipped"])
+      assert.deepStrictEqual(
+        (yield* AmqpTest.queue("shipments.dlq")).messages.map(({ text }) => text),
+        [unicorn]
+      )
+      yield* bringBack
+      yield* AmqpTest.adjust("1 second")
+      assert.deepStrictEqual((yield* shipped).slice(4), ["Order 3: shipped"])
+      yield* AmqpTest.awaitIdle
+      assert.lengthOf((yield* AmqpTest.queue("shipments.dlq")).messages, 0)
+    }).pipe(Effect.provide(InMemory))
+  )
+})
 
 layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
   describe("worker.ts", () => {
