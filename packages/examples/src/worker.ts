@@ -37,20 +37,21 @@ class NoMessageId extends Schema.TaggedError<NoMessageId>()("NoMessageId", { mes
 // --- Queues ------------------------------------------------------------------------------------------------------------
 
 // The work queue, its dead-letter queue, and one queue per delay.
-export const shipments: AmqpTopology.WorkQueue = AmqpTopology.workQueue("shipments", { retryDelays: ["1 second", "10 seconds"] })
+export const shipments: AmqpTopology.WorkQueue = AmqpTopology.workQueue("shipments", {
+  retryDelays: ["1 second", "10 seconds"]
+})
 
 // --- Publishing --------------------------------------------------------------------------------------------------------
 
 const OrderJson = AmqpMessage.json(Order)
 
-export const place: (
-  order: Order
-) => Effect.Effect<void, AmqpError.AmqpError | Schema.SchemaError, Amqp.Amqp> = Effect.fn("place")(function* (order: Order) {
-  // The id is derived from the order, so a publisher that tries again uses the same id.
-  const message = yield* OrderJson.encode(order, { routingKey: shipments.queue, messageId: `order-${order.id}` })
-  // Completes when the broker has the message, and fails if no queue takes it.
-  yield* AmqpPublisher.publish(message, { mandatory: true })
-})
+export const place: (order: Order) => Effect.Effect<void, AmqpError.AmqpError | Schema.SchemaError, Amqp.Amqp> =
+  Effect.fn("place")(function* (order: Order) {
+    // The id is derived from the order, so a publisher that tries again uses the same id.
+    const message = yield* OrderJson.encode(order, { routingKey: shipments.queue, messageId: `order-${order.id}` })
+    // Completes when the broker has the message, and fails if no queue takes it.
+    yield* AmqpPublisher.publish(message, { mandatory: true })
+  })
 
 // --- Database ----------------------------------------------------------------------------------------------------------
 
@@ -120,12 +121,16 @@ const isTemporary = (error: { readonly _tag: string }) =>
   error._tag === "CarrierBusy" || error._tag === "DatabaseFailed"
 
 /** It runs until it fails. */
-export const worker: Effect.Effect<never, AmqpError.AmqpError, Amqp.Amqp | Shipments> = AmqpConsumer.consume(shipments.queue, ship, {
-  schema: Order,
-  concurrency: 2,
-  onFailure: (error) => (isTemporary(error) ? shipments.onFailure : AmqpConsumer.deadLetter),
-  onDecodeFailure: AmqpConsumer.deadLetter
-})
+export const worker: Effect.Effect<never, AmqpError.AmqpError, Amqp.Amqp | Shipments> = AmqpConsumer.consume(
+  shipments.queue,
+  ship,
+  {
+    schema: Order,
+    concurrency: 2,
+    onFailure: (error) => (isTemporary(error) ? shipments.onFailure : AmqpConsumer.deadLetter),
+    onDecodeFailure: AmqpConsumer.deadLetter
+  }
+)
 
 // --- Dead letters --------------------------------------------------------------------------------------------------------
 

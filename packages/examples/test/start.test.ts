@@ -79,6 +79,11 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const user = process.getuid?.() === 0 ? nobody : {}
           const program = yield* run("../../../scripts/start.mjs", { ...env, PORT: "0" }, ["orders"], user)
           yield* program.until(/curl -i /)
+          if (process.platform === "linux") {
+            const status = readFileSync(`/proc/${program.pid}/status`, "utf8")
+            // The real, effective, saved and file system's user.
+            assert.match(status, /^Uid:(?:\s+[1-9]\d*){4}$/m)
+          }
           yield* program.kill("SIGTERM")
           assert.deepStrictEqual(yield* program.ended, { code: 0, signal: null }, program.output())
           const lines = program.output().split("\n")

@@ -325,7 +325,13 @@ export class Client {
     }
   }
 
-  async #consume({ args, exclusive, noAck, prefetch, queue }: Extract<Step, { readonly do: "consume" }>): Promise<unknown> {
+  async #consume({
+    args,
+    exclusive,
+    noAck,
+    prefetch,
+    queue
+  }: Extract<Step, { readonly do: "consume" }>): Promise<unknown> {
     // Which of several consumers gets a message depends on the moment.
     if (this.#consumers.some((consumer) => consumer.queue === queue)) return "has a consumer"
     const channel = await this.#consuming()

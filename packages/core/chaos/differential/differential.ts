@@ -3,7 +3,7 @@
  * broker runs a program first, on a clock that the program moves. RabbitMQ then has some time for each step to show the
  * same.
  */
-import { Effect, Scheduler } from "effect"
+import { Console, Effect, Scheduler } from "effect"
 import { TestClock } from "effect/testing"
 import { configOf } from "../../test/support/amqp.ts"
 import * as Driver from "../../src/internal/driver/driver.ts"
@@ -92,12 +92,19 @@ const onRabbitMq = async (steps: Program, url: string, expected: ReadonlyArray<S
   }
 }
 
+/** RabbitMQ has failed, which is no behavior that a client may expect. 3.10 does in some programs that reuse the name of a queue. */
+const hasFailed = ({ rabbitmq: { outcome, view } }: { readonly rabbitmq: Sight }): boolean =>
+  `${outcome}\n${view}`.includes("541 INTERNAL_ERROR")
+
 /** Compares one program. `undefined`: there is no difference. */
 export const compare = (seed: number, steps: Program, url: string, version: Version) =>
   Effect.gen(function* () {
     const memory = yield* onMemory(steps, version)
     const found = yield* Effect.promise(() => onRabbitMq(steps, url, memory))
-    return found === undefined
+    const isFailure = found !== undefined && hasFailed(found)
+    if (isFailure)
+      yield* Console.log(`Program ${seed}: RabbitMQ fails with 541 at step ${found.index}, and is not compared further`)
+    return found === undefined || isFailure
       ? undefined
       : ({ seed, steps, memory: memory[found.index]!, ...found } satisfies Difference)
   })
@@ -163,7 +170,9 @@ export const compareRequests = (url: string, version: Version) =>
   Effect.gen(function* () {
     const broker = new Broker(yield* Timers.make, { version, keepsPublications: false })
     const opener = open(broker, (yield* Scheduler.Scheduler).makeDispatcher())
-    const memory = yield* Effect.promise(() => answers(() => connecting(opener, "amqp://guest:guest@memory:5672"), "a#"))
+    const memory = yield* Effect.promise(() =>
+      answers(() => connecting(opener, "amqp://guest:guest@memory:5672"), "a#")
+    )
     const rabbitmq = yield* Effect.promise(() => answers(() => connecting(Driver.open, url), `r${process.pid}#`))
     const all = requests.map(({ title: request }, index): Disagreement => ({
       request,
@@ -171,7 +180,9 @@ export const compareRequests = (url: string, version: Version) =>
       rabbitmq: rabbitmq[index]!
     }))
     return {
-      disagreements: all.filter((each) => each.memory !== each.rabbitmq && !each.memory.includes("MemoryBroker has no")),
+      disagreements: all.filter(
+        (each) => each.memory !== each.rabbitmq && !each.memory.includes("MemoryBroker has no")
+      ),
       leftOut: all.filter(({ memory }) => memory.includes("MemoryBroker has no")).map(({ request }) => request)
     }
   }).pipe(Effect.scoped)

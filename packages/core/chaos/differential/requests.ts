@@ -165,7 +165,12 @@ const publish = (fields: Partial<Outgoing> & { readonly table?: Buffer }): Reque
   async function (channel, name) {
     await declare(channel, name, {})
     await channel.select("confirm")
-    const bytes = Object.assign(new Outgoing(), { routingKey: name, content: Buffer.from("a"), mandatory: true, ...fields })
+    const bytes = Object.assign(new Outgoing(), {
+      routingKey: name,
+      content: Buffer.from("a"),
+      mandatory: true,
+      ...fields
+    })
     channel.publish(bytes)
     // A queue takes its time for a message. An error of the publish ends this.
     for (let polls = 0; polls < 400; polls++) {
@@ -213,8 +218,14 @@ const methodRequests: ReadonlyArray<Request> = [
   },
   { title: "basic.get of a stranger", ask: (channel, name) => channel.get(name, false) },
   { title: "queue.declare of a reserved name", ask: (channel) => declare(channel, "amq.other", {}) },
-  { title: "queue.declare without a name", ask: (channel) => declare(channel, "", {}, { exclusive: true }).then(() => "ok") },
-  { title: "queue.declare without a name, quorum", ask: (channel) => declare(channel, "", types.quorum).then(() => "ok") },
+  {
+    title: "queue.declare without a name",
+    ask: (channel) => declare(channel, "", {}, { exclusive: true }).then(() => "ok")
+  },
+  {
+    title: "queue.declare without a name, quorum",
+    ask: (channel) => declare(channel, "", types.quorum).then(() => "ok")
+  },
   {
     title: "queue.declare, passive, of consumers with one active",
     ask: async (channel, name) => {

@@ -9,6 +9,7 @@ export interface Exit {
 }
 
 export interface Program {
+  readonly pid: number | undefined
   /** Everything that it has printed, on both outputs. */
   readonly output: () => string
   /** Waits until the output matches. Fails with the output if the program ends first. */
@@ -48,6 +49,7 @@ export const run = (
     // All output has arrived by then, which "exit" does not guarantee.
     const closed = new Promise<Exit>((resolve) => child.once("close", (code, signal) => resolve({ code, signal })))
     const program: Program = {
+      pid: child.pid,
       output: () => output,
       until: (pattern) =>
         Effect.callback((resume) => {

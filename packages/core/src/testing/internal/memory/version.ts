@@ -30,6 +30,11 @@ export interface Behavior {
   readonly routesReplies: boolean
   /** Whether a quorum queue orders its messages by their priority. */
   readonly hasQuorumPriorities: boolean
+  /**
+   * Whether a dead letter of a quorum queue takes its count of failed deliveries into another one, where it counts on, and
+   * whether `basic.reject` counts as a failed delivery also without requeue.
+   */
+  readonly carriesFailures: boolean
   /** Whether the properties of a message count as a part of its size in a quorum queue. */
   readonly countsProperties: boolean
   /** The smallest frame-max that it accepts. With a smaller one it ends the connection without a word. */
@@ -54,6 +59,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     routesReplies: true,
     hasQuorumPriorities: true,
     countsProperties: true,
+    carriesFailures: true,
     leastFrameMax: 8192,
     timeoutEnds: "consumer",
     maxMessageSize: 16_777_216
@@ -68,6 +74,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     routesReplies: false,
     hasQuorumPriorities: false,
     countsProperties: false,
+    carriesFailures: false,
     leastFrameMax: 4096,
     timeoutEnds: "channel",
     maxMessageSize: 134_217_728

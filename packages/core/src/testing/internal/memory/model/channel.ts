@@ -246,7 +246,8 @@ export class Channel {
       body,
       deaths: [],
       firstDeath: undefined,
-      lastDeath: undefined
+      lastDeath: undefined,
+      failures: 0
     }
     const tag = this.#confirms ? ++this.#published : 0
     const { queues, reply } = this.#vhost.route(exchange, message)
@@ -348,7 +349,7 @@ export class Channel {
     const { body, exchange, routingKeys } = queued.message
     return {
       deliveryTag,
-      redelivered: queued.returns > 0,
+      redelivered: queued.returns > 0 || queued.failures > 0,
       exchange,
       routingKey: routingKeys[0] ?? "",
       properties: deliveredProperties(this.#broker.behavior, queue, queued, consumer === undefined),
@@ -423,7 +424,7 @@ export class Channel {
 
   #return(settled: ReadonlyArray<Unsettled>, requeue: boolean, how: Return): void {
     for (const { consumer, queue, queued } of settled) {
-      if (!requeue) queue.discard(queued)
+      if (!requeue) queue.discard(queued, how)
       else if (!queue.requeue(queued, how) && consumer !== undefined && this.#broker.behavior.nackCounts) {
         // RabbitMQ 3.10 gives credit twice for a message beyond its delivery limit.
         consumer.credit++
@@ -574,7 +575,5 @@ const additionalKeys = (name: string, headers: Args): ReadonlyArray<string> => {
   const value = Table.find(headers, name)
   const keys = keysOf(value)
   if (keys !== undefined) return keys
-  throw Failure.preconditionFailed(
-    `invalid message: {unacceptable_type_in_header,"${name}",${Table.typeName(value!)}}`
-  )
+  throw Failure.preconditionFailed(`invalid message: {unacceptable_type_in_header,"${name}",${Table.typeName(value!)}}`)
 }

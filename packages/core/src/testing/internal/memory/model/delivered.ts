@@ -29,7 +29,9 @@ const countHeaders = (
   const failed = Table.entry("x-delivery-count", Table.long(failures))
   // 3.10 counts for `basic.get` from the first time on.
   if (behavior.nackCounts) return isGet || failures > 0 ? [failed] : []
-  const acquired = returns === 0 ? [] : [Table.entry("x-acquired-count", Table.long(returns))]
+  // A dead letter that has failed elsewhere was acquired there as often.
+  const count = returns === 0 ? failures : returns
+  const acquired = count === 0 ? [] : [Table.entry("x-acquired-count", Table.long(count))]
   return failures === 0 ? acquired : [...acquired, failed]
 }
 

@@ -27,6 +27,8 @@ export interface Message {
   /** Where and why the message died first and last. On 3.10 they are in the headers only. */
   readonly firstDeath: Death | undefined
   readonly lastDeath: Death | undefined
+  /** How often its delivery had failed when it left a quorum queue as a dead letter. */
+  readonly failures: number
 }
 
 /** The keys of a header with additional ones, which are those of its items that are strings. `undefined`: it is no array. */

@@ -159,7 +159,7 @@ export class Queue {
       priority: Math.min(message.properties.priority ?? 4, 31),
       expiresAt: ttl === undefined ? undefined : this.#host.timers.now() + ttl,
       returns: 0,
-      failures: 0,
+      failures: isQuorum && this.#host.behavior.carriesFailures ? message.failures : 0,
       turn: this.#host.turn()
     }
     if (overflow !== "drop-head" && (isQuorum ? this.#isRejecting : !this.#fits(message))) {
@@ -271,8 +271,9 @@ export class Queue {
   }
 
   /** A consumer does not want the message: it becomes a dead letter, or ends here. */
-  discard(queued: Queued): void {
+  discard(queued: Queued, how: Return): void {
     if (!this.#settle(queued)) return
+    if (this.settings.isQuorum && how === "reject" && this.#host.behavior.carriesFailures) queued.failures++
     this.#die(queued, "rejected")
     this.#host.wake(this)
   }

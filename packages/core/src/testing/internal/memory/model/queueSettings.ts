@@ -63,8 +63,7 @@ const commonChecks: Readonly<Record<string, Check>> = {
   "x-max-in-memory-length": natural,
   "x-max-in-memory-bytes": natural,
   "x-max-priority": (value, args) =>
-    natural(value, args) ??
-    (Table.integer(value)! > 255 ? `{max_value_exceeded,${Table.integer(value)}}` : undefined),
+    natural(value, args) ?? (Table.integer(value)! > 255 ? `{max_value_exceeded,${Table.integer(value)}}` : undefined),
   "x-overflow": oneOf(["drop-head", "reject-publish", "reject-publish-dlx"], () => "invalid_overflow")
 }
 

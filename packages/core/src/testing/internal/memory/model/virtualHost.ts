@@ -314,6 +314,7 @@ export class VirtualHost implements QueueHost {
     const exchange = this.exchanges.get(deadLetterExchange ?? "")
     if (exchange === undefined) return false
     const message = died(this.behavior, queued.message, {
+      failures: queue.settings.isQuorum ? queued.failures : queued.message.failures,
       queue: queue.name,
       reason,
       time: Math.floor(this.timers.now() / 1000),
@@ -375,6 +376,7 @@ const checkMatch = (args: ReadonlyArray<Table.Entry>): void => {
 }
 
 interface Dying {
+  readonly failures: number
   readonly queue: string
   readonly reason: DeathReason
   readonly time: number
@@ -408,6 +410,7 @@ const died = (behavior: Behavior, message: Message, dying: Dying): Message => {
       deaths,
       firstDeath: message.firstDeath ?? death,
       lastDeath: death,
+      failures: dying.failures,
       properties: properties.withoutExpiration()
     }
   }
@@ -430,6 +433,7 @@ const died = (behavior: Behavior, message: Message, dying: Dying): Message => {
     deaths: [],
     firstDeath: undefined,
     lastDeath: undefined,
+    failures: 0,
     properties: properties
       .withHeaders(dying.routingKey === undefined ? all : Table.remove(all, "CC"))
       .withoutExpiration()
