@@ -155,19 +155,21 @@ describe("faults", () => {
     )
   )
 
-  it.effect("an alarm blocks a connection after its next publish, and lets it go on when it is over", () =>
+  it.effect("an alarm blocks a connection at its next publish, which is read when it is over, in its order", () =>
     onMemory(
       Effect.gen(function* () {
         const broker = yield* MemoryBroker.MemoryBroker
         yield* declare("orders")
-        yield* broker.block()
         yield* publish("orders", "before")
-        const second = yield* Effect.forkChild(publish("orders", "during"))
+        yield* broker.block()
+        const others = yield* Effect.forkChild(
+          Effect.forEach(["first", "second", "third"], (text) => publish("orders", text), { concurrency: 3 })
+        )
         yield* AmqpTest.adjust("1 second")
         assert.deepStrictEqual(yield* texts("orders"), ["before"])
         yield* broker.unblock
-        yield* Fiber.join(second)
-        assert.deepStrictEqual(yield* texts("orders"), ["before", "during"])
+        yield* Fiber.join(others)
+        assert.deepStrictEqual(yield* texts("orders"), ["before", "first", "second", "third"])
       })
     )
   )

@@ -103,7 +103,7 @@ const queueArguments = (random: Random, isQuorum: boolean): Arguments => {
     if (chance(random, 70)) args["x-dead-letter-routing-key"] = random.one(["q0", "q1", "q2", "q3", "a", "a.b"])
   } else if (chance(random, 3)) args["x-dead-letter-routing-key"] = "a"
   if (chance(random, 8)) args["x-single-active-consumer"] = true
-  if (isQuorum && chance(random, 40)) args["x-delivery-limit"] = random.between(0, 2)
+  if (isQuorum && chance(random, 40)) args["x-delivery-limit"] = random.one([0, 1, 2, -1])
   if (isQuorum && chance(random, 15)) args["x-consumer-timeout"] = ttl
   if (chance(random, 3)) args["x-message-ttl"] = random.one([-1, "1000", true])
   if (chance(random, 2)) args["x-queue-type"] = random.one(["unknown", 3])

@@ -123,7 +123,7 @@ export class MemoryBroker extends Context.Service<
     readonly confirms: (confirms: Confirms) => Effect.Effect<void>
     /** Cancels the consumers of a queue, as RabbitMQ does when the queue's leader moves. Returns their number. */
     readonly cancelConsumers: (queue: string) => Effect.Effect<number>
-    /** Raises an alarm: each connection is blocked after its next publish, until `unblock`. */
+    /** Raises an alarm: each connection is blocked at its next publish, which is read after `unblock`. */
     readonly block: (reason?: string) => Effect.Effect<void>
     readonly unblock: Effect.Effect<void>
     /**

@@ -123,6 +123,7 @@ class MemoryConnection implements DriverConnection, SessionClient {
   #input: Array<() => void> = []
   /** What the broker has sent while it stalls. */
   #output: Array<() => void> = []
+  #putBack: (() => void) | undefined
   #isScheduled = false
   #hasEnded = false
 
@@ -162,10 +163,17 @@ class MemoryConnection implements DriverConnection, SessionClient {
       if (input.length === 0) return
       this.#input = []
       let read = 0
-      // A publish may begin an alarm, after which nothing more is read.
+      // During an alarm a publish is put back, and nothing more is read.
       while (read < input.length && !this.#hasEnded && !this.session.isHeld) this.broker.run(input[read++]!)
-      if (read < input.length) this.#input = [...input.slice(read), ...this.#input]
+      const again = this.#putBack === undefined ? [] : [this.#putBack]
+      this.#putBack = undefined
+      if (again.length > 0 || read < input.length) this.#input = [...again, ...input.slice(read), ...this.#input]
     }
+  }
+
+  /** What is read now is read again, before all others, when the connection is no longer blocked. */
+  putBack(read: () => void): void {
+    this.#putBack = read
   }
 
   heldChanged(): void {
@@ -319,17 +327,19 @@ class MemoryChannel implements DriverChannel, ChannelClient {
 
   /** Runs a method at the broker, unless the channel has ended meanwhile. */
   #run<A>(method: string, run: (channel: Channel) => A, done: (value: A) => void): void {
-    this.#connection.send(() => {
-      if (this.#isClosedThere) return
-      let value: A
-      try {
-        value = run(this.#channel!)
-      } catch (cause) {
-        if (!(cause instanceof Failure)) throw cause
-        return this.#failed(cause, method)
-      }
-      done(value)
-    })
+    this.#connection.send(() => this.#process(method, run, done))
+  }
+
+  #process<A>(method: string, run: (channel: Channel) => A, done: (value: A) => void): void {
+    if (this.#isClosedThere) return
+    let value: A
+    try {
+      value = run(this.#channel!)
+    } catch (cause) {
+      if (!(cause instanceof Failure)) throw cause
+      return this.#failed(cause, method)
+    }
+    done(value)
   }
 
   #call<A>(method: string, run: (channel: Channel) => A): Promise<A> {
@@ -431,12 +441,17 @@ class MemoryChannel implements DriverChannel, ChannelClient {
     // The caller may reuse its bytes.
     const body = Buffer.from(outgoing.content)
     const size = body.length + properties.bytes.length
-    this.#send("basic.publish", (channel) => {
-      this.#unread -= size
-      channel.publish(exchange, routingKey, { mandatory, immediate: false }, properties, body)
-      this.#connection.session.published()
-      this.#drain()
-    })
+    if (this.#isClosed) throw channelEnded()
+    const read = (): void => {
+      if (this.#connection.session.publishes()) return this.#connection.putBack(read)
+      const publish = (channel: Channel) => {
+        this.#unread -= size
+        channel.publish(exchange, routingKey, { mandatory, immediate: false }, properties, body)
+        this.#drain()
+      }
+      return this.#process("basic.publish", publish, () => {})
+    }
+    this.#connection.send(read)
     this.#unread += size
     this.#isFull ||= this.#unread > this.#connection.writeBufferSize
     return !this.#isFull

@@ -47,6 +47,14 @@ interface Numbered {
   publish: Publish | undefined
 }
 
+/** Names and keys are read as UTF-8. Other bytes would become the replacement character, and not be those of the client. */
+const checkNames = (args: object): void => {
+  const { consumerTag, exchange, queue, routingKey }: { readonly [name: string]: unknown } = { ...args }
+  for (const name of [consumerTag, exchange, queue, routingKey]) {
+    if (typeof name === "string" && name.includes("\uFFFD")) throw Failure.leftOut("names and keys that are not UTF-8")
+  }
+}
+
 const login = (
   mechanism: string,
   response: string
@@ -320,6 +328,7 @@ export class ServerConnection implements SessionClient {
     if (numbered.publish !== undefined) {
       throw Failure.unexpectedFrame("expected content header for class 60, got non content header frame instead")
     }
+    checkNames(received.args)
     switch (received.method) {
       case "channel.open":
         throw Failure.channelError("second 'channel.open' seen")
@@ -329,6 +338,7 @@ export class ServerConnection implements SessionClient {
         return this.#send(number, "channel.close-ok")
       case "basic.publish":
         numbered.publish = { args: received.args, properties: undefined, size: 0, chunks: [], received: 0 }
+        session.publishes()
         return undefined
       default:
         return this.#onOpenChannel(number, numbered.channel!, received)
@@ -479,9 +489,8 @@ export class ServerConnection implements SessionClient {
       const body = Buffer.concat(publish.chunks)
       numbered.channel!.publish(exchange, routingKey, { mandatory, immediate }, publish.properties, body)
     } catch (cause) {
-      return this.#fail(cause, numbered.number, "basic.publish")
+      this.#fail(cause, numbered.number, "basic.publish")
     }
-    this.#session?.published()
   }
 
   // --- Writing ---------------------------------------------------------------------------------------------------------

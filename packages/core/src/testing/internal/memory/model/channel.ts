@@ -349,7 +349,7 @@ export class Channel {
     const { body, exchange, routingKeys } = queued.message
     return {
       deliveryTag,
-      redelivered: queued.returns > 0 || queued.failures > 0,
+      redelivered: queued.returns > 0 || queued.message.failures > 0,
       exchange,
       routingKey: routingKeys[0] ?? "",
       properties: deliveredProperties(this.#broker.behavior, queue, queued, consumer === undefined),

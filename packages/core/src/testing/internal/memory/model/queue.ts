@@ -18,7 +18,7 @@ export interface Queued {
   readonly expiresAt: number | undefined
   /** How often it has come back, for whatever reason. */
   returns: number
-  /** How often its delivery has failed, as the delivery limit of a quorum queue counts. */
+  /** How often its delivery has failed, as the delivery limit of a quorum queue counts. RabbitMQ 4 counts in both types. */
   failures: number
   /** The turn in which it has arrived. In that turn a consumer gets it even if its time to live is zero. */
   readonly turn: number
@@ -273,7 +273,7 @@ export class Queue {
   /** A consumer does not want the message: it becomes a dead letter, or ends here. */
   discard(queued: Queued, how: Return): void {
     if (!this.#settle(queued)) return
-    if (this.settings.isQuorum && how === "reject" && this.#host.behavior.carriesFailures) queued.failures++
+    if (how === "reject" && this.#host.behavior.carriesFailures) queued.failures++
     this.#die(queued, "rejected")
     this.#host.wake(this)
   }
@@ -283,13 +283,15 @@ export class Queue {
     if (!this.#settle(queued)) return true
     queued.returns++
     const { deliveryLimit, isQuorum } = this.settings
-    if (isQuorum && (how !== "nack" || this.#host.behavior.nackCounts)) queued.failures++
-    const isBeyond = deliveryLimit !== undefined && queued.failures > deliveryLimit
+    const { carriesFailures, nackCounts } = this.#host.behavior
+    if ((isQuorum || carriesFailures) && (how !== "nack" || nackCounts)) queued.failures++
+    const isBeyond = isQuorum && deliveryLimit !== undefined && queued.failures > deliveryLimit
     if (isBeyond) this.#die(queued, "delivery_limit")
     else {
       if (!isQuorum) this.#ready.insert(queued)
-      else if (deliveryLimit === undefined && how !== "lost") this.#append(queued)
-      else this.#returned.push(queued)
+      else if (deliveryLimit === undefined && how !== "lost" && !this.#host.behavior.hasUnlimitedDeliveries) {
+        this.#append(queued)
+      } else this.#returned.push(queued)
       this.#readyBytes += this.#size(queued.message)
       this.#limit()
     }
@@ -297,7 +299,7 @@ export class Queue {
     return !isBeyond
   }
 
-  /** Without a delivery limit, a quorum queue writes a returned message to its log again, at the end. */
+  /** Without a delivery limit, a quorum queue of RabbitMQ 3 writes a returned message to its log again, at the end. */
   #append(queued: Queued): void {
     queued.place = this.#places++
     this.#ready.insert(queued)

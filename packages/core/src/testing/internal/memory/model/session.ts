@@ -56,13 +56,17 @@ export class Session {
     this.channels.delete(number)
   }
 
-  /** The client has published. During an alarm, nothing more is read from it after that. */
-  published(): void {
+  /**
+   * The client begins to publish. Returns whether that blocks it: during an alarm, the message is read when the alarm is
+   * over, like all that comes after it.
+   */
+  publishes(): boolean {
     const { alarm } = this.#broker
-    if (alarm === undefined || this.#isBlocked) return
+    if (alarm === undefined || this.#isBlocked) return false
     this.#isBlocked = true
     this.client.blocked(alarm)
     this.client.heldChanged()
+    return true
   }
 
   /** The alarm is over. */

@@ -83,7 +83,7 @@ const readValue = (bytes: Buffer, at: number): { readonly value: Value; readonly
   return { value: { tag, bytes: bytes.subarray(at + 5, end) }, end }
 }
 
-/** Reads the entries of a table, without its length. */
+/** Reads the entries of a table, without its length. A key may be any bytes, which are kept as Latin-1. */
 export const readEntries = (bytes: Buffer): ReadonlyArray<Entry> => {
   const entries: Array<Entry> = []
   for (let at = 0; at < bytes.length;) {
@@ -91,7 +91,7 @@ export const readEntries = (bytes: Buffer): ReadonlyArray<Entry> => {
     const end = start + bytes[at]!
     if (end > bytes.length) throw malformed()
     const read = readValue(bytes, end)
-    entries.push({ key: bytes.toString("utf8", start, end), ...read.value })
+    entries.push({ key: bytes.toString("latin1", start, end), ...read.value })
     at = read.end
   }
   return entries
@@ -189,7 +189,7 @@ export const array = (values: ReadonlyArray<Value>): Value => ({ tag: "A", bytes
 export const writeEntries = (entries: ReadonlyArray<Entry>): Buffer =>
   Buffer.concat(
     entries.flatMap((entry) => {
-      const key = Buffer.from(entry.key)
+      const key = Buffer.from(entry.key, "latin1")
       return [Buffer.from([key.length]), key, bytesOf(entry)]
     })
   )

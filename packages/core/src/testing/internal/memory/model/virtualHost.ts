@@ -314,7 +314,7 @@ export class VirtualHost implements QueueHost {
     const exchange = this.exchanges.get(deadLetterExchange ?? "")
     if (exchange === undefined) return false
     const message = died(this.behavior, queued.message, {
-      failures: queue.settings.isQuorum ? queued.failures : queued.message.failures,
+      failures: failuresOf(queue, queued, reason),
       queue: queue.name,
       reason,
       time: Math.floor(this.timers.now() / 1000),
@@ -374,6 +374,10 @@ const checkMatch = (args: ReadonlyArray<Table.Entry>): void => {
     throw Failure.preconditionFailed(`Invalid x-match field value <<"${name}">>; ${expected}`)
   }
 }
+
+/** The count that a dead letter takes with it. A classic queue does not write its own into what expires. */
+const failuresOf = ({ settings }: Queue, { failures, message }: Queued, reason: DeathReason): number =>
+  failures > 0 && (settings.isQuorum || reason !== "expired") ? failures : message.failures
 
 interface Dying {
   readonly failures: number
