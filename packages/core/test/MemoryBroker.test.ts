@@ -110,6 +110,35 @@ describe("the delivery limit of a quorum queue", () => {
   )
 })
 
+describe("a dead letter", () => {
+  it.effect(
+    "carries its failed deliveries into a quorum queue on 4.3, from queues of both types, and not on 3.10",
+    () =>
+      Effect.gen(function* () {
+        const counts = (version: MemoryBroker.Version, queueType: string, how: "nack" | "reject") =>
+          onMemory(
+            Effect.gen(function* () {
+              yield* declare("dead", { queueType: "quorum" })
+              yield* declare("work", { queueType, deadLetterExchange: "", deadLetterRoutingKey: "dead" })
+              yield* publish("work")
+              yield* AmqpChannel.use((channel) =>
+                Effect.flatMap(channel.get("work"), (got) => channel[how](Option.getOrThrow(got), { requeue: false }))
+              )
+              yield* AmqpTest.awaitIdle
+              const [dead] = (yield* AmqpTest.queue("dead")).messages
+              return [dead?.properties.headers["x-delivery-count"], dead?.properties.headers["x-acquired-count"]]
+            }),
+            { version }
+          )
+        for (const queueType of ["classic", "quorum"]) {
+          assert.deepStrictEqual(yield* counts("4.3", queueType, "reject"), [1, 1])
+          assert.deepStrictEqual(yield* counts("4.3", queueType, "nack"), [undefined, undefined])
+          assert.deepStrictEqual(yield* counts("3.10", queueType, "reject"), [undefined, undefined])
+        }
+      })
+  )
+})
+
 describe("faults", () => {
   it.effect("confirms that are withheld arrive when they no longer are; a nack fails its publish", () =>
     onMemory(

@@ -35,6 +35,8 @@ export interface Behavior {
    * whether `basic.reject` counts as a failed delivery also without requeue.
    */
   readonly carriesFailures: boolean
+  /** Whether headers are sorted by their names. */
+  readonly sortsHeaders: boolean
   /** Whether the properties of a message count as a part of its size in a quorum queue. */
   readonly countsProperties: boolean
   /** The smallest frame-max that it accepts. With a smaller one it ends the connection without a word. */
@@ -59,6 +61,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     routesReplies: true,
     hasQuorumPriorities: true,
     countsProperties: true,
+    sortsHeaders: true,
     carriesFailures: true,
     leastFrameMax: 8192,
     timeoutEnds: "consumer",
@@ -74,6 +77,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     routesReplies: false,
     hasQuorumPriorities: false,
     countsProperties: false,
+    sortsHeaders: false,
     carriesFailures: false,
     leastFrameMax: 4096,
     timeoutEnds: "channel",

@@ -238,11 +238,12 @@ export class Channel {
     if (userId !== undefined && userId !== this.#user) {
       throw Failure.preconditionFailed(`user_id property set to '${userId}' but authenticated user was '${this.#user}'`)
     }
-    const bcc = Table.find(headers, "BCC")
+    const withoutBcc = Table.find(headers, "BCC") === undefined ? headers : Table.remove(headers, "BCC")
+    const stored = this.#broker.behavior.sortsHeaders ? Table.sorted(withoutBcc) : withoutBcc
     const message: Message = {
       exchange: exchangeName,
       routingKeys: [routingKey, ...additionalKeys("CC", headers), ...additionalKeys("BCC", headers)],
-      properties: bcc === undefined ? properties : properties.withHeaders(Table.remove(headers, "BCC")),
+      properties: stored === headers ? properties : properties.withHeaders(stored),
       body,
       deaths: [],
       firstDeath: undefined,

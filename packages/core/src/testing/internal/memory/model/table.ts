@@ -209,3 +209,9 @@ export const set = (entries: ReadonlyArray<Entry>, key: string, value: Value): R
 
 export const remove = (entries: ReadonlyArray<Entry>, key: string): ReadonlyArray<Entry> =>
   entries.some((other) => other.key === key) ? entries.filter((other) => other.key !== key) : entries
+
+/** The entries in the order of their keys: the same array, if that is their order. */
+export const sorted = (entries: ReadonlyArray<Entry>): ReadonlyArray<Entry> =>
+  entries.every(({ key }, at) => at === 0 || entries[at - 1]!.key <= key)
+    ? entries
+    : entries.toSorted((a, b) => (a.key < b.key ? -1 : 1))
