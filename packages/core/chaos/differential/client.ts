@@ -260,9 +260,12 @@ export class Client {
         return `got ${got.redelivered ? "again " : ""}${this.#shown(got)}, ${got.messageCount} left`
       }
       case "settle": {
-        const delivery = this.#unsettled[step.index % Math.max(1, this.#unsettled.length)]
+        // Which of two queues delivers first depends on the moment, so a delivery is chosen by its queue.
+        const inOrder = this.#unsettled.toSorted((one, other) => one.queue - other.queue || one.tag - other.tag)
+        const delivery = inOrder[step.index % Math.max(1, inOrder.length)]
         if (delivery === undefined) return "nothing to settle"
-        const multiple = step.multiple && step.how !== "reject"
+        const isOneQueue = inOrder.every(({ queue }) => queue === delivery.queue)
+        const multiple = step.multiple && step.how !== "reject" && isOneQueue
         this.#unsettled = this.#unsettled.filter(({ tag }) => (multiple ? tag > delivery.tag : tag !== delivery.tag))
         const channel = await this.#consuming()
         if (step.how === "ack") return channel.ack(delivery.tag, multiple)

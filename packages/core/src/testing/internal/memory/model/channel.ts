@@ -424,7 +424,7 @@ export class Channel {
   }
 
   #return(settled: ReadonlyArray<Unsettled>, requeue: boolean, how: Return): void {
-    for (const { consumer, queue, queued } of settled) {
+    for (const { consumer, queue, queued } of inOrderOfReturn(settled)) {
       if (!requeue) queue.discard(queued, how)
       else if (!queue.requeue(queued, how) && consumer !== undefined && this.#broker.behavior.nackCounts) {
         // RabbitMQ 3.10 gives credit twice for a message beyond its delivery limit.
@@ -543,6 +543,17 @@ export class Channel {
     for (const { queue, queued } of this.#takeAll()) queue.requeue(queued, "lost")
     for (const consumer of consumers) this.#removeConsumer(consumer)
   }
+}
+
+/**
+ * RabbitMQ settles by queue, and for each queue by consumer, in the order of their names, after what was taken with
+ * `basic.get`.
+ */
+const inOrderOfReturn = (settled: ReadonlyArray<Unsettled>): ReadonlyArray<Unsettled> => {
+  if (settled.length < 2) return settled
+  const name = ({ consumer, queue }: Unsettled) => `${queue.name}\0${consumer === undefined ? "" : `\0${consumer.tag}`}`
+  const named = settled.map((each) => [name(each), each] as const)
+  return named.toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)).map(([, each]) => each)
 }
 
 /** RabbitMQ's default, in milliseconds. */

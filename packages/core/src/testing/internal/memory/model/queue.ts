@@ -293,7 +293,8 @@ export class Queue {
         this.#append(queued)
       } else this.#returned.push(queued)
       this.#readyBytes += this.#size(queued.message)
-      this.#limit()
+      // A quorum queue delivers what came back before it looks at its limits.
+      if (!isQuorum) this.#limit()
     }
     this.#host.wake(this)
     return !isBeyond
