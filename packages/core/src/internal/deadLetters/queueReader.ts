@@ -68,6 +68,8 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
   readonly #closeTimeout: Duration.Duration
   /** Messages that were delivered and not taken; those before `#next` were. */
   #arrived: Array<DeliveredMessage> = []
+  /** Their sizes, in bytes. */
+  #arrivedSizes: Array<number> = []
   #next = 0
   #onChange: () => void = () => {}
   /**
@@ -216,6 +218,7 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
 
   #dropArrived(): void {
     this.#arrived = []
+    this.#arrivedSizes = []
     this.#next = 0
     this.#arrivedBytes = 0
   }
@@ -233,6 +236,7 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
     if (!this.isOverflown) {
       this.#arrivedBytes += size
       this.#arrived.push(message)
+      this.#arrivedSizes.push(size)
     }
     this.#onChange()
   }
@@ -279,11 +283,12 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
     if (this.#next === this.#arrived.length || this.#takes <= 0) return undefined
     this.#takes--
     const message = this.#arrived[this.#next]!
+    this.#arrivedBytes -= this.#arrivedSizes[this.#next]!
     this.#next++
-    this.#arrivedBytes -= sizeOf(message)
     if (this.#next === this.#arrived.length) this.#dropArrived()
     else if (this.#next > 1024) {
       this.#arrived = this.#arrived.slice(this.#next)
+      this.#arrivedSizes = this.#arrivedSizes.slice(this.#next)
       this.#next = 0
     }
     return message
