@@ -50,8 +50,8 @@ export class Client {
   #consumer: DriverChannel | undefined
   #observerConnection: DriverConnection | undefined
   #observer: DriverChannel | undefined
-  /** Consumers of the channel: tag and queue. */
-  #consumers: Array<{ readonly tag: string; readonly queue: number }> = []
+  /** Consumers of the channel: the tag, the tag as it was sent, which ends with "!" if nothing is acknowledged, and the queue. */
+  #consumers: Array<{ readonly tag: string; readonly sent: string; readonly queue: number }> = []
   #unsettled: Array<Delivery> = []
   #tags = 0
   #published = 0
@@ -120,7 +120,7 @@ export class Client {
         flow: ignore,
         cancelled: (tag) => {
           this.#record("consumers", `cancelled ${tag}`)
-          this.#consumers = this.#consumers.filter((consumer) => consumer.tag !== tag)
+          this.#consumers = this.#consumers.filter((consumer) => consumer.sent !== tag)
         },
         oversized: () => false,
         undecodable: () => false,
@@ -250,7 +250,7 @@ export class Client {
         const consumer = this.#consumers[step.index]
         if (consumer === undefined) return "no consumer"
         this.#consumers = this.#consumers.filter((other) => other !== consumer)
-        return (await this.#consuming()).cancel(consumer.tag)
+        return (await this.#consuming()).cancel(consumer.sent)
       }
       case "get": {
         const channel = await this.#consuming()
@@ -340,7 +340,7 @@ export class Client {
     const channel = await this.#consuming()
     await channel.qos(prefetch, false)
     const tag = `c${this.#tags++}${noAck ? "!" : ""}`
-    this.#consumers.push({ tag: tag.replace(/!$/, ""), queue })
+    this.#consumers.push({ tag: tag.replace(/!$/, ""), sent: tag, queue })
     return channel.consume(this.#name("q", queue), tag, { noAck, exclusive, arguments: args as never })
   }
 

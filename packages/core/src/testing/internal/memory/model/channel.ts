@@ -303,8 +303,9 @@ export class Channel {
       throw Failure.notImplemented(`${resource} does not support global qos`)
     }
     const { isQuorum, isSingleActiveConsumer } = queue.settings
-    const isTaken = queue.consumers.length > 0 || (isSingleActiveConsumer && !isQuorum)
-    if (queue.hasExclusiveConsumer || (isExclusive && isTaken)) {
+    const isTaken = queue.consumers.length > 0 || isSingleActiveConsumer
+    // Quorum queues do not know exclusive consumers.
+    if (!isQuorum && (queue.hasExclusiveConsumer || (isExclusive && isTaken))) {
       throw Failure.accessRefused(`${resource} in exclusive use`)
     }
     const consumer: ChannelConsumer = {
@@ -350,7 +351,7 @@ export class Channel {
     const { body, exchange, routingKeys } = queued.message
     return {
       deliveryTag,
-      redelivered: queued.returns > 0 || queued.message.failures > 0,
+      redelivered: queued.returns > 0 || (queued.hasWaited && queued.message.failures > 0),
       exchange,
       routingKey: routingKeys[0] ?? "",
       properties: deliveredProperties(this.#broker.behavior, queue, queued, consumer === undefined),

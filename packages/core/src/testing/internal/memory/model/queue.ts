@@ -20,6 +20,8 @@ export interface Queued {
   returns: number
   /** How often its delivery has failed, as the delivery limit of a quorum queue counts. RabbitMQ 4 counts in both types. */
   failures: number
+  /** Whether it was stored. A classic queue hands a message to a consumer that waits for one without that. */
+  hasWaited: boolean
   /** The turn in which it has arrived. In that turn a consumer gets it even if its time to live is zero. */
   readonly turn: number
 }
@@ -159,7 +161,8 @@ export class Queue {
       priority: Math.min(message.properties.priority ?? 4, 31),
       expiresAt: ttl === undefined ? undefined : this.#host.timers.now() + ttl,
       returns: 0,
-      failures: isQuorum && this.#host.behavior.carriesFailures ? message.failures : 0,
+      failures: this.#host.behavior.carriesFailures ? message.failures : 0,
+      hasWaited: isQuorum,
       turn: this.#host.turn()
     }
     if (overflow !== "drop-head" && (isQuorum ? this.#isRejecting : !this.#fits(message))) {
@@ -171,6 +174,7 @@ export class Queue {
     this.#readyBytes += this.#size(message)
     // A consumer that can take it gets it before the limits are checked.
     this.dispatch()
+    queued.hasWaited = true
     this.#limit()
     this.#host.wake(this)
     return true
