@@ -35,6 +35,11 @@ export interface Behavior {
    * whether `basic.reject` counts as a failed delivery also without requeue.
    */
   readonly carriesFailures: boolean
+  /**
+   * Whether a quorum queue looks for expired messages at the head of those that came back, and of each priority. Otherwise it
+   * looks at the message that is delivered next only.
+   */
+  readonly expiresAtEachHead: boolean
   /** Whether headers are sorted by their names. */
   readonly sortsHeaders: boolean
   /** Whether the properties of a message count as a part of its size in a quorum queue. */
@@ -61,6 +66,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     routesReplies: true,
     hasQuorumPriorities: true,
     countsProperties: true,
+    expiresAtEachHead: true,
     sortsHeaders: true,
     carriesFailures: true,
     leastFrameMax: 8192,
@@ -77,6 +83,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     routesReplies: false,
     hasQuorumPriorities: false,
     countsProperties: false,
+    expiresAtEachHead: false,
     sortsHeaders: false,
     carriesFailures: false,
     leastFrameMax: 4096,

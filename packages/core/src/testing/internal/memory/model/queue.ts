@@ -85,6 +85,9 @@ export class Queue {
   #readyBytes = 0
   #places = 0
   #isRejecting = false
+  readonly #priorities = new Set<number>()
+  /** Whether a message with a time to live has come. */
+  #mayExpire = false
   #hadConsumers = false
   #expiryAt: number | undefined
   #cancelExpiry: (() => void) | undefined
@@ -169,6 +172,8 @@ export class Queue {
       if (overflow === "reject-publish-dlx") this.#die(queued, "maxlen")
       return false
     }
+    this.#mayExpire ||= ttl !== undefined
+    this.#priorities.add(queued.priority)
     if (isQuorum && this.#host.behavior.hasQuorumPriorities) this.#ready.insert(queued)
     else this.#ready.push(queued)
     this.#readyBytes += this.#size(message)
@@ -387,20 +392,52 @@ export class Queue {
     this.#setExpiry()
   }
 
+  get #expiresAtEachHead(): boolean {
+    return this.settings.isQuorum && this.#host.behavior.expiresAtEachHead
+  }
+
   /** Removes the messages at the head whose time is over. */
   #expire(also: (queued: Queued) => boolean = () => true): void {
     const now = this.#host.timers.now()
-    for (
-      let first = this.#first;
-      first?.expiresAt !== undefined && first.expiresAt <= now && also(first);
-      first = this.#first
-    ) {
-      this.#die(this.#take()!, "expired")
+    const isOver = (queued: Queued | undefined) =>
+      queued?.expiresAt !== undefined && queued.expiresAt <= now && also(queued)
+    while (isOver(this.#first)) this.#die(this.#take()!, "expired")
+    if (!this.#expiresAtEachHead || !this.#mayExpire) return
+    for (const head of this.#heads()) if (isOver(head)) this.#expireFrom(head, isOver)
+  }
+
+  /** The first of the messages that came back, and the first one of each priority. */
+  #heads(): ReadonlyArray<Queued> {
+    const heads = new Map<number, Queued>()
+    const ready = this.#priorities.size > 1 ? this.#ready.toArray() : [this.#ready.first]
+    for (const queued of ready)
+      if (queued !== undefined && !heads.has(queued.priority)) heads.set(queued.priority, queued)
+    return [...(this.#returned.first === undefined ? [] : [this.#returned.first]), ...heads.values()]
+  }
+
+  /** Removes a message, and those behind it in its priority whose time is over as well. */
+  #expireFrom(head: Queued, isOver: (queued: Queued | undefined) => boolean): void {
+    const expired: Array<Queued> = []
+    if (this.#priorities.size > 1) {
+      const ready = this.#ready.clear()
+      const isOther = ({ priority }: Queued) => priority !== head.priority
+      const end = ready.findIndex((queued) => !isOther(queued) && !isOver(queued))
+      ready.forEach((queued, index) => {
+        if (isOther(queued) || (end >= 0 && index >= end)) this.#ready.push(queued)
+        else expired.push(queued)
+      })
+    } else while (isOver(this.#ready.first)) expired.push(this.#ready.shift()!)
+    for (const queued of expired) {
+      this.#readyBytes -= this.#size(queued.message)
+      this.#die(queued, "expired")
     }
   }
 
   #setExpiry(): void {
-    const due = this.#first?.expiresAt
+    const next = this.#expiresAtEachHead && this.#mayExpire ? this.#heads() : [this.#first]
+    const times = next.map((queued) => queued?.expiresAt ?? Infinity)
+    const earliest = Math.min(...times, Infinity)
+    const due = earliest === Infinity ? undefined : earliest
     if (due === undefined || (this.#expiryAt !== undefined && this.#expiryAt <= due)) return
     this.#cancelExpiry?.()
     this.#expiryAt = due
