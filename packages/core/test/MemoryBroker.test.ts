@@ -60,6 +60,29 @@ describe("time", () => {
     )
   )
 
+  it.effect("a quorum queue of 4.3 drops what expires behind a message that came back, and one of 3.10 does not", () =>
+    Effect.gen(function* () {
+      const left = (version: MemoryBroker.Version) =>
+        onMemory(
+          Effect.gen(function* () {
+            yield* declare("work", { queueType: "quorum", deliveryLimit: 5 })
+            yield* publish("work", "back")
+            yield* Effect.scoped(
+              AmqpChannel.use((channel) =>
+                Effect.flatMap(channel.get("work"), (got) => channel.nack(Option.getOrThrow(got), { requeue: true }))
+              )
+            )
+            yield* AmqpPublisher.publish({ routingKey: "work", content: "short", expiration: "1 minute" })
+            yield* AmqpTest.adjust("1 minute")
+            return yield* texts("work")
+          }),
+          { version }
+        )
+      assert.deepStrictEqual(yield* left("4.3"), ["back"])
+      assert.deepStrictEqual(yield* left("3.10"), ["back", "short"])
+    })
+  )
+
   it.effect("an unused queue expires, and a used one does not", () =>
     onMemory(
       Effect.gen(function* () {
