@@ -94,7 +94,9 @@ const files = {
   "core/AmqpConsumer.waiting": {},
   "core/AmqpDeadLetters": {},
   "core/AmqpDeadLetters.faults": {
+    "ends when its queue was deleted and declared again as a stream": streams,
     "on a queue that does not exist, and on a stream": streams,
+    "on a stream whose type this user may not find out": streams,
     "without the permission to read, or to publish": permissions
   },
   "core/AmqpDeadLetters.reasons": { "if the user may not write to the exchange": permissions },
@@ -132,6 +134,11 @@ const files = {
   "core/AmqpTracing.otlp": {},
   "core/copies": {},
   "http/AmqpDashboard.incident": {},
+  "http/AmqpDashboard.queues": {
+    "has the counts of the consumers' queues and of others, of streams too": streams,
+    "says which queues the user may not see": permissions,
+    "the last counts stay with their time while the broker is away": "it stops the broker's listeners"
+  },
   "http/AmqpDeadLettersHttp": {},
   "http/AmqpGateway": {},
   "http/AmqpGateway.attack": {},
@@ -174,6 +181,7 @@ const others = {
   "core/MemoryBroker": "it makes its own memory brokers",
   "core/TestBroker": "it is about the ways to a real RabbitMQ",
   "core/TestBroker.layerAmqp": "it is about a real RabbitMQ",
+  "core/AmqpDeadLetters.streams": streams,
   "core/driver.bundles": "it compares the drivers' bundles, with any broker",
   "core/driver.neighbours": "it is about other libraries in the process, with any broker",
   "core/driver.otherRuntimes": "it is about Bun and Deno, with any broker",

@@ -263,7 +263,7 @@ export class Channel {
       })
     }
     reply?.deliver(message)
-    const isTaken = queues.map((queue) => queue.enqueue(message)).every((taken) => taken)
+    const isTaken = queues.map((queue) => queue.enqueue(message, this)).every((taken) => taken)
     if (tag > 0) this.#broker.confirm(isTaken, (isAck) => this.#isOpen && this.#client.confirm(tag, isAck))
   }
 
@@ -538,6 +538,7 @@ export class Channel {
     if (!this.#isOpen) return
     this.#isOpen = false
     this.#cancelCheck?.()
+    for (const queue of this.#vhost.queues.values()) queue.forget(this)
     this.#endReplies()
     const consumers = [...this.#consumers.values()]
     this.#consumers.clear()

@@ -85,6 +85,8 @@ export class Queue {
   #readyBytes = 0
   #places = 0
   #isRejecting = false
+  /** The publishers of a quorum queue, and whether each is refused. */
+  readonly #refused = new Map<object, boolean>()
   readonly #priorities = new Set<number>()
   /** Whether a message with a time to live has come. */
   #mayExpire = false
@@ -154,8 +156,13 @@ export class Queue {
 
   // --- Publishing ------------------------------------------------------------------------------------------------------
 
-  /** Takes a message. Returns whether it is confirmed; otherwise the queue is full, and its publisher gets a nack. */
-  enqueue(message: Message): boolean {
+  /**
+   * Takes a message. Returns whether it is confirmed; otherwise the queue is full, and its publisher gets a nack.
+   *
+   * A quorum queue that is full refuses each publisher until it is less than four fifths full. One that comes later is refused if
+   * the queue is still beyond its limit then.
+   */
+  enqueue(message: Message, publisher?: object): boolean {
     const { isQuorum, messageTtl, overflow } = this.settings
     const ttl = minimum(messageTtl, millisOf(message.properties.expiration))
     const queued: Queued = {
@@ -168,7 +175,7 @@ export class Queue {
       hasWaited: isQuorum,
       turn: this.#host.turn()
     }
-    if (overflow !== "drop-head" && (isQuorum ? this.#isRejecting : !this.#fits(message))) {
+    if (overflow !== "drop-head" && (isQuorum ? this.#refuses(publisher) : !this.#fits(message))) {
       if (overflow === "reject-publish-dlx") this.#die(queued, "maxlen")
       return false
     }
@@ -183,6 +190,24 @@ export class Queue {
     this.#limit()
     this.#host.wake(this)
     return true
+  }
+
+  #refuses(publisher: object | undefined): boolean {
+    if (publisher === undefined) return this.#isRejecting
+    const known = this.#refused.get(publisher)
+    if (known !== undefined) return known
+    this.#refused.set(publisher, this.#isFull)
+    return this.#isFull
+  }
+
+  #setRejecting(isRejecting: boolean): void {
+    this.#isRejecting = isRejecting
+    for (const publisher of this.#refused.keys()) this.#refused.set(publisher, isRejecting)
+  }
+
+  /** The publisher ends. */
+  forget(publisher: object): void {
+    this.#refused.delete(publisher)
   }
 
   /** What a message counts of `x-max-length-bytes`. */
@@ -208,8 +233,8 @@ export class Queue {
       return
     }
     if (!this.settings.isQuorum) return
-    if (this.#isFull) this.#isRejecting = true
-    else if (this.#isRejecting && this.#isBelowSoftLimit) this.#isRejecting = false
+    if (this.#isFull) this.#setRejecting(true)
+    else if (this.#isRejecting && this.#isBelowSoftLimit) this.#setRejecting(false)
   }
 
   /** A quorum queue that was full accepts messages again when it is less than four fifths full. */
