@@ -1,6 +1,6 @@
 // npm run bench [-- WORKLOAD ...] [--quick] [--docs]: runs the benchmarks of benchmarks/src on the built packages, as
 // they are installed. `npm run bench -- outbox` runs packages/sql/benchmark/outbox.ts, and `npm run bench -- dead-letters`
-// runs packages/core/benchmark/deadLetters.ts. `--source` measures the sources instead. See docs/performance.md.
+// runs packages/core/benchmark/deadLetters.ts, `npm run bench -- memory` memory.ts beside it. `--source` measures the sources instead. See docs/performance.md.
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, node, root } from "./dependencies.mjs"
 
@@ -12,7 +12,8 @@ const run = (command, args) => {
 }
 const programs = {
   outbox: "packages/sql/benchmark/outbox.ts",
-  "dead-letters": "packages/core/benchmark/deadLetters.ts"
+  "dead-letters": "packages/core/benchmark/deadLetters.ts",
+  memory: "packages/core/benchmark/memory.ts"
 }
 const chosen = Object.keys(programs).find((name) => args.includes(name))
 if (chosen !== undefined) {

@@ -160,7 +160,8 @@ export class Queue {
    * Takes a message. Returns whether it is confirmed; otherwise the queue is full, and its publisher gets a nack.
    *
    * A quorum queue that is full refuses each publisher until it is less than four fifths full. One that comes later is refused if
-   * the queue is still beyond its limit then.
+   * the queue is still beyond its limit then. Publishers refuse themselves, by what the queue reports, so a dead letter without
+   * a publisher is never refused.
    */
   enqueue(message: Message, publisher?: object): boolean {
     const { isQuorum, messageTtl, overflow } = this.settings
@@ -193,7 +194,7 @@ export class Queue {
   }
 
   #refuses(publisher: object | undefined): boolean {
-    if (publisher === undefined) return this.#isRejecting
+    if (publisher === undefined) return false
     const known = this.#refused.get(publisher)
     if (known !== undefined) return known
     this.#refused.set(publisher, this.#isFull)

@@ -326,7 +326,9 @@ export class VirtualHost implements QueueHost {
       ? message.deaths
       : readDeaths(Table.find(message.properties.headers, "x-death"))
     const targets = reason === "rejected" ? queues : queues.filter(({ name }) => !isCycle(name, deaths))
-    const taken = targets.map((target) => target.enqueue(message))
+    // A queue that dead-letters at least once is a publisher, whose dead letters may be refused.
+    const publisher = queue.settings.deadLettersAtLeastOnce ? queue : undefined
+    const taken = targets.map((target) => target.enqueue(message, publisher))
     return taken.includes(true)
   }
 
