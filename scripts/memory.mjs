@@ -155,6 +155,7 @@ const files = {
   "http/AmqpHttp.errors": {},
   "http/AmqpHttp.load": {},
   "http/AmqpHttp.restart": {},
+  "http/AmqpHttp.telemetry": { "of two brokers are separate": vhosts },
   "http/AmqpHttpApi": {}
 }
 
@@ -189,7 +190,6 @@ const others = {
   "core/packages": "it is about the packages as npm packs them, with any broker",
   "http/AmqpHttp.brokers": vhosts,
   "http/AmqpHttp.outage": "it stops the broker's listeners, and a setting of the node",
-  "http/AmqpHttp.telemetry": vhosts,
   "sql/AmqpInbox": "it needs PostgreSQL, and is about the database",
   "sql/AmqpOutbox": "it needs PostgreSQL, and is about the database",
   "sql/AmqpOutbox.faults": "it needs PostgreSQL, and is about the database",
