@@ -3,11 +3,13 @@
  *
  * Any publisher can write these headers. A secret signs them; only signed headers are verified.
  */
+import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Crypto from "node:crypto"
 import { hostname } from "node:os"
 import type { Origin } from "../../model/consumer.ts"
+import type { AmqpError } from "../../model/error.ts"
 import type { DeliveredProperties, FieldValue, Headers } from "../../model/message.ts"
 import { boundedFailure, type Failure, truncate } from "../message/failure.ts"
 import { extractContext } from "../telemetry/tracingContext.ts"
@@ -104,6 +106,15 @@ export const traceIdOfFailure = (fiber: Fiber.Fiber<unknown, unknown>, headers: 
 
 /** How much the headers say, if the message's own headers leave little room in the frame. */
 export type Detail = "all" | "withoutError" | "origin"
+
+/** Publishes with all details, and with fewer if the message's own headers already fill most of a frame. */
+export const publishWithDetails = <A>(
+  publish: (detail: Detail) => Effect.Effect<A, AmqpError>
+): Effect.Effect<A, AmqpError> =>
+  Effect.suspend(() => publish("all")).pipe(
+    Effect.catchReason("AmqpError", "InvalidArgument", () => publish("withoutError")),
+    Effect.catchReason("AmqpError", "InvalidArgument", () => publish("origin"))
+  )
 
 /**
  * The headers of a dead letter: those of the message, and why it failed.

@@ -14,11 +14,18 @@ import type { FieldValue, Headers, Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
 import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import { deathsOf, isTable } from "../message/deaths.ts"
+import { ownUserId } from "../message/copies.ts"
 import { fromDelivery } from "../message/forward.ts"
 import type { Failure } from "../message/failure.ts"
 import type { Deadlines } from "../waiting/deadlines.ts"
 import { isAtLeast } from "../wire/versions.ts"
-import { deadLetterHeaders, type Detail, type FailedFacts, traceIdOfFailure } from "./deadLetterHeaders.ts"
+import {
+  deadLetterHeaders,
+  type Detail,
+  type FailedFacts,
+  publishWithDetails,
+  traceIdOfFailure
+} from "./deadLetterHeaders.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
 import type { Secrets } from "./retryHeaders.ts"
 
@@ -105,18 +112,10 @@ export class DeadLetterPublisher {
         lastAt: now,
         traceId: traceIdOfFailure(fiber, delivery.properties.headers)
       }
-      const publish = (detail: Detail) =>
-        Effect.suspend(() =>
-          // A broker that takes nothing now still takes a rejection.
-          this.#publisher.publish(this.#message(delivery, target, facts, detail), {
-            mandatory: true,
-            onBlocked: "fail"
-          })
-        )
-      // The message's own headers may already fill most of a frame.
-      return publish("all").pipe(
-        Effect.catchReason("AmqpError", "InvalidArgument", () => publish("withoutError")),
-        Effect.catchReason("AmqpError", "InvalidArgument", () => publish("origin")),
+      return publishWithDetails((detail) =>
+        // A broker that takes nothing now still takes a rejection.
+        this.#publisher.publish(this.#message(delivery, target, facts, detail), { mandatory: true, onBlocked: "fail" })
+      ).pipe(
         Effect.tapError(({ reason }) =>
           Effect.sync(() => {
             if (reason._tag !== "AccessRefused" && reason._tag !== "NotFound") return
@@ -129,8 +128,6 @@ export class DeadLetterPublisher {
   }
 
   #message(delivery: ConsumerDelivery, target: DeadLetterTarget, facts: FailedFacts, detail: Detail): Message {
-    const { userId } = delivery.properties
-    const { credentials } = this.#config
     const headers = deadLetterHeaders(delivery, facts, this.#secrets, detail, target.routingKey === undefined)
     addDeath(headers, delivery, this.#queue, facts.lastAt)
     return fromDelivery(delivery, {
@@ -139,7 +136,7 @@ export class DeadLetterPublisher {
       headers,
       // The broker removes it too, so that a dead letter does not expire.
       expiration: undefined,
-      userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
+      userId: ownUserId(this.#config, delivery.properties.userId)
     })
   }
 }

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type { AmqpConfig } from "../../model/config.ts"
 import type * as AmqpError from "../../model/error.ts"
+import { ownUserId } from "../message/copies.ts"
 import { fromDelivery } from "../message/forward.ts"
 import { type Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
@@ -52,14 +53,12 @@ export class RetryPublisher {
   }
 
   #message(delivery: ConsumerDelivery, delay: RetryDelay, failure: Failure | undefined, withOrigin: boolean): Message {
-    const { userId } = delivery.properties
-    const { credentials } = this.#config
     const message = fromDelivery(delivery, {
       exchange: "",
       routingKey: delay.queue,
       headers: delivery.headersOfRetry(failure, withOrigin),
       expiration: undefined,
-      userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
+      userId: ownUserId(this.#config, delivery.properties.userId)
     })
     copyReceivedBytes(message.headers!, delivery.properties.headers)
     return message

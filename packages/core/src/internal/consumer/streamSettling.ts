@@ -8,13 +8,20 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { AmqpConfig } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
+import { ownUserId } from "../message/copies.ts"
 import { fromDelivery } from "../message/forward.ts"
 import { type Message } from "../../model/message.ts"
 import type { AmqpPublisher } from "../../model/publisher.ts"
 import * as Logging from "../telemetry/logging.ts"
 import { failureOf } from "../message/failure.ts"
 import type { ConsumerDelivery } from "./delivery.ts"
-import { deadLetterHeaders, type Detail, type FailedFacts, traceIdOfFailure } from "./deadLetterHeaders.ts"
+import {
+  deadLetterHeaders,
+  type Detail,
+  type FailedFacts,
+  publishWithDetails,
+  traceIdOfFailure
+} from "./deadLetterHeaders.ts"
 import type { Secrets } from "./retryHeaders.ts"
 import { isStreamPolicy, type StreamPolicyChoice, type StreamHandling } from "./streamOptions.ts"
 import { StreamDelivery } from "./streamDelivery.ts"
@@ -203,12 +210,8 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
     pause: number,
     restore: Restore
   ): Effect.Effect<void> {
-    const publish = (detail: Detail) =>
-      Effect.suspend(() => this.#publisher.publish(this.#message(delivery, policy, facts, detail), { mandatory: true }))
-    const publishing = publish("all").pipe(
-      // The message's own headers may already fill most of a frame.
-      Effect.catchReason("AmqpError", "InvalidArgument", () => publish("withoutError")),
-      Effect.catchReason("AmqpError", "InvalidArgument", () => publish("origin"))
+    const publishing = publishWithDetails((detail) =>
+      this.#publisher.publish(this.#message(delivery, policy, facts, detail), { mandatory: true })
     )
     return Effect.matchCauseEffect(restore(publishing), {
       onSuccess: () => {
@@ -244,14 +247,12 @@ export class StreamSettling implements Pick<Settling, keyof Settling> {
   }
 
   #message(delivery: StreamDelivery, policy: PublishTo, facts: FailedFacts, detail: Detail): Message {
-    const { userId } = delivery.properties
-    const { credentials } = this.#config
     return fromDelivery(delivery, {
       exchange: policy.exchange,
       routingKey: policy.routingKey,
       headers: deadLetterHeaders(delivery, facts, this.#secrets, detail, false),
       expiration: undefined,
-      userId: credentials._tag === "Plain" && credentials.username === userId ? userId : undefined
+      userId: ownUserId(this.#config, delivery.properties.userId)
     })
   }
 
