@@ -3,25 +3,9 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer } from "effect"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import * as Certificates from "../../core/test/support/certificates.ts"
 import * as TlsListener from "../../core/test/support/TlsListener.ts"
 import * as Cli from "./support/cli.ts"
-
-const folder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-cli-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
-)
-
-/** Writes a file, and returns its path. */
-const file = (name: string, content: string) =>
-  Effect.map(folder, (folder) => {
-    const path = join(folder, name)
-    writeFileSync(path, content)
-    return path
-  })
 
 interface Check {
   readonly check: string
@@ -56,13 +40,13 @@ layer(Layer.mergeAll(TestBroker.layerPrivate(), Cli.layer), { excludeTestService
       ) {
         const { vhost } = yield* TestBroker.TestBroker
         const port = yield* TlsListener.make(listener)
-        const ca = yield* file("ca.pem", Certificates.ca)
+        const ca = yield* Cli.file("ca.pem", Certificates.ca)
         const own =
           client === undefined
             ? {}
             : {
-                AMQP_TLS_CERT_FILE: yield* file("client.pem", client.cert),
-                AMQP_TLS_KEY_FILE: yield* file("client.key", client.key)
+                AMQP_TLS_CERT_FILE: yield* Cli.file("client.pem", client.cert),
+                AMQP_TLS_KEY_FILE: yield* Cli.file("client.key", client.key)
               }
         const ended = yield* Cli.run(["doctor", "--json"], {
           env: {
@@ -143,7 +127,7 @@ layer(Layer.mergeAll(TestBroker.layerPrivate(), Cli.layer), { excludeTestService
         Effect.gen(function* () {
           const { blockPublishers, unblockPublishers, url } = yield* TestBroker.TestBroker
           const env = { AMQP_URL: url }
-          const topology = yield* file("topology.json", JSON.stringify({ queues: [{ name: "alarm" }] }))
+          const topology = yield* Cli.file("topology.json", JSON.stringify({ queues: [{ name: "alarm" }] }))
           yield* Effect.gen(function* () {
             yield* AmqpChannel.use((channel) => channel.queueDeclare("alarm"))
             yield* AmqpPublisher.publish({ routingKey: "alarm", content: "waits" })

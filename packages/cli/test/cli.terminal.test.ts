@@ -3,9 +3,6 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer } from "effect"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import { stripVTControlCharacters } from "node:util"
 import * as Users from "../../core/test/support/users.ts"
 import * as Cli from "./support/cli.ts"
@@ -14,17 +11,7 @@ const client = <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) => Effect.provide(Effect.scoped(use), Amqp.layer({ url })))
 
 const topologyFile = (queue: string, ttl: string) =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-cli-"))),
-      (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
-    ),
-    (folder) => {
-      const path = join(folder, "topology.json")
-      writeFileSync(path, JSON.stringify({ queues: [{ name: queue, messageTtl: ttl }] }))
-      return path
-    }
-  )
+  Cli.file("topology.json", JSON.stringify({ queues: [{ name: queue, messageTtl: ttl }] }))
 
 const terminal = (args: ReadonlyArray<string>, settings: Parameters<typeof Cli.inTerminal>[1] = {}) =>
   Effect.flatMap(TestBroker.TestBroker, ({ url }) =>

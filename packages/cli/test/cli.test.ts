@@ -3,25 +3,12 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Option, Stream } from "effect"
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync } from "node:fs"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import * as Users from "../../core/test/support/users.ts"
 import * as Cli from "./support/cli.ts"
-
-const folder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-cli-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
-)
-
-const file = (name: string, content: string) =>
-  Effect.map(folder, (folder) => {
-    const path = join(folder, name)
-    writeFileSync(path, content)
-    return path
-  })
 
 /** A client of the test's own, on the same broker. What it borrows is returned before it closes. */
 const client = <A, E, R>(use: Effect.Effect<A, E, R>) =>
@@ -71,7 +58,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
     it.effect("every command has help with an example, and no library is loaded for it", () =>
       Effect.gen(function* () {
         // Elsewhere there is no amqplib to load.
-        const copy = yield* folder
+        const copy = yield* Cli.folder
         cpSync(dirname(dirname(yield* Cli.Built)), copy, { recursive: true })
         const elsewhere = Effect.provideService(Cli.Built, join(copy, "dist", "main.js"))
         const commands = [
@@ -169,7 +156,10 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const user = yield* Users.make("s3cret-word")
-        const env = yield* file("broker.env", `AMQP_URL="${url.replace(/\/\/.*@/, `//${user.name}:s3cret-word@`)}"\n`)
+        const env = yield* Cli.file(
+          "broker.env",
+          `AMQP_URL="${url.replace(/\/\/.*@/, `//${user.name}:s3cret-word@`)}"\n`
+        )
         const ended = yield* Cli.run(["doctor", "--env", env, "--json"], { env: { AMQP_HEARTBEAT: "7" } })
         assert.strictEqual(ended.code, 0, ended.out + ended.err)
         assert.notInclude(ended.out + ended.err, "s3cret-word")
@@ -262,7 +252,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
             AmqpPublisher.publish({ routingKey, content: "" }, { mandatory: true })
           )
         )
-        const topology = yield* file(
+        const topology = yield* Cli.file(
           "topology.json",
           JSON.stringify({
             queues: [
@@ -300,7 +290,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
     it.effect("an argument, a file, standard input and lines, with properties and headers", () =>
       Effect.gen(function* () {
         const { queue } = yield* declare("publish.queue")
-        const path = yield* file("content", "from a file")
+        const path = yield* Cli.file("content", "from a file")
         const args = ["publish", "--key", queue]
         const published = [
           yield* run([...args, "-H", "a=b=c", "--type", "t", "--expiration", "1h", "an argument", "--json"]),
@@ -408,7 +398,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
     it.effect("a queue is not read: it is refused, or its bindings are copied; its messages stay", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
-        const topology = yield* file(
+        const topology = yield* Cli.file(
           "topology.json",
           JSON.stringify({
             exchanges: [{ name: "tail.direct", type: "direct" }],
@@ -514,7 +504,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
             _tag: "Topology", exchanges: [exchange], queues: [queue], bindings: [binding], external: []
           }
           export default topology`
-        const topology = yield* file("topology.ts", content("1 minute"))
+        const topology = yield* Cli.file("topology.ts", content("1 minute"))
         const missing = yield* run(["topology", "diff", topology, "--json"])
         assert.strictEqual(missing.code, 1)
         assert.deepStrictEqual(
@@ -530,7 +520,7 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         assert.strictEqual((yield* run(["topology", "diff", topology])).code, 0)
         yield* client(AmqpPublisher.publish({ exchange: "apply.exchange", routingKey: "a", content: "1" }))
 
-        const other = yield* file("topology.ts", content("2 minutes"))
+        const other = yield* Cli.file("topology.ts", content("2 minutes"))
         const different = yield* run(["topology", "apply", other, "--json"])
         assert.strictEqual(different.code, 1)
         assert.deepInclude(jsonOf(different).left[0], {
@@ -561,13 +551,13 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
     it.effect("a file that is none is refused with every mistake, before anything is sent", () =>
       Effect.gen(function* () {
         const files = yield* Effect.all([
-          file("a.json", "{"),
-          file("b.json", '{"queues":[{"nme":"q"}],"exchange":[]}'),
-          file("c.json", '{"queues":[{"name":"q","messageTTL":1},{"name":"r","deadLetterExchange":"dlx"}]}'),
-          file("d.mjs", "export default 1"),
-          file("e.mjs", 'throw new Error("broken on purpose")'),
-          file("f.json", '{"bindings":[{"exchange":"e"}]}'),
-          file("g.cts", "export default 1")
+          Cli.file("a.json", "{"),
+          Cli.file("b.json", '{"queues":[{"nme":"q"}],"exchange":[]}'),
+          Cli.file("c.json", '{"queues":[{"name":"q","messageTTL":1},{"name":"r","deadLetterExchange":"dlx"}]}'),
+          Cli.file("d.mjs", "export default 1"),
+          Cli.file("e.mjs", 'throw new Error("broken on purpose")'),
+          Cli.file("f.json", '{"bindings":[{"exchange":"e"}]}'),
+          Cli.file("g.cts", "export default 1")
         ])
         const ended = yield* Effect.forEach(files, (path) => run(["topology", "diff", path]), { concurrency: 3 })
         const expected = [

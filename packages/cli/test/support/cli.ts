@@ -2,7 +2,8 @@
 import { Context, Deferred, Effect, Layer, type Scope } from "effect"
 import { build, type BuildOptions } from "esbuild"
 import { spawn } from "node:child_process"
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { environment } from "../../../core/test/support/environment.ts"
 
@@ -31,6 +32,20 @@ const building: Effect.Effect<string, never, Scope.Scope> = Effect.gen(function*
 })
 
 export const layer = Layer.effect(Built, building)
+
+/** A temporary folder, removed when the scope closes. */
+export const folder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-amqp-cli-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+)
+
+/** Writes a file, and returns its path. */
+export const file = (name: string, content: string) =>
+  Effect.map(folder, (folder) => {
+    const path = join(folder, name)
+    writeFileSync(path, content)
+    return path
+  })
 
 export interface Ended {
   readonly code: number | null
