@@ -1,5 +1,6 @@
 // npm run check: the lock file, formatting, types with the build they come with, lint rules, the order of imports, the dashboard's
-// script, the workflows, the docstrings, the links and the examples of the docs, and the tarballs.
+// script, the workflows, the lists of the tests that run on the memory broker, the docstrings, the links and the examples of
+// the docs, and the tarballs.
 import { spawnSync } from "node:child_process"
 import { ensureDependencies, environment, root } from "./dependencies.mjs"
 
@@ -16,6 +17,7 @@ const steps = [
   ["node", "scripts/workflows.mjs"],
   ["node", "scripts/platformModel.mjs", "--check"],
   ["node", "scripts/sqlMigrations.mjs", "--check"],
+  ["node", "scripts/memory.mjs", "--check"],
   ["node", "scripts/docstrings.mjs"],
   ["node", "site/pages.mjs"],
   ["node", "scripts/examples.mjs"],
