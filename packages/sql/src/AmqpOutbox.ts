@@ -44,6 +44,7 @@ import * as Layer from "effect/Layer"
 import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { explainMissingTable } from "./internal/database/errors.ts"
+import { inTransaction } from "./internal/database/transaction.ts"
 import { statsOf, type OutboxStats } from "./internal/outbox/monitor.ts"
 import { choice, integer, millis, refuseUnknown } from "./internal/input/options.ts"
 import { type RelaySettings, runRelay } from "./internal/outbox/relay.ts"
@@ -458,22 +459,21 @@ export const restore = (positions: ReadonlyArray<number>): Effect.Effect<number,
     const sql = yield* SqlClient
     const statements = yield* statementsFor
     const chosen = [arrayParameter(statements, positions)]
-    return yield* sql
-      .withTransaction(
-        Effect.gen(function* () {
-          // Another call may restore the same messages, and other transactions publish with the same keys.
-          if (statements.dialect === "pg") {
-            const locked = yield* sql.unsafe<{ order_key: string | null }>(statements.lockSetAside, chosen)
-              .withoutTransform
-            yield* lockKeys(locked.map(({ order_key }) => order_key ?? undefined))
-          }
-          yield* sql.unsafe(statements.restoreSetAside, chosen)
-          const removed = yield* sql.unsafe(statements.discardSetAside, chosen).withoutTransform
-          yield* wakeAfterCommit(sql, statements.table)
-          return removed.length
-        })
-      )
-      .pipe(Effect.mapError(explainMissingTable(statements.table)))
+    return yield* inTransaction(
+      sql,
+      Effect.gen(function* () {
+        // Another call may restore the same messages, and other transactions publish with the same keys.
+        if (statements.dialect === "pg") {
+          const locked = yield* sql.unsafe<{ order_key: string | null }>(statements.lockSetAside, chosen)
+            .withoutTransform
+          yield* lockKeys(locked.map(({ order_key }) => order_key ?? undefined))
+        }
+        yield* sql.unsafe(statements.restoreSetAside, chosen)
+        const removed = yield* sql.unsafe(statements.discardSetAside, chosen).withoutTransform
+        yield* wakeAfterCommit(sql, statements.table)
+        return removed.length
+      })
+    ).pipe(Effect.mapError(explainMissingTable(statements.table)))
   })
 
 /**

@@ -18,6 +18,7 @@ import {
   startRelay,
   take,
   texts,
+  unknownName,
   untilShards,
   waiting
 } from "./support/outbox.ts"
@@ -48,6 +49,21 @@ const ids = (deliveries: ReadonlyArray<AmqpMessage.Delivery>) =>
 
 const messages = (queue: string, count: number) =>
   range(count).map((n) => ({ routingKey: queue, content: String(n), messageId: `${queue} ${n}` }))
+
+let cuts = 0
+
+/** Ends the connection of the next statement that inserts into a table. */
+const cutOnce = Effect.fnUntraced(function* (table: string) {
+  const sql = yield* SqlClient.SqlClient
+  const name = `cut_${++cuts}`
+  yield* sql.unsafe(`CREATE SEQUENCE ${name}`)
+  yield* sql.unsafe(`CREATE FUNCTION ${name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF nextval('${name}') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+  RETURN NEW;
+END $$`)
+  yield* sql.unsafe(`CREATE TRIGGER ${name} BEFORE INSERT ON ${table} FOR EACH ROW EXECUTE FUNCTION ${name}()`)
+  yield* Effect.addFinalizer(() => Effect.orDie(sql.unsafe(`DROP TRIGGER ${name} ON ${table}`)))
+})
 
 layer(Layer.merge(TestBroker.layerAmqp(), Database), { excludeTestServices: true, timeout: TestDatabase.patience })(
   "Nothing that was committed is lost",
@@ -188,6 +204,32 @@ layer(Layer.merge(TestBroker.layerAmqp(), Database), { excludeTestServices: true
         yield* AmqpOutbox.publish({ routingKey: queue, content: "later" })
         assert.deepStrictEqual(yield* texts(queue, 1), ["later"])
         yield* drained
+      })
+    )
+
+    it.effect("when a connection to the database ends while a message is set aside", () =>
+      Effect.gen(function* () {
+        yield* emptied
+        const queue = yield* freshQueue()
+        yield* cutOnce("amqp_outbox_set_aside")
+        yield* AmqpOutbox.publish({ routingKey: unknownName(), content: "refused" }, { orderBy: "key" })
+        yield* AmqpOutbox.publish({ routingKey: queue, content: "next" }, { orderBy: "key" })
+        yield* startRelay({ maxAttempts: 1 })
+        assert.deepStrictEqual(yield* texts(queue, 1), ["next"])
+        yield* drained
+        assert.strictEqual((yield* AmqpOutbox.stats).setAside, 1)
+      })
+    )
+
+    it.effect("when a connection to the database ends in publishAll, which fails with SqlError", () =>
+      Effect.gen(function* () {
+        yield* emptied
+        yield* cutOnce("amqp_outbox")
+        const write = AmqpOutbox.publishAll(messages("nowhere", 2))
+        assert.strictEqual((yield* Effect.flip(write))._tag, "SqlError")
+        assert.strictEqual(yield* waiting, 0)
+        yield* write
+        assert.strictEqual(yield* waiting, 2)
       })
     )
 

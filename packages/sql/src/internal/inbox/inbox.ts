@@ -8,12 +8,12 @@ import type { AmqpConsumer, AmqpError } from "@effect-amqp/core"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { BeginTransaction, SqlClient } from "effect/sql/SqlClient"
 import { LockTimeoutError, SqlError } from "effect/sql/SqlError"
 import { explainMissingTable } from "../database/errors.ts"
+import { inTransaction } from "../database/transaction.ts"
 import { invalid } from "../input/options.ts"
 import { watchConnections } from "./connectionUse.ts"
 import { InboxKeyMissing } from "./keyMissing.ts"
@@ -122,7 +122,7 @@ export const makeInbox = Effect.fnUntraced(function* (
   const { isolation } = settings
   const begin = statements.dialect === "pg" && isolation !== undefined ? beginStatements[isolation] : undefined
   /** Begins transactions of this inbox with its isolation; others that the handler begins stay as they are. */
-  const inTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  const withTransaction = <R, E, A>(effect: Effect.Effect<A, E, R>) =>
     begin === undefined
       ? sql.withTransaction(effect)
       : Effect.flatMap(BeginTransaction, (outer) =>
@@ -133,24 +133,15 @@ export const makeInbox = Effect.fnUntraced(function* (
           )
         )
 
-  /** One try. It fails as the handler has failed, also if the rollback fails: then the connection is lost. */
-  const once = <A, E, R>(key: string | undefined, handler: Effect.Effect<A, E, R>) =>
-    Effect.suspend(() => {
-      let exit: Exit.Exit<Outcome, E | SqlError> | undefined
-      const handled = (outcome: Outcome) => Effect.as(handler, outcome)
-      const work: Effect.Effect<Outcome, E | SqlError, R> =
-        key === undefined
-          ? handled("without_key")
-          : Effect.flatMap(record(key), (isNew) => (isNew ? handled("handled") : Effect.succeed("repeated" as const)))
-      const observed = Effect.onExit(work, (ended) =>
-        Effect.sync(() => {
-          exit = ended
-        })
-      )
-      return Effect.catchCause(inTransaction(observed), (cause) =>
-        Effect.failCause(exit?._tag === "Failure" ? exit.cause : cause)
-      )
-    })
+  /** One try. */
+  const once = <A, E, R>(key: string | undefined, handler: Effect.Effect<A, E, R>) => {
+    const handled = (outcome: Outcome) => Effect.as(handler, outcome)
+    const work: Effect.Effect<Outcome, E | SqlError, R> =
+      key === undefined
+        ? handled("without_key")
+        : Effect.flatMap(record(key), (isNew) => (isNew ? handled("handled") : Effect.succeed("repeated" as const)))
+    return inTransaction({ withTransaction }, work)
+  }
 
   const annotations = { queue: consumer.queue, consumer: consumer.name }
 

@@ -18,6 +18,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { explainMissingTable } from "../database/errors.ts"
+import { inTransaction } from "../database/transaction.ts"
 import { isTransient, pauseBefore } from "../database/transientFailures.ts"
 import { alarms } from "./alarms.ts"
 import { countRelayed } from "./metrics.ts"
@@ -226,7 +227,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
       const remove = run(statements.remove, chosen)
       yield* settings.keepMillis === undefined
         ? remove
-        : sql.withTransaction(Effect.andThen(run(statements.recordPublished, chosen), remove))
+        : inTransaction(sql, Effect.andThen(run(statements.recordPublished, chosen), remove))
       confirmed.splice(0, batch.length)
       for (const row of batch) {
         work.remove(row)

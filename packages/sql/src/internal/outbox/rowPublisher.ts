@@ -6,6 +6,7 @@ import * as Latch from "effect/Latch"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { explainMissingTable } from "../database/errors.ts"
+import { inTransaction } from "../database/transaction.ts"
 import { failureKind, failureText } from "./failures.ts"
 import { countRelayed } from "./metrics.ts"
 import type { RepeatedLogs } from "./repeatedLogs.ts"
@@ -216,16 +217,17 @@ export class RowPublisher {
               true
             )
     // The row stays as it is, so it is published again.
-    return Effect.catchTag(settled, "SqlError", (failure) =>
+    return Effect.catchCause(settled, (failure) =>
       Effect.suspend(() => {
         this.#pause(row)
+        if (Cause.hasInterruptsOnly(failure)) return Effect.void
         const { now, statements } = this.#parts
         if (now() - this.#loggedAt < logMillis) return Effect.void
         this.#loggedAt = now()
         // The other parts of the relay may still work, such as without the permission to update.
         return Effect.logError(
           `AMQP outbox relay cannot ${isExhausted ? "set aside" : "postpone"} a message that was not published (${error.message}), and publishes it again`,
-          explainMissingTable(statements.table)(failure)
+          Cause.map(failure, explainMissingTable(statements.table))
         )
       })
     )
@@ -264,7 +266,8 @@ export class RowPublisher {
   #setAside(row: OutboxRow, error: AmqpError.AmqpError) {
     const { sql, statements, work } = this.#parts
     return Effect.gen({ self: this }, function* () {
-      const isRecorded = yield* sql.withTransaction(
+      const isRecorded = yield* inTransaction(
+        sql,
         Effect.gen(function* () {
           const parameters = [row.shard, row.position, failureText(error)]
           const recorded = yield* sql.unsafe(statements.setAside, parameters).withoutTransform

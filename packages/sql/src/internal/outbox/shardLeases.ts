@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import { inTransaction } from "../database/transaction.ts"
 import { shardCount } from "./orderKey.ts"
 import { arrayParameter, type OutboxStatements } from "./statements.ts"
 
@@ -67,47 +68,46 @@ export class ShardLeases {
       this.#settled.closeUnsafe()
       // A shard that is claimed had another owner in between, also if this relay has not noticed.
       const claimed = new Set<number>()
-      return sql
-        .withTransaction(
-          Effect.gen({ self: this }, function* () {
-            yield* run(statements.reportAlive, [relay, leaseMillis])
-            yield* run(statements.forgetDead, [])
-            const [alive] = yield* run<{ readonly count: number }>(statements.countAlive, [])
-            const share = Math.ceil(shardCount / Math.max(1, Number(alive?.count ?? 1)))
-            const owned = new Set((yield* run<ShardRow>(statements.renew, [relay, leaseMillis])).map(shardIn))
-            const surplus = owned.size - share
-            const released: Array<number> = []
-            this.#leaving.clear()
-            if (surplus > 0) {
-              // Shards without rows in hand first: they can go at once.
-              const candidates = [...owned].sort(
-                (a, b) => Number(this.#options.isBusy(a)) - Number(this.#options.isBusy(b))
-              )
-              for (const shard of candidates.slice(0, surplus)) {
-                if (this.#options.isBusy(shard)) this.#leaving.add(shard)
-                else released.push(shard)
-              }
-              // Before the other relay can claim them: a read that is under way may still bring rows of these shards.
-              for (const shard of released) this.#owned.delete(shard)
-              if (released.length > 0) yield* run(statements.release, [relay, arrayParameter(statements, released)])
-              for (const shard of released) owned.delete(shard)
-            } else if (surplus < 0) {
-              for (const row of yield* run<ShardRow>(statements.claim, [relay, leaseMillis, -surplus])) {
-                owned.add(shardIn(row))
-                claimed.add(shardIn(row))
-              }
+      return inTransaction(
+        sql,
+        Effect.gen({ self: this }, function* () {
+          yield* run(statements.reportAlive, [relay, leaseMillis])
+          yield* run(statements.forgetDead, [])
+          const [alive] = yield* run<{ readonly count: number }>(statements.countAlive, [])
+          const share = Math.ceil(shardCount / Math.max(1, Number(alive?.count ?? 1)))
+          const owned = new Set((yield* run<ShardRow>(statements.renew, [relay, leaseMillis])).map(shardIn))
+          const surplus = owned.size - share
+          const released: Array<number> = []
+          this.#leaving.clear()
+          if (surplus > 0) {
+            // Shards without rows in hand first: they can go at once.
+            const candidates = [...owned].sort(
+              (a, b) => Number(this.#options.isBusy(a)) - Number(this.#options.isBusy(b))
+            )
+            for (const shard of candidates.slice(0, surplus)) {
+              if (this.#options.isBusy(shard)) this.#leaving.add(shard)
+              else released.push(shard)
             }
-            return owned
-          })
-        )
-        .pipe(
-          Effect.map((owned) => {
-            const gained = [...owned].filter((shard) => claimed.has(shard) || !this.#owned.has(shard))
-            this.#owned = owned
-            this.#validUntil = startedAt + leaseMillis
-            return gained
-          })
-        )
+            // Before the other relay can claim them: a read that is under way may still bring rows of these shards.
+            for (const shard of released) this.#owned.delete(shard)
+            if (released.length > 0) yield* run(statements.release, [relay, arrayParameter(statements, released)])
+            for (const shard of released) owned.delete(shard)
+          } else if (surplus < 0) {
+            for (const row of yield* run<ShardRow>(statements.claim, [relay, leaseMillis, -surplus])) {
+              owned.add(shardIn(row))
+              claimed.add(shardIn(row))
+            }
+          }
+          return owned
+        })
+      ).pipe(
+        Effect.map((owned) => {
+          const gained = [...owned].filter((shard) => claimed.has(shard) || !this.#owned.has(shard))
+          this.#owned = owned
+          this.#validUntil = startedAt + leaseMillis
+          return gained
+        })
+      )
     }).pipe(Effect.ensuring(Effect.sync(() => this.#settled.openUnsafe())))
   }
 
@@ -120,7 +120,8 @@ export class ShardLeases {
       return Effect.andThen(
         this.#settled.await,
         // Whatever the table says: a renewal may have committed and been interrupted before this relay saw its result.
-        sql.withTransaction(
+        inTransaction(
+          sql,
           Effect.andThen(sql.unsafe(statements.releaseAll, [relay]), sql.unsafe(statements.leave, [relay]))
         )
       )

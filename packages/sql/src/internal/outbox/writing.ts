@@ -6,6 +6,7 @@ import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { explainMissingTable } from "../database/errors.ts"
 import { statementsOf } from "../database/tables.ts"
+import { inTransaction } from "../database/transaction.ts"
 import { anyShard, lockClass, lockOf, shardOf } from "./orderKey.ts"
 import { invalid } from "../input/options.ts"
 import { type OutboxStatements, outboxStatements } from "./statements.ts"
@@ -189,7 +190,8 @@ const insertAll = (rows: ReadonlyArray<NewRow>) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient
     const statements = yield* statementsFor
-    const inserted = sql.withTransaction(
+    const inserted = inTransaction(
+      sql,
       Effect.gen(function* () {
         if (statements.dialect === "pg") yield* lockKeys(rows.map(({ orderKey }) => orderKey))
         for (const some of groupsOf(rows)) {
