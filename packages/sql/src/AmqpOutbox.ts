@@ -207,7 +207,8 @@ export interface RelayOptions {
   /**
    * Number of attempts for a message that no queue takes, or that the broker refuses because of its exchange, its
    * permissions or its properties. Failures of the connection, messages that a full queue refuses, and messages that are
-   * not confirmed in time do not count. 1 to 1000. Default: 10, which is about five minutes with the default `retryDelay`.
+   * not confirmed in time do not count. 1 to 1000. Default: 10, which is about five minutes with the default `retryDelay`,
+   * and longer for thousands of messages to an exchange that does not exist, which are published one at a time.
    */
   readonly maxAttempts?: number | undefined
   /**
@@ -285,7 +286,14 @@ const relaySettings = (options: RelayOptions): RelaySettings => {
  *
  * A message that the broker refuses is tried again as the options say, and does not block messages of other keys. Of
  * messages to an exchange and routing key for which the broker confirms nothing, such as those of a quorum queue without a
- * majority, at most 20 are under way, so that others have room. While the connection or the database is away, messages wait in the table; the relay continues when both are back.
+ * majority, at most 20 are under way, so that others have room.
+ *
+ * The broker closes the channel over some messages, such as those to an exchange that does not exist, and what is in flight
+ * on that channel is published again. After that, messages to this exchange are published one at a time on a channel of
+ * their own, until the broker has confirmed 20 of them. At most 20 wait for that channel; the others are postponed, which
+ * counts no attempt.
+ *
+ * While the connection or the database is away, messages wait in the table; the relay continues when both are back.
  *
  * Health, the dashboard and metrics report what waits and what is set aside: the conditions `OutboxBehind` and
  * `OutboxSetAside` (`AmqpConnection.conditions`), and `waitingMessages`, `oldestAge`, `setAsideMessages` and

@@ -1,6 +1,6 @@
 /** Relays: what is published, when, and by which of them. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import { AmqpChannel, AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpOutbox } from "@effect-amqp/sql"
 import { Clock, Deferred, Effect, Exit, Fiber, Layer } from "effect"
@@ -279,6 +279,45 @@ for (const [name, database] of databases) {
         )
 
         it.effect(
+          "because its exchange does not exist, leaves room for others, however many such messages there are",
+          () =>
+            Effect.gen(function* () {
+              yield* emptied
+              const queue = yield* freshQueue()
+              const exchange = unknownName()
+              yield* AmqpOutbox.publishAll(range(600).map((n) => ({ exchange, routingKey: "", content: String(n) })))
+              yield* startRelay({ maxInFlight: 100, retryDelay: "10 millis", maxAttempts: 1000 })
+              const refused = Effect.flatMap(
+                SqlClient.SqlClient,
+                (sql) => sql`SELECT 1 AS one FROM amqp_outbox WHERE attempts > 0`
+              )
+              yield* until(refused, ({ length }) => length >= 10, "refused messages", 20)
+              yield* AmqpOutbox.publishAll(range(50).map((n) => ({ routingKey: queue, content: String(n) })))
+              yield* take(queue, 50, 10)
+              assert.isAtLeast(yield* waiting, 300)
+              yield* AmqpChannel.use((channel) => channel.exchangeDeclare(exchange, "fanout"))
+              yield* AmqpChannel.use((channel) => channel.queueBind(queue, exchange, ""))
+              yield* drained
+              // What was in flight on a channel that the broker has closed is published again.
+              const all = yield* texts(queue, yield* depth(queue))
+              assert.strictEqual(new Set(all).size, 600)
+            }).pipe(Effect.scoped),
+          60_000
+        )
+
+        it.effect("because no queue takes it, takes no other's turn: it is published again with the others", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const missing = unknownName()
+            const { seen, startRelay } = yield* gatedPublisher
+            yield* AmqpOutbox.publishAll(range(20).map((n) => ({ routingKey: missing, content: String(n) })))
+            yield* startRelay({ ...quick, maxAttempts: 3 })
+            yield* setAside(20)
+            assert.strictEqual(seen.started, 60)
+          })
+        )
+
+        it.effect(
           "because the broker confirms nothing for its queue, leaves room for others, and keeps its order",
           () =>
             Effect.gen(function* () {
@@ -338,6 +377,35 @@ for (const [name, database] of databases) {
             )
           })
         )
+
+        if (name === "PostgreSQL") {
+          it.effect("is one of many: they are postponed together, with the reason of each", () =>
+            Effect.gen(function* () {
+              const sql = yield* SqlClient.SqlClient
+              yield* emptied
+              yield* sql`CREATE SEQUENCE updates`
+              yield* sql.unsafe(
+                "CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('updates'); RETURN NULL; END $$"
+              )
+              yield* sql`CREATE TRIGGER count_update AFTER UPDATE ON amqp_outbox EXECUTE FUNCTION count_update()`
+              yield* Effect.addFinalizer(() => Effect.orDie(sql`DROP TRIGGER count_update ON amqp_outbox`))
+              const missing = unknownName()
+              yield* AmqpOutbox.publishAll(range(300).map((n) => ({ routingKey: `${missing}-${n}`, content: "" })))
+              yield* startRelay({ retryDelay: "1 minute" })
+              const rows = yield* until(
+                sql<{ key: string; failure: string }>`
+                  SELECT routing_key AS key, failure FROM amqp_outbox WHERE attempts = 1 AND due_at > clock_timestamp()
+                `,
+                ({ length }) => length === 300,
+                "postponed messages",
+                20
+              )
+              for (const { failure, key } of rows) assert.include(failure, `"${key}"`)
+              const [updates] = yield* sql<{ count: number }>`SELECT last_value::integer AS count FROM updates`
+              assert.isBelow(updates!.count, 150)
+            })
+          )
+        }
 
         it.effect("is one of many: the log has the first ones in full, and the number of the others", () =>
           logged((lines) =>

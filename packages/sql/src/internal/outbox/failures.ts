@@ -35,4 +35,4 @@ const maxFailureLength = 1000
 
 /** The text of a failure that is stored in the row. PostgreSQL stores no NUL. */
 export const failureText = (error: AmqpError.AmqpError): string =>
-  `${error.reason._tag}: ${error.message}`.replaceAll("\0", "\u{fffd}").toWellFormed().slice(0, maxFailureLength)
+  `${error.reason._tag}: ${error.message}`.replaceAll("\0", "\u{fffd}").slice(0, maxFailureLength).toWellFormed()

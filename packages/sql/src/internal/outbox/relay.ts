@@ -54,6 +54,7 @@ interface RawRow {
   readonly content: Uint8Array
   readonly attempts: number
   readonly postponed: boolean | number
+  readonly closed_channel: boolean | number | null
   readonly snapshot: string | null
 }
 
@@ -65,6 +66,7 @@ const rowOf = (raw: RawRow): OutboxRow => ({
   mandatory: Boolean(raw.mandatory),
   attempts: Number(raw.attempts),
   wasPostponed: Boolean(raw.postponed),
+  hasClosedChannel: Boolean(raw.closed_channel),
   bytes: raw.content.byteLength + raw.properties.byteLength,
   encoded: { exchange: raw.exchange, routingKey: raw.routing_key, properties: raw.properties, content: raw.content }
 })

@@ -9,6 +9,7 @@ import { explainMissingTable } from "../database/errors.ts"
 import { inTransaction } from "../database/transaction.ts"
 import { failureKind, failureText } from "./failures.ts"
 import { countRelayed } from "./metrics.ts"
+import { Postponements } from "./postponements.ts"
 import type { RepeatedLogs } from "./repeatedLogs.ts"
 import type { Rest } from "./rest.ts"
 import type { ShardLeases } from "./shardLeases.ts"
@@ -23,6 +24,8 @@ export interface OutboxRow extends Row {
   readonly attempts: number
   /** Whether an attempt was refused, also if it does not count. */
   readonly wasPostponed: boolean
+  /** Whether the broker has closed a channel over the row. */
+  readonly hasClosedChannel: boolean
   readonly encoded: AmqpMessage.Encoded
 }
 
@@ -39,8 +42,8 @@ export interface RowPublisherParts {
   readonly statements: OutboxStatements
   readonly publisher: AmqpPublisher.AmqpPublisher["Service"]
   /**
-   * Publishes messages that were refused before, one at a time on a channel of their own: the broker closes a channel over
-   * some messages, and what is in flight on it is published again.
+   * Publishes messages over which the broker may close the channel, one at a time on a channel of their own: what is in
+   * flight on a channel that closes is published again.
    */
   readonly cautious: AmqpPublisher.AmqpPublisher["Service"]
   readonly work: WorkSet<OutboxRow>
@@ -62,13 +65,32 @@ const laterFactor = 4
 const unconfirmedFactor = 30
 /** Maximum number of rows under way to a destination that has not confirmed a message in time. */
 const maxUnconfirmed = 20
+/** Maximum number of rows that wait for the cautious publisher: more would take the room of others. */
+const maxCautious = 20
+/** Time that the cautious publisher is expected to take per row. Rows beyond `maxCautious` are due at this pace. */
+const cautiousMillis = 10
+/** Time between two reads for rows that are due one after another. */
+const paceMillis = 200
+/** Number of confirms without a closed channel after which an exchange is trusted. */
+const confirmsForTrust = 20
+/** Maximum number of exchanges that are not trusted. */
+const maxDistrusted = 1000
 /** Time between two logs that rows cannot be postponed or set aside. */
 const logMillis = 60_000
 
 const destinationOf = ({ encoded: { exchange, routingKey } }: OutboxRow): string => `${exchange}\0${routingKey}`
 
+/** Whether the broker closes the channel with this failure. */
+const closesChannel = ({ reason }: AmqpError.AmqpError): boolean =>
+  reason._tag === "NotFound" ||
+  reason._tag === "AccessRefused" ||
+  reason._tag === "PreconditionFailed" ||
+  reason._tag === "ResourceLocked" ||
+  reason._tag === "MessageTooLarge"
+
 export class RowPublisher {
   readonly #parts: RowPublisherParts
+  readonly #postponements: Postponements
   readonly #running = new Set<{ interruptUnsafe(): void }>()
   readonly #idle = Latch.makeUnsafe(true)
   #isStopping = false
@@ -76,6 +98,12 @@ export class RowPublisher {
   readonly #underWay = new Map<string, number>()
   /** Destinations that have not confirmed a message in time, and none since. */
   readonly #unconfirmed = new Set<string>()
+  /** Exchanges over which the broker has closed a channel, and the number of confirms until they are trusted. */
+  readonly #distrusted = new Map<string, number>()
+  /** Number of rows that wait for the cautious publisher, or are published by it. */
+  #cautious = 0
+  /** Until when the cautious publisher has work, with the rows that were postponed for it. */
+  #cautiousUntil = -Infinity
   #loggedAt = -Infinity
   /** When the rows that this relay has postponed are due. */
   #due: Array<number> = []
@@ -83,6 +111,8 @@ export class RowPublisher {
 
   constructor(parts: RowPublisherParts) {
     this.#parts = parts
+    const { sql, statements } = parts
+    this.#postponements = new Postponements({ sql, statements, fork: (effect) => this.#run(effect, () => {}) })
   }
 
   /** When the first of the rows that this relay has postponed is due, by its monotonic clock. */
@@ -100,42 +130,99 @@ export class RowPublisher {
   start(row: OutboxRow): void {
     const destination = destinationOf(row)
     this.#underWay.set(destination, (this.#underWay.get(destination) ?? 0) + 1)
-    const fiber = this.#parts.fork(this.#publish(row))
-    this.#running.add(fiber)
-    this.#idle.closeUnsafe()
-    fiber.addObserver(() => {
-      this.#running.delete(fiber)
+    const isCautious = this.#needsCaution(row)
+    if (isCautious) this.#cautious++
+    this.#run(this.#publish(row, isCautious), () => {
       const left = (this.#underWay.get(destination) ?? 1) - 1
       if (left > 0) this.#underWay.set(destination, left)
       else this.#underWay.delete(destination)
-      if (this.#running.size === 0) this.#idle.openUnsafe()
+      if (isCautious) this.#cautious--
       this.#parts.onChange()
     })
   }
 
-  /** Whether enough rows are under way to a destination that confirms nothing: more would take the room of others. */
+  #run(effect: Effect.Effect<void>, onEnd: () => void): void {
+    const fiber = this.#parts.fork(effect)
+    this.#running.add(fiber)
+    this.#idle.closeUnsafe()
+    fiber.addObserver(() => {
+      this.#running.delete(fiber)
+      if (this.#running.size === 0) this.#idle.openUnsafe()
+      onEnd()
+    })
+  }
+
+  /**
+   * Whether enough rows are under way to a destination that confirms nothing, or with the cautious publisher: more would
+   * take the room of others.
+   */
   isHeldUp(row: OutboxRow): boolean {
+    return this.#isUnconfirmed(row) || (this.#cautious >= maxCautious && this.#needsCaution(row))
+  }
+
+  /** Postpones rows that are held up. They are not in hand. */
+  postponeHeldUp(rows: ReadonlyArray<OutboxRow>): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() => {
+      const { now, settings } = this.#parts
+      const unconfirmed = rows.filter((row) => this.#isUnconfirmed(row))
+      const others = rows.filter((row) => !this.#isUnconfirmed(row))
+      const time = now()
+      const begin = Math.min(Math.max(time + settings.retryMillis, this.#cautiousUntil), time + longestDelay)
+      const end = Math.min(begin + others.length * cautiousMillis, time + longestDelay)
+      this.#cautiousUntil = end
+      return Effect.andThen(
+        this.#postponeAll(
+          unconfirmed,
+          Math.min(longestDelay, settings.retryMillis * unconfirmedFactor),
+          0,
+          "PublishTimeout: the broker confirms no message with this exchange and routing key"
+        ),
+        this.#postponeAll(others, begin - time, end - begin, null)
+      )
+    })
+  }
+
+  #postponeAll(rows: ReadonlyArray<OutboxRow>, delay: number, spread: number, failure: string | null) {
+    const { sql, statements } = this.#parts
+    const array = (values: ReadonlyArray<number>) => arrayParameter(statements, values)
+    const parameters = [
+      array(rows.map(({ shard }) => shard)),
+      array(rows.map(({ position }) => position)),
+      delay,
+      spread,
+      failure
+    ]
+    return rows.length === 0
+      ? Effect.void
+      : Effect.map(sql.unsafe(statements.postponeAll, parameters), () => {
+          for (let after = delay; after < delay + spread; after += paceMillis) this.#dueIn(after)
+          this.#dueIn(delay + spread)
+        })
+  }
+
+  #isUnconfirmed(row: OutboxRow): boolean {
     if (this.#unconfirmed.size === 0) return false
     const destination = destinationOf(row)
     return this.#unconfirmed.has(destination) && (this.#underWay.get(destination) ?? 0) >= maxUnconfirmed
   }
 
-  /** Postpones rows that are held up. They are not in hand. */
-  postponeHeldUp(rows: ReadonlyArray<OutboxRow>): Effect.Effect<void, SqlError> {
-    const { settings, sql, statements } = this.#parts
-    return Effect.suspend(() => {
-      const delay = Math.min(longestDelay, settings.retryMillis * unconfirmedFactor)
-      const array = (values: ReadonlyArray<number>) => arrayParameter(statements, values)
-      return Effect.map(
-        sql.unsafe(statements.postponeAll, [
-          array(rows.map(({ shard }) => shard)),
-          array(rows.map(({ position }) => position)),
-          delay,
-          "PublishTimeout: the broker confirms no message with this exchange and routing key"
-        ]),
-        () => this.#dueIn(delay)
-      )
-    })
+  /** Whether the broker may close the channel over a row. */
+  #needsCaution({ encoded, hasClosedChannel }: OutboxRow): boolean {
+    return hasClosedChannel || this.#distrusted.has(encoded.exchange)
+  }
+
+  #distrust({ encoded: { exchange } }: OutboxRow): void {
+    this.#distrusted.delete(exchange)
+    this.#distrusted.set(exchange, confirmsForTrust)
+    const [oldest = exchange] = this.#distrusted.keys()
+    if (this.#distrusted.size > maxDistrusted) this.#distrusted.delete(oldest)
+  }
+
+  #confirmedCautiously({ encoded: { exchange } }: OutboxRow): void {
+    const left = this.#distrusted.get(exchange)
+    if (left === undefined) return
+    if (left === 1) this.#distrusted.delete(exchange)
+    else this.#distrusted.set(exchange, left - 1)
   }
 
   /** Publishes nothing more, and completes when the publishes under way have ended or are interrupted. */
@@ -153,14 +240,14 @@ export class RowPublisher {
     )
   }
 
-  #publish(row: OutboxRow): Effect.Effect<void> {
+  #publish(row: OutboxRow, isCautious: boolean): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { cautious, leases, publisher, settings } = this.#parts
       if (this.#isStopping || !leases.isValid(row.shard)) {
         this.#parts.work.putBack(row)
         return Effect.void
       }
-      const sender = row.attempts === 0 ? publisher : cautious
+      const sender = isCautious ? cautious : publisher
       return AmqpMessage.fromEncoded(row.encoded).pipe(
         Effect.flatMap((message) => {
           const sent = sender.publish(message, { mandatory: row.mandatory, timeout: settings.publishMillis })
@@ -168,7 +255,11 @@ export class RowPublisher {
           return context === undefined ? sent : Effect.withParentSpan(sent, context)
         }),
         Effect.matchCauseEffect({
-          onSuccess: () => Effect.sync(() => this.#published(row)),
+          onSuccess: () =>
+            Effect.sync(() => {
+              if (isCautious) this.#confirmedCautiously(row)
+              this.#published(row)
+            }),
           onFailure: (cause) => this.#failed(row, cause)
         })
       )
@@ -198,6 +289,7 @@ export class RowPublisher {
       return countRelayed("failed")
     }
     if (kind === "unconfirmed") this.#unconfirmed.add(destinationOf(row))
+    if (closesChannel(error)) this.#distrust(row)
     const { maxAttempts, retryMillis, whenExhausted } = this.#parts.settings
     const isExhausted = kind === "never" || (kind === "message" && row.attempts + 1 >= maxAttempts)
     const settled =
@@ -245,9 +337,10 @@ export class RowPublisher {
   }
 
   #postpone(row: OutboxRow, error: AmqpError.AmqpError, delay: number, counts: boolean) {
-    const { sql, statements, work } = this.#parts
+    const { work } = this.#parts
     return Effect.gen({ self: this }, function* () {
-      yield* sql.unsafe(statements.postpone, [row.shard, row.position, delay, failureText(error), Number(counts)])
+      const { position, shard } = row
+      yield* this.#postponements.write({ shard, position, delay, failure: failureText(error), counts })
       this.#dueIn(delay)
       work.putBack(row)
       yield* countRelayed("postponed")

@@ -36,9 +36,12 @@ export interface OutboxStatements {
   readonly remove: string
   /** Records published rows. Parameters as of `remove`, which follows in the same transaction. */
   readonly recordPublished: string
-  /** Postpones a row. Parameters: shard, position, milliseconds, failure, and 1 if the attempt counts, otherwise 0. */
+  /** Postpones rows after attempts. Parameters: `postponeParameters`. */
   readonly postpone: string
-  /** Postpones rows without an attempt. Parameters: shards, positions, milliseconds, failure. */
+  /**
+   * Postpones rows without an attempt. Parameters: shards, positions, milliseconds, milliseconds over which they are spread,
+   * and the failure; without one, the rows keep theirs.
+   */
   readonly postponeAll: string
   /**
    * Copies a row to those that are set aside. Parameters: shard, position, failure. Returns a row if it has done so; then
@@ -88,6 +91,9 @@ const insertMany = (table: string, mark: string) => (rows: number) =>
     (_, row) => `(${Array.from({ length: 8 }, (_, column) => `${mark}${row * 8 + column + 1}`).join(", ")})`
   ).join(", ")}`
 
+/** Whether the broker has closed a channel over the row, and not only returned it. */
+const closedChannel = "attempts > 0 AND failure NOT LIKE 'PublishReturned:%'"
+
 const freePosition = (table: string) =>
   `CASE WHEN EXISTS (SELECT 1 FROM ${table}_set_aside AS a WHERE a.position = o.position)
   THEN (SELECT max(a.position) + 1 FROM ${table}_set_aside AS a) ELSE o.position END`
@@ -111,7 +117,7 @@ SELECT $1::smallint, $2::text, $3::text, $4::boolean, $5::text, $6::text, $7::by
     // Rows are compared, not shards: without statistics, or with those of a table that had a few rows, the planner expects
     // a handful of rows per shard, and would read and sort all of them. It never estimates a comparison of rows so low.
     read: `SELECT o.shard, o.position, o.order_key, o.message_id, o.mandatory, o.exchange, o.routing_key, o.properties, o.content, o.attempts,
-  o.due_at IS NOT NULL AS postponed, CASE WHEN o.number = 1 THEN pg_current_snapshot()::text END AS snapshot
+  o.due_at IS NOT NULL AS postponed, ${closedChannel} AS closed_channel, CASE WHEN o.number = 1 THEN pg_current_snapshot()::text END AS snapshot
 FROM (
 SELECT o.*, row_number() OVER () AS number,
   sum(octet_length(o.content)) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
@@ -139,9 +145,12 @@ WHERE o.number = 1 OR o.bytes_before < $7::bigint`,
 SELECT o.position, o.message_id, o.exchange, o.routing_key, o.created_at
 FROM ${table} AS o JOIN (${chosen}) AS c ON o.shard = c.shard AND o.position = c.position
 ON CONFLICT (position) DO NOTHING`,
-    postpone: `UPDATE ${table} SET attempts = attempts + $5::integer, due_at = clock_timestamp() + ${millis("$3")}, failure = $4
-WHERE shard = $1 AND position = $2`,
-    postponeAll: `UPDATE ${table} AS o SET due_at = clock_timestamp() + ${millis("$3")}, failure = $4
+    postpone: `UPDATE ${table} AS o
+SET attempts = o.attempts + c.counted, due_at = clock_timestamp() + ${millis("c.delay")}, failure = c.failure
+FROM unnest($1::smallint[], $2::bigint[], $3::integer[], $4::integer[], $5::text[]) AS c (shard, position, delay, counted, failure)
+WHERE o.shard = c.shard AND o.position = c.position`,
+    postponeAll: `UPDATE ${table} AS o
+SET due_at = clock_timestamp() + ${millis("$3")} + random() * ${millis("$4")}, failure = coalesce($5::text, failure)
 FROM (${chosen}) AS c WHERE o.shard = c.shard AND o.position = c.position`,
     setAside: `INSERT INTO ${table}_set_aside (position, ${columns}, created_at, attempts, failure)
 SELECT ${freePosition(table)}, ${columns}, created_at, attempts + 1, $3::text FROM ${table} AS o WHERE shard = $1 AND position = $2
@@ -191,7 +200,7 @@ const onSqlite = (prefix: string): OutboxStatements => {
     lock: "",
     insertMany: insertMany(table, "?"),
     read: `SELECT shard, position, order_key, message_id, mandatory, exchange, routing_key, properties, content, attempts,
-  due_at IS NOT NULL AS postponed, NULL AS snapshot
+  due_at IS NOT NULL AS postponed, ${closedChannel} AS closed_channel, NULL AS snapshot
 FROM (
 SELECT o.*, sum(length(o.content)) OVER (ORDER BY o.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
 FROM ${table} AS o
@@ -213,9 +222,14 @@ ORDER BY position`,
     remove: `DELETE FROM ${table} WHERE ${chosen("?1", "?2")}`,
     recordPublished: `INSERT OR IGNORE INTO ${table}_published (position, message_id, exchange, routing_key, created_at)
 SELECT position, message_id, exchange, routing_key, created_at FROM ${table} WHERE ${chosen("?1", "?2")}`,
-    postpone: `UPDATE ${table} SET attempts = attempts + CAST(?5 AS INTEGER), due_at = ${now} + CAST(?3 AS INTEGER), failure = ?4
-WHERE shard = ?1 AND position = ?2`,
-    postponeAll: `UPDATE ${table} SET due_at = ${now} + CAST(?3 AS INTEGER), failure = ?4 WHERE ${chosen("?1", "?2")}`,
+    postpone: `UPDATE ${table} AS o SET attempts = o.attempts + c.counted, due_at = ${now} + c.delay, failure = c.failure
+FROM (
+  SELECT value ->> 0 AS shard, value ->> 1 AS position, value ->> 2 AS delay, value ->> 3 AS counted, value ->> 4 AS failure
+  FROM json_each(?1)
+) AS c
+WHERE o.position = c.position AND o.shard = c.shard`,
+    postponeAll: `UPDATE ${table}
+SET due_at = ${now} + CAST(?3 AS INTEGER) + abs(random() % (CAST(?4 AS INTEGER) + 1)), failure = coalesce(?5, failure) WHERE ${chosen("?1", "?2")}`,
     setAside: `INSERT OR IGNORE INTO ${table}_set_aside (position, ${columns}, created_at, attempts, failure)
 SELECT ${freePosition(table)}, ${columns}, created_at, attempts + 1, ?3 FROM ${table} AS o WHERE shard = ?1 AND position = ?2
 RETURNING 1 AS recorded`,
@@ -252,3 +266,53 @@ export const arrayParameter = (
   { dialect }: OutboxStatements,
   values: ReadonlyArray<number> | ReadonlyArray<string>
 ): unknown => (dialect === "pg" ? values : JSON.stringify(values))
+
+/** A row that is to be postponed after an attempt. */
+export interface Postponement {
+  readonly shard: number
+  readonly position: number
+  /** In milliseconds. */
+  readonly delay: number
+  readonly failure: string
+  /** Whether the attempt counts. */
+  readonly counts: boolean
+}
+
+/** The parameters of `postpone`: an array per column on PostgreSQL, and one of all rows on SQLite. */
+export const postponeParameters = (
+  statements: OutboxStatements,
+  rows: ReadonlyArray<Postponement>
+): ReadonlyArray<unknown> => {
+  const values = rows.map(({ counts, delay, failure, position, shard }) => ({
+    shard,
+    position,
+    delay: Math.ceil(delay),
+    counted: Number(counts),
+    failure
+  }))
+  if (statements.dialect === "sqlite") {
+    return [JSON.stringify(values.map((row) => [row.shard, row.position, row.delay, row.counted, row.failure]))]
+  }
+  return [
+    arrayParameter(
+      statements,
+      values.map(({ shard }) => shard)
+    ),
+    arrayParameter(
+      statements,
+      values.map(({ position }) => position)
+    ),
+    arrayParameter(
+      statements,
+      values.map(({ delay }) => delay)
+    ),
+    arrayParameter(
+      statements,
+      values.map(({ counted }) => counted)
+    ),
+    arrayParameter(
+      statements,
+      values.map(({ failure }) => failure)
+    )
+  ]
+}
