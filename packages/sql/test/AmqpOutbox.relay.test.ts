@@ -156,6 +156,32 @@ for (const [name, database] of databases) {
           })
         )
 
+        it.effect("also after more than 2^31 others", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const queue = yield* freshQueue()
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "first" })
+            const next = 2 ** 31 - 20
+            yield* name === "PostgreSQL"
+              ? sql.unsafe(`ALTER TABLE amqp_outbox ALTER COLUMN position RESTART WITH ${next}`)
+              : sql.unsafe(`UPDATE sqlite_sequence SET seq = ${next} WHERE name = 'amqp_outbox'`)
+            yield* startRelay({ ...quick, keepPublished: "1 minute", maxAttempts: 2 })
+            yield* AmqpOutbox.publishAll(
+              range(40).map((n) => ({ routingKey: queue, content: String(n) })),
+              { orderBy: () => "key" }
+            )
+            yield* AmqpOutbox.publishAll(range(40).map(() => ({ routingKey: unknownName(), content: "" })))
+            yield* take(queue, 41)
+            const positions = (yield* setAside(40)).map(({ position }) => position)
+            assert.isAbove(Math.max(...positions), 2 ** 31)
+            assert.strictEqual(yield* AmqpOutbox.restore([1, ...positions.slice(20)]), 20)
+            assert.strictEqual(yield* AmqpOutbox.discard([1, ...positions.slice(0, 20)]), 20)
+            yield* setAside(20)
+            yield* drained
+          })
+        )
+
         it.effect("and recorded for the time of keepPublished", () =>
           Effect.gen(function* () {
             const sql = yield* SqlClient.SqlClient

@@ -261,11 +261,18 @@ SELECT ${columns} FROM ${table}_set_aside WHERE position IN ${within("?1")} ORDE
 
 export const outboxStatements = { pg: onPostgres, sqlite: onSqlite }
 
+const isNumbers = (values: ReadonlyArray<number> | ReadonlyArray<string>): values is ReadonlyArray<number> =>
+  typeof values[0] === "number"
+
 /** An array as a parameter of a dialect. */
 export const arrayParameter = (
   { dialect }: OutboxStatements,
   values: ReadonlyArray<number> | ReadonlyArray<string>
-): unknown => (dialect === "pg" ? values : JSON.stringify(values))
+): unknown => {
+  if (dialect === "sqlite") return JSON.stringify(values)
+  // The driver gives each number a type by its size, and refuses an array with two types: positions exceed 2^31.
+  return isNumbers(values) ? `{${values.join()}}` : values
+}
 
 /** A row that is to be postponed after an attempt. */
 export interface Postponement {
