@@ -133,12 +133,20 @@ for (const [name, database] of databases) {
           })
         )
 
-        it.effect("with contents of a limited size at the same time", () =>
+        it.effect("with contents and properties of a limited size at the same time", () =>
           Effect.gen(function* () {
             const sql = yield* SqlClient.SqlClient
             const statements = yield* statementsFor
             yield* emptied
-            yield* AmqpOutbox.publishAll(range(5).map(() => ({ routingKey: "nowhere", content: new Uint8Array(100) })))
+            const headers = { text: "x".repeat(100) }
+            yield* AmqpOutbox.publishAll(
+              range(5).map(() => ({ routingKey: "nowhere", content: new Uint8Array(100), headers }))
+            )
+            const [row] = yield* sql<{
+              size: number
+            }>`SELECT length(content) + length(properties) AS size FROM amqp_outbox`
+            const size = Number(row!.size)
+            assert.isAbove(size, 200)
             const array = (values: ReadonlyArray<number> | ReadonlyArray<string>) => arrayParameter(statements, values)
             const read = (bytes: number) => {
               const parameters = [
@@ -152,7 +160,7 @@ for (const [name, database] of databases) {
               ]
               return Effect.map(sql.unsafe(statements.read, parameters), ({ length }) => length)
             }
-            assert.deepStrictEqual(yield* Effect.forEach([1, 100, 101, 10_000], read), [1, 1, 2, 5])
+            assert.deepStrictEqual(yield* Effect.forEach([1, size, size + 1, 10_000], read), [1, 1, 2, 5])
           })
         )
 
@@ -540,6 +548,25 @@ for (const [name, database] of databases) {
             yield* drained
             assert.strictEqual(yield* depth(queue), 500)
           })
+        )
+
+        it.effect("add shards that are missing, such as in a schema that was loaded without its rows", () =>
+          logged((lines) =>
+            Effect.gen(function* () {
+              const sql = yield* SqlClient.SqlClient
+              yield* emptied
+              const queue = yield* freshQueue()
+              yield* sql`DELETE FROM amqp_outbox_shard WHERE shard <> 7`
+              yield* AmqpOutbox.publishAll(range(100).map((n) => ({ routingKey: queue, content: String(n) })))
+              yield* startRelay({ lease: "1 second" })
+              yield* startRelay({ lease: "1 second" })
+              yield* take(queue, 100)
+              yield* untilShards(16, 16)
+              assert.isTrue(
+                lines.some(({ text }) => text.includes("expected 32 rows in the table amqp_outbox_shard, got 1"))
+              )
+            })
+          )
         )
 
         it.effect("give their shards up at once when they stop", () =>

@@ -294,6 +294,41 @@ for (const [name, database] of databases) {
           })
         )
 
+        if (name === "PostgreSQL") {
+          it.effect("prepares one statement for every number of messages", () =>
+            Effect.gen(function* () {
+              const sql = yield* SqlClient.SqlClient
+              yield* emptied
+              const inserts = Effect.map(
+                sql`SELECT 1 FROM pg_prepared_statements WHERE statement LIKE 'INSERT INTO amqp_outbox (%'`,
+                ({ length }) => length
+              )
+              const prepared = yield* sql.withTransaction(
+                Effect.gen(function* () {
+                  const before = yield* inserts
+                  for (const count of range(20)) {
+                    yield* AmqpOutbox.publishAll(
+                      range(count + 1).map((n) => ({ routingKey: "nowhere", content: String(n) })),
+                      { orderBy: ({ content }) => (Number(content) % 3 === 1 ? undefined : "key") }
+                    )
+                  }
+                  return (yield* inserts) - before
+                })
+              )
+              assert.isAtMost(prepared, 1)
+              const keys = yield* sql<{ key: string | null; count: number }>`
+                SELECT order_key AS key, count(*)::integer AS count FROM amqp_outbox GROUP BY 1 ORDER BY 1 NULLS LAST`
+              assert.deepStrictEqual(
+                keys.map(({ count, key }) => [key, count]),
+                [
+                  ["key", 140],
+                  [null, 70]
+                ]
+              )
+            })
+          )
+        }
+
         it.effect("writes nothing for no message", () =>
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* AmqpOutbox.publishAll([]), [])

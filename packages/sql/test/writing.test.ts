@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { groupsOf } from "../src/internal/outbox/writing.ts"
 
-const rows = (sizes: ReadonlyArray<number>) =>
+const rows = (sizes: ReadonlyArray<number>, properties = 0) =>
   sizes.map((size) => ({
     encoded: {
       exchange: "",
       routingKey: "q",
-      properties: new Uint8Array(0),
+      properties: { byteLength: properties } as Uint8Array,
       content: { byteLength: size } as Uint8Array
     }
   }))
@@ -36,6 +36,14 @@ describe("One statement of publishAll", () => {
       [17 * mib],
       [1, 2]
     ])
+  })
+
+  it("counts the properties of its rows", () => {
+    const groups = groupsOf(rows(new Array(200).fill(1), 128 * 1024))
+    assert.deepStrictEqual(
+      groups.map((group) => group.length),
+      [127, 73]
+    )
   })
 
   it("does not exist without rows", () => {

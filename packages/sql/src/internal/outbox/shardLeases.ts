@@ -73,7 +73,14 @@ export class ShardLeases {
         Effect.gen({ self: this }, function* () {
           yield* run(statements.reportAlive, [relay, leaseMillis])
           yield* run(statements.forgetDead, [])
-          const [alive] = yield* run<{ readonly count: number }>(statements.countAlive, [])
+          const [alive] = yield* run<{ readonly count: number; readonly shards: number }>(statements.countAlive, [])
+          if (Number(alive?.shards) < shardCount) {
+            // A schema that was loaded without its rows, or tables that were truncated.
+            yield* run(statements.addShards, [leaseMillis])
+            yield* Effect.logWarning(
+              `AMQP outbox: expected ${shardCount} rows in the table ${statements.table}_shard, got ${alive?.shards}. The missing ones are added, and their messages are published after ${Math.ceil(leaseMillis / 1000)}s`
+            )
+          }
           const share = Math.ceil(shardCount / Math.max(1, Number(alive?.count ?? 1)))
           const owned = new Set((yield* run<ShardRow>(statements.renew, [relay, leaseMillis])).map(shardIn))
           const surplus = owned.size - share

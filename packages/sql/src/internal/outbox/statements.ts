@@ -19,12 +19,12 @@ export interface OutboxStatements {
   readonly insertOrdered: string
   /** Takes the lock of a key until the transaction ends. Parameters: its class and its id. Only on PostgreSQL. */
   readonly lock: string
-  /** Inserts a number of rows. Parameters: those of `insert` for each row. */
+  /** Inserts a number of rows. Parameters: those of `insert` for each row on SQLite, and `columnsOf` on PostgreSQL. */
   readonly insertMany: (rows: number) => string
   /**
    * Reads rows to publish, in the order of their positions. Parameters: shards, the position in each shard that was read
-   * before, positions to leave out, keys to leave out, the maximum per shard, the maximum, the bytes of contents after
-   * which no further row follows.
+   * before, positions to leave out, keys to leave out, the maximum per shard, the maximum, the bytes of contents and
+   * properties after which no further row follows.
    *
    * The first row has the snapshot of the read on PostgreSQL, as text.
    *
@@ -60,7 +60,10 @@ export interface OutboxStatements {
   /** Parameters: relay, milliseconds. */
   readonly reportAlive: string
   readonly forgetDead: string
+  /** Returns the number of relays that are alive as `count`, and that of the shards as `shards`. */
   readonly countAlive: string
+  /** Adds shards that are missing, which have no owner after a lease. Parameter: milliseconds. */
+  readonly addShards: string
   /** Parameters: relay, milliseconds. Returns the shards. */
   readonly renew: string
   /** Takes shards that have no owner. Parameters: relay, milliseconds, maximum. Returns the shards. */
@@ -85,11 +88,11 @@ export interface OutboxStatements {
 
 const columns = "shard, order_key, message_id, mandatory, exchange, routing_key, properties, content"
 
-const insertMany = (table: string, mark: string) => (rows: number) =>
-  `INSERT INTO ${table} (${columns}) VALUES ${Array.from(
+const values = (rows: number) =>
+  Array.from(
     { length: rows },
-    (_, row) => `(${Array.from({ length: 8 }, (_, column) => `${mark}${row * 8 + column + 1}`).join(", ")})`
-  ).join(", ")}`
+    (_, row) => `(${Array.from({ length: 8 }, (_, column) => `?${row * 8 + column + 1}`).join(", ")})`
+  ).join(", ")
 
 /** Whether the broker has closed a channel over the row, and not only returned it. */
 const closedChannel = "attempts > 0 AND failure NOT LIKE 'PublishReturned:%'"
@@ -107,7 +110,12 @@ const onPostgres = (prefix: string): OutboxStatements => {
     table,
     insert: `INSERT INTO ${table} (${columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
     lock: `SELECT pg_advisory_xact_lock($1::integer, $2::integer)`,
-    insertMany: insertMany(table, "$"),
+    // One statement for every number of rows: the driver prepares each text, and PostgreSQL needs 1.6 MB for one with 1,000
+    // rows of parameters, per connection. No key is an empty text.
+    insertMany: () => `INSERT INTO ${table} (${columns})
+SELECT shard, nullif(order_key, ''), message_id, mandatory, exchange, routing_key, properties, content
+FROM unnest($1::smallint[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::bytea[], $8::bytea[])
+  AS rows (${columns})`,
     // A default is evaluated per row, after the row's source: the position is later than the lock.
     insertOrdered: `WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock($9::integer, $10::integer))
 INSERT INTO ${table} (${columns})
@@ -120,7 +128,7 @@ SELECT $1::smallint, $2::text, $3::text, $4::boolean, $5::text, $6::text, $7::by
   o.due_at IS NOT NULL AS postponed, ${closedChannel} AS closed_channel, CASE WHEN o.number = 1 THEN pg_current_snapshot()::text END AS snapshot
 FROM (
 SELECT o.*, row_number() OVER () AS number,
-  sum(octet_length(o.content)) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+  sum(octet_length(o.content) + octet_length(o.properties)) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
 FROM unnest($1::smallint[], $2::bigint[]) AS s (shard, after)
 CROSS JOIN LATERAL (
   SELECT * FROM ${table} AS o
@@ -163,7 +171,11 @@ CROSS JOIN LATERAL (SELECT created_at FROM ${table} WHERE shard = s.shard ORDER 
     reportAlive: `INSERT INTO ${table}_relay (relay, alive_until) VALUES ($1, clock_timestamp() + ${millis("$2")})
 ON CONFLICT (relay) DO UPDATE SET alive_until = excluded.alive_until`,
     forgetDead: `DELETE FROM ${table}_relay WHERE alive_until < clock_timestamp() - interval '1 minute'`,
-    countAlive: `SELECT count(*)::integer AS count FROM ${table}_relay WHERE alive_until >= clock_timestamp()`,
+    countAlive: `SELECT count(*)::integer AS count, (SELECT count(*)::integer FROM ${table}_shard) AS shards
+FROM ${table}_relay WHERE alive_until >= clock_timestamp()`,
+    addShards: `INSERT INTO ${table}_shard (shard, leased_until)
+SELECT shard, clock_timestamp() + ${millis("$1")} FROM generate_series(0, ${shardCount - 1}) AS all_shards (shard)
+ON CONFLICT (shard) DO NOTHING`,
     renew: `UPDATE ${table}_shard SET leased_until = clock_timestamp() + ${millis("$2")} WHERE owner = $1 RETURNING shard`,
     claim: `UPDATE ${table}_shard SET owner = $1, leased_until = clock_timestamp() + ${millis("$2")}
 WHERE shard IN (
@@ -198,11 +210,11 @@ const onSqlite = (prefix: string): OutboxStatements => {
     insert: `INSERT INTO ${table} (${columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
     insertOrdered: "",
     lock: "",
-    insertMany: insertMany(table, "?"),
+    insertMany: (rows) => `INSERT INTO ${table} (${columns}) VALUES ${values(rows)}`,
     read: `SELECT shard, position, order_key, message_id, mandatory, exchange, routing_key, properties, content, attempts,
   due_at IS NOT NULL AS postponed, ${closedChannel} AS closed_channel, NULL AS snapshot
 FROM (
-SELECT o.*, sum(length(o.content)) OVER (ORDER BY o.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+SELECT o.*, sum(length(o.content) + length(o.properties)) OVER (ORDER BY o.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
 FROM ${table} AS o
 WHERE o.position > (SELECT min(value) FROM json_each(?2)) AND o.shard IN ${within("?1")}
   AND o.position NOT IN ${within("?3")}
@@ -239,7 +251,11 @@ RETURNING 1 AS recorded`,
     reportAlive: `INSERT INTO ${table}_relay (relay, alive_until) VALUES (?1, ${now} + CAST(?2 AS INTEGER))
 ON CONFLICT (relay) DO UPDATE SET alive_until = excluded.alive_until`,
     forgetDead: `DELETE FROM ${table}_relay WHERE alive_until < ${now} - 60000`,
-    countAlive: `SELECT count(*) AS count FROM ${table}_relay WHERE alive_until >= ${now}`,
+    countAlive: `SELECT count(*) AS count, (SELECT count(*) FROM ${table}_shard) AS shards
+FROM ${table}_relay WHERE alive_until >= ${now}`,
+    addShards: `INSERT OR IGNORE INTO ${table}_shard (shard, leased_until)
+WITH RECURSIVE all_shards (shard) AS (SELECT 0 UNION ALL SELECT shard + 1 FROM all_shards WHERE shard < ${shardCount - 1})
+SELECT shard, ${now} + CAST(?1 AS INTEGER) FROM all_shards`,
     renew: `UPDATE ${table}_shard SET leased_until = ${now} + CAST(?2 AS INTEGER) WHERE owner = ?1 RETURNING shard`,
     claim: `UPDATE ${table}_shard SET owner = ?1, leased_until = ${now} + CAST(?2 AS INTEGER)
 WHERE shard IN (SELECT shard FROM ${table}_shard WHERE leased_until < ${now} ORDER BY random() LIMIT CAST(?3 AS INTEGER))

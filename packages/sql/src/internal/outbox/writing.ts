@@ -9,15 +9,15 @@ import { statementsOf } from "../database/tables.ts"
 import { inTransaction } from "../database/transaction.ts"
 import { anyShard, lockClass, lockOf, shardOf } from "./orderKey.ts"
 import { invalid } from "../input/options.ts"
-import { type OutboxStatements, outboxStatements } from "./statements.ts"
+import { arrayParameter, type OutboxStatements, outboxStatements } from "./statements.ts"
 import { committed } from "./wakeups.ts"
 
 const operation = "AmqpOutbox.publish"
 
-/** Maximum number of rows in one statement: PostgreSQL allows 65,535 parameters, SQLite 32,766. */
+/** Maximum number of rows in one statement: SQLite allows 32,766 parameters. */
 const rowsPerInsert = 1000
 
-/** Maximum size of the contents in one statement with several rows, in bytes: PostgreSQL allows 1 GiB. */
+/** Maximum size of the contents and properties in one statement with several rows, in bytes: PostgreSQL allows 1 GiB. */
 const bytesPerInsert = 16 * 2 ** 20
 
 /**
@@ -130,6 +130,21 @@ const valuesOf = ({ dialect }: OutboxStatements, { encoded, mandatory, messageId
   encoded.content
 ]
 
+/** The parameters of `insertMany` on PostgreSQL: an array per column. */
+const columnsOf = (statements: OutboxStatements, rows: ReadonlyArray<NewRow>) => [
+  arrayParameter(
+    statements,
+    rows.map(({ shard }) => shard)
+  ),
+  rows.map(({ orderKey }) => orderKey ?? ""),
+  rows.map(({ messageId }) => messageId),
+  rows.map(({ mandatory }) => mandatory),
+  rows.map(({ encoded }) => encoded.exchange),
+  rows.map(({ encoded }) => encoded.routingKey),
+  rows.map(({ encoded }) => encoded.properties),
+  rows.map(({ encoded }) => encoded.content)
+]
+
 const insert = (row: NewRow) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient
@@ -173,7 +188,7 @@ export const groupsOf = <Row extends Pick<NewRow, "encoded">>(
   const groups: Array<Array<Row>> = []
   let bytes = Infinity
   for (const row of rows) {
-    const size = row.encoded.content.byteLength
+    const size = row.encoded.content.byteLength + row.encoded.properties.byteLength
     const last = groups.at(-1)
     if (last === undefined || last.length === rowsPerInsert || bytes + size > bytesPerInsert) {
       groups.push([row])
@@ -195,10 +210,14 @@ const insertAll = (rows: ReadonlyArray<NewRow>) =>
       Effect.gen(function* () {
         if (statements.dialect === "pg") yield* lockKeys(rows.map(({ orderKey }) => orderKey))
         for (const some of groupsOf(rows)) {
-          yield* sql.unsafe(
-            statements.insertMany(some.length),
-            some.flatMap((row) => valuesOf(statements, row))
-          ).raw
+          const text = statements.insertMany(some.length)
+          yield* statements.dialect === "pg"
+            ? sql.unsafe(text, columnsOf(statements, some)).raw
+            : // Every number of rows is a text of its own.
+              sql.unsafe(
+                text,
+                some.flatMap((row) => valuesOf(statements, row))
+              ).unprepared
         }
         yield* wakeAfterCommit(sql, statements.table)
       })
