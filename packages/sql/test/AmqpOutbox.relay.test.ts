@@ -351,6 +351,28 @@ for (const [name, database] of databases) {
           })
         )
 
+        it.effect("because it is too large to be sent, takes no other's turn", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const publisher = yield* AmqpPublisher.AmqpPublisher
+            let published = 0
+            const tooLarge = AmqpError.fromReason(new AmqpError.MessageTooLarge({ message: "Nothing was sent." }))
+            const publish: typeof publisher.publish = (message, options) => {
+              published++
+              return AmqpMessage.text({ content: message.content as Uint8Array }) === "large"
+                ? Effect.fail(tooLarge)
+                : publisher.publish(message, options)
+            }
+            yield* Effect.provideService(startRelay(quick), AmqpPublisher.AmqpPublisher, { ...publisher, publish })
+            yield* AmqpOutbox.publish({ routingKey: queue, content: "large" })
+            yield* setAside(1)
+            yield* AmqpOutbox.publishAll(range(10).map((n) => ({ routingKey: queue, content: String(n) })))
+            yield* take(queue, 10)
+            assert.strictEqual(published, 11)
+          })
+        )
+
         it.effect(
           "because the broker confirms nothing for its queue, leaves room for others, and keeps its order",
           () =>

@@ -39,7 +39,12 @@ describe("One statement of publishAll", () => {
   })
 
   it("counts the properties of its rows", () => {
-    const groups = groupsOf(rows(new Array(200).fill(1), 128 * 1024))
+    const groups = groupsOf(
+      rows(
+        Array.from({ length: 200 }, () => 1),
+        128 * 1024
+      )
+    )
     assert.deepStrictEqual(
       groups.map((group) => group.length),
       [127, 73]

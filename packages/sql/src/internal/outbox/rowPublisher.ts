@@ -86,7 +86,8 @@ const closesChannel = ({ reason }: AmqpError.AmqpError): boolean =>
   reason._tag === "AccessRefused" ||
   reason._tag === "PreconditionFailed" ||
   reason._tag === "ResourceLocked" ||
-  reason._tag === "MessageTooLarge"
+  // Without a code of the broker the message was not sent.
+  (reason._tag === "MessageTooLarge" && reason.replyCode !== undefined)
 
 export class RowPublisher {
   readonly #parts: RowPublisherParts
