@@ -16,6 +16,7 @@
  * @since 0.1.0
  */
 import { PgClient } from "@effect/sql-pg"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
@@ -26,6 +27,12 @@ import { addNotifier, wakeRelays } from "./internal/outbox/wakeups.ts"
 
 /** Shortest time between two notifications of a process. */
 const gatherMillis = 10
+
+/** Number of failures to listen, in succession, of which one is logged. */
+const failuresPerLog = 50
+
+/** Time without a failure after which the next one is logged. In milliseconds. */
+const quietMillis = 60_000
 
 const names = Effect.map(TablePrefix, (given) => {
   const prefix = checkPrefix(given)
@@ -120,9 +127,20 @@ export const layerListen: Layer.Layer<never, never, PgClient.PgClient> = Layer.e
         return yield* Effect.forever(Effect.map(Queue.takeAll(notifications), () => wakeRelays(sql, table)))
       })
     )
+    const clock = yield* Clock.Clock
+    let failures = 0
+    let failedAt = -Infinity
     const lasting = listen.pipe(
       Effect.tapError((error) =>
-        Effect.logWarning(`AMQP outbox: listening on ${channel} failed, relays poll until it works again`, error)
+        Effect.suspend(() => {
+          const now = Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+          if (now - failedAt > quietMillis) failures = 0
+          failedAt = now
+          // The first one, and later one in some minutes.
+          return failures++ % failuresPerLog === 0
+            ? Effect.logWarning(`AMQP outbox: listening on ${channel} failed, relays poll until it works again`, error)
+            : Effect.void
+        })
       ),
       Effect.retry(Schedule.spaced("5 seconds")),
       Effect.orDie

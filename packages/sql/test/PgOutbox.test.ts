@@ -1,10 +1,13 @@
 /** Notifications between processes: two clients of one database stand for two processes. */
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe, it, layer } from "@effect/vitest"
+import { PgClient } from "@effect/sql-pg"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpOutbox, AmqpSql } from "@effect-amqp/sql"
 import { PgOutbox } from "@effect-amqp/sql/pg"
 import { Effect, Layer } from "effect"
-import { SqlClient } from "effect/sql"
+import { SqlClient, SqlError } from "effect/sql"
+import { TestClock } from "effect/testing"
+import { logged } from "../../core/test/support/consumers.ts"
 import { until } from "../../core/test/support/polling.ts"
 import { freshQueue, startRelay, texts, untilShards } from "./support/outbox.ts"
 import * as TestDatabase from "./support/TestDatabase.ts"
@@ -22,6 +25,23 @@ const listeners = Effect.flatMap(
   SqlClient.SqlClient,
   (sql) => sql<{ pid: number }>`SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%'`
 )
+
+describe("While the database is away", () => {
+  it.effect("a relay that cannot listen says so at once, and then once in some minutes", () =>
+    logged((lines) =>
+      Effect.gen(function* () {
+        let tries = 0
+        const away = new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: "away" }) })
+        const listen = () => Effect.suspend(() => Effect.fail((tries++, away)))
+        const client = { listen, transactionService: {} } as unknown as PgClient.PgClient
+        yield* Layer.build(PgOutbox.layerListen).pipe(Effect.provideService(PgClient.PgClient, client))
+        yield* TestClock.adjust("10 minutes")
+        assert.strictEqual(tries, 121)
+        assert.strictEqual(lines.filter(({ text }) => text.includes("listening on amqp_outbox failed")).length, 3)
+      })
+    )
+  )
+})
 
 layer(Layer.merge(TestBroker.layerAmqp(), Database), { excludeTestServices: true, timeout: TestDatabase.patience })(
   "PgOutbox",
