@@ -290,8 +290,8 @@ const relaySettings = (options: RelayOptions): RelaySettings => {
  *
  * The broker closes the channel over some messages, such as those to an exchange that does not exist, and what is in flight
  * on that channel is published again. After that, messages to this exchange are published one at a time on a channel of
- * their own, until the broker has confirmed 20 of them. At most 20 wait for that channel; the others are postponed, which
- * counts no attempt.
+ * their own, until the broker has confirmed 20 of them. A message that was in flight on two channels that closed over others
+ * takes that channel too. At most 20 messages wait for it; the others are postponed, which counts no attempt.
  *
  * While the connection or the database is away, messages wait in the table; the relay continues when both are back.
  *

@@ -339,6 +339,23 @@ for (const [name, database] of databases) {
           60_000
         )
 
+        it.effect(
+          "because its exchange does not exist, leaves room for others, also if each has another exchange",
+          () =>
+            Effect.gen(function* () {
+              yield* emptied
+              const queue = yield* freshQueue()
+              yield* AmqpOutbox.publishAll(
+                range(300).map(() => ({ exchange: unknownName(), routingKey: "", content: "" }))
+              )
+              yield* startRelay({ maxAttempts: 1 })
+              yield* setAside(1)
+              yield* AmqpOutbox.publishAll(range(50).map((n) => ({ routingKey: queue, content: String(n) })))
+              yield* take(queue, 50, 10)
+              yield* setAside(300)
+            })
+        )
+
         it.effect("because no queue takes it, takes no other's turn: it is published again with the others", () =>
           Effect.gen(function* () {
             yield* emptied

@@ -1,5 +1,5 @@
 /** Publishes rows, and settles each by the outcome: it is to be removed, read again, postponed, or set aside. */
-import { type AmqpError, AmqpMessage, type AmqpPublisher } from "@effect-amqp/core"
+import { AmqpError, AmqpMessage, type AmqpPublisher } from "@effect-amqp/core"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -73,6 +73,10 @@ const cautiousMillis = 10
 const paceMillis = 200
 /** Number of confirms without a closed channel after which an exchange is trusted. */
 const confirmsForTrust = 20
+/** Number of channels that may close over other rows before a row is published with caution. */
+const closedForCaution = 2
+/** Maximum number of rows that are remembered because a channel closed over other ones. */
+const maxBystanders = 20_000
 /** Maximum number of exchanges that are not trusted. */
 const maxDistrusted = 1000
 /** Time between two logs that rows cannot be postponed or set aside. */
@@ -81,13 +85,17 @@ const logMillis = 60_000
 const destinationOf = ({ encoded: { exchange, routingKey } }: OutboxRow): string => `${exchange}\0${routingKey}`
 
 /** Whether the broker closes the channel with this failure. */
-const closesChannel = ({ reason }: AmqpError.AmqpError): boolean =>
+const closesChannel = (reason: AmqpError.AmqpErrorReason): boolean =>
   reason._tag === "NotFound" ||
   reason._tag === "AccessRefused" ||
   reason._tag === "PreconditionFailed" ||
   reason._tag === "ResourceLocked" ||
   // Without a code of the broker the message was not sent.
   (reason._tag === "MessageTooLarge" && reason.replyCode !== undefined)
+
+/** Whether the outcome is unknown because the broker has closed the channel over another message. */
+const isBystander = (reason: AmqpError.AmqpErrorReason): boolean =>
+  reason._tag === "PublishUnknown" && AmqpError.isAmqpErrorReason(reason.cause) && closesChannel(reason.cause)
 
 export class RowPublisher {
   readonly #parts: RowPublisherParts
@@ -101,6 +109,8 @@ export class RowPublisher {
   readonly #unconfirmed = new Set<string>()
   /** Exchanges over which the broker has closed a channel, and the number of confirms until they are trusted. */
   readonly #distrusted = new Map<string, number>()
+  /** Number of channels that have closed over other rows while a row was in flight on them, by its position. */
+  readonly #bystanders = new Map<number, number>()
   /** Number of rows that wait for the cautious publisher, or are published by it. */
   #cautious = 0
   /** Until when the cautious publisher has work, with the rows that were postponed for it. */
@@ -208,8 +218,19 @@ export class RowPublisher {
   }
 
   /** Whether the broker may close the channel over a row. */
-  #needsCaution({ encoded, hasClosedChannel }: OutboxRow): boolean {
-    return hasClosedChannel || this.#distrusted.has(encoded.exchange)
+  #needsCaution({ encoded, hasClosedChannel, position }: OutboxRow): boolean {
+    return (
+      hasClosedChannel ||
+      this.#distrusted.has(encoded.exchange) ||
+      (this.#bystanders.get(position) ?? 0) >= closedForCaution
+    )
+  }
+
+  /** A channel has closed over another row. This one may be the next over which one closes. */
+  #stoodBy({ position }: OutboxRow): void {
+    const closed = (this.#bystanders.get(position) ?? 0) + 1
+    if (this.#bystanders.size >= maxBystanders) this.#bystanders.clear()
+    this.#bystanders.set(position, closed)
   }
 
   #distrust({ encoded: { exchange } }: OutboxRow): void {
@@ -270,6 +291,7 @@ export class RowPublisher {
   #published(row: OutboxRow): void {
     const { onConfirmed, rest, work } = this.#parts
     rest.end()
+    this.#bystanders.delete(row.position)
     if (this.#unconfirmed.size > 0) this.#unconfirmed.delete(destinationOf(row))
     onConfirmed(row)
     const next = work.next(row)
@@ -286,11 +308,13 @@ export class RowPublisher {
     }
     const kind = failureKind(error)
     if (kind === "relay") {
+      if (isBystander(error.reason)) this.#stoodBy(row)
       this.#pause(row)
       return countRelayed("failed")
     }
     if (kind === "unconfirmed") this.#unconfirmed.add(destinationOf(row))
-    if (closesChannel(error)) this.#distrust(row)
+    if (closesChannel(error.reason)) this.#distrust(row)
+    this.#bystanders.delete(row.position)
     const { maxAttempts, retryMillis, whenExhausted } = this.#parts.settings
     const isExhausted = kind === "never" || (kind === "message" && row.attempts + 1 >= maxAttempts)
     const settled =
