@@ -53,6 +53,7 @@ const files = {
   },
   "core/AmqpConnection.addresses": {},
   "core/AmqpConnection.conditionReporter": {},
+  "core/AmqpConnection.handshake": {},
   "core/AmqpConnection.inbound": {},
   "core/AmqpConnection.refused": {
     "passes when the user exists again": permissions,
@@ -167,7 +168,6 @@ const others = {
   "core/AmqpConnection.access": permissions,
   "core/AmqpConnection.cluster": "a cluster",
   "core/AmqpConnection.faults": "it restarts the broker's process and ends its listeners",
-  "core/AmqpConnection.handshake": "RabbitMQ ends a handshake that takes ten seconds; the memory broker waits",
   "core/AmqpConnection.login": "it needs a private RabbitMQ with TLS",
   "core/AmqpConnection.neighbours": plugins,
   "core/AmqpConsumer.alone": leader,
@@ -178,6 +178,7 @@ const others = {
   "core/AmqpPublisher.outage": "it stops the broker's process",
   "core/AmqpTopology.cluster": "a cluster",
   "core/MemoryBroker.differential": "it compares the memory broker with RabbitMQ",
+  "core/MemoryBroker.rawClients": "it compares the memory broker with RabbitMQ",
   "core/MemoryBroker": "it makes its own memory brokers",
   "core/TestBroker": "it is about the ways to a real RabbitMQ",
   "core/TestBroker.layerAmqp": "it is about a real RabbitMQ",

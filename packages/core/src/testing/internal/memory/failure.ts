@@ -5,11 +5,14 @@ export class Failure extends Error {
   readonly of: "channel" | "connection"
   /** The AMQP reply code. */
   readonly code: number
+  /** Whether the broker reads nothing after it, because it does not know where the next frame begins. */
+  readonly isFatal: boolean
 
-  constructor(of: "channel" | "connection", code: number, text: string) {
+  constructor(of: "channel" | "connection", code: number, text: string, isFatal = false) {
     super(text)
     this.of = of
     this.code = code
+    this.isFatal = isFatal
   }
 }
 
@@ -30,6 +33,34 @@ export const unexpectedFrame = onConnection(505, "UNEXPECTED_FRAME")
 export const notAllowed = onConnection(530, "NOT_ALLOWED")
 export const notImplemented = onConnection(540, "NOT_IMPLEMENTED")
 export const internalError = onConnection(541, "INTERNAL_ERROR")
+
+/** A binary, as Erlang prints it. */
+const binary = (bytes: Uint8Array): string => {
+  const isText = bytes.length > 0 && bytes.every((byte) => byte >= 32 && byte < 127)
+  return `<<${isText ? JSON.stringify(Buffer.from(bytes).toString("latin1")) : bytes.join(",")}>>`
+}
+
+/** The first bytes of a frame's payload. */
+const snippet = (payload: Uint8Array): string =>
+  `${payload.length > 16 ? "first 16" : "all"} octets = ${binary(payload.subarray(0, 16))}`
+
+/** A method whose fields cannot be read. */
+export const undecodable = (fields: Uint8Array): Failure => frameError(`cannot decode ${binary(fields)}`)
+
+/** An error that RabbitMQ does not explain. */
+export const internal: Failure = new Failure("connection", 541, "INTERNAL_ERROR")
+
+/** A frame whose payload is none of its type. */
+export const unknownFrame = (type: number, payload: Uint8Array): Failure =>
+  frameError(`type ${type}, ${snippet(payload)}: unknown_frame`)
+
+/** A frame that must not be on its channel. */
+export const unexpectedOnChannel = (type: number, payload: Uint8Array): Failure =>
+  unexpectedFrame(`type ${type}, ${snippet(payload)}`)
+
+/** Bytes that are no frame. */
+export const noFrame = (type: number, payload: Uint8Array, reason: string): Failure =>
+  new Failure("connection", 501, `FRAME_ERROR - type ${type}, ${snippet(payload)}: ${reason}`, true)
 
 const without = (what: string) =>
   `NOT_IMPLEMENTED - MemoryBroker has no ${what}: use TestBroker, which is a real RabbitMQ, for this test`

@@ -1,6 +1,6 @@
 /** Frames of a client, wherever its bytes are split (AMQP 0-9-1, section 2.3.5). */
 import { frameEnd, frameHeaderSize, frameOverhead } from "../../../internal/wire/protocol.ts"
-import { frameError } from "./failure.ts"
+import { noFrame } from "./failure.ts"
 
 export interface Frame {
   readonly type: number
@@ -11,10 +11,14 @@ export interface Frame {
 export const protocolHeader: Buffer = Buffer.from("AMQP\0\0\u0009\u0001", "latin1")
 
 export class FrameReader {
-  /** Maximum size of a frame, in bytes; 0: no limit. */
-  frameMax = 0
+  /** Maximum size of a frame, in bytes. */
+  frameMax: number
   #chunks: Array<Buffer> = []
   #size = 0
+
+  constructor(frameMax: number) {
+    this.frameMax = frameMax
+  }
 
   push(bytes: Buffer): void {
     this.#chunks.push(bytes)
@@ -45,19 +49,22 @@ export class FrameReader {
     return this.#take(protocolHeader.length)
   }
 
-  /** The next frame, if it has arrived. Throws a `Failure` if the bytes are no frame. */
+  /** The next frame, if it has arrived. Throws a fatal `Failure` if the bytes are no frame. */
   next(): Frame | undefined {
     const head = this.#peek(frameHeaderSize)
     if (head === undefined) return undefined
     const type = head[0]!
     const channel = head.readUInt16BE(1)
     const size = head.readUInt32BE(3)
-    if (this.frameMax > 0 && size + frameOverhead > this.frameMax) {
-      throw frameError(`type ${type}: {frame_too_large,${size},${this.frameMax - frameOverhead}}`)
+    // RabbitMQ does not count what surrounds the payload.
+    if (size > this.frameMax) {
+      throw noFrame(type, Buffer.alloc(0), `{frame_too_large,${size},${this.frameMax - frameOverhead}}`)
     }
     const frame = this.#take(size + frameOverhead)
     if (frame === undefined) return undefined
-    if (frame[size + frameHeaderSize] !== frameEnd) throw frameError("invalid frame end marker")
-    return { type, channel, payload: frame.subarray(frameHeaderSize, size + frameHeaderSize) }
+    const payload = frame.subarray(frameHeaderSize, size + frameHeaderSize)
+    const end = frame[size + frameHeaderSize]
+    if (end !== frameEnd) throw noFrame(type, payload, `{invalid_frame_end_marker,${end}}`)
+    return { type, channel, payload }
   }
 }

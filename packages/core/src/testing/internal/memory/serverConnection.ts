@@ -3,8 +3,8 @@ import type { Socket } from "node:net"
 import { bodyFrame, classBasic, headerFrame, heartbeatFrame, methodFrame } from "../../../internal/wire/protocol.ts"
 import type { WireReader } from "./codec/wire.ts"
 import { WireError } from "./codec/wire.ts"
-import { decodeMethod } from "./codec/methodCodec.ts"
-import { type Args, causeOf, type ClientMethod, type ServerMethod } from "./codec/methods.ts"
+import { decodeMethod, isClientMethod, methodOf } from "./codec/methodCodec.ts"
+import { type Args, causeOf, type ClientMethod, type Method, type ServerMethod } from "./codec/methods.ts"
 import * as Failure from "./failure.ts"
 import * as Frames from "./frames.ts"
 import { type Frame, FrameReader, protocolHeader } from "./frameReader.ts"
@@ -16,6 +16,19 @@ import * as Table from "./model/table.ts"
 
 /** As RabbitMQ tunes by default. */
 const tuning = { channelMax: 2047, frameMax: 131_072, heartbeat: 60 }
+
+/** RabbitMQ's `handshake_timeout`, in milliseconds: from the socket to `connection.open`. */
+const handshakeTimeout = 10_000
+
+/** How long RabbitMQ waits for the `connection.close-ok` of its `connection.close`, in milliseconds. */
+const closingTimeout = 30_000
+
+const refused = 403
+const leftOut = 540
+const internal = 541
+
+/** How long RabbitMQ keeps a connection whose client it does not trust, in milliseconds, so that it does not come back at once. */
+const silentCloseDelay = 3000
 
 const readEntries = (reader: WireReader): ReadonlyArray<Table.Entry> => Table.readEntries(reader.octets(reader.long()))
 
@@ -38,6 +51,14 @@ interface Publish {
   readonly chunks: Array<Buffer>
   received: number
 }
+
+const publishOf = (args: Publish["args"]): Publish => ({
+  args,
+  properties: undefined,
+  size: 0,
+  chunks: [],
+  received: 0
+})
 
 interface Numbered {
   readonly number: number
@@ -73,25 +94,30 @@ const login = (
 export class ServerConnection implements SessionClient {
   readonly #broker: Broker
   readonly #socket: Socket
-  readonly #reader = new FrameReader()
+  readonly #reader: FrameReader
   readonly #numbers = new Map<number, Numbered>()
   #session: Session | undefined
   #user: string | undefined
   #capabilities: ReadonlyArray<Table.Entry> = []
-  #stage: "header" | "start-ok" | "tune-ok" | "open" | "running" | "closing" | "ended" = "header"
+  /** `closing`: a `close-ok` is read. `deaf`: nothing is read until the end. */
+  #stage: "header" | "start-ok" | "tune-ok" | "open" | "running" | "closing" | "deaf" | "ended" = "header"
   #frameMax = 0
   #channelMax = tuning.channelMax
   #output: Array<Buffer> = []
   #isFlushing = false
   #hasRead = false
   #cancelHeartbeat: (() => void) | undefined
+  /** Cancels the deadline of the handshake, or that of the close. */
+  #cancelDeadline: (() => void) | undefined
 
   constructor(broker: Broker, socket: Socket) {
     this.#broker = broker
     this.#socket = socket
+    this.#reader = new FrameReader(broker.behavior.leastFrameMax)
     broker.opening.add(this)
     socket.setNoDelay(true)
     socket.on("data", (bytes: Buffer) => {
+      if (this.#isDeaf) return
       this.#hasRead = true
       this.#reader.push(bytes)
       this.#read()
@@ -99,6 +125,7 @@ export class ServerConnection implements SessionClient {
     // A client may reset the connection: `close` follows.
     socket.on("error", () => {})
     socket.on("close", () => this.#ended())
+    this.#expect(handshakeTimeout)
     this.heldChanged()
   }
 
@@ -106,6 +133,10 @@ export class ServerConnection implements SessionClient {
 
   get #isHeld(): boolean {
     return this.#session?.isHeld ?? this.#broker.isStalled
+  }
+
+  get #isDeaf(): boolean {
+    return this.#stage === "deaf" || this.#stage === "ended"
   }
 
   heldChanged(): void {
@@ -117,13 +148,13 @@ export class ServerConnection implements SessionClient {
   }
 
   #read(): void {
-    while (!this.#isHeld && this.#stage !== "ended") {
+    while (!this.#isHeld && !this.#isDeaf) {
       try {
         if (this.#stage === "header") {
           const header = this.#reader.header()
           if (header === undefined) return
           if (!header.equals(protocolHeader)) {
-            this.#write(protocolHeader)
+            this.#write(this.#broker.behavior.offersProtocol)
             return this.#finish()
           }
           this.#start()
@@ -139,43 +170,60 @@ export class ServerConnection implements SessionClient {
   }
 
   #frame({ channel, payload, type }: Frame): void {
-    switch (type) {
-      case heartbeatFrame:
-        return undefined
-      case methodFrame:
-        return this.#method(channel, payload)
-      case headerFrame:
-        return this.#header(channel, payload)
-      case bodyFrame:
-        return this.#body(channel, payload)
-      default:
-        throw Failure.frameError(`type ${type} is no frame type`)
+    const isUnknown =
+      type === methodFrame
+        ? payload.length < 4
+        : type === headerFrame
+          ? payload.length < 12
+          : type === heartbeatFrame
+            ? payload.length > 0
+            : type !== bodyFrame
+    if (this.#stage === "closing" && (type !== methodFrame || isUnknown || channel !== 0)) return
+    if (isUnknown) throw Failure.unknownFrame(type, payload)
+    if (type === methodFrame) return this.#method(channel, payload)
+    if (channel === 0 ? type !== heartbeatFrame : type === heartbeatFrame) {
+      throw Failure.unexpectedOnChannel(type, payload)
     }
+    if (type === headerFrame) this.#header(channel, payload)
+    if (type === bodyFrame) this.#body(channel, payload)
   }
 
   #method(number: number, payload: Buffer): void {
-    const received = decodeMethod(payload, readEntries) as unknown as Received
-    const { method } = received
-    if (this.#stage === "closing") {
-      if (method === "connection.close") this.#send(0, "connection.close-ok")
-      if (method === "connection.close" || method === "connection.close-ok") this.#finish()
-      return
-    }
+    const method = methodOf(payload.readUInt32BE(0))
+    // A number of no method ends RabbitMQ's process of the connection.
+    if (method === undefined) return this.cut()
+    if (this.#stage === "closing") return this.#onClosing(method)
+    const { publish, isClosing } = this.#numbers.get(number) ?? {}
+    if (publish !== undefined && !isClosing) return this.#fail(this.#notContent(publish), number, "basic.publish")
+    const session = this.#session
+    if (number !== 0 && session === undefined) throw Failure.unexpectedOnChannel(methodFrame, payload)
     try {
+      if (!isClientMethod(method)) {
+        throw number === 0 ? this.#unexpectedMethod() : Failure.commandInvalid("unimplemented method")
+      }
+      const received = this.#received(number, payload)
       if (number === 0) this.#onConnection(received)
-      else this.#onChannel(number, received)
+      else if (session !== undefined) this.#onChannel(session, number, received)
     } catch (cause) {
       this.#fail(cause, number, method)
     }
   }
 
+  #received(number: number, payload: Buffer): Received {
+    try {
+      return decodeMethod(payload, readEntries) as unknown as Received
+    } catch (cause) {
+      if (!(cause instanceof WireError)) throw cause
+      // What a method of a connection cannot be read for, RabbitMQ does not say.
+      throw number === 0 ? Failure.internal : Failure.undecodable(payload.subarray(4))
+    }
+  }
+
   /** Closes the channel or the connection for an error. */
   #fail(cause: unknown, number: number, method: string): void {
-    const failure =
-      cause instanceof Failure.Failure
-        ? cause
-        : Failure.syntaxError(cause instanceof WireError ? cause.message : String(cause))
-    const { classId, methodId } = causeOf(method)
+    const failure = cause instanceof Failure.Failure ? cause : Failure.internalError(String(cause))
+    const hasCause = failure.code !== refused && failure !== Failure.internal
+    const { classId, methodId } = causeOf(hasCause ? method : "")
     const close = { replyCode: failure.code, replyText: failure.message.slice(0, 255), classId, methodId }
     const numbered = this.#numbers.get(number)
     if (failure.of === "channel" && numbered !== undefined) {
@@ -184,9 +232,23 @@ export class ServerConnection implements SessionClient {
       this.#session?.closeChannel(number)
       return this.#send(number, "channel.close", close)
     }
-    this.#stage = "closing"
+    if (this.#session === undefined && !this.#isExplained(failure)) return this.#turnsDeaf()
     this.#session?.end()
-    return this.#send(0, "connection.close", close)
+    this.#send(0, "connection.close", close)
+    if (failure.isFatal) return this.#turnsDeaf()
+    this.#stage = "closing"
+    return this.#expect(failure.code === refused ? silentCloseDelay : closingTimeout)
+  }
+
+  /** Whether a client whose connection is not open gets a `connection.close`. */
+  #isExplained({ code }: Failure.Failure): boolean {
+    if (code === refused) return this.#can("authentication_failure_close")
+    return code === leftOut || (this.#stage === "open" && code !== internal)
+  }
+
+  #turnsDeaf(): void {
+    this.#stage = "deaf"
+    this.#expect(silentCloseDelay)
   }
 
   // --- The connection --------------------------------------------------------------------------------------------------
@@ -222,13 +284,26 @@ export class ServerConnection implements SessionClient {
     return Table.find(this.#capabilities, capability)?.bytes[0] === 1
   }
 
+  #unexpectedMethod(): Failure.Failure {
+    return Failure.channelError(
+      `unexpected method in connection state ${this.#stage === "open" ? "opening" : this.#stage}`
+    )
+  }
+
+  #onClosing(method: Method): void {
+    if (method === "connection.close") this.#send(0, "connection.close-ok")
+    if (method === "connection.close-ok") this.#finish()
+  }
+
   #onConnection(received: Received): void {
-    const expected = { "start-ok": "connection.start-ok", "tune-ok": "connection.tune-ok", open: "connection.open" }
-    const { method } = received
-    const next = this.#stage in expected ? expected[this.#stage as keyof typeof expected] : undefined
-    if (next !== undefined && method !== next && method !== "connection.close") {
-      throw Failure.channelError(`expected '${next}', got '${method}'`)
+    const stages: { readonly [method: string]: string } = {
+      "connection.start-ok": "start-ok",
+      "connection.tune-ok": "tune-ok",
+      "connection.open": "open",
+      "connection.close": "running",
+      "connection.update-secret": "running"
     }
+    if (stages[received.method] !== this.#stage) throw this.#unexpectedMethod()
     switch (received.method) {
       case "connection.start-ok":
         return this.#logIn(received.args)
@@ -241,6 +316,7 @@ export class ServerConnection implements SessionClient {
         this.#broker.opening.delete(this)
         this.#session = new Session(this.#broker, vhost, this.#user ?? "guest", this)
         this.#stage = "running"
+        this.#cancelDeadline?.()
         return this.#send(0, "connection.open-ok")
       }
       case "connection.update-secret":
@@ -248,9 +324,11 @@ export class ServerConnection implements SessionClient {
       case "connection.close":
         this.#session?.end()
         this.#send(0, "connection.close-ok")
-        return this.#finish()
+        // The client ends the socket.
+        this.#stage = "deaf"
+        return this.#expect(closingTimeout)
       default:
-        throw Failure.commandInvalid("unimplemented method")
+        throw this.#unexpectedMethod()
     }
   }
 
@@ -265,23 +343,25 @@ export class ServerConnection implements SessionClient {
     if (mechanism !== "PLAIN" && mechanism !== "AMQPLAIN") {
       throw Failure.commandInvalid(`unknown authentication mechanism '${mechanism}'`)
     }
-    const credentials = login(mechanism, response) ?? { user: "", password: "" }
-    try {
-      this.#broker.logIn(credentials.user, credentials.password)
-    } catch (cause) {
-      if (!this.#can("authentication_failure_close")) return this.#finish()
-      throw cause
-    }
+    const credentials = login(mechanism, response)
+    if (credentials === undefined) throw Failure.syntaxError(`a response of ${mechanism} without a user and a password`)
+    this.#broker.logIn(credentials.user, credentials.password)
     this.#user = credentials.user
     this.#stage = "tune-ok"
     return this.#send(0, "connection.tune", tuning)
   }
 
   #tuned({ channelMax, frameMax, heartbeat }: Args<"connection.tune-ok">): void {
-    if (frameMax > 0 && frameMax < this.#broker.behavior.leastFrameMax) return this.#finish()
+    const isNegotiated = (value: number, least: number, most: number) => least <= value && value <= most
+    if (
+      !isNegotiated(frameMax, this.#broker.behavior.leastFrameMax, tuning.frameMax) ||
+      !isNegotiated(channelMax, 1, tuning.channelMax)
+    ) {
+      throw Failure.notAllowed(`expected limits of connection.tune, got ${frameMax} and ${channelMax}`)
+    }
     this.#frameMax = frameMax
     this.#reader.frameMax = frameMax
-    this.#channelMax = channelMax === 0 ? tuning.channelMax : channelMax
+    this.#channelMax = channelMax
     this.#stage = "open"
     if (heartbeat > 0) this.#beat(heartbeat * 500, 0)
   }
@@ -300,33 +380,29 @@ export class ServerConnection implements SessionClient {
 
   // --- Channels --------------------------------------------------------------------------------------------------------
 
-  #onChannel(number: number, received: Received): void {
+  #onChannel(session: Session, number: number, received: Received): void {
     const { method } = received
-    const session = this.#session
-    if (session === undefined) throw Failure.channelError(`${method} before 'connection.open'`)
     const numbered = this.#numbers.get(number)
-    if (numbered === undefined) {
-      if (method !== "channel.open") throw Failure.channelError("expected 'channel.open'")
-      if (number > this.#channelMax) {
-        throw Failure.notAllowed(
-          `number of channels opened (${this.#channelMax}) has reached the negotiated channel_max (${this.#channelMax})`
-        )
+    if (numbered?.channel === undefined) {
+      if (method === "basic.publish") {
+        // RabbitMQ looks for the channel when the message is complete.
+        this.#numbers.set(number, { number, channel: undefined, isClosing: false, publish: publishOf(received.args) })
+        return undefined
       }
-      this.#numbers.set(number, {
-        number,
-        channel: session.openChannel(number, this.#client(number)),
-        isClosing: false,
-        publish: undefined
-      })
+      if (method !== "channel.open") throw Failure.channelError("expected 'channel.open'")
+      if (this.#numbers.size >= this.#channelMax) {
+        const most = this.#channelMax
+        const text = `number of channels opened (${most}) has reached the negotiated channel_max (${most})`
+        return this.#fail(Failure.notAllowed(text), 0, "")
+      }
+      const channel = session.openChannel(number, this.#client(number))
+      this.#numbers.set(number, { number, channel, isClosing: false, publish: undefined })
       return this.#send(number, "channel.open-ok")
     }
     if (numbered.isClosing) {
       if (method === "channel.close") this.#send(number, "channel.close-ok")
       if (method === "channel.close-ok") this.#numbers.delete(number)
       return undefined
-    }
-    if (numbered.publish !== undefined) {
-      throw Failure.unexpectedFrame("expected content header for class 60, got non content header frame instead")
     }
     checkNames(received.args)
     switch (received.method) {
@@ -337,11 +413,11 @@ export class ServerConnection implements SessionClient {
         this.#numbers.delete(number)
         return this.#send(number, "channel.close-ok")
       case "basic.publish":
-        numbered.publish = { args: received.args, properties: undefined, size: 0, chunks: [], received: 0 }
+        numbered.publish = publishOf(received.args)
         session.publishes()
         return undefined
       default:
-        return this.#onOpenChannel(number, numbered.channel!, received)
+        return this.#onOpenChannel(number, numbered.channel, received)
     }
   }
 
@@ -353,9 +429,6 @@ export class ServerConnection implements SessionClient {
       case "channel.flow":
         if (!received.args.active) throw Failure.notImplemented("active=false")
         return reply(false, "channel.flow-ok", { active: true })
-      case "channel.flow-ok":
-      case "basic.cancel-ok":
-        return undefined
       case "exchange.declare": {
         const { autoDelete, durable, exchange, internal, noWait, passive, type } = received.args
         if (passive) channel.exchangeDeclarePassive(exchange)
@@ -446,51 +519,60 @@ export class ServerConnection implements SessionClient {
 
   // --- Contents --------------------------------------------------------------------------------------------------------
 
-  #publishing(number: number, what: string): Numbered | undefined {
+  /** A frame that is not the next one of a message. */
+  #notContent({ properties }: Publish): Failure.Failure {
+    const of = properties === undefined ? "header" : "body"
+    const expected = of === "header" ? "content header for class 60" : "content body"
+    return Failure.unexpectedFrame(`expected ${expected}, got non content ${of} frame instead`)
+  }
+
+  /** Takes the next frame of a message, if its channel is not closing. */
+  #onPublish(number: number, handle: (publish: Publish) => void): void {
     const numbered = this.#numbers.get(number)
-    if (this.#stage === "closing" || numbered?.isClosing === true) return undefined
-    if (numbered?.publish === undefined) {
-      throw Failure.unexpectedFrame(`expected method frame, got ${what} frame instead`)
+    if (numbered?.isClosing === true) return
+    const publish = numbered?.publish
+    if (publish === undefined) {
+      throw Failure.unexpectedFrame("expected method frame, got non method frame instead")
     }
-    return numbered
+    try {
+      handle(publish)
+      this.#complete(numbered!, publish)
+    } catch (cause) {
+      this.#fail(cause, number, "basic.publish")
+    }
   }
 
   #header(number: number, payload: Buffer): void {
-    const numbered = this.#publishing(number, "content header")
-    if (numbered === undefined) return
-    if (payload.length < 14 || payload.readUInt16BE(0) !== classBasic) {
-      throw Failure.unexpectedFrame("expected content header for class 60")
-    }
-    const publish = numbered.publish!
-    publish.size = Number(payload.readBigUInt64BE(4))
-    publish.properties = new Properties(Buffer.from(payload.subarray(12)))
-    this.#complete(numbered, publish)
+    this.#onPublish(number, (publish) => {
+      if (publish.properties !== undefined) throw this.#notContent(publish)
+      const classId = payload.readUInt16BE(0)
+      if (classId !== classBasic) {
+        throw Failure.unexpectedFrame(`expected content header for class 60, got one for class ${classId} instead`)
+      }
+      publish.size = Number(payload.readBigUInt64BE(4))
+      publish.properties = new Properties(Buffer.from(payload.subarray(12)))
+    })
   }
 
   #body(number: number, payload: Buffer): void {
-    const numbered = this.#publishing(number, "content body")
-    if (numbered === undefined) return
-    const publish = numbered.publish!
-    if (publish.properties === undefined) {
-      throw Failure.unexpectedFrame("expected content header for class 60, got content body frame instead")
-    }
-    publish.chunks.push(payload)
-    publish.received += payload.length
-    this.#complete(numbered, publish)
+    this.#onPublish(number, (publish) => {
+      if (publish.properties === undefined) throw this.#notContent(publish)
+      publish.chunks.push(payload)
+      publish.received += payload.length
+      if (publish.received > publish.size && this.#broker.behavior.refusesLongBodies) {
+        throw Failure.frameError("content body frame exceeds remaining content size")
+      }
+    })
   }
 
   #complete(numbered: Numbered, publish: Publish): void {
-    if (publish.received < publish.size || publish.properties === undefined) return
-    if (publish.received > publish.size) throw Failure.unexpectedFrame("expected no more content body")
+    if (publish.received !== publish.size || publish.properties === undefined) return
     numbered.publish = undefined
     const { exchange, immediate, mandatory, routingKey } = publish.args
-    try {
-      // The read buffer is not kept for the life of the message.
-      const body = Buffer.concat(publish.chunks)
-      numbered.channel!.publish(exchange, routingKey, { mandatory, immediate }, publish.properties, body)
-    } catch (cause) {
-      this.#fail(cause, numbered.number, "basic.publish")
-    }
+    if (numbered.channel === undefined) throw Failure.channelError("expected 'channel.open'")
+    // The read buffer is not kept for the life of the message.
+    const body = Buffer.concat(publish.chunks)
+    numbered.channel.publish(exchange, routingKey, { mandatory, immediate }, publish.properties, body)
   }
 
   // --- Writing ---------------------------------------------------------------------------------------------------------
@@ -550,6 +632,13 @@ export class ServerConnection implements SessionClient {
 
   // --- The end ---------------------------------------------------------------------------------------------------------
 
+  /** Ends the connection after `milliseconds`, unless it gets on before. A client gets no method then, as from RabbitMQ. */
+  #expect(milliseconds: number): void {
+    const { timers } = this.#broker
+    this.#cancelDeadline?.()
+    this.#cancelDeadline = timers.at(timers.now() + milliseconds, () => this.cut())
+  }
+
   close(failure: Failure.Failure): void {
     if (this.#stage === "running") this.#fail(failure, 0, "")
     else this.cut()
@@ -570,6 +659,7 @@ export class ServerConnection implements SessionClient {
     this.#stage = "ended"
     this.#output = []
     this.#cancelHeartbeat?.()
+    this.#cancelDeadline?.()
     this.#broker.opening.delete(this)
     const session = this.#session
     if (session !== undefined) this.#broker.run(() => session.end())

@@ -44,13 +44,17 @@ export interface Behavior {
   readonly sortsHeaders: boolean
   /** Whether the properties of a message count as a part of its size in a quorum queue. */
   readonly countsProperties: boolean
-  /** The smallest frame-max that it accepts. With a smaller one it ends the connection without a word. */
+  /** The first bytes that it answers to a client of a protocol that it does not have: those of one that it has. */
+  readonly offersProtocol: Buffer
+  /** The smallest frame-max that it accepts, and the one of a handshake. */
   readonly leastFrameMax: number
   /**
    * What ends when a delivery is not settled within the consumer timeout: its channel (406), or only its consumer, and
    * only that of a quorum queue.
    */
   readonly timeoutEnds: "channel" | "consumer"
+  /** Whether a body of more bytes than its header announces is an error. Otherwise the broker waits for further ones. */
+  readonly refusesLongBodies: boolean
   /** Maximum body size of a message, in bytes. */
   readonly maxMessageSize: number
 }
@@ -69,8 +73,11 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     expiresAtEachHead: true,
     sortsHeaders: true,
     carriesFailures: true,
+    // AMQP 1.0, over SASL.
+    offersProtocol: Buffer.from([0x41, 0x4d, 0x51, 0x50, 3, 1, 0, 0]),
     leastFrameMax: 8192,
     timeoutEnds: "consumer",
+    refusesLongBodies: true,
     maxMessageSize: 16_777_216
   },
   "3.10": {
@@ -86,8 +93,10 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     expiresAtEachHead: false,
     sortsHeaders: false,
     carriesFailures: false,
+    offersProtocol: Buffer.from([0x41, 0x4d, 0x51, 0x50, 0, 0, 9, 1]),
     leastFrameMax: 4096,
     timeoutEnds: "channel",
+    refusesLongBodies: false,
     maxMessageSize: 134_217_728
   }
 }

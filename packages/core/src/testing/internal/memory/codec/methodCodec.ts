@@ -13,6 +13,13 @@ const methodsById = new Map<number, ClientMethod>(
   )
 )
 
+const names = new Map(Object.entries(specs).map(([method, { id }]) => [id, method as Method] as const))
+
+/** The method of this number, of a client or of a broker. */
+export const methodOf = (id: number): Method | undefined => names.get(id)
+
+export const isClientMethod = (method: Method): method is ClientMethod => methodsById.has(specs[method].id)
+
 type ReadTable = (reader: WireReader) => unknown
 
 const readField = (reader: WireReader, type: Exclude<FieldType, "bit">, readTableField: ReadTable): unknown => {
