@@ -299,7 +299,8 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
               { concurrency: 40, discard: true }
             )
             console.log(`corrupted (${direction}):`, Object.fromEntries(ends))
-            assert.isAbove(ends.size, 1)
+            // Which reason comes first depends on the machine.
+            assert.isBelow(ends.get("no end") ?? 0, 2 * everies.length)
             yield* broker.awaitCensus({ connections: 0, channels: 0 })
           }).pipe(Effect.scoped, quietly, assertNoLeaks)
       )
