@@ -284,9 +284,9 @@ const relaySettings = (options: RelayOptions): RelaySettings => {
  * relays publish the same message at the same time, and a key has one owner. No transaction is open while the broker is
  * awaited. Messages with a key are published one after another, the others concurrently.
  *
- * A message that the broker refuses is tried again as the options say, and does not block messages of other keys. Of
- * messages to an exchange and routing key for which the broker confirms nothing, such as those of a quorum queue without a
- * majority, at most 20 are under way, so that others have room.
+ * A message that the broker refuses is tried again as the options say, and does not block messages of other keys.
+ * Messages to an exchange and routing key for which the broker confirms nothing, such as those of a quorum queue without a
+ * majority, are tried one at a time, each on a channel that is closed afterwards, so that others have room.
  *
  * The broker closes the channel over some messages, such as those to an exchange that does not exist, and what is in flight
  * on that channel is published again. After that, messages to this exchange are published one at a time on a channel of

@@ -434,6 +434,34 @@ for (const [name, database] of databases) {
             })
         )
 
+        it.effect("because the broker confirms nothing for its queue, takes no more room with each attempt", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const { evaluate, vhost } = yield* TestBroker.TestBroker
+            const publisher = yield* AmqpPublisher.AmqpPublisher
+            const stuck = yield* freshQueue()
+            const process = `{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"${vhost}">>, queue, <<"${stuck}">>)), Process = amqqueue:get_pid(Queue)`
+            yield* evaluate(`${process}, sys:suspend(Process).`)
+            const resume = evaluate(`${process}, sys:resume(Process).`)
+            // A suspended queue would keep the connection from closing.
+            yield* Effect.addFinalizer(() => Effect.orDie(resume))
+            yield* AmqpOutbox.publishAll(range(5).map((n) => ({ routingKey: stuck, content: String(n) })))
+            yield* startRelay({ publishTimeout: "1 second", retryDelay: "10 millis" })
+            const due = Effect.map(sql<{ due: unknown }>`SELECT max(due_at) AS due FROM amqp_outbox`, ([row]) =>
+              String(row?.due)
+            )
+            for (const _ of range(4)) {
+              const before = yield* due
+              yield* until(due, (now) => now !== before, "another attempt", 20)
+            }
+            assert.strictEqual((yield* publisher.stats).inFlight, 5)
+            yield* resume
+            yield* drained
+            assert.strictEqual((yield* publisher.stats).inFlight, 0)
+          })
+        )
+
         it.effect("is set aside also if another message was set aside with its position before", () =>
           Effect.gen(function* () {
             const sql = yield* SqlClient.SqlClient

@@ -103,7 +103,8 @@ export const runRelay = (settings: RelaySettings): Effect.Effect<void, never, Re
 
 const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements: OutboxStatements) {
   const sql = yield* SqlClient
-  const { state } = yield* AmqpConnection.AmqpConnection
+  const connection = yield* AmqpConnection.AmqpConnection
+  const { state } = connection
   const clock = yield* Clock.Clock
   const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   const relay = uuidV7Unsafe()
@@ -127,6 +128,12 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
     statements,
     publisher: yield* AmqpPublisher.AmqpPublisher,
     cautious: yield* Effect.orDie(AmqpPublisher.make({ channels: 1, maxInFlight: 1 })),
+    publishAlone: (message, options) =>
+      AmqpPublisher.make({ channels: 1, maxInFlight: 1 }).pipe(
+        Effect.flatMap((publisher) => publisher.publish(message, options)),
+        Effect.scoped,
+        Effect.provideService(AmqpConnection.AmqpConnection, connection)
+      ),
     work,
     leases,
     rest,

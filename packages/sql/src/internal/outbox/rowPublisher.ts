@@ -46,6 +46,11 @@ export interface RowPublisherParts {
    * flight on a channel that closes is published again.
    */
   readonly cautious: AmqpPublisher.AmqpPublisher["Service"]
+  /**
+   * Publishes one message on a channel that is closed afterwards: a message that is never confirmed takes its place among
+   * those in flight until its channel closes.
+   */
+  readonly publishAlone: AmqpPublisher.AmqpPublisher["Service"]["publish"]
   readonly work: WorkSet<OutboxRow>
   readonly leases: ShardLeases
   readonly rest: Rest
@@ -63,8 +68,8 @@ const longestDelay = 60_000
 const laterFactor = 4
 /** A queue that confirms nothing comes back when its nodes do. Such attempts do not count. */
 const unconfirmedFactor = 30
-/** Maximum number of rows under way to a destination that has not confirmed a message in time. */
-const maxUnconfirmed = 20
+/** Maximum number of destinations to which a message is published alone at the same time. */
+const maxAlone = 20
 /** Maximum number of rows that wait for the cautious publisher: more would take the room of others. */
 const maxCautious = 20
 /** Time that the cautious publisher is expected to take per row. Rows beyond `maxCautious` are due at this pace. */
@@ -103,8 +108,8 @@ export class RowPublisher {
   readonly #running = new Set<{ interruptUnsafe(): void }>()
   readonly #idle = Latch.makeUnsafe(true)
   #isStopping = false
-  /** Number of rows under way to a destination. */
-  readonly #underWay = new Map<string, number>()
+  /** Destinations to which a row is being published alone. */
+  readonly #alone = new Set<string>()
   /** Destinations that have not confirmed a message in time, and none since. */
   readonly #unconfirmed = new Set<string>()
   /** Exchanges over which the broker has closed a channel, and the number of confirms until they are trusted. */
@@ -140,13 +145,12 @@ export class RowPublisher {
   /** Starts to publish a row. */
   start(row: OutboxRow): void {
     const destination = destinationOf(row)
-    this.#underWay.set(destination, (this.#underWay.get(destination) ?? 0) + 1)
-    const isCautious = this.#needsCaution(row)
+    const isAlone = this.#unconfirmed.has(destination)
+    const isCautious = !isAlone && this.#needsCaution(row)
+    if (isAlone) this.#alone.add(destination)
     if (isCautious) this.#cautious++
-    this.#run(this.#publish(row, isCautious), () => {
-      const left = (this.#underWay.get(destination) ?? 1) - 1
-      if (left > 0) this.#underWay.set(destination, left)
-      else this.#underWay.delete(destination)
+    this.#run(this.#publish(row, isAlone ? "alone" : isCautious ? "cautious" : "usual"), () => {
+      if (isAlone) this.#alone.delete(destination)
       if (isCautious) this.#cautious--
       this.#parts.onChange()
     })
@@ -164,8 +168,8 @@ export class RowPublisher {
   }
 
   /**
-   * Whether enough rows are under way to a destination that confirms nothing, or with the cautious publisher: more would
-   * take the room of others.
+   * Whether a row is under way to a destination that confirms nothing, or enough rows with the cautious publisher: more
+   * would take the room of others.
    */
   isHeldUp(row: OutboxRow): boolean {
     return this.#isUnconfirmed(row) || (this.#cautious >= maxCautious && this.#needsCaution(row))
@@ -214,7 +218,7 @@ export class RowPublisher {
   #isUnconfirmed(row: OutboxRow): boolean {
     if (this.#unconfirmed.size === 0) return false
     const destination = destinationOf(row)
-    return this.#unconfirmed.has(destination) && (this.#underWay.get(destination) ?? 0) >= maxUnconfirmed
+    return this.#unconfirmed.has(destination) && (this.#alone.has(destination) || this.#alone.size >= maxAlone)
   }
 
   /** Whether the broker may close the channel over a row. */
@@ -262,24 +266,24 @@ export class RowPublisher {
     )
   }
 
-  #publish(row: OutboxRow, isCautious: boolean): Effect.Effect<void> {
+  #publish(row: OutboxRow, way: "usual" | "cautious" | "alone"): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const { cautious, leases, publisher, settings } = this.#parts
+      const { cautious, leases, publishAlone, publisher, settings } = this.#parts
       if (this.#isStopping || !leases.isValid(row.shard)) {
         this.#parts.work.putBack(row)
         return Effect.void
       }
-      const sender = isCautious ? cautious : publisher
+      const publish = way === "alone" ? publishAlone : way === "cautious" ? cautious.publish : publisher.publish
       return AmqpMessage.fromEncoded(row.encoded).pipe(
         Effect.flatMap((message) => {
-          const sent = sender.publish(message, { mandatory: row.mandatory, timeout: settings.publishMillis })
+          const sent = publish(message, { mandatory: row.mandatory, timeout: settings.publishMillis })
           const context = AmqpMessage.traceContext({ properties: message })
           return context === undefined ? sent : Effect.withParentSpan(sent, context)
         }),
         Effect.matchCauseEffect({
           onSuccess: () =>
             Effect.sync(() => {
-              if (isCautious) this.#confirmedCautiously(row)
+              if (way === "cautious") this.#confirmedCautiously(row)
               this.#published(row)
             }),
           onFailure: (cause) => this.#failed(row, cause)
