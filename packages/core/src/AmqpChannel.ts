@@ -172,7 +172,8 @@ export const useTransaction = <A, E, R>(
           (exit): Effect.Effect<A, E | AmqpError> => {
             if (Exit.isSuccess(exit)) return Effect.as(restore(channel.commit), exit.value)
             // A channel with an open transaction is never reused: it is discarded if the rollback fails or is cut off.
-            return Effect.andThen(Effect.ignore(restore(channel.rollback)), Effect.failCause(exit.cause))
+            // An interruption cuts it off, and the cause of the effect must survive that.
+            return Effect.andThen(Effect.exit(restore(channel.rollback)), Effect.failCause(exit.cause))
           }
         )
       )

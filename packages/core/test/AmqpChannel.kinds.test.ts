@@ -2,7 +2,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { AmqpChannel, AmqpPool } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Effect, Exit, Fiber, Option, Queue } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Queue } from "effect"
 import { untilStats, withPool, reasonOf } from "./support/amqp.ts"
 import { contents } from "./support/queues.ts"
 
@@ -264,6 +264,33 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             })
           )
         )
+      )
+    )
+
+    it.effect("that is interrupted keeps the defects of its effect's finalizers", () =>
+      onBroker(
+        Effect.gen(function* () {
+          const bug = new Error("bug")
+          const started = yield* Deferred.make<void>()
+          const fiber = yield* Effect.forkChild(
+            AmqpChannel.useTransaction((channel) =>
+              channel.publish({ routingKey: "nowhere", content: "x" }).pipe(
+                Effect.andThen(Deferred.succeed(started, undefined)),
+                Effect.andThen(Effect.never),
+                Effect.onInterrupt(() => Effect.die(bug))
+              )
+            )
+          )
+          yield* Deferred.await(started)
+          yield* Fiber.interrupt(fiber)
+          const exit = yield* Fiber.await(fiber)
+          assert(Exit.isFailure(exit))
+          assert.isTrue(Cause.hasInterrupts(exit.cause))
+          assert.deepStrictEqual(
+            exit.cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect),
+            [bug]
+          )
+        })
       )
     )
 

@@ -496,6 +496,27 @@ describe("the border", () => {
       }).pipe(Effect.provide(Application.amqp()))
     )
 
+    it.effect("an interrupted transaction keeps the defects of its effect's finalizers", () =>
+      Effect.gen(function* () {
+        const bug = new Error("bug")
+        const started = yield* Deferred.make<void>()
+        const fiber = yield* Effect.fork(
+          AmqpChannel.useTransaction((channel) =>
+            channel.publish({ routingKey: "nowhere", content: "x" }).pipe(
+              Effect.zipRight(Deferred.succeed(started, undefined)),
+              Effect.zipRight(Effect.never),
+              Effect.onInterrupt(() => Effect.die(bug))
+            )
+          )
+        )
+        yield* Deferred.await(started)
+        const exit = yield* Fiber.interrupt(fiber)
+        assert(Exit.isFailure(exit))
+        assert.isTrue(Cause.isInterrupted(exit.cause))
+        assert.deepStrictEqual([...Cause.defects(exit.cause)], [bug])
+      }).pipe(Effect.provide(Application.amqp()))
+    )
+
     it.effect("an interrupted operation has its interruptor in its cause; a handler is interrupted without one", () =>
       Effect.gen(function* () {
         const interruptor = FiberId.runtime(1_000_000, 0)
