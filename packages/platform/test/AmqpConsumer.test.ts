@@ -357,5 +357,46 @@ describe("consumers with handlers of Effect 3", () => {
         assert.include(["first", "second"], yield* Deferred.await(seen))
       })
     )
+
+    it.scoped(
+      "an AmqpError or a reason that a handler fails with or dies of is the same one in onFailure and onDefect",
+      () =>
+        Effect.gen(function* () {
+          yield* declare("own errors")
+          const refused = AmqpChannel.use((channel) => channel.queueDeclarePassive("missing"))
+          const error = yield* Effect.flip(Effect.scoped(refused))
+          const values = [error, error.reason, new Error("own", { cause: error })]
+          const seen = yield* Queue.unbounded<unknown>()
+          const choose = (value: unknown) => {
+            seen.unsafeOffer(value)
+            return AmqpConsumer.drop
+          }
+          const endings = values.flatMap((value) => [Effect.fail(value), Effect.die(value)])
+          let next = 0
+          yield* Effect.forkScoped(
+            AmqpConsumer.consume("own errors", () => endings[next++]!, { onFailure: choose, onDefect: choose })
+          )
+          for (const value of values.flatMap((value) => [value, value])) {
+            yield* publish("own errors", "x")
+            assert.strictEqual(yield* Queue.take(seen), value)
+          }
+        })
+    )
+
+    it.scoped("a dead letter says the reason of the AmqpError with which its handler has failed", () =>
+      Effect.gen(function* () {
+        const orders = AmqpTopology.workQueue("failing orders")
+        yield* AmqpTopology.declare(orders)
+        const dead = yield* Deferred.make<AmqpConsumer.Delivery>()
+        const refused = Effect.scoped(AmqpChannel.use((channel) => channel.queueDeclarePassive("missing")))
+        yield* Effect.forkScoped(AmqpConsumer.consume(orders.queue, () => refused, { onFailure: orders.onFailure }))
+        yield* Effect.forkScoped(
+          AmqpConsumer.consume(orders.deadLetterQueue, (delivery) => Deferred.succeed(dead, delivery))
+        )
+        yield* publish(orders.queue, "x")
+        const { properties } = yield* Deferred.await(dead)
+        assert.strictEqual(properties.headers["x-failed-error"], "NotFound")
+      })
+    )
   })
 })

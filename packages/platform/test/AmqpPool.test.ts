@@ -1,6 +1,6 @@
-import { AmqpChannel, AmqpPool } from "@effect-amqp/platform"
+import { AmqpChannel, type AmqpError, type AmqpMessage, AmqpPool } from "@effect-amqp/platform"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
 import { scopeOf } from "../src/internal/run.ts"
 import * as Application from "./support/application.ts"
 
@@ -71,6 +71,60 @@ describe("borrowed channels", () => {
             assert.strictEqual(made.state._tag, "Closed", `${before}: yields after ${operations} operations`)
           }
         }
+      })
+    )
+
+    it.scoped("a scope keeps nothing of a borrower that gets no channel", () =>
+      Effect.gen(function* () {
+        const pool = yield* AmqpPool.AmqpPool
+        // Effect 3 declares the methods of a scope as internal.
+        type Adding = Scope.Scope & { readonly addFinalizer: (finalizer: unknown) => Effect.Effect<void> }
+        const own = (yield* Effect.scope) as Adding
+        let finalizers = 0
+        const counting: Adding = {
+          ...own,
+          addFinalizer: (finalizer) =>
+            Effect.zipRight(
+              Effect.sync(() => finalizers++),
+              own.addFinalizer(finalizer)
+            )
+        }
+        const borrow = Effect.provideService(pool.get, Scope.Scope, counting)
+        yield* Effect.replicateEffect(borrow, 4)
+        assert.strictEqual(finalizers, 4)
+        for (let i = 0; i < 3; i++) {
+          const fiber = yield* Effect.fork(borrow)
+          yield* Effect.repeat(pool.stats, { until: ({ pending }) => pending === 1 })
+          yield* Fiber.interrupt(fiber)
+        }
+        assert.strictEqual(finalizers, 4)
+      })
+    )
+
+    it.scoped("a stream of deliveries or of returns that ends early leaves the others to the next one", () =>
+      Effect.gen(function* () {
+        yield* AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            const numbers = ["0", "1", "2", "3"]
+            const { queue } = yield* channel.queueDeclare("", { exclusive: true })
+            for (const content of numbers) yield* channel.publish({ routingKey: queue, content })
+            const { consumerTag, deliveries } = yield* channel.consume(queue)
+            for (const content of numbers) {
+              yield* channel.publish({ routingKey: "nowhere", content }, { mandatory: true })
+            }
+            // The broker has sent everything before it answers.
+            yield* channel.cancel(consumerTag)
+            for (const all of [deliveries, channel.returns]) {
+              const texts = Stream.map(all as Stream.Stream<AmqpMessage.Message, AmqpError.AmqpError>, (message) =>
+                new TextDecoder().decode(message.content as Uint8Array)
+              )
+              const first = Option.getOrThrow(yield* Stream.runHead(texts))
+              const next = yield* Stream.runCollect(Stream.take(texts, 2))
+              const last = Option.getOrThrow(yield* Stream.runHead(texts))
+              assert.deepStrictEqual([first, ...next, last], numbers)
+            }
+          })
+        )
       })
     )
   })

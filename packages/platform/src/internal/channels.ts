@@ -2,7 +2,6 @@
 import type { Amqp as CoreAmqp, AmqpChannel as Core } from "@effect-amqp/core"
 import type * as Effect4 from "@effect-amqp/effect4/Effect"
 import * as Option4 from "@effect-amqp/effect4/Option"
-import * as Stream4 from "@effect-amqp/effect4/Stream"
 import type * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Stream from "effect/Stream"
@@ -25,7 +24,7 @@ import type {
 import type { AmqpError } from "../model/error.ts"
 import type { Delivery, Message } from "../model/message.ts"
 import { type Inside, run4 } from "./run.ts"
-import { toStream3 } from "./streams.ts"
+import { queueToStream3 } from "./streams.ts"
 import { adoptTable, toMessage4, toOptions4 } from "./values.ts"
 
 export type AmqpInside = Inside<CoreAmqp.Amqp>
@@ -83,7 +82,7 @@ class OperationsOf<Channel extends Core.Operations> implements Operations {
   consume(queue: string, options?: ConsumeOptions): Effect.Effect<Consumer, AmqpError> {
     return this.run(this.channel.consume(queue, toOptions4(options)), ({ consumerTag, deliveries }) => ({
       consumerTag,
-      deliveries: toStream3(this.inside, Stream4.fromQueue(deliveries), adoptDelivery)
+      deliveries: queueToStream3(this.inside, deliveries, adoptDelivery)
     }))
   }
 
@@ -151,7 +150,7 @@ class RegularChannelOf extends OperationsOf<Core.AmqpChannel> implements AmqpCha
   }
 
   get returns(): Stream.Stream<Returned, AmqpError> {
-    return toStream3(this.inside, Stream4.fromQueue(this.channel.returns), adoptReturned)
+    return queueToStream3(this.inside, this.channel.returns, adoptReturned)
   }
 }
 
@@ -171,7 +170,7 @@ class TransactionChannelOf extends OperationsOf<Core.TransactionChannel> impleme
   }
 
   get returns(): Stream.Stream<Returned, AmqpError> {
-    return toStream3(this.inside, Stream4.fromQueue(this.channel.returns), adoptReturned)
+    return queueToStream3(this.inside, this.channel.returns, adoptReturned)
   }
 
   get commit(): Effect.Effect<void, AmqpError> {

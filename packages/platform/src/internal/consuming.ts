@@ -11,7 +11,7 @@ import type { BatchOptions, ConsumeOptions, Delivery, End, StreamOptions } from 
 import type * as AmqpError from "../model/error.ts"
 import type { DeliveredProperties } from "../model/message.ts"
 import { type AmqpInside, makeChannel3 } from "./channels.ts"
-import { toAny4, toError3 } from "./errors.ts"
+import { toAny3, toAny4, toError3 } from "./errors.ts"
 import { toStore4 } from "./offsets.ts"
 import { refuse } from "./refusals.ts"
 import { run3, run4, runScoped3 } from "./run.ts"
@@ -109,8 +109,8 @@ export const optionsOf = <R>(
     translated[name] = (failure: unknown, delivery: Core.Delivery) =>
       toOptions4(f(error(failure), toDelivery3(inside, delivery)))
   }
-  wrap("onFailure", (error) => error)
-  wrap("onDefect", (error) => error)
+  wrap("onFailure", toAny3)
+  wrap("onDefect", toAny3)
   wrap("onDecodeFailure", (error) => toError3(error as CoreError.AmqpError))
   const { declare, onEnd, schema } = options
   if (typeof declare === "function") {
@@ -145,13 +145,17 @@ export const optionsOf = <R>(
 
 export type Handler<R> = (value: unknown, delivery: unknown) => Effect.Effect<unknown, unknown, R | Scope.Scope>
 
-/** Calls a handler within its own scope. The core's scope around it is empty. */
+/**
+ * Calls a handler within its own scope. The core's scope around it is empty. `error` translates failures for code of
+ * the core that reads them.
+ */
 export const handlerOf =
-  <R>(runtime: Runtime.Runtime<R>, handler: Handler<R>) =>
+  <R>(runtime: Runtime.Runtime<R>, handler: Handler<R>, error?: (error: unknown) => unknown) =>
   (value: unknown, delivery: unknown): Effect4.Effect<unknown, unknown> =>
     runScoped3(
       runtime,
-      Effect.suspend(() => handler(value, delivery))
+      Effect.suspend(() => handler(value, delivery)),
+      error
     )
 
 // The core refuses what is no function, and names it.
@@ -174,7 +178,8 @@ export const consumeOn = <R>(
 ): Effect.Effect<never, AmqpError.AmqpError, never> =>
   Effect.flatMap(Effect.runtime<R>(), (runtime) => {
     if (typeof options === "object" && options !== null && "inbox" in options) return refuseInbox
-    const handle = handlerOf(runtime, handler)
+    // The core writes the reason of its own error into dead letters.
+    const handle = handlerOf(runtime, handler, toAny4)
     const decoded = options?.schema !== undefined
     return run4(
       inside,
@@ -201,7 +206,7 @@ export const consumeBatchOn = <R>(
   options: AnyOptions
 ): Effect.Effect<never, AmqpError.AmqpError, never> =>
   Effect.flatMap(Effect.runtime<R>(), (runtime) => {
-    const handle = handlerOf(runtime, handler)
+    const handle = handlerOf(runtime, handler, toAny4)
     const decoded = (options as AnyOptions | undefined)?.schema !== undefined
     return run4(
       inside,

@@ -2,9 +2,11 @@
 import { AmqpError as Core } from "@effect-amqp/core"
 import * as AmqpError from "../model/error.ts"
 
-// Both ways are remembered, so that an error that crosses twice is the same one again.
+// Both ways are remembered, so that an error or a reason that crosses twice is the same one again.
 const inEffect3 = new WeakMap<object, AmqpError.AmqpError>()
 const inEffect4 = new WeakMap<object, Core.AmqpError>()
+const reasonsIn3 = new WeakMap<object, AmqpError.AmqpErrorReason>()
+const reasonsIn4 = new WeakMap<object, Core.AmqpErrorReason>()
 
 const ownMembers = new Set<string>(["_tag", "severity", "isRetryable", "message", "cause", "name", "stack"])
 
@@ -19,15 +21,27 @@ const fieldsOf = (reason: object, cause: (cause: unknown) => unknown): Record<st
 }
 
 export const toReason3 = (reason: Core.AmqpErrorReason): AmqpError.AmqpErrorReason => {
-  const Class = AmqpError.reasons[reason._tag] as new (fields: never) => AmqpError.AmqpErrorReason
-  return new Class(fieldsOf(reason, toAny3) as never)
+  let known = reasonsIn3.get(reason)
+  if (known === undefined) {
+    const Class = AmqpError.reasons[reason._tag] as new (fields: never) => AmqpError.AmqpErrorReason
+    known = new Class(fieldsOf(reason, toAny3) as never)
+    reasonsIn3.set(reason, known)
+    reasonsIn4.set(known, reason)
+  }
+  return known
 }
 
 const classes: Readonly<Record<Core.AmqpErrorReason["_tag"], new (fields: never) => Core.AmqpErrorReason>> = Core
 
 const toReason4 = (reason: AmqpError.AmqpErrorReason): Core.AmqpErrorReason => {
-  const Class = classes[reason._tag]
-  return new Class(fieldsOf(reason, toAny4) as never)
+  let known = reasonsIn4.get(reason)
+  if (known === undefined) {
+    const Class = classes[reason._tag]
+    known = new Class(fieldsOf(reason, toAny4) as never)
+    reasonsIn4.set(reason, known)
+    reasonsIn3.set(known, reason)
+  }
+  return known
 }
 
 export const toError3 = (error: Core.AmqpError): AmqpError.AmqpError => {

@@ -46,10 +46,7 @@ export const toExit3 = <A, B>(exit: Exit4.Exit<A, unknown>, map: ((value: A) => 
     ? Exit.succeed(map === undefined ? (exit.value as never) : map(exit.value))
     : (Exit.failCause(toCause3(exit.cause)) as Exit.Exit<never, never>)
 
-/**
- * A cause of a handler. `error` says how its failures cross: those of a handler stay as they are, because they only
- * return to the application.
- */
+/** A cause of a handler. `error` says how its failures cross: those that only return to the application stay as they are. */
 export const toCause4 = (cause: Cause.Cause<unknown>, error: (error: unknown) => unknown): Cause4.Cause<unknown> => {
   const reasons: Array<Cause4.Reason<unknown>> = []
   // Without recursion: a cause may be as deep as it is long.

@@ -330,10 +330,11 @@ export const run3 = <A, E, R, E4 = E>(
   ) as Effect4.Effect<A, E4>
 
 /** The same in a scope of its own, which it has closed when it ends. */
-export const runScoped3 = <A, E, R>(
+export const runScoped3 = <A, E, R, E4 = E>(
   runtime: Runtime.Runtime<R>,
-  effect: Effect.Effect<A, E, R | Scope.Scope>
-): Effect4.Effect<A, E> => {
+  effect: Effect.Effect<A, E, R | Scope.Scope>,
+  error?: (error: unknown) => unknown
+): Effect4.Effect<A, E4> => {
   const { runtimeFlags } = runtime
   // The fiber begins where nothing can interrupt it before it has closed the scope.
   const flags = RuntimeFlags.disable(runtimeFlags, RuntimeFlags.Interruption)
@@ -342,8 +343,8 @@ export const runScoped3 = <A, E, R>(
     const scope = makeScope()
     const context = Context.add(runtime.context, Scope.Scope, scope)
     const closing = Effect.flatMap(exit, (exit) => closed(scope, exit))
-    return start3(runtime, context, flags, closing, undefined, resume)
-  }) as Effect4.Effect<A, E>
+    return start3(runtime, context, flags, closing, error, resume)
+  }) as Effect4.Effect<A, E4>
 }
 
 // --- Scopes ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import * as Effect4 from "@effect-amqp/effect4/Effect"
 import * as Exit4 from "@effect-amqp/effect4/Exit"
 import * as Fiber4 from "@effect-amqp/effect4/Fiber"
 import type * as Pull4 from "@effect-amqp/effect4/Pull"
+import * as Queue4 from "@effect-amqp/effect4/Queue"
 import * as Scope4 from "@effect-amqp/effect4/Scope"
 import * as Stream4 from "@effect-amqp/effect4/Stream"
 import * as Cause from "effect/Cause"
@@ -53,6 +54,21 @@ export const toStream3 = <R, A, E, B>(
         })
       )
     })
+  )
+
+/**
+ * A queue of Effect 4 as a stream. It takes one element per request: a stream that ends early leaves the others to the
+ * next one, where a chunk would be lost.
+ */
+export const queueToStream3 = <R, A, E, B>(
+  inside: Inside<R>,
+  queue: Queue4.Dequeue<A, unknown>,
+  map: (value: A) => B
+): Stream.Stream<B, E> =>
+  toStream3<R, A, E, B>(
+    inside,
+    Stream4.fromPull(Effect4.succeed(Effect4.map(Queue4.take(queue), (value): Chunk4<A> => [value]))),
+    map
   )
 
 const mapSome = <E>(cause: Cause.Cause<E>) => Cause.map(cause, (error): Option.Option<E> => Option.some(error))
