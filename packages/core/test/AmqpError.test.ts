@@ -287,6 +287,18 @@ describe("closes that the frames give", () => {
   })
 })
 
+it("a queue or an exchange that does not exist: the message says what to do", () => {
+  const messageOf = (text: string) =>
+    classify(new BrokerClose("channel", 404, `NOT_FOUND - ${text}`, 60, 20), { operation: "basic.consume" }).message
+  const advice = ". Declare it first, or check its name and the virtual host."
+  for (const text of ["no queue 'q' in vhost '/'", "no exchange 'e' in vhost '/'"]) {
+    assert.strictEqual(messageOf(text), `basic.consume: NOT_FOUND - ${text}${advice}`)
+  }
+  // This queue is declared.
+  const down = "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible"
+  assert.strictEqual(messageOf(down), `basic.consume: NOT_FOUND - ${down}`)
+})
+
 describe("the ways in which amqplib reports that a connection is gone", () => {
   for (const text of ["Heartbeat timeout", "Unexpected close", "Socket closed abruptly during opening handshake"]) {
     it(`${text}: ConnectionClosed`, () => {
@@ -295,6 +307,20 @@ describe("the ways in which amqplib reports that a connection is gone", () => {
       assert.include(reason.message, text)
     })
   }
+
+  it("while it opens, the message says that the port may be that of another protocol", () => {
+    const reset = Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" })
+    for (const cause of [reset, new Error("Socket closed abruptly during opening handshake")]) {
+      const context = { operation: "connection.open", peer: "rabbit:5671", handshake: true }
+      assert.strictEqual(
+        classify(cause, context).message,
+        `connection.open: rabbit:5671 closed the connection before the AMQP handshake was finished: ${cause.message}. ` +
+          "Check that this is the port of AMQP: RabbitMQ listens for AMQP on port 5672, and on port 5671 with TLS. " +
+          "If it is, the broker's log says why."
+      )
+      assert.notInclude(classify(cause, { ...context, handshake: undefined }).message, "port of AMQP")
+    }
+  })
 })
 
 describe("a refused declaration says what differs", () => {

@@ -8,7 +8,7 @@ const cures: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: string } = 
   AuthenticationFailed: "Check AMQP_USERNAME and AMQP_PASSWORD, or AMQP_URL.",
   VirtualHostRefused: "Check AMQP_VHOST, and the user's permissions: rabbitmqctl list_permissions -p VHOST.",
   AccessRefused: "Give the user the permission: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ.",
-  NotFound: "Check the name and the virtual host (AMQP_VHOST).",
+  NotFound: "AMQP_VHOST or AMQP_URL names the virtual host.",
   PublishReturned: "Check the routing key and the bindings. --no-mandatory publishes what no queue takes.",
   PublishNacked:
     "A queue refused the message, perhaps because it is full (overflow reject-publish). Let it drain first.",
@@ -16,7 +16,7 @@ const cures: { readonly [Tag in AmqpError.AmqpErrorReason["_tag"]]?: string } = 
   PublishUnknown: "It is not known whether the message has arrived. Look before it is published again.",
   AcquireTimeout: "The broker may block this connection because of memory or disk: rabbitmq-diagnostics alarms.",
   ReplyTimeout: "The broker may block this connection because of memory or disk: rabbitmq-diagnostics alarms.",
-  ConnectionClosed: "Run it again when the broker is back. Its log says why it closed the connection.",
+  ConnectionClosed: "Check that the broker runs, and run it again. Its log says why it closed the connection.",
   InactivityTimeout: "Another consumer may be the single active one of the queue: stop it.",
   ProtocolError: "Check that the address is that of a RabbitMQ, and its AMQP port: 5672, or 5671 with TLS.",
   ChannelMaxReached: "The user's limit of channels is reached: rabbitmqctl list_user_limits --user USER.",

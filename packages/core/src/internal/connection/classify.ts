@@ -6,11 +6,12 @@
  * 2.3, and a test pins each of them.
  */
 import * as Predicate from "effect/Predicate"
-import { channelLimitIn, differenceIn, isConnectionLimit, isMessageSize } from "./brokerTexts.ts"
+import { channelLimitIn, differenceIn, isConnectionLimit, isMessageSize, isMissingName } from "./brokerTexts.ts"
 import {
   BrokerClose,
   ChannelEnded,
   MechanismRefused,
+  ports,
   ChannelNumbersExhausted,
   HandshakeTimedOut,
   ProtocolViolation
@@ -78,7 +79,12 @@ const byReplyCode = (
           })
         : new Reason.AccessRefused(fields)
     case 404:
-      return new Reason.NotFound(fields)
+      return new Reason.NotFound({
+        ...fields,
+        message: isMissingName(text)
+          ? `${fields.message}. Declare it first, or check its name and the virtual host.`
+          : fields.message
+      })
     case 405:
       return new Reason.ResourceLocked(fields)
     case 406:
@@ -103,6 +109,13 @@ const byReplyCode = (
 const vhostRefused = (context: Context, text: string) =>
   `${context.operation}: the broker refused the virtual host ${JSON.stringify(context.vhost ?? "")} (${text}). ` +
   "It does not exist, or this user has no permission for it."
+
+// Listeners of other protocols, such as those of TLS, PostgreSQL or Erlang, close the connection without an answer.
+const lost = (text: string, { handshake, operation, peer = "the broker" }: Context) =>
+  handshake === true
+    ? `${operation}: ${peer} closed the connection before the AMQP handshake was finished: ${withoutPeriod(text)}. ` +
+      `Check that this is the port of AMQP: ${ports} If it is, the broker's log says why.`
+    : `${operation}: the connection to ${peer} was lost: ${text}`
 
 const bySystemCode = (code: string, text: string, context: Context, cause: unknown) => {
   const { operation } = context
@@ -129,11 +142,7 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
     case "ECONNRESET":
     case "ECONNABORTED":
     case "EPIPE":
-      return new Reason.ConnectionClosed({
-        message: `${operation}: the connection to ${peer} was lost: ${text}`,
-        operation,
-        cause
-      })
+      return new Reason.ConnectionClosed({ message: lost(text, context), operation, cause })
     case "ERR_BUFFER_OUT_OF_BOUNDS":
     case "ERR_OUT_OF_RANGE":
       return new Reason.ProtocolError({
@@ -196,8 +205,7 @@ export const classify = (cause: unknown, context: Context): Reason.AmqpErrorReas
     if (known !== undefined) return known
   }
   if (isGone(text)) {
-    const message = `${operation}: the connection to ${context.peer ?? "the broker"} was lost: ${text}`
-    return new Reason.ConnectionClosed({ message, operation, cause })
+    return new Reason.ConnectionClosed({ message: lost(text, context), operation, cause })
   }
   return new Reason.UnknownError({
     message: `${operation}: ${text}`,

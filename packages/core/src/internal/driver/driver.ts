@@ -25,6 +25,6 @@ export {
   HandshakeTimedOut,
   ProtocolViolation
 } from "./errors.ts"
-export { describeForeignPeer } from "./foreignPeer.ts"
+export { describeForeignPeer, ports } from "./foreignPeer.ts"
 export { type ConnectAttempt, type Endpoint, open } from "./open.ts"
 export { Opener } from "./opener.ts"

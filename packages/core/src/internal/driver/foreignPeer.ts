@@ -11,7 +11,8 @@ const protocolName = (header: Buffer): string => {
   return `AMQP ${major}.${minor}.${revision}`
 }
 
-const ports = "RabbitMQ listens for AMQP on port 5672, and on port 5671 with TLS."
+/** On which ports a broker is expected, for messages. */
+export const ports = "RabbitMQ listens for AMQP on port 5672, and on port 5671 with TLS."
 
 /** Returns the first line, with `?` in place of every character that cannot be printed. */
 const lineOf = (first: Buffer): string => {
