@@ -100,7 +100,9 @@ const files = {
     "on a stream whose type this user may not find out": streams,
     "without the permission to read, or to publish": permissions
   },
+  "core/AmqpDeadLetters.hostile": {},
   "core/AmqpDeadLetters.reasons": { "if the user may not write to the exchange": permissions },
+  "core/AmqpDeadLetters.shared": {},
   "core/AmqpError": { "a user without permission: AccessRefused, 403": permissions },
   "core/AmqpEvent": {},
   "core/AmqpLogging": { "of kind transaction is noticed, also after a period without borrows": transactions },

@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Redacted, Schedule, Stream } from "effect"
+import { hostileHeaders } from "../../core/test/support/hostileLetters.ts"
 import * as Cli from "./support/cli.ts"
 
 const client = <A, E, R>(use: Effect.Effect<A, E, R>) =>
@@ -75,6 +76,51 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         const gone = yield* run(["peek", "nowhere", "--json"])
         assert.deepStrictEqual([gone.code, JSON.parse(gone.err).error.tag], [4, "NotFound"])
       })
+    )
+
+    it.effect("peek shows letters whatever their headers are, to people and as JSON", () =>
+      Effect.gen(function* () {
+        yield* client(
+          Effect.gen(function* () {
+            yield* AmqpChannel.use((channel) => channel.queueDeclare("hostile.dead"))
+            for (const headers of hostileHeaders) {
+              yield* AmqpPublisher.publish({ routingKey: "hostile.dead", content: "letter", headers })
+            }
+          })
+        )
+        for (const flags of [[], ["--full"]]) {
+          const people = yield* run(["peek", "hostile.dead", "--limit", "10000", ...flags])
+          assert.strictEqual(people.code, 0, people.err)
+          assert.include(people.out, `${hostileHeaders.length} shown of ${hostileHeaders.length} read`)
+          const json = yield* run(["peek", "hostile.dead", "--limit", "10000", "--json", ...flags])
+          assert.strictEqual(json.code, 0, json.err)
+          assert.lengthOf(JSON.parse(json.out).letters, hostileHeaders.length)
+        }
+      })
+    )
+
+    it.effect("a queue that another connection has exclusively ends each command at once, with what to do", () =>
+      client(
+        AmqpChannel.use((channel) =>
+          Effect.gen(function* () {
+            yield* channel.queueDeclare("own.dead", { exclusive: true })
+            for (const [command, ...flags] of [
+              ["peek"],
+              ["redrive", "--yes"],
+              ["discard", "--all", "--yes"]
+            ] as const) {
+              const { code, err, out } = yield* run([command, "own.dead", ...flags, "--json"])
+              assert.deepStrictEqual([code, out], [4, ""])
+              const { error } = JSON.parse(err)
+              assert.strictEqual(error.tag, "ResourceLocked")
+              assert.include(error.cure, "exclusive")
+            }
+            yield* fill("exclusive.dead", "exclusive", 2)
+            const to = yield* run(["redrive", "exclusive.dead", "--to", "own.dead", "--yes", "--json"])
+            assert.deepInclude(JSON.parse(to.out), { redriven: 2, failed: 0 })
+          })
+        )
+      )
     )
 
     it.effect("redrive and discard need a confirmation, choose by filters, and say what they did", () =>

@@ -71,7 +71,9 @@ export * from "./model/deadLetters.ts"
  *
  * **Gotchas**
  *
- * - While an operation holds messages, other consumers of the dead-letter queue do not get them.
+ * - While an operation holds messages, other consumers of the dead-letter queue do not get them. Two operations on one
+ *   queue share its messages, and each reports what it did.
+ * - The queue must not be exclusive: an exclusive queue belongs to the connection that has declared it.
  * - Without the permission to configure the queue, its type stays unknown, and it is read by `basic.get`, which is
  *   slower: RabbitMQ names the type only when it refuses a declaration.
  *

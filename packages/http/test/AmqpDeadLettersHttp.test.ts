@@ -3,10 +3,11 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, type AmqpChannel, AmqpConfig, type AmqpError, AmqpPool, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpDeadLettersHttp } from "@effect-amqp/http"
-import { Effect, Exit, Layer, type Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Layer, type Scope, Stream } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest, HttpRouter, type HttpServer } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { logged } from "../../core/test/support/consumers.ts"
+import { hostileHeaders } from "../../core/test/support/hostileLetters.ts"
 import { until } from "../../core/test/support/polling.ts"
 import { ask, type Events, eventsOf } from "./support/gateway.ts"
 import { address, gracefulServer, quiet } from "./support/server.ts"
@@ -174,6 +175,19 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
 
+    it.effect("is answered whatever the headers of the dead letters are", () =>
+      onService(({ dead }) =>
+        Effect.gen(function* () {
+          for (const headers of hostileHeaders) {
+            yield* AmqpPublisher.publish({ routingKey: dead, content: "letter", headers })
+          }
+          const page = yield* ask("GET", `${path}/queues/${dead}?limit=10000`, { headers: operator })
+          assert.strictEqual(page.status, 200)
+          assert.lengthOf((page.json as { readonly letters: ReadonlyArray<unknown> }).letters, hostileHeaders.length)
+        })
+      )
+    )
+
     it.effect("shows the beginning of a text as text, also if the cut is inside of a character", () =>
       onService((queues) =>
         Effect.gen(function* () {
@@ -250,6 +264,35 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       )
     )
   })
+
+  it.effect("An operation on a queue that another connection has exclusively is refused with 409, and says so", () =>
+    onService((queues) =>
+      Effect.gen(function* () {
+        yield* fill(queues, 10)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const held = yield* Deferred.make<void>()
+            yield* Effect.forkScoped(
+              channel((it) =>
+                Effect.gen(function* () {
+                  yield* it.qos(1)
+                  yield* it.consume(queues.dead, { exclusive: true })
+                  yield* Deferred.succeed(held, undefined)
+                  yield* Effect.never
+                })
+              )
+            )
+            yield* Deferred.await(held)
+            for (const action of ["redrive", "discard"] as const) {
+              const answer = yield* move(queues.dead, action, { all: true })
+              assert.deepInclude(answer.json, { status: 409 })
+              assert.include(JSON.stringify(answer.json), "exclusively")
+            }
+          })
+        )
+      })
+    )
+  )
 
   it.effect("A discard removes only what is chosen", () =>
     onService((queues) =>

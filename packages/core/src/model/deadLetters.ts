@@ -411,8 +411,8 @@ export interface DeadLetters {
    * published again at the end. All of them count as redelivered afterwards. While a page is read, no consumer gets its
    * messages. On a quorum queue before RabbitMQ 4.3, `x-delivery-count` of each message that is read grows by 1.
    *
-   * Fails with `InvalidArgument` (options, a stream), `NotFound` (a queue is gone), `AccessRefused`,
-   * `InactivityTimeout` (the broker delivers nothing), or with the reason why there is no connection.
+   * Fails with `InvalidArgument` (options, a stream), `NotFound` (a queue is gone), `AccessRefused`, `ResourceLocked`
+   * (the queue is exclusive to another connection, or has an exclusive consumer), `InactivityTimeout` (the broker delivers nothing), or with the reason why there is no connection.
    */
   readonly peek: (options?: PeekOptions) => Effect.Effect<Page, AmqpError, AmqpConsumer>
   /**
@@ -437,7 +437,8 @@ export interface DeadLetters {
    */
   readonly redrive: (options?: RedriveOptions) => Effect.Effect<Report, AmqpError, AmqpConsumer>
   /**
-   * Removes dead letters. What it removes is gone.
+   * Removes dead letters. What it removes is gone. After a lost connection it continues, and removes what comes back;
+   * each message counts once.
    *
    * It looks at no more messages than were there at the start. Fails as `peek` does, and with `InvalidArgument` if
    * nothing chooses: `where`, `ids` or `all` is required.

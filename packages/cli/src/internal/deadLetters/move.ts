@@ -51,7 +51,15 @@ const moving = (options: Options, letters: AmqpDeadLetters.DeadLetters, now: num
     const pool = yield* AmqpPool.AmqpPool
     const { to } = options
     // Otherwise each message would fail, and a dry run would count what cannot be done.
-    if (to !== undefined) yield* pool.use((channel) => channel.queueDeclarePassive(to))
+    if (to !== undefined) {
+      yield* Effect.catchReason(
+        pool.use((channel) => channel.queueDeclarePassive(to)),
+        "AmqpError",
+        "ResourceLocked",
+        // It exists, and takes messages: only its own connection may ask about it.
+        () => Effect.void
+      )
+    }
     if (!options.dryRun) {
       const { messageCount } = yield* pool.use((channel) => channel.queueDeclarePassive(options.queue))
       yield* confirm(question(options, messageCount), options.yes)

@@ -8,6 +8,7 @@ import type { Secrets } from "../consumer/retryHeaders.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { deathsOf, isTable } from "../message/deaths.ts"
 import { timeOf } from "../message/isoTime.ts"
+import { extractContext } from "../telemetry/tracingContext.ts"
 
 /** The header with the number of redrives so far. */
 export const redrivenHeader = "x-redriven"
@@ -41,8 +42,6 @@ const tablesOf = (headers: Headers): ReadonlyArray<FieldTable> => deathsOf(heade
 
 const earlier = (a: Date | undefined, b: Date | undefined) => (a === undefined || (b !== undefined && b < a) ? b : a)
 
-const traceparent = /^[0-9a-f]{2}-([0-9a-f]{32})-/
-
 /** Reads a message lazily: most predicates look at few of its parts. */
 export class Letter implements DeadLetter {
   readonly queue: string
@@ -52,6 +51,8 @@ export class Letter implements DeadLetter {
   readonly properties: DeliveredProperties
   readonly content: Uint8Array
   readonly deliveryTag: number
+  /** Whether an earlier pass of the same operation has counted it, so that its acknowledgement was lost. */
+  isReturned = false
   readonly #secrets: Secrets
   #id: string | undefined = undefined
   #reason: DeadLetterReason | undefined = undefined
@@ -159,7 +160,6 @@ export class Letter implements DeadLetter {
     let firstAt: Date | undefined
     for (const { time } of deaths) if (time instanceof Date) firstAt = earlier(firstAt, time)
     const reason = newest?.["reason"]
-    const parent = textOf(headers, "traceparent")
     return {
       kind: kinds.find((kind) => kind === reason) ?? "unknown",
       error: textOf(headers, "x-retry-error"),
@@ -169,7 +169,7 @@ export class Letter implements DeadLetter {
       host: undefined,
       firstAt,
       lastAt: newest?.["time"] instanceof Date ? newest["time"] : undefined,
-      traceId: parent === undefined ? undefined : traceparent.exec(parent)?.[1],
+      traceId: extractContext(headers)?.traceId,
       verified: false
     }
   }

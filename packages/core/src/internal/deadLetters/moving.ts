@@ -95,7 +95,7 @@ class Pass {
       const mover = this.#mover
       const letters: Array<Letter> = []
       while (letters.length === 0) {
-        if (mover.isStopping || this.#failure !== undefined || mover.left <= 0) return letters
+        if (mover.isStopping || this.#failure !== undefined || !this.#wantsMore) return letters
         const next = Effect.raceFirst(
           this.#reader.next(this.#bench.settings.timeout),
           Effect.as(Deferred.await(this.#ending), false)
@@ -104,13 +104,12 @@ class Pass {
         if (!more) return letters
         const most = Math.min(maxChunk, mover.burst)
         for (;;) {
-          if (letters.length >= most || mover.left <= 0) break
+          if (letters.length >= most || !this.#wantsMore) break
           const message = this.#reader.takeNow()
           if (message === undefined) break
           this.#bench.moved()
           const letter = new Letter(this.#queue, message, this.#bench.settings.secret)
-          if (letter.run !== mover.run && mover.isChosen(letter)) {
-            mover.left--
+          if (letter.run !== mover.run && mover.isChosen(letter) && this.#isWithinLimit(letter)) {
             letters.push(letter)
             continue
           }
@@ -122,6 +121,19 @@ class Pass {
       yield* mover.pace(letters.length)
       return letters
     })
+  }
+
+  /** Beyond the limit are those that it includes already, and whose acknowledgements were lost. */
+  get #wantsMore(): boolean {
+    return this.#mover.left > 0 || this.#tally.expectsReturns
+  }
+
+  #isWithinLimit(letter: Letter): boolean {
+    letter.isReturned = this.#tally.takeReturned(letter)
+    if (letter.isReturned) return true
+    if (this.#mover.left <= 0) return false
+    this.#mover.left--
+    return true
   }
 
   get dryRun(): Effect.Effect<void, AmqpError.AmqpError> {
@@ -139,10 +151,9 @@ class Pass {
   get discard(): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.andThen(
       this.#each((letter) => {
-        if (this.#reader.acknowledge(letter.deliveryTag)) this.#tally.discarded++
+        if (this.#reader.acknowledge(letter.deliveryTag)) this.#tally.removed(letter)
       }),
-      // The broker has handled the acknowledgements when it answers.
-      Effect.asVoid(this.#reader.ready)
+      this.#reader.settled
     )
   }
 
@@ -185,12 +196,7 @@ class Pass {
     const messages = Stream.fromPull(Effect.succeed(Effect.suspend(() => this.#pull())))
     return Effect.andThen(
       Stream.runForEachArray(this.#publishAll(messages), (outcomes) => this.#settleAll(outcomes)),
-      Effect.suspend(() =>
-        this.#failure === undefined
-          ? // The broker has handled the acknowledgements when it answers.
-            Effect.asVoid(this.#reader.ready)
-          : Effect.fail(this.#failure)
-      )
+      Effect.suspend(() => (this.#failure === undefined ? this.#reader.settled : Effect.fail(this.#failure)))
     )
   }
 

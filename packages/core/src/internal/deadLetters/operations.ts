@@ -19,7 +19,7 @@ import { type AsCaller, withCaller } from "../waiting/onClock.ts"
 import type { DeliveredMessage } from "../driver/driver.ts"
 import { sameAtEnd } from "../message/copies.ts"
 import type { Settings } from "./options.ts"
-import { inspect, type QueueFacts } from "./queueFacts.ts"
+import { exclusive, inspect, isExclusive, type QueueFacts } from "./queueFacts.ts"
 import { maxAhead, QueueReader } from "./queueReader.ts"
 
 /** The pauses between two passes after a loss, in milliseconds. */
@@ -45,6 +45,10 @@ const isLost = ({ reason }: AmqpError.AmqpError): boolean => {
       return reason.severity === "connection" && reason.isRetryable
   }
 }
+
+/** An error with what to do about a queue that another connection keeps for itself. */
+const explained = (queue: string) => (error: AmqpError.AmqpError) =>
+  isExclusive(error.reason) ? AmqpError.fromReason(exclusive(queue, error.reason)) : error
 
 export class Workbench {
   readonly asCaller: AsCaller
@@ -127,11 +131,13 @@ export class Workbench {
     const { deliveryLimit } = this.settings
     return this.repeat(
       this.within(
-        Effect.flatMap(inspect(this.timeouts, this.#internals, queue, deliveryLimit), (facts) =>
-          Effect.map(
-            this.reading({ queue, facts, total: 0 }, 0, (reader) => reader.ready),
-            (total) => ({ queue, facts, total })
-          )
+        Effect.flatMap(
+          Effect.mapError(inspect(this.timeouts, this.#internals, queue, deliveryLimit), explained(queue)),
+          (facts) =>
+            Effect.map(
+              this.reading({ queue, facts, total: 0 }, 0, (reader) => reader.ready),
+              (total) => ({ queue, facts, total })
+            )
         )
       )
     )
@@ -165,7 +171,8 @@ export class Workbench {
           const facts = { ...inspected.facts, type: "quorum", reading: "consume", canGet: false } as const
           return this.reading({ ...inspected, facts }, budget, use)
         }
-      )
+      ),
+      Effect.mapError(explained(inspected.queue))
     )
   }
 

@@ -67,6 +67,28 @@ export const refusedStream = (queue: string) =>
     argument: "queue"
   })
 
+/** Whether another connection keeps the queue for itself: by an exclusive queue, or by an exclusive consumer. */
+export const isExclusive = (
+  reason: AmqpError.AmqpErrorReason
+): reason is AmqpError.ResourceLocked | AmqpError.AccessRefused =>
+  (reason._tag === "ResourceLocked" && reason.operation === "queue.declare") ||
+  (reason._tag === "AccessRefused" && reason.message.includes("in exclusive use"))
+
+export const exclusive = (
+  queue: string,
+  { _tag, message, replyCode }: AmqpError.ResourceLocked | AmqpError.AccessRefused
+): AmqpError.AmqpErrorReason => {
+  const name = JSON.stringify(queue)
+  return new AmqpError.ResourceLocked({
+    message:
+      _tag === "ResourceLocked"
+        ? `AmqpDeadLetters: the queue ${name} is exclusive: only the connection that has declared it may read it, and the queue is gone with that connection. Read it there with AmqpChannel, or declare the dead-letter queue without exclusive. (${message})`
+        : `AmqpDeadLetters: a consumer has the queue ${name} exclusively. Stop that consumer, and try again. (${message})`,
+    operation: "AmqpDeadLetters",
+    replyCode
+  })
+}
+
 const difference = /inequivalent arg '([^']*)' for .*but current is (?:the value )?'?([a-z]+)/s
 
 const factsOf = (

@@ -150,7 +150,7 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
       if (!this.#returnsByClose) return Effect.andThen(bounded(this.#giveBack), closing)
       let expected = 0
       const count = Effect.andThen(
-        this.#flush,
+        this.settled,
         Effect.map(this.ready, (ready) => {
           expected = ready + this.#unsettled
         })
@@ -163,14 +163,22 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
   }
 
   /**
-   * Waits until a quorum queue has the acknowledgements. The channel collects them while the queue is slow, and forgets
-   * them with its end: the messages would be delivered again. A cancel goes through the queue's log, so before it is
-   * answered the channel has heard from the queue; it sends what it has collected before it handles the next method.
+   * Waits until the queue has the acknowledgements. The channel of a quorum queue collects them while the queue is slow,
+   * and forgets them with its end: the messages would be delivered again. A cancel goes through the queue's log, so
+   * before it is answered the channel has heard from the queue; it sends what it has collected before it handles the next
+   * method. Nothing is delivered afterwards.
    */
-  get #flush(): Effect.Effect<void, AmqpError.AmqpError> {
-    return Effect.suspend(() =>
-      this.#hasAcknowledged ? Effect.andThen(this.#stopConsumers, Effect.asVoid(this.ready)) : Effect.void
-    )
+  get settled(): Effect.Effect<void, AmqpError.AmqpError> {
+    return Effect.suspend(() => {
+      if (!this.#hasAcknowledged) return Effect.void
+      const stop = this.#facts.type === "classic" ? Effect.void : this.#stopConsumers
+      return Effect.andThen(
+        stop,
+        Effect.map(this.ready, () => {
+          this.#hasAcknowledged = false
+        })
+      )
+    })
   }
 
   /**
@@ -391,7 +399,11 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
   get #stopConsumers(): Effect.Effect<void, AmqpError.AmqpError> {
     return Effect.forEach(
       Array.from(this.#consumerTags),
-      (tag) => this.request("basic.cancel", (_driver, channel) => channel.cancel(tag)),
+      (tag) =>
+        Effect.map(
+          this.request("basic.cancel", (_driver, channel) => channel.cancel(tag)),
+          () => this.#consumerTags.delete(tag)
+        ),
       { concurrency: 16, discard: true }
     )
   }
@@ -404,12 +416,9 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
     return Effect.suspend(() => {
       if (!this.#isConsuming) return Effect.void
       this.#isConsuming = false
-      return Effect.tap(this.#stopConsumers, () =>
-        Effect.sync(() => {
-          this.#consumerTags.clear()
-          this.#prefetch = this.kept
-        })
-      )
+      return Effect.map(this.#stopConsumers, () => {
+        this.#prefetch = this.kept
+      })
     })
   }
 

@@ -57,6 +57,11 @@ const refusalOf = (error: AmqpError.AmqpError): Refusal => {
         403,
         "The message broker refuses this to the user of this service. It needs the permission to read the dead-letter queue, and to write to the exchange that a redrive publishes to."
       )
+    case "ResourceLocked":
+      return refuse(
+        409,
+        "Another connection of the message broker has the queue exclusively. Stop its exclusive consumer, or declare the queue without exclusive."
+      )
     case "InactivityTimeout":
       return refuse(503, "The message broker delivered nothing in time. Another consumer may hold the messages.", 10)
     default:
