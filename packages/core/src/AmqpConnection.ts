@@ -102,7 +102,7 @@ export const conditions: Effect.Effect<ReadonlyArray<Condition>, never, AmqpConn
  * const relay = Effect.gen(function* () {
  *   const condition = yield* AmqpConnection.conditionReporter
  *   const once = Effect.matchEffect(poll, {
- *     onFailure: ({ message }) => condition.report({ kind: "OutboxUnavailable", message, notReady: true }),
+ *     onFailure: ({ message }) => condition.report({ kind: "JobsUnavailable", message, notReady: true }),
  *     onSuccess: () => condition.clear
  *   })
  *   return yield* Effect.forever(Effect.andThen(once, Effect.sleep("1 second")))

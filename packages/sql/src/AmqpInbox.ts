@@ -196,7 +196,8 @@ const settingsOf = (options: SqlOptions): InboxSettings => {
  * consumers on one `PgClient` exceeds its `maxConnections` (default 10). SQLite has one writer: there, a `concurrency`
  * above 1 gains nothing.
  *
- * *Retention.* Consumers remove their own records that are older than `retention`, every few minutes, 1000 at a time.
+ * *Retention.* Consumers remove their own records that are older than `retention`, every few minutes, 1000 at a time. If
+ * that fails twice in succession, health reports the condition `InboxCleanupFailed`, and the application stays ready.
  * Records of a name that no consumer has any more stay: `DELETE FROM amqp_inbox WHERE consumer = '...'`.
  *
  * *Observation.* The metric `amqp.inbox.deliveries` counts by outcome. The span of a repeat has the attribute

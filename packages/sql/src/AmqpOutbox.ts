@@ -230,7 +230,7 @@ export interface RelayOptions {
   readonly keepPublished?: Duration.Input | undefined
   /**
    * Age of the oldest message from which health reports the condition `OutboxBehind`. 1 second to 1 day. Default: 1
-   * minute.
+   * minute. The condition `OutboxDatabaseFailed` appears after as long, and after 10 seconds at most.
    */
   readonly alarmAfter?: Duration.Input | undefined
 }
@@ -295,8 +295,9 @@ const relaySettings = (options: RelayOptions): RelaySettings => {
  *
  * While the connection or the database is away, messages wait in the table; the relay continues when both are back.
  *
- * Health, the dashboard and metrics report what waits and what is set aside: the conditions `OutboxBehind` and
- * `OutboxSetAside` (`AmqpConnection.conditions`), and `waitingMessages`, `oldestAge`, `setAsideMessages` and
+ * Health, the dashboard and metrics report what waits, what is set aside, and that the relay's work on the database has
+ * failed or got no answer for 10 seconds: the conditions `OutboxBehind`, `OutboxSetAside` and `OutboxDatabaseFailed`
+ * (`AmqpConnection.conditions`), which leave the application ready, and `waitingMessages`, `oldestAge`, `setAsideMessages` and
  * `relayedMessages`. When its scope closes, the relay finishes the publishes under way, for 5 seconds at most, removes
  * their rows, and gives up its shards.
  *

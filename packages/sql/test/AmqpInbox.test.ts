@@ -1,8 +1,22 @@
 import { assert, describe, it as plain, layer } from "@effect/vitest"
-import { AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
+import { AmqpConnection, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpInbox, AmqpOutbox, AmqpSql } from "@effect-amqp/sql"
-import { Data, Deferred, Effect, Fiber, Layer, Logger, Metric, Queue, Redacted, References, Tracer } from "effect"
+import {
+  Data,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Metric,
+  Queue,
+  Redacted,
+  References,
+  Scope,
+  Tracer
+} from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { declareQueue, declareWithDeadLetters, nextText, untilQueue } from "../../core/test/support/consumers.ts"
@@ -458,6 +472,47 @@ for (const [name, database] of databases) {
         yield* insert
         yield* TestClock.adjust("8 minutes")
         yield* removed
+      }).pipe(Effect.provide(TestClock.layer()), quiet)
+    )
+
+    it.effect("health reports that old records could not be removed twice in succession, until they are removed", () =>
+      Effect.gen(function* () {
+        const statements = yield* statementsFor
+        const conditions = Effect.map(AmqpConnection.conditions, (all) =>
+          all.filter(({ kind }) => kind === "InboxCleanupFailed")
+        )
+        const rounds = { begun: 0, failing: true }
+        const refused = new SqlError.SqlError({
+          reason: new SqlError.AuthorizationError({ cause: new Error("permission denied"), message: "not deleted" })
+        })
+        const withoutTransform = Effect.suspend(() => {
+          rounds.begun++
+          return rounds.failing ? Effect.fail(refused) : Effect.succeed([])
+        })
+        const sql = { unsafe: () => ({ withoutTransform }) } as unknown as SqlClient.SqlClient
+        const nextRound = Effect.suspend(() => {
+          const before = rounds.begun
+          return TestClock.adjust("1 minute").pipe(Effect.repeat({ while: () => rounds.begun === before }))
+        })
+        const scope = yield* Scope.make()
+        yield* keepRemoving({ sql, statements, consumer: "kept", retentionMillis: 60_000 }).pipe(
+          Scope.provide(scope),
+          Effect.forkIn(scope)
+        )
+        yield* nextRound
+        assert.deepStrictEqual(yield* conditions, [])
+        yield* nextRound
+        const [failed] = yield* conditions
+        assert.match(failed!.message, /^amqp_inbox: .* consumer "kept" .*: not deleted: permission denied\. Check/)
+        assert.isFalse(failed!.notReady)
+        rounds.failing = false
+        yield* nextRound
+        assert.deepStrictEqual(yield* conditions, [])
+        rounds.failing = true
+        yield* Effect.andThen(nextRound, nextRound)
+        assert.lengthOf(yield* conditions, 1)
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(yield* conditions, [])
       }).pipe(Effect.provide(TestClock.layer()), quiet)
     )
 

@@ -185,6 +185,28 @@ layer(Layer.merge(TestBroker.layerAmqp(), Database), { excludeTestServices: true
       })
     )
 
+    it.effect("while the database answers nothing: health reports it, until it answers", () =>
+      Effect.gen(function* () {
+        yield* emptied
+        const { pause, resume } = yield* TestDatabase.TestDatabase
+        const failed = Effect.map(AmqpConnection.conditions, (all) =>
+          all.find(({ kind }) => kind === "OutboxDatabaseFailed")
+        )
+        yield* startRelay({ lease: "1 second", alarmAfter: "1 second" })
+        yield* untilShards(32)
+        yield* Effect.acquireUseRelease(
+          pause,
+          () =>
+            Effect.gen(function* () {
+              const found = yield* until(failed, (found) => found !== undefined, "the condition", 20)
+              assert.match(found!.message, /the database does not answer/)
+            }),
+          () => Effect.orDie(resume)
+        )
+        yield* until(failed, (found) => found === undefined, "the condition", 20)
+      })
+    )
+
     it.effect("while the database is paused: a relay stops in time, and another one continues", () =>
       Effect.gen(function* () {
         yield* emptied

@@ -1,11 +1,12 @@
 /** Relays: what is published, when, and by which of them. */
 import { assert, describe, layer } from "@effect/vitest"
-import { AmqpChannel, AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
+import { Amqp, AmqpChannel, AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpOutbox } from "@effect-amqp/sql"
 import { Clock, Deferred, Effect, Exit, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { logged } from "../../core/test/support/consumers.ts"
+import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { until } from "../../core/test/support/polling.ts"
 import { arrayParameter } from "../src/internal/outbox/statements.ts"
 import { committed } from "../src/internal/outbox/wakeups.ts"
@@ -62,6 +63,11 @@ const shiftedClock = (millis: number) =>
       }
     }
   })
+
+/** The condition of a relay whose work on the database fails. */
+const databaseFailed = Effect.map(AmqpConnection.conditions, (all) =>
+  all.find(({ kind }) => kind === "OutboxDatabaseFailed")
+)
 
 const kinds = Effect.map(AmqpConnection.conditions, (all) => all.map(({ kind }) => kind))
 
@@ -202,6 +208,112 @@ for (const [name, database] of databases) {
             const [record] = yield* until(records, (all) => all.length > 0, "the record")
             assert.deepStrictEqual(record, { message_id: messageId, routing_key: queue })
             yield* until(records, (all) => all.length === 0, "the record")
+          })
+        )
+      })
+
+      describe("Health reports that the database has failed for long", () => {
+        for (const { missing, part, text } of [
+          {
+            missing: "amqp_outbox",
+            part: "read messages",
+            text: /The table amqp_outbox does not exist.*AmqpSql\.migrate/
+          },
+          {
+            missing: "amqp_outbox_shard",
+            part: "renew its leases",
+            text: /The table amqp_outbox_shard does not exist/
+          },
+          {
+            missing: "amqp_outbox_set_aside",
+            part: "count messages",
+            text: /The table amqp_outbox_set_aside does not exist/
+          },
+          {
+            missing: "amqp_outbox_published",
+            part: "remove old records",
+            text: /The table amqp_outbox_published does not exist/
+          }
+        ]) {
+          it.effect(`with what, why, since when and what to do, while it cannot ${part}, and no longer`, () =>
+            Effect.gen(function* () {
+              const sql = yield* SqlClient.SqlClient
+              yield* emptied
+              const stop = yield* startRelay({ ...quick, alarmAfter: "1 second", keepPublished: "1 second" })
+              yield* untilShards(32)
+              yield* Effect.acquireUseRelease(
+                sql.unsafe(`ALTER TABLE ${missing} RENAME TO gone`),
+                () =>
+                  Effect.gen(function* () {
+                    const failed = yield* until(
+                      databaseFailed,
+                      (found) => found?.message.includes(part) === true,
+                      "the condition",
+                      20
+                    )
+                    assert.match(
+                      failed!.message,
+                      /^amqp_outbox: the relay has not been able to .+ since \d{4}-.+Z: .+\. Check that the database answers/
+                    )
+                    assert.match(failed!.message, text)
+                    assert.isFalse(failed!.notReady)
+                    assert.strictEqual((yield* kinds).filter((kind) => kind === "OutboxDatabaseFailed").length, 1)
+                  }),
+                () => Effect.orDie(sql.unsafe(`ALTER TABLE gone RENAME TO ${missing}`))
+              )
+              yield* until(databaseFailed, (found) => found === undefined, "the condition", 20)
+              yield* stop
+            })
+          )
+        }
+
+        it.effect("and not after the relay's scope has closed", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const stop = yield* startRelay({ ...quick, alarmAfter: "1 second" })
+            yield* untilShards(32)
+            yield* Effect.acquireUseRelease(
+              sql.unsafe("ALTER TABLE amqp_outbox RENAME TO gone"),
+              () =>
+                Effect.gen(function* () {
+                  yield* until(databaseFailed, (found) => found !== undefined, "the condition", 20)
+                  yield* stop
+                  assert.strictEqual(yield* databaseFailed, undefined)
+                }),
+              () => Effect.orDie(sql.unsafe("ALTER TABLE gone RENAME TO amqp_outbox"))
+            )
+          })
+        )
+
+        it.effect("and not while the broker is away and the database answers again", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            const { url } = yield* TestBroker.TestBroker
+            const { hostname, port } = new URL(url)
+            const proxy = yield* FaultProxy.make({ host: hostname, port: Number(port) })
+            yield* Effect.gen(function* () {
+              yield* startRelay({ ...quick, alarmAfter: "1 second" })
+              yield* untilShards(32)
+              yield* Effect.acquireUseRelease(
+                sql.unsafe("ALTER TABLE amqp_outbox RENAME TO gone"),
+                () =>
+                  Effect.gen(function* () {
+                    yield* until(databaseFailed, (found) => found !== undefined, "the condition", 20)
+                    proxy.refuse()
+                    proxy.rst()
+                    const { state } = yield* AmqpConnection.AmqpConnection
+                    yield* until(
+                      Effect.sync(() => state.value._tag),
+                      (tag) => tag !== "Open",
+                      "the state"
+                    )
+                  }),
+                () => Effect.orDie(sql.unsafe("ALTER TABLE gone RENAME TO amqp_outbox"))
+              )
+              yield* until(databaseFailed, (found) => found === undefined, "the condition", 20)
+            }).pipe(Effect.provide(Amqp.layer({ url: proxy.through(url) }), { local: true }))
           })
         )
       })

@@ -379,7 +379,8 @@ const ofConsumers = new Set(["ConsumerEnded", "ConsumerNotStarted", "ConsumerInt
 /** What to do about the conditions of the library's packages. Other conditions say it themselves. */
 const advice: Readonly<Record<string, string>> = {
   DeclarationSetAside: "Make the declaration and the broker agree. The declaration is tried again automatically.",
-  OutboxBehind: "Look for the relay’s log, the connection and the database."
+  OutboxBehind: "Look for the relay’s log, the connection and the database.",
+  OutboxDatabaseFailed: "Look for the database and its tables. The relay continues automatically."
 }
 
 const condition = rule({

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import type { DatabaseWatch } from "./databaseWatch.ts"
 import { gaugesOf } from "./metrics.ts"
 import type { OutboxStatements } from "./statements.ts"
 
@@ -36,43 +37,67 @@ export const statsOf = (sql: SqlClient, statements: OutboxStatements): Effect.Ef
     }
   })
 
-/** Removes the records of messages that were published long ago, in batches. */
-export const forgetPublished = (
-  sql: SqlClient,
-  statements: OutboxStatements,
-  keepMillis: number
-): Effect.Effect<void, SqlError> =>
-  sql
-    .unsafe(statements.forgetPublished, [keepMillis, cleanupBatch])
-    .withoutTransform.pipe(Effect.repeat({ while: (removed) => removed.length >= cleanupBatch }), Effect.asVoid)
+/** Removes records of messages that were published long ago. Returns whether there may be more. */
+const forgetBatch = (sql: SqlClient, statements: OutboxStatements, keepMillis: number) =>
+  Effect.map(
+    sql.unsafe(statements.forgetPublished, [keepMillis, cleanupBatch]).withoutTransform,
+    (removed) => removed.length >= cleanupBatch
+  )
 
 export interface MonitorOptions {
   readonly sql: SqlClient
   readonly statements: OutboxStatements
-  readonly keepMillis: number | undefined
+  readonly watch: DatabaseWatch["watch"]
   /** Time between two counts, if it is shorter than 15 seconds. */
   readonly intervalMillis: number
   readonly report: (stats: OutboxStats) => Effect.Effect<void>
-  /** Whether this relay cleans up: one of all relays does. */
-  readonly cleansUp: () => boolean
 }
 
-/** Watches the tables for as long as the relay runs. A failure of the database is reported by the relay's other parts. */
+/** Counts what stands in the tables, for as long as the relay runs. */
 export const monitor = ({
-  cleansUp,
   intervalMillis,
-  keepMillis,
   report,
   sql,
-  statements
-}: MonitorOptions): Effect.Effect<never> => {
+  statements,
+  watch
+}: MonitorOptions): Effect.Effect<never, SqlError> => {
   const gauges = gaugesOf(statements.table)
   return Effect.gen(function* () {
-    const stats = yield* statsOf(sql, statements)
+    const stats = yield* watch("count messages", statsOf(sql, statements))
     yield* Metric.update(gauges.waiting, stats.waiting)
     yield* Metric.update(gauges.oldestAge, stats.oldestAge / 1000)
     yield* Metric.update(gauges.setAside, stats.setAside)
     yield* report(stats)
-    if (keepMillis !== undefined && cleansUp()) yield* forgetPublished(sql, statements, keepMillis)
-  }).pipe(Effect.ignore, Effect.andThen(Effect.sleep(Math.min(longestInterval, intervalMillis))), Effect.forever)
+  }).pipe(Effect.andThen(Effect.sleep(Math.min(longestInterval, intervalMillis))), Effect.forever)
+}
+
+export interface CleanupOptions {
+  readonly sql: SqlClient
+  readonly statements: OutboxStatements
+  readonly watch: DatabaseWatch["watch"]
+  readonly forget: DatabaseWatch["forget"]
+  readonly keepMillis: number
+  /** Time between two rounds, if it is shorter than 15 seconds. */
+  readonly intervalMillis: number
+  /** Whether this relay cleans up: one of all relays does. */
+  readonly cleansUp: () => boolean
+}
+
+/** Removes old records for as long as the relay runs. */
+export const cleanup = ({
+  cleansUp,
+  forget,
+  intervalMillis,
+  keepMillis,
+  sql,
+  statements,
+  watch
+}: CleanupOptions): Effect.Effect<never, SqlError> => {
+  // Each batch is a round: many take long, and are no failure.
+  const batches = Effect.repeat(watch("remove old records", forgetBatch(sql, statements, keepMillis)), {
+    while: (isFull) => isFull
+  })
+  return Effect.suspend((): Effect.Effect<unknown, SqlError> =>
+    cleansUp() ? batches : forget("remove old records")
+  ).pipe(Effect.andThen(Effect.sleep(Math.min(longestInterval, intervalMillis))), Effect.forever)
 }

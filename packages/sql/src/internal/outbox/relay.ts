@@ -21,8 +21,9 @@ import { explainMissingTable } from "../database/errors.ts"
 import { inTransaction } from "../database/transaction.ts"
 import { isTransient, pauseBefore } from "../database/transientFailures.ts"
 import { alarms } from "./alarms.ts"
+import { databaseWatch, type Work } from "./databaseWatch.ts"
 import { countRelayed } from "./metrics.ts"
-import { monitor } from "./monitor.ts"
+import { cleanup, monitor } from "./monitor.ts"
 import { RepeatedLogs } from "./repeatedLogs.ts"
 import { Rest } from "./rest.ts"
 import { type OutboxRow, RowPublisher, type RowPublisherSettings } from "./rowPublisher.ts"
@@ -111,6 +112,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
   const work = new WorkSet<OutboxRow>()
   const rest = new Rest(now)
   const logs = new RepeatedLogs()
+  const { forget, run: reportFailures, watch } = yield* databaseWatch(statements.table, settings.alarmMillis)
   const leases = new ShardLeases({
     sql,
     statements,
@@ -211,13 +213,13 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
   const reading = Effect.gen(function* () {
     let pollMillis = leastPollMillis
     while (true) {
-      if (state.value._tag !== "Open") yield* untilOpen
+      if (state.value._tag !== "Open") yield* Effect.andThen(forget("read messages"), untilOpen)
       if (rest.left > 0) yield* Effect.sleep(rest.left)
       changed.closeUnsafe()
       // A large read costs less per row than many small ones.
       if (work.size > settings.maxInFlight * 0.75 || work.bytes > maxBytes * 0.75) {
         yield* Effect.timeoutOption(changed.await, 1000)
-      } else if ((yield* read) > 0) {
+      } else if ((yield* watch("read messages", read)) > 0) {
         pollMillis = leastPollMillis
       } else {
         const time = now()
@@ -256,20 +258,20 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
         yield* removable.await
       }
       if (confirmed.length < maxBatch / 4) yield* Effect.sleep(gatherMillis)
-      yield* removeConfirmed
+      yield* watch("remove published messages", removeConfirmed)
     }
   })
 
   const renewing = Effect.gen(function* () {
     while (true) {
-      for (const shard of yield* leases.renew) work.rewind(shard)
+      for (const shard of yield* watch("renew its leases", leases.renew)) work.rewind(shard)
       changed.openUnsafe()
       yield* Effect.sleep(settings.leaseMillis / 3)
     }
   })
 
   /** Begins a part again when the database has failed, or a driver has died, after a growing delay. */
-  const lasting = (what: string, part: Effect.Effect<never, SqlError>) =>
+  const lasting = (what: Work, part: Effect.Effect<never, SqlError>) =>
     Effect.suspend(() => {
       let failures = 0
       let lastAt = -Infinity
@@ -325,15 +327,30 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
     lasting("read messages", reading),
     lasting("remove published messages", removing),
     logs.run,
-    monitor({
+    reportFailures,
+    lasting(
+      "count messages",
+      monitor({
+        sql,
+        statements,
+        watch,
+        report: yield* alarms(statements.table, settings.alarmMillis),
+        intervalMillis: settings.alarmMillis
+      })
+    )
+  ]
+  if (settings.keepMillis !== undefined) {
+    const remove = cleanup({
       sql,
       statements,
+      watch,
+      forget,
       keepMillis: settings.keepMillis,
-      report: yield* alarms(statements.table, settings.alarmMillis),
       intervalMillis: settings.alarmMillis,
       cleansUp: () => leases.isValid(0)
     })
-  ]
+    parts.push(lasting("remove old records", remove))
+  }
   yield* Effect.forEach(parts, (part) => Effect.forkScoped(unawaited(part)), { discard: true })
 })
 
