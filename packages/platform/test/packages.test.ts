@@ -38,6 +38,14 @@ const installed = (name: string) => {
   return `${name}@${version}`
 }
 
+/** The oldest version that the package accepts. */
+const oldest = (name: string) => {
+  const { peerDependencies } = JSON.parse(readFileSync(join(root, "packages/platform/package.json"), "utf8")) as {
+    readonly peerDependencies: Readonly<Record<string, string>>
+  }
+  return `${name}@${peerDependencies[name]!.replace("^", "")}`
+}
+
 const install = (cwd: string, ...packages: ReadonlyArray<string>) =>
   // The check of peers is strict: npm ends with ERESOLVE if they do not fit.
   run(
@@ -130,7 +138,7 @@ const compile = (app: string, files: ReadonlyArray<string>) => {
 describe("the packed tarball", () => {
   layer(BrokerLayer, { excludeTestServices: true, timeout: "2 minutes" })((it) => {
     it.scoped(
-      "installs in an application of Effect 3, type-checks without skipLibCheck, and publishes and consumes",
+      "installs with the oldest and the present Effect 3, type-checks without skipLibCheck, and publishes and consumes",
       () =>
         Effect.gen(function* () {
           const { url } = yield* Broker
@@ -142,7 +150,7 @@ describe("the packed tarball", () => {
           const alone = join(base, "alone")
           mkdirSync(alone)
           writeFileSync(join(alone, "package.json"), JSON.stringify({ name: "alone", private: true, type: "module" }))
-          yield* install(alone, named("platform"), installed("effect"))
+          yield* install(alone, named("platform"), oldest("effect"))
           assert.isFalse(existsSync(join(alone, "node_modules/@effect-amqp/core")))
           assert.isFalse(existsSync(join(alone, "node_modules/@effect-amqp/platform/node_modules")))
           // Without @effect/platform, whose entry nobody imports here.
@@ -161,7 +169,7 @@ describe("the packed tarball", () => {
           const output = yield* run(process.execPath, ["main.js"], alone, { AMQP_URL: url })
           assert.include(output, "effect 3: 7 NotFound")
 
-          yield* install(alone, installed("@effect/platform"))
+          yield* install(alone, oldest("@effect/platform"))
           typesOfNode(alone)
           writeFileSync(join(alone, "http.ts"), withHttp)
           yield* compile(alone, ["main.ts", "http.ts"])
