@@ -15,6 +15,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import {
   BigDecimal,
   Cause,
+  type Clock,
   Config,
   ConfigError,
   ConfigProvider,
@@ -190,7 +191,7 @@ describe("the border", () => {
       }).pipe(Effect.scoped, Effect.withTracer(own))
     })
 
-    it.effect("a caller disables tracing, annotates spans and links them, each for its own calls", () => {
+    it.effect("a caller disables tracing or its timing, annotates spans and links them, each for its own calls", () => {
       const { spans, tracer: own } = tracer()
       return Effect.gen(function* () {
         const publish = AmqpPublisher.publish({ routingKey: "nowhere", content: "x" })
@@ -201,18 +202,24 @@ describe("the border", () => {
           yield* publish.pipe(Effect.withTracerEnabled(false))
           yield* publish.pipe(Effect.annotateSpans("tenant", "acme"))
           yield* publish.pipe(Effect.linkSpans(parent, { why: "cause" }))
+          yield* publish.pipe(Effect.withTracerTiming(false))
           yield* publish
           return parent
         })
         const parent = yield* Effect.withSpan(calls, "request")
         const published = spans.filter(({ name }) => name === "publish nowhere")
         assert.deepStrictEqual(
-          published.map(({ attributes, links }) => [attributes.get("tenant"), links.length]),
+          published.map(({ attributes, links, status }) => [
+            attributes.get("tenant"),
+            links.length,
+            status.startTime > 0n
+          ]),
           [
-            [undefined, 0],
-            ["acme", 0],
-            [undefined, 1],
-            [undefined, 0]
+            [undefined, 0, true],
+            ["acme", 0, true],
+            [undefined, 1, true],
+            [undefined, 0, false],
+            [undefined, 0, true]
           ]
         )
         const [link] = published[2]!.links
@@ -286,33 +293,43 @@ describe("the border", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("the TestClock of Effect 3 decides when a borrower has waited long enough", () =>
-      Effect.gen(function* () {
-        const { url } = yield* Broker
-        // The connection is made on the system's clock, and the borrower waits on the TestClock.
-        const program = Effect.gen(function* () {
-          const pool = yield* AmqpPool.AmqpPool
-          const gate = yield* Deferred.make<void>()
-          const holder = yield* Effect.fork(pool.use(() => Deferred.await(gate)))
-          yield* Effect.repeat(pool.stats, { until: ({ used }) => used === 1 })
-          const waiting = yield* Effect.fork(Effect.exit(pool.use(() => Effect.void)))
-          yield* Effect.repeat(pool.stats, { until: ({ pending }) => pending === 1 })
-          yield* TestClock.adjust("9 seconds")
-          assert.strictEqual((yield* pool.stats).pending, 1)
-          yield* TestClock.adjust("1 second")
-          const exit = yield* Fiber.join(waiting)
-          assert(Exit.isFailure(exit))
-          const error = Option.getOrThrow(Cause.failureOption(exit.cause))
-          assert(AmqpError.isAmqpError(error))
-          assert.strictEqual(error.reason._tag, "AcquireTimeout")
-          yield* Deferred.succeed(gate, undefined)
-          yield* Fiber.join(holder)
-        })
-        yield* program.pipe(
-          Effect.provide(Amqp.layer({ url, pool: { max: 1, acquireTimeout: Duration.seconds(10) } })),
-          Effect.provide(TestContext.TestContext)
-        )
-      })
+    it.effect(
+      "waits follow the clock with which the layer was built, and handlers that of the fiber that consumes",
+      () =>
+        Effect.gen(function* () {
+          const { url } = yield* Broker
+          // In a fiber of its own, because the TestContext changes the references of the fiber that builds it.
+          const clock = yield* Effect.promise(() =>
+            Effect.runPromise(Effect.scoped(Effect.provide(TestClock.testClock(), TestContext.TestContext)))
+          )
+          const options = { url, pool: { max: 1, acquireTimeout: Duration.seconds(10) } }
+          const services = yield* Effect.withClock(Layer.build(Amqp.layer(options)), clock)
+          yield* Effect.gen(function* () {
+            const pool = yield* AmqpPool.AmqpPool
+            // The borrowers are on the system's clock, on which ten seconds have not passed.
+            const gate = yield* Deferred.make<void>()
+            const holder = yield* Effect.fork(pool.use(() => Deferred.await(gate)))
+            yield* Effect.repeat(pool.stats, { until: ({ used }) => used === 1 })
+            const waiting = yield* Effect.fork(Effect.flip(pool.use(() => Effect.void)))
+            yield* Effect.repeat(pool.stats, { until: ({ pending }) => pending === 1 })
+            yield* clock.adjust("9 seconds")
+            assert.strictEqual((yield* pool.stats).pending, 1)
+            yield* clock.adjust("1 second")
+            const error = yield* Fiber.join(waiting)
+            assert.strictEqual(error.reason._tag, "AcquireTimeout")
+            yield* Deferred.succeed(gate, undefined)
+            yield* Fiber.join(holder)
+            yield* pool.use((channel) => channel.queueDeclare("clocks"))
+            const ofHandler = yield* Deferred.make<Clock.Clock>()
+            yield* Effect.forkScoped(
+              AmqpConsumer.consume("clocks", () =>
+                Effect.flatMap(Effect.clock, (own) => Deferred.succeed(ofHandler, own))
+              )
+            )
+            yield* AmqpPublisher.publish({ routingKey: "clocks", content: "x" })
+            assert.strictEqual(yield* Deferred.await(ofHandler), yield* Effect.clock)
+          }).pipe(Effect.provide(services))
+        }).pipe(Effect.scoped)
     )
 
     it.effect("values of Effect 3 in options, messages and headers", () =>

@@ -70,6 +70,7 @@ export class Inside<in out R> {
   #withServices: Context4.Context<R>
   #isTraced = false
   #isEnabled = true
+  #isTimed = true
   #annotations: HashMap.HashMap<string, unknown> | undefined
   #links: Chunk.Chunk<Tracer.SpanLink> | undefined
   #caller: Fiber.RuntimeFiber<unknown, unknown> | undefined
@@ -97,6 +98,7 @@ export class Inside<in out R> {
   #hasSameReferences(caller: Fiber.RuntimeFiber<unknown, unknown>): boolean {
     return (
       caller.getFiberRef(FiberRef.currentTracerEnabled) === this.#isEnabled &&
+      caller.getFiberRef(FiberRef.currentTracerTimingEnabled) === this.#isTimed &&
       caller.getFiberRef(FiberRef.currentTracerSpanAnnotations) === this.#annotations &&
       caller.getFiberRef(FiberRef.currentTracerSpanLinks) === this.#links
     )
@@ -109,11 +111,13 @@ export class Inside<in out R> {
     span: Tracer.AnySpan | undefined
   ): Context4.Context<R> {
     this.#isEnabled = caller.getFiberRef(FiberRef.currentTracerEnabled)
+    this.#isTimed = caller.getFiberRef(FiberRef.currentTracerTimingEnabled)
     this.#annotations = caller.getFiberRef(FiberRef.currentTracerSpanAnnotations)
     this.#links = caller.getFiberRef(FiberRef.currentTracerSpanLinks)
     let traced = context as Context4.Context<never>
     if (span !== undefined) traced = Context4.add(traced, Tracer4.ParentSpan, toSpan4(span)) as typeof traced
     if (!this.#isEnabled) traced = Context4.add(traced, References4.TracerEnabled, false)
+    if (!this.#isTimed) traced = Context4.add(traced, References4.TracerTimingEnabled, false)
     if (!HashMap.isEmpty(this.#annotations)) {
       const annotations = Object.fromEntries(HashMap.entries(this.#annotations))
       traced = Context4.add(traced, References4.TracerSpanAnnotations, annotations)
