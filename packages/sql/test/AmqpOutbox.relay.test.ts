@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpOutbox } from "@effect-amqp/sql"
-import { Clock, Deferred, Effect, Exit, Fiber, Layer } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
 import { logged } from "../../core/test/support/consumers.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
@@ -209,6 +209,68 @@ for (const [name, database] of databases) {
             assert.deepStrictEqual(record, { message_id: messageId, routing_key: queue })
             yield* until(records, (all) => all.length === 0, "the record")
           })
+        )
+      })
+
+      describe("The gauges of an outbox", () => {
+        /** The gauges of this outbox in the registry, by name. */
+        const gauges = Effect.map(Effect.service(Metric.MetricRegistry), (registry) =>
+          Object.fromEntries(
+            [...registry.values()].flatMap(({ attributes, hooks, id, type }) =>
+              type === "Gauge" && attributes?.["db.collection.name"] === "amqp_outbox"
+                ? [[id, (hooks.get(Context.empty()) as { value: number }).value]]
+                : []
+            )
+          )
+        )
+        const own = Effect.provideServiceEffect(
+          Metric.MetricRegistry,
+          Effect.sync(() => new Map())
+        )
+
+        it.effect("end with the relay, which reports them while it runs", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            yield* AmqpOutbox.publish({ routingKey: unknownName(), content: "" })
+            const stop = yield* startRelay({ retryDelay: "1 minute", alarmAfter: "1 second" })
+            const found = yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges")
+            assert.deepStrictEqual(Object.keys(found).sort(), [
+              "amqp.outbox.oldest_age",
+              "amqp.outbox.set_aside",
+              "amqp.outbox.waiting"
+            ])
+            assert.strictEqual(found["amqp.outbox.waiting"], 1)
+            yield* stop
+            assert.deepStrictEqual(yield* gauges, {})
+          }).pipe(own)
+        )
+
+        it.effect("of two relays in one process end with the last of them", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            yield* startRelay({ lease: "1 second", alarmAfter: "1 second" })
+            yield* untilShards(32)
+            yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges")
+            const stop = yield* startRelay({ lease: "1 second", alarmAfter: "1 second" })
+            yield* untilShards(16, 16)
+            yield* stop
+            yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges")
+          }).pipe(own)
+        )
+
+        it.effect("are absent while the messages cannot be counted", () =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* emptied
+            yield* startRelay({ lease: "1 second", alarmAfter: "1 second" })
+            yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges")
+            yield* Effect.acquireUseRelease(
+              sql.unsafe("ALTER TABLE amqp_outbox_set_aside RENAME TO gone"),
+              () => until(gauges, (found) => Object.keys(found).length === 0, "the gauges"),
+              () => Effect.orDie(sql.unsafe("ALTER TABLE gone RENAME TO amqp_outbox_set_aside"))
+            )
+            yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges", 20)
+          }).pipe(own)
         )
       })
 

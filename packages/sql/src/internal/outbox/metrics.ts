@@ -1,4 +1,5 @@
 /** The metrics of the outbox. */
+import type * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 
 /**
@@ -10,7 +11,8 @@ import * as Metric from "effect/Metric"
  *
  * **Details**
  *
- * Metric `amqp.outbox.waiting`. A relay updates it every 15 seconds, with the table as `db.collection.name`.
+ * Metric `amqp.outbox.waiting`, with the table as `db.collection.name`. A relay counts every 15 seconds. The series exists while
+ * a relay of this process runs and can count.
  *
  * @category metrics
  * @since 0.1.0
@@ -28,7 +30,8 @@ export const waitingMessages = Metric.gauge("amqp.outbox.waiting", {
  *
  * **Details**
  *
- * Metric `amqp.outbox.oldest_age`. A relay updates it every 15 seconds, with the table as `db.collection.name`.
+ * Metric `amqp.outbox.oldest_age`, with the table as `db.collection.name`. A relay counts every 15 seconds. The series exists while
+ * a relay of this process runs and can count.
  *
  * @category metrics
  * @since 0.1.0
@@ -47,7 +50,8 @@ export const oldestAge = Metric.gauge("amqp.outbox.oldest_age", {
  *
  * **Details**
  *
- * Metric `amqp.outbox.set_aside`. A relay updates it every 15 seconds, with the table as `db.collection.name`.
+ * Metric `amqp.outbox.set_aside`, with the table as `db.collection.name`. A relay counts every 15 seconds. The series exists while
+ * a relay of this process runs and can count.
  *
  * @category metrics
  * @since 0.1.0
@@ -77,15 +81,49 @@ export const relayedMessages = Metric.counter("amqp.outbox.relayed", {
   incremental: true
 })
 
+/** What the gauges report; the age in milliseconds. */
+interface Counted {
+  readonly waiting: number
+  readonly oldestAge: number
+  readonly setAside: number
+}
+
 /** The gauges of one outbox: two in one process do not overwrite each other's. */
-export const gaugesOf = (table: string) => {
-  const attributes = { "db.collection.name": table }
-  return {
-    waiting: Metric.withAttributes(waitingMessages, attributes),
-    oldestAge: Metric.withAttributes(oldestAge, attributes),
-    setAside: Metric.withAttributes(setAsideMessages, attributes)
+export class OutboxGauges {
+  readonly #table: string
+  readonly #context: Context.Context<never>
+  #registrations: ReadonlyArray<Metric.Registration> = []
+
+  /** `context` holds the `MetricRegistry`. */
+  constructor(table: string, context: Context.Context<never>) {
+    this.#table = table
+    this.#context = context
+  }
+
+  /** Reports what was counted. */
+  set({ oldestAge: ageMillis, setAside, waiting }: Counted): void {
+    // Another relay of the same table, which has replaced the series, may have ended since: they are registered again.
+    this.clear()
+    this.#registrations = [
+      this.#register(waitingMessages, waiting),
+      this.#register(oldestAge, ageMillis / 1000),
+      this.#register(setAsideMessages, setAside)
+    ]
+  }
+
+  /** Removes the series: what they report is no longer known. Those of another relay stay. */
+  clear(): void {
+    for (const registration of this.#registrations) registration.remove()
+    this.#registrations = []
+  }
+
+  #register(gauge: Metric.Gauge<number>, value: number): Metric.Registration {
+    const series = Metric.withAttributes(gauge, { "db.collection.name": this.#table })
+    return Metric.registerUnsafe(series, this.#context, { get: () => ({ value }), update: nothing, modify: nothing })
   }
 }
+
+const nothing = () => {}
 
 type Outcome = "published" | "postponed" | "set_aside" | "failed"
 

@@ -1,10 +1,9 @@
 /** Counts what waits and what is set aside, reports it, and removes the records of published messages that are old. */
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { DatabaseWatch } from "./databaseWatch.ts"
-import { gaugesOf } from "./metrics.ts"
+import type { OutboxGauges } from "./metrics.ts"
 import type { OutboxStatements } from "./statements.ts"
 
 const longestInterval = 15_000
@@ -48,6 +47,7 @@ export interface MonitorOptions {
   readonly sql: SqlClient
   readonly statements: OutboxStatements
   readonly watch: DatabaseWatch["watch"]
+  readonly gauges: OutboxGauges
   /** Time between two counts, if it is shorter than 15 seconds. */
   readonly intervalMillis: number
   readonly report: (stats: OutboxStats) => Effect.Effect<void>
@@ -55,21 +55,23 @@ export interface MonitorOptions {
 
 /** Counts what stands in the tables, for as long as the relay runs. */
 export const monitor = ({
+  gauges,
   intervalMillis,
   report,
   sql,
   statements,
   watch
-}: MonitorOptions): Effect.Effect<never, SqlError> => {
-  const gauges = gaugesOf(statements.table)
-  return Effect.gen(function* () {
+}: MonitorOptions): Effect.Effect<never, SqlError> =>
+  Effect.gen(function* () {
     const stats = yield* watch("count messages", statsOf(sql, statements))
-    yield* Metric.update(gauges.waiting, stats.waiting)
-    yield* Metric.update(gauges.oldestAge, stats.oldestAge / 1000)
-    yield* Metric.update(gauges.setAside, stats.setAside)
+    gauges.set(stats)
     yield* report(stats)
-  }).pipe(Effect.andThen(Effect.sleep(Math.min(longestInterval, intervalMillis))), Effect.forever)
-}
+  }).pipe(
+    Effect.andThen(Effect.sleep(Math.min(longestInterval, intervalMillis))),
+    Effect.forever,
+    // What was counted before is no longer known to be true.
+    Effect.onError(() => Effect.sync(() => gauges.clear()))
+  )
 
 export interface CleanupOptions {
   readonly sql: SqlClient

@@ -22,7 +22,7 @@ import { inTransaction } from "../database/transaction.ts"
 import { isTransient, pauseBefore } from "../database/transientFailures.ts"
 import { alarms } from "./alarms.ts"
 import { databaseWatch, type Work } from "./databaseWatch.ts"
-import { countRelayed } from "./metrics.ts"
+import { countRelayed, OutboxGauges } from "./metrics.ts"
 import { cleanup, monitor } from "./monitor.ts"
 import { RepeatedLogs } from "./repeatedLogs.ts"
 import { Rest } from "./rest.ts"
@@ -322,6 +322,11 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
   )
   // Finalizers run in reverse order: the parts below have ended when it runs.
   yield* Effect.addFinalizer(() => stop)
+  // It runs before the one above, which takes seconds if the database does not answer.
+  const gauges = yield* Effect.acquireRelease(
+    Effect.map(Effect.context<never>(), (context) => new OutboxGauges(statements.table, context)),
+    (gauges) => Effect.sync(() => gauges.clear())
+  )
   const parts = [
     lasting("renew its leases", renewing),
     lasting("read messages", reading),
@@ -334,6 +339,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
         sql,
         statements,
         watch,
+        gauges,
         report: yield* alarms(statements.table, settings.alarmMillis),
         intervalMillis: settings.alarmMillis
       })
