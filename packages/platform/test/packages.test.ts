@@ -161,7 +161,8 @@ describe("the packed tarball", () => {
             .map((name) => statSync(join(dist, name)).size)
           assert.isBelow(
             javaScript.reduce((sum, size) => sum + size, 0),
-            580_000
+            // 579 kB, and room for changes of the core: what nothing uses must not be in it.
+            600_000
           )
           typesOfNode(alone)
           writeFileSync(join(alone, "main.ts"), program)

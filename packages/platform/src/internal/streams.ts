@@ -36,40 +36,51 @@ export const toStream3 = <R, A, E, B>(
           R
         >
       )
-      // The end of a stream is a failure in Effect 4: it crosses as a value.
-      const next = Effect4.matchCauseEffect(pull, {
-        onSuccess: (chunk) => Effect4.succeed<Chunk4<A> | undefined>(chunk),
-        onFailure: (cause) =>
-          cause.reasons.some((reason) => reason._tag === "Fail" && Cause4.isDone(reason.error))
-            ? Effect4.succeed(undefined)
-            : Effect4.failCause(cause)
-      })
-      return Stream.repeatEffectChunkOption(
-        Effect.matchCauseEffect(run4<R, Chunk4<A> | undefined, E>(inside, next), {
-          onSuccess: (chunk) =>
-            chunk === undefined
-              ? Effect.fail(Option.none<E>())
-              : Effect.succeed(Chunk.unsafeFromArray(chunk.map((value) => map(value)))),
-          onFailure: (cause) => Effect.failCause(mapSome(cause))
-        })
-      )
+      return Stream.repeatEffectChunkOption(pull3<R, A, E, B>(inside, pull, map))
     })
   )
 
 /**
  * A queue of Effect 4 as a stream. It takes one element per request: a stream that ends early leaves the others to the
- * next one, where a chunk would be lost.
+ * next one, where a chunk would be lost. Only an element that is still to come needs a fiber of Effect 4.
  */
 export const queueToStream3 = <R, A, E, B>(
   inside: Inside<R>,
   queue: Queue4.Dequeue<A, unknown>,
   map: (value: A) => B
-): Stream.Stream<B, E> =>
-  toStream3<R, A, E, B>(
-    inside,
-    Stream4.fromPull(Effect4.succeed(Effect4.map(Queue4.take(queue), (value): Chunk4<A> => [value]))),
-    map
+): Stream.Stream<B, E> => {
+  const one = Effect4.map(Queue4.take(queue), (value): Chunk4<A> => [value])
+  const wait = pull3<R, A, E, B>(inside, one as Pull4.Pull<Chunk4<A>, unknown, void, R>, map)
+  return Stream.repeatEffectChunkOption(
+    Effect.suspend(() => {
+      const taken = Queue4.takeUnsafe(queue)
+      return taken?._tag === "Success" ? Effect.succeed(Chunk.of(map(taken.value))) : wait
+    })
   )
+}
+
+/** A pull of Effect 4 as Effect 3 has it. */
+const pull3 = <R, A, E, B>(
+  inside: Inside<R>,
+  pull: Pull4.Pull<Chunk4<A>, unknown, void, R>,
+  map: (value: A) => B
+): Effect.Effect<Chunk.Chunk<B>, Option.Option<E>> => {
+  // The end of a stream is a failure in Effect 4: it crosses as a value.
+  const next = Effect4.matchCauseEffect(pull, {
+    onSuccess: (chunk) => Effect4.succeed<Chunk4<A> | undefined>(chunk),
+    onFailure: (cause) =>
+      cause.reasons.some((reason) => reason._tag === "Fail" && Cause4.isDone(reason.error))
+        ? Effect4.succeed(undefined)
+        : Effect4.failCause(cause)
+  })
+  return Effect.matchCauseEffect(run4<R, Chunk4<A> | undefined, E>(inside, next), {
+    onSuccess: (chunk) =>
+      chunk === undefined
+        ? Effect.fail(Option.none<E>())
+        : Effect.succeed(Chunk.unsafeFromArray(chunk.map((value) => map(value)))),
+    onFailure: (cause) => Effect.failCause(mapSome(cause))
+  })
+}
 
 const mapSome = <E>(cause: Cause.Cause<E>) => Cause.map(cause, (error): Option.Option<E> => Option.some(error))
 
