@@ -69,7 +69,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
       })
     )
 
-    it.effect("to an unknown virtual host is VirtualHostRefused, with its name", () =>
+    it.effect("to an unknown virtual host is VirtualHostRefused, with its name and what to check", () =>
       Effect.gen(function* () {
         const { url } = yield* TestBroker.TestBroker
         const reason = yield* connecting(configOf(url, { vhost: "nowhere/50%" }))
@@ -77,6 +77,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.include(reason.message, '"nowhere/50%"')
         assert.deepInclude(reason, { replyCode: 530, isRetryable: false })
         assert.include(reason.message, "not found")
+        assert.include(reason.message, "Check its name, in a URL the path, and the permissions of the user.")
       })
     )
 
@@ -186,6 +187,7 @@ describe("a connect", () => {
             "2 seconds"
           )
           assert.strictEqual(reason._tag, "ConnectTimeout")
+          assert.include(reason.message, "Check the host and the port, and firewalls on the way.")
           yield* Queue.take(closed)
         }
         const interrupted = yield* Effect.forkChild(

@@ -106,9 +106,12 @@ const byReplyCode = (
   }
 }
 
+/** What to do about a peer that does not answer. */
+export const checkAddress = "Check the host and the port, and firewalls on the way."
+
 const vhostRefused = (context: Context, text: string) =>
   `${context.operation}: the broker refused the virtual host ${JSON.stringify(context.vhost ?? "")} (${text}). ` +
-  "It does not exist, or this user has no permission for it."
+  "It does not exist, or this user has no permission for it. Check its name, in a URL the path, and the permissions of the user."
 
 // Listeners of other protocols, such as those of TLS, PostgreSQL or Erlang, close the connection without an answer.
 const lost = (text: string, { handshake, operation, peer = "the broker" }: Context) =>
@@ -137,7 +140,11 @@ const bySystemCode = (code: string, text: string, context: Context, cause: unkno
       })
     case "ETIMEDOUT":
       return context.handshake === true
-        ? new Reason.ConnectTimeout({ message: `${operation}: ${peer} did not answer: ${text}`, operation, cause })
+        ? new Reason.ConnectTimeout({
+            message: `${operation}: ${peer} did not answer: ${withoutPeriod(text)}. ${checkAddress}`,
+            operation,
+            cause
+          })
         : new Reason.ConnectionClosed({ message: `${operation}: the connection was lost: ${text}`, operation, cause })
     case "ECONNRESET":
     case "ECONNABORTED":
@@ -170,7 +177,7 @@ const byKind = (cause: unknown, text: string, context: Context): Reason.AmqpErro
     })
   }
   if (cause instanceof HandshakeTimedOut) {
-    const message = `${operation}: ${peer} stopped answering while the connection was opening: ${text}`
+    const message = `${operation}: ${peer} stopped answering while the connection was opening: ${withoutPeriod(text)}. ${checkAddress}`
     return new Reason.ConnectTimeout({ message, operation, cause })
   }
   if (cause instanceof ChannelNumbersExhausted) {

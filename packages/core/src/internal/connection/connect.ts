@@ -8,7 +8,7 @@ import { createSecureContext } from "node:tls"
 import type { AmqpConfig, Host, Tls } from "../../model/config.ts"
 import * as AmqpError from "../../model/error.ts"
 import { addressesOf, makeLookup, addressTimeout } from "./addresses.ts"
-import { classify } from "./classify.ts"
+import { checkAddress, classify } from "./classify.ts"
 import { isLoginRefusal } from "./refusals.ts"
 import { errorCodeOf, reloadTls } from "../config/tlsFiles.ts"
 import { monotonicMillis } from "../waiting/monotonicMillis.ts"
@@ -76,7 +76,7 @@ export const connect = (
   const timeoutReason = (limit: Duration.Duration, whose: string) =>
     notAmqp() ??
     new AmqpError.ConnectTimeout({
-      message: `${operation}: ${peerNow()} did not finish TCP, TLS and the AMQP handshake within ${Duration.format(limit)} (${whose})`,
+      message: `${operation}: ${peerNow()} did not finish TCP, TLS and the AMQP handshake within ${Duration.format(limit)} (${whose}). ${checkAddress}`,
       operation
     })
 
