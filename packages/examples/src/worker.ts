@@ -106,7 +106,8 @@ const unicorns = Ref.makeUnsafe(0)
 
 const ship = Effect.fn("ship")(function* (order: Order, { attempt, properties }: AmqpConsumer.Delivery) {
   const { messageId } = properties
-  if (messageId === undefined) return yield* new NoMessageId({ message: "The message has no messageId." })
+  if (messageId === undefined || messageId === "")
+    return yield* new NoMessageId({ message: "The message has no messageId." })
   yield* Console.log(`Order ${order.id}: shipping ${order.product}, attempt ${attempt}`)
   yield* Effect.sleep("500 millis")
   if (order.product === "unicorn" && (yield* Ref.get(unicorns)) === 0)

@@ -91,7 +91,7 @@ export interface PublishOptions {
  * @since 0.1.0
  */
 export interface Written {
-  /** The message's own `messageId`, or a UUID of version 7 if it had none. It is published with the message. */
+  /** The message's own `messageId`, or a UUID of version 7 if it had none or an empty one. It is published with the message. */
   readonly messageId: string
 }
 
@@ -106,7 +106,8 @@ export interface Written {
  * **Details**
  *
  * The message is checked as `AmqpPublisher.publish` checks it, and stored exactly: its properties, its headers with
- * their types, and the current trace context. Relays of this process are woken after the commit.
+ * their types, and the current trace context. A message whose `messageId` is missing or empty gets a UUID of version 7, by
+ * which `AmqpInbox` recognizes it. Relays of this process are woken after the commit.
  *
  * It fails with
  *

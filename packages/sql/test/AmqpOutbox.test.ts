@@ -224,6 +224,25 @@ for (const [name, database] of databases) {
             assert.sameMembers(ids, [messageId, second!.messageId])
           })
         )
+
+        it.effect("with a UUID as its id if its own is empty, by which an inbox recognizes it", () =>
+          Effect.gen(function* () {
+            yield* emptied
+            const queue = yield* freshQueue()
+            const message = { routingKey: queue, content: "", messageId: "" }
+            const inherited = Object.assign(Object.create({ messageId: "" }), { routingKey: queue, content: "" })
+            const written = [
+              yield* AmqpOutbox.publish(message),
+              yield* AmqpOutbox.publish(inherited),
+              ...(yield* AmqpOutbox.publishAll([message]))
+            ].map(({ messageId }) => messageId)
+            for (const id of written) assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-7/)
+            assert.strictEqual(message.messageId, "")
+            yield* startRelay()
+            const ids = (yield* take(queue, 3)).map(({ properties }) => properties.messageId)
+            assert.sameMembers(ids, written)
+          })
+        )
       })
 
       describe("Bad input is refused before anything is written, and the transaction goes on:", () => {

@@ -94,7 +94,9 @@ interface NewRow {
 const encode = (message: AmqpMessage.Message) => {
   const given: unknown = message
   // What is no message is refused by the check of messages.
-  if (typeof given !== "object" || given === null || message.messageId !== undefined) {
+  // An empty id identifies nothing: an inbox reads it as none.
+  const isIdentified = () => message.messageId !== undefined && message.messageId !== ""
+  if (typeof given !== "object" || given === null || isIdentified()) {
     return Effect.map(AmqpMessage.toEncoded(message, limits), (encoded) => ({
       encoded,
       messageId: message.messageId ?? ""
