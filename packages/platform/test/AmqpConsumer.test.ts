@@ -365,7 +365,16 @@ describe("consumers with handlers of Effect 3", () => {
           yield* declare("own errors")
           const refused = AmqpChannel.use((channel) => channel.queueDeclarePassive("missing"))
           const error = yield* Effect.flip(Effect.scoped(refused))
-          const values = [error, error.reason, new Error("own", { cause: error })]
+          // Errors of other copies of the core and of this package, which may be newer.
+          const reason = { _tag: "Newer", message: "newer" }
+          const copied = ["core", "platform"].flatMap((name) => {
+            const id = `~@effect-amqp/${name}/AmqpError`
+            return [
+              Object.assign(new Error("newer"), { _tag: "AmqpError", [id]: id, reason }),
+              Object.assign(new Error("newer"), { ...reason, [`${id}/Reason`]: `${id}/Reason` })
+            ]
+          })
+          const values = [error, error.reason, new Error("own", { cause: error }), ...copied]
           const seen = yield* Queue.unbounded<unknown>()
           const choose = (value: unknown) => {
             seen.unsafeOffer(value)

@@ -64,10 +64,21 @@ export const toError4 = (error: AmqpError.AmqpError): Core.AmqpError => {
   return known
 }
 
+// By class and not by type id: an application may have another copy of the core, or of this package, whose errors are its
+// own and may have reasons that are not known here.
+const isReason4 = (error: unknown): error is Core.AmqpErrorReason =>
+  Core.isAmqpErrorReason(error) && isInstance(classes[error._tag], error)
+
+const isReason3 = (error: unknown): error is AmqpError.AmqpErrorReason =>
+  AmqpError.isAmqpErrorReason(error) && isInstance(AmqpError.reasons[error._tag], error)
+
+const isInstance = (Class: (abstract new (fields: never) => unknown) | undefined, error: object): boolean =>
+  Class !== undefined && error instanceof Class
+
 /** Any error or defect of Effect 4 as Effect 3 has it: only the library's own errors differ. */
 export const toAny3 = (error: unknown): unknown =>
-  Core.isAmqpError(error) ? toError3(error) : Core.isAmqpErrorReason(error) ? toReason3(error) : error
+  error instanceof Core.AmqpError ? toError3(error) : isReason4(error) ? toReason3(error) : error
 
 /** Any error or defect of Effect 3 as Effect 4 has it. */
 export const toAny4 = (error: unknown): unknown =>
-  AmqpError.isAmqpError(error) ? toError4(error) : AmqpError.isAmqpErrorReason(error) ? toReason4(error) : error
+  error instanceof AmqpError.AmqpError ? toError4(error) : isReason3(error) ? toReason4(error) : error
