@@ -113,6 +113,39 @@ const report = Effect.fnUntraced(function* (cause: Cause.Cause<unknown>) {
   return failure.exitCode
 })
 
+/**
+ * How long after the first signal a second one ends the process, and a note offers that, in milliseconds. One Ctrl-C may
+ * arrive twice: from the terminal, and from npx, which passes it on.
+ */
+const secondSignalAfter = 500
+const offerSecondAfter = 1000
+
+/** Ends the process at a second signal: the command may wait for a broker that does not answer. Returns the end of that. */
+const listenForSecondSignal = (): (() => void) => {
+  let firstAt: number | undefined
+  let offer: NodeJS.Timeout | undefined
+  const listener = () => {
+    const now = performance.now()
+    if (firstAt === undefined) {
+      firstAt = now
+      offer = setTimeout(() => {
+        process.stderr.write(
+          "Waiting for the broker. Interrupt again to end at once: what is not settled stays in its queue.\n"
+        )
+      }, offerSecondAfter)
+    } else if (now - firstAt >= secondSignalAfter) {
+      process.exit(exitCodes.interrupted)
+    }
+  }
+  process.on("SIGINT", listener)
+  process.on("SIGTERM", listener)
+  return () => {
+    clearTimeout(offer)
+    process.removeListener("SIGINT", listener)
+    process.removeListener("SIGTERM", listener)
+  }
+}
+
 /** Runs the command of this process, and ends the process with its exit code. */
 export const run = (): void => {
   const args = process.argv.slice(2)
@@ -137,9 +170,11 @@ export const run = (): void => {
     Effect.exit,
     Effect.flatMap((exit) => (Exit.isSuccess(exit) ? Effect.succeed(0) : report(exit.cause)))
   )
+  const ended = listenForSecondSignal()
   NodeRuntime.runMain(main, {
     disableErrorReporting: true,
     teardown: (exit, onExit) => {
+      ended()
       const code = Exit.isSuccess(exit) ? Number(exit.value) : exitCodes.interrupted
       onExit(isClosed && code === exitCodes.interrupted ? 0 : code)
     }

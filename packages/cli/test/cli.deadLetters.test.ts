@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConsumer, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Effect, Layer, Redacted, Schedule, Stream } from "effect"
+import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
 import { hostileHeaders } from "../../core/test/support/hostileLetters.ts"
 import * as Cli from "./support/cli.ts"
 
@@ -153,6 +154,54 @@ layer(Layer.mergeAll(TestBroker.layer, Cli.layer), { excludeTestServices: true, 
         const elsewhere = yield* run(["redrive", "move.dead", "--yes", "--to", "peek", "--limit", "1"])
         assert.include(elsewhere.out, "1 redriven")
       })
+    )
+  })
+
+  describe("a signal in the middle of a redrive", () => {
+    /** A redrive through a proxy that has brought back some messages. */
+    const begun = Effect.fnUntraced(function* (dead: string, work: string) {
+      yield* fill(dead, work, 400)
+      const { url } = yield* TestBroker.TestBroker
+      const proxy = yield* FaultProxy.make(url)
+      const command = yield* Cli.running(["redrive", dead, "--yes", "--json", "--rate", "40"], {
+        env: { AMQP_URL: proxy.through(url) }
+      })
+      yield* Effect.repeat(countOf(work), { until: (count) => count > 0, schedule: Schedule.spaced("20 millis") })
+      return { command, proxy }
+    })
+
+    it.effect("ends it with 130 and what it did, and loses nothing", () =>
+      Effect.gen(function* () {
+        for (const [i, signal] of (["SIGINT", "SIGTERM"] as const).entries()) {
+          const [dead, work] = [`signal${i}.dead`, `signal${i}`]
+          const { command } = yield* begun(dead, work)
+          yield* command.kill(signal)
+          const { code, err, out } = yield* command.ended
+          assert.deepStrictEqual([code, out], [130, ""], err)
+          const redriven = Number(/^Until then: (\d+) redriven/m.exec(err)?.[1])
+          assert.deepStrictEqual([yield* countOf(work), yield* countOf(dead)], [redriven, 400 - redriven])
+        }
+      }).pipe(Effect.scoped)
+    )
+
+    it.effect("waits for a broker that does not answer, until a second signal", () =>
+      Effect.gen(function* () {
+        const { command, proxy } = yield* begun("second.dead", "second")
+        proxy.stall()
+        // As npx does, which passes on what the terminal has sent already.
+        yield* command.kill("SIGINT")
+        yield* command.kill("SIGINT")
+        yield* command.shows("Interrupt again to end at once")
+        yield* command.kill("SIGINT")
+        const { code, out } = yield* command.ended.pipe(Effect.timeout("2 seconds"))
+        assert.deepStrictEqual([code, out], [130, ""])
+        proxy.heal()
+        const counts = Effect.all([countOf("second"), countOf("second.dead")])
+        yield* Effect.repeat(counts, {
+          until: ([work, dead]) => work + dead >= 400,
+          schedule: Schedule.spaced("50 millis")
+        })
+      }).pipe(Effect.scoped)
     )
   })
 

@@ -9,7 +9,7 @@ import {
   AmqpPublisher
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Effect, Fiber, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Stream } from "effect"
 import { declareQueue, next, onBroker, untilQueue, withConsumers } from "./support/consumers.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 
@@ -174,6 +174,34 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const ids = yield* idsOf(work)
         assert.strictEqual(ids.length, 200 + report.duplicates)
         assert.deepStrictEqual([...new Set(ids)], numbers(200))
+      }).pipe(onBroker)
+    )
+
+    it.effect("an interruption while there is no connection waits for nothing", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const proxy = yield* FaultProxy.make(broker.url)
+        const work = yield* declareQueue()
+        const dead = yield* declareQueue()
+        yield* fill(dead, work, 300)
+        const begun = yield* Deferred.make<void>()
+        yield* withConsumers(proxy.through(broker.url), { closeTimeout: Duration.seconds(20) })(
+          Effect.gen(function* () {
+            const fiber = yield* Effect.forkScoped(
+              AmqpDeadLetters.of(dead).discard({
+                all: true,
+                rate: 100,
+                onProgress: ({ discarded }) =>
+                  Effect.sync(() => discarded > 0 && Deferred.doneUnsafe(begun, Effect.void))
+              })
+            )
+            yield* Deferred.await(begun)
+            proxy.refuse()
+            proxy.rst()
+            yield* proxy.until(({ refused }) => refused >= 6)
+            yield* Fiber.interrupt(fiber).pipe(Effect.timeout("5 seconds"))
+          })
+        )
       }).pipe(onBroker)
     )
   })

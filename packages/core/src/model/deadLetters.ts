@@ -267,7 +267,10 @@ export interface Progress {
   readonly scanned: number
   /** Number of dead letters that were published, confirmed and acknowledged. In a dry run, that would be. */
   readonly redriven: number
-  /** Number of dead letters that were removed. In a dry run, that would be. */
+  /**
+   * Number of dead letters that were removed. In a dry run, that would be. The broker has removed all of them when the
+   * operation succeeds; if it fails or is interrupted while the broker does not answer, the last of them may come back.
+   */
   readonly discarded: number
   /** Number of dead letters that were looked at and stay in their queue. */
   readonly left: number

@@ -84,7 +84,9 @@ const moving = (options: Options, letters: AmqpDeadLetters.DeadLetters, now: num
       // Also when it is interrupted: what was done is not undone.
       Effect.onExit((exit) =>
         exit._tag === "Failure" && last !== undefined
-          ? Output.note(`Until then: ${countsOf(options, last)}. What was not looked at is in its queue.`)
+          ? Output.note(
+              `Until then: ${countsOf(options, last)}. What was not looked at is in its queue${options.how === "discard" ? ", and so may be the last that were discarded if the broker did not answer" : ""}.`
+            )
           : Effect.void
       )
     )

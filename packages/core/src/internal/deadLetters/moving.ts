@@ -297,6 +297,12 @@ class Pass {
   }
 }
 
+/** What a pass after a loss begins with. */
+interface Looked {
+  readonly now: InspectedQueue
+  readonly ready: number
+}
+
 class Mover {
   readonly run = randomUUID()
   readonly move: Move
@@ -355,6 +361,7 @@ class Mover {
   }
 
   readonly visit = (inspected: InspectedQueue, tally: Tally): Effect.Effect<void, AmqpError.AmqpError> => {
+    const bench = this.#bench
     const { queue, total } = inspected
     const counts = tally.begin(queue)
     const { dryRun, limit } = this.#settings
@@ -387,21 +394,30 @@ class Mover {
       )
       return check
     }
-    return this.#bench.repeat(
+    return bench.repeat(
       Effect.suspend(() => {
         if (isFirst) {
           isFirst = false
-          return total === 0 ? Effect.void : this.#bench.reading(inspected, total, use)
+          return total === 0 ? Effect.void : bench.reading(inspected, total, use)
         }
+        if (this.isStopping) return Effect.void
         // A dry run has counted what is still there.
         if (dryRun) counts.redriven = counts.discarded = 0
-        return Effect.gen({ self: this }, function* () {
+        // Nothing is in flight between two passes, so a stop needs no broker here.
+        const looked = Effect.gen(function* () {
           // The queue may have been deleted and declared again, with another type.
-          const now = yield* this.#bench.inspect(queue)
-          const ready = yield* again(now)
-          const budget = Math.min(ready, Math.max(0, total - counts.settled) + (isUncertain ? maxUncertain : 0))
-          if (budget > 0) yield* this.#bench.reading(now, budget, use)
+          const now = yield* bench.inspect(queue)
+          return { now, ready: yield* again(now) }
         })
+        return Effect.flatMap(
+          this.unlessStopped<Looked | undefined, AmqpError.AmqpError>(looked, undefined),
+          (found) => {
+            if (found === undefined) return Effect.void
+            const { now, ready } = found
+            const budget = Math.min(ready, Math.max(0, total - counts.settled) + (isUncertain ? maxUncertain : 0))
+            return budget > 0 ? bench.reading(now, budget, use) : Effect.void
+          }
+        )
       })
     )
   }
