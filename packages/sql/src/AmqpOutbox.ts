@@ -306,8 +306,11 @@ const relaySettings = (options: RelayOptions): RelaySettings => {
  *
  * **Gotchas**
  *
- * A lease that ended while its relay was suspended, or a relay that died after a publish, publishes messages twice.
- * `AmqpInbox` recognizes them.
+ * - A lease that ended while its relay was suspended, or a relay that died after a publish, publishes messages twice.
+ *   `AmqpInbox` recognizes them.
+ * - Some hundred messages for a queue that confirms nothing make RabbitMQ stop reading the connection, so that the
+ *   application's own publishes wait too. A relay with a process or a connection of its own (`Layer.fresh(AmqpLive)`)
+ *   leaves the application's free.
  *
  * **Example** (A service that writes and relays)
  *

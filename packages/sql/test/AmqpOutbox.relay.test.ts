@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Amqp, AmqpChannel, AmqpConnection, AmqpError, AmqpMessage, AmqpPublisher } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
 import { AmqpOutbox } from "@effect-amqp/sql"
-import { Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Metric } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Metric, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { logged } from "../../core/test/support/consumers.ts"
 import * as FaultProxy from "../../core/test/support/FaultProxy.ts"
@@ -634,6 +634,34 @@ for (const [name, database] of databases) {
             yield* drained
             assert.strictEqual((yield* publisher.stats).inFlight, 0)
           })
+        )
+
+        it.effect(
+          "because the broker confirms nothing, leaves the application free if the relay has its own connection",
+          () =>
+            Effect.gen(function* () {
+              yield* emptied
+              const { evaluate, url, vhost } = yield* TestBroker.TestBroker
+              const [stuck, queue] = [yield* freshQueue(), yield* freshQueue()]
+              const process = `{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"${vhost}">>, queue, <<"${stuck}">>)), Process = amqqueue:get_pid(Queue)`
+              yield* evaluate(`${process}, sys:suspend(Process).`)
+              const resume = evaluate(`${process}, sys:resume(Process).`)
+              // More than a publisher has places, and than the broker takes for a queue before it stops reading a connection.
+              yield* AmqpOutbox.publishAll(range(1500).map((n) => ({ routingKey: stuck, content: String(n) })))
+              const relay = yield* Effect.acquireRelease(Scope.make(), (relay, exit) => Scope.close(relay, exit))
+              const own = yield* Layer.buildWithScope(Layer.fresh(Amqp.layer({ url })), relay)
+              yield* Effect.gen(function* () {
+                // A suspended queue would keep the connection from closing.
+                yield* Effect.addFinalizer(() => Effect.orDie(resume))
+                yield* startRelay({ publishTimeout: "5 seconds" })
+                const { stats } = yield* AmqpPublisher.AmqpPublisher
+                yield* until(stats, ({ inFlight }) => inFlight === 1000, "the publisher of the relay")
+              }).pipe(Scope.provide(relay), Effect.provide(own))
+              yield* AmqpPublisher.publish({ routingKey: queue, content: "direct" }, { timeout: "5 seconds" })
+              assert.deepStrictEqual(yield* texts(queue, 1), ["direct"])
+              yield* resume
+              yield* drained
+            })
         )
 
         it.effect("is set aside also if another message was set aside with its position before", () =>
