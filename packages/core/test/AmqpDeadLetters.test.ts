@@ -40,6 +40,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
     describe(`A ${queueType} queue`, () => {
       const queues = Effect.suspend(() => Effect.all({ work: declareQueue(), dead: declareQueue({ queueType }) }))
 
+      it.effect("has letters with an empty message id, which are chosen one by one", () =>
+        Effect.gen(function* () {
+          const { dead } = yield* queues
+          for (const content of ["one", "two"])
+            yield* AmqpPublisher.publish({ routingKey: dead, content, messageId: "" })
+          const letters = AmqpDeadLetters.of(dead)
+          const [one, two] = (yield* letters.peek()).letters
+          assert.match(one!.id, /^sha256:/)
+          assert.notStrictEqual(one!.id, two!.id)
+          assert.include(yield* letters.discard({ ids: [one!.id] }), { discarded: 1 })
+          assert.deepStrictEqual(
+            (yield* letters.peek()).letters.map(({ id }) => id),
+            [two!.id]
+          )
+        }).pipe(onBroker)
+      )
+
       it.effect("is peeked without a change of its messages or their order, grouped by error and origin", () =>
         Effect.gen(function* () {
           const { dead, work } = yield* queues

@@ -95,8 +95,8 @@ export interface DeadLetterReason {
  */
 export interface DeadLetter {
   /**
-   * The message id, otherwise a digest of the message that stays the same as long as it is in the queue. Messages with
-   * the same id, and equal messages without one, share it: `ids` chooses all of them.
+   * The message id; if it is missing or empty, a digest of the message that stays the same as long as it is in the queue.
+   * Messages with the same id, and equal messages without one, share it: `ids` chooses all of them.
    */
   readonly id: string
   /** The dead-letter queue. */

@@ -73,7 +73,9 @@ export class Letter implements DeadLetter {
   }
 
   get id(): string {
-    return (this.#id ??= this.properties.messageId ?? this.#digest())
+    const { messageId } = this.properties
+    // An empty id would choose every message that has one.
+    return (this.#id ??= messageId === undefined || messageId === "" ? this.#digest() : messageId)
   }
 
   // The counts and flags of the broker change with each delivery, and exchange and routing key change if the message is
