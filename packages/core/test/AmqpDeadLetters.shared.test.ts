@@ -11,6 +11,7 @@ import {
 import { TestBroker } from "@effect-amqp/core/testing"
 import { Deferred, Duration, Effect, Fiber, Stream } from "effect"
 import { declareQueue, next, onBroker, untilQueue, withConsumers } from "./support/consumers.ts"
+import { onScriptedBroker } from "./support/client.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
 
 const fill = (queue: string, from: string, count: number) =>
@@ -175,6 +176,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         assert.strictEqual(ids.length, 200 + report.duplicates)
         assert.deepStrictEqual([...new Set(ids)], numbers(200))
       }).pipe(onBroker)
+    )
+
+    it.effect("before a quorum queue has them, the operation has not ended: it removes what comes back", () =>
+      onScriptedBroker({ pool: { max: 2 } }, function* (broker) {
+        yield* declareQueue({ queueType: "quorum" }, "dead")
+        for (const letter of ["a", "b", "c"]) broker.enqueue("dead", letter)
+        // The channel of a quorum queue collects acknowledgements, and forgets them with its connection.
+        broker.on("basic.ack", () => {})
+        broker.once("basic.cancel", (cancel) => {
+          broker.off("basic.ack")
+          cancel.destroy()
+        })
+        const report = yield* AmqpDeadLetters.of("dead").discard({ all: true })
+        assert.include(report, { total: 3, discarded: 3, left: 0 })
+        assert.strictEqual(broker.ready("dead"), 0)
+        assert.strictEqual(broker.unsettled, 0)
+      })
     )
 
     it.effect("an interruption while there is no connection waits for nothing", () =>
