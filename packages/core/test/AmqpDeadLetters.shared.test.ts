@@ -9,7 +9,7 @@ import {
   AmqpPublisher
 } from "@effect-amqp/core"
 import { TestBroker } from "@effect-amqp/core/testing"
-import { Deferred, Duration, Effect, Fiber, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Schedule, Stream } from "effect"
 import { declareQueue, next, onBroker, untilQueue, withConsumers } from "./support/consumers.ts"
 import { onScriptedBroker } from "./support/client.ts"
 import * as FaultProxy from "./support/FaultProxy.ts"
@@ -225,6 +225,25 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
   })
 
   describe("Two operations on one queue at the same time", () => {
+    it.effect("two runs on a quorum queue with a small delivery limit lose nothing while connections are killed", () =>
+      Effect.gen(function* () {
+        const broker = yield* TestBroker.TestBroker
+        const work = yield* declareQueue()
+        const deliveryLimit = 4
+        const dead = yield* declareQueue({ queueType: "quorum", deliveryLimit })
+        yield* fill(dead, work, 100)
+        for (let i = 0; i < 16; i++) {
+          const none = onBroker(AmqpDeadLetters.of(dead, { deliveryLimit }).redrive({ where: () => false }))
+          // At any moment: while they connect, read, publish copies or return messages.
+          const kill = Effect.delay(broker.killConnections, 20 + 5 * i)
+          yield* Effect.all([none, none, kill], { concurrency: "unbounded" })
+        }
+        // The copies of messages whose acknowledgement was lost are there, too.
+        yield* untilQueue(dead, { unacked: 0 })
+        assert.deepStrictEqual([...new Set(yield* Effect.retry(idsOf(dead), Schedule.recurs(3)))], numbers(100))
+      }).pipe(onBroker)
+    )
+
     for (const queueType of ["classic", "quorum"] as const) {
       it.effect(`two redrives bring back each message once, and their reports add up (${queueType})`, () =>
         Effect.gen(function* () {

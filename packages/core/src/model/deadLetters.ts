@@ -158,8 +158,9 @@ export interface Options {
    * The delivery limit of the dead-letter queue, if it is a quorum queue and a policy sets the limit. At least 0; -1
    * means none. Default: the limit that this application has declared, otherwise 20 on RabbitMQ 4 and none before.
    *
-   * Before RabbitMQ 4.3 each return of a message counts, also that of a `peek`. A message that has come close to the
-   * limit is published again at the end of its queue, confirmed, so that its count starts again.
+   * Before RabbitMQ 4.3 each return of a message counts, also that of a `peek`; a lost connection counts on all versions.
+   * A message that has come close to the limit (a quarter of it, or 3 returns, are left) is published again at the end of
+   * its queue, confirmed, so that its count starts again. If a connection is lost meanwhile, the queue may have it twice.
    */
   readonly deliveryLimit?: number | undefined
   /**

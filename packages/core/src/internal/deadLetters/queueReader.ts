@@ -55,6 +55,12 @@ const quietRounds = 10
 /** How long nothing must arrive before the count of the queue is asked for, in milliseconds. */
 const quietMillis = 200
 
+/**
+ * A message of a queue with a small delivery limit is published again when it has no more returns than that left. A lost
+ * connection returns it, and that of another operation on the queue may return it again, before it is handled here.
+ */
+const leastReturns = 3
+
 export class QueueReader extends ChannelHandle implements ConsumerSink {
   /** Number of messages that stay in the queue and are unsettled. */
   kept = 0
@@ -504,13 +510,15 @@ export class QueueReader extends ChannelHandle implements ConsumerSink {
 
   /**
    * Whether the broker might remove a message at a later return, so that it must be published again instead of being
-   * returned.
+   * returned. From RabbitMQ 4.3 on the return at the end does not count, but a lost connection does.
    */
   isNearLimit({ properties }: DeliveredMessage): boolean {
+    if (this.#facts.type === "classic") return false
     const product = this.held?.link.product ?? ""
-    if (isAtLeast(product, 4, 3) || this.#facts.type === "classic") return false
     const limit = limitOf(product, this.#facts, properties.headers)
     if (limit === Infinity) return false
-    return returnsLeft(limit, properties.headers) <= Math.max(1, Math.floor(limit / 4))
+    const left = returnsLeft(limit, properties.headers)
+    if (isAtLeast(product, 4, 3) && left === limit) return false
+    return left <= Math.max(leastReturns, Math.floor(limit / 4))
   }
 }
