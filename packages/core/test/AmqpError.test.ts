@@ -294,6 +294,9 @@ it("a queue or an exchange that does not exist: the message says what to do", ()
   for (const text of ["no queue 'q' in vhost '/'", "no exchange 'e' in vhost '/'"]) {
     assert.strictEqual(messageOf(text), `basic.consume: NOT_FOUND - ${text}${advice}`)
   }
+  // Publishers find the message with such a name by the end of the text.
+  const truncated = `no exchange '${"e".repeat(220)}...`
+  assert.strictEqual(messageOf(truncated), `basic.consume: NOT_FOUND - ${truncated}`)
   // This queue is declared.
   const down = "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible"
   assert.strictEqual(messageOf(down), `basic.consume: NOT_FOUND - ${down}`)

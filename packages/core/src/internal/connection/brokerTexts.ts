@@ -22,8 +22,8 @@ export const isConnectionLimit = (text: string): boolean => /connection limit .*
 /** Whether a message exceeds the broker's own size limit. The broker then answers 406, not 311. */
 export const isMessageSize = (text: string): boolean => /message size \d+ is larger than/.test(text)
 
-/** Whether the text is `no queue 'q' in vhost '/'` or `no exchange 'e' in vhost '/'`. */
-export const isMissingName = (text: string): boolean => /no (?:queue|exchange) '/.test(text)
+/** Whether the text is `no queue 'q' in vhost '/'` or `no exchange 'e' in vhost '/'`, and not truncated. */
+export const isMissingName = (text: string): boolean => /no (?:queue|exchange) '.*' in vhost '.*'$/s.test(text)
 
 // RabbitMQ's texts for a refused declaration: `inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false'
 // but current is 'true'`, or `none`, or `the value '10' of type 'byte'`; `invalid arg 'x-max-priority' for queue 'q'`.
