@@ -26,6 +26,30 @@ const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, n
 const declareStream = (...contents: ReadonlyArray<string>) =>
   Effect.tap(declareQueue({ queueType: "stream" }), (queue) => send(queue, ...contents))
 
+/**
+ * Sends until a consumer at "next" has reacted. RabbitMQ answers `basic.consume`, and lists the consumer, before it looks where
+ * the stream ends, so messages that are sent directly after that may be earlier ones.
+ */
+const sendUntil = (queue: string, hasReacted: () => boolean, content = () => "a") =>
+  Effect.repeat(
+    Effect.suspend(() => send(queue, content())),
+    { until: hasReacted }
+  )
+
+/** Waits until a consumer at "next" gets what is sent from now on. */
+const attached = Effect.fnUntraced(function* (queue: string, got: Queue.Queue<string>) {
+  let sent = 0
+  yield* sendUntil(
+    queue,
+    () => Queue.sizeUnsafe(got) > 0,
+    () => `attached ${sent++}`
+  )
+  for (let text = ""; text !== `attached ${sent - 1}`;) {
+    text = yield* Queue.take(got)
+    assert.match(text, /^attached /)
+  }
+})
+
 /** Publishes although connections are cut. */
 const sendAnyway = (queue: string, ...contents: ReadonlyArray<string>) =>
   Effect.forEach(
@@ -82,22 +106,23 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             const program = ownConnectionStays(
               Effect.gen(function* () {
                 // Asked to stop, with prefetched deliveries and one in progress.
-                const started = yield* Latch.make()
+                let isStarted = false
+                const started = Effect.sync(() => {
+                  isStarted = true
+                })
                 const stopped = yield* Effect.forkScoped(
-                  AmqpConsumer.consume(queue, () => Effect.andThen(started.open, Effect.never), {
+                  AmqpConsumer.consume(queue, () => Effect.andThen(started, Effect.never), {
                     ...options,
                     shutdownTimeout: 0
                   })
                 )
                 yield* untilQueue(queue, { consumers: 1 })
+                yield* sendUntil(queue, () => isStarted)
                 yield* send(queue, ...numbers(20))
-                yield* started.await
                 yield* Fiber.interrupt(stopped)
                 // The handler fails.
                 const failing = yield* Effect.forkScoped(tagOf(AmqpConsumer.consume(queue, () => broken, options)))
-                // The consumer may have reached one of them already.
-                yield* Effect.raceFirst(untilQueue(queue, { consumers: 1 }), Fiber.await(failing))
-                yield* send(queue, "one more")
+                yield* sendUntil(queue, () => failing.pollUnsafe() !== undefined)
                 assert.strictEqual(yield* Fiber.join(failing), "StreamStopped")
                 // Settled by the handler.
                 const refused = yield* Deferred.make<ReadonlyArray<string>>()
@@ -112,8 +137,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
                     Stream.runForEach((tags) => Deferred.succeed(refused, tags))
                   )
                 )
-                yield* untilQueue(queue, { consumers: 1 })
-                yield* send(queue, "and one more")
+                yield* sendUntil(queue, () => Deferred.isDoneUnsafe(refused))
                 const tag = "InvalidArgument"
                 assert.deepStrictEqual(yield* Deferred.await(refused), [tag, tag, tag])
               })
@@ -212,8 +236,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             yield* deleteQueue(queue)
             yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got), { declare, queueType: "stream" }))
             yield* untilQueue(queue, { consumers: 1 })
-            yield* send(queue, "a")
-            assert.strictEqual(yield* Queue.take(got), "a")
+            yield* attached(queue, got)
           })
         ).pipe(onBroker)
     )
@@ -509,8 +532,7 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
           const got = yield* Queue.unbounded<string>()
           yield* Effect.forkScoped(AmqpConsumer.consume(queue, handlerInto(got)))
           yield* untilQueue(queue, { consumers: 1 })
-          yield* send(queue, "a")
-          assert.strictEqual(yield* Queue.take(got), "a")
+          yield* attached(queue, got)
           yield* broker.killConnections
           yield* sendAnyway(queue, "b")
           assert.strictEqual(yield* Queue.take(got), "b")
@@ -649,11 +671,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
         const queue = yield* declareStream("old")
         const memory = AmqpOffsetStore.memory()
         const gate = yield* Latch.make()
-        const saving = yield* Latch.make()
+        let isSaving = false
         const store: AmqpOffsetStore.OffsetStore = {
           ...memory,
           save: (name, offset) =>
-            saving.open.pipe(Effect.andThen(gate.await), Effect.andThen(memory.save(name, offset)))
+            Effect.suspend(() => {
+              isSaving = true
+              return Effect.andThen(gate.await, memory.save(name, offset))
+            })
         }
         const got = yield* Queue.unbounded<string>()
         yield* Effect.forkScoped(
@@ -663,13 +688,14 @@ layer(TestBroker.layer, { excludeTestServices: true, timeout: "2 minutes" })((it
             concurrency: 3
           })
         )
-        yield* untilQueue(queue, { consumers: 1 })
-        yield* send(queue, "a", "b", "c")
-        yield* saving.await
+        yield* sendUntil(queue, () => isSaving)
+        yield* send(queue, "b", "c")
         yield* Effect.sleep("50 millis")
         assert.strictEqual(yield* Queue.size(got), 0)
         yield* gate.open
-        assert.sameMembers(yield* Queue.takeN(got, 3), ["a", "b", "c"])
+        const all = new Set<string>()
+        while (all.size < 3) all.add(yield* Queue.take(got))
+        assert.sameMembers([...all], ["a", "b", "c"])
       }).pipe(onBroker)
     )
 
