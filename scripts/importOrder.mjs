@@ -31,7 +31,15 @@ const packages = {
     "testing"
   ],
   "packages/http/src": ["internal", "internal/gateway", "internal/deadLetters", "internal/dashboard", "."],
-  "packages/sql/src": ["model", "internal/input", "internal/database", "internal/outbox", "internal/inbox", "."],
+  "packages/sql/src": [
+    "model",
+    "internal",
+    "internal/input",
+    "internal/database",
+    "internal/outbox",
+    "internal/inbox",
+    "."
+  ],
   "packages/cli/src": [
     "internal",
     "internal/output",

@@ -22,6 +22,7 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
+import { monotonicMillis } from "./internal/monotonicMillis.ts"
 import { checkPrefix, TablePrefix } from "./internal/database/tables.ts"
 import { addNotifier, wakeRelays } from "./internal/outbox/wakeups.ts"
 
@@ -133,7 +134,7 @@ export const layerListen: Layer.Layer<never, never, PgClient.PgClient> = Layer.e
     const lasting = listen.pipe(
       Effect.tapError((error) =>
         Effect.suspend(() => {
-          const now = Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+          const now = monotonicMillis(clock)
           if (now - failedAt > quietMillis) failures = 0
           failedAt = now
           // The first one, and later one in some minutes.

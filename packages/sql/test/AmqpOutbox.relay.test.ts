@@ -64,6 +64,16 @@ const shiftedClock = (millis: number) =>
     }
   })
 
+/** Runs while the table has another name. */
+const without = <A, E, R>(table: string, use: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.acquireUseRelease(
+      sql.unsafe(`ALTER TABLE ${table} RENAME TO gone`),
+      () => use,
+      () => Effect.orDie(sql.unsafe(`ALTER TABLE gone RENAME TO ${table}`))
+    )
+  )
+
 /** The condition of a relay whose work on the database fails. */
 const databaseFailed = Effect.map(AmqpConnection.conditions, (all) =>
   all.find(({ kind }) => kind === "OutboxDatabaseFailed")
@@ -260,14 +270,12 @@ for (const [name, database] of databases) {
 
         it.effect("are absent while the messages cannot be counted", () =>
           Effect.gen(function* () {
-            const sql = yield* SqlClient.SqlClient
             yield* emptied
             yield* startRelay({ lease: "1 second", alarmAfter: "1 second" })
             yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges")
-            yield* Effect.acquireUseRelease(
-              sql.unsafe("ALTER TABLE amqp_outbox_set_aside RENAME TO gone"),
-              () => until(gauges, (found) => Object.keys(found).length === 0, "the gauges"),
-              () => Effect.orDie(sql.unsafe("ALTER TABLE gone RENAME TO amqp_outbox_set_aside"))
+            yield* without(
+              "amqp_outbox_set_aside",
+              until(gauges, (found) => Object.keys(found).length === 0, "the gauges")
             )
             yield* until(gauges, (found) => "amqp.outbox.waiting" in found, "the gauges", 20)
           }).pipe(own)
@@ -299,29 +307,26 @@ for (const [name, database] of databases) {
         ]) {
           it.effect(`with what, why, since when and what to do, while it cannot ${part}, and no longer`, () =>
             Effect.gen(function* () {
-              const sql = yield* SqlClient.SqlClient
               yield* emptied
               const stop = yield* startRelay({ ...quick, alarmAfter: "1 second", keepPublished: "1 second" })
               yield* untilShards(32)
-              yield* Effect.acquireUseRelease(
-                sql.unsafe(`ALTER TABLE ${missing} RENAME TO gone`),
-                () =>
-                  Effect.gen(function* () {
-                    const failed = yield* until(
-                      databaseFailed,
-                      (found) => found?.message.includes(part) === true,
-                      "the condition",
-                      20
-                    )
-                    assert.match(
-                      failed!.message,
-                      /^amqp_outbox: the relay has not been able to .+ since \d{4}-.+Z: .+\. Check that the database answers/
-                    )
-                    assert.match(failed!.message, text)
-                    assert.isFalse(failed!.notReady)
-                    assert.strictEqual((yield* kinds).filter((kind) => kind === "OutboxDatabaseFailed").length, 1)
-                  }),
-                () => Effect.orDie(sql.unsafe(`ALTER TABLE gone RENAME TO ${missing}`))
+              yield* without(
+                missing,
+                Effect.gen(function* () {
+                  const failed = yield* until(
+                    databaseFailed,
+                    (found) => found?.message.includes(part) === true,
+                    "the condition",
+                    20
+                  )
+                  assert.match(
+                    failed!.message,
+                    /^amqp_outbox: the relay has not been able to .+ since \d{4}-.+Z: .+\. Check that the database answers/
+                  )
+                  assert.match(failed!.message, text)
+                  assert.isFalse(failed!.notReady)
+                  assert.strictEqual((yield* kinds).filter((kind) => kind === "OutboxDatabaseFailed").length, 1)
+                })
               )
               yield* until(databaseFailed, (found) => found === undefined, "the condition", 20)
               yield* stop
@@ -331,26 +336,22 @@ for (const [name, database] of databases) {
 
         it.effect("and not after the relay's scope has closed", () =>
           Effect.gen(function* () {
-            const sql = yield* SqlClient.SqlClient
             yield* emptied
             const stop = yield* startRelay({ ...quick, alarmAfter: "1 second" })
             yield* untilShards(32)
-            yield* Effect.acquireUseRelease(
-              sql.unsafe("ALTER TABLE amqp_outbox RENAME TO gone"),
-              () =>
-                Effect.gen(function* () {
-                  yield* until(databaseFailed, (found) => found !== undefined, "the condition", 20)
-                  yield* stop
-                  assert.strictEqual(yield* databaseFailed, undefined)
-                }),
-              () => Effect.orDie(sql.unsafe("ALTER TABLE gone RENAME TO amqp_outbox"))
+            yield* without(
+              "amqp_outbox",
+              Effect.gen(function* () {
+                yield* until(databaseFailed, (found) => found !== undefined, "the condition", 20)
+                yield* stop
+                assert.strictEqual(yield* databaseFailed, undefined)
+              })
             )
           })
         )
 
         it.effect("and not while the broker is away and the database answers again", () =>
           Effect.gen(function* () {
-            const sql = yield* SqlClient.SqlClient
             yield* emptied
             const { url } = yield* TestBroker.TestBroker
             const { hostname, port } = new URL(url)
@@ -358,21 +359,19 @@ for (const [name, database] of databases) {
             yield* Effect.gen(function* () {
               yield* startRelay({ ...quick, alarmAfter: "1 second" })
               yield* untilShards(32)
-              yield* Effect.acquireUseRelease(
-                sql.unsafe("ALTER TABLE amqp_outbox RENAME TO gone"),
-                () =>
-                  Effect.gen(function* () {
-                    yield* until(databaseFailed, (found) => found !== undefined, "the condition", 20)
-                    proxy.refuse()
-                    proxy.rst()
-                    const { state } = yield* AmqpConnection.AmqpConnection
-                    yield* until(
-                      Effect.sync(() => state.value._tag),
-                      (tag) => tag !== "Open",
-                      "the state"
-                    )
-                  }),
-                () => Effect.orDie(sql.unsafe("ALTER TABLE gone RENAME TO amqp_outbox"))
+              yield* without(
+                "amqp_outbox",
+                Effect.gen(function* () {
+                  yield* until(databaseFailed, (found) => found !== undefined, "the condition", 20)
+                  proxy.refuse()
+                  proxy.rst()
+                  const { state } = yield* AmqpConnection.AmqpConnection
+                  yield* until(
+                    Effect.sync(() => state.value._tag),
+                    (tag) => tag !== "Open",
+                    "the state"
+                  )
+                })
               )
               yield* until(databaseFailed, (found) => found === undefined, "the condition", 20)
             }).pipe(Effect.provide(Amqp.layer({ url: proxy.through(url) }), { local: true }))

@@ -22,6 +22,9 @@ export const isConnectionLimit = (text: string): boolean => /connection limit .*
 /** Whether a message exceeds the broker's own size limit. The broker then answers 406, not 311. */
 export const isMessageSize = (text: string): boolean => /message size \d+ is larger than/.test(text)
 
+/** Whether the text is `queue 'q' in vhost '/' in exclusive use`: another consumer has the queue for itself. */
+export const isExclusiveUse = (text: string): boolean => text.includes("exclusive use")
+
 /** Whether the text is `no queue 'q' in vhost '/'` or `no exchange 'e' in vhost '/'`, and not truncated. */
 export const isMissingName = (text: string): boolean => /no (?:queue|exchange) '.*' in vhost '.*'$/s.test(text)
 

@@ -8,6 +8,7 @@
 import * as Predicate from "effect/Predicate"
 import type { Attribution } from "../connection/attribution.ts"
 import * as AmqpError from "../../model/error.ts"
+import { isExclusiveUse } from "../connection/brokerTexts.ts"
 import { isMissingEntity } from "../connection/topologyRecovery.ts"
 
 /** Which ends of a subscription are followed by another one. */
@@ -108,4 +109,4 @@ const isByPublish = (reason: AmqpError.AmqpErrorReason) =>
   Predicate.hasProperty(reason, "operation") && reason.operation === "basic.publish"
 
 const isLocked = (reason: AmqpError.AmqpErrorReason) =>
-  reason._tag === "ResourceLocked" || (reason._tag === "AccessRefused" && reason.message.includes("exclusive use"))
+  reason._tag === "ResourceLocked" || (reason._tag === "AccessRefused" && isExclusiveUse(reason.message))

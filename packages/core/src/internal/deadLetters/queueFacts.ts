@@ -12,6 +12,7 @@ import * as AmqpError from "../../model/error.ts"
 import type { Headers } from "../../model/message.ts"
 import { ChannelHandle, type ChannelTimeouts } from "../channel/channelHandle.ts"
 import { openChannel } from "../channel/openChannel.ts"
+import { isExclusiveUse } from "../connection/brokerTexts.ts"
 import type { ConnectionInternals } from "../connection/connectionInternals.ts"
 import { typeOf } from "../connection/knownQueues.ts"
 import { fail } from "../../model/failures.ts"
@@ -72,7 +73,7 @@ export const isExclusive = (
   reason: AmqpError.AmqpErrorReason
 ): reason is AmqpError.ResourceLocked | AmqpError.AccessRefused =>
   (reason._tag === "ResourceLocked" && reason.operation === "queue.declare") ||
-  (reason._tag === "AccessRefused" && reason.message.includes("in exclusive use"))
+  (reason._tag === "AccessRefused" && isExclusiveUse(reason.message))
 
 export const exclusive = (
   queue: string,

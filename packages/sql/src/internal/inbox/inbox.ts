@@ -12,6 +12,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { BeginTransaction, SqlClient } from "effect/sql/SqlClient"
 import { LockTimeoutError, SqlError } from "effect/sql/SqlError"
+import { monotonicMillis } from "../monotonicMillis.ts"
 import { explainMissingTable } from "../database/errors.ts"
 import { inTransaction } from "../database/transaction.ts"
 import { invalid } from "../input/options.ts"
@@ -151,7 +152,7 @@ export const makeInbox = Effect.fnUntraced(function* (
     handler: Effect.Effect<A, E, R>
   ) {
     const clock = yield* Clock.Clock
-    const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+    const now = () => monotonicMillis(clock)
     const startedAt = now()
     for (let tries = 0; ; tries++) {
       const exit = yield* Effect.exit(once(key, handler))

@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
+import { monotonicMillis } from "../monotonicMillis.ts"
 import { failureText } from "../database/errors.ts"
 
 /** The parts of a relay's work on the database, in the words of logs and conditions. */
@@ -44,7 +45,7 @@ export const databaseWatch = (
   Effect.gen(function* () {
     const condition = yield* AmqpConnection.conditionReporter
     const clock = yield* Clock.Clock
-    const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+    const now = () => monotonicMillis(clock)
     const patience = Math.min(longestPatience, alarmMillis)
     const open = new Map<Work, Open>()
     const check = Effect.suspend(() => {

@@ -17,6 +17,7 @@ import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import { monotonicMillis } from "../monotonicMillis.ts"
 import { explainMissingTable } from "../database/errors.ts"
 import { inTransaction } from "../database/transaction.ts"
 import { isTransient, pauseBefore } from "../database/transientFailures.ts"
@@ -107,7 +108,7 @@ const relayOf = Effect.fnUntraced(function* (settings: RelaySettings, statements
   const connection = yield* AmqpConnection.AmqpConnection
   const { state } = connection
   const clock = yield* Clock.Clock
-  const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  const now = () => monotonicMillis(clock)
   const relay = uuidV7Unsafe()
   const work = new WorkSet<OutboxRow>()
   const rest = new Rest(now)

@@ -306,36 +306,14 @@ export const postponeParameters = (
   statements: OutboxStatements,
   rows: ReadonlyArray<Postponement>
 ): ReadonlyArray<unknown> => {
-  const values = rows.map(({ counts, delay, failure, position, shard }) => ({
-    shard,
-    position,
-    delay: Math.ceil(delay),
-    counted: Number(counts),
-    failure
-  }))
-  if (statements.dialect === "sqlite") {
-    return [JSON.stringify(values.map((row) => [row.shard, row.position, row.delay, row.counted, row.failure]))]
-  }
-  return [
-    arrayParameter(
-      statements,
-      values.map(({ shard }) => shard)
-    ),
-    arrayParameter(
-      statements,
-      values.map(({ position }) => position)
-    ),
-    arrayParameter(
-      statements,
-      values.map(({ delay }) => delay)
-    ),
-    arrayParameter(
-      statements,
-      values.map(({ counted }) => counted)
-    ),
-    arrayParameter(
-      statements,
-      values.map(({ failure }) => failure)
-    )
+  const columns: ReadonlyArray<(row: Postponement) => number | string> = [
+    ({ shard }) => shard,
+    ({ position }) => position,
+    ({ delay }) => Math.ceil(delay),
+    ({ counts }) => Number(counts),
+    ({ failure }) => failure
   ]
+  return statements.dialect === "sqlite"
+    ? [JSON.stringify(rows.map((row) => columns.map((column) => column(row))))]
+    : columns.map((column) => arrayParameter(statements, rows.map(column) as ReadonlyArray<number>))
 }

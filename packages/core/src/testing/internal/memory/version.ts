@@ -1,4 +1,5 @@
 /** The versions of RabbitMQ that the memory broker plays, and where they differ. */
+import { protocolHeader } from "./frameReader.ts"
 
 /**
  * A version of RabbitMQ that a memory broker plays.
@@ -93,7 +94,7 @@ export const behaviors: Readonly<Record<Version, Behavior>> = {
     expiresAtEachHead: false,
     sortsHeaders: false,
     carriesFailures: false,
-    offersProtocol: Buffer.from([0x41, 0x4d, 0x51, 0x50, 0, 0, 9, 1]),
+    offersProtocol: protocolHeader,
     leastFrameMax: 4096,
     timeoutEnds: "channel",
     refusesLongBodies: false,
