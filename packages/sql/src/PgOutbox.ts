@@ -137,7 +137,7 @@ export const layerListen: Layer.Layer<never, never, PgClient.PgClient> = Layer.e
           const now = monotonicMillis(clock)
           if (now - failedAt > quietMillis) failures = 0
           failedAt = now
-          // The first one, and later one in some minutes.
+          // The first failure is logged, and then one of 50, which is one in about four minutes.
           return failures++ % failuresPerLog === 0
             ? Effect.logWarning(`AMQP outbox: listening on ${channel} failed, relays poll until it works again`, error)
             : Effect.void

@@ -416,7 +416,8 @@ export interface DeadLetters {
    * messages. On a quorum queue before RabbitMQ 4.3, `x-delivery-count` of each message that is read grows by 1.
    *
    * Fails with `InvalidArgument` (options, a stream), `NotFound` (a queue is gone), `AccessRefused`, `ResourceLocked`
-   * (the queue is exclusive to another connection, or has an exclusive consumer), `InactivityTimeout` (the broker delivers nothing), or with the reason why there is no connection.
+   * (the queue is exclusive to another connection, or has an exclusive consumer), `InactivityTimeout` (the broker delivers
+   * nothing), or with the reason why there is no connection.
    */
   readonly peek: (options?: PeekOptions) => Effect.Effect<Page, AmqpError, AmqpConsumer>
   /**

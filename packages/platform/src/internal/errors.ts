@@ -64,8 +64,8 @@ export const toError4 = (error: AmqpError.AmqpError): Core.AmqpError => {
   return known
 }
 
-// By class and not by type id: an application may have another copy of the core, or of this package, whose errors are its
-// own and may have reasons that are not known here.
+// Errors are recognized by class and not by type id: an application may have another copy of the core, or of this
+// package, whose errors are its own and may have reasons that are not known here.
 const isReason4 = (error: unknown): error is Core.AmqpErrorReason =>
   Core.isAmqpErrorReason(error) && isInstance(classes[error._tag], error)
 

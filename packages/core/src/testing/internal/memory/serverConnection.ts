@@ -214,7 +214,7 @@ export class ServerConnection implements SessionClient {
       return decodeMethod(payload, readEntries) as unknown as Received
     } catch (cause) {
       if (!(cause instanceof WireError)) throw cause
-      // What a method of a connection cannot be read for, RabbitMQ does not say.
+      // RabbitMQ does not say why it cannot read a method of the connection.
       throw number === 0 ? Failure.internal : Failure.undecodable(payload.subarray(4))
     }
   }
